@@ -1,0 +1,14 @@
+"""Everything that crosses a process boundary, as types.
+
+- `names`     what a room, user or namespace may be called, and its one spelling on the bus
+- `records`   objects that appear in several messages: users, metrics records, alerts, log lines
+- `client`    what a client may send (protocol version 1)
+- `server`    what a client may receive (protocol version 1)
+- `codes`     error codes and close codes, and what each asks the client to do
+- `codec`     JSON and MessagePack, with one way to say that bytes were not understood
+- `events`    what processes publish to each other
+- `rpc`       what processes ask each other
+- `subjects`  where on the bus each of those goes
+
+Only data and pure functions live here: no I/O, no clock.
+"""

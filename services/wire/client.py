@@ -1,0 +1,106 @@
+"""What a client may send: one object per message, tagged by `type` (protocol version 1).
+
+The names are fixed: clients exist. Every message may carry `id` (at most 64 characters), which its reply echoes.
+`content` and `customData` stay raw bytes in the connection's codec: checked for syntax, never looked into.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from services.wire.records import UNSET, Position, Status, UnsetType
+
+MessageId = Annotated[str, msgspec.Meta(max_length=64)]
+
+
+def snake_tag(name: str) -> str:
+    """Spell a class name as the wire does: JoinRoom is `join_room`."""
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+
+
+class ClientMessage(
+    msgspec.Struct, rename="camel", tag_field="type", tag=snake_tag, kw_only=True, frozen=True
+):
+    """Base of everything a client may send."""
+
+    id: MessageId | UnsetType = UNSET
+
+
+class JoinRoom(ClientMessage, kw_only=True):
+    """Become a member; with `since`, also receive what came after that position."""
+
+    room: str
+    since: Position | UnsetType = UNSET
+
+
+class LeaveRoom(ClientMessage, kw_only=True):
+    """Stop being a member, at once and without grace."""
+
+    room: str
+
+
+class RoomMessage(ClientMessage, kw_only=True):
+    """Publish to a room the connection is a member of. `echo` asks for a copy on the sending connection."""
+
+    room: str
+    content: msgspec.Raw
+    echo: bool = False
+
+
+class Broadcast(ClientMessage, kw_only=True):
+    """Publish to every connection."""
+
+    content: msgspec.Raw
+    echo: bool = False
+
+
+class DirectMessage(ClientMessage, kw_only=True):
+    """Send to every connection of one user, now or later through their inbox."""
+
+    target_user_id: str
+    content: msgspec.Raw
+
+
+class Heartbeat(ClientMessage, kw_only=True):
+    """Ask for a `heartbeat_ack`: for clients that cannot see WebSocket pings."""
+
+
+class StatusChange(ClientMessage, kw_only=True):
+    """Say how available the user is."""
+
+    status: Status
+
+
+class PresenceUpdate(ClientMessage, kw_only=True):
+    """Replace the user's custom data, shown to everyone who sees their presence."""
+
+    custom_data: msgspec.Raw
+
+
+class Subscribe(ClientMessage, kw_only=True):
+    """Follow one or several channels; `since` resumes the inbox."""
+
+    channel: str | UnsetType = UNSET
+    channels: list[str] | UnsetType = UNSET
+    since: Position | UnsetType = UNSET
+
+
+class Unsubscribe(ClientMessage, kw_only=True):
+    """Stop following channels."""
+
+    channel: str | UnsetType = UNSET
+    channels: list[str] | UnsetType = UNSET
+
+
+AnyClientMessage = (
+    JoinRoom
+    | LeaveRoom
+    | RoomMessage
+    | Broadcast
+    | DirectMessage
+    | Heartbeat
+    | StatusChange
+    | PresenceUpdate
+    | Subscribe
+    | Unsubscribe
+)

@@ -1,0 +1,125 @@
+"""JSON and MessagePack: the same objects, and one way to say that bytes were not understood."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from services.wire.client import AnyClientMessage
+from services.wire.codes import ErrorCode
+from services.wire.server import ServerMessage
+
+SUBPROTOCOL_JSON = "tidings.v1.json"
+SUBPROTOCOL_MSGPACK = "tidings.v1.msgpack"
+
+
+class BadMessage(ValueError):
+    """Bytes from a client that are no message of this protocol.
+
+    `id` is the request's, where it could still be read, so that the client knows which message failed.
+    """
+
+    def __init__(self, code: ErrorCode, message: str, id: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.id = id
+
+
+class Codec(Protocol):
+    """How messages of one connection become bytes. `binary` says which WebSocket opcode carries them."""
+
+    subprotocol: str
+    binary: bool
+
+    def encode(self, message: ServerMessage) -> bytes:
+        """Return the message as bytes."""
+
+    def decode(self, data: bytes | str) -> AnyClientMessage:
+        """Return the client's message.
+
+        Raises:
+            BadMessage: malformed, unknown or invalid; says which and, where readable, of which `id`.
+        """
+
+
+def json_content(codec: Codec, raw: msgspec.Raw) -> msgspec.Raw:
+    """Return `content` from a client as JSON, the form in which it crosses the bus.
+
+    Raises:
+        BadMessage: MessagePack that has no JSON counterpart (extension types, strings that are not UTF-8).
+    """
+    if not codec.binary:
+        return raw.copy()  # a view would keep the whole frame alive
+    try:
+        return msgspec.Raw(msgspec.json.encode(msgspec.msgpack.decode(raw)))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, TypeError) as fault:
+        raise BadMessage(ErrorCode.INVALID_FIELD, f"content has no JSON form: {fault}") from None
+
+
+class _Peek(msgspec.Struct):
+    """What can be said of a message that failed: did it have a type, and which id should the error echo."""
+
+    type: Any = None
+    id: Any = None
+
+
+_TYPES = frozenset(str(member.__struct_config__.tag) for member in AnyClientMessage.__args__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    """A codec over one pair of msgspec coders. Decoders and encoders are reused: making one costs 10 µs."""
+
+    subprotocol: str
+    binary: bool
+    encoder: "msgspec.json.Encoder | msgspec.msgpack.Encoder"
+    decoder: "msgspec.json.Decoder[AnyClientMessage] | msgspec.msgpack.Decoder[AnyClientMessage]"
+    peek: "msgspec.json.Decoder[_Peek] | msgspec.msgpack.Decoder[_Peek]"
+
+    def encode(self, message: ServerMessage) -> bytes:
+        return self.encoder.encode(message)
+
+    def decode(self, data: bytes | str) -> AnyClientMessage:
+        try:
+            return self.decoder.decode(data)  # type: ignore[arg-type]  # str only reaches the JSON decoder
+        except msgspec.ValidationError as fault:
+            raise self._explain(data, fault) from None
+        except msgspec.DecodeError as fault:
+            raise BadMessage(ErrorCode.BAD_MESSAGE, f"malformed message: {fault}") from None
+        except RecursionError:  # a nesting bomb; msgspec raises this instead of a DecodeError
+            raise BadMessage(ErrorCode.BAD_MESSAGE, "malformed message: nested too deep") from None
+        except UnicodeDecodeError:  # MessagePack strings that are not UTF-8
+            raise BadMessage(ErrorCode.BAD_MESSAGE, "malformed message: a string is not UTF-8") from None
+
+    def _explain(self, data: bytes | str, fault: msgspec.ValidationError) -> BadMessage:
+        """Tell an unknown type from a wrong field, and find the id to answer."""
+        try:
+            peek = self.peek.decode(data)  # type: ignore[arg-type]
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return BadMessage(ErrorCode.BAD_MESSAGE, "a message is one object with a `type` field")
+        id = peek.id if isinstance(peek.id, str) and len(peek.id) <= 64 else None
+        if not isinstance(peek.type, str):
+            return BadMessage(ErrorCode.UNKNOWN_TYPE, "a message needs a `type` field with a string", id)
+        if peek.type not in _TYPES:
+            return BadMessage(
+                ErrorCode.UNKNOWN_TYPE, f"unknown type; known are {', '.join(sorted(_TYPES))}", id
+            )
+        return BadMessage(ErrorCode.INVALID_FIELD, str(fault), id)
+
+
+JSON: Codec = _Codec(
+    SUBPROTOCOL_JSON,
+    False,
+    msgspec.json.Encoder(),
+    msgspec.json.Decoder(AnyClientMessage),
+    msgspec.json.Decoder(_Peek),
+)
+MSGPACK: Codec = _Codec(
+    SUBPROTOCOL_MSGPACK,
+    True,
+    msgspec.msgpack.Encoder(),
+    msgspec.msgpack.Decoder(AnyClientMessage),
+    msgspec.msgpack.Decoder(_Peek),
+)
+CODECS: dict[str, Codec] = {codec.subprotocol: codec for codec in (JSON, MSGPACK)}

@@ -1,0 +1,140 @@
+"""What processes publish to each other. JSON on the bus, so that `nats sub` shows something readable.
+
+Where an event is just what clients receive (a diff of presence, an alert), the client's type is the event.
+"""
+
+import msgspec
+
+from services.wire.records import UNSET, LogEntry, MetricsRecord, UnsetType
+from services.wire.server import (
+    AlertRaised,
+    AlertResolved,
+    PresenceUpdated,
+    StatusChanged,
+    UserJoined,
+    UserLeft,
+    UserOffline,
+    UserOnline,
+)
+
+
+class Event(msgspec.Struct, rename="camel", tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    """Base of bus events."""
+
+
+class RoomPublished(Event, kw_only=True, tag="room_message"):
+    """A message for a room. `origin` is the publishing connection, which gets no copy unless `echo`.
+
+    `content` stays JSON text from publisher to member: nobody on the way looks inside.
+    """
+
+    user_id: str
+    username: str
+    room: str
+    content: msgspec.Raw
+    timestamp: int
+    origin: str = ""
+    echo: bool = False
+
+
+class DirectPublished(Event, kw_only=True, tag="direct_message"):
+    """A message for one user's inbox."""
+
+    from_user_id: str
+    username: str
+    content: msgspec.Raw
+    timestamp: int
+
+
+class BroadcastPublished(Event, kw_only=True, tag="broadcast"):
+    """A message for everyone."""
+
+    user_id: str
+    username: str
+    content: msgspec.Raw
+    timestamp: int
+    origin: str = ""
+    echo: bool = False
+
+
+# What a gateway hears on a room's subject.
+RoomEvent = RoomPublished | UserJoined | UserLeft
+
+PresenceChange = UserOnline | UserOffline | StatusChanged | PresenceUpdated
+
+
+class PresenceDiff(Event, kw_only=True, tag="presence_diff"):
+    """Changes of presence, in order; each raises the version by one, and `version` is that of the last.
+
+    A follower at (epoch, version - len(changes)) applies them; at any other place it asks for a snapshot.
+    `room` is set on the subject of one room, whose versions are its own.
+    """
+
+    epoch: str
+    version: int
+    changes: list[PresenceChange]
+    room: str | UnsetType = UNSET
+
+
+class Sketch(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_defaults=True):
+    """A mergeable latency sketch (DDSketch, relative accuracy 1 %): counts by logarithmic bin, in ms.
+
+    Merging adds the bins. `bins` maps a bin's index to its count; values below 1e-9 are in `zero`.
+    """
+
+    bins: dict[int, float] = msgspec.field(default_factory=dict)
+    zero: float = 0.0
+    count: float = 0.0
+    sum: float = 0.0
+    min: float | UnsetType = UNSET
+    max: float | UnsetType = UNSET
+
+
+class MetricsReport(Event, kw_only=True, tag="metrics_report"):
+    """Samples of one source since its last report.
+
+    `kind` is gateway, agent or app. `requests`, `errors` and `counters` are counts since the last report; `gauges`
+    are values now. `seq` rises by one a report within one `boot`, so that a repeat is recognised.
+    The agent's gauges are cpu, memory, disk (percent), network_in and network_out (bytes/s).
+    """
+
+    source: str
+    kind: str
+    boot: str
+    seq: int
+    timestamp: int
+    requests: float = 0.0
+    errors: float = 0.0
+    latency: Sketch | UnsetType = UNSET
+    latencies: list[float] = msgspec.field(default_factory=list)
+    gauges: dict[str, float] = msgspec.field(default_factory=dict)
+    counters: dict[str, float] = msgspec.field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class MetricsTick(Event, kw_only=True, tag="metrics_tick"):
+    """The fleet's record of one second. `term` is the fencing term of the replica that ticks."""
+
+    term: int
+    record: MetricsRecord
+
+
+AlertEvent = AlertRaised | AlertResolved
+
+
+class LogReport(Event, kw_only=True, tag="log_report"):
+    """Log lines of one process, oldest first; `dropped` lines did not fit its buffer."""
+
+    source: str
+    entries: list[LogEntry]
+    dropped: int = 0
+
+
+class DisconnectUser(Event, kw_only=True, tag="disconnect_user"):
+    """An order to all gateways: end every connection of this user."""
+
+    user_id: str
+    reason: str = ""
+
+
+ControlEvent = DisconnectUser

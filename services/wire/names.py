@@ -1,0 +1,79 @@
+"""Names of rooms and users, and their one spelling as a bus token.
+
+A name is any Unicode text of 1 to 128 bytes (UTF-8, after NFC) without control characters. NATS subjects allow far
+less, and a client that could put `.`, `*` or `>` into one would read other people's rooms; so a name becomes
+exactly one token in which letters, digits, `-` and `_` stand for themselves and every other byte is `=XX`
+(upper-case hexadecimal). The mapping is injective and keeps case.
+"""
+
+import re
+import unicodedata
+
+MAX_NAME_BYTES = 128
+
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+_TOKEN_OF_BYTE = [chr(b) if b in _PLAIN else f"={b:02X}" for b in range(256)]
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_TOKEN = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+")
+
+
+class InvalidName(ValueError):
+    """A name that no room or user can have; the message says why and may be shown to the client."""
+
+
+def normalize_name(text: str, what: str = "name") -> str:
+    """Return the NFC form of a room or user name.
+
+    Two spellings of one name (composed and decomposed) must be one room, or two people who see the same
+    title would sit in different rooms.
+
+    Raises:
+        InvalidName: empty, longer than 128 bytes, or with control or unpaired surrogate characters.
+    """
+    if _PLAIN_NAME.fullmatch(text):  # the common case, without three passes over the text
+        return text
+    text = unicodedata.normalize("NFC", text)
+    if not text:
+        raise InvalidName(f"{what} must not be empty")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise InvalidName(f"{what} contains an unpaired surrogate") from None
+    if size > MAX_NAME_BYTES:
+        raise InvalidName(f"{what} is {size} bytes long, the limit is {MAX_NAME_BYTES}")
+    if any(unicodedata.category(c) == "Cc" for c in text):
+        raise InvalidName(f"{what} contains a control character")
+    return text
+
+
+def to_token(name: str) -> str:
+    """Return the bus token of a normalized name: one token, injective, readable where the name is."""
+    if _PLAIN_NAME.fullmatch(name):
+        return name
+    return "".join([_TOKEN_OF_BYTE[b] for b in name.encode()])
+
+
+def from_token(token: str) -> str:
+    """Return the name that `to_token` spelled as `token`.
+
+    Raises:
+        InvalidName: `token` is not a spelling that `to_token` produces.
+    """
+    if not _TOKEN.fullmatch(token):
+        raise InvalidName(f"not a name token: {token!r}")
+    raw = bytearray()
+    index = 0
+    while index < len(token):
+        if token[index] == "=":
+            raw.append(int(token[index + 1 : index + 3], 16))
+            index += 3
+        else:
+            raw.append(ord(token[index]))
+            index += 1
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError:
+        raise InvalidName(f"not a name token: {token!r}") from None
+    if to_token(name) != token:
+        raise InvalidName(f"not the one spelling of its name: {token!r}")
+    return name

@@ -1,0 +1,132 @@
+"""Objects that appear in several messages, on the client's wire and on the bus alike.
+
+Times are integer milliseconds since 1970; percentages run from 0 to 100; latencies are milliseconds.
+"""
+
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+UNSET = msgspec.UNSET
+UnsetType = msgspec.UnsetType
+
+
+class Record(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
+    """Base of wire objects: camelCase names outside, snake_case inside, unset fields absent."""
+
+
+class Status(StrEnum):
+    """What a user says of themselves; the most available of several connections wins."""
+
+    ONLINE = "online"
+    AWAY = "away"
+    BUSY = "busy"
+
+
+class User(Record, kw_only=True):
+    """One online user. `custom_data` is whatever the user's client last sent, never interpreted."""
+
+    user_id: str
+    username: str
+    status: Status
+    last_seen: int
+    custom_data: Any | UnsetType = UNSET
+
+
+class Position(msgspec.Struct, frozen=True):
+    """A place in a durable log: sequence numbers compare only within one epoch."""
+
+    epoch: str
+    seq: int
+
+
+class Network(Record, kw_only=True):
+    """Bytes per second, in and out of this machine."""
+
+    in_: float = msgspec.field(name="in", default=0.0)
+    out: float = 0.0
+
+
+class MetricsRecord(Record, kw_only=True):
+    """One second of the fleet (or, with `step`, the mean of several).
+
+    cpu, memory, disk in percent; network in bytes/s; requests and errors per second; latencies in ms.
+    `min`, `max` and `count` are set only on rollup rows: extremes by metric name, and the seconds merged.
+    """
+
+    cpu: float
+    memory: float
+    disk: float
+    network: Network
+    requests: float
+    errors: float
+    latency_p50: float = msgspec.field(name="latencyP50")
+    latency_p95: float = msgspec.field(name="latencyP95")
+    latency_p99: float = msgspec.field(name="latencyP99")
+    timestamp: int
+    min: dict[str, float] | UnsetType = UNSET
+    max: dict[str, float] | UnsetType = UNSET
+    count: int | UnsetType = UNSET
+
+
+Severity = Literal["warning", "critical"]
+
+
+class Alert(Record, kw_only=True):
+    """An alert as clients see it. `id` is `METRIC-alert` for the fleet, `METRIC-SOURCE-alert` for one source."""
+
+    id: str
+    type: Severity
+    metric: str
+    value: float
+    threshold: float
+    message: str
+    timestamp: int
+    acknowledged: bool | UnsetType = UNSET
+
+
+class AlertLogEntry(Alert, kw_only=True):
+    """One line of the alert history: the alert, how it stands, and when it ran."""
+
+    state: Literal["firing", "resolved"]
+    started_at: int
+    ended_at: int | UnsetType = UNSET
+
+
+class LogEntry(Record, kw_only=True):
+    """One structured log line. `level` is debug, info, warning, error or critical."""
+
+    timestamp: int
+    level: str
+    source: str
+    event: str
+    fields: dict[str, Any] | UnsetType = UNSET
+
+
+class RoomSummary(Record, kw_only=True):
+    """A room that has members now: how many users, over how many connections."""
+
+    room: str
+    users: int
+    connections: int
+
+
+class GatewayStats(Record, kw_only=True):
+    """What one gateway says of itself. Rates are per second over the last report interval; memory in bytes."""
+
+    gateway: str
+    boot: str
+    started_at: int
+    connections: int
+    sse_streams: int
+    rooms: int
+    users: int
+    memory: int
+    cpu: float
+    messages_in: float
+    messages_out: float
+    bytes_out: float
+    errors: float
+    slow_clients: int
+    draining: bool

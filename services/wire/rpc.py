@@ -1,0 +1,281 @@
+"""What processes ask each other: one `Endpoint` per question, with its types.
+
+Requests travel on `Subjects.rpc(service, name)` as JSON and are answered by NATS micro services (ADR-32), so any
+replica may answer. A refusal comes back as the micro error headers and is raised as `bus.errors.Refused`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from services.wire.records import (
+    UNSET,
+    Alert,
+    AlertLogEntry,
+    GatewayStats,
+    LogEntry,
+    MetricsRecord,
+    RoomSummary,
+    Status,
+    UnsetType,
+    User,
+)
+
+RequestT = TypeVar("RequestT")
+ReplyT = TypeVar("ReplyT")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint(Generic[RequestT, ReplyT]):
+    """One question a service answers: where, with which types, and how long an asker should wait."""
+
+    service: str
+    name: str
+    request: type[RequestT]
+    reply: type[ReplyT]
+    timeout_s: float = 2.0
+
+
+class Message(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_defaults=True):
+    """Base of requests and replies."""
+
+
+class Empty(Message):
+    """Nothing to say."""
+
+
+# --- presence -------------------------------------------------------------------------------------------------
+
+
+class PresenceOp(
+    msgspec.Struct, rename="camel", tag_field="op", frozen=True, kw_only=True, omit_defaults=True
+):
+    """One change on a connection of the sending gateway."""
+
+    connection_id: str
+
+
+class Connected(PresenceOp, kw_only=True, tag="connected"):
+    """A connection exists. Said again for one already known, it changes nothing."""
+
+    user_id: str
+    username: str
+
+
+class Disconnected(PresenceOp, kw_only=True, tag="disconnected"):
+    """A connection is gone. `clean` (close code 1000) means the user left: no grace."""
+
+    clean: bool = False
+
+
+class Joined(PresenceOp, kw_only=True, tag="joined"):
+    """A connection became a member of a room."""
+
+    room: str
+
+
+class Left(PresenceOp, kw_only=True, tag="left"):
+    """A connection left a room because its client said so: no grace."""
+
+    room: str
+
+
+class StatusSet(PresenceOp, kw_only=True, tag="status"):
+    """A connection's user chose a status."""
+
+    status: Status
+
+
+class DataSet(PresenceOp, kw_only=True, tag="data"):
+    """A connection's user replaced their custom data."""
+
+    custom_data: Any
+
+
+AnyPresenceOp = Connected | Disconnected | Joined | Left | StatusSet | DataSet
+
+
+class PresenceBatch(Message, kw_only=True):
+    """Everything that changed on one gateway since its last batch; also renews the gateway's lease.
+
+    A gateway has one batch in flight and repeats it until it is answered: `batch` rises by one within one `boot`,
+    and a repeat changes nothing. `fresh` opens the lease: everything known of earlier boots of this gateway, and
+    of this boot before, is forgotten first (with grace), because this batch and those after it announce all there is.
+    `active` names users who sent something since the last batch.
+    """
+
+    gateway: str
+    boot: str
+    batch: int
+    fresh: bool = False
+    ops: list[AnyPresenceOp] = msgspec.field(default_factory=list)
+    active: list[str] = msgspec.field(default_factory=list)
+
+
+class PresenceApplied(Message, kw_only=True):
+    """`known` is false when the lease does not exist (expired, or Redis lost its data): announce everything afresh.
+
+    (epoch, version) is where the `presence` channel stands, so that a gateway notices a lost diff.
+    """
+
+    known: bool
+    epoch: str
+    version: int
+
+
+class PresenceQuery(Message, kw_only=True):
+    """Who is online. `room`: its members only. `users`: these only. `cursor` continues a page of `limit`."""
+
+    room: str | UnsetType = UNSET
+    users: list[str] | UnsetType = UNSET
+    limit: int = 1000
+    cursor: str = ""
+
+
+class PresencePage(Message, kw_only=True):
+    """Users sorted by id. (epoch, version) belongs to the scope asked for. An empty `cursor` ends the pages."""
+
+    epoch: str
+    version: int
+    users: list[User]
+    cursor: str = ""
+
+
+class PresenceStats(Message, kw_only=True):
+    """Counts only."""
+
+    users: int
+    connections: int
+    rooms: int
+    gateways: int
+
+
+class RoomsPage(Message, kw_only=True):
+    """Rooms with members, most users first."""
+
+    rooms: list[RoomSummary]
+
+
+class RoomsQuery(Message, kw_only=True):
+    """Which rooms have members; at most `limit`."""
+
+    limit: int = 1000
+
+
+PRESENCE_APPLY = Endpoint("presence", "apply", PresenceBatch, PresenceApplied)
+PRESENCE_LIST = Endpoint("presence", "list", PresenceQuery, PresencePage)
+PRESENCE_STATS = Endpoint("presence", "stats", Empty, PresenceStats)
+PRESENCE_ROOMS = Endpoint("presence", "rooms", RoomsQuery, RoomsPage)
+
+
+# --- metrics --------------------------------------------------------------------------------------------------
+
+
+class MetricsState(Message, kw_only=True):
+    """The last 100 records, oldest first, and the active alerts."""
+
+    history: list[MetricsRecord]
+    alerts: list[Alert]
+
+
+class HistoryQuery(Message, kw_only=True):
+    """A piece of history. `start` and `end` in ms (0: open), `step` in seconds (0: raw seconds).
+
+    Without `start` and `end`: the last `limit` rows. `source` empty: the fleet.
+    """
+
+    limit: int = 100
+    start: int = 0
+    end: int = 0
+    step: int = 0
+    source: str = ""
+
+
+class History(Message, kw_only=True):
+    """Rows, oldest first."""
+
+    rows: list[MetricsRecord]
+
+
+class AlertList(Message, kw_only=True):
+    """Alerts active now."""
+
+    alerts: list[Alert]
+
+
+class AlertLogQuery(Message, kw_only=True):
+    """The newest `limit` entries of the alert history."""
+
+    limit: int = 100
+
+
+class AlertLog(Message, kw_only=True):
+    """Entries, newest first."""
+
+    entries: list[AlertLogEntry]
+
+
+class AlertAck(Message, kw_only=True):
+    """Acknowledge an active alert."""
+
+    id: str
+    by: str = ""
+    comment: str = ""
+
+
+class Matcher(Message, kw_only=True):
+    """A silence applies where the alert's field (`id`, `metric`, `type`, or a label) equals the value."""
+
+    name: str
+    value: str
+
+
+class Silence(Message, kw_only=True):
+    """Alerts that match all matchers are not announced between `starts_at` and `ends_at` (ms)."""
+
+    id: str = ""
+    matchers: list[Matcher]
+    starts_at: int
+    ends_at: int
+    comment: str = ""
+    created_by: str = ""
+
+
+class SilenceList(Message, kw_only=True):
+    """Silences that have not ended."""
+
+    silences: list[Silence]
+
+
+class SilenceId(Message, kw_only=True):
+    """Names a silence."""
+
+    id: str
+
+
+class LogQuery(Message, kw_only=True):
+    """The newest `limit` log entries."""
+
+    limit: int = 100
+
+
+class LogPage(Message, kw_only=True):
+    """Log entries, oldest first."""
+
+    entries: list[LogEntry]
+
+
+METRICS_STATE = Endpoint("metrics", "state", Empty, MetricsState)
+METRICS_HISTORY = Endpoint("metrics", "history", HistoryQuery, History)
+ALERTS_ACTIVE = Endpoint("metrics", "alerts", Empty, AlertList)
+ALERTS_LOG = Endpoint("metrics", "alert_log", AlertLogQuery, AlertLog)
+ALERTS_ACK = Endpoint("metrics", "ack", AlertAck, Alert)
+SILENCES_LIST = Endpoint("metrics", "silences", Empty, SilenceList)
+SILENCES_SET = Endpoint("metrics", "silence", Silence, Silence)
+SILENCES_END = Endpoint("metrics", "unsilence", SilenceId, Empty)
+LOGS_RECENT = Endpoint("metrics", "logs", LogQuery, LogPage)
+
+# --- gateways (asked all at once: every gateway answers for itself) ------------------------------------------
+
+GATEWAY_STATS = Endpoint("gateway", "stats", Empty, GatewayStats, timeout_s=0.5)

@@ -1,0 +1,120 @@
+"""Where on the bus each thing goes. No other module builds a subject from parts.
+
+```
+PREFIX.in.room.NS.ROOM      publish to a durable room (captured by the namespace's stream)
+PREFIX.out.room.NS.ROOM     what members of a room hear: republished by the stream, or published directly
+                            (ephemeral rooms; joins and leaves from presence_svc, which carry no sequence)
+PREFIX.in.user.USER         publish to a user's inbox (captured)
+PREFIX.out.user.USER        what every connection of a user hears
+PREFIX.out.broadcast        what every connection hears
+PREFIX.presence.diff        changes of who is online                PREFIX.presence.room.NS.ROOM  the same of one room
+PREFIX.metrics.report       samples of one source                   PREFIX.metrics.feed           the record each second
+PREFIX.alerts.feed          alerts raised and resolved
+PREFIX.logs.report          log lines of one process                PREFIX.logs.feed              the fleet's log stream
+PREFIX.control              orders to all gateways (disconnect a user)
+PREFIX.ticket.HASH          a one-time ticket (captured by the tickets' stream)
+PREFIX.rpc.SERVICE.ENDPOINT requests, answered by a NATS micro service
+PREFIX.probe.INSTANCE       a process asking itself whether the bus carries messages
+```
+
+Rooms, users and instances are tokens (`names.to_token`); PREFIX and namespaces are plain by validation.
+"""
+
+from dataclasses import dataclass
+
+from services.wire.names import to_token
+
+DEFAULT_NAMESPACE = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """All subjects under one prefix, so that deployments (and tests) can share a server."""
+
+    prefix: str
+
+    def room_in(self, namespace: str, room: str) -> str:
+        return f"{self.prefix}.in.room.{namespace}.{to_token(room)}"
+
+    def room_out(self, namespace: str, room: str) -> str:
+        return f"{self.prefix}.out.room.{namespace}.{to_token(room)}"
+
+    def user_in(self, user_id: str) -> str:
+        return f"{self.prefix}.in.user.{to_token(user_id)}"
+
+    def user_out(self, user_id: str) -> str:
+        return f"{self.prefix}.out.user.{to_token(user_id)}"
+
+    @property
+    def broadcast(self) -> str:
+        return f"{self.prefix}.out.broadcast"
+
+    @property
+    def presence_diff(self) -> str:
+        return f"{self.prefix}.presence.diff"
+
+    def presence_room(self, namespace: str, room: str) -> str:
+        return f"{self.prefix}.presence.room.{namespace}.{to_token(room)}"
+
+    @property
+    def metrics_report(self) -> str:
+        return f"{self.prefix}.metrics.report"
+
+    @property
+    def metrics_feed(self) -> str:
+        return f"{self.prefix}.metrics.feed"
+
+    @property
+    def alerts_feed(self) -> str:
+        return f"{self.prefix}.alerts.feed"
+
+    @property
+    def logs_report(self) -> str:
+        return f"{self.prefix}.logs.report"
+
+    @property
+    def logs_feed(self) -> str:
+        return f"{self.prefix}.logs.feed"
+
+    @property
+    def control(self) -> str:
+        return f"{self.prefix}.control"
+
+    @property
+    def tickets(self) -> str:
+        """Without the last token, which is the key."""
+        return f"{self.prefix}.ticket"
+
+    def rpc(self, service: str, endpoint: str) -> str:
+        return f"{self.prefix}.rpc.{service}.{endpoint}"
+
+    def probe(self, instance: str) -> str:
+        return f"{self.prefix}.probe.{to_token(instance)}"
+
+    # What the streams capture and republish; `{{wildcard(N)}}` is NATS's own mapping syntax.
+
+    def rooms_captured(self, namespace: str) -> str:
+        return f"{self.prefix}.in.room.{namespace}.*"
+
+    def rooms_republished(self, namespace: str) -> str:
+        return f"{self.prefix}.out.room.{namespace}.{{{{wildcard(1)}}}}"
+
+    @property
+    def inboxes_captured(self) -> str:
+        return f"{self.prefix}.in.user.*"
+
+    @property
+    def inboxes_republished(self) -> str:
+        return f"{self.prefix}.out.user.{{{{wildcard(1)}}}}"
+
+    def rooms_stream(self, namespace: str) -> str:
+        """Stream names allow no dots; prefixes and namespaces are plain words."""
+        return f"{self.prefix}-rooms-{namespace}"
+
+    @property
+    def inbox_stream(self) -> str:
+        return f"{self.prefix}-inbox"
+
+    @property
+    def tickets_stream(self) -> str:
+        return f"{self.prefix}-tickets"
