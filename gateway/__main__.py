@@ -1,0 +1,72 @@
+"""Start a gateway: `python -m gateway`."""
+
+import asyncio
+
+from prometheus_client import REGISTRY
+
+from gateway.app import build_app
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.tickets import BusTicketStore
+from gateway.core import Gateway
+from gateway.reporting import GatewayCollector
+from gateway.server import Server, bind
+from services import lifecycle
+from services.bus.client import Bus
+from services.bus.rpc import Service
+from services.health import HealthServer
+from services.lifecycle import CannotStart, Lifecycle
+from services.settings import Settings, instance_name
+from services.wire.records import GatewayStats
+from services.wire.rpc import GATEWAY_STATS, Empty
+
+
+async def main(settings: Settings, life: Lifecycle) -> None:
+    """Wire the parts, serve until told to stop, drain."""
+    listener = bind(settings)
+    instance = instance_name(settings, "gateway")
+    bus = await Bus.connect(settings, instance)
+    life.on_stop("bus", bus.close, timeout_s=1.0)
+    life.ship_logs(bus, settings)
+
+    tickets = BusTicketStore(bus, settings)
+    try:
+        authenticator = Authenticator(settings, tickets)
+    except ValueError as fault:
+        raise CannotStart(str(fault)) from fault
+    gateway = Gateway(bus, settings, instance, authenticator, tickets)
+    life.on_stop("gateway", gateway.close, timeout_s=1.5)
+    await gateway.open()
+    REGISTRY.register(GatewayCollector(gateway))
+    gateway.tasks.spawn(gateway.reporter.run(), "reporter")
+
+    service = Service(bus, settings, "gateway")
+
+    async def stats(_request: Empty) -> GatewayStats:
+        return gateway.stats()
+
+    service.endpoint(GATEWAY_STATS, stats, queue=False)
+    await service.start()
+    life.on_stop("micro service", service.stop, timeout_s=0.5)
+
+    if settings.health_port:
+        checks = {name: _check(gateway, name) for name in gateway.readiness()}
+        health = HealthServer(settings, "gateway", checks)
+        await health.start()
+        life.on_stop("health", health.close, timeout_s=0.5)
+
+    server = Server(build_app(gateway), gateway)
+    serving = asyncio.ensure_future(server.run_on(listener))
+    stopping = asyncio.ensure_future(life.stopped())
+    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    await server.drain()
+    server.should_exit = True
+    await serving
+
+
+def _check(gateway: Gateway, name: str):  # type: ignore[no-untyped-def]
+    return lambda: gateway.readiness()[name]
+
+
+if __name__ == "__main__":
+    lifecycle.run("gateway", main)

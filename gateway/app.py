@@ -1,0 +1,32 @@
+"""The ASGI application: every path the gateway serves, in one place."""
+
+from functools import partial
+
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.types import ASGIApp
+
+from gateway.api.errors import error_handlers
+from gateway.api.headers import guarded
+from gateway.api.routes import api_routes
+from gateway.core import Gateway
+from gateway.page import page_routes
+from gateway.sse.endpoints import metrics_stream, sse_routes
+from gateway.timing import RequestTiming
+from gateway.ws.endpoints import EchoEndpoint, WebSocketEndpoint
+
+
+def build_app(gateway: Gateway) -> ASGIApp:
+    """Return the application of a gateway."""
+    settings = gateway.settings
+    routes: list[BaseRoute] = [
+        WebSocketRoute("/ws", WebSocketEndpoint(gateway)),
+        *sse_routes(gateway),
+        *api_routes(gateway, partial(metrics_stream, gateway)),
+        *page_routes(),
+    ]
+    echo = settings.auth == "open" if settings.echo_endpoint is None else settings.echo_endpoint
+    if echo:
+        routes.append(WebSocketRoute("/ws/echo", EchoEndpoint()))
+    app = Starlette(routes=routes, exception_handlers=error_handlers())
+    return RequestTiming(guarded(app, gateway.authenticator.origins), gateway.traffic)

@@ -1,0 +1,10 @@
+"""Messages on their way to clients, and from clients to the bus.
+
+- `outbound`   one message, encoded and framed once for all who receive it
+- `fanout`     the members who receive the same messages; joins what comes while the loop is busy
+- `sequencer`  order and gaps of one durable log, as a core without I/O
+- `rooms`      the rooms with members here, and their subscriptions
+- `inbox`      the users with connections here, and their personal logs
+- `logs`       the durable logs, by namespace
+- `publisher`  publishing to rooms, users and everyone
+"""

@@ -1,0 +1,120 @@
+"""Members who receive the same messages.
+
+Messages that arrive while the loop is busy are joined and written once per member: an idle gateway writes at
+once, a loaded one writes less often and more.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from gateway.delivery.outbound import Outbound, Wire
+from gateway.delivery.traffic import Traffic
+
+
+class Member(Protocol):
+    """Somebody who receives: a WebSocket connection or an SSE stream.
+
+    `write` never blocks and never raises: a member that cannot take more deals with it (see ADR 0004).
+    """
+
+    connection_id: str
+    user_id: str
+    wire: Wire
+    write: Callable[[bytes], None]
+
+    def take(self, messages: list[Outbound]) -> bool:
+        """Take messages one by one where bytes cannot be shared; False asks for `write` of shared bytes."""
+
+
+class Fanout:
+    """A set of members and the messages they have yet to be sent."""
+
+    __slots__ = ("_flush_due", "_members", "_pending", "_skips", "_traffic")
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self._members: dict[str, Member] = {}
+        self._pending: list[Outbound] = []
+        # (index in _pending, connection id): who shall not get a message although a member.
+        self._skips: list[tuple[int, str]] = []
+        self._flush_due = False
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members.values())
+
+    def __contains__(self, connection_id: str) -> bool:
+        return connection_id in self._members
+
+    def add(self, member: Member) -> None:
+        """Add a member; it receives only what is sent after this."""
+        if self._pending:
+            self.flush()
+        self._members[member.connection_id] = member
+
+    def discard(self, connection_id: str) -> None:
+        """Remove a member, if there; what was sent before still reaches it."""
+        if self._pending:
+            self.flush()
+        self._members.pop(connection_id, None)
+
+    def send(self, message: Outbound, skip: str = "") -> None:
+        """Queue a message for every member but the connection `skip`."""
+        if not self._members:
+            return
+        if skip and skip in self._members:
+            self._skips.append((len(self._pending), skip))
+        self._pending.append(message)
+        if not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def send_except_user(self, message: Outbound, user_id: str) -> None:
+        """Queue a message for every member but the connections of one user."""
+        self._skips.extend(
+            (len(self._pending), member.connection_id) for member in self if member.user_id == user_id
+        )
+        self.send(message)
+
+    def flush(self) -> None:
+        """Write what is queued: one write per member."""
+        self._flush_due = False
+        pending, skips = self._pending, self._skips
+        if not pending:
+            self._skips = []
+            return
+        self._pending, self._skips = [], []
+        aside = self._apart(pending, skips) if skips else {}
+        shared: list[bytes | None] = [None] * len(Wire)
+        sent_bytes = 0
+        # A write may find its member gone and discard it: iterate over a copy.
+        for member in list(self._members.values()):
+            messages = aside.get(member.connection_id, pending) if aside else pending
+            if not messages or member.take(messages):
+                continue
+            if messages is not pending:
+                own = b"".join([message.on(member.wire) for message in messages])
+                sent_bytes += len(own)
+                member.write(own)
+                continue
+            data = shared[member.wire]
+            if data is None:
+                data = shared[member.wire] = b"".join([message.on(member.wire) for message in pending])
+            sent_bytes += len(data)
+            member.write(data)
+        self._traffic.messages_out += len(self._members) * len(pending) - len(skips)
+        self._traffic.bytes_out += sent_bytes
+
+    @staticmethod
+    def _apart(pending: list[Outbound], skips: list[tuple[int, str]]) -> dict[str, list[Outbound]]:
+        """Return, for each member who skips some, the messages left for it."""
+        skipped: dict[str, set[int]] = {}
+        for index, connection_id in skips:
+            skipped.setdefault(connection_id, set()).add(index)
+        return {
+            connection_id: [message for index, message in enumerate(pending) if index not in indices]
+            for connection_id, indices in skipped.items()
+        }

@@ -1,0 +1,101 @@
+"""One message, encoded and framed once, whoever and however many receive it.
+
+A room of a thousand members costs one encoding and a thousand writes of the same bytes object.
+"""
+
+import zlib
+from enum import IntEnum
+
+import msgspec
+
+from services.wire import server
+
+_encode_json = msgspec.json.Encoder().encode
+_encode_msgpack = msgspec.msgpack.Encoder().encode
+
+# Below this size deflate saves little and costs everybody time; RFC 7692 §6 lets each message choose.
+MIN_COMPRESSED_BYTES = 512
+
+_TEXT = 0x81  # FIN and opcode 1 (RFC 6455 §5.2)
+_BINARY = 0x82
+_RSV1 = 0x40  # "this message is compressed" (RFC 7692 §6)
+PING_FRAME = b"\x89\x00"
+
+
+class Wire(IntEnum):
+    """How bytes travel to one member; members with the same wire share the same bytes."""
+
+    JSON = 0
+    MSGPACK = 1
+    JSON_DEFLATE = 2
+    MSGPACK_DEFLATE = 3
+    SSE = 4
+
+
+def frame(first_byte: int, payload: bytes) -> bytes:
+    """Return an unfragmented, unmasked WebSocket frame (RFC 6455 §5.2)."""
+    size = len(payload)
+    if size < 126:
+        return bytes((first_byte, size)) + payload
+    if size < 65_536:
+        return bytes((first_byte, 126)) + size.to_bytes(2, "big") + payload
+    return bytes((first_byte, 127)) + size.to_bytes(8, "big") + payload
+
+
+def _deflated_frame(first_byte: int, payload: bytes) -> bytes:
+    """Frame a message compressed without context takeover (RFC 7692 §7.2.1), so that everyone can share it."""
+    if len(payload) < MIN_COMPRESSED_BYTES:
+        return frame(first_byte, payload)
+    deflate = zlib.compressobj(level=1, wbits=-15)
+    data = deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    return frame(first_byte | _RSV1, data[:-4])
+
+
+class Outbound:
+    """A message to clients. `topic` and `seq` are set where the message has a place in a durable log."""
+
+    __slots__ = ("_frames", "_json", "message", "seq", "topic")
+
+    def __init__(self, message: server.ServerMessage, topic: str = "", seq: int = 0) -> None:
+        self.message = message
+        self.topic = topic
+        self.seq = seq
+        self._json: bytes | None = None
+        self._frames: list[bytes | None] = [None, None, None, None, None]
+
+    @property
+    def json(self) -> bytes:
+        """The message as JSON text."""
+        if self._json is None:
+            self._json = _encode_json(self.message)
+        return self._json
+
+    def on(self, wire: Wire) -> bytes:
+        """Return the bytes for members on `wire`."""
+        data = self._frames[wire]
+        if data is None:
+            data = self._frames[wire] = self._build(wire)
+        return data
+
+    def _build(self, wire: Wire) -> bytes:
+        match wire:
+            case Wire.JSON:
+                return frame(_TEXT, self.json)
+            case Wire.MSGPACK:
+                return frame(_BINARY, self._msgpack())
+            case Wire.JSON_DEFLATE:
+                return _deflated_frame(_TEXT, self.json)
+            case Wire.MSGPACK_DEFLATE:
+                return _deflated_frame(_BINARY, self._msgpack())
+            case Wire.SSE:
+                return sse_event(str(self.message.__struct_config__.tag), self.json)
+
+    def _msgpack(self) -> bytes:
+        # By way of JSON: `content` is raw JSON text inside the message, and MessagePack needs it as values.
+        return _encode_msgpack(msgspec.json.decode(self.json))
+
+
+def sse_event(event: str, data: bytes, event_id: str = "") -> bytes:
+    """Return one Server-Sent Event. `data` is one line: JSON has no raw line breaks."""
+    head = f"id: {event_id}\nevent: {event}\ndata: " if event_id else f"event: {event}\ndata: "
+    return head.encode() + data + b"\n\n"

@@ -1,0 +1,211 @@
+"""Publishing to rooms, users and everyone: what a client or the server API sends becomes an event on the bus.
+
+An acknowledged durable message is stored; an acknowledged ephemeral one was accepted. `id` makes a retry harmless:
+it is unique per (user, room), so equal ids of other users or rooms are different messages.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import msgspec
+
+from gateway.delivery.logs import Logs
+from services.bus.client import Bus
+from services.bus.errors import BusError, TooLarge
+from services.bus.streams import Stored
+from services.settings import Settings
+from services.wire import server
+from services.wire.codes import ErrorCode
+from services.wire.events import BroadcastPublished, DirectPublished, RoomPublished
+from services.wire.records import UNSET, UnsetType
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """On whose behalf something is published. `connection_id` gets no copy; empty for the server API."""
+
+    user_id: str
+    username: str
+    connection_id: str = ""
+
+
+class PublishRefused(Exception):
+    """A message that was not published. Carries what the sender is told."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+# Called exactly once per publish.
+OnDone = Callable[[server.Ack | PublishRefused], None]
+
+
+class Publisher:
+    """Turns messages into events, stores them where they are durable, and says what came of it."""
+
+    def __init__(self, bus: Bus, logs: Logs, settings: Settings, now_ms: Callable[[], int]) -> None:
+        self._bus = bus
+        self._logs = logs
+        self._settings = settings
+        self._subjects = settings.subjects
+        self._now_ms = now_ms
+
+    def to_room(
+        self,
+        sender: Sender,
+        room: str,
+        content: msgspec.Raw,
+        on_done: OnDone,
+        *,
+        id: str | UnsetType = UNSET,
+        echo: bool = False,
+    ) -> None:
+        """Publish to a room; `content` is JSON."""
+        timestamp = self._now_ms()
+        event = RoomPublished(
+            user_id=sender.user_id,
+            username=sender.username,
+            room=room,
+            content=content,
+            timestamp=timestamp,
+            origin=sender.connection_id,
+            echo=echo,
+        )
+        namespace = self._settings.namespace_of(room)
+        durable_log = self._logs.of_namespace(namespace)
+        if durable_log is None:
+            self._send(self._subjects.room_out(namespace, room), _encode(event), timestamp, id, on_done)
+            return
+
+        def stored(outcome: Stored | BusError) -> None:
+            if isinstance(outcome, BusError):
+                on_done(_refusal(outcome))
+            else:
+                on_done(server.Ack(id=id, epoch=durable_log.epoch, seq=outcome.seq, timestamp=timestamp))
+
+        durable_log.publish(
+            self._subjects.room_in(namespace, room),
+            _encode(event),
+            message_id=message_id(sender.user_id, "room", room, id),
+            on_done=stored,
+        )
+
+    def to_user(
+        self,
+        sender: Sender,
+        user_id: str,
+        content: msgspec.Raw,
+        on_done: OnDone,
+        *,
+        id: str | UnsetType = UNSET,
+    ) -> None:
+        """Publish to a user's inbox; `content` is JSON."""
+        timestamp = self._now_ms()
+        event = DirectPublished(
+            from_user_id=sender.user_id, username=sender.username, content=content, timestamp=timestamp
+        )
+        durable_log = self._logs.inbox
+
+        def stored(outcome: Stored | BusError) -> None:
+            if isinstance(outcome, BusError):
+                on_done(_refusal(outcome))
+            else:
+                on_done(server.Ack(id=id, epoch=durable_log.epoch, seq=outcome.seq, timestamp=timestamp))
+
+        durable_log.publish(
+            self._subjects.user_in(user_id),
+            _encode(event),
+            message_id=message_id(sender.user_id, "user", user_id, id),
+            on_done=stored,
+        )
+
+    def to_all(
+        self,
+        sender: Sender,
+        content: msgspec.Raw,
+        on_done: OnDone,
+        *,
+        id: str | UnsetType = UNSET,
+        echo: bool = False,
+    ) -> None:
+        """Publish to every connection; `content` is JSON."""
+        timestamp = self._now_ms()
+        event = BroadcastPublished(
+            user_id=sender.user_id,
+            username=sender.username,
+            content=content,
+            timestamp=timestamp,
+            origin=sender.connection_id,
+            echo=echo,
+        )
+        self._send(self._subjects.broadcast, _encode(event), timestamp, id, on_done)
+
+    def _send(
+        self, subject: str, payload: bytes, timestamp: int, id: str | UnsetType, on_done: OnDone
+    ) -> None:
+        try:
+            self._bus.publish(subject, payload)
+        except BusError as fault:
+            on_done(_refusal(fault))
+        else:
+            on_done(server.Ack(id=id, timestamp=timestamp))
+
+    # The same as coroutines, for the HTTP surface.
+
+    async def publish_room(
+        self, sender: Sender, room: str, content: msgspec.Raw, id: str | UnsetType = UNSET
+    ) -> server.Ack:
+        """Publish to a room and wait for the acknowledgement. Raises PublishRefused."""
+        return await _awaited(lambda done: self.to_room(sender, room, content, done, id=id))
+
+    async def publish_user(
+        self, sender: Sender, user_id: str, content: msgspec.Raw, id: str | UnsetType = UNSET
+    ) -> server.Ack:
+        """Publish to a user and wait for the acknowledgement. Raises PublishRefused."""
+        return await _awaited(lambda done: self.to_user(sender, user_id, content, done, id=id))
+
+    async def broadcast(
+        self, sender: Sender, content: msgspec.Raw, id: str | UnsetType = UNSET
+    ) -> server.Ack:
+        """Publish to everyone. Raises PublishRefused."""
+        return await _awaited(lambda done: self.to_all(sender, content, done, id=id))
+
+
+async def _awaited(start: Callable[[OnDone], None]) -> server.Ack:
+    future: asyncio.Future[server.Ack | PublishRefused] = asyncio.get_running_loop().create_future()
+
+    def done(outcome: server.Ack | PublishRefused) -> None:
+        if not future.done():
+            future.set_result(outcome)
+
+    start(done)
+    outcome = await future
+    if isinstance(outcome, PublishRefused):
+        raise outcome
+    return outcome
+
+
+def message_id(user_id: str, kind: str, target: str, id: str | UnsetType) -> str:
+    """Return the stream-wide message id of a client's `id`, or an empty one where the client gave none.
+
+    Hashed, because ids and names may contain what a header must not; length-prefixed by the separators, because
+    names cannot contain NUL.
+    """
+    if isinstance(id, msgspec.UnsetType):
+        return ""
+    key = "\0".join((user_id, kind, target, id)).encode("utf-8", "surrogatepass")
+    return blake2b(key, digest_size=16).hexdigest()
+
+
+def _refusal(fault: BusError) -> PublishRefused:
+    if isinstance(fault, TooLarge):
+        return PublishRefused(ErrorCode.TOO_LARGE, str(fault))
+    return PublishRefused(
+        ErrorCode.UNAVAILABLE, "the message could not be stored now; try again with the same id"
+    )

@@ -1,0 +1,56 @@
+"""Whether what a client missed is all there. Pure: a position and what the stream answered in, a verdict out.
+
+The stream was asked for messages of one log from the client's position L, inclusive. Nothing is missing
+- if nothing at all was stored in the stream after L;
+- or if the first answer is L itself (the anchor): what came after L was stored later, so it is evicted later, by age
+  and by number;
+- or, where L was never a message of this log (it was empty when the position was taken, and L is the stream's last
+  sequence then), if fewer messages came back than the log keeps (so none was evicted by number) and the stream
+  still holds everything stored after L (so none was evicted by age).
+In every other case something may be gone, and the verdict says so: a partial recovery must not look whole (ADR 0002).
+"""
+
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """Named outcome of a recovery; every one but `RECOVERED` means `recovered: false`."""
+
+    RECOVERED = "recovered"
+    OTHER_EPOCH = "other_epoch"
+    FUTURE = "future"
+    TOO_MANY = "too_many"
+    EVICTED = "evicted"
+
+
+def judge(
+    since: int,
+    found: list[int],
+    *,
+    complete: bool,
+    stream_first: int,
+    stream_last: int,
+    log_size: int,
+    cap: int,
+) -> Verdict:
+    """Judge a recovery from position `since`.
+
+    Args:
+        found: sequences read of this log, ascending, from `since` inclusive.
+        complete: whether nothing more of this log is stored after them.
+        stream_first: first sequence that the whole stream still holds (last + 1 where it holds none).
+        stream_last: last sequence of the whole stream when it was read.
+        log_size: how many messages the stream keeps of one log.
+        cap: how many missed messages one recovery may return.
+    """
+    if since > stream_last:
+        return Verdict.FUTURE
+    anchored = bool(found) and found[0] == since
+    missed = len(found) - anchored
+    if not complete or missed > cap:
+        return Verdict.TOO_MANY
+    if since == stream_last or anchored:
+        return Verdict.RECOVERED
+    if len(found) < log_size and stream_first <= since + 1:
+        return Verdict.RECOVERED
+    return Verdict.EVICTED

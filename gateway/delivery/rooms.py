@@ -1,0 +1,249 @@
+"""The rooms with members on this gateway, and their subscriptions.
+
+One subscription per room, whatever the number of members; it lingers after the last one left, because people come
+back (a page reload) and a subscription at once dropped and made again costs the whole cluster.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from gateway.delivery.fanout import Member
+from gateway.delivery.follower import CatchUp, Delivery, Follower
+from gateway.delivery.logs import Logs
+from gateway.delivery.outbound import Outbound
+from gateway.delivery.recovery import Verdict
+from gateway.delivery.traffic import Traffic
+from services.bus.client import Bus
+from services.bus.errors import BusError
+from services.settings import Settings
+from services.tasks import TaskSet
+from services.wire import server
+from services.wire.events import RoomEvent, RoomPublished
+from services.wire.records import UNSET, Position, UnsetType
+
+log = structlog.get_logger(__name__)
+
+_decode_event = msgspec.json.Decoder(RoomEvent).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A member is in; live messages after `position` follow. `catch_up` answers `since`."""
+
+    position: Position | None
+    catch_up: CatchUp | None = None
+
+
+# Called exactly once per join, before anything of the room is written to the member; None: no longer wanted.
+OnJoined = Callable[[Joined | BusError | None], None]
+
+
+def decode_room_event(data: bytes, seq: int) -> Delivery:
+    """Turn what travels on a room's subject into what members receive.
+
+    Raises:
+        msgspec.DecodeError: the payload is no room event.
+    """
+    event = _decode_event(data)
+    if isinstance(event, RoomPublished):
+        message = server.RoomMessage(
+            user_id=event.user_id,
+            username=event.username,
+            room=event.room,
+            content=event.content,
+            timestamp=event.timestamp,
+            seq=seq or UNSET,
+        )
+        return Delivery(
+            Outbound(message, event.room, seq), skip_connection="" if event.echo else event.origin
+        )
+    # Those who were there hear of a user who comes or goes; the user does not.
+    return Delivery(Outbound(event), skip_user=event.user_id)
+
+
+class Room:
+    """A room with members here, or with none since a moment ago."""
+
+    __slots__ = ("follower", "joining", "linger", "name", "opening")
+
+    def __init__(self, name: str, follower: Follower) -> None:
+        self.name = name
+        self.follower = follower
+        self.opening: asyncio.Future[None] | None = None
+        self.joining = 0  # members on their way in: the room must not be dropped under them
+        self.linger: asyncio.TimerHandle | None = None
+
+
+class Rooms:
+    """All rooms of this gateway."""
+
+    def __init__(self, bus: Bus, logs: Logs, settings: Settings, tasks: TaskSet, traffic: Traffic) -> None:
+        self._bus = bus
+        self._logs = logs
+        self._settings = settings
+        self._tasks = tasks
+        self._traffic = traffic
+        self._rooms: dict[str, Room] = {}
+
+    def __len__(self) -> int:
+        return len(self._rooms)
+
+    def __iter__(self) -> Iterator[Room]:
+        return iter(self._rooms.values())
+
+    def join(
+        self,
+        member: Member,
+        name: str,
+        since: Position | UnsetType,
+        still_wanted: Callable[[], bool],
+        on_joined: OnJoined,
+    ) -> None:
+        """Make `member` receive a room's messages. `still_wanted` is asked again after every wait."""
+        room = self._rooms.get(name) or self._make(name)
+        if room.linger is not None:
+            room.linger.cancel()
+            room.linger = None
+        if room.follower.is_open and since is UNSET:
+            self._enter(room, member, None, on_joined)
+        else:
+            room.joining += 1
+            self._tasks.spawn(self._join(room, member, since, still_wanted, on_joined), f"join {name}")
+
+    def leave(self, connection_id: str, name: str) -> bool:
+        """Stop sending a room's messages to a connection; return whether it was a member."""
+        room = self._rooms.get(name)
+        if room is None or connection_id not in room.follower.fanout:
+            return False
+        room.follower.fanout.discard(connection_id)
+        self._linger_if_empty(room)
+        return True
+
+    def has(self, connection_id: str, name: str) -> bool:
+        """Whether a connection is a member of a room."""
+        room = self._rooms.get(name)
+        return room is not None and connection_id in room.follower.fanout
+
+    def members(self, name: str) -> int:
+        """Return how many connections of this gateway are in a room."""
+        room = self._rooms.get(name)
+        return len(room.follower.fanout) if room else 0
+
+    def resync(self) -> None:
+        """Look for gaps in every durable room: messages may have been lost unseen while the bus was away."""
+        for room in self._rooms.values():
+            room.follower.resync()
+
+    def close(self) -> None:
+        """Drop all subscriptions."""
+        for room in self._rooms.values():
+            if room.linger is not None:
+                room.linger.cancel()
+            room.follower.close()
+        self._rooms.clear()
+
+    def _make(self, name: str) -> Room:
+        namespace = self._settings.namespace_of(name)
+        subjects = self._settings.subjects
+        room = self._rooms[name] = Room(
+            name,
+            Follower(
+                self._bus,
+                self._logs.of_namespace(namespace),
+                live_subject=subjects.room_out(namespace, name),
+                stored_subject=subjects.room_in(namespace, name),
+                decode=decode_room_event,
+                tasks=self._tasks,
+                traffic=self._traffic,
+            ),
+        )
+        if self._logs.of_namespace(namespace) is None:
+            room.follower.open_at(0)
+        return room
+
+    async def _join(
+        self,
+        room: Room,
+        member: Member,
+        since: Position | UnsetType,
+        still_wanted: Callable[[], bool],
+        on_joined: OnJoined,
+    ) -> None:
+        try:
+            await self._join_when_ready(room, member, since, still_wanted, on_joined)
+        finally:
+            room.joining -= 1
+            self._linger_if_empty(room)
+
+    async def _join_when_ready(
+        self,
+        room: Room,
+        member: Member,
+        since: Position | UnsetType,
+        still_wanted: Callable[[], bool],
+        on_joined: OnJoined,
+    ) -> None:
+        catch_up: CatchUp | None = None
+        try:
+            if not room.follower.is_open:
+                await self._open(room)
+            if isinstance(since, Position):
+                namespace = self._settings.namespaces[self._settings.namespace_of(room.name)]
+                catch_up = await room.follower.catch_up(
+                    since, log_size=namespace.history_size, cap=self._settings.recovery_limit
+                )
+        except BusError as fault:
+            on_joined(fault)
+            return
+        if catch_up is not None and catch_up.verdict is not Verdict.RECOVERED:
+            log.info("room not recovered", room=room.name, reason=catch_up.verdict)
+        if still_wanted():
+            self._enter(room, member, catch_up, on_joined)
+        else:
+            on_joined(None)
+
+    async def _open(self, room: Room) -> None:
+        """Learn the room's position; those who come meanwhile wait for the same answer."""
+        if room.opening is not None:
+            await asyncio.shield(room.opening)
+            return
+        room.opening = asyncio.ensure_future(self._find_position(room))
+        try:
+            await asyncio.shield(room.opening)
+        finally:
+            room.opening = None
+
+    async def _find_position(self, room: Room) -> None:
+        namespace = self._settings.namespace_of(room.name)
+        durable_log = self._logs.of_namespace(namespace)
+        if durable_log is None:
+            return
+        last, stream_last = await durable_log.last_of(self._settings.subjects.room_in(namespace, room.name))
+        room.follower.open_at(last or stream_last)
+
+    def _enter(self, room: Room, member: Member, catch_up: CatchUp | None, on_joined: OnJoined) -> None:
+        # First what is queued for the others, then the answer, then membership: the answer's position is then
+        # exactly where live messages begin.
+        room.follower.fanout.flush()
+        on_joined(Joined(room.follower.position, catch_up))
+        room.follower.fanout.add(member)
+
+    def _linger_if_empty(self, room: Room) -> None:
+        if (
+            room.linger is None
+            and not room.joining
+            and not len(room.follower.fanout)
+            and self._rooms.get(room.name) is room
+        ):
+            loop = asyncio.get_running_loop()
+            room.linger = loop.call_later(self._settings.room_linger_s, self._drop, room)
+
+    def _drop(self, room: Room) -> None:
+        room.linger = None
+        if not len(room.follower.fanout) and not room.joining:
+            room.follower.close()
+            self._rooms.pop(room.name, None)

@@ -1,0 +1,65 @@
+"""Order and gaps of one durable log as one gateway sees it. No I/O, no clock.
+
+Each live message says its own sequence and that of the one before it in the same log. A gap exists when the one
+before is later than the last delivered: then nothing is delivered until the gap is filled from the stream. It
+is "later", not "different": after a purge the one before is 0, after expiry it is the last survivor, and the first
+message of a batch always says 0 (ADR 0002).
+"""
+
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+# What may wait during a fill. Beyond it the newest are let go: the fill reads them from the stream.
+MAX_HELD = 1000
+
+
+@dataclass(slots=True)
+class Sequencer(Generic[T]):
+    """The last sequence delivered, and what waits for a gap after it to be filled."""
+
+    position: int
+    filling: bool = False
+    _held: dict[int, tuple[int, T]] = field(default_factory=dict)
+    _let_go: bool = False
+
+    def live(self, seq: int, previous: int, item: T) -> list[T]:
+        """Take a live message; return what can be delivered now, in order.
+
+        Nothing is returned for a message delivered before, and during a fill. Ask `filling` afterwards: if it turned
+        true, read the log from `position + 1` and call `filled`.
+        """
+        if seq <= self.position:
+            return []
+        if self.filling or previous > self.position:
+            self.filling = True
+            if len(self._held) < MAX_HELD:
+                self._held[seq] = (previous, item)
+            else:
+                self._let_go = True
+            return []
+        self.position = seq
+        return [item]
+
+    def suspect(self) -> None:
+        """Hold deliveries until a fill: messages may have been lost unseen (the bus was away)."""
+        self.filling = True
+
+    def filled(self, stored: list[tuple[int, T]], *, complete: bool) -> list[T]:
+        """Take what was read from `position + 1`, in order; return what can be delivered now, in order.
+
+        `filling` stays true, and asks for another read from the new position, where there is more to read
+        (`complete` false) or where what waited shows yet another gap: a replica that answers reads may lag.
+        """
+        ready = [item for seq, item in stored if seq > self.position]
+        if stored:
+            self.position = max(self.position, stored[-1][0])
+        if not complete:
+            return ready
+        held, self._held = self._held, {}
+        self.filling, self._let_go = self._let_go, False
+        for seq in sorted(held):
+            previous, item = held[seq]
+            ready += self.live(seq, previous, item)
+        return ready

@@ -1,0 +1,41 @@
+"""What went through this gateway, counted. Plain integers: they are touched on the hot path.
+
+Exported to Prometheus and reported to metrics_svc by `gateway.reporting`.
+"""
+
+from collections import Counter
+
+from services.sketch import LatencySketch
+
+
+class Traffic:
+    """Totals since the process started, and the latencies since the last report."""
+
+    __slots__ = (
+        "bytes_out", "connections", "errors", "latency", "messages_in", "messages_out", "refusals", "requests",
+        "slow_clients", "sse_streams",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.connections = 0  # open now
+        self.sse_streams = 0  # open now
+        self.messages_in = 0
+        self.messages_out = 0
+        self.bytes_out = 0
+        self.requests = 0  # messages and HTTP requests answered
+        self.errors = 0  # of those, our fault (retryable or internal), as an operator counts errors
+        self.refusals: Counter[str] = Counter()  # errors sent to clients, by code
+        self.slow_clients = 0
+        self.latency = LatencySketch()  # ms from a request to its answer
+
+    def answered(self, started: float, now: float) -> None:
+        """Count one request answered; both times from one monotonic clock, in seconds."""
+        self.requests += 1
+        self.latency.add((now - started) * 1000)
+
+    def refused(self, code: str, *, our_fault: bool) -> None:
+        """Count one request refused with `code`."""
+        self.requests += 1
+        self.refusals[code] += 1
+        if our_fault:
+            self.errors += 1

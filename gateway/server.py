@@ -1,0 +1,132 @@
+"""Accepting connections, and sending them away in good time.
+
+uvicorn's own shutdown closes all sockets in one instant and waits for streams for ever. So the drain comes first:
+readiness fails, the listeners close, clients are told `disconnect` with a time to come back in paced slices, and what is
+left after the deadline is cut.
+"""
+
+import asyncio
+import contextlib
+import errno
+import random
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from gateway.core import Gateway
+from gateway.ws.keepalive import Keepalive
+from gateway.ws.protocol import WebSocketProtocol
+from services.lifecycle import CannotStart
+from services.settings import Settings
+from services.wire.codes import CloseCode
+
+log = structlog.get_logger(__name__)
+
+_BACKLOG = 4096  # a mass reconnect arrives faster than it is accepted
+_SLICE_S = 0.1
+_KEEPALIVE_TICK_S = 1.0
+_CLOSE_WAIT_S = 1.0  # for the last close handshakes
+
+
+def bind(settings: Settings) -> socket.socket:
+    """Bind the listening socket; several gateways may share one port (SO_REUSEPORT).
+
+    Raises:
+        CannotStart: the address cannot be had, and why.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as fault:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        if fault.errno == errno.EADDRINUSE:
+            raise CannotStart(f"{where} is in use by another program; choose another TIDINGS_PORT") from fault
+        raise CannotStart(f"cannot listen on {where}: {fault.strerror}") from fault
+    listener.setblocking(False)
+    return listener
+
+
+class Server(uvicorn.Server):
+    """uvicorn with our WebSocket protocol, our signals and our drain."""
+
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
+        self._gateway = gateway
+        settings = gateway.settings
+        self._keepalive = Keepalive(settings.heartbeat_interval_ms / 1000, settings.idle_timeout_s)
+
+        def protocol(
+            config: uvicorn.Config, server_state: Any, app_state: dict[str, Any], _loop: Any = None
+        ) -> WebSocketProtocol:
+            return WebSocketProtocol(config.loaded_app, server_state, app_state, settings, self._keepalive)
+
+        super().__init__(
+            uvicorn.Config(
+                app,
+                ws=protocol,  # type: ignore[arg-type]  # any factory will do; the annotation names classes only
+                http="httptools",
+                loop="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                backlog=_BACKLOG,
+                timeout_graceful_shutdown=1,
+                proxy_headers=False,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the process's lifecycle."""
+        yield
+
+    async def run_on(self, listener: socket.socket) -> None:
+        """Serve until cancelled or told to exit."""
+        ticking = self._gateway.tasks.spawn(self._tick(), "keepalive")
+        try:
+            await self.serve(sockets=[listener])
+        finally:
+            ticking.cancel()
+
+    async def drain(self) -> None:
+        """Send everybody away, paced; return when they are gone or the time is up."""
+        gateway = self._gateway
+        gateway.draining = True
+        for server in self.servers:
+            server.close()
+        clients = list(gateway.clients.values())
+        if clients:
+            log.info("draining", clients=len(clients))
+        budget_s = gateway.settings.drain_s
+        # A few clients leave at once; many leave over the whole budget, so that others are not overrun.
+        slices = max(1, min(round((budget_s - _CLOSE_WAIT_S) / _SLICE_S), len(clients) // 25))
+        spread_ms = int(1000 * min(budget_s, max(0.5, len(clients) / 1000)))
+        for index in range(slices):
+            for client in clients[index::slices]:
+                client.end(CloseCode.DRAIN, retry_after_ms=random.randint(0, spread_ms))  # noqa: S311  # jitter
+            if index + 1 < slices:
+                await asyncio.sleep(_SLICE_S)
+        await self._wait_until_gone(_CLOSE_WAIT_S)
+        for client in list(gateway.clients.values()):
+            client.abort()
+
+    async def _wait_until_gone(self, limit_s: float) -> None:
+        deadline = asyncio.get_running_loop().time() + limit_s
+        # Clients leave by themselves, one at a time: there is no one event that says that all are gone.
+        while self._gateway.clients and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_KEEPALIVE_TICK_S)
+            self._keepalive.tick(loop.time())

@@ -1,0 +1,198 @@
+"""One client's session: which messages it may send now, and what each asks for.
+
+No I/O and no clock: messages in, effects out. Every message yields at least one effect or one reply, so that no
+client ever waits for an answer that nobody will send.
+"""
+
+import math
+
+import msgspec
+
+from gateway.auth.identity import Identity
+from gateway.session import channels
+from gateway.session.effects import (
+    Effect,
+    EnterRoom,
+    ExitRoom,
+    Follow,
+    PublishToAll,
+    PublishToRoom,
+    PublishToUser,
+    Reply,
+    SetCustomData,
+    SetStatus,
+    Unfollow,
+)
+from gateway.session.limits import TokenBucket
+from services.settings import Settings
+from services.wire import client, server
+from services.wire.codec import BadMessage
+from services.wire.codes import ErrorCode
+from services.wire.names import InvalidName, normalize_name
+from services.wire.records import UNSET, UnsetType
+
+
+class Refusal(Exception):
+    """Why a message is not carried out; becomes the `error` reply."""
+
+    def __init__(self, code: ErrorCode, message: str, retry_after_ms: int | UnsetType = UNSET) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry_after_ms = retry_after_ms
+
+
+def error_reply(
+    code: ErrorCode,
+    message: str,
+    id: str | UnsetType = UNSET,
+    retry_after_ms: int | UnsetType = UNSET,
+) -> server.Error:
+    """Return the `error` message for a code of the table."""
+    return server.Error(
+        code=code.code, message=message, retryable=code.retryable, retry_after_ms=retry_after_ms, id=id
+    )
+
+
+class Session:
+    """What one connection is allowed to do, is in, and follows."""
+
+    __slots__ = ("_bucket", "_settings", "followed", "identity", "rooms")
+
+    def __init__(self, identity: Identity, settings: Settings, now: float) -> None:
+        self.identity = identity
+        self.rooms: set[str] = set()
+        self.followed: set[str] = set()
+        self._settings = settings
+        self._bucket = TokenBucket(settings.message_rate, now)
+
+    def receive(self, message: client.AnyClientMessage, now: float) -> list[Effect]:
+        """Take one message; return what to do about it. `now` is any monotonic clock in seconds."""
+        try:
+            self._check_rate(now)
+            return self._handle(message)
+        except Refusal as refusal:
+            reply = error_reply(refusal.code, refusal.message, message.id, refusal.retry_after_ms)
+            return [Reply(reply)]
+
+    def malformed(self, fault: BadMessage, now: float) -> list[Effect]:
+        """Answer bytes that were no message. They count against the rate like any other."""
+        id = UNSET if fault.id is None else fault.id
+        try:
+            self._check_rate(now)
+        except Refusal as refusal:
+            return [Reply(error_reply(refusal.code, refusal.message, id, refusal.retry_after_ms))]
+        return [Reply(error_reply(fault.code, fault.message, id))]
+
+    def open_channels(self, names: list[str]) -> list[Effect]:
+        """Follow the channels named when connecting."""
+        try:
+            return [Follow(self._follow(names))]
+        except Refusal as refusal:
+            return [Reply(error_reply(refusal.code, refusal.message))]
+
+    def _check_rate(self, now: float) -> None:
+        wait_s = self._bucket.take(now)
+        if wait_s:
+            rate = self._settings.message_rate
+            raise Refusal(
+                ErrorCode.RATE_LIMITED,
+                f"more than {rate:g} messages per second on this connection",
+                math.ceil(wait_s * 1000),
+            )
+
+    def _handle(self, message: client.AnyClientMessage) -> list[Effect]:
+        match message:
+            case client.RoomMessage():
+                return [self._publish(message)]
+            case client.Heartbeat():
+                return [Reply(server.HeartbeatAck(id=message.id))]
+            case client.JoinRoom():
+                return [self._join(message)]
+            case client.LeaveRoom():
+                room = _name(message.room, "room")
+                self.rooms.discard(room)
+                return [ExitRoom(room, message.id)]
+            case client.DirectMessage():
+                self._require(self.identity.grants.direct, "direct messages are not allowed")
+                return [
+                    PublishToUser(_name(message.target_user_id, "targetUserId"), message.content, message.id)
+                ]
+            case client.Broadcast():
+                self._require(self.identity.grants.broadcast, "broadcasting is not allowed")
+                return [PublishToAll(message.content, message.echo, message.id)]
+            case client.StatusChange():
+                return [SetStatus(message.status, message.id)]
+            case client.PresenceUpdate():
+                return [self._custom_data(message)]
+            case client.Subscribe():
+                names = self._follow(_channel_list(message))
+                return [Follow(names, message.since, message.id)]
+            case client.Unsubscribe():
+                names = [self._channel(name) for name in _channel_list(message)]
+                self.followed.difference_update(names)
+                return [Unfollow(names, message.id)]
+
+    def _publish(self, message: client.RoomMessage) -> PublishToRoom:
+        room = message.room if message.room in self.rooms else _name(message.room, "room")
+        if room not in self.rooms:
+            raise Refusal(ErrorCode.NOT_IN_ROOM, "join the room before sending to it")
+        if not self.identity.grants.may_publish(room):
+            raise Refusal(ErrorCode.FORBIDDEN, "publishing to this room is not allowed")
+        return PublishToRoom(room, message.content, message.echo, message.id)
+
+    def _join(self, message: client.JoinRoom) -> EnterRoom:
+        room = _name(message.room, "room")
+        if not self.identity.grants.may_join(room):
+            raise Refusal(ErrorCode.FORBIDDEN, "no such room, or not for this user")
+        limit = self._settings.max_rooms_per_connection
+        if limit and room not in self.rooms and len(self.rooms) >= limit:
+            raise Refusal(ErrorCode.TOO_MANY_ROOMS, f"a connection may be in {limit} rooms; leave one first")
+        self.rooms.add(room)
+        return EnterRoom(room, message.since, message.id)
+
+    def _custom_data(self, message: client.PresenceUpdate) -> SetCustomData:
+        size, limit = len(bytes(message.custom_data)), self._settings.max_custom_data_bytes
+        if limit and size > limit:
+            raise Refusal(ErrorCode.TOO_LARGE, f"customData is {size} bytes, the limit is {limit}")
+        return SetCustomData(message.custom_data, message.id)
+
+    def _follow(self, names: list[str]) -> list[str]:
+        """Check all, then follow all: a request is carried out whole or not at all."""
+        parsed = list(dict.fromkeys(self._channel(name) for name in names))
+        limit = self._settings.max_rooms_per_connection
+        if limit and len(self.followed.union(parsed)) > limit + len(channels.PLAIN):
+            raise Refusal(ErrorCode.TOO_MANY_ROOMS, f"a connection may follow the presence of {limit} rooms")
+        self.followed.update(parsed)
+        return parsed
+
+    def _channel(self, name: str) -> str:
+        channel = channels.parse_channel(name)
+        if channel is None or not self.identity.grants.may_follow(channel):
+            known = "presence, presence:ROOM, metrics, alerts, logs, inbox"
+            raise Refusal(
+                ErrorCode.UNKNOWN_CHANNEL, f"no such channel, or not for this user; known are {known}"
+            )
+        return channel
+
+    @staticmethod
+    def _require(allowed: bool, message: str) -> None:
+        if not allowed:
+            raise Refusal(ErrorCode.FORBIDDEN, message)
+
+
+def _name(text: str, what: str) -> str:
+    try:
+        return normalize_name(text, what)
+    except InvalidName as fault:
+        raise Refusal(ErrorCode.INVALID_NAME, str(fault)) from None
+
+
+def _channel_list(message: client.Subscribe | client.Unsubscribe) -> list[str]:
+    """Return what `channel` and `channels` name together; a request that names nothing is a mistake."""
+    names = [] if isinstance(message.channels, msgspec.UnsetType) else list(message.channels)
+    if not isinstance(message.channel, msgspec.UnsetType):
+        names.append(message.channel)
+    if not names:
+        raise Refusal(ErrorCode.INVALID_FIELD, "name a `channel` or some `channels`")
+    return names

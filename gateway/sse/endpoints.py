@@ -1,0 +1,303 @@
+"""`/events` and `/events/metrics`."""
+
+import asyncio
+import secrets
+
+import structlog
+from starlette.datastructures import Headers, QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from gateway.api.errors import ApiError
+from gateway.auth.identity import Identity
+from gateway.core import Gateway, now_ms
+from gateway.delivery.inbox import INBOX_TOPIC
+from gateway.delivery.outbound import Outbound, sse_event
+from gateway.delivery.recovery import Verdict
+from gateway.delivery.rooms import Joined
+from gateway.session import channels
+from gateway.sse.positions import BadPosition, decode_id
+from gateway.sse.stream import EventStream, RecordStream, Stream
+from services.bus.errors import BusError
+from services.wire import server
+from services.wire.codes import ErrorCode
+from services.wire.names import normalize_name
+from services.wire.records import UNSET, Position, UnsetType
+
+log = structlog.get_logger(__name__)
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx would otherwise collect events before it passes them on
+]
+
+
+class StreamResponse(Response):
+    """Sends a stream's buffer until the stream ends or the client leaves."""
+
+    def __init__(self, gateway: Gateway, stream: Stream) -> None:
+        super().__init__()
+        self._gateway = gateway
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI names them
+        """Run the response."""
+        traffic = self._gateway.traffic
+        traffic.sse_streams += 1
+        gone = asyncio.ensure_future(_client_gone(receive))
+        pump = asyncio.ensure_future(self._pump(send))
+        try:
+            await asyncio.wait((gone, pump), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            traffic.sse_streams -= 1
+            self._stream.buffer.ended = True
+            for task in (gone, pump):
+                task.cancel()
+            await asyncio.gather(gone, pump, return_exceptions=True)
+
+    async def _pump(self, send: Send) -> None:
+        stream = self._stream
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        while True:
+            data = await stream.buffer.get(stream.idle_s)
+            if not data and stream.buffer.ended:
+                break
+            await send({"type": "http.response.body", "body": data or stream.idle(), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _client_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def sse_routes(gateway: Gateway) -> list[Route]:
+    """Return the routes of the streams."""
+
+    async def events(request: Request) -> Response:
+        """Stream the messages of channels and rooms."""
+        return await _Opening(gateway, request).open()
+
+    async def metrics(request: Request) -> Response:
+        """Stream the metrics record, the latest at once."""
+        return await metrics_stream(gateway, request)
+
+    return [Route("/events", events), Route("/events/metrics", metrics)]
+
+
+async def metrics_stream(gateway: Gateway, request: Request) -> Response:
+    """Answer with a stream of bare metrics records."""
+    grants = await gateway.authenticator.authorize_read(request.headers, request.query_params)
+    if not grants.may_follow(channels.METRICS):
+        raise ApiError(ErrorCode.FORBIDDEN, "no such stream, or not for this user")
+    stream = RecordStream(secrets.token_hex(8), "", gateway.settings.write_buffer_bytes, gateway.traffic)
+    if (latest := gateway.metrics.latest) is not None:
+        stream.take([Outbound(server.MetricsUpdate(data=latest))])
+    return _FollowedStream(gateway, stream)
+
+
+class _FollowedStream(StreamResponse):
+    """A stream of records, following only while the response runs."""
+
+    def __init__(self, gateway: Gateway, stream: RecordStream) -> None:
+        super().__init__(gateway, stream)
+        self._records = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._gateway.metrics.streams.add(self._records)
+        self._gateway.clients[self._records.connection_id] = self._records
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._gateway.metrics.streams.discard(self._records.connection_id)
+            self._gateway.clients.pop(self._records.connection_id, None)
+
+
+class _Opening:
+    """The request of one `/events` stream: checked whole before the first byte, because a browser's EventSource
+    never comes back after any status but 200.
+    """
+
+    def __init__(self, gateway: Gateway, request: Request) -> None:
+        self._gateway = gateway
+        self._headers: Headers = request.headers
+        self._query: QueryParams = request.query_params
+
+    async def open(self) -> Response:
+        """Check the request and return the stream.
+
+        Raises:
+            AuthRefused, ApiError, InvalidName: the request is refused.
+        """
+        identity = await self._gateway.authenticator.authenticate(self._headers, self._query)
+        rooms = self._rooms(identity)
+        names = self._channels(identity)
+        settings = self._gateway.settings
+        stream = EventStream(
+            secrets.token_hex(8),
+            identity.user_id,
+            identity.username,
+            settings.write_buffer_bytes,
+            self._gateway.traffic,
+            now_ms,
+        )
+        stream.write(sse_event("connected", b'{"status":"connected"}'))
+        return _EventsResponse(self._gateway, stream, rooms, names, self._since(stream))
+
+    def _rooms(self, identity: Identity) -> list[str]:
+        rooms = [normalize_name(name, "room") for name in _listed(self._query, "rooms")]
+        limit = self._gateway.settings.max_rooms_per_connection
+        if limit and len(rooms) > limit:
+            raise ApiError(ErrorCode.TOO_MANY_ROOMS, f"a stream may have {limit} rooms")
+        if not all(identity.grants.may_join(room) for room in rooms):
+            raise ApiError(ErrorCode.FORBIDDEN, "no such room, or not for this user")
+        return rooms
+
+    def _channels(self, identity: Identity) -> list[str]:
+        names = [channels.parse_channel(name) for name in _listed(self._query, "channels")]
+        allowed = [name for name in names if name is not None and identity.grants.may_follow(name)]
+        if len(allowed) < len(names):
+            raise ApiError(ErrorCode.UNKNOWN_CHANNEL, "no such channel, or not for this user")
+        return allowed
+
+    def _since(self, stream: EventStream) -> dict[str, Position]:
+        last = self._headers.get("last-event-id") or self._query.get("last_event_id") or ""
+        if not last:
+            return {}
+        try:
+            return decode_id(last)
+        except BadPosition as fault:
+            stream.reset([], str(fault))
+            return {}
+
+
+class _EventsResponse(StreamResponse):
+    """A stream of events: a member of its rooms and channels while the response runs."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        stream: EventStream,
+        rooms: list[str],
+        names: list[str],
+        since: dict[str, Position],
+    ) -> None:
+        super().__init__(gateway, stream)
+        self._events = stream
+        self._rooms = rooms
+        self._names = names
+        self._since = since
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway, stream = self._gateway, self._events
+        gateway.clients[stream.connection_id] = stream
+        try:
+            opening = gateway.tasks.spawn(self._enter(), "open event stream")
+            await super().__call__(scope, receive, send)
+            opening.cancel()
+        finally:
+            self._leave()
+
+    async def _enter(self) -> None:
+        gateway, stream = self._gateway, self._events
+        if self._rooms or channels.INBOX in self._names:
+            stream.announced = True
+            gateway.presence.connected(stream.connection_id, stream.user_id, stream.username)
+        if self._rooms or self._names:
+            gateway.everyone.fanout.add(stream)
+        metrics, alerts = channels.METRICS in self._names, channels.ALERTS in self._names
+        if metrics or alerts:
+            gateway.metrics.follow(stream, metrics=metrics, alerts=alerts)
+        for name in self._names:
+            if name == channels.LOGS:
+                gateway.log_lines.follow(stream)
+            elif (scope := channels.presence_room(name)) is not None:
+                gateway.views.follow(stream, scope)
+        for room in self._rooms:
+            stream.rooms.add(room)
+            since = self._since.get(room, UNSET)
+            gateway.rooms.join(stream, room, since, self._is_running, lambda o, r=room: self._on_joined(r, o))  # type: ignore[misc]
+        if channels.INBOX in self._names:
+            await self._open_inbox()
+
+    def _is_running(self) -> bool:
+        return not self._events.buffer.ended
+
+    def _on_joined(self, room: str, outcome: Joined | BusError | None) -> None:
+        stream = self._events
+        if outcome is None:
+            return
+        if isinstance(outcome, BusError):
+            stream.rooms.discard(room)
+            stream.reset([room], "the room cannot be read now")
+            # In band there is no other way to ask for another attempt than to end the stream.
+            stream.buffer.end(b"retry: 1000\n\n")
+            return
+        position, catch_up = outcome.position, outcome.catch_up
+        recovered: bool | UnsetType = UNSET
+        missed: list[Outbound] = []
+        if catch_up is not None:
+            recovered = catch_up.verdict is Verdict.RECOVERED
+            missed = catch_up.missed
+            if not recovered:
+                stream.reset([room], catch_up.verdict)
+        notice = Outbound(
+            server.JoinedRoom(
+                room=room,
+                epoch=position.epoch if position else UNSET,
+                seq=position.seq if position else UNSET,
+                recovered=recovered,
+            )
+        )
+        if position is None:
+            stream.send(notice)
+        else:
+            stream.start_topic(room, position, missed, notice)
+        self._gateway.presence.joined(stream.connection_id, room)
+
+    async def _open_inbox(self) -> None:
+        gateway, stream = self._gateway, self._events
+        since = self._since.get(INBOX_TOPIC)
+        try:
+            position = await gateway.inboxes.open(stream)
+            stream.hold_inbox()
+            catch_up = await gateway.inboxes.catch_up(stream.user_id, since) if since is not None else None
+        except BusError:
+            stream.reset(["inbox"], "the inbox cannot be read now")
+            stream.buffer.end(b"retry: 1000\n\n")
+            return
+        missed: list[Outbound] = []
+        recovered: bool | UnsetType = UNSET
+        if catch_up is not None:
+            missed = [outbound for outbound in catch_up.missed if outbound.seq <= position.seq]
+            recovered = catch_up.verdict is Verdict.RECOVERED
+            if not recovered:
+                stream.reset(["inbox"], catch_up.verdict)
+        notice = Outbound(server.Subscribed(channels=[channels.INBOX], recovered=recovered))
+        stream.start_topic(INBOX_TOPIC, position, missed, notice)
+        stream.release_inbox()
+
+    def _leave(self) -> None:
+        gateway, stream = self._gateway, self._events
+        for room in stream.rooms:
+            gateway.rooms.leave(stream.connection_id, room)
+        gateway.everyone.fanout.discard(stream.connection_id)
+        gateway.metrics.unfollow(stream.connection_id, metrics=True, alerts=True)
+        for name in self._names:
+            if name == channels.LOGS:
+                gateway.log_lines.unfollow(stream.connection_id)
+            elif (scope := channels.presence_room(name)) is not None:
+                gateway.views.unfollow(stream.connection_id, scope)
+        gateway.inboxes.close(stream)
+        gateway.clients.pop(stream.connection_id, None)
+        if stream.announced:
+            gateway.presence.disconnected(stream.connection_id, clean=False)
+
+
+def _listed(query: QueryParams, name: str) -> list[str]:
+    """Return a parameter's values, comma-separated or repeated, each once."""
+    values = [part for value in query.getlist(name) for part in value.split(",") if part]
+    return list(dict.fromkeys(values))

@@ -1,0 +1,238 @@
+"""One SSE stream: fan-outs write to its buffer, its response sends what is there.
+
+The buffer is bounded in bytes: a client that reads too slowly is told `disconnect` and its stream ends (ADR 0004).
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import msgspec
+
+from gateway.delivery.inbox import INBOX_TOPIC
+from gateway.delivery.outbound import Outbound, Wire, sse_event
+from gateway.delivery.traffic import Traffic
+from gateway.sse.positions import encode_id
+from services.wire import server
+from services.wire.codes import CloseCode
+from services.wire.records import UNSET, Position
+from services.wire.rpc import AnyPresenceOp, Connected, Joined
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Buffer:
+    """Bytes on their way to one client, at most `limit`."""
+
+    __slots__ = ("_chunks", "_limit", "_size", "_wake", "ended", "overflowed")
+
+    def __init__(self, limit: int) -> None:
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._limit = limit
+        self._wake = asyncio.Event()
+        self.ended = False
+        self.overflowed = False
+
+    def put(self, data: bytes) -> bool:
+        """Add bytes; False, and nothing is added, where they do not fit or the stream has ended."""
+        if self.ended:
+            return False
+        if self._size + len(data) > self._limit:
+            self.overflowed = True
+            return False
+        self._chunks.append(data)
+        self._size += len(data)
+        self._wake.set()
+        return True
+
+    def end(self, last: bytes = b"") -> None:
+        """End the stream after what is in the buffer and `last`."""
+        if not self.ended:
+            self._chunks.append(last)
+            self.ended = True
+            self._wake.set()
+
+    async def get(self, timeout_s: float) -> bytes:
+        """Return what is there, or wait for it; nothing when the time is up or the stream has ended."""
+        if not self._chunks:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                return b""
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        self._size = 0
+        return data
+
+
+class Stream(Protocol):
+    """What the response loop needs: a buffer, and what to say when there is nothing to say."""
+
+    buffer: Buffer
+    idle_s: float
+
+    def idle(self) -> bytes:
+        """Return what keeps the connection alive."""
+
+
+def disconnect_event(code: CloseCode, retry_after_ms: int | None = None) -> bytes:
+    """Return the last event of a stream that the server ends."""
+    message = server.Disconnect(
+        code=code.number,
+        reason=code.value.reason,
+        reconnect=code.value.reconnect,
+        retry_after_ms=UNSET if retry_after_ms is None else retry_after_ms,
+    )
+    # `retry` is how an EventSource is told when to come back.
+    head = b"" if retry_after_ms is None else b"retry: %d\n" % retry_after_ms
+    return head + sse_event("disconnect", _encode(message))
+
+
+class RecordStream:
+    """`/events/metrics`: bare records, one a second."""
+
+    wire = Wire.SSE
+    idle_s = 10.0  # proxies cut what is silent for long; 15 s is the usual limit
+
+    __slots__ = ("_traffic", "buffer", "connection_id", "user_id", "write")
+
+    def __init__(self, connection_id: str, user_id: str, limit: int, traffic: Traffic) -> None:
+        self.connection_id = connection_id
+        self.user_id = user_id
+        self.buffer = Buffer(limit)
+        self._traffic = traffic
+        self.write: Callable[[bytes], None] = self._write
+
+    def take(self, messages: list[Outbound]) -> bool:
+        """Send the record of each message, without its envelope."""
+        for outbound in messages:
+            if isinstance(outbound.message, server.MetricsUpdate):
+                self._write(b"data: " + _encode(outbound.message.data) + b"\n\n")
+        return True
+
+    def idle(self) -> bytes:
+        """Return a comment, which clients ignore."""
+        return b": keep-alive\n\n"
+
+    def presence_ops(self) -> Iterable[AnyPresenceOp]:
+        """Whoever watches numbers is not present."""
+        return ()
+
+    def end(self, code: CloseCode, *, retry_after_ms: int | None = None) -> None:  # noqa: ARG002  # bare records have no envelope for it
+        """End the stream, and say when to come back."""
+        self.buffer.end(b"" if retry_after_ms is None else b"retry: %d\n\n" % retry_after_ms)
+
+    def abort(self) -> None:
+        """End the stream without a word."""
+        self.buffer.end()
+
+    def _write(self, data: bytes) -> None:
+        if not self.buffer.put(data) and self.buffer.overflowed and not self.buffer.ended:
+            self._traffic.slow_clients += 1
+            self.end(CloseCode.SLOW_CLIENT)
+
+
+class EventStream:
+    """`/events`: the messages of channels and rooms as `event: TYPE`, resumable by id."""
+
+    wire = Wire.SSE
+    idle_s = 5.0
+
+    __slots__ = (
+        "_held", "_now_ms", "_traffic", "announced", "buffer", "connection_id", "positions", "rooms", "user_id", "username",
+        "write",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        connection_id: str,
+        user_id: str,
+        username: str,
+        limit: int,
+        traffic: Traffic,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.connection_id = connection_id
+        self.user_id = user_id
+        self.username = username
+        self.buffer = Buffer(limit)
+        self.positions: dict[str, Position] = {}
+        self.rooms: set[str] = set()
+        self.announced = False
+        self._held: list[Outbound] | None = None
+        self._traffic = traffic
+        self._now_ms = now_ms
+        self.write: Callable[[bytes], None] = self._write
+
+    def take(self, messages: list[Outbound]) -> bool:
+        """Send messages one by one where their ids are this stream's own; decline where nothing has an id."""
+        if not self.positions and self._held is None:
+            return False
+        for outbound in messages:
+            if self._held is not None and outbound.seq and outbound.topic == INBOX_TOPIC:
+                self._held.append(outbound)
+            else:
+                self.send(outbound)
+        return True
+
+    def hold_inbox(self) -> None:
+        """Keep personal messages back until the missed ones were sent."""
+        self._held = []
+
+    def release_inbox(self) -> None:
+        """Send what was kept back."""
+        held, self._held = self._held or [], None
+        for outbound in held:
+            self.send(outbound)
+
+    def send(self, outbound: Outbound) -> None:
+        """Send one message, with an id if it moves this stream's position."""
+        position = self.positions.get(outbound.topic) if outbound.seq else None
+        if position is None:
+            self._write(outbound.on(Wire.SSE))
+            return
+        self.positions[outbound.topic] = Position(position.epoch, outbound.seq)
+        self._write_with_id(outbound)
+
+    def start_topic(self, topic: str, position: Position, missed: list[Outbound], notice: Outbound) -> None:
+        """Begin a log at a position: a notice that carries the id, after what was missed."""
+        for outbound in missed:
+            self.positions[topic] = Position(position.epoch, outbound.seq)
+            self._write_with_id(outbound)
+        self.positions[topic] = position
+        self._write_with_id(notice)
+
+    def reset(self, topics: list[str], reason: str) -> None:
+        """Say in band that these topics could not be resumed: what was missed is not coming."""
+        self._write(sse_event("reset", _encode({"type": "reset", "topics": topics, "reason": reason})))
+
+    def idle(self) -> bytes:
+        """Return the heartbeat event."""
+        return sse_event("heartbeat", _encode({"timestamp": self._now_ms(), "message": "still here"}))
+
+    def presence_ops(self) -> Iterable[AnyPresenceOp]:
+        """Return what presence has to know: a stream with rooms or an inbox is somebody who is there."""
+        if self.announced:
+            yield Connected(connection_id=self.connection_id, user_id=self.user_id, username=self.username)
+            for room in self.rooms:
+                yield Joined(connection_id=self.connection_id, room=room)
+
+    def end(self, code: CloseCode, *, retry_after_ms: int | None = None) -> None:
+        """Say `disconnect` and end the stream."""
+        self.buffer.end(disconnect_event(code, retry_after_ms))
+
+    def _write_with_id(self, outbound: Outbound) -> None:
+        tag = str(outbound.message.__struct_config__.tag)
+        self._write(sse_event(tag, outbound.json, encode_id(self.positions)))
+
+    def abort(self) -> None:
+        """End the stream without a word."""
+        self.buffer.end()
+
+    def _write(self, data: bytes) -> None:
+        if not self.buffer.put(data) and self.buffer.overflowed and not self.buffer.ended:
+            self._traffic.slow_clients += 1
+            self.end(CloseCode.SLOW_CLIENT)

@@ -1,0 +1,35 @@
+"""Counts HTTP requests and their latency, as messages over WebSocket are counted."""
+
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.delivery.traffic import Traffic
+
+_STREAM = b"text/event-stream"
+
+
+class RequestTiming:
+    """Pure ASGI middleware. A stream counts when it begins: how long it lasts is the client's choice."""
+
+    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
+        self._app = app
+        self._traffic = traffic
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Time one request up to the start of its answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+
+        async def send_timed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if status < 400:
+                    self._traffic.answered(started, time.monotonic())
+                else:
+                    self._traffic.refused(f"http_{status}", our_fault=status >= 500)
+            await send(message)
+
+        await self._app(scope, receive, send_timed)

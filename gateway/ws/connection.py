@@ -1,0 +1,395 @@
+"""One WebSocket client: decodes its messages, asks its session, and carries out the effects.
+
+Nothing here waits. What takes time (storing, joining a room nobody here was in) calls back.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+
+from gateway.auth.identity import Identity
+from gateway.delivery.follower import CatchUp
+from gateway.delivery.outbound import Outbound, Wire
+from gateway.delivery.publisher import PublishRefused, Sender
+from gateway.delivery.recovery import Verdict
+from gateway.delivery.rooms import Joined
+from gateway.session import channels
+from gateway.session.effects import (
+    Effect,
+    EnterRoom,
+    ExitRoom,
+    Follow,
+    PublishToAll,
+    PublishToRoom,
+    PublishToUser,
+    Reply,
+    SetCustomData,
+    SetStatus,
+    Unfollow,
+)
+from gateway.session.session import Session, error_reply
+from gateway.ws.protocol import WebSocketProtocol
+from services.bus import rpc
+from services.bus.errors import BusError
+from services.wire import server
+from services.wire.codec import BadMessage, Codec, json_content
+from services.wire.codes import CloseCode, ErrorCode
+from services.wire.records import UNSET, Position, Status, UnsetType
+from services.wire.rpc import (
+    PRESENCE_LIST,
+    AnyPresenceOp,
+    Connected,
+    DataSet,
+    PresenceQuery,
+    StatusSet,
+)
+from services.wire.rpc import Joined as JoinedOp
+
+if TYPE_CHECKING:
+    from gateway.core import Gateway
+
+log = structlog.get_logger(__name__)
+
+_ONLINE_TIMEOUT_S = 1.0
+_monotonic = time.monotonic
+
+
+class Connection:
+    """The handler of one client's WebSocket, and a member wherever the client is one."""
+
+    __slots__ = (
+        "_codec", "_custom_data", "_gateway", "_inbox_from", "_link", "_opened_at", "_sender", "_session",
+        "_status", "connection_id", "user_id", "wire", "write",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        gateway: "Gateway",
+        link: WebSocketProtocol,
+        identity: Identity,
+        codec: Codec,
+        connection_id: str,
+    ) -> None:
+        self.connection_id = connection_id
+        self.user_id = identity.user_id
+        self.wire = _wire(codec, deflate=link.deflate)
+        self.write: Callable[[bytes], None] = link.write
+        self._gateway = gateway
+        self._link = link
+        self._codec = codec
+        self._opened_at = _monotonic()
+        self._session = Session(identity, gateway.settings, self._opened_at)
+        self._sender = Sender(identity.user_id, identity.username, connection_id)
+        self._status: Status | None = None
+        self._custom_data: object = UNSET
+        self._inbox_from = 0  # personal messages after this sequence reach the connection live
+
+    # --- what the link calls ---
+
+    def on_message(self, data: bytes, binary: bool) -> None:
+        """Carry out one message."""
+        if binary != self._codec.binary:
+            self._link.close(CloseCode.UNSUPPORTED_DATA)
+            return
+        gateway = self._gateway
+        gateway.traffic.messages_in += 1
+        gateway.presence.active(self.user_id)
+        now = _monotonic()
+        try:
+            message = self._codec.decode(data)
+        except BadMessage as fault:
+            effects = self._session.malformed(fault, now)
+        else:
+            effects = self._session.receive(message, now)
+        for effect in effects:
+            self._perform(effect, now)
+
+    def on_slow(self) -> None:
+        """Send the client away: it reads slower than its rooms speak, and nobody else shall wait (ADR 0004)."""
+        self._gateway.traffic.slow_clients += 1
+        self.end(CloseCode.SLOW_CLIENT)
+
+    def on_close(self, code: int, *, by_client: bool) -> None:
+        """Forget the connection everywhere, and log its one line."""
+        gateway = self._gateway
+        for room in self._session.rooms:
+            gateway.rooms.leave(self.connection_id, room)
+        self._unfollow(list(self._session.followed))
+        gateway.everyone.fanout.discard(self.connection_id)
+        gateway.inboxes.close(self)
+        gateway.clients.pop(self.connection_id, None)
+        gateway.traffic.connections -= 1
+        clean = by_client and code == CloseCode.NORMAL.number
+        gateway.presence.disconnected(self.connection_id, clean=clean)
+        log.info(
+            "connection closed",
+            connection=self.connection_id,
+            user=self.user_id,
+            code=code,
+            by_client=by_client,
+            rooms=len(self._session.rooms),
+            seconds=round(_monotonic() - self._opened_at, 1),
+        )
+
+    # --- what the gateway's parts call ---
+
+    def take(self, messages: list[Outbound]) -> bool:  # noqa: ARG002  # shared bytes suit every WebSocket
+        """Decline: bytes are shared with all others on the same wire."""
+        return False
+
+    def send(self, message: server.ServerMessage) -> None:
+        """Send a message to this connection alone."""
+        self.write(Outbound(message).on(self.wire))
+
+    def open(self, welcome: server.Welcome, inbox: Position, subscribe: list[str]) -> bool:
+        """Accept the upgrade with `welcome`, and follow the channels asked for; False: the client is gone."""
+        gateway = self._gateway
+        self._inbox_from = inbox.seq
+        if not self._link.accept(self, Outbound(welcome).on(self.wire)):
+            return False
+        gateway.clients[self.connection_id] = self
+        gateway.traffic.connections += 1
+        gateway.everyone.fanout.add(self)
+        gateway.presence.connected(self.connection_id, self.user_id, self._sender.username)
+        if subscribe:
+            now = _monotonic()
+            for effect in self._session.open_channels(subscribe):
+                self._perform(effect, now)
+        return True
+
+    def end(self, code: CloseCode, *, retry_after_ms: int | None = None) -> None:
+        """Say `disconnect` and close."""
+        message = server.Disconnect(
+            code=code.number,
+            reason=code.value.reason,
+            reconnect=code.value.reconnect,
+            retry_after_ms=UNSET if retry_after_ms is None else retry_after_ms,
+        )
+        self._link.close(code, Outbound(message).on(self.wire))
+
+    def abort(self) -> None:
+        """End the connection without waiting for anything to be sent."""
+        self._link.abort()
+
+    def presence_ops(self) -> Iterable[AnyPresenceOp]:
+        """Return what presence has to know of this connection."""
+        yield Connected(
+            connection_id=self.connection_id, user_id=self.user_id, username=self._sender.username
+        )
+        for room in self._session.rooms:
+            if self._gateway.rooms.has(self.connection_id, room):
+                yield JoinedOp(connection_id=self.connection_id, room=room)
+        if self._status is not None:
+            yield StatusSet(connection_id=self.connection_id, status=self._status)
+        if self._custom_data is not UNSET:
+            yield DataSet(connection_id=self.connection_id, custom_data=self._custom_data)
+
+    # --- effects ---
+
+    def _perform(self, effect: Effect, started: float) -> None:
+        match effect:
+            case PublishToRoom():
+                self._publish(effect, started)
+            case Reply(message):
+                self._reply(message, started)
+            case EnterRoom(room, since, id):
+                self._gateway.rooms.join(
+                    self, room, since, partial(self._wants, room), partial(self._on_joined, room, id, started)
+                )
+            case ExitRoom(room, id):
+                if self._gateway.rooms.leave(self.connection_id, room):
+                    self._gateway.presence.left(self.connection_id, room)
+                self._reply(server.LeftRoom(room=room, id=id), started)
+            case PublishToUser():
+                self._publish_to_user(effect, started)
+            case PublishToAll():
+                self._publish(effect, started)
+            case SetStatus(status, id):
+                self._status = status
+                self._gateway.presence.status(self.connection_id, status)
+                self._reply(server.Ack(id=id), started)
+            case SetCustomData():
+                self._set_custom_data(effect, started)
+            case Follow():
+                self._follow(effect, started)
+            case Unfollow(names, id):
+                self._unfollow(names)
+                self._reply(server.Unsubscribed(channels=names, id=id), started)
+
+    def _reply(self, message: server.ServerMessage, started: float) -> None:
+        """Answer a request, and count it."""
+        if isinstance(message, server.Error):
+            our_fault = message.code in (ErrorCode.UNAVAILABLE.code, ErrorCode.INTERNAL.code)
+            self._gateway.traffic.refused(message.code, our_fault=our_fault)
+        else:
+            self._gateway.traffic.answered(started, _monotonic())
+        self.send(message)
+
+    def _refuse(self, code: ErrorCode, text: str, id: str | UnsetType, started: float) -> None:
+        self._reply(error_reply(code, text, id), started)
+
+    def _json(self, raw: msgspec.Raw, id: str | UnsetType, started: float) -> msgspec.Raw | None:
+        """Return content as JSON, or answer why there is none."""
+        try:
+            return json_content(self._codec, raw)
+        except BadMessage as fault:
+            self._refuse(fault.code, fault.message, id, started)
+            return None
+
+    def _publish(self, effect: PublishToRoom | PublishToAll, started: float) -> None:
+        content = self._json(effect.content, effect.id, started)
+        if content is None:
+            return
+        done = partial(self._on_published, effect.id, started)
+        publisher = self._gateway.publisher
+        if isinstance(effect, PublishToRoom):
+            publisher.to_room(self._sender, effect.room, content, done, id=effect.id, echo=effect.echo)
+        else:
+            publisher.to_all(self._sender, content, done, id=effect.id, echo=effect.echo)
+
+    def _on_published(
+        self, id: str | UnsetType, started: float, outcome: server.Ack | PublishRefused
+    ) -> None:
+        if isinstance(outcome, PublishRefused):
+            self._refuse(outcome.code, outcome.message, id, started)
+        else:
+            self._reply(outcome, started)
+
+    def _publish_to_user(self, effect: PublishToUser, started: float) -> None:
+        content = self._json(effect.content, effect.id, started)
+        if content is None:
+            return
+        # Asked while the message is being stored; the answer waits for both.
+        online = self._gateway.tasks.spawn(self._is_online(effect.user_id), "is online")
+
+        def done(outcome: server.Ack | PublishRefused) -> None:
+            if isinstance(outcome, PublishRefused):
+                self._on_published(effect.id, started, outcome)
+            else:
+                online.add_done_callback(partial(self._acknowledge_direct, outcome, started))
+
+        self._gateway.publisher.to_user(self._sender, effect.user_id, content, done, id=effect.id)
+
+    def _acknowledge_direct(
+        self, ack: server.Ack, started: float, online: "asyncio.Task[bool | UnsetType]"
+    ) -> None:
+        if not online.cancelled():
+            ack = msgspec.structs.replace(ack, online=online.result())
+        self._reply(ack, started)
+
+    async def _is_online(self, user_id: str) -> bool | UnsetType:
+        """Whether a user has a connection anywhere; unset where presence cannot say."""
+        if user_id in self._gateway.inboxes:
+            return True
+        query = PresenceQuery(users=[user_id], limit=1)
+        try:
+            page = await rpc.ask(
+                self._gateway.bus,
+                self._gateway.settings.subjects,
+                PRESENCE_LIST,
+                query,
+                timeout_s=_ONLINE_TIMEOUT_S,
+            )
+        except BusError:
+            return UNSET
+        return bool(page.users)
+
+    def _wants(self, room: str) -> bool:
+        return room in self._session.rooms and not self._link.closing
+
+    def _on_joined(
+        self, room: str, id: str | UnsetType, started: float, outcome: Joined | BusError | None
+    ) -> None:
+        if outcome is None:
+            if not self._link.closing:
+                self._refuse(ErrorCode.CONFLICT, "the room was left before it was joined", id, started)
+            return
+        if isinstance(outcome, BusError):
+            self._session.rooms.discard(room)
+            self._refuse(ErrorCode.UNAVAILABLE, "the room cannot be joined now; try again", id, started)
+            return
+        position, catch_up = outcome.position, outcome.catch_up
+        recovered, missed = _recovery(catch_up)
+        self._reply(
+            server.JoinedRoom(
+                room=room,
+                epoch=position.epoch if position else UNSET,
+                seq=position.seq if position else UNSET,
+                recovered=recovered,
+                missed=missed,
+                id=id,
+            ),
+            started,
+        )
+        self._gateway.presence.joined(self.connection_id, room)
+
+    def _set_custom_data(self, effect: SetCustomData, started: float) -> None:
+        data = self._json(effect.custom_data, effect.id, started)
+        if data is not None:
+            self._custom_data = data
+            self._gateway.presence.custom_data(self.connection_id, data)
+            self._reply(server.Ack(id=effect.id), started)
+
+    # --- channels ---
+
+    def _follow(self, effect: Follow, started: float) -> None:
+        if channels.INBOX in effect.channels and isinstance(effect.since, Position):
+            self._gateway.tasks.spawn(self._resume_inbox(effect, effect.since, started), "resume inbox")
+            return
+        self._reply(server.Subscribed(channels=effect.channels, id=effect.id), started)
+        self._follow_all(effect.channels)
+
+    async def _resume_inbox(self, effect: Follow, since: Position, started: float) -> None:
+        try:
+            catch_up = await self._gateway.inboxes.catch_up(self.user_id, since)
+        except BusError:
+            self._session.followed.difference_update(effect.channels)
+            self._refuse(ErrorCode.UNAVAILABLE, "the inbox cannot be read now; try again", effect.id, started)
+            return
+        # What came after the connection was opened has reached it already.
+        catch_up.missed = [outbound for outbound in catch_up.missed if outbound.seq <= self._inbox_from]
+        recovered, missed = _recovery(catch_up)
+        reply = server.Subscribed(channels=effect.channels, recovered=recovered, missed=missed, id=effect.id)
+        self._reply(reply, started)
+        if not self._link.closing:
+            self._follow_all([name for name in effect.channels if name in self._session.followed])
+
+    def _follow_all(self, names: list[str]) -> None:
+        gateway = self._gateway
+        metrics, alerts = channels.METRICS in names, channels.ALERTS in names
+        if metrics or alerts:
+            gateway.metrics.follow(self, metrics=metrics, alerts=alerts)
+        for name in names:
+            if name == channels.LOGS:
+                gateway.log_lines.follow(self)
+            elif (room := channels.presence_room(name)) is not None:
+                gateway.views.follow(self, room)
+
+    def _unfollow(self, names: list[str]) -> None:
+        gateway = self._gateway
+        metrics, alerts = channels.METRICS in names, channels.ALERTS in names
+        if metrics or alerts:
+            gateway.metrics.unfollow(self.connection_id, metrics=metrics, alerts=alerts)
+        for name in names:
+            if name == channels.LOGS:
+                gateway.log_lines.unfollow(self.connection_id)
+            elif (room := channels.presence_room(name)) is not None:
+                gateway.views.unfollow(self.connection_id, room)
+
+
+def _wire(codec: Codec, *, deflate: bool) -> Wire:
+    if codec.binary:
+        return Wire.MSGPACK_DEFLATE if deflate else Wire.MSGPACK
+    return Wire.JSON_DEFLATE if deflate else Wire.JSON
+
+
+def _recovery(catch_up: CatchUp | None) -> tuple[bool | UnsetType, list[Any] | UnsetType]:
+    """Return `recovered` and `missed` as replies carry them: both unset where nobody asked."""
+    if catch_up is None:
+        return UNSET, UNSET
+    return catch_up.verdict is Verdict.RECOVERED, [outbound.message for outbound in catch_up.missed]

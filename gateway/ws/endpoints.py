@@ -1,0 +1,81 @@
+"""The ASGI endpoints of `/ws` and `/ws/echo`: they decide about the handshake, and then they are done."""
+
+import secrets
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers, QueryParams
+from starlette.types import Receive, Scope, Send
+
+from gateway.api.errors import refusal_response
+from gateway.auth.refusal import AuthRefused
+from gateway.core import Gateway
+from gateway.ws.connection import Connection
+from gateway.ws.echo import Echo
+from gateway.ws.handshake import EXTENSION
+from gateway.ws.protocol import WebSocketProtocol
+from services.bus.errors import BusError
+from services.wire import server
+from services.wire.codec import CODECS, JSON
+from services.wire.codes import ErrorCode
+from services.wire.records import UNSET
+
+log = structlog.get_logger(__name__)
+
+PROTOCOL_VERSION = 1
+_RETRY_MS = 1000
+
+
+class WebSocketEndpoint:
+    """`GET /ws?username=U&channels=a,b&session=S`: a client's connection."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Authenticate, find the inbox's position, and hand the connection over."""
+        headers, query = Headers(scope=scope), QueryParams(scope["query_string"])
+        try:
+            self._gateway.authenticator.origins.check(headers)
+            await self._open(scope["extensions"][EXTENSION]["link"], headers, query)
+        except AuthRefused as refusal:
+            self._gateway.traffic.refused(refusal.code.code, our_fault=False)
+            await refusal_response(refusal.code, refusal.message)(scope, receive, send)
+        except BusError as fault:
+            log.info("connection refused: the bus is out of reach", reason=str(fault))
+            self._gateway.traffic.refused(ErrorCode.UNAVAILABLE.code, our_fault=True)
+            response = refusal_response(
+                ErrorCode.UNAVAILABLE, "the server cannot take connections now", retry_after_ms=_RETRY_MS
+            )
+            await response(scope, receive, send)
+
+    async def _open(self, link: WebSocketProtocol, headers: Headers, query: QueryParams) -> None:
+        gateway = self._gateway
+        identity = await gateway.authenticator.authenticate(headers, query)
+        codec = CODECS.get(link.subprotocol or "", JSON)
+        connection = Connection(gateway, link, identity, codec, secrets.token_hex(8))
+        position = await gateway.inboxes.open(connection)
+        settings = gateway.settings
+        welcome = server.Welcome(
+            protocol=PROTOCOL_VERSION,
+            user_id=identity.user_id,
+            username=identity.username,
+            connection_id=connection.connection_id,
+            gateway=gateway.instance,
+            session=identity.session or UNSET,
+            inbox=position,
+            heartbeat_interval=settings.heartbeat_interval_ms,
+            max_message_bytes=settings.max_message_bytes,
+        )
+        wanted = [name for name in query.get("channels", "").split(",") if name]
+        if not connection.open(welcome, position, wanted):
+            gateway.inboxes.close(connection)
+
+
+class EchoEndpoint:
+    """`GET /ws/echo`: every message comes back as it came."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI names them
+        """Accept."""
+        link: Any = scope["extensions"][EXTENSION]["link"]
+        link.accept(Echo(link))
