@@ -1,0 +1,339 @@
+"""The connection to NATS, as the rest of the platform sees it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from services.bus.asking import Question, Survey
+from services.bus.connecting import parse_address
+from services.bus.errors import BusError, Misconfigured, NoAnswer, Unavailable
+from services.bus.headers import check_publishable, check_subscribable, encode_headers
+from services.bus.inbox import Inbox, Waiting, WaitingT
+from services.bus.lean import LeanClient, Subscription
+from services.bus.link import ClientHook, Link
+from services.bus.message import BusMessage
+from services.bus.probe import Probe
+from services.bus.stats import BusStats
+from services.settings import Settings, random_suffix
+
+__all__ = ["Bus", "BusMessage", "Subscription"]
+
+_log = structlog.get_logger(__name__)
+_MAX_PENDING_BYTES = 8 * 1024 * 1024  # a second or so of traffic; more means that the server does not take it
+
+
+class Bus:
+    """One connection, used by one event loop. Made by `connect`; it heals by itself."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        *,
+        probe_interval_s: float,
+        probe_stale_s: float,
+        ping_interval_s: float,
+        max_pending_bytes: int,
+    ) -> None:
+        self.stats = BusStats()
+        self._link = Link(
+            parse_address(settings.nats_url),
+            self,
+            self.stats,
+            name=name,
+            ping_interval_s=ping_interval_s,
+            max_pending_bytes=max_pending_bytes,
+        )
+        self._loop = asyncio.get_running_loop()
+        self._inbox: Inbox[Waiting] = Inbox()
+        self._inboxes: dict[Inbox[Any], Subscription] = {}
+        self._violations: list[str] = []
+        self._reconnect_callbacks: list[Callable[[], Awaitable[None]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._probe = Probe(probe_stale_s, self._loop.time())
+        self._probe_interval_s = probe_interval_s
+        self._probe_subject = settings.subjects.probe(f"{name}-{random_suffix()}-{id(self):x}")
+
+    @classmethod
+    async def connect(
+        cls,
+        settings: Settings,
+        name: str,
+        *,
+        probe_interval_s: float = 2.0,
+        probe_stale_s: float = 5.0,
+        ping_interval_s: float = 10.0,
+        max_pending_bytes: int = _MAX_PENDING_BYTES,
+    ) -> "Bus":
+        """Connect within `settings.bus_connect_s`. `name` is shown in the server's monitoring.
+
+        A server that is not there yet is waited for that long; one frozen is noticed after two to three
+        `ping_interval_s`. More than `max_pending_bytes` waiting to be written make publishes Unavailable.
+
+        Raises:
+            Misconfigured: bad credentials, missing permissions, too old a server.
+            Unavailable: no server answered in time.
+        """
+        bus = cls(
+            settings,
+            name,
+            probe_interval_s=probe_interval_s,
+            probe_stale_s=probe_stale_s,
+            ping_interval_s=ping_interval_s,
+            max_pending_bytes=max_pending_bytes,
+        )
+        await bus._link.open(settings.bus_connect_s)
+        try:
+            await bus._begin()
+        except (BusError, asyncio.CancelledError):
+            await bus.close()
+            raise
+        return bus
+
+    async def _begin(self) -> None:
+        self.add_inbox(self._inbox)
+        self.subscribe(self._probe_subject, self._on_probe)
+        await self.flush()
+        self._probe.on_echo(b"0", self._loop.time())
+        self._spawn(self._keep_probing())
+
+    # --- state ---
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the probe came back through the bus lately (not the client's word)."""
+        return not self._closed and self._probe.healthy(self._loop.time())
+
+    @property
+    def connected(self) -> bool:
+        """The client's word: whether a publish would be accepted now."""
+        return self._client.up
+
+    @property
+    def max_payload(self) -> int:
+        """The most bytes of payload and headers that the server takes."""
+        return self._client.max_payload
+
+    @property
+    def jetstream_offered(self) -> bool:
+        """Whether the connected server says that it has JetStream on (another one of its cluster may)."""
+        return bool(self._client.server_info.get("jetstream"))
+
+    @property
+    def _client(self) -> LeanClient:
+        return self._link.client
+
+    # --- publishing ---
+
+    def publish(
+        self, subject: str, payload: bytes, *, reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        """Queue a message.
+
+        Raises:
+            ValueError: wildcards, white space or control characters where they must not be.
+            TooLarge: payload and headers exceed `max_payload`.
+            Unavailable: disconnected (never sends late), or too much waits to be sent.
+        """
+        check_publishable(subject)
+        if reply:
+            check_publishable(reply)
+        self._link.client.send(subject, payload, reply, encode_headers(headers) if headers else b"")
+
+    def publish_encoded(self, subject: str, payload: bytes, reply: str, headers: bytes) -> None:
+        """Queue a message with an encoded header block; `reply` is not checked. Raises as `publish`."""
+        check_publishable(subject)
+        self._link.client.send(subject, payload, reply, headers)
+
+    async def flush(self, timeout_s: float = 2.0) -> None:
+        """Wait until the server has processed all before (PING/PONG).
+
+        Raises:
+            Misconfigured: the server reported a permission violation meanwhile.
+            Unavailable: disconnected, or no answer in time.
+        """
+        reported_before = self.stats.permission_violations
+        await self._client.barrier(timeout_s)
+        if self.stats.permission_violations > reported_before:
+            raise Misconfigured(f"NATS: {self._violations[-1]}")
+
+    # --- subscribing ---
+
+    def subscribe(
+        self, subject: str, on_message: Callable[[BusMessage], None], *, queue: str = ""
+    ) -> Subscription:
+        """Call `on_message` synchronously, in order, for each message, also after reconnects.
+
+        Lean: no task, no queue, nothing dropped here. What `on_message` raises is logged and counted.
+
+        Raises:
+            ValueError: malformed subject or queue group.
+        """
+        check_subscribable(subject)
+        if queue:
+            check_publishable(queue)
+        subscription = Subscription(subject, queue, on_message, self._link.detach)
+        self._link.attach(subscription)
+        return subscription
+
+    def add_inbox(self, inbox: Inbox[WaitingT]) -> None:
+        """Feed a table of questions: answers arrive there, and questions fail when the connection is lost."""
+        self._inboxes[inbox] = self.subscribe(inbox.subject, inbox.on_message)
+
+    def remove_inbox(self, inbox: Inbox[WaitingT]) -> None:
+        """Stop feeding it; harmless when it is not known."""
+        subscription = self._inboxes.pop(inbox, None)
+        if subscription is not None:
+            subscription.close()
+
+    # --- asking ---
+
+    async def request(
+        self, subject: str, payload: bytes, *, timeout_s: float, headers: dict[str, str] | None = None
+    ) -> BusMessage:
+        """Ask and wait for one answer.
+
+        Raises:
+            NoAnswer: nobody serves the subject (at once), or no answer in time.
+            Unavailable: disconnected, or the connection was lost meanwhile (at once).
+            Misconfigured: this user may not publish there.
+            TooLarge: over `max_payload`.
+        """
+        question = Question(subject)
+        reply = self._ask(subject, payload, question, headers)
+        try:
+            return await question.answer(timeout_s)
+        except BusError:
+            self.stats.unanswered += 1
+            raise
+        finally:
+            self._inbox.close(reply)
+
+    async def request_many(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        timeout_s: float,
+        until: Callable[[BusMessage], bool] | None = None,
+        stall_s: float | None = None,
+    ) -> list[BusMessage]:
+        """Ask and gather answers until `until` says enough, `stall_s` passes without one, or the time is up.
+
+        Raises as `request`, but returns an empty list when the time is up without an answer; answers in hand
+        when the connection is lost are dropped.
+        """
+        survey = Survey(subject, until)
+        reply = self._ask(subject, payload, survey, None)
+        try:
+            answers = await survey.gather(timeout_s, stall_s)
+        except BusError:
+            self.stats.unanswered += 1
+            raise
+        finally:
+            self._inbox.close(reply)
+        if not answers:
+            self.stats.unanswered += 1
+        return answers
+
+    def _ask(self, subject: str, payload: bytes, waiting: Waiting, headers: dict[str, str] | None) -> str:
+        check_publishable(subject)
+        encoded = encode_headers(headers) if headers else b""
+        reply = self._inbox.open(waiting)
+        try:
+            self._client.send(subject, payload, reply, encoded)
+        except BusError:
+            self._inbox.close(reply)
+            raise
+        self.stats.requests += 1
+        return reply
+
+    # --- coming and going ---
+
+    def on_reconnect(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Run `callback` after each time the connection came back (a new task, errors logged).
+
+        Subscriptions stand by then. What was published meanwhile was missed.
+        """
+        self._reconnect_callbacks.append(callback)
+
+    async def add_client_hook(self, hook: ClientHook) -> None:
+        """Run `hook` with the nats-py client now, raising what it raises, and with each that replaces it."""
+        await self._link.add_hook(hook)
+
+    def drop_client_hook(self, hook: ClientHook) -> None:
+        """Run `hook` no more; harmless when it is not known."""
+        self._link.drop_hook(hook)
+
+    async def close(self) -> None:
+        """Flush what is queued, briefly, and disconnect. Idempotent; never raises."""
+        if self._closed:
+            return
+        self._closed = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await self._link.close()
+        self._fail_waiting(Unavailable("the bus was closed"))
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- what becomes of the connection (LinkEvents) ---
+
+    def on_lost(self) -> None:
+        """See LinkEvents."""
+        self._fail_waiting(Unavailable("connection to NATS lost"))
+
+    def on_return(self) -> None:
+        """See LinkEvents."""
+        self._send_probe()
+        for callback in self._reconnect_callbacks:
+            self._spawn(_logged(callback))
+
+    def on_violation(self, operation: str, subject: str) -> None:
+        """See LinkEvents. Those who asked there hear it at once instead of at their deadline."""
+        described = f"permissions violation for {operation} to {subject}"
+        self._violations = [*self._violations[-9:], described]
+        error = Misconfigured(f"NATS: {described}")
+        for inbox in self._inboxes:
+            if operation == "publish":
+                inbox.fail_subject(subject, error)
+            elif inbox.subject.lower() == subject:
+                inbox.fail_all(error)
+
+    def _fail_waiting(self, error: BusError) -> None:
+        for inbox in self._inboxes:
+            inbox.fail_all(error)
+
+    # --- the probe ---
+
+    def _on_probe(self, message: BusMessage) -> None:
+        self._probe.on_echo(message.data, self._loop.time())
+
+    def _send_probe(self) -> None:
+        try:
+            self._client.send(self._probe_subject, self._probe.next_payload(), "", b"")
+        except Unavailable:
+            self.stats.probes_lost += 1
+
+    async def _keep_probing(self) -> None:
+        while True:
+            self._send_probe()
+            await asyncio.sleep(self._probe_interval_s)
+            self._link.check()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _logged(callback: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await callback()
+    except NoAnswer as exc:
+        _log.warning("bus_reconnect_callback_unanswered", error=str(exc))
+    except Exception:  # noqa: BLE001  # one callback's fault must not keep the others from running, nor go unseen
+        _log.exception("bus_reconnect_callback_failed")

@@ -1,0 +1,51 @@
+"""What can go wrong on the bus.
+
+```
+BusError
+├── Unavailable     nothing can be said of whether it happened: no connection, no answer in time
+│   └── NoAnswer    nobody serves that subject now, or the answer did not come in time
+├── TooLarge        the payload is over the server's limit: checked before sending
+├── Refused         the other side answered: no. Carries its code and message
+└── Misconfigured   wrong credentials, missing permissions, JetStream off, server too old: no retry helps
+```
+"""
+
+
+class BusError(Exception):
+    """Base of all faults of the bus."""
+
+
+class Unavailable(BusError):
+    """The bus cannot be reached, or did not confirm in time. The operation may or may not have happened."""
+
+
+class NoAnswer(Unavailable):
+    """Nobody answers on that subject (no responders), or not in time."""
+
+    def __init__(self, subject: str, why: str) -> None:
+        super().__init__(f"no answer on {subject}: {why}")
+        self.subject = subject
+
+
+class TooLarge(BusError):
+    """The payload is larger than the server accepts."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"payload of {size} bytes is over the bus's limit of {limit}")
+        self.size = size
+        self.limit = limit
+
+
+class Refused(BusError):
+    """The service or the stream answered with an error. `code` is an `ErrorCode` code where a service of ours
+    refused, or JetStream's `err_code` as text.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+class Misconfigured(BusError):
+    """The server answers, but this process cannot work with it; the message says what to change."""

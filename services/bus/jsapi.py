@@ -1,0 +1,111 @@
+"""JetStream's own requests and errors, as far as a durable log needs them (NATS ADR-1, ADR-31)."""
+
+from typing import Any
+
+import msgspec
+
+from services.bus.errors import BusError, Misconfigured, Refused, Unavailable
+
+# err_code values of nats-server's errors.json. Its HTTP-like codes alone do not say what will pass: a fault with
+# 500 and more does, except those named here; with 400 it does not, except those named here.
+STREAM_NOT_FOUND = 10059
+STREAM_NAME_IN_USE = 10058
+# No peers yet; the stream is not (or no longer) made; an equal message id is on its way through the replicas.
+_PASSING = frozenset({10005, STREAM_NOT_FOUND, 10158})
+_CONFIG_REFUSED = 10052
+_NEVER_WORKS = frozenset({10039, 10074, 10076})  # not enabled (for the account); replicas without a cluster
+
+
+class ApiError(msgspec.Struct):
+    """`error` of any JetStream answer."""
+
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class PubAck(msgspec.Struct):
+    """What a stream answers to a publish."""
+
+    seq: int = 0
+    duplicate: bool = False
+    error: ApiError | None = None
+
+
+class StreamState(msgspec.Struct, frozen=True):
+    """Where a stream stands."""
+
+    first_seq: int = 0
+    last_seq: int = 0
+
+
+class StreamInfo(msgspec.Struct):
+    """Answer to STREAM.INFO, CREATE and UPDATE. `config` stays raw: an update keeps what we do not know."""
+
+    config: dict[str, Any] = {}
+    created: str = ""
+    state: StreamState = StreamState()
+    error: ApiError | None = None
+
+
+class StoredRaw(msgspec.Struct):
+    """`message` of STREAM.MSG.GET."""
+
+    seq: int
+
+
+class MessageGot(msgspec.Struct):
+    """Answer to STREAM.MSG.GET, which only the stream's leader gives."""
+
+    message: StoredRaw | None = None
+    error: ApiError | None = None
+
+
+_decode_ack = msgspec.json.Decoder(PubAck).decode
+_decode_info = msgspec.json.Decoder(StreamInfo).decode
+_decode_got = msgspec.json.Decoder(MessageGot).decode
+
+
+def decode_info(data: bytes) -> StreamInfo:
+    """Read an answer about a stream.
+
+    Raises:
+        Unavailable: it is none.
+    """
+    try:
+        return _decode_info(data)
+    except msgspec.DecodeError as exc:
+        raise Unavailable(f"not an answer of JetStream: {exc}") from exc
+
+
+def decode_got(data: bytes) -> MessageGot:
+    """Read an answer with a message.
+
+    Raises:
+        Unavailable: it is none.
+    """
+    try:
+        return _decode_got(data)
+    except msgspec.DecodeError as exc:
+        raise Unavailable(f"not an answer of JetStream: {exc}") from exc
+
+
+def error_of(error: ApiError) -> BusError:
+    """Return what a JetStream error means to the one who asked."""
+    text = f"JetStream: {error.description} ({error.err_code})"
+    if error.err_code in _NEVER_WORKS:
+        return Misconfigured(text)
+    if error.err_code in _PASSING or (error.code >= 500 and error.err_code != _CONFIG_REFUSED):
+        return Unavailable(text)
+    return Refused(str(error.err_code), error.description)
+
+
+def outcome_of_ack(data: bytes) -> PubAck | BusError:
+    """Return the acknowledgement, or what went wrong."""
+    try:
+        ack = _decode_ack(data)
+    except msgspec.DecodeError as exc:
+        return Unavailable(f"not an acknowledgement: {exc}")
+    if ack.error is not None:
+        return error_of(ack.error)
+    return ack

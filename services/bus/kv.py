@@ -1,0 +1,148 @@
+"""Small values under keys, each used at most once: a JetStream stream read and written by key.
+
+It works as a NATS key-value bucket does (ADR-8): the last message of a subject is the key's value, its
+sequence is the revision, and a write may demand a revision, so that of several writers exactly one wins. It
+goes through `Bus.request` alone and so survives every reconnect of the bus. The stream lives in memory:
+what is kept here is worth less than a disk write, and after its loss (a restarted server) it is made again.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from services.bus.errors import NoAnswer, Refused, Unavailable
+from services.bus.jsapi import STREAM_NAME_IN_USE, STREAM_NOT_FOUND, ApiError, error_of
+
+if TYPE_CHECKING:
+    from services.bus.client import Bus
+
+# err_code values of nats-server's errors.json
+_NO_MESSAGE_FOUND = 10037
+_WRONG_LAST_SEQUENCE = frozenset({"10071", "10164"})  # the latter while another write is in process
+
+_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class BucketSpec:
+    """What a bucket must be. `subject` is the subject of its keys without the last token."""
+
+    stream: str
+    subject: str
+    max_age_s: int
+    max_bytes: int
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A value and the revision to name when replacing it."""
+
+    value: bytes
+    revision: int
+
+
+class _StoredMessage(msgspec.Struct):
+    seq: int
+    data: bytes = b""  # base64 in JSON, which msgspec decodes
+
+
+class _ApiReply(msgspec.Struct):
+    """A PubAck or an answer of the JetStream API: either an error or what was asked for."""
+
+    error: ApiError | None = None
+    seq: int = 0
+    message: _StoredMessage | None = None
+
+
+class Bucket:
+    """One bucket. Keys are single subject tokens."""
+
+    def __init__(self, bus: "Bus", spec: BucketSpec) -> None:
+        self._bus = bus
+        self._spec = spec
+
+    async def create(self, key: str, value: bytes) -> int:
+        """Store a value under a key that was never used, and return its revision.
+
+        Raises:
+            Refused: the key exists, or the bucket is full.
+            Unavailable: no answer in time.
+        """
+        try:
+            return await self._put(key, value, expected=0)
+        except NoAnswer:
+            # Nothing captures the subject: the first use ever, or the server lost the stream with its memory.
+            await self.open()
+            return await self._put(key, value, expected=0)
+
+    async def get(self, key: str) -> Entry | None:
+        """Return the value under a key, or None if there is none or it was taken. Raises Unavailable.
+
+        The stream's leader is asked, not whichever replica is near: a replica may not have heard of the key
+        yet.
+        """
+        query = msgspec.json.encode({"last_by_subj": self._subject(key)})
+        try:
+            reply = await self._api(f"$JS.API.STREAM.MSG.GET.{self._spec.stream}", query)
+        except Refused as fault:
+            if fault.code in (str(STREAM_NOT_FOUND), str(_NO_MESSAGE_FOUND)):
+                return None
+            raise
+        if reply.message is None or not reply.message.data:
+            return None
+        return Entry(reply.message.data, reply.message.seq)
+
+    async def take(self, key: str, revision: int) -> bool:
+        """Use up the value of that revision. Of all who try, one is told True. Raises Unavailable."""
+        try:
+            await self._put(key, b"", expected=revision)
+        except NoAnswer:
+            return False  # the stream is gone, and the value with it
+        except Refused as fault:
+            if fault.code in _WRONG_LAST_SEQUENCE:
+                return False
+            raise
+        return True
+
+    def _subject(self, key: str) -> str:
+        return f"{self._spec.subject}.{key}"
+
+    async def _put(self, key: str, value: bytes, *, expected: int) -> int:
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
+        return (await self._api(self._subject(key), value, headers)).seq
+
+    async def _api(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> _ApiReply:
+        answer = await self._bus.request(subject, payload, timeout_s=_TIMEOUT_S, headers=headers)
+        try:
+            reply = msgspec.json.decode(answer.data, type=_ApiReply)
+        except msgspec.DecodeError as fault:
+            raise Unavailable(f"no answer of JetStream on {subject}: {fault}") from None
+        if reply.error is not None:
+            raise error_of(reply.error)
+        return reply
+
+    async def open(self) -> None:
+        """Make the stream, or bring it up to date; `create` does it where the stream is missing.
+
+        Raises:
+            BusError: JetStream is out of reach, or refuses.
+        """
+        config = {
+            "name": self._spec.stream,
+            "subjects": [f"{self._spec.subject}.*"],
+            "storage": "memory",
+            "num_replicas": self._spec.replicas,
+            "max_msgs_per_subject": 1,
+            "max_age": self._spec.max_age_s * 1_000_000_000,
+            "max_bytes": self._spec.max_bytes,
+            "discard": "new",
+        }
+        payload = msgspec.json.encode(config)
+        try:
+            await self._api(f"$JS.API.STREAM.CREATE.{self._spec.stream}", payload)
+        except Refused as fault:
+            if fault.code != str(STREAM_NAME_IN_USE):  # made by an earlier version or with other settings
+                raise
+            await self._api(f"$JS.API.STREAM.UPDATE.{self._spec.stream}", payload)

@@ -1,0 +1,218 @@
+"""The nats-py client in use: opened, watched, and replaced when it has closed for good.
+
+nats-py reconnects by itself, but gives up on most errors that the server reports (`-ERR`), and one of its tasks
+may end by an error it does not expect. Then a new client takes over the subscriptions.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+from nats import errors as nats_errors
+
+from services.bus.connecting import Address, Backoff, LinkOptions, open_client
+from services.bus.errors import BusError, Unavailable
+from services.bus.lean import LeanClient, Subscription
+from services.bus.stats import BusStats
+
+_log = structlog.get_logger(__name__)
+_VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
+_ATTEMPT_S = 5.0
+_FLUSH_S = 2.0
+_CLOSE_S = 1.0
+
+ClientHook = Callable[[LeanClient], Awaitable[None]]
+
+
+class LinkEvents(Protocol):
+    """What becomes of the connection. Called synchronously; must not raise."""
+
+    def on_lost(self) -> None:
+        """The connection was lost: no answer will come to what was asked."""
+
+    def on_return(self) -> None:
+        """It stands again, with all subscriptions. What was published meanwhile was missed."""
+
+    def on_violation(self, operation: str, subject: str) -> None:
+        """The server refused to `publish` to, or a `subscription` of, a subject (reported in lower case)."""
+
+
+class Link:
+    """Always one client, though not always the same, nor always connected."""
+
+    def __init__(
+        self,
+        address: Address,
+        events: LinkEvents,
+        stats: BusStats,
+        *,
+        name: str,
+        ping_interval_s: float,
+        max_pending_bytes: int,
+    ) -> None:
+        self.client: LeanClient
+        self._address = address
+        self._events = events
+        self._stats = stats
+        self._options = LinkOptions(
+            name, ping_interval_s, max_pending_bytes, self._on_client_error, self._on_client_reconnected
+        )
+        self._backoff = Backoff()
+        self._loop = asyncio.get_running_loop()
+        self._subscriptions: set[Subscription] = set()
+        self._hooks: list[ClientHook] = []
+        self._replacing: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def open(self, timeout_s: float) -> None:
+        """Connect, trying again until `timeout_s` has passed.
+
+        Raises:
+            Misconfigured: trying again would not help.
+            Unavailable: no server answered in time.
+        """
+        deadline = self._loop.time() + timeout_s
+        while True:
+            left = max(0.1, deadline - self._loop.time())
+            try:
+                client = await open_client(
+                    self._address, self._options, self._backoff, self._stats, min(left, _ATTEMPT_S)
+                )
+                break
+            except Unavailable as exc:
+                delay = self._backoff.next_s()
+                if self._loop.time() + delay > deadline:
+                    raise Unavailable(f"{exc} (tried for {timeout_s:g} s)") from exc
+                _log.info("bus_waiting_for_server", reason=str(exc))
+                await asyncio.sleep(delay)
+        self._adopt(client)
+        self._backoff.reset()
+        _log.info("bus_connected", server=self._address.shown, version=client.server_info.get("version"))
+
+    async def close(self) -> None:
+        """Send what is queued, briefly, and disconnect. Never raises."""
+        self._closed = True
+        if self._replacing is not None:
+            self._replacing.cancel()
+            await asyncio.wait((self._replacing,))
+        try:
+            await self.client.barrier(_CLOSE_S)
+        except Unavailable as exc:
+            _log.info("bus_closed_unflushed", reason=str(exc))
+        await self.client.abandon(_CLOSE_S)
+
+    # --- what outlives a client ---
+
+    def attach(self, subscription: Subscription) -> None:
+        """Subscribe with this client and all that follow it."""
+        self._subscriptions.add(subscription)
+        self.client.attach(subscription)
+
+    def detach(self, subscription: Subscription) -> None:
+        """Unsubscribe; harmless when done before."""
+        self._subscriptions.discard(subscription)
+        self.client.detach(subscription)
+
+    async def add_hook(self, hook: ClientHook) -> None:
+        """Run `hook` with the client now, raising what it raises, and with each one that follows."""
+        await hook(self.client)
+        self._hooks.append(hook)
+
+    def drop_hook(self, hook: ClientHook) -> None:
+        """Run `hook` no more; harmless when it is not known."""
+        if hook in self._hooks:
+            self._hooks.remove(hook)
+
+    # --- what the client reports ---
+
+    def on_link_up(self) -> None:
+        """See LinkWatcher. The return is announced later, by `_on_client_reconnected`."""
+        self._backoff.reset()
+
+    def on_link_down(self) -> None:
+        """See LinkWatcher."""
+        self._stats.disconnects += 1
+        _log.warning("bus_disconnected", server=self._address.shown)
+        self._events.on_lost()
+
+    def on_link_closed(self) -> None:
+        """See LinkWatcher."""
+        self._replace("the client closed for good")
+
+    async def _on_client_reconnected(self) -> None:
+        """Called by nats-py once subscriptions were replayed and a ping was answered."""
+        self._stats.reconnects += 1
+        _log.info("bus_reconnected", server=self._address.shown)
+        self._events.on_return()
+
+    async def _on_client_error(self, error: Exception) -> None:
+        """Called by nats-py from its read loop, which an exception would end: this only queues."""
+        self._loop.call_soon(self._note_error, error)
+
+    def _note_error(self, error: Exception) -> None:
+        if isinstance(error, nats_errors.SlowConsumerError):
+            self._stats.slow_consumers += 1
+            _log.warning("bus_slow_consumer", subject=error.subject)
+            return
+        violation = _VIOLATION.search(str(error))
+        if violation is None:
+            self._stats.client_errors += 1
+            _log.warning("bus_client_error", error=str(error) or type(error).__name__)
+            return
+        operation, subject = violation[1].lower(), violation[2]
+        self._stats.permission_violations += 1
+        _log.error("bus_permission_violation", operation=operation, subject=subject)
+        self._events.on_violation(operation, subject)
+
+    # --- replacing the client ---
+
+    def check(self) -> None:
+        """Replace the client if it can no longer help itself."""
+        if self.client.stuck:
+            self._replace("the client is stuck")
+
+    def _replace(self, why: str) -> None:
+        if not self._closed and self._replacing is None:
+            _log.warning("bus_rebuilding", reason=why)
+            self._events.on_lost()
+            self._replacing = self._loop.create_task(self._replace_client())
+
+    async def _replace_client(self) -> None:
+        """Open a new client, however long it takes."""
+        try:
+            await self.client.abandon()
+            client = await self._open_patiently()
+            self._adopt(client)
+            self._backoff.reset()
+            self._stats.rebuilds += 1
+        finally:
+            self._replacing = None
+        if await self._settle(client):
+            _log.info("bus_rebuilt", server=self._address.shown)
+            self._events.on_return()
+
+    async def _open_patiently(self) -> LeanClient:
+        while True:
+            await asyncio.sleep(self._backoff.next_s())
+            try:
+                return await open_client(self._address, self._options, self._backoff, self._stats, _ATTEMPT_S)
+            except BusError as exc:  # wrong credentials too: they may be put right while we run
+                self._stats.client_errors += 1
+                _log.warning("bus_rebuild_failed", error=str(exc))
+
+    def _adopt(self, client: LeanClient) -> None:
+        self.client = client
+        client.watcher = self
+        for subscription in self._subscriptions:
+            client.attach(subscription)
+
+    async def _settle(self, client: LeanClient) -> bool:
+        """Run the hooks; False when the connection was lost again, and a next client gets them."""
+        hooks = [hook(client) for hook in self._hooks]
+        outcomes = await asyncio.gather(*hooks, client.barrier(_FLUSH_S), return_exceptions=True)
+        faults = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        for fault in faults:
+            _log.warning("bus_not_settled", error=repr(fault))
+        return not faults

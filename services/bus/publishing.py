@@ -1,0 +1,130 @@
+"""Publishes on their way to a stream, until it acknowledges them."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import structlog
+
+from services.bus.asking import is_no_responders
+from services.bus.client import Bus
+from services.bus.errors import BusError, NoAnswer, Unavailable
+from services.bus.headers import check_publishable
+from services.bus.inbox import Inbox
+from services.bus.jsapi import outcome_of_ack
+from services.bus.message import BusMessage
+from services.bus.stats import BusStats
+
+_log = structlog.get_logger(__name__)
+_PLAIN_ID = re.compile(r"[!-$&-~]+")  # printable ASCII but %, which begins an escape
+_SWEEPS_PER_TIMEOUT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where a message is stored. `duplicate`: an equal id was stored before, at this sequence."""
+
+    seq: int
+    duplicate: bool
+
+
+OnDone = Callable[[Stored | BusError], None]
+
+
+def encode_message_id(message_id: str) -> str:
+    """Return an id as a header can carry it: itself when plain, else percent-encoded. Injective."""
+    return message_id if _PLAIN_ID.fullmatch(message_id) else quote(message_id, safe="")
+
+
+class Publishing:
+    """One publish that waits for its acknowledgement."""
+
+    __slots__ = ("_on_done", "_stats", "deadline", "subject")
+
+    def __init__(self, subject: str, deadline: float, on_done: OnDone, stats: BusStats) -> None:
+        self.subject = subject
+        self.deadline = deadline
+        self._on_done = on_done
+        self._stats = stats
+
+    def on_answer(self, message: BusMessage) -> None:
+        """Take in the stream's answer."""
+        if is_no_responders(message):
+            self.finish(NoAnswer(self.subject, "no stream captures it"))
+            return
+        ack = outcome_of_ack(message.data)
+        self.finish(ack if isinstance(ack, BusError) else Stored(ack.seq, ack.duplicate))
+
+    def on_failed(self, error: BusError) -> None:
+        """Learn that no answer will come."""
+        self.finish(error)
+
+    def finish(self, outcome: Stored | BusError) -> None:
+        """Report the outcome. Called once: whoever calls has taken this out of the table."""
+        if isinstance(outcome, Stored):
+            self._stats.stored += 1
+        else:
+            self._stats.not_stored += 1
+        try:
+            self._on_done(outcome)
+        except Exception:  # noqa: BLE001  # one caller's fault must not keep the others from their outcome
+            self._stats.callback_errors += 1
+            _log.exception("bus_publish_callback_failed", subject=self.subject)
+
+
+class Publisher:
+    """Publishes with acknowledgement over a reply table of its own. One timer serves all deadlines."""
+
+    def __init__(self, bus: Bus, timeout_s: float) -> None:
+        self._bus = bus
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._inbox: Inbox[Publishing] = Inbox(one_answer=True)
+        bus.add_inbox(self._inbox)
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def publish(self, subject: str, payload: bytes, message_id: str, on_done: OnDone) -> None:
+        """Publish. `on_done` is called exactly once, never before this returns.
+
+        Raises:
+            ValueError: the subject is none to publish to.
+        """
+        check_publishable(subject)
+        headers = b""
+        if message_id:
+            headers = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n" % encode_message_id(message_id).encode()
+        publishing = Publishing(subject, self._loop.time() + self._timeout_s, on_done, self._bus.stats)
+        reply = self._inbox.open(publishing)
+        try:
+            self._bus.publish_encoded(subject, payload, reply, headers)
+        except BusError as exc:
+            self._inbox.close(reply)
+            self._loop.call_soon(publishing.finish, exc)
+            return
+        if self._sweep is None:
+            self._arm()
+
+    def _arm(self) -> None:
+        self._sweep = self._loop.call_later(self._timeout_s / _SWEEPS_PER_TIMEOUT, self._expire)
+
+    def _expire(self) -> None:
+        """End what waited too long. All wait equally long, so the oldest come first."""
+        self._sweep = None
+        now = self._loop.time()
+        while (oldest := self._inbox.oldest()) is not None:
+            reply, publishing = oldest
+            if publishing.deadline > now:
+                self._arm()
+                return
+            self._inbox.close(reply)
+            publishing.finish(Unavailable(f"not acknowledged within {self._timeout_s:g} s"))
+
+    def close(self) -> None:
+        """Stop; whoever still waits is told Unavailable."""
+        self._bus.remove_inbox(self._inbox)
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        self._inbox.fail_all(Unavailable("the log was closed"))

@@ -1,0 +1,267 @@
+"""Typed questions and answers over NATS micro services (NATS ADR-32)."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version as distribution_version
+from typing import Any
+
+import msgspec
+import structlog
+from nats import errors as nats_errors
+from nats import micro
+from nats.micro.request import Request
+from nats.micro.service import EndpointStats
+from nats.micro.service import Service as MicroService
+
+from services.bus.client import Bus
+from services.bus.errors import BusError, NoAnswer, Refused
+from services.bus.lean import LeanClient
+from services.bus.message import BusMessage
+from services.settings import Settings
+from services.wire.codes import ErrorCode
+from services.wire.rpc import Endpoint, ReplyT, RequestT
+from services.wire.subjects import Subjects
+
+_log = structlog.get_logger(__name__)
+
+CODE_HEADER = "Tidings-Error-Code"
+MAX_RUNNING = 64
+MAX_WAITING = 1024
+_STOP_S = 3.0
+_MICRO_ERROR = "Nats-Service-Error"
+_MICRO_ERROR_CODE = "Nats-Service-Error-Code"
+
+
+class RpcRefusal(Exception):
+    """What a handler raises to answer no, for a reason that the asker may show."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(f"{code.code}: {message}")
+        self.code = code
+        self.message = message
+
+
+# --- asking -----------------------------------------------------------------------------------------------
+
+
+async def ask(
+    bus: Bus,
+    subjects: Subjects,
+    endpoint: Endpoint[RequestT, ReplyT],
+    request: RequestT,
+    *,
+    timeout_s: float | None = None,
+) -> ReplyT:
+    """Ask a service.
+
+    Raises:
+        Refused: it said no; `code` is the wire code of an ErrorCode.
+        NoAnswer: no replica runs, or none answered in time.
+        Unavailable, Misconfigured, TooLarge: as `Bus.request`.
+    """
+    answer = await bus.request(
+        subjects.rpc(endpoint.service, endpoint.name),
+        msgspec.json.encode(request),
+        timeout_s=endpoint.timeout_s if timeout_s is None else timeout_s,
+    )
+    return _read(endpoint, answer)
+
+
+async def ask_all(
+    bus: Bus, subjects: Subjects, endpoint: Endpoint[RequestT, ReplyT], request: RequestT
+) -> list[ReplyT]:
+    """Ask every replica of an endpoint served with `queue=False`; gather what comes in `endpoint.timeout_s`.
+
+    How many there are is not known, so it always takes that time. A replica's refusal is logged and left out;
+    with none running the list is empty.
+
+    Raises:
+        Unavailable, Misconfigured, TooLarge: as `Bus.request`.
+    """
+    subject = subjects.rpc(endpoint.service, endpoint.name)
+    try:
+        answers = await bus.request_many(subject, msgspec.json.encode(request), timeout_s=endpoint.timeout_s)
+    except NoAnswer:
+        return []
+    replies = []
+    for answer in answers:
+        try:
+            replies.append(_read(endpoint, answer))
+        except Refused as exc:
+            _log.warning("rpc_replica_refused", subject=subject, code=exc.code, reason=exc.message)
+    return replies
+
+
+def _read(endpoint: Endpoint[RequestT, ReplyT], answer: BusMessage) -> ReplyT:
+    if answer.headers_raw and (description := answer.header(_MICRO_ERROR)) is not None:
+        code = answer.header(CODE_HEADER) or ErrorCode.INTERNAL.code
+        raise Refused(code, description.removeprefix(f"{code}: "))
+    try:
+        return msgspec.json.decode(answer.data, type=endpoint.reply)
+    except (msgspec.DecodeError, RecursionError) as exc:
+        message = f"{endpoint.service}.{endpoint.name} answered what this version does not understand: {exc}"
+        raise Refused(ErrorCode.INTERNAL.code, message) from exc
+
+
+# --- answering --------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Served:
+    """One endpoint and what it did. nats.micro would count the moment of dispatch only."""
+
+    endpoint: Endpoint[Any, Any]
+    handler: Callable[[Any], Awaitable[Any]]
+    queue: bool
+    errors: int = 0
+    last_error: str = ""
+    busy_ns: int = 0
+    finished: int = 0
+
+
+class Service:
+    """A NATS micro service `tidings-NAME`: `$SRV.PING/INFO/STATS` see it.
+
+    ```
+    service = Service(bus, settings, "presence")
+    service.endpoint(PRESENCE_LIST, list_users)  # async def list_users(query: PresenceQuery) -> PresencePage
+    await service.start()
+    ...
+    await service.stop()
+    ```
+
+    Handlers run beside each other, at most `MAX_RUNNING` at once; when `MAX_WAITING` more wait, further
+    requests are refused as `unavailable` at once. A handler raises `RpcRefusal` for a known refusal; anything
+    else is logged and answered `internal`.
+    """
+
+    def __init__(self, bus: Bus, settings: Settings, name: str, version: str = "") -> None:
+        self._bus = bus
+        self._subjects = settings.subjects
+        self._name = name
+        self._version = version or distribution_version("tidings")
+        self._served: dict[str, _Served] = {}
+        self._micro: MicroService | None = None
+        self._running = asyncio.Semaphore(MAX_RUNNING)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def endpoint(
+        self,
+        endpoint: Endpoint[RequestT, ReplyT],
+        handler: Callable[[RequestT], Awaitable[ReplyT]],
+        *,
+        queue: bool = True,
+    ) -> None:
+        """Answer `endpoint` with `handler` once started. `queue=False` makes every replica answer."""
+        if self._micro is not None:
+            raise RuntimeError("endpoints are declared before the service starts")
+        if endpoint.service != self._name:
+            raise ValueError(f"{endpoint.service}.{endpoint.name} is no endpoint of {self._name}")
+        self._served[endpoint.name] = _Served(endpoint, handler, queue)
+
+    async def start(self) -> None:
+        """Begin to answer; other clients' requests reach it when this returns.
+
+        Raises:
+            BusError: the bus is not there, or forbids it.
+        """
+        try:
+            await self._bus.add_client_hook(self._attach)
+        except nats_errors.Error as exc:
+            raise BusError(f"service {self._name} cannot start: {exc}") from exc
+        await self._bus.flush()
+
+    async def stop(self, timeout_s: float = _STOP_S) -> None:
+        """Take no more requests, and let running handlers finish, for at most `timeout_s`. Never raises."""
+        self._bus.drop_client_hook(self._attach)
+        if self._micro is not None:
+            micro_service, self._micro = self._micro, None
+            with suppress(nats_errors.Error, OSError):  # gone with the connection, then
+                await asyncio.wait_for(micro_service.stop(), timeout_s / 2)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=timeout_s / 2)
+            for task in late:
+                task.cancel()
+
+    async def _attach(self, client: LeanClient) -> None:
+        """Register with this nats-py client (again after a rebuild, under a new id)."""
+        self._micro = await micro.add_service(
+            client,
+            name=f"tidings-{self._name}",
+            version=self._version,
+            description=f"Tidings {self._name}",
+            stats_handler=self._correct_stats,
+        )
+        for name, served in self._served.items():
+            await self._micro.add_endpoint(
+                name=name,
+                subject=self._subjects.rpc(self._name, name),
+                handler=self._dispatcher(served),
+                # nats.micro knows no endpoint without queue group; a group of one is the same.
+                queue_group=None if served.queue else self._micro.id,
+            )
+
+    def _dispatcher(self, served: _Served) -> Callable[[Request], Awaitable[None]]:
+        async def dispatch(request: Request) -> None:
+            # nats.micro awaits one request of an endpoint after the other: a slow one would hold up the rest.
+            if len(self._tasks) >= MAX_RUNNING + MAX_WAITING:
+                await self._refuse(served, request, ErrorCode.UNAVAILABLE, "too many requests wait")
+                return
+            task = asyncio.ensure_future(self._answer(served, request))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        return dispatch
+
+    async def _answer(self, served: _Served, request: Request) -> None:
+        async with self._running:
+            began = time.perf_counter_ns()
+            try:
+                question = msgspec.json.decode(request.data, type=served.endpoint.request)
+                answer = msgspec.json.encode(await served.handler(question))
+                await self._respond(served, request, answer)
+            except RpcRefusal as exc:
+                await self._refuse(served, request, exc.code, exc.message)
+            except (msgspec.DecodeError, RecursionError) as exc:
+                await self._refuse(served, request, ErrorCode.INVALID_FIELD, str(exc))
+            except Exception as exc:  # noqa: BLE001  # the asker gets an answer whatever the handler does
+                _log.exception("rpc_handler_failed", endpoint=f"{self._name}.{served.endpoint.name}")
+                await self._refuse(served, request, ErrorCode.INTERNAL, type(exc).__name__)
+            finally:
+                served.finished += 1
+                served.busy_ns += time.perf_counter_ns() - began
+
+    async def _refuse(self, served: _Served, request: Request, code: ErrorCode, message: str) -> None:
+        served.errors += 1
+        served.last_error = f"{code.code}: {message}"
+        headers = {
+            _MICRO_ERROR: served.last_error,
+            _MICRO_ERROR_CODE: str(code.value.http_status),
+            CODE_HEADER: code.code,
+        }
+        await self._send(request, b"", headers)
+
+    async def _respond(self, served: _Served, request: Request, answer: bytes) -> None:
+        if len(answer) > self._bus.max_payload:
+            await self._refuse(served, request, ErrorCode.TOO_LARGE, f"the answer has {len(answer)} bytes")
+        else:
+            await self._send(request, answer)
+
+    async def _send(self, request: Request, data: bytes, headers: dict[str, str] | None = None) -> None:
+        try:
+            await request.respond(data, headers)
+        except (nats_errors.Error, ValueError) as exc:  # ValueError: the asker wants no answer
+            _log.info("rpc_answer_undeliverable", service=self._name, error=str(exc))
+
+    def _correct_stats(self, stats: EndpointStats) -> None:
+        """Put in what the handlers really did, before nats.micro sends it."""
+        served = self._served.get(stats.name)
+        if served is None:
+            return
+        stats.num_errors = served.errors
+        stats.last_error = served.last_error or None
+        stats.processing_time = served.busy_ns
+        stats.average_processing_time = served.busy_ns // served.finished if served.finished else 0

@@ -1,0 +1,235 @@
+"""The parts of the bus that need no server: addresses, back-off, probe, tables of questions, batches."""
+
+import pytest
+
+from services.bus.asking import Survey
+from services.bus.connecting import Backoff, check_version, parse_address
+from services.bus.errors import BusError, Misconfigured, NoAnswer, Refused, Unavailable
+from services.bus.inbox import Inbox
+from services.bus.jsapi import ApiError, PubAck, error_of, outcome_of_ack
+from services.bus.message import BusMessage
+from services.bus.probe import Probe
+from services.bus.streams import StreamSpec, read_batch
+
+# --- addresses ---
+
+
+def test_credentials_are_taken_out_and_decoded() -> None:
+    address = parse_address("nats://user:p%40ss%2F@one:4222, nats://two, [::1]:4333")
+    assert address.servers == ["nats://one:4222", "nats://two:4222", "nats://[::1]:4333"]
+    assert (address.user, address.password, address.token) == ("user", "p@ss/", None)
+    assert "p@ss" not in repr(address)
+    assert "p@ss" not in address.shown
+
+
+def test_lone_user_is_a_token() -> None:
+    address = parse_address("tls://secret@one")
+    assert (address.servers, address.token, address.user) == (["tls://one:4222"], "secret", None)
+
+
+@pytest.mark.parametrize("urls", ["", " , ", "nats://", "nats://host:port", "nats://:4222"])
+def test_bad_addresses_are_misconfigured(urls: str) -> None:
+    with pytest.raises(Misconfigured, match="TIDINGS_NATS_URL"):
+        parse_address(urls)
+
+
+@pytest.mark.parametrize("version", ["2.11.0", "2.15.1", "v2.11.0-dev", "3.0.0"])
+def test_recent_servers_pass(version: str) -> None:
+    check_version(version)
+
+
+@pytest.mark.parametrize("version", ["2.10.29", "1.99.0", "", "unknown"])
+def test_old_servers_are_misconfigured(version: str) -> None:
+    with pytest.raises(Misconfigured, match=r"2\.11"):
+        check_version(version)
+
+
+def test_backoff_grows_to_its_limit_and_scatters() -> None:
+    backoff = Backoff()
+    delays = [backoff.next_s() for _ in range(40)]
+    assert 0.05 <= delays[0] <= 0.1
+    assert all(1 <= delay <= 2 for delay in delays[10:])
+    assert len(set(delays)) > 30
+    backoff.reset()
+    assert backoff.next_s() <= 0.1
+
+
+# --- probe ---
+
+
+def test_probe_is_stale_after_its_time_and_fresh_with_the_first_that_returns() -> None:
+    probe = Probe(stale_s=5, now=100)
+    first = probe.next_payload()
+    assert probe.healthy(104.9)
+    assert not probe.healthy(105)
+    second = probe.next_payload()
+    assert probe.outstanding == 2
+    probe.on_echo(first, 106)
+    assert probe.healthy(106)
+    probe.on_echo(second, 106)
+    probe.on_echo(first, 106)
+    assert probe.outstanding == 0
+
+
+# --- tables of questions ---
+
+
+class Asked:
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        self.answers: list[bytes] = []
+        self.errors: list[BusError] = []
+
+    def on_answer(self, message: BusMessage) -> None:
+        self.answers.append(message.data)
+
+    def on_failed(self, error: BusError) -> None:
+        self.errors.append(error)
+
+
+def _answer(reply: str, data: bytes = b"x", headers: bytes = b"") -> BusMessage:
+    return BusMessage(reply, "", data, headers)
+
+
+def test_answers_find_their_question() -> None:
+    inbox: Inbox[Asked] = Inbox()
+    first, second = Asked("a"), Asked("b")
+    first_reply, second_reply = inbox.open(first), inbox.open(second)
+    assert first_reply.startswith(inbox.subject[:-1])
+    inbox.on_message(_answer(second_reply, b"2"))
+    inbox.on_message(_answer(first_reply, b"1"))
+    inbox.on_message(_answer(inbox.subject[:-1] + "nobody"))
+    assert (first.answers, second.answers) == ([b"1"], [b"2"])
+    assert inbox.close(first_reply) is first
+    assert inbox.close(first_reply) is None
+    inbox.on_message(_answer(first_reply, b"late"))
+    assert first.answers == [b"1"]
+    assert len(inbox) == 1
+
+
+def test_one_answer_closes_the_question() -> None:
+    inbox: Inbox[Asked] = Inbox(one_answer=True)
+    asked = Asked("a")
+    reply = inbox.open(asked)
+    inbox.on_message(_answer(reply, b"1"))
+    inbox.on_message(_answer(reply, b"2"))
+    inbox.fail_all(Unavailable(""))
+    assert (asked.answers, asked.errors) == ([b"1"], [])
+
+
+def test_failing_all_and_failing_one_subject() -> None:
+    inbox: Inbox[Asked] = Inbox()
+    upper, other = Asked("Upper.Case"), Asked("other")
+    inbox.open(upper)
+    inbox.open(other)
+    oldest = inbox.oldest()
+    assert oldest is not None
+    assert oldest[1] is upper
+    refused = Misconfigured("no")
+    inbox.fail_subject("upper.case", refused)
+    assert (upper.errors, other.errors) == ([refused], [])
+    gone = Unavailable("gone")
+    inbox.fail_all(gone)
+    inbox.fail_all(gone)
+    assert (upper.errors, other.errors) == ([refused], [gone])
+    assert inbox.oldest() is None
+
+
+async def test_survey_fails_with_what_ended_it() -> None:
+    survey = Survey("s", None)
+    survey.on_answer(_answer("r"))
+    survey.on_failed(Unavailable("gone"))
+    with pytest.raises(Unavailable, match="gone"):
+        await survey.gather(30, None)
+
+
+async def test_survey_of_nobody() -> None:
+    survey = Survey("s", None)
+    survey.on_answer(_answer("r", b"", b"NATS/1.0 503\r\n\r\n"))
+    with pytest.raises(NoAnswer):
+        await survey.gather(30, None)
+
+
+# --- JetStream's answers ---
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ApiError(503, 10077, "maximum bytes exceeded"), Unavailable),
+        (ApiError(503, 10008, "temporarily unavailable"), Unavailable),
+        (ApiError(503, 10023, "insufficient resources"), Unavailable),
+        (ApiError(500, 10047, "insufficient storage"), Unavailable),
+        (ApiError(500, 10118, "stream is offline"), Unavailable),
+        (ApiError(400, 10005, "no suitable peers"), Unavailable),
+        (ApiError(409, 10158, "duplicate message id is in process"), Unavailable),
+        (ApiError(400, 10054, "message size exceeds maximum allowed"), Refused),
+        (ApiError(404, 10059, "stream not found"), Unavailable),
+        (ApiError(500, 10052, "can not change storage type"), Refused),
+        (ApiError(503, 10039, "not enabled for account"), Misconfigured),
+        (ApiError(500, 10074, "replicas > 1 not supported"), Misconfigured),
+    ],
+)
+def test_jetstream_errors_say_whether_a_retry_helps(error: ApiError, kind: type[BusError]) -> None:
+    assert type(error_of(error)) is kind
+
+
+def test_acknowledgements() -> None:
+    assert outcome_of_ack(b'{"stream":"S","seq":3,"duplicate": true}') == PubAck(seq=3, duplicate=True)
+    refused = outcome_of_ack(b'{"error":{"code":400,"err_code":10054,"description":"too big"},"stream":"S"}')
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.message) == ("10054", "too big")
+    assert isinstance(outcome_of_ack(b"+OK"), Unavailable)
+
+
+def test_duplicate_window_is_no_longer_than_the_age() -> None:
+    spec = StreamSpec("n", "in.*", "out", 1, max_age_s=10, duplicate_window_s=60, replicas=1)
+    assert spec.config()["duplicate_window"] == spec.config()["max_age"] == 10 * 10**9
+
+
+# --- batches ---
+
+
+def _part(seq: int, before: int) -> BusMessage:
+    headers = f"NATS/1.0\r\nNats-Subject: a\r\nNats-Sequence: {seq}\r\nNats-Last-Sequence: {before}\r\n\r\n"
+    return BusMessage("r", "", b"%d" % seq, headers.encode())
+
+
+def _end(before: int, pending: int = 0) -> BusMessage:
+    headers = f"NATS/1.0 204 EOB\r\nNats-Num-Pending: {pending}\r\nNats-Last-Sequence: {before}\r\n\r\n"
+    return BusMessage("r", "", b"", headers.encode())
+
+
+def test_whole_batch() -> None:
+    messages, more = read_batch("a", [_part(3, 0), _part(7, 3), _end(7, pending=2)])
+    assert [(m.seq, m.subject, m.data) for m in messages] == [(3, "a", b"3"), (7, "a", b"7")]
+    assert more
+
+
+def test_nothing_found() -> None:
+    assert read_batch("a", [BusMessage("r", "", b"", b"NATS/1.0 404 Message Not Found\r\n\r\n")]) == (
+        [],
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [_part(7, 3), _end(7)],  # the first is lost
+        [_part(3, 0), _part(9, 7), _end(9)],  # one in the middle
+        [_part(3, 0), _end(7)],  # the last
+        [_part(3, 0), _part(7, 3)],  # the end
+        [_part(7, 3), _part(3, 0), _end(7)],  # out of order
+        [],
+    ],
+)
+def test_batch_with_a_hole_is_unavailable(answers: list[BusMessage]) -> None:
+    with pytest.raises(Unavailable):
+        read_batch("a", answers)
+
+
+def test_batch_that_the_server_does_not_understand() -> None:
+    with pytest.raises(Refused) as refused:
+        read_batch("a", [BusMessage("r", "", b"", b"NATS/1.0 408 Bad Request\r\n\r\n")])
+    assert (refused.value.code, refused.value.message) == ("408", "Bad Request")
