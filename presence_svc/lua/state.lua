@@ -1,0 +1,63 @@
+-- Presence state: keys, records, and net changes. Prepended to every script; changes nothing by itself.
+--
+-- KEYS[1]  base, `{PREFIX:presence}`. Every other key is derived from it, so all of them share its hash tag and
+--          therefore its cluster slot; that is why scripts may touch keys that are not in KEYS.
+--
+-- base:meta              hash    epoch, version (of everyone), clock (rises with every change of any scope, so a
+--                                room's version can start there and never repeat), generation, connections
+-- base:leases            hash    gateway -> pack{boot, batch, generation, leaving, {retired boots}}; generation 0:
+--                                being opened, while `leaving`, the generation before, is let go
+-- base:lease_due         zset    gateway by ms
+-- base:lost              zset    generation by ms: connections that are lost, but not yet let go
+-- base:connections:GEN   hash    connection -> pack{user, rank, {room, ...}}
+-- base:users             hash    user -> pack{name, data, rank, ghost, away, online, busy}: `rank` is the status seen by
+--                                others; `ghost` the strongest of lost connections whose grace runs, or 0; the last
+--                                three count live connections by status
+-- base:index             zset    user by 0, for pages in lexical order
+-- base:seen              zset    user by ms of last activity
+-- base:user_graces       zset    user by ms
+-- base:memberships       hash    user -> pack{room -> live connections there}; 0 while only a grace holds it
+-- base:room_graces       zset    LENGTH:user..room by ms
+-- base:members:ROOM      zset    user by 0
+-- base:rooms             zset    room by number of users
+-- base:room_connections  hash    room -> live connections
+-- base:room_versions     hash    room -> version
+-- base:idle_rooms        zset    room by ms: when the version of an empty room may be forgotten
+
+local K = {}
+for _, name in ipairs({'meta', 'leases', 'lease_due', 'lost', 'users', 'index', 'seen', 'user_graces', 'memberships',
+                       'room_graces', 'rooms', 'room_connections', 'room_versions', 'idle_rooms'}) do
+  K[name] = KEYS[1] .. ':' .. name
+end
+
+local function connections_key(generation) return KEYS[1] .. ':connections:' .. generation end
+local function members_key(room) return KEYS[1] .. ':members:' .. room end
+
+-- One clock for everything: the server's. Tests pass a fixed time instead.
+local function read_clock(fixed)
+  fixed = tonumber(fixed)
+  if fixed > 0 then return fixed end
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The epoch of this keyspace; an empty one (new, or its data lost) takes the candidate.
+local function read_epoch(candidate)
+  redis.call('HSETNX', K.meta, 'epoch', candidate)
+  return redis.call('HGET', K.meta, 'epoch')
+end
+
+local function read_counter(name) return tonumber(redis.call('HGET', K.meta, name) or 0) end
+
+-- The length keeps (user, room) pairs apart whatever characters the names have.
+local function room_grace(user, room) return #user .. ':' .. user .. room end
+local function parse_room_grace(member)
+  local length, rest = string.match(member, '^(%d+):(.*)$')
+  return string.sub(rest, 1, tonumber(length)), string.sub(rest, tonumber(length) + 1)
+end
+
+-- Fields of a user's record, and of a connection's.
+local NAME, DATA, RANK, GHOST = 1, 2, 3, 4
+local COUNTS = 4  -- the count of rank r is at COUNTS + r
+local OWNER, CHOSEN, ROOMS = 1, 2, 3
+local ONLINE = 2

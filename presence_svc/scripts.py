@@ -1,0 +1,184 @@
+"""Running Lua scripts: by hash, with the source where the server has forgotten it; writes in order.
+
+`ScriptQueue` is group commit: while one round trip is under way, calls gather, and all of them go in the
+next. One connection carries them, so their answers arrive in the order in which the server ran them, and
+what is published from them keeps the order of versions. It also makes hundreds of small batches cost few
+round trips.
+"""
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import (
+    ClusterDownError,
+    ConnectionError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
+
+from presence_svc.store import StoreUnavailable
+
+Argument = str | bytes | int
+
+MAX_PER_ROUND_TRIP = 64
+# The replies to one round trip come when all of it is done, which must be well within the time limit of a read.
+MAX_BYTES_PER_ROUND_TRIP = 256 * 1024
+MAX_WAITING = 4096  # each gateway has one batch in flight; so many mean that Redis does not keep up
+
+_OUT_OF_REACH = (
+    ConnectionError,
+    TimeoutError,
+    ReadOnlyError,
+    OutOfMemoryError,
+    ClusterDownError,
+    MasterDownError,
+)
+# Refusals that redis-py has no class for; they pass as the server recovers.
+_PASSING = ("BUSY", "MISCONF", "NOREPLICAS", "TRYAGAIN", "UNKILLABLE")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script: its source, which says what KEYS and ARGV are, and the hash that Redis knows it by."""
+
+    name: str
+    source: str
+    sha: str
+
+    @classmethod
+    def load(cls, name: str, *parts: str) -> "Script":
+        """Read `lua/PART.lua` of each part and join them: Redis scripts cannot include each other."""
+        folder = resources.files("presence_svc") / "lua"
+        source = "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
+        return cls(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def unavailable(fault: RedisError) -> StoreUnavailable | None:
+    """Return the fault as StoreUnavailable if it says that Redis is out of reach, None if it is our own."""
+    passing = isinstance(fault, ResponseError) and str(fault).startswith(_PASSING)
+    return StoreUnavailable(f"redis: {fault}") if passing or isinstance(fault, _OUT_OF_REACH) else None
+
+
+async def run(redis: Redis, script: Script, keys: list[str], arguments: list[Argument]) -> Any:
+    """Run a script on its own. Raises StoreUnavailable."""
+    try:
+        try:
+            return await redis.evalsha(script.sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await redis.eval(script.source, len(keys), *keys, *arguments)
+    except RedisError as fault:
+        raise unavailable(fault) or fault from fault
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Call:
+    script: Script
+    keys: list[str]
+    arguments: list[Argument]
+    answer: "asyncio.Future[Any]"
+
+
+class ScriptQueue:
+    """Runs scripts one after the other, many in one round trip, and completes them in that order.
+
+    Awaiting coroutines resume in the same order, too: what one does before it awaits something else happens
+    before the next one's.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._waiting: deque[_Call] = deque()
+        self._runner: asyncio.Task[None] | None = None
+
+    async def run(self, script: Script, keys: list[str], arguments: list[Argument]) -> Any:
+        """Run a script after those already waiting. Raises StoreUnavailable."""
+        if len(self._waiting) >= MAX_WAITING:
+            raise StoreUnavailable(f"redis: {MAX_WAITING} calls are waiting already")
+        call = _Call(script, keys, arguments, asyncio.get_running_loop().create_future())
+        self._waiting.append(call)
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._run_waiting(), name="presence scripts")
+        return await call.answer
+
+    async def close(self) -> None:
+        """Fail what is waiting. The caller closes the client."""
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.gather(self._runner, return_exceptions=True)
+        self._give_up(self._waiting)  # a runner cancelled before its first line has not
+
+    async def _run_waiting(self) -> None:
+        calls: list[_Call] = []
+        try:
+            while self._waiting:
+                calls = self._next_calls()
+                await self._round_trip(calls)
+        finally:
+            self._runner = None
+            self._give_up([*calls, *self._waiting])  # none is left unless this task was cancelled, or failed
+            self._waiting.clear()
+
+    def _next_calls(self) -> list[_Call]:
+        """Take the calls of the next round trip, without those whose caller has gone."""
+        calls: list[_Call] = []
+        size = 0
+        while self._waiting and len(calls) < MAX_PER_ROUND_TRIP and size < MAX_BYTES_PER_ROUND_TRIP:
+            call = self._waiting.popleft()
+            if not call.answer.done():
+                calls.append(call)
+                size += sum(len(argument) for argument in call.arguments if not isinstance(argument, int))
+        return calls
+
+    @staticmethod
+    def _give_up(calls: Iterable[_Call]) -> None:
+        for call in calls:
+            if not call.answer.done():
+                call.answer.set_exception(StoreUnavailable("redis: the queue was closed"))
+
+    async def _round_trip(self, calls: list[_Call]) -> None:
+        forgotten: list[_Call] = []
+        for call, answer in zip(calls, await self._execute(calls), strict=True):
+            if isinstance(answer, NoScriptError):
+                forgotten.append(call)
+            elif call.answer.done():
+                continue
+            elif isinstance(answer, RedisError):
+                call.answer.set_exception(unavailable(answer) or answer)
+            else:
+                call.answer.set_result(answer)
+        # Before what waits already: these calls are the older ones.
+        self._waiting.extendleft(reversed(forgotten))
+        await self._teach({call.script for call in forgotten})
+
+    async def _execute(self, calls: list[_Call]) -> list[Any]:
+        """Return one answer, or fault, per call."""
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for call in calls:
+                    pipeline.evalsha(call.script.sha, len(call.keys), *call.keys, *call.arguments)
+                answers: list[Any] = await pipeline.execute(raise_on_error=False)
+                return answers
+        except RedisError as fault:
+            return [fault] * len(calls)
+
+    async def _teach(self, scripts: set[Script]) -> None:
+        """Send sources to a server that does not know them (it restarted, or this replica is the first)."""
+        try:
+            for script in scripts:
+                await self._redis.script_load(script.source)
+        except RedisError as fault:
+            for call in [call for call in self._waiting if call.script in scripts]:
+                self._waiting.remove(call)
+                if not call.answer.done():
+                    call.answer.set_exception(unavailable(fault) or fault)

@@ -1,0 +1,46 @@
+"""The model as a store: for tests, and as the reference that the Redis store is compared with."""
+
+import secrets
+from collections.abc import Callable
+
+from presence_svc.changes import Applied, Page, Stats, Swept
+from presence_svc.model import Presence
+from presence_svc.store import Timing
+from services.wire.records import RoomSummary
+from services.wire.rpc import PresenceBatch
+
+
+class MemoryPresenceStore:
+    """A PresenceStore in this process. `clock` returns the time in ms."""
+
+    def __init__(self, timing: Timing, clock: Callable[[], int]) -> None:
+        self._clock = clock
+        self._presence = Presence(timing, epoch=secrets.token_hex(8))
+
+    async def apply(self, batch: PresenceBatch) -> Applied:
+        """Apply a batch."""
+        return self._presence.apply(batch, self._clock(), secrets.token_hex(8))
+
+    async def sweep(self) -> Swept:
+        """Let go what is due."""
+        return self._presence.sweep(self._clock())
+
+    async def everyone(self, *, cursor: str = "", limit: int = 1000) -> Page:
+        """Return a page of all users."""
+        return self._presence.everyone(cursor, limit)
+
+    async def members(self, room: str, *, cursor: str = "", limit: int = 1000) -> Page:
+        """Return a page of a room's members."""
+        return self._presence.members(room, cursor, limit, self._clock())
+
+    async def lookup(self, users: list[str], room: str | None = None) -> Page:
+        """Return those of `users` who are online."""
+        return self._presence.lookup(users, room, self._clock())
+
+    async def rooms(self, limit: int) -> list[RoomSummary]:
+        """Return the largest rooms."""
+        return self._presence.rooms(limit)
+
+    async def stats(self) -> Stats:
+        """Return counts."""
+        return self._presence.stats()

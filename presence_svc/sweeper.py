@@ -1,0 +1,72 @@
+"""Time passing: every half second, what is due is let go. Every replica sweeps; none needs to lead."""
+
+import asyncio
+import itertools
+import random
+import time
+
+import structlog
+
+from presence_svc.service import Announcer
+from presence_svc.store import PresenceStore, StoreUnavailable
+from services.telemetry import MetricName, counter, gauge
+
+log = structlog.get_logger(__name__)
+
+INTERVAL_S = 0.5
+STALE_S = 3.0  # a sweep may take two time-outs of Redis before the store counts as out of reach
+COUNT_EVERY = 10
+
+
+class Sweeper:
+    """Sweeps the store, publishes what that changed, and knows by it whether the store can be reached."""
+
+    def __init__(self, store: PresenceStore, announcer: Announcer) -> None:
+        self._store = store
+        self._announcer = announcer
+        self._succeeded_at = float("-inf")
+        self._reachable: bool | None = None
+
+    @property
+    def store_healthy(self) -> bool:
+        """Whether the store answered the last sweep, and lately."""
+        return bool(self._reachable) and time.monotonic() - self._succeeded_at < STALE_S
+
+    async def run(self) -> None:
+        """Sweep until cancelled. Replicas spread out by chance, so that together they sweep more often."""
+        for turn in itertools.count():
+            try:
+                await self.sweep()
+                if turn % COUNT_EVERY == 0:
+                    await self._count()
+            except StoreUnavailable as fault:
+                self._failed(fault)
+            await asyncio.sleep(INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311  # jitter, no secret
+
+    async def sweep(self) -> None:
+        """Let go everything that is due now. Raises StoreUnavailable."""
+        again = True
+        while again:
+            swept = await self._store.sweep()
+            self._announcer.announce(swept.changes)
+            self._succeeded()
+            again = swept.again
+
+    async def _count(self) -> None:
+        stats = await self._store.stats()
+        gauge(MetricName.PRESENCE_USERS).set(stats.users)
+        gauge(MetricName.PRESENCE_CONNECTIONS).set(stats.connections)
+        gauge(MetricName.PRESENCE_ROOMS).set(stats.rooms)
+        gauge(MetricName.PRESENCE_GATEWAYS).set(stats.gateways)
+
+    def _succeeded(self) -> None:
+        self._succeeded_at = time.monotonic()
+        if not self._reachable:
+            log.info("store reachable")
+        self._reachable = True
+
+    def _failed(self, fault: StoreUnavailable) -> None:
+        counter(MetricName.PRESENCE_STORE_FAULTS).inc()
+        if self._reachable is not False:
+            log.warning("store unreachable", reason=str(fault))
+        self._reachable = False

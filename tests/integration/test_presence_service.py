@@ -1,0 +1,367 @@
+"""presence_svc as processes, on a real bus and a real Redis: what gateways and followers get."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from services.bus.client import Bus, BusMessage
+from services.bus.errors import NoAnswer, Refused
+from services.bus.rpc import ask
+from services.local.servers import RedisServer, free_port
+from services.settings import Settings
+from services.wire.events import PresenceDiff
+from services.wire.rpc import (
+    PRESENCE_APPLY,
+    PRESENCE_LIST,
+    PRESENCE_ROOMS,
+    PRESENCE_STATS,
+    AnyPresenceOp,
+    Empty,
+    PresenceApplied,
+    PresenceBatch,
+    PresencePage,
+    PresenceQuery,
+    RoomsQuery,
+)
+from services.wire.server import UserJoined, UserLeft
+from tests.support.deadline import eventually
+from tests.support.presence import connected, data, disconnected, joined, plain_page
+from tests.support.requires import need
+
+QUICK = {"presence_lease_s": 1.5, "presence_grace_s": 1.0}
+
+
+@dataclass
+class Replica:
+    """One `python -m presence_svc`."""
+
+    process: asyncio.subprocess.Process
+    health_url: str
+    log: Path
+
+    async def stop(self) -> int:
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+        return await asyncio.wait_for(self.process.wait(), 10)
+
+    async def health(self, path: str = "/readyz") -> tuple[int, str]:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            try:
+                answer = await client.get(self.health_url + path)
+            except httpx.TransportError:
+                return 0, self.log.read_text()[-2000:]
+        return answer.status_code, answer.text
+
+    async def ready(self) -> bool:
+        assert self.process.returncode is None, self.log.read_text()
+        return (await self.health())[0] == 200
+
+
+def environment(settings: Settings, **more: str) -> dict[str, str]:
+    named = ("nats_url", "redis_url", "prefix", "presence_lease_s", "presence_grace_s")
+    chosen = {f"TIDINGS_{name.upper()}": str(getattr(settings, name)) for name in named}
+    return {"PATH": os.environ["PATH"], "TIDINGS_LOG_FORMAT": "json", **chosen, **more}
+
+
+@asynccontextmanager
+async def replica(settings: Settings, tmp_path: Path) -> AsyncIterator[Replica]:
+    """Run a replica until the end of the block."""
+    port = free_port()
+    log = tmp_path / f"presence-{port}.log"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "presence_svc",
+            env=environment(settings, TIDINGS_HEALTH_PORT=str(port)),
+            stdout=output,
+            stderr=output,
+        )
+    running = Replica(process, f"http://127.0.0.1:{port}", log)
+    try:
+        yield running
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@dataclass
+class Listener:
+    """Everything that a subject says."""
+
+    heard: list[Any] = field(default_factory=list)
+
+    def listen(self, bus: Bus, subject: str, kind: Any) -> None:
+        def on_message(message: BusMessage) -> None:
+            self.heard.append(msgspec.json.decode(message.data, type=kind))
+
+        bus.subscribe(subject, on_message)
+
+
+@dataclass
+class Gateway:
+    """A gateway that asks over the bus."""
+
+    bus: Bus
+    settings: Settings
+    name: str = "g1"
+    boot: str = "b1"
+    batch: int = 0
+
+    async def send(self, *ops: AnyPresenceOp, fresh: bool | None = None) -> PresenceApplied:
+        self.batch += 1
+        fresh = self.batch == 1 if fresh is None else fresh
+        return await self.ask(PRESENCE_APPLY, self.request(*ops, fresh=fresh))
+
+    def request(self, *ops: AnyPresenceOp, fresh: bool = False) -> PresenceBatch:
+        return PresenceBatch(gateway=self.name, boot=self.boot, batch=self.batch, fresh=fresh, ops=list(ops))
+
+    async def ask(self, endpoint: Any, request: Any) -> Any:
+        return await ask(self.bus, self.settings.subjects, endpoint, request)
+
+    async def users(self, **query: Any) -> dict[str, dict[str, Any]]:
+        return plain_page(await self.ask(PRESENCE_LIST, PresenceQuery(**query)))
+
+
+@pytest.fixture
+async def settings(make_settings: Callable[..., Settings]) -> Settings:
+    return make_settings(**QUICK)
+
+
+@pytest.fixture
+async def bus(settings: Settings) -> AsyncIterator[Bus]:
+    connection = await Bus.connect(settings, "test")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def gateway(bus: Bus, settings: Settings) -> Gateway:
+    return Gateway(bus, settings)
+
+
+@pytest.fixture
+async def service(settings: Settings, tmp_path: Path) -> AsyncIterator[Replica]:
+    async with replica(settings, tmp_path) as running:
+        await eventually(running.ready, "presence_svc ready")
+        yield running
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that a test may break."""
+    need("redis-server")
+    with RedisServer(tmp_path / "redis") as server:
+        yield server
+
+
+async def test_followers_hear_one_diff_a_scope_and_members_hear_who_joins(service, gateway, bus, settings):
+    diffs, rooms, members = Listener(), Listener(), Listener()
+    subjects = settings.subjects
+    diffs.listen(bus, subjects.presence_diff, PresenceDiff)
+    rooms.listen(bus, subjects.presence_room("live", "live:a b"), PresenceDiff)
+    members.listen(bus, subjects.room_out("live", "live:a b"), UserJoined | UserLeft)
+    await bus.flush()
+
+    applied = await gateway.send(
+        connected("c1", "ann"), connected("c2", "bob"), joined("c1", "live:a b"), data("c2", {"x": [1]})
+    )
+    await eventually(lambda: diffs.heard and rooms.heard and members.heard, "the announcements")
+    (diff,), (room,) = diffs.heard, rooms.heard
+    assert applied == PresenceApplied(known=True, epoch=diff.epoch, version=2)
+    assert diff.version == 2
+    assert [change.user.user_id for change in diff.changes] == ["ann", "bob"]
+    assert diff.changes[1].user.custom_data == {"x": [1]}
+    assert room.room == "live:a b"
+    assert room.changes[0].room == "live:a b"
+    assert members.heard == [UserJoined(user_id="ann", username="Ann", room="live:a b")]
+
+    await gateway.send(disconnected("c1", clean=True))
+    await eventually(lambda: len(members.heard) == 2, "the leave")
+    assert members.heard[1] == UserLeft(user_id="ann", username="Ann", room="live:a b")
+
+
+async def test_questions_are_answered(service, gateway):
+    await gateway.send(
+        *(connected(f"c{i}", f"u{i:02}") for i in range(30)), *(joined(f"c{i}", "lobby") for i in range(5))
+    )
+    assert len(await gateway.users()) == 30
+    assert list(await gateway.users(room="lobby")) == [f"u{i:02}" for i in range(5)]
+    assert list(await gateway.users(users=["u29", "u03", "nobody"])) == ["u03", "u29"]
+    page = await gateway.ask(PRESENCE_LIST, PresenceQuery(limit=20))
+    assert (len(page.users), page.cursor) == (20, "u19")
+    assert len((await gateway.ask(PRESENCE_LIST, PresenceQuery(limit=20, cursor=page.cursor))).users) == 10
+    stats = await gateway.ask(PRESENCE_STATS, Empty())
+    assert (stats.users, stats.connections, stats.rooms, stats.gateways) == (30, 30, 1, 1)
+    (room,) = (await gateway.ask(PRESENCE_ROOMS, RoomsQuery())).rooms
+    assert (room.room, room.users, room.connections) == ("lobby", 5, 5)
+
+
+async def test_a_page_that_would_not_fit_into_one_answer_is_shorter(service, gateway):
+    for start in range(0, 400, 100):
+        await gateway.send(
+            *(connected(f"c{i}", f"u{i:03}") for i in range(start, start + 100)),
+            *(data(f"c{i}", "x" * 4000) for i in range(start, start + 100)),
+        )
+    seen, cursor, pages = [], "", 0
+    while pages == 0 or cursor:
+        page: PresencePage = await gateway.ask(PRESENCE_LIST, PresenceQuery(cursor=cursor))
+        seen += [user.user_id for user in page.users]
+        cursor, pages = page.cursor, pages + 1
+    assert seen == [f"u{i:03}" for i in range(400)]
+    assert pages > 1
+
+
+async def test_refusals_say_why(service, gateway):
+    await gateway.send(connected("c1", "ann"))
+    with pytest.raises(Refused) as refused:
+        await gateway.send(joined("c1", ""))
+    assert refused.value.code == "invalid_name"
+    gateway.batch -= 1
+    await Gateway(gateway.bus, gateway.settings, boot="b2").send()
+    with pytest.raises(Refused) as refused:
+        await gateway.send()
+    assert refused.value.code == "conflict"
+
+
+async def test_an_unknown_lease_is_answered_not_known(service, gateway):
+    assert not (await gateway.send(connected("c1", "ann"), fresh=False)).known
+    assert (await gateway.send(connected("c1", "ann"), fresh=True)).known
+
+
+async def test_a_dead_gateways_users_go_with_its_lease_and_the_grace(service, gateway, bus, settings):
+    notices = Listener()
+    notices.listen(bus, settings.subjects.room_out("default", "lobby"), UserJoined | UserLeft)
+    await bus.flush()
+    await gateway.send(connected("c1", "ann"), joined("c1", "lobby"), connected("c2", "bob"))
+    other = Gateway(bus, settings, "g2")
+    await other.send(connected("d1", "bob"))
+
+    async def only_bob() -> bool:
+        await other.send()
+        return list(await gateway.users()) == ["bob"]
+
+    await eventually(only_bob, "ann offline", timeout_s=8)
+    assert [type(notice) for notice in notices.heard] == [UserJoined, UserLeft]
+
+
+async def test_replicas_share_the_work_and_announce_each_change_once(
+    service, gateway, bus, settings, tmp_path
+):
+    diffs = Listener()
+    diffs.listen(bus, settings.subjects.presence_diff, PresenceDiff)
+    await bus.flush()
+    async with replica(settings, tmp_path) as second:
+        await eventually(second.ready, "second replica ready")
+        for i in range(40):
+            await gateway.send(connected(f"c{i}", f"u{i}"))
+        await gateway.send(*(disconnected(f"c{i}") for i in range(40)))
+        await eventually(lambda: sum(len(diff.changes) for diff in diffs.heard) >= 80, "everyone offline")
+        assert await second.stop() == 0
+    versions = sorted(diff.version - i for diff in diffs.heard for i in range(len(diff.changes)))
+    assert versions == list(range(1, 81))
+    assert (await gateway.send()).known
+
+
+async def test_diffs_of_one_replica_leave_in_the_order_of_their_versions(service, bus, settings):
+    diffs = Listener()
+    diffs.listen(bus, settings.subjects.presence_diff, PresenceDiff)
+    await bus.flush()
+    gateways = [Gateway(bus, settings, f"g{i}") for i in range(20)]
+    for turn in range(10):
+        await asyncio.gather(*(g.send(connected(f"c{turn}", f"{g.name}-{turn}")) for g in gateways))
+    await eventually(lambda: len(diffs.heard) == 200, "all diffs")
+    assert [diff.version for diff in diffs.heard] == list(range(1, 201))
+
+
+async def test_without_redis_it_answers_unavailable_and_heals(gateway, make_settings, own_redis, tmp_path):
+    async with replica(make_settings(redis_url=own_redis.url, **QUICK), tmp_path) as service:
+        await eventually(service.ready, "presence_svc ready")
+        first = await gateway.send(connected("c1", "ann"))
+        own_redis.kill()
+        with pytest.raises(Refused) as refused:
+            await gateway.send()
+        assert refused.value.code == "unavailable"
+
+        async def not_ready() -> bool:
+            return (await service.health())[0] == 503
+
+        await eventually(not_ready, "not ready")
+        _, text = await service.health()
+        assert json.loads(text)["checks"] == {"bus": True, "redis": False}
+        assert (await service.health("/healthz"))[0] == 200
+        for leftover in (*own_redis.directory.rglob("*.rdb"), *own_redis.directory.rglob("appendonly*/*")):
+            leftover.unlink(missing_ok=True)
+        own_redis.start()
+        await eventually(service.ready, "ready again", timeout_s=5)
+        again = await gateway.send()
+        assert not again.known
+        assert again.epoch != first.epoch
+        assert (await gateway.send(connected("c1", "ann"), fresh=True)).known
+        assert list(await gateway.users()) == ["ann"]
+
+
+async def test_a_redis_that_hangs_does_not_hang_the_asker(gateway, make_settings, own_redis, tmp_path):
+    async with replica(make_settings(redis_url=own_redis.url, **QUICK), tmp_path) as service:
+        await eventually(service.ready, "presence_svc ready")
+        await gateway.send(connected("c1", "ann"))
+        own_redis.pause()
+        try:
+            with pytest.raises((Refused, NoAnswer)):
+                await gateway.send()
+        finally:
+            own_redis.resume()
+        await eventually(service.ready, "ready again", timeout_s=5)
+        repeated = await gateway.ask(PRESENCE_APPLY, gateway.request())
+        assert repeated.known
+
+
+async def test_it_starts_before_redis_does(make_settings, own_redis, tmp_path):
+    settings = make_settings(redis_url=own_redis.url, **QUICK)
+    own_redis.kill()
+    async with replica(settings, tmp_path) as service:
+
+        async def serves() -> bool:
+            return (await service.health())[0] == 503
+
+        await eventually(serves, "not ready")
+        own_redis.start()
+        await eventually(service.ready, "ready", timeout_s=5)
+
+
+async def test_it_stops_on_sigterm_with_exit_code_0(service):
+    assert await service.stop() == 0
+
+
+async def test_metrics_tell_what_it_did(service, gateway):
+    await gateway.send(connected("c1", "ann"))
+    _, text = await service.health("/metrics")
+    assert re.search(r'^tidings_presence_batches_total\{outcome="applied"\} 1\.0$', text, re.MULTILINE)
+    assert re.search(r"^tidings_presence_changes_total 1\.0$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("redis_url", "reason"), [("", "is not set"), ("http://x", "TIDINGS_REDIS_URL")])
+async def test_a_wrong_redis_url_ends_it_with_a_reason(make_settings, tmp_path, redis_url, reason):
+    async with replica(make_settings(redis_url=redis_url), tmp_path) as service:
+        assert await asyncio.wait_for(service.process.wait(), 10) == 1
+        assert reason in service.log.read_text()
+        assert "Traceback" not in service.log.read_text()
+
+
+async def test_it_is_a_nats_micro_service(service, bus):
+    answers = await bus.request_many("$SRV.INFO.tidings-presence", b"", timeout_s=1, stall_s=0.2)
+    names = {endpoint["name"] for answer in answers for endpoint in json.loads(answer.data)["endpoints"]}
+    assert names == {"apply", "list", "stats", "rooms"}

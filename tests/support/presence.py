@@ -1,0 +1,163 @@
+"""Presence in tests: a clock that tests turn, simulated gateways, a follower that applies diffs."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from presence_svc.changes import Applied, Changes, Outcome, Page, Swept
+from presence_svc.store import PresenceStore, Timing
+from services.wire.events import PresenceChange
+from services.wire.records import Status
+from services.wire.rpc import (
+    AnyPresenceOp,
+    Connected,
+    DataSet,
+    Disconnected,
+    Joined,
+    Left,
+    PresenceBatch,
+    StatusSet,
+)
+from services.wire.server import PresenceUpdated, StatusChanged, UserJoined, UserOffline, UserOnline
+
+TIMING = Timing(lease_ms=9000, grace_ms=5000, idle_room_ms=60_000)
+
+
+class TurnedClock:
+    """A clock in ms that stands until it is turned."""
+
+    def __init__(self, now: int = 1_700_000_000_000) -> None:
+        self.now = now
+
+    def __call__(self) -> int:
+        return self.now
+
+    def turn(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += round(seconds * 1000)
+
+
+def connected(connection: str, user: str, username: str = "") -> Connected:
+    return Connected(connection_id=connection, user_id=user, username=username or user.title())
+
+
+def disconnected(connection: str, *, clean: bool = False) -> Disconnected:
+    return Disconnected(connection_id=connection, clean=clean)
+
+
+def joined(connection: str, room: str) -> Joined:
+    return Joined(connection_id=connection, room=room)
+
+
+def left(connection: str, room: str) -> Left:
+    return Left(connection_id=connection, room=room)
+
+
+def status(connection: str, status: str) -> StatusSet:
+    return StatusSet(connection_id=connection, status=Status(status))
+
+
+def data(connection: str, custom_data: Any) -> DataSet:
+    return DataSet(connection_id=connection, custom_data=custom_data)
+
+
+@dataclass
+class SimulatedGateway:
+    """A gateway as the store sees it: batches numbered by one, the first one opens the lease."""
+
+    store: PresenceStore
+    name: str = "g1"
+    boot: str = "b1"
+    batch: int = 0
+    opened: bool = False
+
+    async def send(self, *ops: AnyPresenceOp, active: Iterable[str] = (), fresh: bool = False) -> Applied:
+        """Send the next batch."""
+        self.batch += 1
+        batch = PresenceBatch(
+            gateway=self.name,
+            boot=self.boot,
+            batch=self.batch,
+            fresh=fresh or not self.opened,
+            ops=list(ops),
+            active=list(active),
+        )
+        self.opened = True
+        return await apply_whole(self.store, batch)
+
+
+async def apply_whole(store: PresenceStore, batch: PresenceBatch) -> Applied:
+    """Apply a batch until it is done; expects that letting go an earlier lease is no change by itself."""
+    while True:
+        applied = await store.apply(batch)
+        if applied.outcome is not Outcome.AGAIN:
+            return applied
+        assert applied.changes.empty
+
+
+async def sweep_whole(store: PresenceStore) -> list[Swept]:
+    """Sweep until nothing is due."""
+    steps = [await store.sweep()]
+    while steps[-1].again:
+        steps.append(await store.sweep())
+    return steps
+
+
+@dataclass
+class Follower:
+    """Someone who took a snapshot of everyone and of some rooms once, and applies every diff since."""
+
+    epoch: str = ""
+    version: int = 0
+    users: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rooms: dict[str, tuple[int, dict[str, dict[str, Any]]]] = field(default_factory=dict)
+    members: set[tuple[str, str]] = field(default_factory=set)
+    gaps: list[str] = field(default_factory=list)
+
+    def apply(self, changes: Changes) -> None:
+        """Apply one step's changes, noting every version that does not follow from the one before."""
+        if changes.epoch != self.epoch or changes.version - len(changes.users) != self.version:
+            self.gaps.append(f"everyone: {changes.epoch} {changes.version}, had {self.epoch} {self.version}")
+        self.epoch, self.version = changes.epoch, changes.version
+        _apply(self.users, changes.users)
+        for scope in changes.rooms:
+            if scope.room in self.rooms:
+                version, users = self.rooms[scope.room]
+                if scope.version - len(scope.changes) != version:
+                    self.gaps.append(f"{scope.room}: {scope.version}, had {version}")
+                _apply(users, scope.changes)
+                self.rooms[scope.room] = (scope.version, users)
+        for notice in changes.notices:
+            pair = (notice.room, notice.user_id)
+            if isinstance(notice, UserJoined):
+                assert pair not in self.members, f"{pair} joined twice"
+                self.members.add(pair)
+            else:
+                assert pair in self.members, f"{pair} left twice"
+                self.members.remove(pair)
+
+
+def _apply(users: dict[str, dict[str, Any]], changes: list[PresenceChange]) -> None:
+    for change in changes:
+        if isinstance(change, UserOnline):
+            users[change.user.user_id] = plain_user(change.user)
+        elif isinstance(change, UserOffline):
+            del users[change.user_id]
+        elif isinstance(change, StatusChanged):
+            users[change.user_id]["status"] = change.status.value
+        elif isinstance(change, PresenceUpdated):
+            users[change.user_id]["customData"] = msgspec.json.decode(msgspec.json.encode(change.custom_data))
+
+
+def plain_user(user: object) -> dict[str, Any]:
+    """Return a user as plain objects, without `lastSeen`, which no diff tells."""
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(user))
+    del plain["lastSeen"]
+    return plain
+
+
+def plain_page(page: Page) -> dict[str, dict[str, Any]]:
+    """Return a page's users by id, without `lastSeen`."""
+    return {user.user_id: plain_user(user) for user in page.users}

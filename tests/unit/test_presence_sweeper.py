@@ -1,0 +1,71 @@
+"""Sweeping goes on through faults, and knows whether the store can be reached."""
+
+import asyncio
+
+import pytest
+
+from presence_svc import sweeper as module
+from presence_svc.changes import Changes, Stats, Swept
+from presence_svc.store import StoreUnavailable
+from presence_svc.sweeper import Sweeper
+from services.wire.server import UserOffline
+from tests.support.deadline import eventually
+
+
+class Scripted:
+    """A store whose sweeps are known beforehand; the last one repeats."""
+
+    def __init__(self, *sweeps: Swept | Exception) -> None:
+        self.sweeps = list(sweeps)
+        self.asked = 0
+
+    async def sweep(self) -> Swept:
+        self.asked += 1
+        step = self.sweeps.pop(0) if len(self.sweeps) > 1 else self.sweeps[0]
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    async def stats(self) -> Stats:
+        return Stats(0, 0, 0, 0)
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.announced: list[Changes] = []
+
+    def announce(self, changes: Changes) -> None:
+        self.announced.append(changes)
+
+
+def step(version: int, *, again: bool = False) -> Swept:
+    return Swept(Changes("e", version, users=[UserOffline(user_id=f"u{version}")]), again)
+
+
+async def test_a_sweep_goes_on_while_more_is_due_and_publishes_each_step():
+    recorder = Recorder()
+    sweeper = Sweeper(Scripted(step(1, again=True), step(2, again=True), step(3)), recorder)
+    assert not sweeper.store_healthy
+    await sweeper.sweep()
+    assert [changes.version for changes in recorder.announced] == [1, 2, 3]
+    assert sweeper.store_healthy
+
+
+async def test_a_store_out_of_reach_is_swept_again_when_it_is_back(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "INTERVAL_S", 0.001)
+    store = Scripted(step(1), *[StoreUnavailable("away")] * 3, StoreUnavailable("away"))
+    sweeper = Sweeper(store, Recorder())
+    running = asyncio.create_task(sweeper.run())
+    await eventually(lambda: store.asked > 3, "sweeps in spite of faults")
+    assert not sweeper.store_healthy
+    store.sweeps = [step(2)]
+    await eventually(lambda: sweeper.store_healthy, "healthy again")
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_a_store_that_has_not_answered_for_long_is_not_healthy(monkeypatch: pytest.MonkeyPatch):
+    sweeper = Sweeper(Scripted(step(1)), Recorder())
+    await sweeper.sweep()
+    monkeypatch.setattr(module, "STALE_S", 0.0)
+    assert not sweeper.store_healthy
