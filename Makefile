@@ -1,0 +1,55 @@
+# Needs git, make and Python >= 3.11; everything else is fetched into .venv and .tools.
+
+VENV := .venv
+BIN := $(VENV)/bin
+SYNCED := $(VENV)/.synced
+PACKAGES := services gateway presence_svc metrics_svc
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types format docs check-generated bench lock clean
+
+help: ## Show these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-16s %s\n", $$1, $$2 }'
+
+# Again only when the lock or the project changed.
+$(SYNCED): uv.lock pyproject.toml scripts/bootstrap.sh
+	@sh scripts/bootstrap.sh
+	@touch $@
+
+run: $(SYNCED) ## Run everything on this machine (options: ARGS="--port 9000")
+	@exec $(BIN)/tidings up $(ARGS)
+
+test: $(SYNCED) ## Run every suite this machine can run (REQUIRE_ALL=1: skip none)
+	@$(BIN)/pytest $(ARGS)
+
+lint: $(SYNCED) ## Check style and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(SYNCED) ## Check types
+	@$(BIN)/mypy $(addprefix -p ,$(PACKAGES))
+
+format: $(SYNCED) ## Format, and fix what can be fixed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+docs: $(SYNCED) ## Write the pages that are generated from the code
+	@$(BIN)/tidings config --docs configuration > docs/configuration.md
+	@$(BIN)/tidings config --docs metrics > docs/metrics.md
+	@$(BIN)/python -m services.cli.code_tables docs/protocol.md
+
+check-generated: $(SYNCED) ## Fail if a generated page is out of date
+	@$(BIN)/tidings config --docs configuration | diff -u docs/configuration.md - || { echo "run: make docs"; exit 1; }
+	@$(BIN)/tidings config --docs metrics | diff -u docs/metrics.md - || { echo "run: make docs"; exit 1; }
+	@$(BIN)/python -m services.cli.code_tables --check docs/protocol.md
+
+bench: $(SYNCED) ## Measure this machine
+	@test -f bench/__main__.py || { echo "there is no benchmark yet"; exit 1; }
+	@$(BIN)/python -m bench $(ARGS)
+
+lock: $(SYNCED) ## Write uv.lock anew from pyproject.toml
+	@.tools/uv/bin/uv lock
+
+clean: ## Remove what was made here, but not the data in .tidings
+	rm -rf $(VENV) .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

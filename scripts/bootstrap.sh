@@ -1,0 +1,41 @@
+#!/bin/sh
+# Make .venv from uv.lock, on a machine that has only Python >= 3.11. Called by the Makefile.
+set -eu
+
+UV_VERSION=0.13.9
+TOOLS=.tools/uv
+
+usable() {
+    # Without ensurepip (Debian keeps it in python3-venv) a virtual environment has no pip.
+    "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+find_python() {
+    for name in ${PYTHON:-python3.13 python3.12 python3.11 python3}; do
+        if command -v "$name" >/dev/null 2>&1 && usable "$name"; then
+            # The program behind a version manager's shim, which may choose another one elsewhere.
+            "$name" -c 'import sys; print(sys.executable)'
+            return
+        fi
+    done
+    cat >&2 <<'EOF'
+No usable Python was found: Tidings needs Python 3.11 or newer with the venv module.
+  Debian, Ubuntu:  apt-get install python3 python3-venv
+  Fedora:          dnf install python3
+  macOS:           brew install python@3.13
+Or name one: make run PYTHON=/path/to/python3
+EOF
+    exit 1
+}
+
+python=$(find_python)
+
+if ! "$TOOLS/bin/uv" --version 2>/dev/null | grep -qF "uv $UV_VERSION"; then
+    echo "Installing uv $UV_VERSION into $TOOLS"
+    rm -rf "$TOOLS"
+    "$python" -m venv "$TOOLS"
+    "$TOOLS/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+fi
+
+echo "Making .venv from uv.lock with $python"
+UV_PYTHON_DOWNLOADS=never "$TOOLS/bin/uv" sync --quiet --frozen --extra local --python "$python"

@@ -1,0 +1,210 @@
+"""The commands of `tidings` and their options."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from services import __version__
+
+app = typer.Typer(
+    name="tidings",
+    help="Rooms, direct messages, presence, live metrics and alerts over WebSocket and SSE.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # their frames show local variables, and with them secrets
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EXIT_FAILED = 1
+
+_TALKING = "Talk to a running gateway"
+_RUNNING = "Run"
+_OPERATING = "Operate"
+
+Url = Annotated[str, typer.Option(envvar="TIDINGS_URL", help="The gateway.")]
+Token = Annotated[str, typer.Option(envvar="TIDINGS_TOKEN", help="A JWT, where the gateway asks for one.")]
+Username = Annotated[str, typer.Option(help="The name others see.")]
+_DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(EXIT_FAILED)
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    if version:
+        typer.echo(f"tidings {__version__}")
+        raise typer.Exit
+
+
+@app.command(rich_help_panel=_RUNNING)
+def up(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one.  [default: 8080]")] = None,
+    gateways: Annotated[int | None, typer.Option(help="Gateways that share the port.  [default: 2]")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the servers' data and secrets are kept.  [default: .tidings]")
+    ] = None,
+) -> None:
+    """Run everything on this machine: NATS, Redis, gateways, services, agent.
+
+    NATS and Redis come from PATH or from the extra `tidings[local]`; TIDINGS_NATS_URL and TIDINGS_REDIS_URL use
+    servers that run already. Ctrl-C stops all in order; once more kills.
+    """
+    from services.local.up import up as run_up
+
+    given = {"host": host, "port": port, "gateways": gateways, "data_dir": data_dir}
+    raise typer.Exit(run_up(_settings(**{name: value for name, value in given.items() if value is not None})))
+
+
+def _become(module: str) -> NoReturn:
+    """Replace this process, so that signals and exit codes are the service's own."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module])  # noqa: S606  # our own command line
+
+
+@app.command(rich_help_panel=_RUNNING)
+def gateway() -> None:
+    """Run one gateway. Settings come from TIDINGS_* and tidings.toml."""
+    _become("gateway")
+
+
+@app.command(rich_help_panel=_RUNNING)
+def presence() -> None:
+    """Run one replica of the presence service."""
+    _become("presence_svc")
+
+
+@app.command(rich_help_panel=_RUNNING)
+def metrics() -> None:
+    """Run one replica of the metrics service."""
+    _become("metrics_svc")
+
+
+@app.command(rich_help_panel=_RUNNING)
+def agent() -> None:
+    """Report this machine's cpu, memory, disk and network."""
+    _become("metrics_svc.agent")
+
+
+@app.command(rich_help_panel=_TALKING)
+def pub(
+    room: Annotated[str, typer.Argument(help="The room.")],
+    text: Annotated[str, typer.Argument(help="The content; `-` reads standard input.")],
+    json: Annotated[bool, typer.Option("--json", help="The content is JSON, not text.")] = False,
+    url: Url = _DEFAULT_URL,
+    token: Token = "",
+    username: Username = "shell",
+) -> None:
+    """Publish one message to a room, and print the acknowledgement."""
+    from services.cli import talk
+
+    try:
+        content = talk.content_of(sys.stdin.read() if text == "-" else text, as_json=json)
+        _run(talk.publish(talk.Gateway(url, token, username), room, content))
+    except talk.TalkFailed as fault:
+        _fail(str(fault))
+
+
+@app.command(rich_help_panel=_TALKING)
+def sub(
+    rooms: Annotated[list[str] | None, typer.Argument(help="Rooms to join.", show_default=False)] = None,
+    channels: Annotated[
+        str, typer.Option(help="Channels to follow: presence,presence:ROOM,metrics,alerts,logs,inbox.")
+    ] = "",
+    count: Annotated[int, typer.Option(help="End after so many messages; 0 goes on.", min=0)] = 0,
+    url: Url = _DEFAULT_URL,
+    token: Token = "",
+    username: Username = "shell",
+) -> None:
+    """Join rooms and follow channels; print each message as one line of JSON."""
+    from services.cli import talk
+
+    try:
+        _run(talk.follow(talk.Gateway(url, token, username), rooms or [], channels, count))
+    except talk.TalkFailed as fault:
+        _fail(str(fault))
+
+
+@app.command(rich_help_panel=_OPERATING)
+def token(
+    sub: Annotated[str, typer.Option(help="The user's id.")],
+    name: Annotated[str, typer.Option(help="The name others see.")] = "",
+    ttl: Annotated[int, typer.Option(help="Seconds until it expires.", min=1)] = 3600,
+    admin: Annotated[bool, typer.Option("--admin", help="May do everything.")] = False,
+    join: Annotated[list[str] | None, typer.Option(help="Rooms to join: a pattern. Repeatable.")] = None,
+    publish: Annotated[list[str] | None, typer.Option(help="Rooms to publish to. Repeatable.")] = None,
+    channels: Annotated[list[str] | None, typer.Option(help="Channels to follow. Repeatable.")] = None,
+    broadcast: Annotated[bool, typer.Option("--broadcast", help="May address everyone.")] = False,
+    direct: Annotated[bool, typer.Option("--direct", help="May send direct messages.")] = False,
+) -> None:
+    """Mint a JWT for development, signed with the first of TIDINGS_JWT_SECRETS.
+
+    With any permission, exactly those given hold; with none, the gateway's default grants.
+    """
+    import time
+
+    from services.cli import token as minting
+
+    wanted = minting.Permissions(
+        join=join or [],
+        publish=publish or [],
+        channels=channels or [],
+        broadcast=broadcast,
+        direct=direct,
+        admin=admin,
+    )
+    try:
+        typer.echo(minting.mint(_settings(), sub, name, wanted, ttl_s=ttl, now=int(time.time())))
+    except minting.CannotMint as fault:
+        _fail(str(fault))
+
+
+@app.command(rich_help_panel=_OPERATING)
+def check() -> None:
+    """Validate the configuration and reach every server it names. Exit code 1 if one fails."""
+    from services.cli.check import run_checks, show
+
+    outcomes = _run(run_checks(_settings()))
+    show(outcomes)
+    if not all(outcome.ok for outcome in outcomes):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command(rich_help_panel=_OPERATING)
+def config(
+    format: Annotated[Literal["toml", "json"], typer.Option(help="How to print it.")] = "toml",
+    docs: Annotated[
+        Literal["configuration", "metrics"] | None,
+        typer.Option(help="Print a reference page in Markdown instead.", show_default=False),
+    ] = None,
+) -> None:
+    """Print the effective configuration, secrets redacted."""
+    from services.cli import configuration, reference
+
+    if docs == "configuration":
+        typer.echo(configuration.as_markdown(), nl=False)
+    elif docs == "metrics":
+        typer.echo(reference.metrics_as_markdown(), nl=False)
+    else:
+        typer.echo(configuration.as_text(_settings(), format), nl=False)
+
+
+def _settings(**given: Any) -> Any:
+    from services.lifecycle import load_settings
+
+    return load_settings(**given)
+
+
+def _run(work: Any) -> Any:
+    import asyncio
+
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None

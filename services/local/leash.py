@@ -1,0 +1,34 @@
+"""Run a program that is killed when its parent dies: `python leash.py PARENT_PID PROGRAM ARGUMENT…`
+
+The program replaces this process (execve keeps the parent-death signal), so its pid is the one that was
+spawned. A wrapper instead of `preexec_fn`, which may deadlock in a process that has threads. On systems
+without `PR_SET_PDEATHSIG` the program simply runs.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def _die_with(parent: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the signal was armed
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leashed(command: list[str]) -> list[str]:
+    """Return the command line that runs `command` until this process dies.
+
+    The signal follows the *thread* that spawns: spawn from one that lives as long as the process.
+    """
+    # -I and -S make the wrapper start in 10 ms; the program keeps the whole environment.
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
+
+
+if __name__ == "__main__":
+    if sys.platform == "linux":
+        _die_with(int(sys.argv[1]))
+    os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606  # the whole purpose

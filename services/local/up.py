@@ -1,0 +1,193 @@
+"""`tidings up`: everything on this machine, wired together.
+
+Checks first what would fail later (who may come in, the port, the data directory, servers that are given),
+then hands brokers, services, agent and gateways to the supervisor.
+"""
+
+import asyncio
+import fcntl
+import ipaddress
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from services.local.binaries import NoBinary, spell
+from services.local.existing import Unusable, find_nats, find_redis
+from services.local.processes import Child, ProcessChild, ProcessSpec, ServerChild
+from services.local.screen import Screen
+from services.local.servers import LocalServer, NatsServer, RedisServer, free_port, write_private
+from services.local.supervisor import EXIT_FAILED, Supervisor, supervise
+from services.settings import Settings
+
+# All must be over within 10 s: gateways drain first, then services, then the brokers' 1.5 s.
+_GATEWAY_STOP_S = 6.5
+_GATEWAY_DRAIN_S = 5.0
+_SERVICE_STOP_S = 1.5
+
+
+class Refused(RuntimeError):
+    """`tidings up` cannot work as asked; the message says what to change."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_exposure(settings: Settings) -> None:
+    """Refuse to let anyone on the network in without asking who they are."""
+    if settings.auth == "open" and not is_loopback(settings.host):
+        raise Refused(
+            f"--host {settings.host} would let anyone on the network in, because TIDINGS_AUTH is `open`.\n"
+            "Set TIDINGS_AUTH=jwt and TIDINGS_JWT_SECRETS to a secret of your own (32 bytes or more), mint\n"
+            "a token with `tidings token --sub alice`, and start again; or leave --host out to listen on\n"
+            "this machine only."
+        )
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuse a port that something listens on, also one that would share it (SO_REUSEPORT)."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as fault:
+        raise Refused(f"--host {host}: {fault.strerror}") from None
+    family, kind, protocol, _, address = found[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT is no obstacle
+        try:
+            probe.bind(address)
+            probe.listen(1)
+        except OSError as fault:
+            raise Refused(
+                f"port {port} on {host} cannot be used: {fault.strerror}. Stop what listens there, or choose"
+                " another with --port (or TIDINGS_PORT)."
+            ) from None
+
+
+@contextmanager
+def locked(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory: a second supervisor on it is refused."""
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (data_dir / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise Refused(
+                f"another `tidings up` (pid {holder}) uses {data_dir}. Stop it, or choose another directory"
+                " with --data-dir."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def session_secret(settings: Settings, data_dir: Path) -> str:
+    """Return what signs sessions: the configured secret, or one kept in the data directory over restarts."""
+    configured = settings.session_secret.get_secret_value()
+    if configured:
+        return configured
+    path = data_dir / "session_secret"
+    if not path.exists():
+        write_private(path, secrets.token_urlsafe(32))
+    return path.read_text().strip()
+
+
+def process_specs(settings: Settings, shared: dict[str, str]) -> tuple[list[ProcessSpec], list[ProcessSpec]]:
+    """Return the gateways, and everything else that is ours."""
+
+    def spec(name: str, module: str, stop_s: float) -> ProcessSpec:
+        # -P: a folder named `gateway` where the user stands is not ours.
+        command = [sys.executable, "-P", "-m", module]
+        limits = {"TIDINGS_SHUTDOWN_S": str(min(settings.shutdown_s, stop_s))}
+        # Half a second more than it gives itself: it ends by its own hand, with its own words.
+        return ProcessSpec(name, command, shared | limits, stop_s + 0.5)
+
+    gateways = [spec(f"gateway-{n}", "gateway", _GATEWAY_STOP_S) for n in range(1, settings.gateways + 1)]
+    services = [
+        spec("presence-1", "presence_svc", _SERVICE_STOP_S),
+        spec("metrics-1", "metrics_svc", _SERVICE_STOP_S),
+        spec("agent", "metrics_svc.agent", _SERVICE_STOP_S),
+    ]
+    return gateways, services
+
+
+def page_address(host: str, port: int) -> str:
+    """Return where a browser on this machine finds the dashboard."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104  # compared, not bound
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _brokers(settings: Settings, data_dir: Path, screen: Screen) -> tuple[list[LocalServer], str, str]:
+    """Return the servers to start, and the URLs of NATS and Redis once they run."""
+    servers: list[LocalServer] = []
+    nats_url, redis_url = settings.nats_url, settings.redis_url
+    if nats_url:
+        nats = await find_nats(nats_url)
+        screen.done(f"{nats.product} {spell(nats.version)} at {nats.address}")
+    else:
+        servers.append(NatsServer(data_dir / "nats"))
+    if redis_url:
+        store = await find_redis(redis_url)
+        screen.done(f"{store.product} {spell(store.version)} at {store.address}")
+    else:
+        servers.append(RedisServer(data_dir / "redis"))
+    for server in servers:
+        binary = server.binary()
+        screen.say(f"  {server.name} {spell(binary.version)} from {binary.origin}", "dim")
+        server.settle_port()
+    nats_url = nats_url or next(server.url for server in servers if isinstance(server, NatsServer))
+    redis_url = redis_url or next(server.url for server in servers if isinstance(server, RedisServer))
+    return servers, nats_url, redis_url
+
+
+async def _run(settings: Settings, data_dir: Path, screen: Screen) -> int:
+    servers, nats_url, redis_url = await _brokers(settings, data_dir, screen)
+    port = settings.port or free_port()
+    shared = {
+        "TIDINGS_NATS_URL": nats_url,
+        "TIDINGS_REDIS_URL": redis_url,
+        "TIDINGS_SESSION_SECRET": session_secret(settings, data_dir),
+        "TIDINGS_HOST": settings.host,
+        "TIDINGS_PORT": str(port),
+        "TIDINGS_HEALTH_HOST": "127.0.0.1",
+        "TIDINGS_DRAIN_S": str(min(settings.drain_s, _GATEWAY_DRAIN_S)),
+        "TIDINGS_GATEWAYS": str(settings.gateways),
+    }
+    if settings.log_format == "auto":
+        shared["TIDINGS_LOG_FORMAT"] = "console" if screen.on_terminal else "json"
+    gateway_specs, service_specs = process_specs(settings, shared)
+    gateways: list[Child] = [ProcessChild(spec, screen.child_line) for spec in gateway_specs]
+    services: list[Child] = [ProcessChild(spec, screen.child_line) for spec in service_specs]
+    brokers: list[Child] = [ServerChild(server) for server in servers]
+    supervisor = Supervisor(
+        groups=[brokers, [*services, *gateways]], stop_order=[gateways, services, brokers], screen=screen
+    )
+    return await supervise(supervisor, screen, f"Tidings is ready: {page_address(settings.host, port)}")
+
+
+def up(settings: Settings, screen: Screen | None = None) -> int:
+    """Run everything on this machine until told to stop. Returns the exit code; says what went wrong."""
+    screen = screen or Screen()
+    data_dir = settings.data_dir.absolute()
+    try:
+        check_exposure(settings)
+        with locked(data_dir):
+            if settings.port:
+                check_port(settings.host, settings.port)
+            return asyncio.run(_run(settings, data_dir, screen))
+    except (Refused, NoBinary, Unusable, OSError) as fault:
+        screen.trouble(str(fault))
+        return EXIT_FAILED

@@ -1,0 +1,86 @@
+"""Make one log line safe to keep, to print on a terminal and to send to others. Pure functions.
+
+A line is written about strangers: names they chose may carry escape sequences or direction overrides, and an
+exception's text may quote a URL with a password. Secrets go by the *name* of their field.
+"""
+
+import re
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+REDACTED = "***"
+
+_SECRET_WORDS = frozenset(
+    {"token", "ticket", "password", "passwd", "secret", "authorization", "session", "cookie", "credentials"}
+)
+_WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
+# C0 and C1 controls, marks and overrides of direction, line separators, and surrogates (no UTF-8 has them).
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE_BUT_NEWLINE = re.compile(_UNPRINTABLE.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
+_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
+
+_MAX_TEXT = 2048
+_MAX_TRACEBACK = 16_384
+_MAX_ITEMS = 50
+_MAX_DEPTH = 4
+
+
+def is_secret(key: str) -> bool:
+    """Whether a field of this name holds a secret: `jwt_token`, `Authorization`, `sessionSecret`."""
+    return any(word.lower() in _SECRET_WORDS for word in _WORD.findall(key)) or key.lower() in {
+        "api_key",
+        "apikey",
+        "x-api-key",
+    }
+
+
+def clean_text(text: str, limit: int = _MAX_TEXT) -> str:
+    """Return text on one line, without control characters and URL credentials, cut to `limit` characters."""
+    if len(text) > limit:
+        text = f"{text[:limit]}… ({len(text)} characters)"
+    text = text.replace("\r\n", " ").replace("\n", " ").replace("\t", " ")
+    return _USERINFO.sub(f"{REDACTED}@", _UNPRINTABLE.sub("", text))
+
+
+def clean_traceback(text: str) -> str:
+    """Return a traceback with its lines kept and the rest as in `clean_text`; of a long one, the end."""
+    if len(text) > _MAX_TRACEBACK:
+        text = "…" + text[-_MAX_TRACEBACK:]
+    return _USERINFO.sub(f"{REDACTED}@", _UNPRINTABLE_BUT_NEWLINE.sub("", text))
+
+
+def clean(value: Any, depth: int = 0) -> Any:
+    """Return a value made of JSON types only, cleaned throughout. Bytes may be payload: only counted."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{len(value)} bytes>"
+    if depth >= _MAX_DEPTH:
+        return "…"
+    if isinstance(value, Mapping):
+        items = list(value.items())[:_MAX_ITEMS]
+        return {clean_text(str(key)): clean_field(str(key), item, depth + 1) for key, item in items}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [clean(item, depth + 1) for item in list(value)[:_MAX_ITEMS]]
+    return clean_text(str(value))
+
+
+def clean_field(key: str, value: Any, depth: int = 0) -> Any:
+    """Clean one field, or hide it if its name says that it is a secret. Counts and flags never are."""
+    if is_secret(key) and value is not None and not isinstance(value, bool | int | float):
+        return REDACTED
+    return clean(value, depth)
+
+
+def redact(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """structlog processor: clean every field of a line."""
+    for key, value in line.items():
+        if key.startswith("_"):  # structlog's own, for the formatter
+            continue
+        if key in {"exception", "stack"} and isinstance(value, str):
+            line[key] = clean_traceback(value)
+        else:
+            line[key] = clean_field(key, value)
+    return line

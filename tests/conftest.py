@@ -1,0 +1,63 @@
+"""Real servers, once a session, on free ports; and what keeps tests on them apart."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from services.local.servers import NatsServer, RedisServer
+from services.settings import Settings
+from tests.support.requires import need
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests decide what is configured, not the shell and the folder they run in."""
+    for name in [name for name in os.environ if name.startswith("TIDINGS_")]:
+        del os.environ[name]
+    empty = tmp_path_factory.mktemp("configuration") / "tidings.toml"
+    empty.touch()
+    os.environ["TIDINGS_CONFIG"] = str(empty)  # else a developer's own tidings.toml would be read
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """A nats-server with JetStream. Tests that break a server start their own."""
+    need("nats-server")
+    with NatsServer(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A redis-server. Tests that break a server start their own."""
+    need("redis-server")
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def prefix() -> str:
+    """The first token of this test's subjects, streams and keys."""
+    return f"t{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def make_settings(
+    nats_server: NatsServer, redis_server: RedisServer, prefix: str, tmp_path: Path
+) -> Callable[..., Settings]:
+    """Return a function that makes settings for the session's servers and this test's prefix."""
+
+    def make(**overrides: object) -> Settings:
+        defaults: dict[str, object] = {
+            "nats_url": nats_server.url,
+            "redis_url": redis_server.url,
+            "prefix": prefix,
+            "port": 0,
+            "data_dir": tmp_path / "data",
+        }
+        return Settings(**(defaults | overrides))  # type: ignore[arg-type]
+
+    return make

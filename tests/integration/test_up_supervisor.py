@@ -1,0 +1,224 @@
+"""The supervisor over small programs: start, restart, order, limits, and nobody left behind."""
+
+import asyncio
+import io
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from services.local import supervisor as supervision
+from services.local.processes import ProcessChild, ProcessSpec, ServerChild
+from services.local.screen import Screen
+from services.local.servers import RedisServer
+from services.local.supervisor import CannotRun, Supervisor, describe_end, restart_pause_s
+from tests.support.deadline import eventually, wait_until
+from tests.support.requires import need
+
+# Becomes ready like every process of ours, and ends as told: `stubborn` ignores SIGTERM, `crash` ends soon.
+_PROGRAM = """
+import os, signal, sys
+from services.health import HealthServer
+from services.lifecycle import run
+
+async def main(settings, lifecycle):
+    behaviour, journal = sys.argv[1:3]
+    if behaviour == "crash":
+        print("cannot go on", flush=True)
+        os._exit(int(sys.argv[3]))
+    server = HealthServer(settings, "test", {})
+    await server.start()
+    print("x" * 100_000, flush=True)
+    print("last words\\u202e", end="", flush=True)
+    if behaviour == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    await lifecycle.stopped()
+    with open(journal, "a") as file:
+        file.write(settings.instance + "\\n")
+
+run("test", main)
+"""
+
+
+class Stage:
+    """A supervisor under test, what it shows, and what its children wrote when they ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self.journal = folder / "journal"
+        self.output = io.StringIO()
+        self.screen = Screen(self.output)
+        self.children: list[ProcessChild | ServerChild] = []
+
+    def child(self, name: str, behaviour: str = "good", *extra: str, stop_s: float = 5.0) -> ProcessChild:
+        command = [sys.executable, "-c", _PROGRAM, behaviour, str(self.journal), *extra]
+        child = ProcessChild(
+            ProcessSpec(name, command, {"TIDINGS_LOG_LEVEL": "error"}, stop_s), self.screen.child_line
+        )
+        self.children.append(child)
+        return child
+
+    def server(self, server: RedisServer) -> ServerChild:
+        server.settle_port()
+        child = ServerChild(server)
+        self.children.append(child)
+        return child
+
+    def shown(self, text: str) -> Callable[[], bool]:
+        return lambda: text in self.output.getvalue()
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    stage = Stage(tmp_path)
+    yield stage
+    for child in stage.children:
+        assert child.returncode is not None, f"{child.name} was left behind"
+
+
+async def test_starts_in_groups_and_stops_in_the_order_given(stage: Stage) -> None:
+    gateway, service = stage.child("gateway"), stage.child("service")
+    supervisor = Supervisor([[service, gateway]], [[gateway], [service]], stage.screen)
+    assert await supervisor.start()
+    assert await supervisor.stop()
+    assert stage.journal.read_text().split() == ["gateway", "service"]
+    assert (gateway.returncode, service.returncode) == (0, 0)
+    lines = stage.output.getvalue().splitlines()
+    assert any(line.startswith("gateway     │ last words") for line in lines)
+
+
+async def test_a_crashed_child_comes_back(stage: Stage) -> None:
+    child = stage.child("gateway")
+    supervisor = Supervisor([[child]], [[child]], stage.screen)
+    assert await supervisor.start()
+    pid = child.pid
+    child.kill()
+    await eventually(stage.shown("gateway is back"), "the restart")
+    assert "gateway was killed by SIGKILL; starting it again in 0." in stage.output.getvalue()
+    assert child.pid != pid
+    assert await supervisor.stop()
+
+
+async def test_an_embedded_broker_comes_back_on_its_port(stage: Stage, tmp_path: Path) -> None:
+    need("redis-server")
+    server = RedisServer(tmp_path / "redis")
+    child = stage.server(server)
+    supervisor = Supervisor([[child]], [[child]], stage.screen)
+    assert await supervisor.start()
+    port = server.port
+    child.kill()
+    await eventually(stage.shown("redis-server is back"), "the restart")
+    assert server.port == port
+    assert server.ready()
+    assert await supervisor.stop()
+
+
+async def test_a_child_that_does_not_stop_is_killed_after_its_limit(stage: Stage) -> None:
+    child = stage.child("stubborn", "stubborn", stop_s=0.3)
+    supervisor = Supervisor([[child]], [[child]], stage.screen)
+    assert await supervisor.start()
+    assert not await supervisor.stop()
+    assert "stubborn did not stop within 0.3 s and was killed" in stage.output.getvalue()
+
+
+@pytest.mark.parametrize(("code", "attempts"), [("2", 1), ("7", 3)])
+async def test_a_child_that_never_starts_ends_everything(stage: Stage, code: str, attempts: int) -> None:
+    good, bad = stage.child("good"), stage.child("bad", "crash", code)
+    supervisor = Supervisor([[good, bad]], [[good, bad]], stage.screen)
+    with pytest.raises(CannotRun, match=f"bad does not start: it ended with code {code}") as caught:
+        await supervisor.start()
+    assert "cannot go on" in caught.value.tail
+    await supervisor.stop()
+    assert stage.output.getvalue().count("cannot go on") == attempts
+
+
+async def test_a_child_that_is_never_ready_ends_everything(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "_READY_S", 0.2)
+    child = ProcessChild(
+        ProcessSpec("mute", [sys.executable, "-c", "import time; time.sleep(60)"]), stage.screen.child_line
+    )
+    stage.children.append(child)
+    supervisor = Supervisor([[child]], [[child]], stage.screen)
+    with pytest.raises(CannotRun, match=r"mute is not ready after 0\.2 s"):
+        await supervisor.start()
+    await supervisor.stop()
+
+
+async def test_a_stop_while_starting_ends_everything(stage: Stage) -> None:
+    child = stage.child("gateway")
+    supervisor = Supervisor([[child]], [[child]], stage.screen)
+    asyncio.get_running_loop().call_later(0.01, supervisor.stopping.set)
+    assert not await supervisor.start()
+    await supervisor.stop()
+
+
+async def test_children_have_no_secret_on_their_command_line(stage: Stage) -> None:
+    spec = ProcessSpec(
+        "child",
+        [sys.executable, "-c", _PROGRAM, "good", str(stage.journal)],
+        {"TIDINGS_SESSION_SECRET": "sesame"},
+    )
+    child = ProcessChild(spec, stage.screen.child_line)
+    stage.children.append(child)
+    supervisor = Supervisor([[child]], [[child]], stage.screen)
+    assert await supervisor.start()
+    process = psutil.Process(child.pid)
+    assert "sesame" not in " ".join(process.cmdline())
+    assert process.environ()["TIDINGS_SESSION_SECRET"] == "sesame"
+    await supervisor.stop()
+
+
+_SUPERVISOR = """
+import asyncio, sys
+from services.local.processes import ProcessChild, ProcessSpec
+from services.local.screen import Screen
+from services.local.supervisor import Supervisor, supervise
+
+async def main():
+    screen = Screen()
+    child = ProcessChild(ProcessSpec("stubborn", sys.argv[1:], stop_s=60), screen.child_line)
+    return await supervise(Supervisor([[child]], [[child]], screen), screen, "up")
+
+sys.exit(asyncio.run(main()))
+"""
+
+
+def test_a_second_signal_kills_what_does_not_stop(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _PROGRAM, "stubborn", str(tmp_path / "journal")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SUPERVISOR, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert any(line == "up\n" for line in process.stdout)
+        [child] = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGINT)
+        assert any(line.startswith("Stopping (SIGINT)") for line in process.stdout)
+
+        def ended() -> bool:
+            process.send_signal(signal.SIGINT)  # at first taken for the same Ctrl-C
+            return process.poll() is not None
+
+        wait_until(ended, "the end", 5)
+        assert process.returncode == 128 + signal.SIGINT
+        assert "killed everything" in process.stdout.read()
+        wait_until(lambda: not child.is_running(), "the child to be gone")
+
+
+def test_pauses_double_up_to_a_limit_and_are_spread() -> None:
+    assert [restart_pause_s(n, 1.0) for n in (1, 2, 3, 10, 500)] == [0.2, 0.4, 0.8, 10.0, 10.0]
+    assert restart_pause_s(1, 0.0) == 0.1
+
+
+def test_ends_are_described() -> None:
+    assert describe_end(3) == "ended with code 3"
+    assert describe_end(-9) == "was killed by SIGKILL"
+    assert describe_end(-40) == "was killed by signal 40"

@@ -1,0 +1,41 @@
+"""Wait for something to become true, and say what did not."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_FIRST_PAUSE_S = 0.005
+_LONGEST_PAUSE_S = 0.1
+
+
+def wait_until(condition: Callable[[], T], what: str = "the condition", timeout_s: float = 10.0) -> T:
+    """Return the first true value of `condition`; fail naming `what` after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    pause = _FIRST_PAUSE_S
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {timeout_s:g} s")
+        time.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE_S)
+    return value
+
+
+async def eventually(
+    condition: Callable[[], T | Awaitable[T]], what: str = "the condition", timeout_s: float = 10.0
+) -> T:
+    """Return the first true value of `condition`, which may be a coroutine function; fail after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    pause = _FIRST_PAUSE_S
+    while True:
+        value = condition()
+        if isinstance(value, Awaitable):
+            value = await value
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {timeout_s:g} s")
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE_S)

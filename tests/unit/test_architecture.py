@@ -1,0 +1,74 @@
+"""Imports run one way: gateway, presence_svc, metrics_svc → services. Never sideways, never back."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES = {"gateway", "presence_svc", "metrics_svc"}
+SERVER_STACK = {"starlette", "uvicorn", "websockets"}
+
+# For each package: what no module in it may import.
+FORBIDDEN = {
+    "services": SERVICES,
+    "gateway": (SERVICES - {"gateway"}) | {"redis"},
+    "presence_svc": (SERVICES - {"presence_svc"}) | SERVER_STACK,
+    "metrics_svc": (SERVICES - {"metrics_svc"}) | SERVER_STACK,
+}
+
+# Parts of `services` that every process loads: none may bring in what one of them must not have.
+SHARED_BY_ALL = ("settings", "lifecycle", "health", "telemetry", "tasks", "logs", "bus", "wire")
+
+
+def modules(package: str) -> Iterator[Path]:
+    return (ROOT / package).rglob("*.py")
+
+
+def imported(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield the full name and line of everything a module imports, also inside functions."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield name.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            parents = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join((*parents, *([node.module] if node.module else [])))
+            yield base, node.lineno
+            for name in node.names:
+                yield f"{base}.{name.name}", node.lineno
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_imports_run_one_way(package: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in modules(package)
+        for name, line in imported(path)
+        if name.split(".")[0] in FORBIDDEN[package]
+    ]
+    assert wrong == []
+
+
+def test_the_shared_parts_bring_no_server_and_no_store() -> None:
+    heavy = SERVER_STACK | {"redis", "typer", "rich"}
+    wrong = []
+    for part in SHARED_BY_ALL:
+        path = ROOT / "services" / f"{part}.py"
+        for module in [path] if path.is_file() else (ROOT / "services" / part).rglob("*.py"):
+            for name, line in imported(module):
+                if name.split(".")[0] in heavy or name.startswith(("services.local", "services.cli")):
+                    wrong.append(f"{module.relative_to(ROOT)}:{line} imports {name}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_every_package_says_what_may_live_there(package: str) -> None:
+    undocumented = [
+        str(path.parent.relative_to(ROOT))
+        for path in (ROOT / package).rglob("__init__.py")
+        if not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert undocumented == []

@@ -1,0 +1,207 @@
+"""A process's life: ordered, bounded, and with an exit code that says how it went."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Self
+
+import pytest
+
+from services.bus.errors import Unavailable
+from services.lifecycle import Lifecycle, live
+from services.settings import Settings
+
+SETTINGS = Settings()
+
+
+async def test_steps_run_last_registered_first() -> None:
+    order: list[str] = []
+
+    def note(name: str) -> Callable[[], Awaitable[None]]:
+        async def step() -> None:
+            order.append(name)
+
+        return step
+
+    async def main(settings: Settings, lifecycle: Lifecycle) -> None:
+        lifecycle.on_stop("bus", note("bus"), 1)
+        lifecycle.on_stop("service", note("service"), 1)
+        asyncio.get_running_loop().call_soon(lifecycle.stop, "test")
+        await lifecycle.stopped()
+        order.append("main")
+
+    assert await live(main, SETTINGS, Lifecycle(5)) == 0
+    assert order == ["main", "service", "bus"]
+
+
+async def test_a_step_that_hangs_or_fails_does_not_keep_the_next() -> None:
+    done: list[str] = []
+
+    async def hang() -> None:
+        await asyncio.sleep(60)
+
+    async def fail() -> None:
+        raise RuntimeError("broken")
+
+    async def finish() -> None:
+        done.append("last")
+
+    async def main(settings: Settings, lifecycle: Lifecycle) -> None:
+        lifecycle.on_stop("last", finish, 1)
+        lifecycle.on_stop("fails", fail, 1)
+        lifecycle.on_stop("hangs", hang, 0.05)
+
+    started = time.monotonic()
+    assert await live(main, SETTINGS, Lifecycle(5)) == 1
+    assert done == ["last"]
+    assert time.monotonic() - started < 3
+
+
+async def test_all_steps_together_keep_the_deadline() -> None:
+    async def hang() -> None:
+        await asyncio.sleep(60)
+
+    async def main(settings: Settings, lifecycle: Lifecycle) -> None:
+        for number in range(5):
+            lifecycle.on_stop(f"hangs {number}", hang, 60)
+
+    started = time.monotonic()
+    assert await live(main, SETTINGS, Lifecycle(0.3)) == 1
+    assert time.monotonic() - started < 3
+
+
+async def test_a_stop_while_starting_cancels_main() -> None:
+    lifecycle = Lifecycle(5)
+
+    async def main(settings: Settings, lifecycle: Lifecycle) -> None:
+        await asyncio.sleep(60)  # a connection that does not come
+
+    asyncio.get_running_loop().call_later(0.05, lifecycle.stop, "test")
+    async with asyncio.timeout(5):
+        assert await live(main, SETTINGS, lifecycle) == 0
+
+
+async def test_main_has_time_to_return_once_started() -> None:
+    drained: list[bool] = []
+
+    async def main(settings: Settings, lifecycle: Lifecycle) -> None:
+        await lifecycle.stopped()
+        await asyncio.sleep(0.05)
+        drained.append(True)
+
+    lifecycle = Lifecycle(5)
+    asyncio.get_running_loop().call_later(0.01, lifecycle.stop, "test")
+    assert await live(main, SETTINGS, lifecycle) == 0
+    assert drained == [True]
+
+
+async def test_a_main_that_never_returns_is_cancelled() -> None:
+    async def main(settings: Settings, lifecycle: Lifecycle) -> None:
+        await lifecycle.stopped()
+        await asyncio.sleep(60)
+
+    lifecycle = Lifecycle(0.1)
+    asyncio.get_running_loop().call_later(0.01, lifecycle.stop, "test")
+    async with asyncio.timeout(5):
+        assert await live(main, SETTINGS, lifecycle) == 1
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("bug"), Unavailable("no bus")])
+async def test_a_fault_in_main_ends_in_order_with_1(fault: Exception) -> None:
+    closed: list[str] = []
+
+    async def close() -> None:
+        closed.append("bus")
+
+    async def main(settings: Settings, lifecycle: Lifecycle) -> None:
+        lifecycle.on_stop("bus", close, 1)
+        raise fault
+
+    assert await live(main, SETTINGS, Lifecycle(5)) == 1
+    assert closed == ["bus"]
+
+
+async def test_fail_from_elsewhere_ends_with_1() -> None:
+    async def main(settings: Settings, lifecycle: Lifecycle) -> None:
+        asyncio.get_running_loop().call_soon(lifecycle.fail, RuntimeError("a task broke"))
+        await lifecycle.stopped()
+
+    assert await live(main, SETTINGS, Lifecycle(5)) == 1
+
+
+_PROGRAM = """
+import asyncio, sys
+from services.lifecycle import run
+
+async def close():
+    sys.stderr.write("closing\\n")
+    await asyncio.sleep(float(sys.argv[1]))
+
+async def main(settings, lifecycle):
+    lifecycle.on_stop("part", close, 30)
+    await lifecycle.stopped()
+
+run("test", main)
+"""
+
+
+class Child:
+    """A process under `run`, with its standard error."""
+
+    def __init__(self, closing_s: float = 0, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, str(closing_s)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TIDINGS_LOG_FORMAT": "json", **environment},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.__exit__(None, None, None)
+
+    def read_until(self, what: str) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if what in line:
+                return
+        raise AssertionError(f"ended without {what!r}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_a_process_in_order_with_0(number: signal.Signals) -> None:
+    with Child() as child:
+        child.read_until('"event":"started"')
+        child.process.send_signal(number)
+        child.read_until("closing")
+        child.read_until('"event":"stopped"')
+        assert child.process.wait(10) == 0
+
+
+def test_a_second_signal_ends_it_at_once() -> None:
+    with Child(closing_s=30, TIDINGS_SHUTDOWN_S="30") as child:
+        child.read_until('"event":"started"')
+        child.process.send_signal(signal.SIGTERM)
+        child.read_until("closing")
+        child.process.send_signal(signal.SIGTERM)
+        child.read_until("second signal (SIGTERM): ending now")
+        assert child.process.wait(10) == 128 + signal.SIGTERM
+
+
+def test_bad_settings_end_with_2_and_name_the_variable() -> None:
+    with Child(TIDINGS_PORT="99999") as child:
+        child.read_until("TIDINGS_PORT: Input should be less than or equal to 65535")
+        assert child.process.wait(10) == 2
+
+
+def test_a_missing_configuration_file_ends_with_2() -> None:
+    with Child(TIDINGS_CONFIG="/nowhere/tidings.toml") as child:
+        child.read_until("configuration: TIDINGS_CONFIG names /nowhere/tidings.toml, which does not exist")
+        assert child.process.wait(10) == 2
