@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from services.bus.errors import BusError
 from services.sketch import LatencySketch
+from services.telemetry import MetricName
 from services.wire.events import MetricsReport
 from services.wire.records import UNSET, GatewayStats
 
@@ -135,37 +136,24 @@ class GatewayCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield all families."""
         traffic, gateway = self._gateway.traffic, self._gateway
-        for name, help_text, value in (
-            ("tidings_gateway_connections", "WebSocket connections open now.", traffic.connections),
-            ("tidings_gateway_sse_streams", "SSE streams open now.", traffic.sse_streams),
-            ("tidings_gateway_rooms", "Rooms with members on this gateway.", len(gateway.rooms)),
-            ("tidings_gateway_users", "Users with connections on this gateway.", len(gateway.inboxes)),
-            (
-                "tidings_gateway_draining",
-                "1 while the gateway sends its clients away.",
-                int(gateway.draining),
-            ),
+        for metric, value in (
+            (MetricName.GATEWAY_CONNECTIONS, traffic.connections),
+            (MetricName.GATEWAY_SSE_STREAMS, traffic.sse_streams),
+            (MetricName.GATEWAY_ROOMS, len(gateway.rooms)),
+            (MetricName.GATEWAY_USERS, len(gateway.inboxes)),
+            (MetricName.GATEWAY_DRAINING, int(gateway.draining)),
         ):
-            yield GaugeMetricFamily(name, help_text, value=value)
-        for name, help_text, value in (
-            ("tidings_gateway_messages_in", "Messages received from clients.", traffic.messages_in),
-            (
-                "tidings_gateway_messages_out",
-                "Messages delivered to clients by fan-out.",
-                traffic.messages_out,
-            ),
-            ("tidings_gateway_bytes_out", "Bytes delivered to clients by fan-out.", traffic.bytes_out),
-            ("tidings_gateway_requests", "Messages and HTTP requests answered.", traffic.requests),
-            (
-                "tidings_gateway_slow_clients",
-                "Clients sent away for reading too slowly.",
-                traffic.slow_clients,
-            ),
+            yield GaugeMetricFamily(metric.value.name, metric.value.help, value=value)
+        for metric, value in (
+            (MetricName.GATEWAY_MESSAGES_IN, traffic.messages_in),
+            (MetricName.GATEWAY_MESSAGES_OUT, traffic.messages_out),
+            (MetricName.GATEWAY_BYTES_OUT, traffic.bytes_out),
+            (MetricName.GATEWAY_REQUESTS, traffic.requests),
+            (MetricName.GATEWAY_SLOW_CLIENTS, traffic.slow_clients),
         ):
-            yield CounterMetricFamily(name, help_text, value=value)
-        refusals = CounterMetricFamily(
-            "tidings_gateway_refusals", "Requests refused, by error code.", labels=["code"]
-        )
+            yield CounterMetricFamily(metric.value.name, metric.value.help, value=value)
+        declared = MetricName.GATEWAY_REFUSALS.value
+        refusals = CounterMetricFamily(declared.name, declared.help, labels=declared.labels)
         for code, count in sorted(traffic.refusals.items()):
             refusals.add_metric([code], count)
         yield refusals

@@ -35,6 +35,33 @@ class MetricName(Enum):
     LOG_LINES_DROPPED = Declaration(
         "tidings_log_lines_dropped_total", "counter", "Log lines that did not reach the log stream."
     )
+    GATEWAY_CONNECTIONS = Declaration(
+        "tidings_gateway_connections", "gauge", "WebSocket connections open now."
+    )
+    GATEWAY_SSE_STREAMS = Declaration("tidings_gateway_sse_streams", "gauge", "SSE streams open now.")
+    GATEWAY_ROOMS = Declaration("tidings_gateway_rooms", "gauge", "Rooms with members on this gateway.")
+    GATEWAY_USERS = Declaration("tidings_gateway_users", "gauge", "Users with connections on this gateway.")
+    GATEWAY_DRAINING = Declaration(
+        "tidings_gateway_draining", "gauge", "1 while the gateway sends its clients away."
+    )
+    GATEWAY_MESSAGES_IN = Declaration(
+        "tidings_gateway_messages_in_total", "counter", "Messages received from clients."
+    )
+    GATEWAY_MESSAGES_OUT = Declaration(
+        "tidings_gateway_messages_out_total", "counter", "Messages delivered to clients by fan-out."
+    )
+    GATEWAY_BYTES_OUT = Declaration(
+        "tidings_gateway_bytes_out_total", "counter", "Bytes delivered to clients by fan-out."
+    )
+    GATEWAY_REQUESTS = Declaration(
+        "tidings_gateway_requests_total", "counter", "Messages and HTTP requests answered."
+    )
+    GATEWAY_SLOW_CLIENTS = Declaration(
+        "tidings_gateway_slow_clients_total", "counter", "Clients sent away for reading too slowly."
+    )
+    GATEWAY_REFUSALS = Declaration(
+        "tidings_gateway_refusals_total", "counter", "Requests refused, by error code.", ("code",)
+    )
     METRICS_REPORTS = Declaration(
         "tidings_metrics_reports_total", "counter", "Metrics reports taken, at least in part.", ("kind",)
     )
@@ -66,6 +93,9 @@ class MetricName(Enum):
     )
     ALERTS_ANNOUNCED = Declaration(
         "tidings_alerts_announced_total", "counter", "Alerts raised, changed and resolved.", ("effect",)
+    )
+    WEBHOOKS = Declaration(
+        "tidings_webhooks_total", "counter", "Alert notifications to webhooks.", ("outcome",)
     )
     LOG_STREAM_LINES = Declaration(
         "tidings_log_stream_lines_total", "counter", "Lines of the fleet's log stream.", ("outcome",)

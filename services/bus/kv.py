@@ -84,12 +84,9 @@ class Bucket:
         yet.
         """
         query = msgspec.json.encode({"last_by_subj": self._subject(key)})
-        try:
-            reply = await self._api(f"$JS.API.STREAM.MSG.GET.{self._spec.stream}", query)
-        except Refused as fault:
-            if fault.code in (str(STREAM_NOT_FOUND), str(_NO_MESSAGE_FOUND)):
-                return None
-            raise
+        reply = await self._ask(f"$JS.API.STREAM.MSG.GET.{self._spec.stream}", query)
+        if reply.error is not None and reply.error.err_code not in (STREAM_NOT_FOUND, _NO_MESSAGE_FOUND):
+            raise error_of(reply.error)
         if reply.message is None or not reply.message.data:
             return None
         return Entry(reply.message.data, reply.message.seq)
@@ -114,14 +111,18 @@ class Bucket:
         return (await self._api(self._subject(key), value, headers)).seq
 
     async def _api(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> _ApiReply:
-        answer = await self._bus.request(subject, payload, timeout_s=_TIMEOUT_S, headers=headers)
-        try:
-            reply = msgspec.json.decode(answer.data, type=_ApiReply)
-        except msgspec.DecodeError as fault:
-            raise Unavailable(f"no answer of JetStream on {subject}: {fault}") from None
+        """Ask JetStream, and raise what it says went wrong."""
+        reply = await self._ask(subject, payload, headers)
         if reply.error is not None:
             raise error_of(reply.error)
         return reply
+
+    async def _ask(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> _ApiReply:
+        answer = await self._bus.request(subject, payload, timeout_s=_TIMEOUT_S, headers=headers)
+        try:
+            return msgspec.json.decode(answer.data, type=_ApiReply)
+        except msgspec.DecodeError as fault:
+            raise Unavailable(f"no answer of JetStream on {subject}: {fault}") from None
 
     async def open(self) -> None:
         """Make the stream, or bring it up to date; `create` does it where the stream is missing.

@@ -5,6 +5,9 @@
 - `client`    what a client may send (protocol version 1)
 - `server`    what a client may receive (protocol version 1)
 - `codes`     error codes and close codes, and what each asks the client to do
+- `depth`     how deep a stranger's JSON may be nested
+- `faults`    how bytes from a client are refused
+- `content`   what clients send each other: checked once, where it enters
 - `codec`     JSON and MessagePack, with one way to say that bytes were not understood
 - `events`    what processes publish to each other
 - `rpc`       what processes ask each other

@@ -26,20 +26,20 @@ class ClientMessage(
     id: MessageId | UnsetType = UNSET
 
 
-class JoinRoom(ClientMessage, kw_only=True):
+class JoinRoom(ClientMessage, frozen=True, kw_only=True):
     """Become a member; with `since`, also receive what came after that position."""
 
     room: str
     since: Position | UnsetType = UNSET
 
 
-class LeaveRoom(ClientMessage, kw_only=True):
+class LeaveRoom(ClientMessage, frozen=True, kw_only=True):
     """Stop being a member, at once and without grace."""
 
     room: str
 
 
-class RoomMessage(ClientMessage, kw_only=True):
+class RoomMessage(ClientMessage, frozen=True, kw_only=True):
     """Publish to a room the connection is a member of. `echo` asks for a copy on the sending connection."""
 
     room: str
@@ -47,37 +47,37 @@ class RoomMessage(ClientMessage, kw_only=True):
     echo: bool = False
 
 
-class Broadcast(ClientMessage, kw_only=True):
+class Broadcast(ClientMessage, frozen=True, kw_only=True):
     """Publish to every connection."""
 
     content: msgspec.Raw
     echo: bool = False
 
 
-class DirectMessage(ClientMessage, kw_only=True):
+class DirectMessage(ClientMessage, frozen=True, kw_only=True):
     """Send to every connection of one user, now or later through their inbox."""
 
     target_user_id: str
     content: msgspec.Raw
 
 
-class Heartbeat(ClientMessage, kw_only=True):
+class Heartbeat(ClientMessage, frozen=True, kw_only=True):
     """Ask for a `heartbeat_ack`: for clients that cannot see WebSocket pings."""
 
 
-class StatusChange(ClientMessage, kw_only=True):
+class StatusChange(ClientMessage, frozen=True, kw_only=True):
     """Say how available the user is."""
 
     status: Status
 
 
-class PresenceUpdate(ClientMessage, kw_only=True):
+class PresenceUpdate(ClientMessage, frozen=True, kw_only=True):
     """Replace the user's custom data, shown to everyone who sees their presence."""
 
     custom_data: msgspec.Raw
 
 
-class Subscribe(ClientMessage, kw_only=True):
+class Subscribe(ClientMessage, frozen=True, kw_only=True):
     """Follow one or several channels; `since` resumes the inbox."""
 
     channel: str | UnsetType = UNSET
@@ -85,7 +85,7 @@ class Subscribe(ClientMessage, kw_only=True):
     since: Position | UnsetType = UNSET
 
 
-class Unsubscribe(ClientMessage, kw_only=True):
+class Unsubscribe(ClientMessage, frozen=True, kw_only=True):
     """Stop following channels."""
 
     channel: str | UnsetType = UNSET

@@ -7,30 +7,24 @@ import msgspec
 
 from services.wire.client import AnyClientMessage
 from services.wire.codes import ErrorCode
+from services.wire.content import content_from_json, content_from_msgpack
+from services.wire.faults import BadMessage
 from services.wire.server import ServerMessage
+
+__all__ = ["CODECS", "JSON", "MSGPACK", "BadMessage", "Codec", "json_content"]
 
 SUBPROTOCOL_JSON = "tidings.v1.json"
 SUBPROTOCOL_MSGPACK = "tidings.v1.msgpack"
 
 
-class BadMessage(ValueError):
-    """Bytes from a client that are no message of this protocol.
-
-    `id` is the request's, where it could still be read, so that the client knows which message failed.
-    """
-
-    def __init__(self, code: ErrorCode, message: str, id: str | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.id = id
-
-
 class Codec(Protocol):
     """How messages of one connection become bytes. `binary` says which WebSocket opcode carries them."""
 
-    subprotocol: str
-    binary: bool
+    @property
+    def subprotocol(self) -> str: ...
+
+    @property
+    def binary(self) -> bool: ...
 
     def encode(self, message: ServerMessage) -> bytes:
         """Return the message as bytes."""
@@ -43,18 +37,13 @@ class Codec(Protocol):
         """
 
 
-def json_content(codec: Codec, raw: msgspec.Raw) -> msgspec.Raw:
-    """Return `content` from a client as JSON, the form in which it crosses the bus.
+def json_content(codec: Codec, raw: msgspec.Raw, max_depth: int) -> msgspec.Raw:
+    """Return `content` from a client as JSON on one line, the form in which it crosses the bus.
 
     Raises:
-        BadMessage: MessagePack that has no JSON counterpart (extension types, strings that are not UTF-8).
+        BadMessage: content that could not be delivered to everyone (see `content`).
     """
-    if not codec.binary:
-        return raw.copy()  # a view would keep the whole frame alive
-    try:
-        return msgspec.Raw(msgspec.json.encode(msgspec.msgpack.decode(raw)))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, TypeError) as fault:
-        raise BadMessage(ErrorCode.INVALID_FIELD, f"content has no JSON form: {fault}") from None
+    return content_from_msgpack(raw, max_depth) if codec.binary else content_from_json(raw, max_depth)
 
 
 class _Peek(msgspec.Struct):

@@ -22,7 +22,7 @@ class Event(msgspec.Struct, rename="camel", tag_field="type", frozen=True, kw_on
     """Base of bus events."""
 
 
-class RoomPublished(Event, kw_only=True, tag="room_message"):
+class RoomPublished(Event, frozen=True, kw_only=True, tag="room_message"):
     """A message for a room. `origin` is the publishing connection, which gets no copy unless `echo`.
 
     `content` stays JSON text from publisher to member: nobody on the way looks inside.
@@ -37,7 +37,7 @@ class RoomPublished(Event, kw_only=True, tag="room_message"):
     echo: bool = False
 
 
-class DirectPublished(Event, kw_only=True, tag="direct_message"):
+class DirectPublished(Event, frozen=True, kw_only=True, tag="direct_message"):
     """A message for one user's inbox."""
 
     from_user_id: str
@@ -46,7 +46,7 @@ class DirectPublished(Event, kw_only=True, tag="direct_message"):
     timestamp: int
 
 
-class BroadcastPublished(Event, kw_only=True, tag="broadcast"):
+class BroadcastPublished(Event, frozen=True, kw_only=True, tag="broadcast"):
     """A message for everyone."""
 
     user_id: str
@@ -63,7 +63,7 @@ RoomEvent = RoomPublished | UserJoined | UserLeft
 PresenceChange = UserOnline | UserOffline | StatusChanged | PresenceUpdated
 
 
-class PresenceDiff(Event, kw_only=True, tag="presence_diff"):
+class PresenceDiff(Event, frozen=True, kw_only=True, tag="presence_diff"):
     """Changes of presence, in order; each raises the version by one, and `version` is that of the last.
 
     A follower at (epoch, version - len(changes)) applies them; at any other place it asks for a snapshot.
@@ -90,7 +90,7 @@ class Sketch(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_def
     max: float | UnsetType = UNSET
 
 
-class MetricsReport(Event, kw_only=True, tag="metrics_report"):
+class MetricsReport(Event, frozen=True, kw_only=True, tag="metrics_report"):
     """Samples of one source since its last report.
 
     `kind` is gateway, agent or app. `requests`, `errors` and `counters` are counts since the last report; `gauges`
@@ -112,7 +112,7 @@ class MetricsReport(Event, kw_only=True, tag="metrics_report"):
     labels: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-class MetricsTick(Event, kw_only=True, tag="metrics_tick"):
+class MetricsTick(Event, frozen=True, kw_only=True, tag="metrics_tick"):
     """The fleet's record of one second. `term` is the fencing term of the replica that ticks."""
 
     term: int
@@ -122,7 +122,7 @@ class MetricsTick(Event, kw_only=True, tag="metrics_tick"):
 AlertEvent = AlertRaised | AlertResolved
 
 
-class LogReport(Event, kw_only=True, tag="log_report"):
+class LogReport(Event, frozen=True, kw_only=True, tag="log_report"):
     """Log lines of one process, oldest first; `dropped` lines did not fit its buffer."""
 
     source: str
@@ -130,7 +130,7 @@ class LogReport(Event, kw_only=True, tag="log_report"):
     dropped: int = 0
 
 
-class DisconnectUser(Event, kw_only=True, tag="disconnect_user"):
+class DisconnectUser(Event, frozen=True, kw_only=True, tag="disconnect_user"):
     """An order to all gateways: end every connection of this user."""
 
     user_id: str

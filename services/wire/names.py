@@ -10,6 +10,9 @@ import re
 import unicodedata
 
 MAX_NAME_BYTES = 128
+# NFC makes one character of up to four, and takes quadratic time for long runs of combining marks: what cannot fit
+# is refused before it is composed.
+_MAX_UNCOMPOSED = 4 * MAX_NAME_BYTES
 
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 _TOKEN_OF_BYTE = [chr(b) if b in _PLAIN else f"={b:02X}" for b in range(256)]
@@ -32,9 +35,11 @@ def normalize_name(text: str, what: str = "name") -> str:
     """
     if _PLAIN_NAME.fullmatch(text):  # the common case, without three passes over the text
         return text
-    text = unicodedata.normalize("NFC", text)
     if not text:
         raise InvalidName(f"{what} must not be empty")
+    if len(text) > _MAX_UNCOMPOSED:
+        raise InvalidName(f"{what} is longer than {MAX_NAME_BYTES} bytes")
+    text = unicodedata.normalize("NFC", text)
     try:
         size = len(text.encode())
     except UnicodeEncodeError:

@@ -24,7 +24,7 @@ class Status(StrEnum):
     BUSY = "busy"
 
 
-class User(Record, kw_only=True):
+class User(Record, frozen=True, kw_only=True):
     """One online user. `custom_data` is whatever the user's client last sent, never interpreted."""
 
     user_id: str
@@ -41,14 +41,14 @@ class Position(msgspec.Struct, frozen=True):
     seq: int
 
 
-class Network(Record, kw_only=True):
+class Network(Record, frozen=True, kw_only=True):
     """Bytes per second, in and out of this machine."""
 
     in_: float = msgspec.field(name="in", default=0.0)
     out: float = 0.0
 
 
-class MetricsRecord(Record, kw_only=True):
+class MetricsRecord(Record, frozen=True, kw_only=True):
     """One second of the fleet (or, with `step`, the mean of several).
 
     cpu, memory, disk in percent; network in bytes/s; requests and errors per second; latencies in ms.
@@ -73,7 +73,7 @@ class MetricsRecord(Record, kw_only=True):
 Severity = Literal["warning", "critical"]
 
 
-class Alert(Record, kw_only=True):
+class Alert(Record, frozen=True, kw_only=True):
     """An alert as clients see it. `id` is `METRIC-alert` for the fleet, `METRIC-SOURCE-alert` for one source."""
 
     id: str
@@ -86,7 +86,7 @@ class Alert(Record, kw_only=True):
     acknowledged: bool | UnsetType = UNSET
 
 
-class AlertLogEntry(Alert, kw_only=True):
+class AlertLogEntry(Alert, frozen=True, kw_only=True):
     """One line of the alert history: the alert, how it stands, and when it ran."""
 
     state: Literal["firing", "resolved"]
@@ -94,7 +94,7 @@ class AlertLogEntry(Alert, kw_only=True):
     ended_at: int | UnsetType = UNSET
 
 
-class LogEntry(Record, kw_only=True):
+class LogEntry(Record, frozen=True, kw_only=True):
     """One structured log line. `level` is debug, info, warning, error or critical."""
 
     timestamp: int
@@ -104,7 +104,7 @@ class LogEntry(Record, kw_only=True):
     fields: dict[str, Any] | UnsetType = UNSET
 
 
-class RoomSummary(Record, kw_only=True):
+class RoomSummary(Record, frozen=True, kw_only=True):
     """A room that has members now: how many users, over how many connections."""
 
     room: str
@@ -112,7 +112,7 @@ class RoomSummary(Record, kw_only=True):
     connections: int
 
 
-class GatewayStats(Record, kw_only=True):
+class GatewayStats(Record, frozen=True, kw_only=True):
     """What one gateway says of itself. Rates are per second over the last report interval; memory in bytes."""
 
     gateway: str

@@ -41,7 +41,7 @@ class Message(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_de
     """Base of requests and replies."""
 
 
-class Empty(Message):
+class Empty(Message, frozen=True, kw_only=True):
     """Nothing to say."""
 
 
@@ -56,38 +56,38 @@ class PresenceOp(
     connection_id: str
 
 
-class Connected(PresenceOp, kw_only=True, tag="connected"):
+class Connected(PresenceOp, frozen=True, kw_only=True, tag="connected"):
     """A connection exists. Said again for one already known, it changes nothing."""
 
     user_id: str
     username: str
 
 
-class Disconnected(PresenceOp, kw_only=True, tag="disconnected"):
+class Disconnected(PresenceOp, frozen=True, kw_only=True, tag="disconnected"):
     """A connection is gone. `clean` (close code 1000) means the user left: no grace."""
 
     clean: bool = False
 
 
-class Joined(PresenceOp, kw_only=True, tag="joined"):
+class Joined(PresenceOp, frozen=True, kw_only=True, tag="joined"):
     """A connection became a member of a room."""
 
     room: str
 
 
-class Left(PresenceOp, kw_only=True, tag="left"):
+class Left(PresenceOp, frozen=True, kw_only=True, tag="left"):
     """A connection left a room because its client said so: no grace."""
 
     room: str
 
 
-class StatusSet(PresenceOp, kw_only=True, tag="status"):
+class StatusSet(PresenceOp, frozen=True, kw_only=True, tag="status"):
     """A connection's user chose a status."""
 
     status: Status
 
 
-class DataSet(PresenceOp, kw_only=True, tag="data"):
+class DataSet(PresenceOp, frozen=True, kw_only=True, tag="data"):
     """A connection's user replaced their custom data."""
 
     custom_data: Any
@@ -96,7 +96,7 @@ class DataSet(PresenceOp, kw_only=True, tag="data"):
 AnyPresenceOp = Connected | Disconnected | Joined | Left | StatusSet | DataSet
 
 
-class PresenceBatch(Message, kw_only=True):
+class PresenceBatch(Message, frozen=True, kw_only=True):
     """Everything that changed on one gateway since its last batch; also renews the gateway's lease.
 
     A gateway has one batch in flight and repeats it until it is answered: `batch` rises by one within one `boot`,
@@ -113,7 +113,7 @@ class PresenceBatch(Message, kw_only=True):
     active: list[str] = msgspec.field(default_factory=list)
 
 
-class PresenceApplied(Message, kw_only=True):
+class PresenceApplied(Message, frozen=True, kw_only=True):
     """`known` is false when the lease does not exist (expired, or Redis lost its data): announce everything afresh.
 
     (epoch, version) is where the `presence` channel stands, so that a gateway notices a lost diff.
@@ -124,7 +124,7 @@ class PresenceApplied(Message, kw_only=True):
     version: int
 
 
-class PresenceQuery(Message, kw_only=True):
+class PresenceQuery(Message, frozen=True, kw_only=True):
     """Who is online. `room`: its members only. `users`: these only. `cursor` continues a page of `limit`."""
 
     room: str | UnsetType = UNSET
@@ -133,7 +133,7 @@ class PresenceQuery(Message, kw_only=True):
     cursor: str = ""
 
 
-class PresencePage(Message, kw_only=True):
+class PresencePage(Message, frozen=True, kw_only=True):
     """Users sorted by id. (epoch, version) belongs to the scope asked for. An empty `cursor` ends the pages."""
 
     epoch: str
@@ -142,7 +142,7 @@ class PresencePage(Message, kw_only=True):
     cursor: str = ""
 
 
-class PresenceStats(Message, kw_only=True):
+class PresenceStats(Message, frozen=True, kw_only=True):
     """Counts only."""
 
     users: int
@@ -151,13 +151,13 @@ class PresenceStats(Message, kw_only=True):
     gateways: int
 
 
-class RoomsPage(Message, kw_only=True):
+class RoomsPage(Message, frozen=True, kw_only=True):
     """Rooms with members, most users first."""
 
     rooms: list[RoomSummary]
 
 
-class RoomsQuery(Message, kw_only=True):
+class RoomsQuery(Message, frozen=True, kw_only=True):
     """Which rooms have members; at most `limit`."""
 
     limit: int = 1000
@@ -172,14 +172,14 @@ PRESENCE_ROOMS = Endpoint("presence", "rooms", RoomsQuery, RoomsPage)
 # --- metrics --------------------------------------------------------------------------------------------------
 
 
-class MetricsState(Message, kw_only=True):
+class MetricsState(Message, frozen=True, kw_only=True):
     """The last 100 records, oldest first, and the active alerts."""
 
     history: list[MetricsRecord]
     alerts: list[Alert]
 
 
-class HistoryQuery(Message, kw_only=True):
+class HistoryQuery(Message, frozen=True, kw_only=True):
     """A piece of history. `start` and `end` in ms (0: open), `step` in seconds (0: raw seconds).
 
     Without `start` and `end`: the last `limit` rows. `source` empty: the fleet.
@@ -192,31 +192,31 @@ class HistoryQuery(Message, kw_only=True):
     source: str = ""
 
 
-class History(Message, kw_only=True):
+class History(Message, frozen=True, kw_only=True):
     """Rows, oldest first."""
 
     rows: list[MetricsRecord]
 
 
-class AlertList(Message, kw_only=True):
+class AlertList(Message, frozen=True, kw_only=True):
     """Alerts active now."""
 
     alerts: list[Alert]
 
 
-class AlertLogQuery(Message, kw_only=True):
+class AlertLogQuery(Message, frozen=True, kw_only=True):
     """The newest `limit` entries of the alert history."""
 
     limit: int = 100
 
 
-class AlertLog(Message, kw_only=True):
+class AlertLog(Message, frozen=True, kw_only=True):
     """Entries, newest first."""
 
     entries: list[AlertLogEntry]
 
 
-class AlertAck(Message, kw_only=True):
+class AlertAck(Message, frozen=True, kw_only=True):
     """Acknowledge an active alert."""
 
     id: str
@@ -224,14 +224,14 @@ class AlertAck(Message, kw_only=True):
     comment: str = ""
 
 
-class Matcher(Message, kw_only=True):
+class Matcher(Message, frozen=True, kw_only=True):
     """A silence applies where the alert's field (`id`, `metric`, `type`, or a label) equals the value."""
 
     name: str
     value: str
 
 
-class Silence(Message, kw_only=True):
+class Silence(Message, frozen=True, kw_only=True):
     """Alerts that match all matchers are not announced between `starts_at` and `ends_at` (ms)."""
 
     id: str = ""
@@ -242,25 +242,25 @@ class Silence(Message, kw_only=True):
     created_by: str = ""
 
 
-class SilenceList(Message, kw_only=True):
+class SilenceList(Message, frozen=True, kw_only=True):
     """Silences that have not ended."""
 
     silences: list[Silence]
 
 
-class SilenceId(Message, kw_only=True):
+class SilenceId(Message, frozen=True, kw_only=True):
     """Names a silence."""
 
     id: str
 
 
-class LogQuery(Message, kw_only=True):
+class LogQuery(Message, frozen=True, kw_only=True):
     """The newest `limit` log entries."""
 
     limit: int = 100
 
 
-class LogPage(Message, kw_only=True):
+class LogPage(Message, frozen=True, kw_only=True):
     """Log entries, oldest first."""
 
     entries: list[LogEntry]

@@ -27,13 +27,13 @@ class ServerMessage(
     """Base of everything a server may send."""
 
 
-class Reply(ServerMessage, kw_only=True):
+class Reply(ServerMessage, frozen=True, kw_only=True):
     """Base of what answers a request: `id` echoes the request's."""
 
     id: str | UnsetType = UNSET
 
 
-class Welcome(ServerMessage, kw_only=True):
+class Welcome(ServerMessage, frozen=True, kw_only=True):
     """First on every connection. `session` brings this user back; `heartbeat_interval` is in ms."""
 
     protocol: int
@@ -47,7 +47,7 @@ class Welcome(ServerMessage, kw_only=True):
     max_message_bytes: int
 
 
-class Error(Reply, kw_only=True):
+class Error(Reply, frozen=True, kw_only=True):
     """Answers a request that was not carried out, or bytes that were no request. See `codes.ErrorCode`."""
 
     code: str
@@ -56,7 +56,7 @@ class Error(Reply, kw_only=True):
     retry_after_ms: int | UnsetType = UNSET
 
 
-class Disconnect(ServerMessage, kw_only=True):
+class Disconnect(ServerMessage, frozen=True, kw_only=True):
     """Last before a close that the server starts; says whether and when to come back."""
 
     code: int
@@ -65,7 +65,7 @@ class Disconnect(ServerMessage, kw_only=True):
     retry_after_ms: int | UnsetType = UNSET
 
 
-class Ack(Reply, kw_only=True):
+class Ack(Reply, frozen=True, kw_only=True):
     """Answers a message. Durable: `epoch` and `seq` say where it is stored. `online` is for direct messages."""
 
     epoch: str | UnsetType = UNSET
@@ -74,11 +74,11 @@ class Ack(Reply, kw_only=True):
     online: bool | UnsetType = UNSET
 
 
-class HeartbeatAck(Reply, kw_only=True):
+class HeartbeatAck(Reply, frozen=True, kw_only=True):
     """Answers `heartbeat`."""
 
 
-class RoomMessage(ServerMessage, kw_only=True):
+class RoomMessage(ServerMessage, frozen=True, kw_only=True):
     """A message in a room. Without `seq` the room is ephemeral."""
 
     user_id: str
@@ -89,7 +89,7 @@ class RoomMessage(ServerMessage, kw_only=True):
     seq: int | UnsetType = UNSET
 
 
-class JoinedRoom(Reply, kw_only=True):
+class JoinedRoom(Reply, frozen=True, kw_only=True):
     """Answers `join_room`: live messages after (`epoch`, `seq`) follow, in order.
 
     With `since`: `recovered` says whether `missed` is everything after that position; if not, it is empty.
@@ -102,13 +102,13 @@ class JoinedRoom(Reply, kw_only=True):
     missed: list[RoomMessage] | UnsetType = UNSET
 
 
-class LeftRoom(Reply, kw_only=True):
+class LeftRoom(Reply, frozen=True, kw_only=True):
     """Answers `leave_room`."""
 
     room: str
 
 
-class UserJoined(ServerMessage, kw_only=True):
+class UserJoined(ServerMessage, frozen=True, kw_only=True):
     """A user's first connection came into a room."""
 
     user_id: str
@@ -116,7 +116,7 @@ class UserJoined(ServerMessage, kw_only=True):
     room: str
 
 
-class UserLeft(ServerMessage, kw_only=True):
+class UserLeft(ServerMessage, frozen=True, kw_only=True):
     """A user's last connection is gone from a room."""
 
     user_id: str
@@ -124,7 +124,7 @@ class UserLeft(ServerMessage, kw_only=True):
     room: str
 
 
-class Broadcast(ServerMessage, kw_only=True):
+class Broadcast(ServerMessage, frozen=True, kw_only=True):
     """A message to every connection."""
 
     user_id: str
@@ -133,7 +133,7 @@ class Broadcast(ServerMessage, kw_only=True):
     timestamp: int
 
 
-class DirectMessage(ServerMessage, kw_only=True):
+class DirectMessage(ServerMessage, frozen=True, kw_only=True):
     """A message to every connection of one user."""
 
     from_user_id: str
@@ -143,7 +143,7 @@ class DirectMessage(ServerMessage, kw_only=True):
     seq: int | UnsetType = UNSET
 
 
-class Subscribed(Reply, kw_only=True):
+class Subscribed(Reply, frozen=True, kw_only=True):
     """Answers `subscribe`; snapshots follow. `recovered` and `missed` answer `inbox` with `since`."""
 
     channels: list[str]
@@ -151,73 +151,73 @@ class Subscribed(Reply, kw_only=True):
     missed: list[DirectMessage] | UnsetType = UNSET
 
 
-class Unsubscribed(Reply, kw_only=True):
+class Unsubscribed(Reply, frozen=True, kw_only=True):
     """Answers `unsubscribe`."""
 
     channels: list[str]
 
 
-class PresenceList(ServerMessage, kw_only=True):
+class PresenceList(ServerMessage, frozen=True, kw_only=True):
     """Snapshot of `presence` (no `room`) or `presence:ROOM`."""
 
     users: list[User]
     room: str | UnsetType = UNSET
 
 
-class UserOnline(ServerMessage, kw_only=True):
+class UserOnline(ServerMessage, frozen=True, kw_only=True):
     """A user came online (or into the room whose presence is followed)."""
 
     user: User
     room: str | UnsetType = UNSET
 
 
-class UserOffline(ServerMessage, kw_only=True):
+class UserOffline(ServerMessage, frozen=True, kw_only=True):
     """A user went offline (or out of the room whose presence is followed)."""
 
     user_id: str
     room: str | UnsetType = UNSET
 
 
-class StatusChanged(ServerMessage, kw_only=True):
+class StatusChanged(ServerMessage, frozen=True, kw_only=True):
     """A user's status changed."""
 
     user_id: str
     status: Status
 
 
-class PresenceUpdated(ServerMessage, kw_only=True):
+class PresenceUpdated(ServerMessage, frozen=True, kw_only=True):
     """A user's custom data changed."""
 
     user_id: str
     custom_data: Any
 
 
-class InitialState(ServerMessage, kw_only=True):
+class InitialState(ServerMessage, frozen=True, kw_only=True):
     """Snapshot of `metrics` and `alerts`: the last 100 records, oldest first, and the active alerts."""
 
     history: list[MetricsRecord]
     alerts: list[Alert]
 
 
-class MetricsUpdate(ServerMessage, kw_only=True):
+class MetricsUpdate(ServerMessage, frozen=True, kw_only=True):
     """The record of the last second."""
 
     data: MetricsRecord
 
 
-class AlertRaised(ServerMessage, kw_only=True, tag="alert"):
+class AlertRaised(ServerMessage, frozen=True, kw_only=True, tag="alert"):
     """An alert is new or changed severity."""
 
     data: Alert
 
 
-class AlertResolved(ServerMessage, kw_only=True):
+class AlertResolved(ServerMessage, frozen=True, kw_only=True):
     """An alert ended."""
 
     data: Alert
 
 
-class Log(ServerMessage, kw_only=True):
+class Log(ServerMessage, frozen=True, kw_only=True):
     """One line of the log stream."""
 
     data: LogEntry

@@ -1,0 +1,98 @@
+"""What the HTTP handlers need from the rest of the gateway."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.tickets import TicketStore
+from gateway.delivery.publisher import Sender
+from services.bus.client import Bus
+from services.settings import Settings
+from services.wire import server
+from services.wire.records import UNSET, GatewayStats, UnsetType
+from services.wire.subjects import Subjects
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Publisher(Protocol):
+    """Where messages go in. Every method raises PublishRefused or BusError.
+
+    Messages with an equal `id`, of one sender to one room or user, are stored once.
+    """
+
+    async def publish_room(
+        self, sender: Sender, room: str, content: msgspec.Raw, id: str | UnsetType = UNSET
+    ) -> server.Ack:
+        """Publish to a room and wait until it is stored."""
+
+    async def publish_user(
+        self, sender: Sender, user_id: str, content: msgspec.Raw, id: str | UnsetType = UNSET
+    ) -> server.Ack:
+        """Publish to a user's inbox and wait until it is stored."""
+
+    async def broadcast(
+        self, sender: Sender, content: msgspec.Raw, id: str | UnsetType = UNSET
+    ) -> server.Ack:
+        """Publish to every connection there is."""
+
+
+class RoomHistory(Protocol):
+    """A piece of a room's past, oldest first, and the position the room has reached."""
+
+    @property
+    def epoch(self) -> str: ...
+
+    @property
+    def last_seq(self) -> int: ...
+
+    @property
+    def messages(self) -> Sequence[server.RoomMessage]: ...
+
+
+class History(Protocol):
+    """Reads what rooms keep."""
+
+    async def room_history(
+        self, room: str, *, limit: int, before: int | None, since: int | None
+    ) -> RoomHistory:
+        """Return at most `limit` messages: the newest, the newest before `before`, or those after `since`.
+
+        Raises:
+            BusError: the room's log cannot be read.
+        """
+
+
+class ApiDeps(Protocol):
+    """All of it."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def bus(self) -> Bus: ...
+
+    @property
+    def subjects(self) -> Subjects: ...
+
+    @property
+    def authenticator(self) -> Authenticator: ...
+
+    @property
+    def tickets(self) -> TicketStore: ...
+
+    @property
+    def publisher(self) -> Publisher: ...
+
+    @property
+    def history(self) -> History: ...
+
+    def readiness(self) -> dict[str, bool]:
+        """Return each thing this gateway needs to serve, and whether it is there."""
+
+    def stats(self) -> GatewayStats:
+        """Return what this gateway says of itself."""

@@ -1,0 +1,68 @@
+"""Publishing by servers: to a room, to a user, to everyone."""
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.api.access import require_server
+from gateway.api.body import read_json
+from gateway.api.deps import ApiDeps
+from gateway.api.errors import ApiError
+from gateway.api.responses import JsonResponse
+from gateway.delivery.publisher import Sender
+from services.wire.client import MessageId
+from services.wire.codes import ErrorCode
+from services.wire.content import content_from_json
+from services.wire.faults import BadMessage
+from services.wire.names import normalize_name
+from services.wire.records import UNSET, Record, UnsetType
+from services.wire.server import Ack
+
+# Who a server's messages are from. A user of this id under `jwt` would have to be named so by the token's
+# issuer.
+SERVER_USER_ID = "server"
+
+
+class PublishRequest(Record, frozen=True, kw_only=True):
+    """Exactly one of `room`, `user_id` and `broadcast` says where to. `id` makes a retry no duplicate."""
+
+    content: msgspec.Raw
+    room: str | UnsetType = UNSET
+    user_id: str | UnsetType = UNSET
+    broadcast: bool = False
+    username: str = "server"
+    id: MessageId | UnsetType = UNSET
+
+
+def publish_routes(deps: ApiDeps) -> list[Route]:
+    """Return `POST /api/publish`."""
+
+    async def publish(request: Request) -> Response:
+        """Publish, and answer like `ack`."""
+        await require_server(deps, request)
+        asked = await read_json(request, deps.settings.max_body_bytes, PublishRequest)
+        if len(bytes(asked.content)) > deps.settings.max_message_bytes:
+            raise ApiError(
+                ErrorCode.TOO_LARGE, f"`content` is larger than {deps.settings.max_message_bytes} bytes"
+            )
+        try:
+            content = content_from_json(asked.content, deps.settings.max_json_depth)
+        except BadMessage as fault:
+            raise ApiError(fault.code, fault.message) from None
+        return JsonResponse(await _publish(deps, asked, content))
+
+    return [Route("/api/publish", publish, methods=["POST"])]
+
+
+async def _publish(deps: ApiDeps, asked: PublishRequest, content: msgspec.Raw) -> Ack:
+    sender = Sender(SERVER_USER_ID, normalize_name(asked.username, "username"))
+    if (asked.room is not UNSET) + (asked.user_id is not UNSET) + asked.broadcast != 1:
+        raise ApiError(ErrorCode.INVALID_FIELD, "exactly one of `room`, `userId` and `broadcast` is needed")
+    if asked.room is not UNSET:
+        room = normalize_name(asked.room, "room")
+        return await deps.publisher.publish_room(sender, room, content, asked.id)
+    if asked.user_id is not UNSET:
+        user_id = normalize_name(asked.user_id, "userId")
+        return await deps.publisher.publish_user(sender, user_id, content, asked.id)
+    return await deps.publisher.broadcast(sender, content, asked.id)

@@ -1,0 +1,47 @@
+"""Asking for a one-time ticket."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.api.body import read_json
+from gateway.api.deps import ApiDeps
+from gateway.api.errors import ApiError
+from gateway.api.responses import JsonResponse
+from services.wire.codes import ErrorCode
+from services.wire.records import Record
+
+_MAX_ORIGIN_LENGTH = 300
+_MAX_BODY_BYTES = 4096
+
+
+class TicketRequest(Record, frozen=True, kw_only=True):
+    """`origin` binds a ticket that a server fetches for a page; a page's own is bound by its header."""
+
+    origin: str = ""
+
+
+class Ticket(Record, frozen=True, kw_only=True):
+    """Good once, as `?ticket=`, until `expires_at` (ms)."""
+
+    ticket: str
+    expires_at: int
+
+
+def ticket_routes(deps: ApiDeps) -> list[Route]:
+    """Return `POST /api/tickets`."""
+
+    async def issue(request: Request) -> Response:
+        """Answer 201 and a ticket with the rights of the token that the request shows."""
+        if "ticket" in request.query_params:
+            # A ticket that could beget tickets would never end.
+            raise ApiError(ErrorCode.UNAUTHORIZED, "a ticket is asked for with a token, not with a ticket")
+        identity = await deps.authenticator.authenticate(request.headers, request.query_params)
+        asked = await read_json(request, _MAX_BODY_BYTES, TicketRequest)
+        origin = request.headers.get("origin") or asked.origin
+        if len(origin) > _MAX_ORIGIN_LENGTH:
+            raise ApiError(ErrorCode.INVALID_FIELD, "`origin` is too long")
+        ticket, expires_at = await deps.tickets.issue(identity, origin)
+        return JsonResponse(Ticket(ticket=ticket, expires_at=int(expires_at * 1000)), 201)
+
+    return [Route("/api/tickets", issue, methods=["POST"])]

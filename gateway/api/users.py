@@ -1,0 +1,42 @@
+"""Ending a user's connections."""
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.api.access import require_server
+from gateway.api.deps import ApiDeps
+from gateway.api.errors import ApiError
+from gateway.api.responses import JsonResponse
+from services.wire.codes import ErrorCode
+from services.wire.events import DisconnectUser
+from services.wire.names import normalize_name
+from services.wire.records import Record
+
+# A close frame has room for 123 bytes of reason (RFC 6455 §5.5).
+_MAX_REASON_BYTES = 120
+
+
+class Ordered(Record, frozen=True, kw_only=True):
+    """The order is out to all gateways."""
+
+    user_id: str
+
+
+def user_routes(deps: ApiDeps) -> list[Route]:
+    """Return `DELETE /api/users/{id}/connections`."""
+
+    async def disconnect(request: Request) -> Response:
+        """Order every gateway to end the user's connections; 202, for whether there were any is not known."""
+        await require_server(deps, request)
+        user_id = normalize_name(request.path_params["id"], "user id")
+        reason = request.query_params.get("reason", "")
+        if len(reason.encode("utf-8", "replace")) > _MAX_REASON_BYTES:
+            raise ApiError(ErrorCode.INVALID_FIELD, f"`reason` is longer than {_MAX_REASON_BYTES} bytes")
+        order = DisconnectUser(user_id=user_id, reason=reason)
+        deps.bus.publish(deps.subjects.control, msgspec.json.encode(order))
+        await deps.bus.flush()  # or it might wait in a buffer of a connection that is already dead
+        return JsonResponse(Ordered(user_id=user_id), 202)
+
+    return [Route("/api/users/{id:path}/connections", disconnect, methods=["DELETE"])]

@@ -1,0 +1,46 @@
+"""The signed session with which an anonymous user comes back as the same user.
+
+A session is `1.` and the base64url of 16 bytes of HMAC-SHA256 followed by the user's id. It holds no secret
+and no rights: it only proves that this deployment gave that id to whoever presents it. The leading digit is
+the version; the key is derived for this one purpose, so that the same secret may sign other things
+elsewhere.
+"""
+
+import binascii
+import hmac
+import secrets
+
+_VERSION = "1."
+_MAC_BYTES = 16  # RFC 2104 §5: no less than half of the hash's length
+_MAX_LENGTH = 256  # a user id is at most 128 bytes
+
+
+class SessionSigner:
+    """Signs and verifies sessions. An empty secret is replaced by a random one of this process."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = hmac.digest(secret or secrets.token_bytes(32), b"tidings session v1", "sha256")
+
+    def sign(self, user_id: str) -> str:
+        """Return the session of a user."""
+        name = user_id.encode()
+        mac = hmac.digest(self._key, name, "sha256")[:_MAC_BYTES]
+        return _VERSION + _base64url(mac + name)
+
+    def verify(self, session: str) -> str | None:
+        """Return the user whose session this is, or None if this deployment did not sign it."""
+        if not session.startswith(_VERSION) or len(session) > _MAX_LENGTH or not session.isascii():
+            return None
+        try:
+            text = session[len(_VERSION) :].replace("-", "+").replace("_", "/")
+            signed = binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
+            user_id = signed[_MAC_BYTES:].decode()
+        except ValueError:  # not base64, or not UTF-8 (binascii.Error and UnicodeDecodeError are ValueErrors)
+            return None
+        # Comparing with what we would sign ourselves leaves one valid spelling of each session.
+        return user_id if user_id and hmac.compare_digest(self.sign(user_id), session) else None
+
+
+def _base64url(raw: bytes) -> str:
+    text = binascii.b2a_base64(raw, newline=False).decode("ascii")
+    return text.rstrip("=").replace("+", "-").replace("/", "_")

@@ -1,0 +1,178 @@
+"""One-time tickets between two gateways' connections to a real nats-server."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.auth.grants import DEFAULT, Grants, Patterns
+from gateway.auth.identity import Identity
+from gateway.auth.tickets import BusTicketStore
+from services.bus.client import Bus
+from services.bus.errors import Refused, Unavailable
+from services.bus.kv import Bucket, BucketSpec
+from services.local.servers import NatsServer
+from services.settings import Settings
+from tests.support.deadline import eventually
+
+ADA = Identity("ada", "Ada L.", DEFAULT, session="", expires_at=time.time() + 3600)
+
+
+@pytest.fixture
+def settings(make_settings: Callable[..., Settings]) -> Settings:
+    return make_settings()
+
+
+@pytest.fixture
+async def two_buses(settings: Settings) -> AsyncIterator[tuple[Bus, Bus]]:
+    one, two = await Bus.connect(settings, "one"), await Bus.connect(settings, "two")
+    yield one, two
+    await one.close()
+    await two.close()
+
+
+@pytest.fixture
+def stores(two_buses: tuple[Bus, Bus], settings: Settings) -> tuple[BusTicketStore, BusTicketStore]:
+    return BusTicketStore(two_buses[0], settings), BusTicketStore(two_buses[1], settings)
+
+
+async def test_a_ticket_of_one_gateway_is_good_on_another(
+    stores: tuple[BusTicketStore, BusTicketStore],
+) -> None:
+    grants = Grants(join=Patterns.of(["team:*"]), channels=Patterns.of(["metrics"]), broadcast=True)
+    identity = Identity("ada", "Ada L.", grants, expires_at=time.time() + 3600)
+
+    ticket, expires_at = await stores[0].issue(identity, "https://app.example")
+
+    assert len(ticket) == 43  # 256 bits
+    assert 25 < expires_at - time.time() <= 30
+    assert await stores[1].redeem(ticket, "https://app.example") == identity
+
+
+async def test_ticket_reuse(stores: tuple[BusTicketStore, BusTicketStore]) -> None:
+    ticket, _ = await stores[0].issue(ADA, "")
+
+    assert await stores[0].redeem(ticket, None) == ADA
+    assert await stores[0].redeem(ticket, None) is None
+    assert await stores[1].redeem(ticket, None) is None
+
+
+async def test_of_many_who_race_for_a_ticket_one_wins(stores: tuple[BusTicketStore, BusTicketStore]) -> None:
+    for _ in range(20):
+        ticket, _ = await stores[0].issue(ADA, "")
+        outcomes = await asyncio.gather(*(stores[turn % 2].redeem(ticket, None) for turn in range(8)))
+        assert [outcome for outcome in outcomes if outcome is not None] == [ADA]
+
+
+async def test_a_ticket_is_bound_to_its_origin_and_spent_by_the_wrong_one(
+    stores: tuple[BusTicketStore, BusTicketStore],
+) -> None:
+    ticket, _ = await stores[0].issue(ADA, "https://app.example")
+
+    assert await stores[0].redeem(ticket, "https://evil.example") is None
+    assert await stores[0].redeem(ticket, "https://app.example") is None
+
+
+async def test_a_request_without_origin_may_use_a_bound_ticket(
+    stores: tuple[BusTicketStore, BusTicketStore],
+) -> None:
+    ticket, _ = await stores[0].issue(ADA, "https://app.example")
+    assert await stores[1].redeem(ticket, None) == ADA  # an EventSource to its own host
+
+
+async def test_a_ticket_expires(two_buses: tuple[Bus, Bus], make_settings: Callable[..., Settings]) -> None:
+    store = BusTicketStore(two_buses[0], make_settings(ticket_ttl_s=0.05))
+    ticket, expires_at = await store.issue(ADA, "")
+    await eventually(lambda: time.time() > expires_at, "the ticket's end")
+    assert await store.redeem(ticket, None) is None
+
+
+async def test_a_ticket_ends_with_its_token(stores: tuple[BusTicketStore, BusTicketStore]) -> None:
+    ends = time.time() + 2
+    _, expires_at = await stores[0].issue(Identity("ada", "ada", DEFAULT, expires_at=ends), "")
+    assert expires_at == ends
+
+
+@pytest.mark.parametrize(
+    "ticket", ["", "x", "*", ">", "a.b", "A" * 43, "A" * 10_000, "é" * 43, "A" * 42 + "\n"]
+)
+async def test_what_is_no_ticket(stores: tuple[BusTicketStore, BusTicketStore], ticket: str) -> None:
+    await stores[0].issue(ADA, "")
+    assert await stores[0].redeem(ticket, None) is None
+
+
+async def test_no_ticket_before_the_first_was_ever_issued(
+    stores: tuple[BusTicketStore, BusTicketStore],
+) -> None:
+    assert await stores[0].redeem("A" * 43, None) is None
+
+
+async def test_the_store_holds_no_tickets(two_buses: tuple[Bus, Bus], settings: Settings) -> None:
+    store = BusTicketStore(two_buses[0], settings)
+    ticket, _ = await store.issue(ADA, "")
+    reply = await two_buses[0].request(
+        f"$JS.API.STREAM.MSG.GET.{settings.subjects.tickets_stream}",
+        f'{{"last_by_subj": "{settings.subjects.tickets}.*"}}'.encode(),
+        timeout_s=2,
+    )
+    assert hashlib.sha256(ticket.encode()).hexdigest().encode() in reply.data
+    assert ticket.encode() not in reply.data
+
+
+async def test_a_server_that_lost_its_memory_takes_new_tickets(
+    tmp_path: Path, make_settings: Callable[..., Settings]
+) -> None:
+    with NatsServer(tmp_path / "nats") as nats:
+        settings = make_settings(nats_url=nats.url)
+        bus = await Bus.connect(settings, "one")
+        store = BusTicketStore(bus, settings)
+        lost, _ = await store.issue(ADA, "")
+        nats.kill()
+        await eventually(lambda: not bus.connected, "the loss")
+        with pytest.raises(Unavailable):
+            await store.issue(ADA, "")
+        nats.start()
+        await eventually(lambda: bus.connected, "the return")
+
+        assert await store.redeem(lost, None) is None
+        ticket, _ = await store.issue(ADA, "")
+        assert await store.redeem(ticket, None) == ADA
+        await bus.close()
+
+
+async def test_a_bucket_made_with_other_settings_is_updated(
+    two_buses: tuple[Bus, Bus], settings: Settings
+) -> None:
+    def spec(max_bytes: int) -> BucketSpec:
+        return BucketSpec(f"{settings.prefix}-b", f"{settings.prefix}.b", 60, max_bytes, 1)
+
+    old, new = Bucket(two_buses[0], spec(100_000)), Bucket(two_buses[1], spec(200_000))
+    await old.create("a", b"1")
+    await new.open()
+
+    entry = await new.get("a")
+    assert entry is not None
+    assert entry.value == b"1"
+
+
+async def test_a_full_bucket_refuses_the_new_and_keeps_the_old(
+    two_buses: tuple[Bus, Bus], settings: Settings
+) -> None:
+    bucket = Bucket(two_buses[0], BucketSpec(f"{settings.prefix}-b", f"{settings.prefix}.b", 60, 2000, 1))
+    await bucket.create("first", b"x" * 1000)
+    with pytest.raises((Unavailable, Refused)):
+        await bucket.create("second", b"x" * 1000)
+    assert await bucket.get("first") is not None
+
+
+async def test_a_key_is_created_once(two_buses: tuple[Bus, Bus], settings: Settings) -> None:
+    bucket = Bucket(two_buses[0], BucketSpec(f"{settings.prefix}-b", f"{settings.prefix}.b", 60, 10_000, 1))
+    revision = await bucket.create("key", b"x")
+    with pytest.raises(Refused):
+        await bucket.create("key", b"y")
+    assert await bucket.take("key", revision)
+    assert not await bucket.take("key", revision)
+    assert await bucket.get("key") is None

@@ -1,0 +1,155 @@
+"""The HTTP surface over fakes: what the handlers are asked, without bus or services."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import msgspec
+from starlette.applications import Starlette
+
+from gateway.api.errors import error_handlers
+from gateway.api.headers import guarded
+from gateway.api.routes import api_routes
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.identity import Identity
+from gateway.delivery.publisher import Sender
+from gateway.page import page_routes
+from services.bus.errors import BusError
+from services.settings import Settings
+from services.wire import server
+from services.wire.records import UNSET, GatewayStats, UnsetType
+from services.wire.rpc import Endpoint
+
+
+def stats_of(name: str) -> GatewayStats:
+    """Return the figures of an idle gateway."""
+    return GatewayStats(
+        gateway=name, boot="b", started_at=1, connections=0, sse_streams=0, rooms=0, users=0, memory=1, cpu=0.0,
+        messages_in=0.0, messages_out=0.0, bytes_out=0.0, errors=0.0, slow_clients=0, draining=False,
+    )  # fmt: skip
+
+
+class FakeBus:
+    """Keeps what is published."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, Any]] = []
+        self.fault: BusError | None = None
+        self.flushed = 0
+
+    def publish(self, subject: str, payload: bytes) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.published.append((subject, msgspec.json.decode(payload)))
+
+    async def flush(self, timeout_s: float = 2.0) -> None:
+        self.flushed += 1
+
+
+class FakePublisher:
+    """Acknowledges everything, or raises `fault`."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, Sender, str, bytes, str | UnsetType]] = []
+        self.fault: Exception | None = None
+
+    def _publish(
+        self, kind: str, sender: Sender, target: str, content: msgspec.Raw, id: str | UnsetType
+    ) -> server.Ack:
+        if self.fault is not None:
+            raise self.fault
+        self.published.append((kind, sender, target, bytes(content), id))
+        return server.Ack(id=id, epoch="e", seq=len(self.published), timestamp=1)
+
+    async def publish_room(
+        self, sender: Sender, room: str, content: msgspec.Raw, id: str | UnsetType = UNSET
+    ) -> server.Ack:
+        return self._publish("room", sender, room, content, id)
+
+    async def publish_user(
+        self, sender: Sender, user_id: str, content: msgspec.Raw, id: str | UnsetType = UNSET
+    ) -> server.Ack:
+        return self._publish("user", sender, user_id, content, id)
+
+    async def broadcast(
+        self, sender: Sender, content: msgspec.Raw, id: str | UnsetType = UNSET
+    ) -> server.Ack:
+        return self._publish("all", sender, "", content, id)
+
+
+@dataclass
+class FakePast:
+    """A piece of history."""
+
+    epoch: str = "e"
+    last_seq: int = 7
+    messages: list[server.RoomMessage] = field(default_factory=list)
+
+
+class FakeHistory:
+    """Remembers what was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int, int | None, int | None]] = []
+        self.past = FakePast()
+
+    async def room_history(self, room: str, *, limit: int, before: int | None, since: int | None) -> FakePast:
+        self.asked.append((room, limit, before, since))
+        return self.past
+
+
+class FakeTickets:
+    """Tickets in a dictionary."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, tuple[Identity, str]] = {}
+
+    async def issue(self, identity: Identity, origin: str) -> tuple[str, float]:
+        ticket = f"ticket-{len(self.kept)}"
+        self.kept[ticket] = (identity, origin)
+        return ticket, 1_000.5
+
+    async def redeem(self, ticket: str, origin: str | None) -> Identity | None:
+        kept = self.kept.pop(ticket, None)
+        return kept[0] if kept else None
+
+
+class FakeDeps:
+    """All that the handlers need. `answers` maps an endpoint's name to a reply or a function of the request."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.subjects = settings.subjects
+        self.bus = FakeBus()
+        self.tickets = FakeTickets()
+        self.authenticator = Authenticator(settings, self.tickets)
+        self.publisher = FakePublisher()
+        self.history = FakeHistory()
+        self.checks = {"bus": True}
+        self.answers: dict[str, Any] = {}
+        self.asked: list[Any] = []
+
+    def readiness(self) -> dict[str, bool]:
+        return self.checks
+
+    def stats(self) -> GatewayStats:
+        return stats_of("gw-self")
+
+    async def ask(self, _bus: object, _subjects: object, endpoint: Endpoint[Any, Any], request: Any) -> Any:
+        """Stand in for `rpc.ask` and `rpc.ask_all`."""
+        self.asked.append(request)
+        answer = self.answers[endpoint.name]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer(request) if isinstance(answer, Callable) else answer  # type: ignore[arg-type]
+
+
+def api_client(deps: FakeDeps, *, host: str = "127.0.0.1:8080", **options: Any) -> httpx.AsyncClient:
+    """Return a client of an application that has the HTTP surface and nothing else."""
+    app = Starlette(
+        routes=[*api_routes(deps, options.pop("metrics_stream", None)), *page_routes()],  # type: ignore[arg-type]
+        exception_handlers=error_handlers(),
+    )
+    transport = httpx.ASGITransport(app=guarded(app, deps.authenticator.origins), raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url=f"http://{host}", **options)

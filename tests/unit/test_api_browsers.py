@@ -1,0 +1,139 @@
+"""What browsers are told and refused: the page, foreign origins, headers."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.settings import Settings
+from tests.support.api import FakeDeps, api_client
+
+ALLOWED = "https://app.example"
+
+
+@pytest.fixture
+def deps() -> FakeDeps:
+    return FakeDeps(Settings(origins=[ALLOWED]))
+
+
+@pytest.fixture
+async def client(deps: FakeDeps) -> AsyncIterator[httpx.AsyncClient]:
+    async with api_client(deps) as client:
+        yield client
+
+
+PAGE_FILES = {
+    "/": "text/html",
+    "/page/app.js": "text/javascript",
+    "/page/charts.js": "text/javascript",
+    "/page/connection.js": "text/javascript",
+    "/page/room.js": "text/javascript",
+    "/page/style.css": "text/css",
+}
+
+
+@pytest.mark.parametrize(("path", "media_type"), PAGE_FILES.items())
+async def test_the_page(client: httpx.AsyncClient, path: str, media_type: str) -> None:
+    answer = await client.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == f"{media_type}; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-cache"
+
+    again = await client.get(path, headers={"if-none-match": f'"other", W/{answer.headers["etag"]}'})
+    assert (again.status_code, again.content) == (304, b"")
+    assert (await client.head(path)).status_code == 200
+
+
+async def test_the_page_runs_no_inline_script_and_its_policy_allows_none(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/")
+    policy = answer.headers["content-security-policy"]
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    for inline in ("<script>", "<style", " style=", " onclick=", "javascript:", "//cdn"):
+        assert inline not in answer.text
+
+
+@pytest.mark.parametrize("path", [path for path in PAGE_FILES if path.endswith(".js")])
+async def test_the_page_inserts_text_only(client: httpx.AsyncClient, path: str) -> None:
+    script = (await client.get(path)).text
+    for way_in in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"):
+        assert way_in not in script
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/api/presence", "/nothing"])
+async def test_every_answer_has_the_security_headers(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.get(path)
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert "server" not in answer.headers
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://app.example"])
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/api/publish"), ("GET", "/healthz"), ("OPTIONS", "/api/publish")]
+)
+async def test_foreign_pages_are_refused(
+    client: httpx.AsyncClient, deps: FakeDeps, origin: str, method: str, path: str
+) -> None:
+    headers = {"origin": origin, "access-control-request-method": "POST", "content-type": "text/plain"}
+    answer = await client.request(method, path, headers=headers, content=b'{"broadcast":true,"content":1}')
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert "access-control-allow-origin" not in answer.headers
+    assert deps.publisher.published == []
+
+
+async def test_an_allowed_page_may_ask_and_read(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+    preflight = await client.options(
+        "/api/publish", headers={"origin": ALLOWED, "access-control-request-method": "POST"}
+    )
+    assert preflight.status_code == 204
+    assert "POST" in preflight.headers["access-control-allow-methods"]
+    assert "Authorization" in preflight.headers["access-control-allow-headers"]
+
+    answer = await client.post("/api/publish", headers={"origin": ALLOWED}, json={"room": "r", "content": 1})
+    assert answer.status_code == 200
+    for headers in (preflight.headers, answer.headers):
+        assert headers["access-control-allow-origin"] == ALLOWED
+        assert "Origin" in headers["vary"]
+        assert "access-control-allow-credentials" not in headers
+
+
+async def test_the_own_page_needs_no_cors(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/healthz", headers={"origin": "http://127.0.0.1:8080"})
+    assert answer.status_code == 200
+    assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_dns_rebinding(deps: FakeDeps) -> None:
+    async with api_client(deps, host="rebound.evil.example:8080") as client:
+        assert (await client.get("/api/presence")).status_code == 403
+        assert (await client.get("/")).status_code == 403
+
+
+async def test_readiness_names_what_is_missing(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+    ready = await client.get("/readyz")
+    assert (ready.status_code, ready.json()) == (200, {"status": "ready", "checks": {"bus": True}})
+
+    deps.checks = {"bus": False, "streams": True}
+    answer = await client.get("/readyz")
+    assert (answer.status_code, answer.json()["checks"]) == (503, {"bus": False, "streams": True})
+    assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_metrics_are_text_or_a_stream(deps: FakeDeps) -> None:
+    async def stream(_request: Request) -> Response:
+        return Response("data: {}\n\n", media_type="text/event-stream")
+
+    async with api_client(deps, metrics_stream=stream) as client:
+        text = await client.get("/metrics")
+        events = await client.get("/metrics", headers={"accept": "text/event-stream"})
+
+    assert text.headers["content-type"].startswith("text/plain")
+    assert "# HELP" in text.text
+    assert events.headers["content-type"].startswith("text/event-stream")

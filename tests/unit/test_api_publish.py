@@ -1,0 +1,172 @@
+"""Publishing, disconnecting and tickets over HTTP."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.delivery.publisher import PublishRefused, Sender
+from services.bus.errors import Unavailable
+from services.settings import Settings
+from services.wire.codes import ErrorCode
+from services.wire.records import UNSET
+from tests.support.api import FakeDeps, api_client
+
+
+@pytest.fixture
+def deps() -> FakeDeps:
+    return FakeDeps(Settings(max_message_bytes=1024, max_body_bytes=4096))
+
+
+@pytest.fixture
+async def client(deps: FakeDeps) -> AsyncIterator[httpx.AsyncClient]:
+    async with api_client(deps) as client:
+        yield client
+
+
+async def test_to_a_room(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+    answer = await client.post("/api/publish", json={"room": "den", "content": {"a": [1, "é"]}, "id": "m1"})
+
+    assert answer.status_code == 200
+    assert answer.json() == {"type": "ack", "id": "m1", "epoch": "e", "seq": 1, "timestamp": 1}
+    kind, sender, target, content, id = deps.publisher.published[0]
+    assert (kind, sender, target, id) == ("room", Sender("server", "server"), "den", "m1")
+    assert content == '{"a":[1,"é"]}'.encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"userId": "ada", "content": 1}, ("user", Sender("server", "server"), "ada", b"1", UNSET)),
+        ({"broadcast": True, "content": None}, ("all", Sender("server", "server"), "", b"null", UNSET)),
+        (
+            {"room": "den", "content": "x", "username": "Bot"},
+            ("room", Sender("server", "Bot"), "den", b'"x"', UNSET),
+        ),
+        (
+            {"room": "cafe\u0301", "content": "x"},
+            ("room", Sender("server", "server"), "caf\u00e9", b'"x"', UNSET),
+        ),
+    ],
+)
+async def test_to_whom(
+    client: httpx.AsyncClient, deps: FakeDeps, body: dict[str, Any], expected: object
+) -> None:
+    assert (await client.post("/api/publish", json=body)).status_code == 200
+    assert deps.publisher.published == [expected]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "invalid_field"),
+        (b"{}", "invalid_field"),
+        (b"nonsense", "bad_message"),
+        (b'{"room":"den","content":tru}', "bad_message"),
+        (b'{"room":"den","content":1', "bad_message"),
+        (b'{"room":"den","content":1}x', "bad_message"),
+        (b'{"room":"den","content":"\xff"}', "bad_message"),
+        (b'{"room":"den","content":' + b"[" * 2000 + b"]" * 2000 + b"}", "bad_message"),
+        (b'{"id":' * 600, "invalid_field"),
+        (b'{"room":"den","content":' + b"[" * 65 + b"]" * 65 + b"}", "invalid_field"),
+        (b'{"room":"den"}', "invalid_field"),
+        (b'{"content":1}', "invalid_field"),
+        (b'{"room":"den","userId":"ada","content":1}', "invalid_field"),
+        (b'{"room":"den","broadcast":true,"content":1}', "invalid_field"),
+        (b'{"broadcast":"yes","content":1}', "invalid_field"),
+        (b'{"room":7,"content":1}', "invalid_field"),
+        (b'{"room":null,"content":1}', "invalid_field"),
+        (b'{"room":"","content":1}', "invalid_name"),
+        (b'{"room":"a\\nb","content":1}', "invalid_name"),
+        (b'{"room":"\\ud800","content":1}', "bad_message"),
+        (b'{"room":"den","content":1,"username":""}', "invalid_name"),
+        (b'{"room":"den","content":1,"id":"' + b"x" * 65 + b'"}', "invalid_field"),
+        (b"null", "invalid_field"),
+        (b"[]", "invalid_field"),
+    ],
+)
+async def test_bad_input(client: httpx.AsyncClient, deps: FakeDeps, body: bytes, code: str) -> None:
+    answer = await client.post("/api/publish", content=body)
+    assert (answer.status_code, answer.json()["code"]) == (400, code)
+    assert deps.publisher.published == []
+
+
+async def test_oversize(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+    content = await client.post("/api/publish", json={"room": "den", "content": "x" * 1100})
+    body = await client.post("/api/publish", content=b" " * 5000)
+
+    async def in_chunks() -> AsyncIterator[bytes]:
+        yield b'{"room":"den","content":1}'
+        for _ in range(5):
+            yield b" " * 1000
+
+    undeclared = await client.post("/api/publish", content=in_chunks())
+    liar = await client.post("/api/publish", content=b"{}", headers={"content-length": "9" * 400})
+
+    for answer in (content, body, undeclared, liar):
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+    assert deps.publisher.published == []
+
+
+async def test_compressed_bodies_are_refused_unread(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/api/publish", content=b"\x1f\x8b", headers={"content-encoding": "gzip"})
+    assert answer.json()["code"] == "bad_message"
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        (PublishRefused(ErrorCode.UNAVAILABLE, "not now"), 503, "unavailable"),
+        (PublishRefused(ErrorCode.TOO_LARGE, "too large"), 413, "too_large"),
+        (Unavailable("no bus"), 503, "unavailable"),
+    ],
+)
+async def test_refusals(
+    client: httpx.AsyncClient, deps: FakeDeps, fault: Exception, status: int, code: str
+) -> None:
+    deps.publisher.fault = fault
+    answer = await client.post("/api/publish", json={"room": "den", "content": 1})
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert (answer.headers.get("retry-after") == "1") == (status == 503)
+
+
+@pytest.mark.parametrize("user_id", ["ada", "a/b", "Ü x"])
+async def test_disconnecting_orders_all_gateways(
+    client: httpx.AsyncClient, deps: FakeDeps, user_id: str
+) -> None:
+    escaped = str(httpx.QueryParams({"u": user_id})).removeprefix("u=").replace("+", "%20")
+    answer = await client.delete(f"/api/users/{escaped}/connections?reason=spam")
+
+    assert (answer.status_code, answer.json()) == (202, {"userId": user_id})
+    order = {"type": "disconnect_user", "userId": user_id, "reason": "spam"}
+    assert deps.bus.published == [("tidings.control", order)]
+    assert deps.bus.flushed == 1
+
+
+async def test_disconnecting_says_when_the_order_did_not_go_out(
+    client: httpx.AsyncClient, deps: FakeDeps
+) -> None:
+    deps.bus.fault = Unavailable("no bus")
+    assert (await client.delete("/api/users/ada/connections")).status_code == 503
+
+
+async def test_a_reason_fits_a_close_frame(client: httpx.AsyncClient) -> None:
+    answer = await client.delete("/api/users/ada/connections", params={"reason": "é" * 61})
+    assert answer.status_code == 400
+
+
+async def test_tickets_under_open(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+    answer = await client.post("/api/tickets", params={"username": "Ada"})
+
+    assert (answer.status_code, answer.json()) == (201, {"ticket": "ticket-0", "expiresAt": 1_000_500})
+    assert answer.headers["cache-control"] == "no-store"
+    identity, origin = deps.tickets.kept["ticket-0"]
+    assert (identity.username, origin) == ("Ada", "")
+
+
+async def test_a_ticket_is_bound_to_the_page_that_asks(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+    page = "http://127.0.0.1:8080"
+    await client.post("/api/tickets", headers={"origin": page}, json={"origin": "https://other.example"})
+    await client.post("/api/tickets", json={"origin": "https://app.example"})
+    assert [origin for _, origin in deps.tickets.kept.values()] == [page, "https://app.example"]
