@@ -1,0 +1,49 @@
+"""Start the agent: `python -m metrics_svc.agent`."""
+
+import asyncio
+import secrets
+import socket
+
+from metrics_svc.agent.machine import Machine, existing
+from metrics_svc.agent.reporter import Reporter
+from services.bus.client import Bus
+from services.health import HealthServer
+from services.lifecycle import Lifecycle, run
+from services.settings import Settings, instance_name
+from services.tasks import TaskSet
+
+KIND = "agent"
+
+
+async def main(settings: Settings, lifecycle: Lifecycle) -> None:
+    """Wire the parts and wait."""
+    bus = await Bus.connect(settings, instance_name(settings, KIND))
+    lifecycle.on_stop("bus", bus.close, timeout_s=2)
+    lifecycle.ship_logs(bus, settings)
+    machine = await asyncio.to_thread(Machine, existing(settings.data_dir))
+    reporter = Reporter(
+        bus,
+        settings.subjects.metrics_report,
+        settings.instance or socket.gethostname(),
+        secrets.token_hex(4),
+        machine.sample,
+        settings.agent_interval_s,
+    )
+    health = HealthServer(settings, KIND, {"bus": lambda: bus.healthy, "samples": lambda: reporter.sampling})
+    await health.start()
+    lifecycle.on_stop("health", health.close, timeout_s=1)
+    tasks = TaskSet()
+    lifecycle.on_stop("tasks", tasks.close, timeout_s=1)
+    reporting = tasks.spawn(reporter.run(), "reporter")
+    reporting.add_done_callback(lambda task: _fail_with(lifecycle, task))
+    await lifecycle.stopped()
+
+
+def _fail_with(lifecycle: Lifecycle, task: "asyncio.Task[None]") -> None:
+    """End the process when sampling ends by a fault: a supervisor starts it afresh."""
+    if not task.cancelled() and (fault := task.exception()) is not None:
+        lifecycle.fail(fault)
+
+
+if __name__ == "__main__":
+    run(KIND, main)

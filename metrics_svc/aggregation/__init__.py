@@ -1,0 +1,8 @@
+"""From reports to rows, without I/O and without a clock.
+
+- `admission`  which reports, and which parts of a report, are taken; every refusal has a reason
+- `seconds`    per-second buckets of all sources; closing a second gives the fleet's row and each source's
+- `rows`       sum, count, min, max, last and a latency sketch of a stretch of time; how rows merge
+- `tiers`      which resolutions are kept for how long, and which of them answers a question
+- `rollups`    rows of one second into rows of ten seconds and of a minute
+"""

@@ -1,0 +1,52 @@
+"""Rows of one second into rows of ten seconds and of a minute.
+
+Rows are closed with the second that completes them and written in the same step as that second. So what is
+still open after second L can be rebuilt by feeding the stored seconds of L's minute again and discarding
+what closes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from metrics_svc.aggregation.rows import Row, merge
+from metrics_svc.aggregation.tiers import ROLLUP_TIERS, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesRow:
+    """A row, and where it belongs. `series` is a source's name, or empty for the fleet."""
+
+    series: str
+    tier: Tier
+    row: Row
+
+
+class Rollups:
+    """Open rows of all series. One per tier and series, so memory is bounded by the number of sources."""
+
+    def __init__(self) -> None:
+        self._open: dict[Tier, dict[str, Row]] = {tier: {} for tier in ROLLUP_TIERS}
+
+    def advance(self, second: int, rows: Mapping[str, Row]) -> list[SeriesRow]:
+        """Take in the rows of one second, by series, and return the rows that are complete with it.
+
+        Seconds come in rising order. A row whose end was skipped closes with the next second that does come.
+        """
+        closed: list[SeriesRow] = []
+        for tier in ROLLUP_TIERS:
+            open_rows = self._open[tier]
+            bucket = tier.bucket(second)
+            closed += _close(tier, open_rows, before=bucket)
+            for series, row in rows.items():
+                before = open_rows.get(series)
+                open_rows[series] = merge(bucket, (before, row) if before else (row,))
+            if second == bucket + tier.step_s - 1:
+                closed += _close(tier, open_rows, before=bucket + tier.step_s)
+        return closed
+
+
+def _close(tier: Tier, open_rows: dict[str, Row], *, before: int) -> list[SeriesRow]:
+    closed = [SeriesRow(series, tier, row) for series, row in open_rows.items() if row.start < before]
+    for done in closed:
+        del open_rows[done.series]
+    return closed

@@ -1,0 +1,9 @@
+"""From rows to alerts, without I/O and without a clock.
+
+- `rules`       what a rule says: thresholds, durations, what to do without data; the built-in rules
+- `rules_file`  rules from a TOML file, read again when it changes
+- `states`      the states of an alert and every transition between them, as a table
+- `judge`       one rule and one value: which input of the table is it, and what does the alert become
+- `engine`      all rules over one second: events, states to keep, lines of the alert log
+- `silences`    which alerts are not to be announced
+"""

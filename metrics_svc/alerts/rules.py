@@ -1,0 +1,163 @@
+"""What a rule says, and the rules that hold when there is no rules file."""
+
+from collections.abc import Iterable
+from math import isfinite
+from typing import Literal
+
+import msgspec
+
+from services.wire.records import Severity
+
+FLEET = ""
+EVERY_SOURCE = "*"
+# Without a clear threshold of its own an alert ends 5 % on the good side of its threshold.
+DEFAULT_CLEAR_MARGIN = 0.05
+
+_UNITS = {
+    "cpu": " %",
+    "memory": " %",
+    "disk": " %",
+    "latencyP50": " ms",
+    "latencyP95": " ms",
+    "latencyP99": " ms",
+    "requests": "/s",
+    "errors": "/s",
+    "network_in": " B/s",
+    "network_out": " B/s",
+}
+
+
+class BadRules(ValueError):
+    """Rules that cannot be meant; the message says which and why."""
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When one metric is worth an alert.
+
+    Args:
+        metric: the metric's name in a record (`cpu`, `latencyP99`) or in a report's gauges and counters.
+        source: empty for the fleet, `*` for each source on its own, else one source.
+        op: the value alerts when it is `>=` (or `<=`) its threshold.
+        for_s: seconds the value must stay over a threshold before the alert fires.
+        clear_for_s: seconds the value must stay past the clear threshold before the alert ends.
+        no_data: what a firing alert does when its metric stays away for `no_data_for_s`: `keep` on firing,
+            `resolve`, or `alert` (also when it was not firing).
+        min_count: for latencies: a second with fewer measured requests says nothing, like one without data.
+        labels: what silences can match besides `id`, `metric` and `type`.
+    """
+
+    metric: str
+    source: str = FLEET
+    warning: float | None = None
+    critical: float | None = None
+    op: Literal[">=", "<="] = ">="
+    for_s: float = 0.0
+    clear_for_s: float = 3.0
+    warning_clear: float | None = None
+    critical_clear: float | None = None
+    no_data: Literal["keep", "resolve", "alert"] = "keep"
+    no_data_for_s: float = 10.0
+    min_count: int = 0
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+
+    def threshold(self, severity: Severity) -> float | None:
+        """Return the threshold of a severity, None when the rule has none."""
+        return self.warning if severity == "warning" else self.critical
+
+    def clear_threshold(self, severity: Severity) -> float | None:
+        """Return the value past which an alert of this severity ends."""
+        threshold = self.threshold(severity)
+        if threshold is None:
+            return None
+        own = self.warning_clear if severity == "warning" else self.critical_clear
+        if own is not None:
+            return own
+        margin = abs(threshold) * DEFAULT_CLEAR_MARGIN
+        return threshold - margin if self.op == ">=" else threshold + margin
+
+    def is_over(self, value: float, severity: Severity) -> bool:
+        """Say whether the value calls for this severity."""
+        threshold = self.threshold(severity)
+        if threshold is None:
+            return False
+        return value >= threshold if self.op == ">=" else value <= threshold
+
+    def is_clear(self, value: float, severity: Severity) -> bool:
+        """Say whether the value is past this severity's clear threshold; without a threshold it is."""
+        clear = self.clear_threshold(severity)
+        if clear is None:
+            return True
+        return value < clear if self.op == ">=" else value > clear
+
+    @property
+    def least_severity(self) -> Severity:
+        """The mildest severity this rule has."""
+        return "critical" if self.warning is None else "warning"
+
+    def alert_id(self, source: str) -> str:
+        """Return the id of this rule's alert for a source (empty: the fleet)."""
+        return f"{self.metric}-{source}-alert" if source else f"{self.metric}-alert"
+
+    def describe(self, value: float, source: str) -> str:
+        """Return the value in words: `cpu is 93.1 %`."""
+        whose = f"{self.metric} of {source}" if source else self.metric
+        return f"{whose} is {value:.4g}{_UNITS.get(self.metric, '')}"
+
+
+class RuleSet:
+    """Rules by what they watch. A rule for a named source takes precedence over one for every source."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        """Take rules in.
+
+        Raises:
+            BadRules: a rule contradicts itself, or two watch the same.
+        """
+        self.rules = tuple(rules)
+        self._by_scope: dict[tuple[str, str], Rule] = {}
+        for rule in self.rules:
+            _check(rule)
+            scope = (rule.metric, rule.source)
+            if scope in self._by_scope:
+                raise BadRules(f"two rules for {rule.metric} of {rule.source or 'the fleet'}")
+            self._by_scope[scope] = rule
+
+    def find(self, metric: str, source: str) -> Rule | None:
+        """Return the rule that watches a metric of a source (empty: the fleet)."""
+        rule = self._by_scope.get((metric, source))
+        if rule is None and source:
+            rule = self._by_scope.get((metric, EVERY_SOURCE))
+        return rule
+
+
+def _check(rule: Rule) -> None:
+    what = f"rule for {rule.metric or 'no metric'}"
+    if not rule.metric:
+        raise BadRules(f"{what}: `metric` is empty")
+    numbers = (rule.warning, rule.critical, rule.warning_clear, rule.critical_clear)
+    durations = (rule.for_s, rule.clear_for_s, rule.no_data_for_s)
+    if not all(number is None or isfinite(number) for number in (*numbers, *durations)):
+        raise BadRules(f"{what}: numbers must be finite")
+    if rule.warning is None and rule.critical is None:
+        raise BadRules(f"{what}: neither `warning` nor `critical` is given")
+    if min(durations) < 0 or rule.min_count < 0:
+        raise BadRules(f"{what}: durations and counts must not be negative")
+    if rule.warning is not None and rule.critical is not None and not rule.is_over(rule.critical, "warning"):
+        raise BadRules(f"{what}: `critical` must be {rule.op} `warning`")
+    severities: tuple[Severity, ...] = ("warning", "critical")
+    for severity in severities:
+        clear, threshold = rule.clear_threshold(severity), rule.threshold(severity)
+        if clear is not None and clear != threshold and rule.is_over(clear, severity):
+            raise BadRules(f"{what}: `{severity}_clear` lies on the wrong side of `{severity}`")
+
+
+# cpu, memory and disk alert at once, so that a page shows an alert within 1.5 s of the sample. Without
+# requests there are no latencies: that a slow service fell silent does not mean it is still slow.
+DEFAULT_RULES = RuleSet(
+    (
+        Rule(metric="cpu", warning=70, critical=90),
+        Rule(metric="memory", warning=80, critical=95),
+        Rule(metric="latencyP99", warning=500, critical=1000, no_data="resolve"),
+        Rule(metric="errors", warning=10, critical=50, no_data="resolve"),
+    )
+)

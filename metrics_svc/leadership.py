@@ -1,0 +1,72 @@
+"""What the replica that ticks knows during one term: alert states, open rollups, what was written last.
+
+Nothing of it is shared: it is read from the store when the term begins and dropped when it ends.
+"""
+
+from dataclasses import dataclass, field
+
+from metrics_svc.aggregation.rollups import Rollups, SeriesRow
+from metrics_svc.aggregation.rows import Row
+from metrics_svc.aggregation.seconds import FLEET, ClosedSecond
+from metrics_svc.aggregation.tiers import MINUTES, SECONDS
+from metrics_svc.alerts.engine import AlertEngine, Change
+from metrics_svc.alerts.rules import RuleSet
+from metrics_svc.store import MetricsStore, Tick
+from services.wire.events import AlertEvent
+
+
+@dataclass(slots=True)
+class Leadership:
+    """One term.
+
+    `unannounced` are the events in the store's outbox, `announced_through` the second up to which they were
+    published.
+    """
+
+    term: int
+    last_second: int
+    engine: AlertEngine
+    rollups: Rollups
+    unannounced: list[AlertEvent]
+    announced_through: int = 0
+    _prepared: tuple[Tick, list[Change]] | None = field(default=None)
+
+    @classmethod
+    async def begin(cls, store: MetricsStore, term: int, rules: RuleSet) -> "Leadership":
+        """Take up where the last term ended. Raises StoreUnavailable."""
+        last_second = await store.last_second()
+        return cls(
+            term,
+            last_second,
+            AlertEngine(rules, await store.watches()),
+            await _restore_rollups(store, last_second),
+            await store.unannounced(),
+        )
+
+    def prepare(self, closed: ClosedSecond) -> tuple[Tick, list[Change]]:
+        """Return what a second changes; asked again for the same second, the same: nothing is judged twice."""
+        if self._prepared is None or self._prepared[0].second != closed.second:
+            outcome = self.engine.evaluate(closed)
+            rows = [SeriesRow(series, SECONDS, row) for series, row in closed.rows.items()]
+            rows += self.rollups.advance(closed.second, closed.rows)
+            tick = Tick(closed.second, rows, outcome.watches, outcome.entries, outcome.events)
+            self._prepared = tick, outcome.changes
+        return self._prepared
+
+    def wrote(self, tick: Tick) -> None:
+        """Note that a second is stored."""
+        self.last_second = tick.second
+        self.unannounced += tick.events
+
+
+async def _restore_rollups(store: MetricsStore, last_second: int) -> Rollups:
+    """Feed the stored seconds of the last minute again; the rows that close are stored already."""
+    rollups = Rollups()
+    start = MINUTES.bucket(last_second)
+    seconds: dict[int, dict[str, Row]] = {}
+    for series in {FLEET, *await store.series(start)}:
+        for row in await store.rows(series, SECONDS, start, last_second + 1, sketches=True):
+            seconds.setdefault(row.start, {})[series] = row
+    for second in sorted(seconds):
+        rollups.advance(second, seconds[second])
+    return rollups

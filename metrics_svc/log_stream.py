@@ -1,0 +1,113 @@
+"""The fleet's log stream: lines of all processes, stored for a while, then published for whoever follows.
+
+One replica takes each report (queue group). Lines are cut to size, never interpreted. When the store is
+away they are published all the same and counted as not stored; when more come than can be stored, the
+oldest waiting go.
+"""
+
+import asyncio
+from collections import deque
+
+import msgspec
+import structlog
+
+from metrics_svc.store import MetricsStore, StoreUnavailable
+from services import telemetry
+from services.bus.client import Bus
+from services.bus.errors import BusError
+from services.bus.message import BusMessage
+from services.telemetry import MetricName
+from services.wire.events import LogReport
+from services.wire.records import UNSET, LogEntry
+from services.wire.subjects import Subjects
+
+log = structlog.get_logger(__name__)
+
+QUEUE = "metrics-logs"
+MAX_WAITING_LINES = 10_000
+MAX_LINES_PER_REPORT = 1000
+MAX_EVENT_CHARS = 4096
+MAX_FIELDS_BYTES = 8192
+LEVELS = frozenset({"debug", "info", "warning", "error", "critical"})
+
+_decode = msgspec.json.Decoder(LogReport).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def tidy(entry: LogEntry) -> LogEntry:
+    """Return a line of bounded size and known level."""
+    changes: dict[str, object] = {}
+    if entry.level not in LEVELS:
+        changes["level"] = "info"
+    if len(entry.event) > MAX_EVENT_CHARS:
+        changes["event"] = entry.event[:MAX_EVENT_CHARS] + "…"
+    if entry.fields is not UNSET and len(_encode(entry.fields)) > MAX_FIELDS_BYTES:
+        changes["fields"] = {"omitted": "fields over the size limit"}
+    return msgspec.structs.replace(entry, **changes) if changes else entry
+
+
+class LogStream:
+    """Stores and republishes log reports."""
+
+    def __init__(self, store: MetricsStore, bus: Bus, subjects: Subjects) -> None:
+        self._store = store
+        self._bus = bus
+        self._subjects = subjects
+        self._waiting: deque[LogReport] = deque()
+        self._waiting_lines = 0
+        self._arrived = asyncio.Event()
+        self._store_was_away = False
+
+    def on_report(self, message: BusMessage) -> None:
+        """Take a report from the bus."""
+        try:
+            report = _decode(message.data)
+        except (msgspec.DecodeError, RecursionError):
+            _count("malformed", 1)
+            return
+        surplus = max(0, len(report.entries) - MAX_LINES_PER_REPORT)
+        entries = [tidy(entry) for entry in report.entries[surplus:]]
+        _count("dropped", surplus + report.dropped)
+        self._waiting.append(
+            LogReport(source=report.source, entries=entries, dropped=report.dropped + surplus)
+        )
+        self._waiting_lines += len(entries)
+        while self._waiting_lines > MAX_WAITING_LINES:
+            lost = self._waiting.popleft()
+            self._waiting_lines -= len(lost.entries)
+            _count("dropped", len(lost.entries))
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Store and publish what arrives, for ever."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            await self.drain()
+
+    async def drain(self) -> None:
+        """Store and publish what waits."""
+        reports = list(self._waiting)
+        self._waiting.clear()
+        self._waiting_lines = 0
+        entries = [entry for report in reports for entry in report.entries]
+        try:
+            await self._store.append_logs(entries)
+        except StoreUnavailable as fault:
+            _count("unstored", len(entries))
+            if not self._store_was_away:
+                log.warning("log lines are not stored", reason=str(fault))
+            self._store_was_away = True
+        else:
+            _count("stored", len(entries))
+            self._store_was_away = False
+        for report in reports:
+            try:
+                self._bus.publish(self._subjects.logs_feed, _encode(report))
+            except BusError:
+                _count("unpublished", len(report.entries))
+
+
+def _count(outcome: str, lines: int) -> None:
+    if lines:
+        telemetry.counter(MetricName.LOG_STREAM_LINES).labels(outcome).inc(lines)

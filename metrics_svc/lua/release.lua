@@ -1,0 +1,9 @@
+-- Give the lease up, if it is still the asker's.
+--
+-- KEYS[1]  lease
+-- ARGV[1]  `TERM|HOLDER`
+
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  return redis.call('DEL', KEYS[1])
+end
+return 0

@@ -1,0 +1,57 @@
+-- Store one second: rows, alert states, lines of the alert log, events to announce. All or nothing.
+--
+-- KEYS[1]  lease                         KEYS[2]  meta: hash of `second`, `term`
+-- KEYS[3]  watches: hash id -> JSON      KEYS[4]  acks: hash id -> startedAt
+-- KEYS[5]  episodes: hash key -> JSON    KEYS[6]  episode order: sorted set of keys by startedAt
+-- KEYS[7]  outbox: events by second      KEYS[8]  series: sorted set of names by last second
+-- KEYS[9…] one list of rows per row
+-- ARGV[1]  `TERM|HOLDER`   ARGV[2]  term   ARGV[3]  second   ARGV[4]  most episodes   ARGV[5]  most events
+-- ARGV[6]  MessagePack of {rows: [{series, ttl in s}], watches: [{id, JSON or ''}],
+--          entries: [{key, startedAt, JSON}], events: [JSON], ended: [id]}
+-- ARGV[7…] the packed rows (bytes, which cmsgpack cannot carry)
+--
+-- Returns `done`, `again`, `stale` or `fenced` (see store.Written).
+
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'fenced' end
+
+local last = redis.call('HMGET', KEYS[2], 'second', 'term')
+local second = tonumber(ARGV[3])
+if last[1] and tonumber(last[1]) >= second then
+  if tonumber(last[1]) == second and last[2] == ARGV[2] then return 'again' end
+  return 'stale'
+end
+
+local tick = cmsgpack.unpack(ARGV[6])
+
+for i, row in ipairs(tick[1]) do
+  local key = KEYS[8 + i]
+  redis.call('RPUSH', key, ARGV[6 + i])
+  redis.call('EXPIRE', key, row[2])
+  redis.call('ZADD', KEYS[8], second, row[1])
+end
+
+for _, watch in ipairs(tick[2]) do
+  if watch[2] == '' then
+    redis.call('HDEL', KEYS[3], watch[1])
+  else
+    redis.call('HSET', KEYS[3], watch[1], watch[2])
+  end
+end
+
+for _, entry in ipairs(tick[3]) do
+  redis.call('HSET', KEYS[5], entry[1], entry[3])
+  redis.call('ZADD', KEYS[6], entry[2], entry[1])
+end
+local surplus = redis.call('ZCARD', KEYS[6]) - tonumber(ARGV[4])
+if surplus > 0 then
+  local oldest = redis.call('ZRANGE', KEYS[6], 0, surplus - 1)
+  redis.call('HDEL', KEYS[5], unpack(oldest))
+  redis.call('ZREM', KEYS[6], unpack(oldest))
+end
+
+for _, event in ipairs(tick[4]) do redis.call('ZADD', KEYS[7], second, event) end
+if #tick[4] > 0 then redis.call('ZREMRANGEBYRANK', KEYS[7], 0, -tonumber(ARGV[5]) - 1) end
+for _, id in ipairs(tick[5]) do redis.call('HDEL', KEYS[4], id) end
+
+redis.call('HSET', KEYS[2], 'second', ARGV[3], 'term', ARGV[2])
+return 'done'

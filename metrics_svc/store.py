@@ -1,0 +1,136 @@
+"""The interface to what must outlive a process, named by intent. `store_memory` and `store_redis` implement
+it alike.
+
+Every operation is one atomic step. Whatever the replica that ticks writes names its fencing term and is
+refused once another term has begun: a replica that was asleep cannot write over its successor. An operation
+may be repeated when its answer was lost: a second is written once, and writing it again says so.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from metrics_svc.aggregation.rollups import SeriesRow
+from metrics_svc.aggregation.rows import Row
+from metrics_svc.aggregation.tiers import Tier
+from metrics_svc.alerts.judge import Watch
+from services.wire.events import AlertEvent
+from services.wire.records import Alert, AlertLogEntry, LogEntry
+from services.wire.rpc import AlertAck, Silence
+
+MAX_EPISODES = 1000
+MAX_UNANNOUNCED = 1000
+MAX_SILENCES = 1000
+MAX_LOG_LINES = 2000
+
+
+class StoreUnavailable(Exception):
+    """The store did not answer in time, or refuses to. Whether the operation happened is unknown."""
+
+
+class TooManySilences(Exception):
+    """`MAX_SILENCES` have not ended yet."""
+
+
+class Written(StrEnum):
+    """What became of a second."""
+
+    DONE = "done"
+    AGAIN = "again"  # it is stored, by this very term: an earlier attempt did arrive
+    STALE = "stale"  # that second or a later one was written by an earlier term
+    FENCED = "fenced"  # the lease is no longer this term's; nothing was written
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The answer to a candidate. `term` 0: another holds the lease, for `left_ms` more unless renewed.
+
+    `clock_s` is the store's time: the one clock that all replicas go by.
+    """
+
+    term: int
+    left_ms: int
+    clock_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """All that one second changes: written whole or not at all."""
+
+    second: int
+    rows: list[SeriesRow]
+    watches: dict[str, Watch | None] = field(default_factory=dict)
+    entries: list[AlertLogEntry] = field(default_factory=list)
+    events: list[AlertEvent] = field(default_factory=list)
+
+    @property
+    def ended(self) -> list[str]:
+        """Ids of the alerts that ended with this second: their acknowledgements go."""
+        return [entry.id for entry in self.entries if entry.state == "resolved"]
+
+
+class MetricsStore(Protocol):
+    """Series, alerts, silences and log lines. All operations raise StoreUnavailable."""
+
+    # --- who ticks ---
+
+    async def acquire(self, holder: str, ttl_ms: int) -> Grant:
+        """Take the free lease under a new term, or renew the one `holder` has."""
+
+    async def release(self, holder: str, term: int) -> None:
+        """Give the lease up, if it is still this one."""
+
+    # --- what the one who ticks writes ---
+
+    async def write(self, holder: str, term: int, tick: Tick) -> Written:
+        """Store one second."""
+
+    async def last_second(self) -> int:
+        """Return the last second written, 0 when there is none."""
+
+    async def watches(self) -> dict[str, Watch]:
+        """Return what is remembered of alerts, by id."""
+
+    async def unannounced(self) -> list[AlertEvent]:
+        """Return the alert events written and not yet marked as announced, oldest first."""
+
+    async def announced(self, holder: str, term: int, through: int) -> None:
+        """Forget the events of second `through` and before, unless fenced."""
+
+    # --- what any replica reads and writes ---
+
+    async def rows(self, series: str, tier: Tier, start: int, end: int, *, sketches: bool) -> list[Row]:
+        """Return rows that begin in [start, end), in order; percentiles are there without `sketches`, too."""
+
+    async def newest(self, series: str, count: int) -> list[Row]:
+        """Return up to `count` of the last rows of one second, in order, without sketches."""
+
+    async def series(self, since: int) -> list[str]:
+        """Return the series written in second `since` or later."""
+
+    async def active(self) -> list[Alert]:
+        """Return the alerts that fire now, oldest first, each with `acknowledged`."""
+
+    async def episodes(self, limit: int) -> list[AlertLogEntry]:
+        """Return the newest lines of the alert log, newest first."""
+
+    async def acknowledge(self, ack: AlertAck, now: int) -> bool:
+        """Acknowledge a firing alert until it ends; False when it does not fire. `now` in ms."""
+
+    async def silences(self, now: int) -> list[Silence]:
+        """Return the silences that have not ended at `now` (ms), by start."""
+
+    async def put_silence(self, silence: Silence, now: int) -> None:
+        """Add or replace a silence. Raises TooManySilences."""
+
+    async def end_silence(self, id: str) -> bool:
+        """Forget a silence; False when there is none of that id."""
+
+    async def append_logs(self, entries: list[LogEntry]) -> None:
+        """Keep log lines, at the cost of the oldest over `MAX_LOG_LINES`."""
+
+    async def recent_logs(self, limit: int) -> list[LogEntry]:
+        """Return the newest log lines, oldest first."""
+
+    async def close(self) -> None:
+        """Let go of connections."""

@@ -1,0 +1,163 @@
+"""The store in memory: for tests, and as the reference that the Redis store must agree with."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+
+import msgspec
+
+from metrics_svc.aggregation.rows import Row, pack, unpack
+from metrics_svc.aggregation.tiers import SECONDS, Tier
+from metrics_svc.alerts.judge import Watch
+from metrics_svc.alerts.states import State
+from metrics_svc.store import (
+    MAX_EPISODES,
+    MAX_LOG_LINES,
+    MAX_SILENCES,
+    MAX_UNANNOUNCED,
+    Grant,
+    Tick,
+    TooManySilences,
+    Written,
+)
+from services.wire.events import AlertEvent
+from services.wire.records import Alert, AlertLogEntry, LogEntry
+from services.wire.rpc import AlertAck, Silence
+
+
+class MemoryStore:
+    """See `store.MetricsStore`. `clock` returns seconds since 1970."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._holder = ""
+        self._term = 0
+        self._lease_until = 0.0
+        self._last_second = 0
+        self._written_by = 0
+        self._rows: dict[tuple[str, Tier], deque[tuple[int, bytes]]] = {}
+        self._series: dict[str, int] = {}
+        self._watches: dict[str, Watch] = {}
+        self._acks: dict[str, int | None] = {}
+        self._episodes: dict[tuple[str, int], AlertLogEntry] = {}
+        self._events: deque[tuple[int, AlertEvent]] = deque(maxlen=MAX_UNANNOUNCED)
+        self._silences: dict[str, Silence] = {}
+        self._logs: deque[LogEntry] = deque(maxlen=MAX_LOG_LINES)
+
+    async def acquire(self, holder: str, ttl_ms: int) -> Grant:
+        now = self._clock()
+        held = now < self._lease_until
+        if held and self._holder != holder:
+            return Grant(0, round((self._lease_until - now) * 1000), now)
+        if not held:
+            self._term = max(self._term + 1, round(now * 1000))
+            self._holder = holder
+        self._lease_until = now + ttl_ms / 1000
+        return Grant(self._term, ttl_ms, now)
+
+    async def release(self, holder: str, term: int) -> None:
+        if self._holds(holder, term):
+            self._lease_until = 0.0
+
+    def _holds(self, holder: str, term: int) -> bool:
+        return self._clock() < self._lease_until and (self._holder, self._term) == (holder, term)
+
+    async def write(self, holder: str, term: int, tick: Tick) -> Written:
+        if not self._holds(holder, term):
+            return Written.FENCED
+        if tick.second <= self._last_second:
+            repeated = tick.second == self._last_second and self._written_by == term
+            return Written.AGAIN if repeated else Written.STALE
+        self._last_second, self._written_by = tick.second, term
+        for placed in tick.rows:
+            rows = self._rows.setdefault((placed.series, placed.tier), deque())
+            rows.append((placed.row.start, pack(placed.row)))
+            while rows[0][0] < tick.second - placed.tier.keep_s - placed.tier.chunk_s:
+                rows.popleft()
+            self._series[placed.series] = tick.second
+        for alert_id, watch in tick.watches.items():
+            if watch is None:
+                self._watches.pop(alert_id, None)
+            else:
+                self._watches[alert_id] = watch
+        for entry in tick.entries:
+            self._episodes[entry.id, entry.started_at] = entry
+        while len(self._episodes) > MAX_EPISODES:
+            del self._episodes[min(self._episodes, key=lambda key: (key[1], key[0]))]
+        for alert_id in tick.ended:
+            self._acks.pop(alert_id, None)
+        self._events.extend((tick.second, event) for event in tick.events)
+        return Written.DONE
+
+    async def last_second(self) -> int:
+        return self._last_second
+
+    async def watches(self) -> dict[str, Watch]:
+        return dict(self._watches)
+
+    async def unannounced(self) -> list[AlertEvent]:
+        return [event for _, event in self._events]
+
+    async def announced(self, holder: str, term: int, through: int) -> None:
+        while self._holds(holder, term) and self._events and self._events[0][0] <= through:
+            self._events.popleft()
+
+    async def rows(self, series: str, tier: Tier, start: int, end: int, *, sketches: bool) -> list[Row]:
+        stored = self._rows.get((series, tier), ())
+        return [unpack(data, sketch=sketches) for first, data in stored if start <= first < end]
+
+    async def newest(self, series: str, count: int) -> list[Row]:
+        stored = self._rows.get((series, SECONDS), deque())
+        newest = list(islice(reversed(stored), count))
+        return [unpack(data, sketch=False) for _, data in reversed(newest)]
+
+    async def series(self, since: int) -> list[str]:
+        return sorted(name for name, last in self._series.items() if last >= since)
+
+    async def active(self) -> list[Alert]:
+        firing = [watch for watch in self._watches.values() if watch.state is State.FIRING]
+        firing.sort(key=lambda watch: watch.started_at or 0)
+        return [
+            msgspec.structs.replace(
+                watch.alert,
+                acknowledged=watch.alert.id in self._acks and self._acks[watch.alert.id] == watch.started_at,
+            )
+            for watch in firing
+            if watch.alert is not None
+        ]
+
+    async def episodes(self, limit: int) -> list[AlertLogEntry]:
+        newest = sorted(self._episodes, key=lambda key: (key[1], key[0]), reverse=True)
+        return [self._episodes[key] for key in newest[:limit]]
+
+    async def acknowledge(self, ack: AlertAck, now: int) -> bool:  # noqa: ARG002  # who and when is for readers of Redis
+        watch = self._watches.get(ack.id)
+        if watch is None or watch.state is not State.FIRING:
+            return False
+        self._acks[ack.id] = watch.started_at
+        return True
+
+    async def silences(self, now: int) -> list[Silence]:
+        return sorted(
+            (silence for silence in self._silences.values() if silence.ends_at > now),
+            key=lambda silence: (silence.starts_at, silence.id),
+        )
+
+    async def put_silence(self, silence: Silence, now: int) -> None:
+        self._silences = {id: kept for id, kept in self._silences.items() if kept.ends_at > now}
+        if silence.id not in self._silences and len(self._silences) >= MAX_SILENCES:
+            raise TooManySilences
+        self._silences[silence.id] = silence
+
+    async def end_silence(self, id: str) -> bool:
+        return self._silences.pop(id, None) is not None
+
+    async def append_logs(self, entries: list[LogEntry]) -> None:
+        self._logs.extend(entries)
+
+    async def recent_logs(self, limit: int) -> list[LogEntry]:
+        return list(self._logs)[-limit:] if limit else []
+
+    async def close(self) -> None:
+        """Nothing to let go of."""

@@ -1,0 +1,183 @@
+"""The second: every replica closes it; the one that holds the lease judges, stores and publishes it.
+
+A second is published only after it was stored under a valid term, so of each second there is one record.
+Seconds that could not be written (Redis away, the lease not yet taken over) wait, bounded, and are written
+in order.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from metrics_svc.aggregation.rows import to_record
+from metrics_svc.aggregation.seconds import FLEET, ClosedSecond, Seconds
+from metrics_svc.aggregation.tiers import SECONDS
+from metrics_svc.alerts.rules_file import RulesFile
+from metrics_svc.clock import FleetClock
+from metrics_svc.leadership import Leadership
+from metrics_svc.lease import Lease
+from metrics_svc.store import MetricsStore, StoreUnavailable, Tick, Written
+from services import telemetry
+from services.bus.client import Bus
+from services.bus.errors import BusError
+from services.telemetry import MetricName
+from services.wire.events import AlertEvent, MetricsTick
+from services.wire.subjects import Subjects
+
+log = structlog.get_logger(__name__)
+
+# A takeover takes up to three seconds, an outage of Redis may take longer; older seconds are given up.
+BACKLOG_S = 30
+
+_json = msgspec.json.Encoder().encode
+
+
+class Ticker:
+    """Runs the seconds of one replica. `notify` hears of alert events once they are published."""
+
+    def __init__(
+        self,
+        seconds: Seconds,
+        lease: Lease,
+        store: MetricsStore,
+        clock: FleetClock,
+        rules: RulesFile,
+        bus: Bus,
+        subjects: Subjects,
+        notify: Callable[[list[AlertEvent]], None] = lambda _: None,
+    ) -> None:
+        self._seconds = seconds
+        self._lease = lease
+        self._store = store
+        self._clock = clock
+        self._rules = rules
+        self._bus = bus
+        self._subjects = subjects
+        self._notify = notify
+        self._backlog: deque[ClosedSecond] = deque(maxlen=BACKLOG_S)
+        self._leadership: Leadership | None = None
+        self._next = 0
+        self._store_was_away = False
+
+    @property
+    def leads(self) -> bool:
+        """Whether this replica ticks now."""
+        return self._leadership is not None
+
+    async def run(self) -> None:
+        """Close and, when leading, write each second just after its end; on a takeover, at once. For ever."""
+        # The second under way is incomplete: it is another replica's to tell, or nobody's.
+        self._next = int(self._clock.now()) + 1
+        while True:
+            await self._lease.taken_within(max(0.0, self._next + 1 - self._clock.now()))
+            await self.turn()
+
+    async def turn(self) -> None:
+        """Close what has ended; write it if this replica leads."""
+        self._poll_rules()
+        self.close_ended()
+        try:
+            await self._lead()
+        except StoreUnavailable as fault:
+            if not self._store_was_away:
+                log.warning("seconds wait: the store is away", reason=str(fault), waiting=len(self._backlog))
+            self._store_was_away = True
+        telemetry.gauge(MetricName.METRICS_LEADER).set(self.leads)
+
+    def close_ended(self) -> None:
+        """Close all seconds that have ended, but for those too old to be of use (after a suspension)."""
+        current = int(self._clock.now())
+        if self._next < current - BACKLOG_S:
+            log.warning("seconds skipped", count=current - BACKLOG_S - self._next)
+            self._next = current - BACKLOG_S
+        while self._next < current:
+            self._backlog.append(self._seconds.close(self._next))
+            self._next += 1
+
+    async def _lead(self) -> None:
+        term = self._lease.term
+        if not term:
+            self._leadership = None
+            return
+        leadership = self._leadership
+        if leadership is None or leadership.term != term:
+            leadership = await Leadership.begin(self._store, term, self._rules.rules)
+            log.info("ticking", term=term, after=leadership.last_second)
+        self._leadership = leadership
+        while self._backlog:
+            closed = self._backlog[0]
+            if closed.second > leadership.last_second and not await self._write(leadership, closed):
+                self._leadership = None
+                self._lease.lose()
+                return
+            self._backlog.popleft()
+        if self._store_was_away:
+            self._store_was_away = False
+            log.info("the store is back", term=term)
+        await self._announce(leadership)
+
+    async def _write(self, leadership: Leadership, closed: ClosedSecond) -> bool:
+        """Store and publish one second; False when the lease is another's."""
+        tick, changes = leadership.prepare(closed)
+        written = await self._store.write(self._lease.holder, leadership.term, tick)
+        telemetry.counter(MetricName.METRICS_TICKS).labels(written.value).inc()
+        if written is Written.FENCED:
+            return False
+        if written is Written.STALE:
+            # Another term wrote it, though ours is valid: our state is not what the store has.
+            log.warning("second was written by another term", second=tick.second, term=leadership.term)
+            return False
+        leadership.wrote(tick)
+        self._publish(leadership.term, tick, closed)
+        for change in changes:
+            telemetry.counter(MetricName.ALERTS_ANNOUNCED).labels(change.effect.name.lower()).inc()
+            log.info(
+                "alert",
+                alert=change.alert.id,
+                severity=change.alert.type,
+                effect=change.effect.name.lower(),
+                reason=change.reason.value,
+                message=change.alert.message,
+            )
+        return True
+
+    def _publish(self, term: int, tick: Tick, closed: ClosedSecond) -> None:
+        record = to_record(closed.rows[FLEET], SECONDS.step_s, rollup=False)
+        try:
+            self._bus.publish(self._subjects.metrics_feed, _json(MetricsTick(term=term, record=record)))
+        except BusError:
+            # Late it would only mislead; the history has it.
+            telemetry.counter(MetricName.METRICS_UNPUBLISHED).inc()
+        telemetry.histogram(MetricName.METRICS_TICK_DELAY).observe(self._clock.now() - tick.second - 1)
+
+    async def _announce(self, leadership: Leadership) -> None:
+        """Publish the events in the outbox, then forget them; what we do not publish, a successor does."""
+        try:
+            if leadership.unannounced:
+                for event in leadership.unannounced:
+                    self._bus.publish(self._subjects.alerts_feed, _json(event))
+                await self._bus.flush()
+                self._notify(list(leadership.unannounced))
+                leadership.unannounced.clear()
+                leadership.announced_through = leadership.last_second
+        except BusError as fault:
+            log.warning(
+                "alerts wait: the bus is away", reason=str(fault), waiting=len(leadership.unannounced)
+            )
+            return
+        if through := leadership.announced_through:
+            await self._store.announced(self._lease.holder, leadership.term, through)
+            leadership.announced_through = 0
+
+    def _poll_rules(self) -> None:
+        if not self._rules.poll():
+            return
+        telemetry.gauge(MetricName.METRICS_RULES_BAD).set(bool(self._rules.error))
+        if self._rules.error:
+            log.error("rules file refused; the rules before it hold", reason=self._rules.error)
+            return
+        log.info("rules loaded", rules=len(self._rules.rules.rules))
+        if self._leadership is not None:
+            self._leadership.engine.rules = self._rules.rules

@@ -1,0 +1,80 @@
+"""Rollups say the same as the seconds they cover, also over holes and over a change of who ticks."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metrics_svc.aggregation.rollups import Rollups, SeriesRow
+from metrics_svc.aggregation.rows import Row, merge
+from metrics_svc.aggregation.tiers import MINUTES, ROLLUP_TIERS, Tier
+from services.sketch import LatencySketch
+from tests.support.metrics import T0
+
+samples = st.lists(
+    st.tuples(st.integers(0, 200), st.floats(0, 100), st.lists(st.floats(0.1, 5000), max_size=3)),
+    unique_by=lambda sample: sample[0],
+    min_size=1,
+    max_size=60,
+).map(sorted)
+
+
+def seconds_of(drawn: list[tuple[int, float, list[float]]]) -> list[Row]:
+    return [
+        Row.of_second(T0 + at, {"cpu": cpu}, LatencySketch(latencies) if latencies else None)
+        for at, cpu, latencies in drawn
+    ]
+
+
+def shape(placed: SeriesRow) -> tuple[object, ...]:
+    row = placed.row
+    bins = row.latency.bins if row.latency is not None else None
+    return placed.series, placed.tier, row.start, row.seconds, row.stats, row.percentiles, bins
+
+
+def run(rows: list[Row], rollups: Rollups) -> list[SeriesRow]:
+    return [placed for row in rows for placed in rollups.advance(row.start, {"": row})]
+
+
+@given(samples)
+@settings(max_examples=100)
+def test_each_rollup_is_the_merge_of_its_seconds(drawn: list[tuple[int, float, list[float]]]) -> None:
+    rows = seconds_of(drawn)
+    # One second far behind, so that whatever was open closes.
+    closing = Row.of_second(T0 + 10_000, {}, None)
+    closed = run([*rows, closing], Rollups())
+    for tier in ROLLUP_TIERS:
+        mine = {placed.row.start: placed.row for placed in closed if placed.tier is tier}
+        mine.pop(tier.bucket(closing.start), None)
+        assert set(mine) == {tier.bucket(row.start) for row in rows}
+        for start, row in mine.items():
+            members = [second for second in rows if tier.bucket(second.start) == start]
+            whole = merge(start, members)
+            assert shape(SeriesRow("", tier, row))[2:4] == (start, len(members))
+            assert row.stats["cpu"].min == whole.stats["cpu"].min
+            assert row.stats["cpu"].count == whole.stats["cpu"].count
+            assert abs(row.stats["cpu"].sum - whole.stats["cpu"].sum) < 1e-6
+            assert row.percentiles == whole.percentiles
+
+
+@given(samples, st.integers(0, 60))
+@settings(max_examples=100)
+def test_a_successor_that_replays_the_last_minute_goes_on_the_same(
+    drawn: list[tuple[int, float, list[float]]], cut: int
+) -> None:
+    rows = seconds_of(drawn)
+    cut = min(cut, len(rows))
+    undisturbed = run(rows, Rollups())
+    before = run(rows[:cut], Rollups())
+    successor = Rollups()
+    if cut:
+        minute = MINUTES.bucket(rows[cut - 1].start)
+        run([row for row in rows[:cut] if row.start >= minute], successor)
+    after = run(rows[cut:], successor)
+    assert [shape(placed) for placed in before + after] == [shape(placed) for placed in undisturbed]
+
+
+def test_a_row_closes_with_its_last_second() -> None:
+    rollups = Rollups()
+    tiers: list[Tier] = []
+    for at in range(60):
+        tiers += [placed.tier for placed in rollups.advance(T0 + at, {"": Row(T0 + at)})]
+        assert len(tiers) == (at + 1) // 10 + (at + 1) // 60

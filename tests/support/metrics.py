@@ -1,0 +1,68 @@
+"""Reports, rows, seconds and stand-ins for tests of metrics and alerts."""
+
+import msgspec
+
+from metrics_svc.aggregation.rows import Row
+from metrics_svc.aggregation.seconds import FLEET, ClosedSecond
+from services.bus.errors import Unavailable
+from services.sketch import LatencySketch
+from services.wire.events import MetricsReport
+
+T0 = 1_700_000_040  # a second that begins a minute
+NEXT_SEQ = iter(range(1, 1_000_000_000))
+
+
+def report(source: str = "gw-1", kind: str = "gateway", **fields: object) -> MetricsReport:
+    """Return a good report; `fields` replace what it says. Each has its own sequence number."""
+    defaults: dict[str, object] = {"boot": "b", "seq": next(NEXT_SEQ), "timestamp": T0 * 1000}
+    return MetricsReport(source=source, kind=kind, **(defaults | fields))  # type: ignore[arg-type]
+
+
+def fleet(second: int, latencies: list[float] | None = None, **values: float) -> ClosedSecond:
+    """Return a closed second in which the fleet has these values."""
+    sketch = LatencySketch(latencies) if latencies else None
+    return ClosedSecond(second, {FLEET: Row.of_second(second, values, sketch)}, {})
+
+
+def of_sources(second: int, **sources: dict[str, float]) -> ClosedSecond:
+    """Return a closed second with one row per source; `_` in a keyword stands for `-`."""
+    rows = {name.replace("_", "-"): Row.of_second(second, values, None) for name, values in sources.items()}
+    return ClosedSecond(second, {FLEET: Row.of_second(second, {}, None)} | rows, {})
+
+
+class ManualTime:
+    """A clock that stands still until it is told to move: wall time and monotonic time at once."""
+
+    def __init__(self, now: float = float(T0)) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class RecordingBus:
+    """Stands in for the bus: keeps what is published, or refuses while `down`."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, bytes]] = []
+        self.down = False
+
+    def publish(self, subject: str, payload: bytes) -> None:
+        if self.down:
+            raise Unavailable("the bus is down")
+        self.published.append((subject, payload))
+
+    async def flush(self) -> None:
+        if self.down:
+            raise Unavailable("the bus is down")
+
+    def on(self, subject: str) -> list[bytes]:
+        """Return what was published on a subject."""
+        return [payload for published_on, payload in self.published if published_on == subject]
+
+
+class Message:
+    """A bus message as far as its receivers look."""
+
+    def __init__(self, event: object) -> None:
+        self.data = event if isinstance(event, bytes) else msgspec.json.encode(event)

@@ -1,0 +1,131 @@
+"""What the agent measures, and how it reports."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from metrics_svc.agent.machine import Machine, Memory, Traffic, cgroup_memory, existing, rates
+from metrics_svc.agent.reporter import PHASE, Reporter
+from metrics_svc.aggregation.admission import Admission
+from services.wire.events import MetricsReport
+from tests.support.deadline import eventually
+from tests.support.metrics import T0, ManualTime, RecordingBus
+
+SUBJECT = "t.metrics.report"
+GAUGES = {"cpu": 1.0, "memory": 2.0, "disk": 3.0, "network_in": 4.0, "network_out": 5.0}
+
+
+def test_this_machine_in_numbers_that_are_taken(tmp_path: Path) -> None:
+    gauges = Machine(tmp_path).sample()
+    assert set(gauges) == set(GAUGES)
+    for name in ("cpu", "memory", "disk"):
+        assert 0 <= gauges[name] <= 100
+    report = MetricsReport(source="m", kind="agent", boot="b", seq=1, timestamp=T0 * 1000, gauges=gauges)
+    assert not Admission().judge(report, T0).refusals
+
+
+def test_rates() -> None:
+    assert rates(Traffic(100, 10, 1.0), Traffic(300, 20, 3.0)) == (100.0, 5.0)
+    assert rates(Traffic(100, 10, 1.0), Traffic(50, 20, 2.0)) == (0.0, 10.0)
+    assert rates(Traffic(100, 10, 1.0), Traffic(300, 20, 1.0)) == (0.0, 0.0)
+
+
+def cgroup(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    return root
+
+
+V1 = {
+    "memory/memory.limit_in_bytes": "4000",
+    "memory/memory.usage_in_bytes": "2000",
+    "memory/memory.stat": "cache 1\ntotal_inactive_file 1000",
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        (
+            {"memory.max": "1000", "memory.current": "500", "memory.stat": "anon 1\ninactive_file 100"},
+            Memory(400, 1000),
+        ),
+        ({"memory.max": "max", "memory.current": "500", "memory.stat": "anon 1"}, None),
+        (V1, Memory(1000, 4000)),
+        (V1 | {"memory/memory.limit_in_bytes": "9223372036854771712"}, None),
+        ({"memory.max": "1000"}, None),
+    ],
+)
+def test_container_limits(tmp_path: Path, files: dict[str, str], expected: Memory | None) -> None:
+    assert cgroup_memory(cgroup(tmp_path, files)) == expected
+
+
+def test_memory_over_its_limit_is_full() -> None:
+    assert Memory(500, 100).percent == 100
+    assert Memory(25, 100).percent == 25
+
+
+def test_a_folder_that_does_not_exist_yet_is_on_its_parents_disk(tmp_path: Path) -> None:
+    assert existing(tmp_path / "a" / "b") == tmp_path
+
+
+def reporter(bus: RecordingBus, wall: ManualTime | None = None, interval_s: float = 1.0) -> Reporter:
+    return Reporter(
+        bus,
+        SUBJECT,
+        "host",
+        "boot",
+        lambda: GAUGES,
+        interval_s,
+        wall or ManualTime(),  # type: ignore[arg-type]
+    )
+
+
+def sent(bus: RecordingBus) -> list[MetricsReport]:
+    return [msgspec.json.decode(data, type=MetricsReport) for data in bus.on(SUBJECT)]
+
+
+def test_reports_say_who_and_what() -> None:
+    bus = RecordingBus()
+    agent = reporter(bus)
+    agent.report(GAUGES)
+    agent.report(GAUGES)
+    first, second = sent(bus)
+    assert (first.source, first.kind, first.gauges) == ("host", "agent", GAUGES)
+    assert (first.seq, second.seq) == (1, 2)
+
+
+def test_what_could_not_be_sent_is_counted_once() -> None:
+    bus = RecordingBus()
+    agent = reporter(bus)
+    bus.down = True
+    for _ in range(3):
+        agent.report(GAUGES)
+    bus.down = False
+    agent.report(GAUGES)
+    agent.report(GAUGES)
+    assert [report.counters for report in sent(bus)] == [{"reports_unsent": 3.0}, {}]
+
+
+@pytest.mark.parametrize(
+    ("at", "interval_s", "wait_s"),
+    [(0.0, 1, 0.7), (0.69, 1, 0.01), (0.7, 1, 1.0), (0.9, 1, 0.8), (0, 5, 3.5)],
+)
+def test_reports_late_in_each_interval(at: float, interval_s: float, wait_s: float) -> None:
+    assert PHASE == 0.7
+    agent = reporter(RecordingBus(), interval_s=interval_s)
+    assert agent._until_next(T0 + at) == pytest.approx(wait_s, abs=1e-6)
+
+
+async def test_reports_by_itself() -> None:
+    bus = RecordingBus()
+    agent = reporter(bus, interval_s=0.01)
+    running = asyncio.ensure_future(agent.run())
+    await eventually(lambda: len(bus.published) >= 3, "three reports")
+    running.cancel()
+    assert agent.sampling
