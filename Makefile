@@ -6,21 +6,29 @@ SYNCED := $(VENV)/.synced
 PACKAGES := services gateway presence_svc metrics_svc
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types format docs check-generated bench lock clean
+.PHONY: help run test test-js lint types format docs check-generated bench lock clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-16s %s\n", $$1, $$2 }'
 
 # Again only when the lock or the project changed.
-$(SYNCED): uv.lock pyproject.toml scripts/bootstrap.sh
+$(SYNCED): uv.lock pyproject.toml scripts/bootstrap.sh scripts/node.sh
 	@sh scripts/bootstrap.sh
 	@touch $@
 
 run: $(SYNCED) ## Run everything on this machine (options: ARGS="--port 9000")
 	@exec $(BIN)/tidings up $(ARGS)
 
+# With ARGS only the Python suites are meant. Their closing line comes last.
 test: $(SYNCED) ## Run every suite this machine can run (REQUIRE_ALL=1: skip none)
+	@[ -n "$(ARGS)" ] || sh scripts/test-js.sh
 	@$(BIN)/pytest $(ARGS)
+
+test-js: $(SYNCED) ## Check and test the JavaScript client
+	@sh scripts/test-js.sh
+
+chaos: $(SYNCED) ## Break a deployment some 200 times under load, and check what clients saw (ARGS="--seed 1")
+	@$(BIN)/python -m tests.chaos.long_run $(ARGS)
 
 lint: $(SYNCED) ## Check style and formatting
 	@$(BIN)/ruff check .
@@ -37,11 +45,15 @@ docs: $(SYNCED) ## Write the pages that are generated from the code
 	@$(BIN)/tidings config --docs configuration > docs/configuration.md
 	@$(BIN)/tidings config --docs metrics > docs/metrics.md
 	@$(BIN)/python -m services.cli.code_tables docs/protocol.md
+	@$(BIN)/python -m gateway.contracts --types clients/js/src/generated --page docs/reference.md
+	@$(BIN)/tidings permissions nats > deploy/nats/users.conf
+	@$(BIN)/tidings permissions redis > deploy/redis/users.conf.template
 
 check-generated: $(SYNCED) ## Fail if a generated page is out of date
 	@$(BIN)/tidings config --docs configuration | diff -u docs/configuration.md - || { echo "run: make docs"; exit 1; }
 	@$(BIN)/tidings config --docs metrics | diff -u docs/metrics.md - || { echo "run: make docs"; exit 1; }
 	@$(BIN)/python -m services.cli.code_tables --check docs/protocol.md
+	@$(BIN)/python -m gateway.contracts --check --types clients/js/src/generated --page docs/reference.md
 
 bench: $(SYNCED) ## Measure this machine
 	@test -f bench/__main__.py || { echo "there is no benchmark yet"; exit 1; }
@@ -51,5 +63,5 @@ lock: $(SYNCED) ## Write uv.lock anew from pyproject.toml
 	@.tools/uv/bin/uv lock
 
 clean: ## Remove what was made here, but not the data in .tidings
-	rm -rf $(VENV) .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis dist clients/js/node_modules clients/js/dist
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

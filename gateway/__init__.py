@@ -10,6 +10,7 @@
 - `api`       the HTTP surface
 - `page`      the page at `/`
 
-`app` lists the routes, `server` accepts and drains, `core` holds the parts, `__main__` wires them.
+`admission`, `addresses` and `user_limit` say how many connections there may be, and `stay` is what one of them holds of
+that; `http_protocol` limits requests. `app` lists the routes, `server` accepts and drains, `core` holds the parts, `__main__` wires them.
 The gateway never imports redis and never knows another gateway.
 """

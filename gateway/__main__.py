@@ -10,11 +10,12 @@ from gateway.auth.tickets import BusTicketStore
 from gateway.core import Gateway
 from gateway.reporting import GatewayCollector
 from gateway.server import Server, bind
-from services import lifecycle
+from services import lifecycle, telemetry
 from services.bus.client import Bus
 from services.bus.rpc import Service
 from services.health import HealthServer
 from services.lifecycle import CannotStart, Lifecycle
+from services.permissions.roles import Role
 from services.settings import Settings, instance_name
 from services.wire.records import GatewayStats
 from services.wire.rpc import GATEWAY_STATS, Empty
@@ -24,7 +25,7 @@ async def main(settings: Settings, life: Lifecycle) -> None:
     """Wire the parts, serve until told to stop, drain."""
     listener = bind(settings)
     instance = instance_name(settings, "gateway")
-    bus = await Bus.connect(settings, instance)
+    bus = await Bus.connect(settings, instance, role=Role.GATEWAY)
     life.on_stop("bus", bus.close, timeout_s=1.0)
     life.ship_logs(bus, settings)
 
@@ -37,6 +38,7 @@ async def main(settings: Settings, life: Lifecycle) -> None:
     life.on_stop("gateway", gateway.close, timeout_s=1.5)
     await gateway.open()
     REGISTRY.register(GatewayCollector(gateway))
+    telemetry.announce_build("gateway")
     gateway.tasks.spawn(gateway.reporter.run(), "reporter")
 
     service = Service(bus, settings, "gateway")
@@ -50,7 +52,7 @@ async def main(settings: Settings, life: Lifecycle) -> None:
 
     if settings.health_port:
         checks = {name: _check(gateway, name) for name in gateway.readiness()}
-        health = HealthServer(settings, "gateway", checks)
+        health = HealthServer(settings, "gateway", checks, gateway.details)
         await health.start()
         life.on_stop("health", health.close, timeout_s=0.5)
 

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 from gateway.api.errors import error_handlers
 from gateway.api.headers import guarded
 from gateway.api.routes import api_routes
+from gateway.contracts.serving import contract_routes
 from gateway.core import Gateway
 from gateway.page import page_routes
 from gateway.sse.endpoints import metrics_stream, sse_routes
@@ -23,6 +24,7 @@ def build_app(gateway: Gateway) -> ASGIApp:
         WebSocketRoute("/ws", WebSocketEndpoint(gateway)),
         *sse_routes(gateway),
         *api_routes(gateway, partial(metrics_stream, gateway)),
+        *contract_routes(),
         *page_routes(),
     ]
     echo = settings.auth == "open" if settings.echo_endpoint is None else settings.echo_endpoint

@@ -1,10 +1,21 @@
 """The parts of one gateway, put together once and shared by all its connections."""
 
+import asyncio
+import random
 import secrets
 import time
 from typing import Protocol
 
+import structlog
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from gateway.addresses import AddressLimit, Proxies
+from gateway.admission import Admission
+from gateway.asking import Asking
 from gateway.auth.authenticator import Authenticator
+from gateway.auth.revocation_log import RevocationLog
+from gateway.auth.revocations import concerns
 from gateway.auth.tickets import TicketStore
 from gateway.delivery.fanout import Member
 from gateway.delivery.history import History
@@ -19,19 +30,29 @@ from gateway.feeds.metrics import MetricsFeed
 from gateway.presence.link import Announced, PresenceLink
 from gateway.presence.views import Views
 from gateway.reporting import Reporter
+from gateway.session.limits import Limit
+from gateway.stay import Stay
+from gateway.user_limit import UserLimit
 from services.bus.client import Bus
+from services.bus.errors import BusError
 from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire.codes import CloseCode
-from services.wire.events import ControlEvent
+from services.wire.events import CloseConnections, ControlEvent, Revoked
 from services.wire.records import GatewayStats
+
+log = structlog.get_logger(__name__)
+
+_REOPEN_MAX_S = 1.0
 
 
 class Client(Member, Announced, Protocol):
     """A connection as the gateway's parts see it: it receives, it is announced, it can be sent away."""
 
-    def end(self, code: CloseCode, *, retry_after_ms: int | None = None) -> None:
-        """Say `disconnect` and close."""
+    stay: Stay
+
+    def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
+        """Say `disconnect`, with that reason or the code's own, and close."""
 
     def abort(self) -> None:
         """End at once, with nothing more sent."""
@@ -65,20 +86,44 @@ class Gateway:
         self.draining = False
         self.tasks = TaskSet()
         self.traffic = Traffic()
+        self.admission = Admission(settings.accept_rate, time.monotonic())
+        self.on_limit = self.traffic.limit  # one bound method for all sessions
+        self.addresses = AddressLimit(settings.connections_per_address)
+        self.proxies = Proxies(settings.trusted_proxies, settings.proxy_header)
         self.clients: dict[str, Client] = {}
         self.logs = Logs(bus, settings)
         self.rooms = Rooms(bus, self.logs, settings, self.tasks, self.traffic)
         self.inboxes = Inboxes(bus, self.logs, settings, self.tasks, self.traffic)
         self.history = History(self.logs, settings)
         self.publisher = Publisher(bus, self.logs, settings, now_ms)
-        self.presence = PresenceLink(bus, settings, instance, self.boot, self.clients.values)
-        self.views = Views(bus, settings, self.tasks, self.traffic)
-        self.metrics = MetricsFeed(bus, settings, self.tasks, self.traffic)
+        self.asking = Asking(bus, self.subjects)
+        self.presence = PresenceLink(self.asking, settings, instance, self.boot, self.clients.values)
+        self.views = Views(bus, self.asking, settings, self.tasks, self.traffic)
+        self.metrics = MetricsFeed(bus, self.asking, settings, self.tasks, self.traffic)
         self.log_lines = LogsFeed(bus, settings, self.traffic)
         self.everyone = Everyone(bus, settings, self.traffic, self._on_control)
+        self.users = UserLimit(bus, settings, instance, self.tasks, self._replace)
+        self.revocation_log = RevocationLog(
+            bus, settings, authenticator.revocations, time.time, self._on_revoked
+        )
         self.reporter = Reporter(self)
         self.presence.on_applied = self.views.on_applied
+        self._returns = 0
+        bus.on_disconnect(self._on_bus_lost)
         bus.on_reconnect(self._on_bus_return)
+
+    def enter(self, scope: Scope) -> str | None:
+        """Count a connection by where it comes from; None, and counted as met, where that place has too many.
+
+        What is returned belongs to the connection's `Stay`, or goes to `addresses.leave`.
+        """
+        peer = scope.get("client")
+        address = self.proxies.client_of(peer[0] if peer else "", Headers(scope=scope))
+        place = self.addresses.enter(address)
+        if place is None:
+            self.traffic.refused(Limit.ADDRESS_CONNECTIONS, our_fault=False)
+            self.traffic.limit(Limit.ADDRESS_CONNECTIONS)
+        return place
 
     async def open(self) -> None:
         """Open the durable logs and start what runs in the background.
@@ -87,11 +132,16 @@ class Gateway:
             BusError: the streams cannot be opened.
         """
         await self.logs.open()
+        await self.revocation_log.open()
         self.tasks.spawn(self.presence.run(), "presence link")
 
     def readiness(self) -> dict[str, bool]:
         """Return what a gateway needs to take new connections, and whether it is there."""
         return {"bus": self.bus.healthy, "streams": self.logs.is_open, "serving": not self.draining}
+
+    def details(self) -> dict[str, object]:
+        """Return what a reader of `/readyz` may want to know besides."""
+        return {"breakers": self.asking.states()}
 
     def stats(self) -> GatewayStats:
         """Return how this gateway is doing."""
@@ -104,17 +154,50 @@ class Gateway:
         self.rooms.close()
         self.metrics.close()
         self.everyone.close()
+        self.users.close()
+        self.revocation_log.close()
+
+    def _on_bus_lost(self) -> None:
+        self.logs.lost()
+        self.rooms.hold()
+        self.inboxes.hold()
 
     async def _on_bus_return(self) -> None:
-        """Bring everything up to date: nobody can say what was missed while the bus was away."""
-        await self.logs.open()
-        self.rooms.resync()
-        self.inboxes.resync()
+        """Bring everything up to date: nobody can say what was missed while the bus was away.
+
+        The durable logs may be others than before, or not ready yet; until they are open, rooms and inboxes wait.
+        """
         self.views.resync()
         self.metrics.resync()
+        self._returns += 1
+        this_return = self._returns
+        while this_return == self._returns:
+            try:
+                await self.logs.open()
+                await self.revocation_log.open()
+            except BusError as fault:
+                log.warning("streams are not open again yet", reason=str(fault))
+                await asyncio.sleep(random.uniform(0.1, _REOPEN_MAX_S))  # noqa: S311  # jitter, no secret
+            else:
+                self.rooms.resync()
+                self.inboxes.resync()
+                return
 
     def _on_control(self, event: ControlEvent) -> None:
-        for member in self.inboxes.connections_of(event.user_id):
-            client = self.clients.get(member.connection_id)
-            if client is not None:
-                client.end(CloseCode.DISCONNECTED)
+        if isinstance(event, CloseConnections):
+            self.users.on_order(event.connection_ids)
+            return
+        for client in list(self.clients.values()):
+            if client.user_id == event.user_id:
+                client.end(CloseCode.DISCONNECTED, reason=event.reason)
+
+    def _on_revoked(self, revoked: Revoked) -> None:
+        for client in list(self.clients.values()):
+            if concerns(revoked, client.stay.identity):
+                client.end(CloseCode.BAD_TOKEN)
+
+    def _replace(self, connection_id: str) -> None:
+        client = self.clients.get(connection_id)
+        if client is not None:
+            self.traffic.limit(Limit.USER_CONNECTIONS)
+            client.end(CloseCode.REPLACED)

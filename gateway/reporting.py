@@ -1,16 +1,22 @@
 """What this gateway says of itself: to metrics_svc each second, to `/api/gateways` when asked, to Prometheus."""
 
 import asyncio
+import math
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import time
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import psutil
 import structlog
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gateway.delivery.traffic import Traffic
 from services.bus.errors import BusError
 from services.sketch import LatencySketch
 from services.telemetry import MetricName
@@ -23,40 +29,65 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _INTERVAL_S = 1.0
+_PHASE = 0.5
+_KEPT_S = 3.0
+# Reported even when nothing was counted: that they are nought is worth a chart.
+_ALWAYS = frozenset(
+    ("requests", "errors", "messages_in", "messages_out", "bytes_out", "slow_clients", "dropped")
+)
+
+Totals = Counter[str]
+
+
+class Measured(NamedTuple):
+    """What was counted in one interval that ended at `at`."""
+
+    at: float
+    counts: Totals
+    latency: LatencySketch
+
+
 _encode = msgspec.json.Encoder().encode
 
 
 class Reporter:
-    """Turns totals into rates, once a second."""
+    """Turns totals into rates, and reports them, once a second: in the middle of the second of the wall clock.
 
-    def __init__(self, gateway: "Gateway") -> None:
+    metrics_svc files a report in the second in which it arrives, so one sent near a second's end would fall now in
+    this one, now in the next. While the bus is away counts are kept for `_KEPT_S`: sent later they would look like a
+    burst of now; the next report that leaves says how many did not (`reports_unsent`).
+    """
+
+    def __init__(self, gateway: "Gateway", wall: Callable[[], float] = time.time) -> None:
         self._gateway = gateway
+        self._wall = wall
         self._process = psutil.Process(os.getpid())
         self._process.cpu_percent()  # the first call only starts the measurement
         self._seq = 0
-        self._before = (0, 0, 0, 0, 0)
-        self._rates = (0.0, 0.0, 0.0, 0.0, 0.0)
+        self._before = Totals()
+        self._measured_at = wall()
+        self._rates = Totals()
         self._cpu = 0.0
         self._memory = self._process.memory_info().rss
-        # Counts since the last report that left: what could not be sent goes into the next one.
-        self._unsent_requests = 0
-        self._unsent_errors = 0
-        self._unsent_latency = LatencySketch()
+        self._unsent: deque[Measured] = deque()
+        self._given_up = 0
+        self.latency = LatencySketch()  # since the process started
 
     async def run(self) -> None:
         """Report until cancelled."""
-        loop = asyncio.get_running_loop()
-        due = loop.time()
         while True:
-            due = max(due + _INTERVAL_S, loop.time())
-            await asyncio.sleep(due - loop.time())
-            self._measure()
-            self._report()
+            await asyncio.sleep(until_middle(self._wall()))
+            self.turn()
+
+    def turn(self) -> None:
+        """Measure and report once."""
+        self._measure()
+        self._report()
 
     def stats(self) -> GatewayStats:
         """Return how this gateway is doing."""
         gateway, traffic = self._gateway, self._gateway.traffic
-        messages_in, messages_out, bytes_out, _, errors = self._rates
+        rates = self._rates
         return GatewayStats(
             gateway=gateway.instance,
             boot=gateway.boot,
@@ -67,55 +98,54 @@ class Reporter:
             users=len(gateway.inboxes),
             memory=self._memory,
             cpu=self._cpu,
-            messages_in=messages_in,
-            messages_out=messages_out,
-            bytes_out=bytes_out,
-            errors=errors,
+            messages_in=rates["messages_in"],
+            messages_out=rates["messages_out"],
+            bytes_out=rates["bytes_out"],
+            errors=rates["errors"],
             slow_clients=traffic.slow_clients,
             draining=gateway.draining,
         )
 
     def _measure(self) -> None:
-        traffic = self._gateway.traffic
-        now = (traffic.messages_in, traffic.messages_out, traffic.bytes_out, traffic.requests, traffic.errors)
-        deltas = [after - before for after, before in zip(now, self._before, strict=True)]
-        self._rates = (
-            deltas[0] / _INTERVAL_S,
-            deltas[1] / _INTERVAL_S,
-            deltas[2] / _INTERVAL_S,
-            deltas[3] / _INTERVAL_S,
-            deltas[4] / _INTERVAL_S,
-        )
-        self._unsent_requests += deltas[3]
-        self._unsent_errors += deltas[4]
-        self._before = now
-        self._unsent_latency.merge(traffic.latency)
+        traffic, now = self._gateway.traffic, self._wall()
+        totals = totals_of(traffic)
+        counts = Totals({name: total - self._before[name] for name, total in totals.items()})
+        passed_s = max(0.001, now - self._measured_at)
+        self._rates = Totals({name: count / passed_s for name, count in counts.items()})
+        self._before, self._measured_at = totals, now
+        self._unsent.append(Measured(now, counts, traffic.latency))
+        self.latency.merge(traffic.latency)
         traffic.latency = LatencySketch()
+        while self._unsent[0].at < now - _KEPT_S:
+            self._unsent.popleft()
+            self._given_up += 1
         self._cpu = self._process.cpu_percent()
         self._memory = self._process.memory_info().rss
 
     def _report(self) -> None:
         gateway, stats = self._gateway, self.stats()
+        counts, latency = Totals(), LatencySketch()
+        for measured in self._unsent:
+            counts.update(measured.counts)
+            latency.merge(measured.latency)
         self._seq += 1
+        named = {name: float(count) for name, count in counts.items() if count or name in _ALWAYS}
         report = MetricsReport(
             source=gateway.instance,
             kind="gateway",
             boot=gateway.boot,
             seq=self._seq,
             timestamp=gateway.now_ms(),
-            requests=self._unsent_requests,
-            errors=self._unsent_errors,
-            latency=self._unsent_latency.to_wire() if self._unsent_latency.count else UNSET,
+            requests=named.pop("requests"),
+            errors=named.pop("errors"),
+            latency=latency.to_wire() if latency.count else UNSET,
+            counters=named | ({"reports_unsent": float(self._given_up)} if self._given_up else {}),
             gauges={
                 "connections": float(stats.connections),
                 "sse_streams": float(stats.sse_streams),
                 "rooms": float(stats.rooms),
                 "memory_bytes": float(stats.memory),
                 "process_cpu": stats.cpu,
-                "messages_in": stats.messages_in,
-                "messages_out": stats.messages_out,
-                "bytes_out": stats.bytes_out,
-                "slow_clients": float(stats.slow_clients),
             },
         )
         try:
@@ -123,8 +153,34 @@ class Reporter:
         except BusError as fault:
             log.debug("metrics report kept for later", reason=str(fault))
             return
-        self._unsent_requests = self._unsent_errors = 0
-        self._unsent_latency = LatencySketch()
+        self._unsent.clear()
+        self._given_up = 0
+
+
+def until_middle(now: float) -> float:
+    """Return the seconds from `now` to the next middle of a second."""
+    due = math.floor(now) + _PHASE
+    return (due if due > now else due + _INTERVAL_S) - now
+
+
+def totals_of(traffic: Traffic) -> Totals:
+    """Return what was counted since the process started, by the names of metrics.
+
+    Refusals are `refused.CODE`, what met a limit `limited.NAME`, and messages that a slow client was not sent any
+    more `dropped`: the client is sent away, and recovers them when it is back.
+    """
+    totals = Totals(
+        requests=traffic.requests,
+        errors=traffic.errors,
+        messages_in=traffic.messages_in,
+        messages_out=traffic.messages_out,
+        bytes_out=traffic.bytes_out,
+        slow_clients=traffic.slow_clients,
+        dropped=traffic.dropped,
+    )
+    totals.update({f"refused.{code}": count for code, count in traffic.refusals.items()})
+    totals.update({f"limited.{name}": count for name, count in traffic.limited.items()})
+    return totals
 
 
 class GatewayCollector(Collector):
@@ -150,10 +206,29 @@ class GatewayCollector(Collector):
             (MetricName.GATEWAY_BYTES_OUT, traffic.bytes_out),
             (MetricName.GATEWAY_REQUESTS, traffic.requests),
             (MetricName.GATEWAY_SLOW_CLIENTS, traffic.slow_clients),
+            (MetricName.GATEWAY_ERRORS, traffic.errors),
+            (MetricName.GATEWAY_DROPPED, traffic.dropped),
         ):
             yield CounterMetricFamily(metric.value.name, metric.value.help, value=value)
+        yield _latency_family(gateway.reporter.latency)
         declared = MetricName.GATEWAY_REFUSALS.value
         refusals = CounterMetricFamily(declared.name, declared.help, labels=declared.labels)
         for code, count in sorted(traffic.refusals.items()):
             refusals.add_metric([code], count)
         yield refusals
+        declared = MetricName.GATEWAY_LIMITED.value
+        limited = CounterMetricFamily(declared.name, declared.help, labels=declared.labels)
+        for name, count in sorted(traffic.limited.items()):
+            limited.add_metric([name], count)
+        yield limited
+
+
+def _latency_family(latency: LatencySketch) -> HistogramMetricFamily:
+    """Return the sketch as the histogram that Prometheus can add up over gateways."""
+    declared = MetricName.GATEWAY_LATENCY.value
+    below = [0.0] * (len(declared.buckets) + 1)
+    for ms, count in latency.weighted():
+        below[bisect_left(declared.buckets, ms / 1000)] += count
+    bounds = [str(bound) for bound in declared.buckets] + ["+Inf"]
+    buckets = list(zip(bounds, accumulate(below), strict=True))
+    return HistogramMetricFamily(declared.name, declared.help, buckets=buckets, sum_value=latency.sum / 1000)

@@ -8,6 +8,7 @@ left after the deadline is cut.
 import asyncio
 import contextlib
 import errno
+import logging
 import random
 import socket
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.core import Gateway
+from gateway.http_protocol import http_protocol
 from gateway.ws.keepalive import Keepalive
 from gateway.ws.protocol import WebSocketProtocol
 from services.lifecycle import CannotStart
@@ -58,6 +60,8 @@ class Server(uvicorn.Server):
     """uvicorn with our WebSocket protocol, our signals and our drain."""
 
     def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
+        # It warns of every malformed request, and strangers do not choose what is in our log.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         self._gateway = gateway
         settings = gateway.settings
         self._keepalive = Keepalive(settings.heartbeat_interval_ms / 1000, settings.idle_timeout_s)
@@ -65,13 +69,17 @@ class Server(uvicorn.Server):
         def protocol(
             config: uvicorn.Config, server_state: Any, app_state: dict[str, Any], _loop: Any = None
         ) -> WebSocketProtocol:
-            return WebSocketProtocol(config.loaded_app, server_state, app_state, settings, self._keepalive)
+            return WebSocketProtocol(
+                config.loaded_app, server_state, app_state, settings, self._keepalive, gateway.on_limit
+            )
 
         super().__init__(
             uvicorn.Config(
                 app,
                 ws=protocol,  # type: ignore[arg-type]  # any factory will do; the annotation names classes only
-                http="httptools",
+                http=http_protocol(settings, gateway.on_limit),
+                ssl_certfile=settings.tls_cert,
+                ssl_keyfile=settings.tls_key,
                 loop="none",
                 lifespan="off",
                 log_config=None,
@@ -101,6 +109,7 @@ class Server(uvicorn.Server):
         """Send everybody away, paced; return when they are gone or the time is up."""
         gateway = self._gateway
         gateway.draining = True
+        gateway.admission.close()
         for server in self.servers:
             server.close()
         clients = list(gateway.clients.values())

@@ -5,8 +5,10 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.delivery.traffic import Traffic
+from gateway.session.limits import Limit
 
-_STREAM = b"text/event-stream"
+# Statuses that only these limits answer with.
+_LIMITS = {408: Limit.BODY_TIME, 413: Limit.BODY_BYTES}
 
 
 class RequestTiming:
@@ -30,6 +32,8 @@ class RequestTiming:
                     self._traffic.answered(started, time.monotonic())
                 else:
                     self._traffic.refused(f"http_{status}", our_fault=status >= 500)
+                    if (limit := _LIMITS.get(status)) is not None:
+                        self._traffic.limit(limit)
             await send(message)
 
         await self._app(scope, receive, send_timed)

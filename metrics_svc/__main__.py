@@ -1,55 +1,84 @@
 """Start metrics_svc: `python -m metrics_svc`."""
 
+import asyncio
 import secrets
 from typing import Any
 
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError, RedisError
+
 from metrics_svc.aggregation.admission import Admission
 from metrics_svc.aggregation.seconds import FRESH_S, Seconds
-from metrics_svc.alerts.rules_file import RulesFile
+from metrics_svc.alert_endpoints import AlertEndpoints
+from metrics_svc.alerts.rulebook import Rulebook
 from metrics_svc.clock import FleetClock
 from metrics_svc.endpoints import Endpoints
 from metrics_svc.intake import Intake
 from metrics_svc.lease import Lease
 from metrics_svc.log_stream import QUEUE, LogStream
+from metrics_svc.notify.notifier import Notifier
+from metrics_svc.notify.receivers import configured
 from metrics_svc.scripts import connect
 from metrics_svc.store_redis import RedisStore
 from metrics_svc.ticker import Ticker
-from metrics_svc.webhook import Webhooks
 from services.bus.client import Bus
+from services.bus.errors import Misconfigured
 from services.bus.rpc import Service
 from services.health import HealthServer
 from services.lifecycle import Lifecycle, run
+from services.permissions.proof import prove_redis
+from services.permissions.roles import Role
 from services.settings import Settings, instance_name
 from services.tasks import TaskSet
+from services.tls import redis_options
+
+log = structlog.get_logger(__name__)
 
 KIND = "metrics"
+_PROVE_AGAIN_S = 1.0
 
 
 async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     """Wire the parts and wait."""
     instance = instance_name(settings, KIND)
     subjects = settings.subjects
-    bus = await Bus.connect(settings, instance)
+    bus = await Bus.connect(settings, instance, role=Role.METRICS)
     lifecycle.on_stop("bus", bus.close, timeout_s=2)
     lifecycle.ship_logs(bus, settings)
-    store = RedisStore(connect(settings.redis_url), settings.prefix)
+    redis = connect(settings.redis_url, **redis_options(settings))
+    store = RedisStore(redis, settings.prefix)
     lifecycle.on_stop("store", store.close, timeout_s=1)
 
     clock = FleetClock()
     # A machine that reports less often than each second is not gone in between.
     seconds = Seconds(fresh_s=max(FRESH_S, round(2.5 * settings.agent_interval_s)))
-    rules = RulesFile(settings.rules_file)
+    rules = Rulebook(settings.rules_file)
     # Two processes given the same name must not take each other for themselves.
     lease = Lease(store, f"{instance}-{secrets.token_hex(4)}", clock)
-    webhooks = Webhooks(settings.webhook_urls, store, clock, rules)
-    ticker = Ticker(seconds, lease, store, clock, rules, bus, subjects, webhooks.notify)
+    ticker = Ticker(seconds, lease, store, clock, rules, bus, subjects)
+    notifier = Notifier(
+        configured(settings),
+        store,
+        lease.holder,
+        lambda: lease.term,
+        lambda: rules.rules,
+        lambda: int(clock.now() * 1000),
+        external_url=settings.external_url,
+    )
     intake = Intake(Admission(), seconds, clock.now)
     logs = LogStream(store, bus, subjects)
     service = Service(bus, settings, KIND)
     Endpoints(store, clock).serve(service)
+    AlertEndpoints(store, clock, rules).serve(service)
 
     def details() -> dict[str, Any]:
-        return {"instance": instance, "leads": ticker.leads, "rules_error": rules.error}
+        return {
+            "instance": instance,
+            "leads": ticker.leads,
+            "rules_error": rules.error,
+            "receivers_down": notifier.down if ticker.leads else [],
+        }
 
     health = HealthServer(
         settings, KIND, {"bus": lambda: bus.healthy, "redis": lambda: lease.reachable}, details
@@ -68,13 +97,28 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
         ("lease", lease.run()),
         ("ticker", ticker.run()),
         ("logs", logs.run()),
-        ("webhooks", webhooks.run()),
+        ("permissions", _prove(redis, settings)),
+        ("notifier", notifier.run()),
     ):
         task = tasks.spawn(work, name)
         task.add_done_callback(lambda done: _fail_with(lifecycle, done))
     await service.start()
     lifecycle.on_stop("service", service.stop, timeout_s=3)
     await lifecycle.stopped()
+
+
+async def _prove(redis: Redis, settings: Settings) -> None:
+    """Fail if Redis forbids what we need, as soon as it can be asked. Raises Misconfigured."""
+    while True:
+        try:
+            await prove_redis(redis, Role.METRICS, settings)
+        except NoPermissionError as fault:
+            raise Misconfigured(f"TIDINGS_REDIS_URL: {fault}") from None
+        except RedisError as fault:
+            log.debug("permissions not checked yet", reason=str(fault))
+            await asyncio.sleep(_PROVE_AGAIN_S)
+        else:
+            return
 
 
 def _fail_with(lifecycle: Lifecycle, task: Any) -> None:

@@ -4,25 +4,35 @@ Times in a question and in records are ends of seconds in ms; a second is known 
 in s.
 """
 
+import asyncio
 from itertools import groupby
 
-from metrics_svc.aggregation.rows import merge, to_record
-from metrics_svc.aggregation.tiers import MINUTES, SECONDS, plan
+from metrics_svc.aggregation.packed import decode_row, merge_packed, unpack_between
+from metrics_svc.aggregation.rows import (
+    LATENCY_NAMES,
+    QUANTILE_SUFFIXES,
+    RECORD_NAMES,
+    Row,
+    to_point,
+    to_record,
+)
+from metrics_svc.aggregation.tiers import MINUTES, SECONDS, Plan, plan
 from metrics_svc.store import MetricsStore
-from services.wire.records import MetricsRecord
-from services.wire.rpc import HistoryQuery
+from services.wire.rpc import History, HistoryQuery
 
 # Answers fit one message of the bus (1 MiB): a record has about 200 bytes, one with min and max about 600.
 MAX_RECORDS = 3600
 MAX_ROLLUPS = 1500
+# A point has about 90 bytes: a day of ten seconds.
+MAX_POINTS = 8640
 
 
 class BadQuery(ValueError):
     """A question that cannot be answered as asked; the message says what to ask instead."""
 
 
-async def query(store: MetricsStore, question: HistoryQuery, now: float) -> list[MetricsRecord]:
-    """Return records, oldest first.
+async def query(store: MetricsStore, question: HistoryQuery, now: float) -> History:
+    """Return records, or points of one metric, oldest first.
 
     Without `start` and `end`: the last `limit`; with either, all between them. With `step` over 1 s: complete
     steps only, in the step asked for or, where that is no longer kept, the next one that is.
@@ -40,7 +50,7 @@ async def query(store: MetricsStore, question: HistoryQuery, now: float) -> list
     return await _seconds(store, question, int(now))
 
 
-async def _seconds(store: MetricsStore, question: HistoryQuery, now: int) -> list[MetricsRecord]:
+async def _seconds(store: MetricsStore, question: HistoryQuery, now: int) -> History:
     if not question.start and not question.end:
         rows = await store.newest(question.source, min(question.limit, MAX_RECORDS))
     else:
@@ -49,10 +59,10 @@ async def _seconds(store: MetricsStore, question: HistoryQuery, now: int) -> lis
             question.source, SECONDS, max(start, now - SECONDS.keep_s), end, sketches=False
         )
         rows = rows[-MAX_RECORDS:]
-    return [to_record(row, SECONDS.step_s, rollup=False) for row in rows]
+    return _answer(rows, question.metric, SECONDS.step_s, rollup=False)
 
 
-async def _rollups(store: MetricsStore, question: HistoryQuery, now: int) -> list[MetricsRecord]:
+async def _rollups(store: MetricsStore, question: HistoryQuery, now: int) -> History:
     start, end = _span(question, now, step=question.step)
     start, end = max(start, now - MINUTES.keep_s), min(end, now)
     chosen = plan(_align_up(start, question.step), question.step, now)
@@ -60,19 +70,40 @@ async def _rollups(store: MetricsStore, question: HistoryQuery, now: int) -> lis
     start = _align_up(start, step)
     steps = (end - start) // step
     if steps <= 0:
-        return []
-    if steps > MAX_ROLLUPS:
-        least = -(-(end - start) // MAX_ROLLUPS)
-        raise BadQuery(
-            f"{steps} rows; at most {MAX_ROLLUPS} are returned: ask with a step of {least} s or more"
-        )
-    rows = await store.rows(
-        question.source, chosen.tier, start, start + steps * step, sketches=step != chosen.tier.step_s
-    )
+        return History(rows=[])
+    most = MAX_POINTS if question.metric else MAX_ROLLUPS
+    if steps > most:
+        least = -(-(end - start) // most)
+        raise BadQuery(f"{steps} rows; at most {most} are returned: ask with a step of {least} s or more")
+    end = start + steps * step
+    stored = await store.packed(question.source, chosen.tier, start, end)
+    # Tens of milliseconds for a day: off the loop, which ticks.
+    return await asyncio.to_thread(_merged, stored, question.metric, chosen, start, end)
+
+
+def _merged(stored: list[bytes], metric: str, chosen: Plan, start: int, end: int) -> History:
+    step = chosen.step_s
+    only = (metric,) if metric else RECORD_NAMES
     if step == chosen.tier.step_s:
-        return [to_record(row, step, rollup=True) for row in rows]
-    grouped = groupby(rows, key=lambda row: row.start - row.start % step)
-    return [to_record(merge(bucket, members), step, rollup=True) for bucket, members in grouped]
+        rows = unpack_between(stored, start, end, sketch=False, only=only)
+        return _answer(rows, metric, step, rollup=True)
+    packed = (row for row in map(decode_row, stored) if start <= row.start < end)
+    sketches = _needs_sketches(metric)
+    grouped = groupby(packed, key=lambda row: row.start - row.start % step)
+    merged = [merge_packed(bucket, members, sketches=sketches, only=only) for bucket, members in grouped]
+    return _answer(merged, metric, step, rollup=True)
+
+
+def _answer(rows: list[Row], metric: str, step: int, *, rollup: bool) -> History:
+    if not metric:
+        return History(rows=[to_record(row, step, rollup=rollup) for row in rows])
+    points = (to_point(row, metric, step, rollup=rollup) for row in rows)
+    return History(rows=[], points=[point for point in points if point is not None])
+
+
+def _needs_sketches(metric: str) -> bool:
+    """Say whether merging rows for one metric (empty: the record) needs what was measured, not its mean alone."""
+    return not metric or metric in LATENCY_NAMES or metric.rpartition(".")[2] in QUANTILE_SUFFIXES
 
 
 def _align_up(second: int, step: int) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from metrics_svc.aggregation.admission import Admission, Refusal
+from metrics_svc.aggregation.admission import Admission, Refusal, SourceKind
 from metrics_svc.aggregation.seconds import Seconds
 from services import telemetry
 from services.bus.message import BusMessage
@@ -24,6 +24,11 @@ class Intake:
         self._admission = admission
         self._seconds = seconds
         self._now = now
+        self._sources = -1
+        # Looked up once: 20,000 reports a second may come.
+        self._taken = {
+            kind: telemetry.counter(MetricName.METRICS_REPORTS).labels(kind.value) for kind in SourceKind
+        }
 
     def on_report(self, message: BusMessage) -> None:
         """Take one metrics report, or as much of it as is good."""
@@ -37,11 +42,13 @@ class Intake:
         for reason in verdict.refusals:
             _count_refused(reason)
         if verdict.sample is not None:
-            telemetry.counter(MetricName.METRICS_REPORTS).labels(verdict.sample.kind.value).inc()
+            self._taken[verdict.sample.kind].inc()
             self._seconds.add(verdict.sample, now)
         if verdict.lost:
             telemetry.counter(MetricName.METRICS_REPORTS_LOST).inc(verdict.lost)
-        telemetry.gauge(MetricName.METRICS_SOURCES).set(len(self._admission))
+        if len(self._admission) != self._sources:
+            self._sources = len(self._admission)
+            telemetry.gauge(MetricName.METRICS_SOURCES).set(self._sources)
 
     def on_logs(self, message: BusMessage) -> None:
         """Count the errors among log lines of the stream (`logs_feed`: each line is there once)."""

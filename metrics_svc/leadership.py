@@ -49,7 +49,9 @@ class Leadership:
             outcome = self.engine.evaluate(closed)
             rows = [SeriesRow(series, SECONDS, row) for series, row in closed.rows.items()]
             rows += self.rollups.advance(closed.second, closed.rows)
-            tick = Tick(closed.second, rows, outcome.watches, outcome.entries, outcome.events)
+            tick = Tick(
+                closed.second, rows, outcome.watches, outcome.entries, outcome.events, outcome.transitions
+            )
             self._prepared = tick, outcome.changes
         return self._prepared
 

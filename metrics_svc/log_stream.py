@@ -28,7 +28,7 @@ MAX_WAITING_LINES = 10_000
 MAX_LINES_PER_REPORT = 1000
 MAX_EVENT_CHARS = 4096
 MAX_FIELDS_BYTES = 8192
-LEVELS = frozenset({"debug", "info", "warning", "error", "critical"})
+LEVELS = ("debug", "info", "warning", "error", "critical")
 
 _decode = msgspec.json.Decoder(LogReport).decode
 _encode = msgspec.json.Encoder().encode

@@ -14,14 +14,17 @@ from metrics_svc.aggregation.rollups import SeriesRow
 from metrics_svc.aggregation.rows import Row
 from metrics_svc.aggregation.tiers import Tier
 from metrics_svc.alerts.judge import Watch
+from metrics_svc.notify.records import NotifyChange, NotifyState
 from services.wire.events import AlertEvent
-from services.wire.records import Alert, AlertLogEntry, LogEntry
+from services.wire.records import Alert, AlertLogEntry, AlertTransition, LogEntry
 from services.wire.rpc import AlertAck, Silence
 
 MAX_EPISODES = 1000
 MAX_UNANNOUNCED = 1000
 MAX_SILENCES = 1000
 MAX_LOG_LINES = 2000
+MAX_TRANSITIONS = 2000
+MAX_DOCUMENTS = 500
 
 
 class StoreUnavailable(Exception):
@@ -30,6 +33,17 @@ class StoreUnavailable(Exception):
 
 class TooManySilences(Exception):
     """`MAX_SILENCES` have not ended yet."""
+
+
+class TooManyDocuments(Exception):
+    """The collection has `MAX_DOCUMENTS` already."""
+
+
+class Collection(StrEnum):
+    """What operators write through the API and the store keeps as JSON, by id."""
+
+    RULES = "rules"
+    WINDOWS = "windows"
 
 
 class Written(StrEnum):
@@ -62,6 +76,7 @@ class Tick:
     watches: dict[str, Watch | None] = field(default_factory=dict)
     entries: list[AlertLogEntry] = field(default_factory=list)
     events: list[AlertEvent] = field(default_factory=list)
+    transitions: list[AlertTransition] = field(default_factory=list)
 
     @property
     def ended(self) -> list[str]:
@@ -97,16 +112,28 @@ class MetricsStore(Protocol):
     async def announced(self, holder: str, term: int, through: int) -> None:
         """Forget the events of second `through` and before, unless fenced."""
 
+    async def notify_state(self, now: int) -> NotifyState:
+        """Return all that deciding about notifications needs, at `now` (ms).
+
+        Its notices are the alerts that fire and those that ended and are not `done`, as `write` left them.
+        """
+
+    async def notify_write(self, holder: str, term: int, change: NotifyChange) -> bool:
+        """Store what an attempt to notify changed; False when fenced. A notice that changed is not `done`."""
+
     # --- what any replica reads and writes ---
 
     async def rows(self, series: str, tier: Tier, start: int, end: int, *, sketches: bool) -> list[Row]:
         """Return rows that begin in [start, end), in order; percentiles are there without `sketches`, too."""
 
+    async def packed(self, series: str, tier: Tier, start: int, end: int) -> list[bytes]:
+        """Return the packed rows that begin in [start, end), in order, and perhaps some around them."""
+
     async def newest(self, series: str, count: int) -> list[Row]:
         """Return up to `count` of the last rows of one second, in order, without sketches."""
 
-    async def series(self, since: int) -> list[str]:
-        """Return the series written in second `since` or later."""
+    async def series(self, since: int) -> dict[str, int]:
+        """Return the series written in second `since` or later, each with its last second."""
 
     async def active(self) -> list[Alert]:
         """Return the alerts that fire now, oldest first, each with `acknowledged`."""
@@ -125,6 +152,18 @@ class MetricsStore(Protocol):
 
     async def end_silence(self, id: str) -> bool:
         """Forget a silence; False when there is none of that id."""
+
+    async def transitions(self, limit: int) -> list[AlertTransition]:
+        """Return the newest transitions of alerts, newest first."""
+
+    async def documents(self, collection: Collection) -> dict[str, bytes]:
+        """Return a collection, by id."""
+
+    async def put_document(self, collection: Collection, id: str, data: bytes) -> None:
+        """Add or replace a document. Raises TooManyDocuments."""
+
+    async def end_document(self, collection: Collection, id: str) -> bool:
+        """Forget a document; False when there is none of that id."""
 
     async def append_logs(self, entries: list[LogEntry]) -> None:
         """Keep log lines, at the cost of the oldest over `MAX_LOG_LINES`."""

@@ -7,22 +7,29 @@ from itertools import islice
 
 import msgspec
 
-from metrics_svc.aggregation.rows import Row, pack, unpack
+from metrics_svc.aggregation.packed import pack, unpack
+from metrics_svc.aggregation.rows import Row
 from metrics_svc.aggregation.tiers import SECONDS, Tier
 from metrics_svc.alerts.judge import Watch
 from metrics_svc.alerts.states import State
+from metrics_svc.notify.records import Acknowledged, NotifyChange, NotifyState, Sent
 from metrics_svc.store import (
+    MAX_DOCUMENTS,
     MAX_EPISODES,
     MAX_LOG_LINES,
     MAX_SILENCES,
+    MAX_TRANSITIONS,
     MAX_UNANNOUNCED,
+    Collection,
     Grant,
     Tick,
+    TooManyDocuments,
     TooManySilences,
     Written,
 )
+from services.wire.alerting import Receiver, Window
 from services.wire.events import AlertEvent
-from services.wire.records import Alert, AlertLogEntry, LogEntry
+from services.wire.records import Alert, AlertLogEntry, AlertTransition, LogEntry
 from services.wire.rpc import AlertAck, Silence
 
 
@@ -39,7 +46,13 @@ class MemoryStore:
         self._rows: dict[tuple[str, Tier], deque[tuple[int, bytes]]] = {}
         self._series: dict[str, int] = {}
         self._watches: dict[str, Watch] = {}
-        self._acks: dict[str, int | None] = {}
+        self._acks: dict[str, Acknowledged] = {}
+        self._transitions: deque[AlertTransition] = deque(maxlen=MAX_TRANSITIONS)
+        self._documents: dict[Collection, dict[str, bytes]] = {name: {} for name in Collection}
+        self._notices: dict[str, AlertLogEntry] = {}
+        self._told: dict[str, Sent] = {}
+        self._intents: dict[str, Sent] = {}
+        self._receivers: dict[str, Receiver] = {}
         self._episodes: dict[tuple[str, int], AlertLogEntry] = {}
         self._events: deque[tuple[int, AlertEvent]] = deque(maxlen=MAX_UNANNOUNCED)
         self._silences: dict[str, Silence] = {}
@@ -83,11 +96,13 @@ class MemoryStore:
                 self._watches[alert_id] = watch
         for entry in tick.entries:
             self._episodes[entry.id, entry.started_at] = entry
+            self._notices[entry.id] = entry
         while len(self._episodes) > MAX_EPISODES:
             del self._episodes[min(self._episodes, key=lambda key: (key[1], key[0]))]
         for alert_id in tick.ended:
             self._acks.pop(alert_id, None)
         self._events.extend((tick.second, event) for event in tick.events)
+        self._transitions.extend(tick.transitions)
         return Written.DONE
 
     async def last_second(self) -> int:
@@ -107,13 +122,16 @@ class MemoryStore:
         stored = self._rows.get((series, tier), ())
         return [unpack(data, sketch=sketches) for first, data in stored if start <= first < end]
 
+    async def packed(self, series: str, tier: Tier, start: int, end: int) -> list[bytes]:
+        return [data for first, data in self._rows.get((series, tier), ()) if start <= first < end]
+
     async def newest(self, series: str, count: int) -> list[Row]:
         stored = self._rows.get((series, SECONDS), deque())
         newest = list(islice(reversed(stored), count))
         return [unpack(data, sketch=False) for _, data in reversed(newest)]
 
-    async def series(self, since: int) -> list[str]:
-        return sorted(name for name, last in self._series.items() if last >= since)
+    async def series(self, since: int) -> dict[str, int]:
+        return {name: last for name, last in sorted(self._series.items()) if last >= since}
 
     async def active(self) -> list[Alert]:
         firing = [watch for watch in self._watches.values() if watch.state is State.FIRING]
@@ -121,7 +139,8 @@ class MemoryStore:
         return [
             msgspec.structs.replace(
                 watch.alert,
-                acknowledged=watch.alert.id in self._acks and self._acks[watch.alert.id] == watch.started_at,
+                acknowledged=watch.alert.id in self._acks
+                and self._acks[watch.alert.id].started_at == str(watch.started_at),
             )
             for watch in firing
             if watch.alert is not None
@@ -135,7 +154,7 @@ class MemoryStore:
         watch = self._watches.get(ack.id)
         if watch is None or watch.state is not State.FIRING:
             return False
-        self._acks[ack.id] = watch.started_at
+        self._acks[ack.id] = Acknowledged(str(watch.started_at), ack.by, ack.comment)
         return True
 
     async def silences(self, now: int) -> list[Silence]:
@@ -152,6 +171,54 @@ class MemoryStore:
 
     async def end_silence(self, id: str) -> bool:
         return self._silences.pop(id, None) is not None
+
+    async def transitions(self, limit: int) -> list[AlertTransition]:
+        return list(islice(reversed(self._transitions), limit))
+
+    async def documents(self, collection: Collection) -> dict[str, bytes]:
+        return dict(self._documents[collection])
+
+    async def put_document(self, collection: Collection, id: str, data: bytes) -> None:
+        documents = self._documents[collection]
+        if id not in documents and len(documents) >= MAX_DOCUMENTS:
+            raise TooManyDocuments
+        documents[id] = data
+
+    async def end_document(self, collection: Collection, id: str) -> bool:
+        return self._documents[collection].pop(id, None) is not None
+
+    async def notify_state(self, now: int) -> NotifyState:
+        windows = [
+            msgspec.json.decode(data, type=Window) for data in self._documents[Collection.WINDOWS].values()
+        ]
+        return NotifyState(
+            dict(self._notices),
+            dict(self._told),
+            dict(self._intents),
+            dict(self._receivers),
+            dict(self._acks),
+            await self.silences(now),
+            windows,
+        )
+
+    async def notify_write(self, holder: str, term: int, change: NotifyChange) -> bool:
+        if not self._holds(holder, term):
+            return False
+        for stored, changes in ((self._told, change.log), (self._intents, change.intents)):
+            for key, sent in changes.items():
+                if sent is None:
+                    stored.pop(key, None)
+                else:
+                    stored[key] = sent
+        for name, receiver in change.receivers.items():
+            if receiver is None:
+                self._receivers.pop(name, None)
+            else:
+                self._receivers[name] = receiver
+        for entry in change.done:
+            if self._notices.get(entry.id) == entry:
+                del self._notices[entry.id]
+        return True
 
     async def append_logs(self, entries: list[LogEntry]) -> None:
         self._logs.extend(entries)

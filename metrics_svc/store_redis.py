@@ -9,7 +9,11 @@ Works on Redis 6.2 and later and on Valkey, alone or in a cluster (all keys are 
                 :watches      alert id -> state              :acks      alert id -> who, for which episode
                 :episodes     episode -> line of the log     :order     episodes by start
                 :outbox       events not announced, by second   :silences  id -> silence
-                :logs         the newest log lines
+                :logs         the newest log lines            :transitions the newest transitions of alerts
+                :rules        id -> rule given by API         :windows   id -> maintenance window
+                :notices      alert id -> alert to be told of, until everybody has been told of its end
+                :told         receiver and group -> last message taken   :intents  the same, not yet known to be taken
+                :receivers    name -> how it is doing
 ```
 """
 
@@ -18,31 +22,41 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from metrics_svc.aggregation.rows import Row, pack, unpack, unpack_between
+from metrics_svc.aggregation.packed import pack, unpack, unpack_between
+from metrics_svc.aggregation.rows import Row
 from metrics_svc.aggregation.tiers import DAY_S, MINUTES, SECONDS, Tier
 from metrics_svc.alerts.judge import Watch
 from metrics_svc.alerts.states import State
-from metrics_svc.scripts import Argument, Script, reaching
+from metrics_svc.notify.records import Acknowledged, NotifyChange, NotifyState, Sent
+from metrics_svc.scripts import load, reaching, run
 from metrics_svc.store import (
+    MAX_DOCUMENTS,
     MAX_EPISODES,
     MAX_LOG_LINES,
     MAX_SILENCES,
+    MAX_TRANSITIONS,
     MAX_UNANNOUNCED,
+    Collection,
     Grant,
     Tick,
+    TooManyDocuments,
     TooManySilences,
     Written,
 )
+from services.redis_scripts import Argument
+from services.wire.alerting import Receiver, Window
 from services.wire.events import AlertEvent
-from services.wire.records import Alert, AlertLogEntry, LogEntry
+from services.wire.records import Alert, AlertLogEntry, AlertTransition, LogEntry
 from services.wire.rpc import AlertAck, Silence
 
-ACQUIRE = Script.load("acquire")
-RELEASE = Script.load("release")
-WRITE = Script.load("write")
-ANNOUNCED = Script.load("announced")
-ACKNOWLEDGE = Script.load("acknowledge")
-PUT_SILENCE = Script.load("put_silence")
+ACQUIRE = load("acquire")
+RELEASE = load("release")
+WRITE = load("write")
+ANNOUNCED = load("announced")
+ACKNOWLEDGE = load("acknowledge")
+PUT_SILENCE = load("put_silence")
+PUT_DOCUMENT = load("put_document")
+NOTIFY = load("notify")
 
 _to_json = msgspec.json.Encoder().encode
 _pack = msgspec.msgpack.Encoder().encode
@@ -58,11 +72,11 @@ def _json(value: object) -> str:
     return _to_json(value).decode()
 
 
-class _Ack(msgspec.Struct, rename="camel"):
-    started_at: str
-
-
-_ack = msgspec.json.Decoder(_Ack).decode
+_ack = msgspec.json.Decoder(Acknowledged).decode
+_transition = msgspec.json.Decoder(AlertTransition).decode
+_sent = msgspec.json.Decoder(Sent).decode
+_receiver = msgspec.json.Decoder(Receiver).decode
+_window = msgspec.json.Decoder(Window).decode
 
 
 class RedisStore:
@@ -87,19 +101,21 @@ class RedisStore:
 
     async def acquire(self, holder: str, ttl_ms: int) -> Grant:
         keys = [self._key("lease"), self._key("term")]
-        term, left_ms, seconds, micros = await ACQUIRE.run(self._redis, keys, [holder, ttl_ms])
+        term, left_ms, seconds, micros = await run(self._redis, ACQUIRE, keys, [holder, ttl_ms])
         return Grant(int(term), int(left_ms), int(seconds) + int(micros) / 1e6)
 
     async def release(self, holder: str, term: int) -> None:
-        await RELEASE.run(self._redis, [self._key("lease")], [_token(holder, term)])
+        await run(self._redis, RELEASE, [self._key("lease")], [_token(holder, term)])
 
     # --- what the one who ticks writes ---
 
     async def write(self, holder: str, term: int, tick: Tick) -> Written:
         keys = [
             self._key(name)
-            for name in ("lease", "meta", "watches", "acks", "episodes", "order", "outbox", "series")
-        ]
+            for name in (
+                "lease", "meta", "watches", "acks", "episodes", "order", "outbox", "series", "notices", "transitions",
+            )
+        ]  # fmt: skip
         keys += [
             self._chunk_key(placed.series, placed.tier, placed.tier.chunk(placed.row.start))
             for placed in tick.rows
@@ -109,11 +125,12 @@ class RedisStore:
                 [(placed.series, placed.tier.keep_s + placed.tier.chunk_s) for placed in tick.rows],
                 [(id, _json(watch) if watch is not None else "") for id, watch in tick.watches.items()],
                 [
-                    (f"{entry.id}@{entry.started_at}", entry.started_at, _json(entry))
+                    (f"{entry.id}@{entry.started_at}", entry.started_at, _json(entry), entry.id)
                     for entry in tick.entries
                 ],
                 [_json(event) for event in tick.events],
                 tick.ended,
+                [_json(transition) for transition in tick.transitions],
             )
         )
         arguments: list[Argument] = [
@@ -122,10 +139,11 @@ class RedisStore:
             tick.second,
             MAX_EPISODES,
             MAX_UNANNOUNCED,
+            MAX_TRANSITIONS,
             payload,
             *[pack(placed.row) for placed in tick.rows],
         ]
-        return Written((await WRITE.run(self._redis, keys, arguments)).decode())
+        return Written((await run(self._redis, WRITE, keys, arguments)).decode())
 
     async def last_second(self) -> int:
         with reaching():
@@ -143,14 +161,48 @@ class RedisStore:
 
     async def announced(self, holder: str, term: int, through: int) -> None:
         keys = [self._key("lease"), self._key("outbox")]
-        await ANNOUNCED.run(self._redis, keys, [_token(holder, term), through])
+        await run(self._redis, ANNOUNCED, keys, [_token(holder, term), through])
+
+    async def notify_state(self, now: int) -> NotifyState:
+        names = ("notices", "told", "intents", "receivers", "acks", "silences", "windows")
+        with reaching():
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                for name in names:
+                    pipeline.hgetall(self._key(name))
+                notices, told, intents, receivers, acks, silences, windows = await pipeline.execute()
+        kept = [silence for silence in map(_silence, silences.values()) if silence.ends_at > now]
+        return NotifyState(
+            {id.decode(): _entry(data) for id, data in notices.items()},
+            {key.decode(): _sent(data) for key, data in told.items()},
+            {key.decode(): _sent(data) for key, data in intents.items()},
+            {name.decode(): _receiver(data) for name, data in receivers.items()},
+            {id.decode(): _ack(data) for id, data in acks.items()},
+            sorted(kept, key=lambda silence: (silence.starts_at, silence.id)),
+            [_window(data) for data in windows.values()],
+        )
+
+    async def notify_write(self, holder: str, term: int, change: NotifyChange) -> bool:
+        keys = [self._key(name) for name in ("lease", "told", "intents", "receivers", "notices")]
+        sets = (change.log, change.intents, change.receivers)
+        payload = _pack(
+            (
+                *(
+                    [(key, _json(value) if value is not None else "") for key, value in one.items()]
+                    for one in sets
+                ),
+                [(entry.id, _json(entry)) for entry in change.done],
+            )
+        )
+        return bool(await run(self._redis, NOTIFY, keys, [_token(holder, term), payload]))
 
     # --- what any replica reads and writes ---
 
     async def rows(self, series: str, tier: Tier, start: int, end: int, *, sketches: bool) -> list[Row]:
+        return unpack_between(await self.packed(series, tier, start, end), start, end, sketch=sketches)
+
+    async def packed(self, series: str, tier: Tier, start: int, end: int) -> list[bytes]:
         chunks = range(tier.chunk(start), end, tier.chunk_s)
-        stored = await self._read([(self._chunk_key(series, tier, chunk), 0) for chunk in chunks])
-        return unpack_between(stored, start, end, sketch=sketches)
+        return await self._read([(self._chunk_key(series, tier, chunk), 0) for chunk in chunks])
 
     async def newest(self, series: str, count: int) -> list[Row]:
         with reaching():
@@ -171,12 +223,12 @@ class RedisStore:
                 answers: list[list[bytes]] = await pipeline.execute()
         return [data for answer in answers for data in answer]
 
-    async def series(self, since: int) -> list[str]:
+    async def series(self, since: int) -> dict[str, int]:
         with reaching():
             # A name outlives its rows by nothing: forget those whose last row is gone from every tier.
             await self._redis.zremrangebyscore(self._key("series"), "-inf", since - MINUTES.keep_s - DAY_S)
-            names: Any = await self._redis.zrangebyscore(self._key("series"), since, "+inf")
-        return sorted(name.decode() for name in names)
+            named: Any = await self._redis.zrangebyscore(self._key("series"), since, "+inf", withscores=True)
+        return {name.decode(): int(last) for name, last in sorted(named)}
 
     async def active(self) -> list[Alert]:
         with reaching():
@@ -205,7 +257,7 @@ class RedisStore:
 
     async def acknowledge(self, ack: AlertAck, now: int) -> bool:
         keys = [self._key("watches"), self._key("acks")]
-        return bool(await ACKNOWLEDGE.run(self._redis, keys, [ack.id, ack.by, ack.comment, now]))
+        return bool(await run(self._redis, ACKNOWLEDGE, keys, [ack.id, ack.by, ack.comment, now]))
 
     async def silences(self, now: int) -> list[Silence]:
         with reaching():
@@ -215,12 +267,33 @@ class RedisStore:
 
     async def put_silence(self, silence: Silence, now: int) -> None:
         arguments: list[Argument] = [silence.id, _json(silence), now, MAX_SILENCES]
-        if not await PUT_SILENCE.run(self._redis, [self._key("silences")], arguments):
+        if not await run(self._redis, PUT_SILENCE, [self._key("silences")], arguments):
             raise TooManySilences
 
     async def end_silence(self, id: str) -> bool:
         with reaching():
             return bool(await self._redis.hdel(self._key("silences"), id))
+
+    async def transitions(self, limit: int) -> list[AlertTransition]:
+        if limit <= 0:
+            return []
+        with reaching():
+            stored: Any = await self._redis.lrange(self._key("transitions"), -limit, -1)
+        return [_transition(data) for data in reversed(stored)]
+
+    async def documents(self, collection: Collection) -> dict[str, bytes]:
+        with reaching():
+            stored: Any = await self._redis.hgetall(self._key(collection.value))
+        return {id.decode(): data for id, data in stored.items()}
+
+    async def put_document(self, collection: Collection, id: str, data: bytes) -> None:
+        arguments: list[Argument] = [id, data, MAX_DOCUMENTS]
+        if not await run(self._redis, PUT_DOCUMENT, [self._key(collection.value)], arguments):
+            raise TooManyDocuments
+
+    async def end_document(self, collection: Collection, id: str) -> bool:
+        with reaching():
+            return bool(await self._redis.hdel(self._key(collection.value), id))
 
     async def append_logs(self, entries: list[LogEntry]) -> None:
         if not entries:

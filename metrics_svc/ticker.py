@@ -6,7 +6,6 @@ in order.
 """
 
 from collections import deque
-from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -14,16 +13,16 @@ import structlog
 from metrics_svc.aggregation.rows import to_record
 from metrics_svc.aggregation.seconds import FLEET, ClosedSecond, Seconds
 from metrics_svc.aggregation.tiers import SECONDS
-from metrics_svc.alerts.rules_file import RulesFile
+from metrics_svc.alerts.rulebook import Rulebook
 from metrics_svc.clock import FleetClock
 from metrics_svc.leadership import Leadership
 from metrics_svc.lease import Lease
-from metrics_svc.store import MetricsStore, StoreUnavailable, Tick, Written
+from metrics_svc.store import Collection, MetricsStore, StoreUnavailable, Tick, Written
 from services import telemetry
 from services.bus.client import Bus
 from services.bus.errors import BusError
 from services.telemetry import MetricName
-from services.wire.events import AlertEvent, MetricsTick
+from services.wire.events import MetricsTick
 from services.wire.subjects import Subjects
 
 log = structlog.get_logger(__name__)
@@ -35,7 +34,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class Ticker:
-    """Runs the seconds of one replica. `notify` hears of alert events once they are published."""
+    """Runs the seconds of one replica."""
 
     def __init__(
         self,
@@ -43,10 +42,9 @@ class Ticker:
         lease: Lease,
         store: MetricsStore,
         clock: FleetClock,
-        rules: RulesFile,
+        rules: Rulebook,
         bus: Bus,
         subjects: Subjects,
-        notify: Callable[[list[AlertEvent]], None] = lambda _: None,
     ) -> None:
         self._seconds = seconds
         self._lease = lease
@@ -55,7 +53,6 @@ class Ticker:
         self._rules = rules
         self._bus = bus
         self._subjects = subjects
-        self._notify = notify
         self._backlog: deque[ClosedSecond] = deque(maxlen=BACKLOG_S)
         self._leadership: Leadership | None = None
         self._next = 0
@@ -101,11 +98,13 @@ class Ticker:
         if not term:
             self._leadership = None
             return
+        self._rules.take(await self._store.documents(Collection.RULES))
         leadership = self._leadership
         if leadership is None or leadership.term != term:
             leadership = await Leadership.begin(self._store, term, self._rules.rules)
             log.info("ticking", term=term, after=leadership.last_second)
         self._leadership = leadership
+        self._apply_rules(leadership)
         while self._backlog:
             closed = self._backlog[0]
             if closed.second > leadership.last_second and not await self._write(leadership, closed):
@@ -159,7 +158,6 @@ class Ticker:
                 for event in leadership.unannounced:
                     self._bus.publish(self._subjects.alerts_feed, _json(event))
                 await self._bus.flush()
-                self._notify(list(leadership.unannounced))
                 leadership.unannounced.clear()
                 leadership.announced_through = leadership.last_second
         except BusError as fault:
@@ -177,7 +175,9 @@ class Ticker:
         telemetry.gauge(MetricName.METRICS_RULES_BAD).set(bool(self._rules.error))
         if self._rules.error:
             log.error("rules file refused; the rules before it hold", reason=self._rules.error)
-            return
-        log.info("rules loaded", rules=len(self._rules.rules.rules))
-        if self._leadership is not None:
-            self._leadership.engine.rules = self._rules.rules
+
+    def _apply_rules(self, leadership: Leadership) -> None:
+        """Judge by the rules in force: the file's or the API's may have changed, and whoever saw it first."""
+        if leadership.engine.rules is not self._rules.rules:
+            leadership.engine.rules = self._rules.rules
+            log.info("rules loaded", rules=len(self._rules.rules.rules))

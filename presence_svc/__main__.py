@@ -1,20 +1,26 @@
 """`python -m presence_svc`: one replica of the presence service."""
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 import structlog
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisClusterException, RedisError
 
-from presence_svc.redis_link import check_server, open_redis
-from presence_svc.service import Announcer, PresenceService
-from presence_svc.store import Timing
+from presence_svc.announcer import Announcer
+from presence_svc.redis_link import AnyRedis, check_server, open_redis
+from presence_svc.service import PresenceService
+from presence_svc.store import Telling, Timing
 from presence_svc.store_redis import RedisPresenceStore
 from presence_svc.sweeper import Sweeper
+from presence_svc.webhooks import Webhooks
 from services.bus.client import Bus
+from services.bus.errors import Misconfigured
 from services.bus.rpc import Service
 from services.health import HealthServer
 from services.lifecycle import CannotStart, Lifecycle, run
+from services.permissions.proof import prove_redis
+from services.permissions.roles import Role
 from services.settings import Settings, instance_name
 from services.tasks import TaskSet
 
@@ -27,13 +33,14 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     """Wire one replica and serve until told to stop. Until Redis is there, it answers `unavailable`."""
     redis = open_redis(settings)
     lifecycle.on_stop("redis", redis.aclose, timeout_s=1)
-    bus = await Bus.connect(settings, instance_name(settings, "presence"))
+    bus = await Bus.connect(settings, instance_name(settings, "presence"), role=Role.PRESENCE)
     lifecycle.on_stop("bus", bus.close, timeout_s=2)
     lifecycle.ship_logs(bus, settings)
 
-    store = RedisPresenceStore(redis, settings.prefix, Timing.of(settings))
+    store = RedisPresenceStore(redis, settings.prefix, Timing.of(settings), Telling.of(settings))
     lifecycle.on_stop("store", store.close, timeout_s=1)
-    announcer = Announcer(bus, settings)
+    announcer = Announcer(bus, settings, store)
+    lifecycle.on_stop("confirmations", announcer.confirm, timeout_s=1)
     sweeper = Sweeper(store, announcer)
     health = HealthServer(
         settings,
@@ -45,8 +52,14 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
 
     tasks = TaskSet()
     lifecycle.on_stop("tasks", tasks.close, timeout_s=1)
-    tasks.spawn(_check_redis(redis, lifecycle), "redis check")
-    tasks.spawn(_sweep(sweeper, lifecycle), "sweeper")
+    tasks.spawn(_check_redis(redis, settings, lifecycle), "redis check")
+    tasks.spawn(_essential(sweeper.run(), lifecycle), "sweeper")
+    tasks.spawn(_essential(announcer.run(), lifecycle), "confirmations")
+    if settings.presence_webhook_urls:
+        webhooks = Webhooks(store, settings)
+        lifecycle.on_stop("webhooks", webhooks.close, timeout_s=1)
+        for courier in webhooks.couriers:
+            tasks.spawn(_essential(courier.run(), lifecycle), f"webhook {courier.target}")
 
     service = Service(bus, settings, "presence")
     PresenceService(store, announcer, bus.max_payload).serve_on(service)
@@ -55,22 +68,25 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     await lifecycle.stopped()
 
 
-async def _sweep(sweeper: Sweeper, lifecycle: Lifecycle) -> None:
-    """Sweep, and end the process if that fails for other reasons than Redis being away."""
+async def _essential(work: Coroutine[Any, Any, None], lifecycle: Lifecycle) -> None:
+    """Do what a replica must not look well without: end the process if it fails."""
     try:
-        await sweeper.run()
-    except Exception as fault:  # noqa: BLE001  # whatever it is: a replica that does not sweep must not look well
+        await work
+    except Exception as fault:  # noqa: BLE001  # whatever it is
         lifecycle.fail(fault)
 
 
-async def _check_redis(redis: Redis, lifecycle: Lifecycle) -> None:
-    """End the process if Redis turns out too old, however late it comes."""
+async def _check_redis(redis: AnyRedis, settings: Settings, lifecycle: Lifecycle) -> None:
+    """End the process if Redis turns out too old, or forbids what we need, however late it comes."""
     while True:
         try:
             await check_server(redis)
-        except CannotStart as fault:
+            await prove_redis(redis, Role.PRESENCE, settings)
+        except (CannotStart, Misconfigured) as fault:
             lifecycle.fail(fault)
-        except RedisError as fault:
+        except NoPermissionError as fault:
+            lifecycle.fail(CannotStart(f"TIDINGS_REDIS_URL: {fault}"))
+        except (RedisError, RedisClusterException) as fault:
             log.debug("redis not checked yet", reason=str(fault))
             await asyncio.sleep(CHECK_AGAIN_S)
             continue

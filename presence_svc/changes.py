@@ -23,18 +23,20 @@ class Outcome(IntEnum):
     SUPERSEDED = (
         3  # a newer boot of this gateway has opened a lease: this process must not speak for it any more
     )
-    AGAIN = (
-        4  # the connections of the earlier lease are being let go piece by piece: send the same batch again
-    )
+    AGAIN = 4  # a piece of it is done: send the same batch again to go on from there
 
 
 @dataclass(frozen=True, slots=True)
 class RoomChanges:
-    """Changes of one room's presence; `version` is the room's after the last of them."""
+    """Changes of one room's presence; `version` is the room's after the last of them.
+
+    Of a large room only `count` is told, the number of its users; `changes` is empty then.
+    """
 
     room: str
     version: int
     changes: list[PresenceChange]
+    count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,10 @@ class Changes:
 
     `version` is that of the scope of everyone, also when nothing changed there. A change of a user who is
     in a room appears in both scopes. A user whose display name changed while online appears as
-    `user_online` again, with everything that is known of them.
+    `user_online` again, with everything that is known of them. Where too many are online, `users` is empty
+    and `count` says how many there are; members of large rooms get no notices.
+
+    `step` is what to confirm once all of it has been published; 0 where there is nothing to publish.
     """
 
     epoch: str
@@ -51,11 +56,13 @@ class Changes:
     users: list[PresenceChange] = field(default_factory=list)
     rooms: list[RoomChanges] = field(default_factory=list)
     notices: list[UserJoined | UserLeft] = field(default_factory=list)
+    count: int | None = None
+    step: int = 0
 
     @property
     def empty(self) -> bool:
         """Whether nobody needs to hear of it."""
-        return not (self.users or self.rooms or self.notices)
+        return not (self.users or self.rooms or self.notices or self.count is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +75,27 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What time did. `again`: more was due than one step may do."""
+    """What time did. `again`: more was due than one step may do. `overdue`: earlier steps whose publication nobody
+    confirmed, with the notices that still hold; somebody else may have published them."""
 
     changes: Changes
     again: bool
+    overdue: list[Changes] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Users of one scope in the order of their ids (bytes of UTF-8). An empty `cursor` ends the pages."""
+    """Users of one scope in the order of their ids (bytes of UTF-8). An empty `cursor` ends the pages.
+
+    `count` is how many the scope has; of a `large` one only counts are told.
+    """
 
     epoch: str
     version: int
     users: list[User]
     cursor: str
+    count: int = 0
+    large: bool = False
 
 
 @dataclass(frozen=True, slots=True)

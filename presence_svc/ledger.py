@@ -12,6 +12,9 @@ from typing import Protocol
 import msgspec
 
 from presence_svc.changes import Changes, RoomChanges, user_record
+from presence_svc.hooks import HookKind
+from presence_svc.store import Telling
+from presence_svc.waiting import Hooks
 from services.wire.events import PresenceChange
 from services.wire.records import RoomSummary, Status
 from services.wire.server import (
@@ -22,6 +25,8 @@ from services.wire.server import (
     UserOffline,
     UserOnline,
 )
+
+EVERYONE = ""
 
 
 class Visible(Protocol):
@@ -54,7 +59,7 @@ NOBODY = View("", Status.ONLINE, "", frozenset())
 class Ledger:
     """Versions of every scope, counts of every room, and the users touched since the last settling."""
 
-    def __init__(self, epoch: str, people: Mapping[str, Visible]) -> None:
+    def __init__(self, epoch: str, people: Mapping[str, Visible], telling: Telling, hooks: Hooks) -> None:
         self.epoch = epoch
         self.version = 0
         self.clock = (
@@ -63,7 +68,10 @@ class Ledger:
         self.touched: dict[str, View | None] = {}
         self.room_users: Counter[str] = Counter()
         self.room_connections: Counter[str] = Counter()
+        self.large: set[str] = set()  # scopes of which only counts are told
         self._people = people
+        self._telling = telling
+        self._hooks = hooks
         self._room_versions: dict[str, int] = {}
         self._idle_rooms: dict[str, int] = {}
 
@@ -83,31 +91,48 @@ class Ledger:
         users: list[PresenceChange] = []
         rooms: dict[str, list[PresenceChange]] = {}
         notices: list[UserJoined | UserLeft] = []
+        sizes_before = {room: n for room, n in self.room_users.items() if n}
         for user_id, was in self.touched.items():
             now_is = self._view(user_id)
             username = (now_is or was or NOBODY).username
             before, after = (was or NOBODY).rooms, (now_is or NOBODY).rooms
-            for room in sorted(before - after):
-                rooms.setdefault(room, []).append(UserOffline(user_id=user_id, room=room))
-                notices.append(UserLeft(user_id=user_id, username=username, room=room))
-                self.room_users[room] -= 1
-            for room in sorted(after - before):
-                rooms.setdefault(room, []).append(self._online(user_id, room))
-                notices.append(UserJoined(user_id=user_id, username=username, room=room))
-                self.room_users[room] += 1
+            for room in sorted(before ^ after):
+                joins = room in after
+                offline = UserOffline(user_id=user_id, room=room)
+                rooms.setdefault(room, []).append(self._online(user_id, room) if joins else offline)
+                notice = UserJoined if joins else UserLeft
+                notices.append(notice(user_id=user_id, username=username, room=room))
+                self.room_users[room] += 1 if joins else -1
             told = self._difference(user_id, was, now_is)
             users += told
             for room in sorted(before & after):
                 for change in told:
                     in_room = self._online(user_id, room) if isinstance(change, UserOnline) else change
                     rooms.setdefault(room, []).append(in_room)
+            if was is None and now_is is not None:
+                self._hooks.note(HookKind.USER_ONLINE, user_id, username, now)
+            if was is not None and now_is is None:
+                self._hooks.note(HookKind.USER_OFFLINE, user_id, username, now)
         self.touched.clear()
-        scoped = [RoomChanges(room, self._advance(room, changes), changes) for room, changes in rooms.items()]
+        changed = [(room, changes, self._advance(room, changes)) for room, changes in rooms.items()]
         self.version += len(users)
         self.clock += len(users) + sum(len(changes) for changes in rooms.values())
-        for room in rooms:
+        count = (
+            self._count_if_large(EVERYONE, len(self._people), self._telling.online_limit) if users else None
+        )
+        scoped = []
+        for room, changes, version in changed:
+            size = self.room_users[room]
+            if size and room not in sizes_before:
+                self._hooks.note(HookKind.ROOM_OCCUPIED, room, "", now)
+            if room in sizes_before and not size:
+                self._hooks.note(HookKind.ROOM_VACATED, room, "", now)
             self._keep_or_idle(room, now + idle_room_ms)
-        return Changes(self.epoch, self.version, users, scoped, notices)
+            room_count = self._count_if_large(room, size, self._telling.room_limit)
+            scoped.append(RoomChanges(room, version, changes if room_count is None else [], room_count))
+        quiet = {scope.room for scope in scoped if scope.count is not None}
+        audible = [notice for notice in notices if notice.room not in quiet]
+        return Changes(self.epoch, self.version, users if count is None else [], scoped, audible, count)
 
     def look_at(self, room: str, now: int, idle_room_ms: int) -> int:
         """Return a room's version; an empty one's is kept for a while, for those who follow from here."""
@@ -127,6 +152,17 @@ class Ledger:
             RoomSummary(room=room, users=users, connections=self.room_connections[room])
             for users, room in sizes[:limit]
         ]
+
+    def _count_if_large(self, scope: str, size: int, limit: int) -> int | None:
+        """Return the size of a scope of which only counts are told; it takes a tenth less than the limit to come
+        back, so that a scope at its limit does not change with everyone who comes and goes."""
+        if limit <= 0:
+            return None
+        if scope not in self.large and size > limit:
+            self.large.add(scope)
+        elif scope in self.large and size * 10 <= limit * 9:
+            self.large.discard(scope)
+        return size if scope in self.large else None
 
     def _advance(self, room: str, changes: list[PresenceChange]) -> int:
         version = self._room_versions.get(room, self.clock) + len(changes)

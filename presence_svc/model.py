@@ -11,6 +11,7 @@ Connections come and go; users and their membership in rooms follow from them:
   counts until its grace ends, and the connection that comes back within it starts with that status: a
   reload is no change.
 - The lease of a gateway carries its connections. Opening it afresh, or letting it expire, loses all of them.
+- When nobody swept for a while, nobody was heard either: nothing is let go until they had time to speak.
 
 `lua/` holds the same rules as scripts; one suite of tests runs on both.
 """
@@ -21,9 +22,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from presence_svc.changes import Applied, Changes, Outcome, Page, Stats, Swept, user_record
-from presence_svc.ledger import Ledger
+from presence_svc.ledger import EVERYONE, Ledger
 from presence_svc.status import strongest
-from presence_svc.store import Timing
+from presence_svc.store import Telling, Timing
+from presence_svc.waiting import Hooks, Outbox
 from services.wire.records import RoomSummary, Status, User
 from services.wire.rpc import (
     AnyPresenceOp,
@@ -80,6 +82,7 @@ class Person:
     username: str
     last_seen: int
     data: str = ""
+    data_at: int = 0
     live: dict[Status, int] = field(default_factory=lambda: dict.fromkeys(Status, 0))
     ghost: Status | None = None
     grace_due: int | None = None
@@ -98,11 +101,15 @@ class Person:
 class Presence:
     """All of it, in memory."""
 
-    def __init__(self, timing: Timing, epoch: str) -> None:
+    def __init__(self, timing: Timing, epoch: str, telling: Telling) -> None:
         self.timing = timing
         self.leases: dict[str, Lease] = {}
         self.people: dict[str, Person] = {}
-        self.ledger = Ledger(epoch, self.people)
+        self.outbox = Outbox(timing.confirm_ms)
+        self.hooks = Hooks(telling)
+        self.ledger = Ledger(epoch, self.people, telling, self.hooks)
+        self._swept_at: int | None = None
+        self._hold_until = 0
 
     # --- what changes ---
 
@@ -131,11 +138,31 @@ class Presence:
             self._apply_op(lease, op, now)
         for user_id in batch.active:
             if person := self.people.get(user_id):
-                person.last_seen = now
+                person.last_seen = max(person.last_seen, now)
         return Applied(Outcome.APPLIED, self._settle(now))
 
     def sweep(self, now: int) -> Swept:
         """Let go everything that is due."""
+        if not self._holds_back(now):
+            self._let_go(now)
+        changes = self._settle(now)
+        if not now < self._hold_until:
+            self.ledger.forget_idle_rooms(now)
+        return Swept(
+            changes, again=False, overdue=self.outbox.overdue(now, self.ledger.epoch, self._is_member)
+        )
+
+    def _holds_back(self, now: int) -> bool:
+        """Whether gateways get time to speak first, because nobody could hear them for a while."""
+        last = now if self._swept_at is None else self._swept_at
+        self._swept_at = now
+        if self.timing.hold_ms and now - last > self.timing.outage_ms:
+            self._hold_until = now + self.timing.hold_ms
+            for lease in self.leases.values():
+                lease.due = max(lease.due, self._hold_until)
+        return now < self._hold_until
+
+    def _let_go(self, now: int) -> None:
         for gateway, lease in list(self.leases.items()):
             if lease.due <= now:
                 del self.leases[gateway]
@@ -149,9 +176,10 @@ class Presence:
             if person.grace_due is not None and person.grace_due <= now:
                 self.ledger.touch(user_id)
                 person.grace_due = person.ghost = None
-        changes = self._settle(now)
-        self.ledger.forget_idle_rooms(now)
-        return Swept(changes, again=False)
+
+    def _is_member(self, user_id: str, room: str) -> bool:
+        person = self.people.get(user_id)
+        return person is not None and room in person.rooms
 
     def _open(self, batch: PresenceBatch, old: Lease | None, now: int) -> Lease:
         lease = Lease(batch.boot, batch.batch, now + self.timing.lease_ms)
@@ -178,7 +206,6 @@ class Presence:
             del lease.connections[op.connection_id]
             self._disconnect(connection, None if op.clean else now)
             return
-        person.last_seen = now
         if isinstance(op, Joined):
             if op.room not in connection.rooms:
                 connection.rooms.append(op.room)
@@ -200,15 +227,16 @@ class Presence:
             person.live[connection.status] -= 1
             connection.status = op.status
             person.live[connection.status] += 1
-        elif isinstance(op, DataSet):
-            person.data = msgspec.json.encode(op.custom_data).decode()
+        elif isinstance(op, DataSet) and now - op.age_ms >= person.data_at:
+            # What a gateway announces again was set a while ago; what another connection set since then holds.
+            person.data, person.data_at = msgspec.json.encode(op.custom_data).decode(), now - op.age_ms
 
     def _connect(self, op: Connected, now: int) -> Connection:
         self.ledger.touch(op.user_id)
-        person = self.people.setdefault(op.user_id, Person(op.username, now))
+        person = self.people.setdefault(op.user_id, Person(op.username, 0))
         connection = Connection(op.user_id, person.ghost or Status.ONLINE)
         person.username = op.username
-        person.last_seen = now
+        person.last_seen = max(person.last_seen, now - op.idle_ms)
         person.live[connection.status] += 1
         person.ghost = person.grace_due = None
         return connection
@@ -246,22 +274,22 @@ class Presence:
             person = self.people.get(user_id)
             if person is not None and not person.holds:
                 del self.people[user_id]
-        return self.ledger.settle(now, self.timing.idle_room_ms)
+        return self.outbox.keep(self.ledger.settle(now, self.timing.idle_room_ms), now)
 
     def _answer(self, outcome: Outcome) -> Applied:
         return Applied(outcome, Changes(self.ledger.epoch, self.ledger.version))
 
     # --- what is asked ---
 
-    def everyone(self, cursor: str, limit: int) -> Page:
+    def everyone(self, cursor: str, limit: int, unless_large: bool) -> Page:
         """Return a page of all users."""
-        return self._page(sorted(self.people), cursor, limit, self.ledger.version)
+        return self._page(EVERYONE, sorted(self.people), cursor, limit, self.ledger.version, unless_large)
 
-    def members(self, room: str, cursor: str, limit: int, now: int) -> Page:
+    def members(self, room: str, cursor: str, limit: int, now: int, unless_large: bool) -> Page:
         """Return a page of a room's members. Looking at an empty room keeps its version for a while."""
         version = self.ledger.look_at(room, now, self.timing.idle_room_ms)
         ids = sorted(user_id for user_id, person in self.people.items() if room in person.rooms)
-        return self._page(ids, cursor, limit, version)
+        return self._page(room, ids, cursor, limit, version, unless_large)
 
     def lookup(self, users: list[str], room: str | None, now: int) -> Page:
         """Return those of `users` who are online, or in the room."""
@@ -269,7 +297,9 @@ class Presence:
         version = (
             self.ledger.version if room is None else self.ledger.look_at(room, now, self.timing.idle_room_ms)
         )
-        return self._page(sorted(found), "", len(found), version)
+        size = len(self.people) if room is None else self.ledger.room_users[room]
+        records = [self._user(user_id) for user_id in sorted(found)]
+        return Page(self.ledger.epoch, version, records, "", size, (room or EVERYONE) in self.ledger.large)
 
     def rooms(self, limit: int) -> list[RoomSummary]:
         """Return the largest rooms."""
@@ -284,11 +314,16 @@ class Presence:
             gateways=len(self.leases),
         )
 
-    def _page(self, ids: list[str], cursor: str, limit: int, version: int) -> Page:
+    def _page(
+        self, scope: str, ids: list[str], cursor: str, limit: int, version: int, unless_large: bool
+    ) -> Page:
+        large = scope in self.ledger.large
+        if large and unless_large:
+            return Page(self.ledger.epoch, version, [], "", len(ids), large)
         rest = [user_id for user_id in ids if user_id > cursor]
         users = [self._user(user_id) for user_id in rest[:limit]]
         more = users[-1].user_id if users and len(rest) > limit else ""
-        return Page(self.ledger.epoch, version, users, more)
+        return Page(self.ledger.epoch, version, users, more, len(ids), large)
 
     def _user(self, user_id: str) -> User:
         person = self.people[user_id]

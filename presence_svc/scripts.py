@@ -7,77 +7,47 @@ round trips.
 """
 
 import asyncio
-import hashlib
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.exceptions import (
-    ClusterDownError,
-    ConnectionError,
-    MasterDownError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TimeoutError,
-)
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
+from presence_svc.redis_link import AnyRedis
 from presence_svc.store import StoreUnavailable
+from services import redis_scripts
+from services.redis_scripts import is_out_of_reach
 
-Argument = str | bytes | int
+Argument = redis_scripts.Argument
 
 MAX_PER_ROUND_TRIP = 64
 # The replies to one round trip come when all of it is done, which must be well within the time limit of a read.
 MAX_BYTES_PER_ROUND_TRIP = 256 * 1024
 MAX_WAITING = 4096  # each gateway has one batch in flight; so many mean that Redis does not keep up
 
-_OUT_OF_REACH = (
-    ConnectionError,
-    TimeoutError,
-    ReadOnlyError,
-    OutOfMemoryError,
-    ClusterDownError,
-    MasterDownError,
-)
-# Refusals that redis-py has no class for; they pass as the server recovers.
-_PASSING = ("BUSY", "MISCONF", "NOREPLICAS", "TRYAGAIN", "UNKILLABLE")
 
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """One script: its source, which says what KEYS and ARGV are, and the hash that Redis knows it by."""
-
-    name: str
-    source: str
-    sha: str
+class Script(redis_scripts.Script):
+    """A script of this package."""
 
     @classmethod
     def load(cls, name: str, *parts: str) -> "Script":
-        """Read `lua/PART.lua` of each part and join them: Redis scripts cannot include each other."""
-        folder = resources.files("presence_svc") / "lua"
-        source = "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
-        return cls(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+        """Read `lua/PART.lua` of each part and join them."""
+        return cls.read("presence_svc", name, *parts)
 
 
-def unavailable(fault: RedisError) -> StoreUnavailable | None:
+def unavailable(fault: RedisError | RedisClusterException) -> StoreUnavailable | None:
     """Return the fault as StoreUnavailable if it says that Redis is out of reach, None if it is our own."""
-    passing = isinstance(fault, ResponseError) and str(fault).startswith(_PASSING)
-    return StoreUnavailable(f"redis: {fault}") if passing or isinstance(fault, _OUT_OF_REACH) else None
+    # A cluster says by RedisClusterException that it cannot be reached, or has nobody for our slot now.
+    passing = isinstance(fault, RedisClusterException) or is_out_of_reach(fault)
+    return StoreUnavailable(f"redis: {fault}") if passing else None
 
 
-async def run(redis: Redis, script: Script, keys: list[str], arguments: list[Argument]) -> Any:
+async def run(redis: AnyRedis, script: Script, keys: list[str], arguments: list[Argument]) -> Any:
     """Run a script on its own. Raises StoreUnavailable."""
     try:
-        try:
-            return await redis.evalsha(script.sha, len(keys), *keys, *arguments)
-        except NoScriptError:
-            return await redis.eval(script.source, len(keys), *keys, *arguments)
-    except RedisError as fault:
+        return await redis_scripts.run(redis, script, keys, arguments)
+    except (RedisError, RedisClusterException) as fault:
         raise unavailable(fault) or fault from fault
 
 
@@ -96,7 +66,7 @@ class ScriptQueue:
     before the next one's.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: AnyRedis) -> None:
         self._redis = redis
         self._waiting: deque[_Call] = deque()
         self._runner: asyncio.Task[None] | None = None
@@ -153,7 +123,7 @@ class ScriptQueue:
                 forgotten.append(call)
             elif call.answer.done():
                 continue
-            elif isinstance(answer, RedisError):
+            elif isinstance(answer, RedisError | RedisClusterException):
                 call.answer.set_exception(unavailable(answer) or answer)
             else:
                 call.answer.set_result(answer)
@@ -169,7 +139,7 @@ class ScriptQueue:
                     pipeline.evalsha(call.script.sha, len(call.keys), *call.keys, *call.arguments)
                 answers: list[Any] = await pipeline.execute(raise_on_error=False)
                 return answers
-        except RedisError as fault:
+        except (RedisError, RedisClusterException) as fault:
             return [fault] * len(calls)
 
     async def _teach(self, scripts: set[Script]) -> None:
@@ -177,7 +147,7 @@ class ScriptQueue:
         try:
             for script in scripts:
                 await self._redis.script_load(script.source)
-        except RedisError as fault:
+        except (RedisError, RedisClusterException) as fault:
             for call in [call for call in self._waiting if call.script in scripts]:
                 self._waiting.remove(call)
                 if not call.answer.done():

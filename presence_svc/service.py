@@ -6,17 +6,15 @@ of several replicas may cross on the way; followers order them by version, or as
 """
 
 import time
+from dataclasses import replace
 
 import msgspec
 import structlog
 
-from presence_svc import announcements
-from presence_svc.changes import Applied, Changes, Outcome, Page
+from presence_svc.announcer import Announcer
+from presence_svc.changes import Applied, Outcome, Page
 from presence_svc.store import PresenceStore, StoreUnavailable
-from services.bus.client import Bus
-from services.bus.errors import TooLarge, Unavailable
 from services.bus.rpc import RpcRefusal, Service
-from services.settings import Settings
 from services.telemetry import MetricName, counter, histogram
 from services.wire.codes import ErrorCode
 from services.wire.names import InvalidName, normalize_name
@@ -42,32 +40,7 @@ from services.wire.rpc import (
 log = structlog.get_logger(__name__)
 
 MAX_PAGE = 1000
-# So many take Redis some 300 ms, in which it does nothing else.
-MAX_OPS = 5000
-# A diff goes to every follower; smaller ones let other messages pass between them.
-MAX_DIFF_BYTES = 256 * 1024
-
-
-class Announcer:
-    """Publishes changes. What the bus does not take is counted; followers see the gap and ask again."""
-
-    def __init__(self, bus: Bus, settings: Settings) -> None:
-        self._bus = bus
-        self._subjects = settings.subjects
-        self._namespace_of = settings.namespace_of
-
-    def announce(self, changes: Changes) -> None:
-        """Publish to everyone whom the changes concern. Does not wait, and does not raise."""
-        if changes.empty:
-            return
-        counter(MetricName.PRESENCE_CHANGES).inc(len(changes.users))
-        limit = min(MAX_DIFF_BYTES, self._bus.max_payload)
-        for subject, payload in announcements.messages(changes, self._subjects, self._namespace_of, limit):
-            try:
-                self._bus.publish(subject, payload)
-            except (Unavailable, TooLarge) as fault:
-                counter(MetricName.PRESENCE_UNPUBLISHED).inc()
-                log.warning("presence change not published", subject=subject, reason=str(fault))
+MAX_OPS = 5000  # done in pieces, so this bounds how long the gateway waits, not how long Redis is busy
 
 
 class PresenceService:
@@ -121,14 +94,25 @@ class PresenceService:
             if isinstance(query.users, list):
                 page = await self._lookup(query.users, room, query.cursor, limit)
             elif room is None:
-                page = await self._store.everyone(cursor=query.cursor, limit=limit)
+                page = await self._store.everyone(
+                    cursor=query.cursor, limit=limit, unless_large=query.unless_large
+                )
             else:
-                page = await self._store.members(room, cursor=query.cursor, limit=limit)
+                page = await self._store.members(
+                    room, cursor=query.cursor, limit=limit, unless_large=query.unless_large
+                )
         except StoreUnavailable as fault:
             raise _refusal(fault) from fault
         users = _fitting(page.users, self._page_bytes)
         cursor = page.cursor if len(users) == len(page.users) else users[-1].user_id
-        return PresencePage(epoch=page.epoch, version=page.version, users=users, cursor=cursor)
+        return PresencePage(
+            epoch=page.epoch,
+            version=page.version,
+            users=users,
+            cursor=cursor,
+            count=page.count,
+            large=page.large,
+        )
 
     async def count(self, _: Empty) -> PresenceStats:
         """Return counts."""
@@ -158,7 +142,7 @@ class PresenceService:
     async def _lookup(self, users: list[str], room: str | None, cursor: str, limit: int) -> Page:
         wanted = sorted({user for user in users if user > cursor})
         page = await self._store.lookup(wanted[:limit], room)
-        return Page(page.epoch, page.version, page.users, wanted[limit - 1] if len(wanted) > limit else "")
+        return replace(page, cursor=wanted[limit - 1] if len(wanted) > limit else "")
 
 
 def _refusal(fault: StoreUnavailable) -> RpcRefusal:

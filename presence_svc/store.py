@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from presence_svc.changes import Applied, Page, Stats, Swept
+from presence_svc.hooks import NO_HOOKS, HookKind, HookTurn, kinds_named
 from services.settings import Settings
 from services.wire.records import RoomSummary
 from services.wire.rpc import PresenceBatch
@@ -23,18 +24,49 @@ class Timing:
 
     `lease_ms` since a gateway's last batch; `grace_ms` since a connection was lost; `idle_room_ms` is how
     long the version of a room outlives its last member or the last look at it, so that its followers need
-    no new snapshot.
+    no new snapshot. When nobody swept for `outage_ms`, nothing is let go for `hold_ms` (0: no such pause).
+    What a step changed is handed to another replica when its publication is not confirmed for `confirm_ms`.
     """
 
     lease_ms: int
     grace_ms: int
     idle_room_ms: int = 600_000
+    outage_ms: int = 3000
+    hold_ms: int = 0
+    confirm_ms: int = 2000
 
     @classmethod
     def of(cls, settings: Settings) -> "Timing":
         """Return the configured timing."""
         return cls(
-            lease_ms=round(settings.presence_lease_s * 1000), grace_ms=round(settings.presence_grace_s * 1000)
+            lease_ms=round(settings.presence_lease_s * 1000),
+            grace_ms=round(settings.presence_grace_s * 1000),
+            hold_ms=round(settings.presence_renew_s * 1000),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """What is told, and to whom.
+
+    Above `room_limit` users of a room, and above `online_limit` users online, only counts are told (0: never).
+    `hooks` are the events kept for webhooks, at most `hooks_kept` of them.
+    """
+
+    room_limit: int = 0
+    online_limit: int = 0
+    hooks: HookKind = NO_HOOKS
+    hooks_kept: int = 10_000
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Telling":
+        """Return what is configured."""
+        wanted = list(settings.presence_webhook_events) if settings.presence_webhook_urls else []
+        return cls(
+            room_limit=settings.presence_room_limit,
+            online_limit=settings.presence_online_limit,
+            hooks=kinds_named(wanted),
+            hooks_kept=settings.presence_webhook_queue,
         )
 
 
@@ -43,16 +75,21 @@ class PresenceStore(Protocol):
 
     async def apply(self, batch: PresenceBatch) -> Applied:
         """Renew a gateway's lease and apply its operations; on `Outcome.AGAIN` call again with the same
-        batch."""
+        batch. The changes of every piece are to be published."""
 
     async def sweep(self) -> Swept:
         """Let go what is due: leases not renewed, and graces that have run out. Any number may sweep at
         once."""
 
-    async def everyone(self, *, cursor: str = "", limit: int = 1000) -> Page:
-        """Return up to `limit` users after `cursor`."""
+    async def confirm(self, steps: list[int]) -> None:
+        """Forget steps whose changes have reached the bus; others are returned by a later sweep."""
 
-    async def members(self, room: str, *, cursor: str = "", limit: int = 1000) -> Page:
+    async def everyone(self, *, cursor: str = "", limit: int = 1000, unless_large: bool = False) -> Page:
+        """Return up to `limit` users after `cursor`; `unless_large`: no users where only counts are told."""
+
+    async def members(
+        self, room: str, *, cursor: str = "", limit: int = 1000, unless_large: bool = False
+    ) -> Page:
         """Return up to `limit` members of a room after `cursor`."""
 
     async def lookup(self, users: list[str], room: str | None = None) -> Page:
@@ -63,3 +100,13 @@ class PresenceStore(Protocol):
 
     async def stats(self) -> Stats:
         """Return counts."""
+
+
+class HookQueue(Protocol):
+    """Events that wait for webhook targets. All operations raise StoreUnavailable."""
+
+    async def take_hooks(self, target: str, holder: str, hold_ms: int, limit: int) -> HookTurn:
+        """Return the oldest events that a target has not got, none while another holder has its turn."""
+
+    async def hooks_delivered(self, target: str, holder: str, last: int, targets: list[str]) -> None:
+        """Note what a target has got, and forget what all `targets` have. `last` 0 gives up the turn."""

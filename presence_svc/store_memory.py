@@ -4,18 +4,21 @@ import secrets
 from collections.abc import Callable
 
 from presence_svc.changes import Applied, Page, Stats, Swept
+from presence_svc.hooks import HookTurn
 from presence_svc.model import Presence
-from presence_svc.store import Timing
+from presence_svc.store import Telling, Timing
 from services.wire.records import RoomSummary
 from services.wire.rpc import PresenceBatch
 
+_EVERYTHING = Telling()
+
 
 class MemoryPresenceStore:
-    """A PresenceStore in this process. `clock` returns the time in ms."""
+    """A PresenceStore and a HookQueue in this process. `clock` returns the time in ms."""
 
-    def __init__(self, timing: Timing, clock: Callable[[], int]) -> None:
+    def __init__(self, timing: Timing, clock: Callable[[], int], telling: Telling = _EVERYTHING) -> None:
         self._clock = clock
-        self._presence = Presence(timing, epoch=secrets.token_hex(8))
+        self._presence = Presence(timing, secrets.token_hex(8), telling)
 
     async def apply(self, batch: PresenceBatch) -> Applied:
         """Apply a batch."""
@@ -25,13 +28,19 @@ class MemoryPresenceStore:
         """Let go what is due."""
         return self._presence.sweep(self._clock())
 
-    async def everyone(self, *, cursor: str = "", limit: int = 1000) -> Page:
-        """Return a page of all users."""
-        return self._presence.everyone(cursor, limit)
+    async def confirm(self, steps: list[int]) -> None:
+        """Forget steps that have been published."""
+        self._presence.outbox.confirm(steps)
 
-    async def members(self, room: str, *, cursor: str = "", limit: int = 1000) -> Page:
+    async def everyone(self, *, cursor: str = "", limit: int = 1000, unless_large: bool = False) -> Page:
+        """Return a page of all users."""
+        return self._presence.everyone(cursor, limit, unless_large)
+
+    async def members(
+        self, room: str, *, cursor: str = "", limit: int = 1000, unless_large: bool = False
+    ) -> Page:
         """Return a page of a room's members."""
-        return self._presence.members(room, cursor, limit, self._clock())
+        return self._presence.members(room, cursor, limit, self._clock(), unless_large)
 
     async def lookup(self, users: list[str], room: str | None = None) -> Page:
         """Return those of `users` who are online."""
@@ -44,3 +53,13 @@ class MemoryPresenceStore:
     async def stats(self) -> Stats:
         """Return counts."""
         return self._presence.stats()
+
+    async def take_hooks(self, target: str, holder: str, hold_ms: int, limit: int) -> HookTurn:
+        """Return the next events of a target."""
+        return self._presence.hooks.take(
+            target, holder, hold_ms, limit, self._clock(), self._presence.ledger.epoch
+        )
+
+    async def hooks_delivered(self, target: str, holder: str, last: int, targets: list[str]) -> None:
+        """Note what a target has got."""
+        self._presence.hooks.delivered(target, holder, last, targets)

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from redis.asyncio import Redis
 
 from presence_svc import scripts
 from presence_svc.changes import Applied, Changes, Outcome, Page, RoomChanges, Stats, Swept, user_record
+from presence_svc.hooks import HookEvent, HookKind, HookTurn
+from presence_svc.redis_link import AnyRedis
 from presence_svc.scripts import Argument, Script, ScriptQueue
 from presence_svc.status import RANK, STATUS_OF_RANK
-from presence_svc.store import Timing
+from presence_svc.store import Telling, Timing
 from services.wire.events import PresenceChange
 from services.wire.records import RoomSummary
 from services.wire.rpc import (
@@ -37,14 +38,19 @@ from services.wire.server import (
     UserOnline,
 )
 
-APPLY = Script.load("apply", "state", "ledger", "apply")
-SWEEP = Script.load("sweep", "state", "ledger", "sweep")
+APPLY = Script.load("apply", "state", "ledger", "settle", "apply")
+SWEEP = Script.load("sweep", "state", "ledger", "settle", "sweep")
+CONFIRM = Script.load("confirm", "state", "confirm")
 PAGE = Script.load("page", "state", "page")
 ROOMS = Script.load("rooms", "state", "rooms")
 STATS = Script.load("stats", "state", "stats")
+HOOKS_TAKE = Script.load("hooks_take", "state", "hooks_take")
+HOOKS_DONE = Script.load("hooks_done", "state", "hooks_done")
 
-# What one script may do before others get their turn: about 10 ms of Redis' time.
+# What one script may do before others get their turn, in units of `lua/ledger.lua`.
 WORK_PER_CALL = 500
+# Steps kept for publication: what a million users mean who leave while the bus is away.
+OUTBOX_BYTES = 64 * 1024 * 1024
 
 
 class _Change(msgspec.Struct, array_like=True, frozen=True):
@@ -77,9 +83,11 @@ class _Settled(msgspec.Struct, array_like=True, frozen=True):
     epoch: str
     version: int
     changes: list[_Change]
-    rooms: list[tuple[str, int, list[_Change]]]
+    rooms: list[tuple[str, int, list[int | _Change], int]]
     notices: list[tuple[bool, str, str, str]]
     again: bool
+    count: int
+    step: int
 
     def net_changes(self) -> Changes:
         """Return the changes as the store's interface has them."""
@@ -88,80 +96,108 @@ class _Settled(msgspec.Struct, array_like=True, frozen=True):
             version=self.version,
             users=[change.on_the_wire() for change in self.changes],
             rooms=[
-                RoomChanges(room, version, [change.on_the_wire(room) for change in changes])
-                for room, version, changes in self.rooms
+                RoomChanges(
+                    room,
+                    version,
+                    [self._change(one).on_the_wire(room) for one in changes],
+                    None if count < 0 else count,
+                )
+                for room, version, changes, count in self.rooms
             ],
+            count=None if self.count < 0 else self.count,
+            step=self.step,
             notices=[
                 (UserJoined if joined else UserLeft)(user_id=user_id, username=username, room=room)
                 for joined, user_id, username, room in self.notices
             ],
         )
 
+    def _change(self, one: "int | _Change") -> _Change:
+        return self.changes[one - 1] if isinstance(one, int) else one
+
 
 _SETTLED = msgspec.msgpack.Decoder(_Settled)
 
 
 # A user's record as `lua/state.lua` has it: name, data, rank, and what others do not see.
-_RECORDS = msgspec.msgpack.Decoder(list[tuple[str, str, int, int, int, int, int]])
+_RECORDS = msgspec.msgpack.Decoder(list[tuple[str, str, int, int, int, int, int, int]])
 _IDS = msgspec.msgpack.Decoder(list[str])
 _TIMES = msgspec.msgpack.Decoder(list[int])
+_HOOK = msgspec.msgpack.Decoder(tuple[int, int, str, str, int])
+_EVERYTHING = Telling()
 
 
 class RedisPresenceStore:
-    """A PresenceStore in Redis.
+    """A PresenceStore and a HookQueue in Redis.
 
     Args:
         redis: a client with short timeouts and `decode_responses=False`; closed by its owner.
         prefix: the deployment's; keys start with `{PREFIX:presence}`.
         clock: for tests, the time in ms in place of Redis' own.
+        work: what one script may do, in units of `lua/ledger.lua`.
     """
 
     def __init__(
-        self, redis: Redis, prefix: str, timing: Timing, *, clock: Callable[[], int] = lambda: 0
+        self,
+        redis: AnyRedis,
+        prefix: str,
+        timing: Timing,
+        telling: Telling = _EVERYTHING,
+        *,
+        clock: Callable[[], int] = lambda: 0,
+        work: int = WORK_PER_CALL,
     ) -> None:
         self._redis = redis
         self._writes = ScriptQueue(redis)
         self._keys = [f"{{{prefix}:presence}}"]
         self._timing = timing
+        self._telling = telling
         self._clock = clock
+        self._policy = msgspec.msgpack.encode(
+            {
+                "lease_ms": timing.lease_ms,
+                "grace_ms": timing.grace_ms,
+                "idle_room_ms": timing.idle_room_ms,
+                "outage_ms": timing.outage_ms,
+                "hold_ms": timing.hold_ms,
+                "confirm_ms": timing.confirm_ms,
+                "room_limit": telling.room_limit,
+                "online_limit": telling.online_limit,
+                "hooks": int(telling.hooks),
+                "hooks_kept": telling.hooks_kept,
+                "outbox_bytes": OUTBOX_BYTES,
+                "work": work,
+            }
+        )
 
     async def apply(self, batch: PresenceBatch) -> Applied:
         """Apply a batch; AGAIN while an earlier lease of the gateway has connections to let go."""
-        settled = await self._write(
-            APPLY,
-            _pack(batch),
-            self._timing.lease_ms,
-            self._timing.grace_ms,
-            self._timing.idle_room_ms,
-            _new_epoch(),
-            self._clock(),
-            WORK_PER_CALL,
-        )
+        settled = _SETTLED.decode(await self._write(APPLY, _pack(batch)))
         return Applied(Outcome(settled.outcome), settled.net_changes())
 
     async def sweep(self) -> Swept:
         """Let go some of what is due."""
-        settled = await self._write(
-            SWEEP,
-            self._timing.grace_ms,
-            self._timing.idle_room_ms,
-            _new_epoch(),
-            self._clock(),
-            WORK_PER_CALL,
-        )
-        return Swept(settled.net_changes(), settled.again)
+        first, *overdue = [_SETTLED.decode(packed) for packed in await self._write(SWEEP)]
+        return Swept(first.net_changes(), first.again, [step.net_changes() for step in overdue])
 
-    async def everyone(self, *, cursor: str = "", limit: int = 1000) -> Page:
+    async def confirm(self, steps: list[int]) -> None:
+        """Forget steps that have been published."""
+        if steps:
+            await self._read(CONFIRM, *steps)
+
+    async def everyone(self, *, cursor: str = "", limit: int = 1000, unless_large: bool = False) -> Page:
         """Return a page of all users."""
-        return await self._page("", cursor, limit)
+        return await self._page("", cursor, limit, unless_large=unless_large)
 
-    async def members(self, room: str, *, cursor: str = "", limit: int = 1000) -> Page:
+    async def members(
+        self, room: str, *, cursor: str = "", limit: int = 1000, unless_large: bool = False
+    ) -> Page:
         """Return a page of a room's members."""
-        return await self._page(room, cursor, limit)
+        return await self._page(room, cursor, limit, unless_large=unless_large)
 
     async def lookup(self, users: list[str], room: str | None = None) -> Page:
         """Return those of `users` who are online."""
-        return await self._page(room or "", "", 0, msgspec.msgpack.encode(sorted(set(users))))
+        return await self._page(room or "", "", 0, wanted=msgspec.msgpack.encode(sorted(set(users))))
 
     async def rooms(self, limit: int) -> list[RoomSummary]:
         """Return the largest rooms."""
@@ -176,26 +212,52 @@ class RedisPresenceStore:
         users, connections, rooms, gateways = await self._read(STATS)
         return Stats(users, connections, rooms, gateways)
 
+    async def take_hooks(self, target: str, holder: str, hold_ms: int, limit: int) -> HookTurn:
+        """Return the next events of a target."""
+        epoch, lost, *packed = await self._read(HOOKS_TAKE, target, holder, hold_ms, limit, self._clock())
+        events = [
+            HookEvent(number, HookKind(kind), about, username, at_ms)
+            for number, kind, about, username, at_ms in map(_HOOK.decode, packed)
+        ]
+        return HookTurn(epoch.decode(), lost, events)
+
+    async def hooks_delivered(self, target: str, holder: str, last: int, targets: list[str]) -> None:
+        """Note what a target has got."""
+        await self._read(HOOKS_DONE, target, holder, last, msgspec.msgpack.encode(targets))
+
     async def close(self) -> None:
         """Give up what is waiting."""
         await self._writes.close()
 
-    async def _write(self, script: Script, *arguments: Argument) -> _Settled:
-        return _SETTLED.decode(await self._writes.run(script, self._keys, list(arguments)))
+    async def _write(self, script: Script, *arguments: Argument) -> Any:
+        common: list[Argument] = [self._policy, _new_epoch(), self._clock()]
+        return await self._writes.run(script, self._keys, [*common, *arguments])
 
     async def _read(self, script: Script, *arguments: Argument) -> Any:
         return await scripts.run(self._redis, script, self._keys, list(arguments))
 
-    async def _page(self, room: str, cursor: str, limit: int, wanted: bytes = b"") -> Page:
-        epoch, version, ids, records, seen, more = await self._read(
-            PAGE, room, cursor, limit, self._timing.idle_room_ms, _new_epoch(), self._clock(), wanted
+    async def _page(
+        self, room: str, cursor: str, limit: int, *, wanted: bytes = b"", unless_large: bool = False
+    ) -> Page:
+        size_limit = self._telling.room_limit if room else self._telling.online_limit
+        epoch, version, ids, records, seen, more, count, large = await self._read(
+            PAGE,
+            room,
+            cursor,
+            limit,
+            self._timing.idle_room_ms,
+            _new_epoch(),
+            self._clock(),
+            wanted,
+            size_limit,
+            int(unless_large),
         )
         rows = zip(_IDS.decode(ids), _RECORDS.decode(records), _TIMES.decode(seen), strict=True)
         users = [
             user_record(user_id, username, STATUS_OF_RANK[rank], last_seen, data)
             for user_id, (username, data, rank, *_), last_seen in rows
         ]
-        return Page(epoch.decode(), version, users, users[-1].user_id if more else "")
+        return Page(epoch.decode(), version, users, users[-1].user_id if more else "", count, bool(large))
 
 
 def _new_epoch() -> str:
@@ -210,7 +272,7 @@ def _pack(batch: PresenceBatch) -> bytes:
 
 def _pack_op(op: AnyPresenceOp) -> tuple[str | bool | int, ...]:
     if isinstance(op, Connected):
-        return "c", op.connection_id, op.user_id, op.username
+        return "c", op.connection_id, op.user_id, op.username, op.idle_ms
     if isinstance(op, Disconnected):
         return "d", op.connection_id, op.clean
     if isinstance(op, Joined):
@@ -218,5 +280,5 @@ def _pack_op(op: AnyPresenceOp) -> tuple[str | bool | int, ...]:
     if isinstance(op, Left):
         return "l", op.connection_id, op.room
     if isinstance(op, DataSet):
-        return "u", op.connection_id, msgspec.json.encode(op.custom_data).decode()
+        return "u", op.connection_id, msgspec.json.encode(op.custom_data).decode(), op.age_ms
     return "s", op.connection_id, RANK[op.status]

@@ -1,4 +1,7 @@
-"""Time passing: every half second, what is due is let go. Every replica sweeps; none needs to lead."""
+"""Time passing: every half second, what is due is let go. Every replica sweeps; none needs to lead (ADR 0006).
+
+A replica sweeps only while it is on the bus: one that cannot hear gateways would take them for dead.
+"""
 
 import asyncio
 import itertools
@@ -7,7 +10,7 @@ import time
 
 import structlog
 
-from presence_svc.service import Announcer
+from presence_svc.announcer import Announcer
 from presence_svc.store import PresenceStore, StoreUnavailable
 from services.telemetry import MetricName, counter, gauge
 
@@ -36,9 +39,12 @@ class Sweeper:
         """Sweep until cancelled. Replicas spread out by chance, so that together they sweep more often."""
         for turn in itertools.count():
             try:
-                await self.sweep()
-                if turn % COUNT_EVERY == 0:
+                if not self._announcer.bus_healthy:
                     await self._count()
+                else:
+                    await self.sweep()
+                    if turn % COUNT_EVERY == 0:
+                        await self._count()
             except StoreUnavailable as fault:
                 self._failed(fault)
             await asyncio.sleep(INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311  # jitter, no secret
@@ -49,11 +55,15 @@ class Sweeper:
         while again:
             swept = await self._store.sweep()
             self._announcer.announce(swept.changes)
+            for overdue in swept.overdue:
+                counter(MetricName.PRESENCE_REPUBLISHED).inc()
+                self._announcer.announce(overdue)
             self._succeeded()
             again = swept.again
 
     async def _count(self) -> None:
         stats = await self._store.stats()
+        self._succeeded()
         gauge(MetricName.PRESENCE_USERS).set(stats.users)
         gauge(MetricName.PRESENCE_CONNECTIONS).set(stats.connections)
         gauge(MetricName.PRESENCE_ROOMS).set(stats.rooms)

@@ -37,5 +37,10 @@ if ! "$TOOLS/bin/uv" --version 2>/dev/null | grep -qF "uv $UV_VERSION"; then
     "$TOOLS/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
 fi
 
+# Node.js builds and tests what runs in browsers. As a wheel it is 60 MB, so only where the machine has none.
+node_group=""
+sh scripts/node.sh --have || node_group="--group node"
+
 echo "Making .venv from uv.lock with $python"
-UV_PYTHON_DOWNLOADS=never "$TOOLS/bin/uv" sync --quiet --frozen --extra local --python "$python"
+# shellcheck disable=SC2086  # two words, or none
+UV_PYTHON_DOWNLOADS=never "$TOOLS/bin/uv" sync --quiet --frozen --extra local $node_group --python "$python"

@@ -5,13 +5,14 @@ there is one). `docs/configuration.md` is generated from this class, and a test 
 Units are in the names: `_s` seconds, `_ms` milliseconds, `_bytes` bytes. A rate or count of 0 switches a limit off.
 """
 
+import ipaddress
 import os
 import re
 import secrets
 import socket
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import (
@@ -35,6 +36,29 @@ class Namespace(BaseModel):
     durable: bool = Field(True, description="Messages are stored, numbered and can be recovered.")
     history_size: int = Field(100, ge=1, le=100_000, description="Messages kept per room.")
     history_ttl_s: int = Field(600, ge=1, description="Seconds a message is kept.")
+    publish: Literal["members", "server"] = Field(
+        "members", description="Who may publish: members with the permission, or the server API alone."
+    )
+    sanitize: bool = Field(
+        False, description="Every string in `content` becomes harmless HTML before it is stored."
+    )
+    message_rate: float = Field(
+        0.0, ge=0, description="Messages per second of one connection to all rooms of the namespace together."
+    )
+    echo: bool = Field(False, description="What `echo` is where a message does not say.")
+
+
+class DefaultGrants(BaseModel):
+    """What a token without a `tidings` claim allows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    join: tuple[str, ...] = ("*",)
+    publish: tuple[str, ...] = ("*",)
+    channels: tuple[str, ...] = ("presence", "presence:*")
+    broadcast: bool = False
+    direct: bool = True
+    admin: bool = False
 
 
 def _default_namespaces() -> dict[str, Namespace]:
@@ -48,6 +72,7 @@ def _split(value: object) -> object:
     return value
 
 
+PresenceEvent = Literal["user_online", "user_offline", "room_occupied", "room_vacated"]
 CommaList = Annotated[list[str], NoDecode]
 
 
@@ -81,6 +106,16 @@ class Settings(BaseSettings):
         "tidings",
         description="First token of every subject, stream and key: deployments sharing servers need different ones.",
     )
+    nats_ca: Path | None = Field(
+        None, description="Certificates that sign those of NATS (`tls://` URLs); the system's when empty."
+    )
+    nats_cert: Path | None = Field(None, description="Our certificate, where NATS asks clients for one.")
+    nats_key: Path | None = Field(None, description="The private key of `nats_cert`.")
+    redis_ca: Path | None = Field(
+        None, description="Certificates that sign those of Redis (`rediss://` URLs); the system's when empty."
+    )
+    redis_cert: Path | None = Field(None, description="Our certificate, where Redis asks clients for one.")
+    redis_key: Path | None = Field(None, description="The private key of `redis_cert`.")
     replicas: int = Field(1, ge=1, le=5, description="Copies of each stream in a NATS cluster.")
     bus_connect_s: float = Field(10.0, gt=0, description="Seconds to wait for the first connection to NATS.")
     publish_timeout_s: float = Field(
@@ -113,9 +148,39 @@ class Settings(BaseSettings):
     handshake_timeout_s: float = Field(
         10.0, gt=0, description="Seconds a connection may take to send its request head and be answered."
     )
+    tls_cert: Path | None = Field(
+        None, description="Certificate chain (PEM) to serve clients with; without it TLS ends at a proxy."
+    )
+    tls_key: Path | None = Field(None, description="The private key of `tls_cert`.")
+    trusted_proxies: CommaList = Field(
+        default_factory=list,
+        description="Addresses or networks of proxies whose word on a client's address is taken.",
+    )
+    proxy_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        "x-forwarded-for",
+        description="The header those proxies set; the other one is ignored, because clients may send it.",
+    )
+    max_head_bytes: int = Field(
+        16_384, ge=1024, description="Largest request line and headers together; more is answered 431."
+    )
+    body_timeout_s: float = Field(30.0, gt=0, description="Seconds an HTTP request body may take to arrive.")
+    write_timeout_s: float = Field(
+        30.0, ge=0, description="Seconds a client may be behind in reading before it is disconnected."
+    )
+    frame_rate: float = Field(
+        500.0,
+        ge=0,
+        description="Frames per second of one connection that are no whole message (pings, pongs, fragments); bursts of twice that pass, more closes with 4503.",
+    )
     max_message_bytes: int = Field(65_536, ge=1024, description="Largest message a client may send.")
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest HTTP request body.")
     max_custom_data_bytes: int = Field(4096, ge=0, description="Largest `customData` of a user.")
+    max_json_depth: int = Field(
+        64,
+        ge=1,
+        le=400,
+        description="How deep arrays and objects may be nested in `content` and `customData`.",
+    )
     max_rooms_per_connection: int = Field(100, ge=0, description="Rooms one connection may be in.")
     message_rate: float = Field(
         100.0, ge=0, description="Messages per second of one connection; bursts of twice that pass."
@@ -163,15 +228,36 @@ class Settings(BaseSettings):
     jwt_secrets: Annotated[list[SecretStr], NoDecode] = Field(
         default_factory=list, description="HS256 secrets, first one signs, all verify."
     )
-    jwks_url: str = Field("", description="Where the public keys are.")
-    jwt_issuer: str = Field("", description="Required `iss`.")
+    jwks_url: str = Field(
+        "", description="Where the public keys of `jwt_issuer` are (https; http on loopback)."
+    )
+    jwks_issuers: dict[str, str] = Field(
+        default_factory=dict,
+        description="Further issuers and where their public keys are: `[jwks_issuers]` in TOML, JSON in the environment.",
+    )
+    jwt_issuer: str = Field(
+        "", description="Required `iss` of tokens signed with `jwt_secrets` or a key of `jwks_url`."
+    )
     jwt_audience: str = Field("tidings", description="Required `aud`.")
     origins: CommaList = Field(
         default_factory=list, description="Origins whose pages may connect; empty: the page's own host only."
     )
     ticket_ttl_s: float = Field(30.0, gt=0, le=300, description="Seconds a ticket is good for.")
     api_keys: Annotated[list[SecretStr], NoDecode] = Field(
-        default_factory=list, description="Keys of the server API."
+        default_factory=list,
+        description="Keys of the server API, plain or as `sha256:HEX` (`tidings key`), each with `;scopes=A+B` or for everything. Several may hold at once.",
+    )
+    default_grants: DefaultGrants = Field(
+        default_factory=DefaultGrants,
+        description="What a token without a `tidings` claim allows: `[default_grants]` in TOML, JSON in the environment.",
+    )
+    expiry_notice_s: float = Field(
+        60.0, ge=0, description="Seconds before its token expires that a client is told `token_expiring`."
+    )
+    revocation_s: int = Field(
+        2_592_000,
+        ge=60,
+        description="Seconds a revocation is remembered; tokens that live longer than that are refused.",
     )
     echo_endpoint: bool | None = Field(None, description="Serve `/ws/echo`; by default under `open` only.")
 
@@ -184,6 +270,31 @@ class Settings(BaseSettings):
         5.0, ge=0, description="Seconds a user stays online after the last connection was lost."
     )
 
+    presence_room_limit: int = Field(
+        1000,
+        ge=0,
+        description="Users of a room above which no joins, leaves and lists are sent, only counts; 0: always lists.",
+    )
+    presence_online_limit: int = Field(
+        10_000,
+        ge=0,
+        description="Users online above which the channel `presence` sends no list and no changes, only counts; 0: always lists.",
+    )
+    presence_webhook_urls: CommaList = Field(
+        default_factory=list, description="Where events of presence are posted, signed."
+    )
+    presence_webhook_secrets: Annotated[list[SecretStr], NoDecode] = Field(
+        default_factory=list,
+        description="Sign the webhooks of presence, each one; two while a secret is replaced. Required with URLs.",
+    )
+    presence_webhook_events: Annotated[list[PresenceEvent], NoDecode] = Field(
+        default_factory=lambda: list(get_args(PresenceEvent)),
+        description="Which events of presence are posted.",
+    )
+    presence_webhook_queue: int = Field(
+        10_000, ge=1, description="Events kept for webhooks that do not answer; then the oldest are dropped."
+    )
+
     # --- metrics and alerts ---
     rules_file: Path | None = Field(
         None, description="TOML file with alert rules; the built-in rules when empty."
@@ -192,11 +303,52 @@ class Settings(BaseSettings):
     webhook_urls: CommaList = Field(
         default_factory=list, description="Where alerts are posted, in Alertmanager's webhook format."
     )
+    alertmanager_urls: CommaList = Field(
+        default_factory=list, description="Alertmanagers that alerts are pushed to, `http://host:9093`."
+    )
+    notify_urls: Annotated[list[SecretStr], NoDecode] = Field(
+        default_factory=list,
+        description="E-mail, chat and other services by apprise URL; needs the optional part `notify`.",
+    )
+    notify_group_by: CommaList = Field(
+        default_factory=lambda: ["metric"],
+        description="Fields or labels in which alerts of one notification agree; `...` sends each alone.",
+    )
+    notify_group_wait_s: float = Field(
+        30.0, ge=0, description="Seconds from a group's first alert to its first notification."
+    )
+    notify_group_interval_s: float = Field(
+        300.0, ge=0, description="Least seconds between two notifications about one group."
+    )
+    notify_repeat_interval_s: float = Field(
+        14_400.0, gt=0, description="Seconds after which a notification about what still fires is repeated."
+    )
+    external_url: str = Field("", description="Where people find this deployment; goes into notifications.")
 
-    @field_validator("jwt_secrets", "api_keys", "origins", "webhook_urls", mode="before")
+    @field_validator(
+        "jwt_secrets",
+        "api_keys",
+        "origins",
+        "webhook_urls",
+        "trusted_proxies",
+        "alertmanager_urls",
+        "notify_urls",
+        "notify_group_by",
+        "presence_webhook_urls",
+        "presence_webhook_secrets",
+        "presence_webhook_events",
+        mode="before",
+    )
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         return _split(value)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for text in value:
+            ipaddress.ip_network(text, strict=False)  # its ValueError says what is wrong
+        return value
 
     @field_validator("prefix")
     @classmethod

@@ -59,8 +59,23 @@ class MetricName(Enum):
     GATEWAY_SLOW_CLIENTS = Declaration(
         "tidings_gateway_slow_clients_total", "counter", "Clients sent away for reading too slowly."
     )
+    GATEWAY_ERRORS = Declaration(
+        "tidings_gateway_errors_total", "counter", "Requests that failed by our fault."
+    )
+    GATEWAY_DROPPED = Declaration(
+        "tidings_gateway_dropped_total", "counter", "Writes that a slow client had no room for."
+    )
+    GATEWAY_LATENCY = Declaration(
+        "tidings_gateway_request_seconds",
+        "histogram",
+        "From a request to its answer.",
+        buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+    )
     GATEWAY_REFUSALS = Declaration(
         "tidings_gateway_refusals_total", "counter", "Requests refused, by error code.", ("code",)
+    )
+    GATEWAY_LIMITED = Declaration(
+        "tidings_gateway_limited_total", "counter", "What met a limit, by the limit's name.", ("limit",)
     )
     METRICS_REPORTS = Declaration(
         "tidings_metrics_reports_total", "counter", "Metrics reports taken, at least in part.", ("kind",)
@@ -94,8 +109,14 @@ class MetricName(Enum):
     ALERTS_ANNOUNCED = Declaration(
         "tidings_alerts_announced_total", "counter", "Alerts raised, changed and resolved.", ("effect",)
     )
-    WEBHOOKS = Declaration(
-        "tidings_webhooks_total", "counter", "Alert notifications to webhooks.", ("outcome",)
+    NOTIFICATIONS = Declaration(
+        "tidings_notifications_total", "counter", "Attempts to notify receivers.", ("receiver", "outcome")
+    )
+    NOTIFY_RECEIVER_UP = Declaration(
+        "tidings_notify_receiver_up",
+        "gauge",
+        "1 while a receiver takes notifications, as the replica that ticks knows.",
+        ("receiver",),
     )
     LOG_STREAM_LINES = Declaration(
         "tidings_log_stream_lines_total", "counter", "Lines of the fleet's log stream.", ("outcome",)
@@ -120,6 +141,35 @@ class MetricName(Enum):
     )
     PRESENCE_UNPUBLISHED = Declaration(
         "tidings_presence_unpublished_total", "counter", "Changes that the bus did not take."
+    )
+    PRESENCE_REPUBLISHED = Declaration(
+        "tidings_presence_republished_total",
+        "counter",
+        "Steps published again because nobody confirmed their publication in time.",
+    )
+    PRESENCE_HOOKS = Declaration(
+        "tidings_presence_webhook_events_total",
+        "counter",
+        "Events for webhooks: delivered, or dropped because too many waited.",
+        ("outcome",),
+    )
+    PRESENCE_HOOK_FAULTS = Declaration(
+        "tidings_presence_webhook_faults_total",
+        "counter",
+        "Deliveries to webhooks that failed and are tried again.",
+        ("reason",),
+    )
+    BREAKER_STATE = Declaration(
+        "tidings_breaker_state",
+        "gauge",
+        "Circuit breaker before a service: 0 closed, 1 half open, 2 open.",
+        ("service",),
+    )
+    BREAKER_REFUSED = Declaration(
+        "tidings_breaker_refused_total",
+        "counter",
+        "Requests answered `unavailable` at once by an open breaker.",
+        ("service",),
     )
     PRESENCE_STORE_FAULTS = Declaration(
         "tidings_presence_store_faults_total", "counter", "Operations that the store did not answer."

@@ -5,6 +5,7 @@ from starlette.requests import Request
 from gateway.api.deps import ApiDeps
 from gateway.api.errors import ApiError
 from gateway.auth.grants import Grants
+from gateway.auth.server_keys import Scope
 from services.wire.codes import ErrorCode
 
 
@@ -19,9 +20,9 @@ async def require_channel(deps: ApiDeps, request: Request, channel: str) -> None
         raise forbidden()
 
 
-async def require_server(deps: ApiDeps, request: Request) -> None:
-    """Let pass servers and administrators. Raises AuthRefused."""
-    await deps.authenticator.require_server_key(request.headers)
+async def require_server(deps: ApiDeps, request: Request, scope: Scope) -> None:
+    """Let pass servers whose key is for that, and administrators. Raises AuthRefused."""
+    await deps.authenticator.require_server_key(request.headers, scope)
 
 
 def forbidden() -> ApiError:

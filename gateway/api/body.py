@@ -1,5 +1,6 @@
 """Request bodies: read up to a limit, decoded into a type, or refused with a reason."""
 
+import asyncio
 from typing import TypeVar
 
 import msgspec
@@ -10,27 +11,28 @@ from services.wire.codes import ErrorCode
 
 T = TypeVar("T")
 
+BODY_TIMEOUT_S = 30.0
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
+
+class BodyTooLate(ApiError):
+    """A body that takes too long."""
+
+    status = 408
+
+
+async def read_body(request: Request, max_bytes: int, timeout_s: float = BODY_TIMEOUT_S) -> bytes:
     """Return the body, which is UTF-8.
 
     The declared length is believed when it is too large, never when it is small: chunks are counted as they
     come.
 
     Raises:
-        ApiError: `too_large`; `bad_message` for a compressed body, or one that is not UTF-8.
+        ApiError: `too_large`; `bad_message` for a compressed body, one that is not UTF-8, or one that takes
+            longer than `timeout_s`.
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ApiError(ErrorCode.BAD_MESSAGE, "compressed bodies are not accepted")
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
-        raise _too_large(max_bytes)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-    data = bytes(body)
+    data = await read_bytes(request, max_bytes, timeout_s)
     try:
         # msgspec.Raw passes bytes through unread; text frames made from them must be UTF-8 for every
         # receiver.
@@ -38,6 +40,27 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     except UnicodeDecodeError:
         raise ApiError(ErrorCode.BAD_MESSAGE, "the body is not UTF-8") from None
     return data
+
+
+async def read_bytes(request: Request, max_bytes: int, timeout_s: float = BODY_TIMEOUT_S) -> bytes:
+    """Return the body as it came, whatever it is. Raises ApiError: `too_large`, or `bad_message` when late."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
+        raise _too_large(max_bytes)
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _all_chunks(request, max_bytes)
+    except TimeoutError:
+        raise BodyTooLate(ErrorCode.BAD_MESSAGE, f"the body did not arrive within {timeout_s:g} s") from None
+
+
+async def _all_chunks(request: Request, max_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
+    return bytes(body)
 
 
 def decode(data: bytes | msgspec.Raw, type_: type[T]) -> T:
@@ -56,9 +79,9 @@ def decode(data: bytes | msgspec.Raw, type_: type[T]) -> T:
         raise ApiError(ErrorCode.BAD_MESSAGE, "malformed JSON: nested too deep") from None
 
 
-async def read_json(request: Request, max_bytes: int, type_: type[T]) -> T:
+async def read_json(request: Request, max_bytes: int, type_: type[T], timeout_s: float = BODY_TIMEOUT_S) -> T:
     """Return the body as `type_`; an empty body is an empty object. Raises ApiError."""
-    return decode(await read_body(request, max_bytes) or b"{}", type_)
+    return decode(await read_body(request, max_bytes, timeout_s) or b"{}", type_)
 
 
 def _too_large(max_bytes: int) -> ApiError:

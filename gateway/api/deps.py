@@ -1,18 +1,20 @@
 """What the HTTP handlers need from the rest of the gateway."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.asking import Asking
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.tickets import TicketStore
 from gateway.delivery.publisher import Sender
 from services.bus.client import Bus
 from services.settings import Settings
 from services.wire import server
+from services.wire.events import Revoked
 from services.wire.records import UNSET, GatewayStats, UnsetType
 from services.wire.subjects import Subjects
 
@@ -67,6 +69,13 @@ class History(Protocol):
         """
 
 
+class RevocationPublisher(Protocol):
+    """Where revocations go in, for all gateways."""
+
+    async def publish(self, revoked: Revoked) -> None:
+        """Store a revocation. Raises BusError."""
+
+
 class ApiDeps(Protocol):
     """All of it."""
 
@@ -80,7 +89,13 @@ class ApiDeps(Protocol):
     def subjects(self) -> Subjects: ...
 
     @property
+    def asking(self) -> Asking: ...
+
+    @property
     def authenticator(self) -> Authenticator: ...
+
+    @property
+    def revocation_log(self) -> RevocationPublisher: ...
 
     @property
     def tickets(self) -> TicketStore: ...
@@ -93,6 +108,9 @@ class ApiDeps(Protocol):
 
     def readiness(self) -> dict[str, bool]:
         """Return each thing this gateway needs to serve, and whether it is there."""
+
+    def details(self) -> Mapping[str, object]:
+        """Return what else a reader of `/readyz` may want to know; none of it makes the gateway unready."""
 
     def stats(self) -> GatewayStats:
         """Return what this gateway says of itself."""

@@ -24,6 +24,7 @@ log = structlog.get_logger()
 
 # A broker that restarts or a leader election is over in about this time.
 _UNAVAILABLE_RETRY_MS = 1000
+_ADDRESS_RETRY_MS = 10_000  # until one of its others may have ended
 
 # How connections above the accept rate are counted among the refusals.
 ACCEPT_RATE = "accept_rate"
@@ -46,6 +47,8 @@ class ErrorBody(Record, frozen=True, kw_only=True):
 
 class ApiError(Exception):
     """A handler refuses a request. `message` is shown to the client."""
+
+    status: int | None = None  # where it says more than that of the code
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(f"{code.code}: {message}")
@@ -83,6 +86,13 @@ def too_many(wait_s: float) -> Response:
     )
 
 
+def too_many_from_there() -> Response:
+    """Return the answer to a connection from an address that has as many as it may."""
+    return refusal_response(
+        ErrorCode.RATE_LIMITED, "too many connections from this address", _ADDRESS_RETRY_MS
+    )
+
+
 def describe_bus_error(fault: BusError) -> tuple[ErrorCode, str]:
     """Return what a stranger may know of a fault of the bus."""
     if isinstance(fault, Unavailable):
@@ -98,7 +108,8 @@ async def _on_refusal(_request: Request, fault: Exception) -> Response:
     if isinstance(fault, InvalidName):
         return refusal_response(ErrorCode.INVALID_NAME, str(fault))
     if isinstance(fault, ApiError | AuthRefused | PublishRefused):
-        return refusal_response(fault.code, fault.message, _retry_ms(fault.code))
+        status = fault.status if isinstance(fault, ApiError) else None
+        return refusal_response(fault.code, fault.message, _retry_ms(fault.code), status=status)
     raise fault
 
 

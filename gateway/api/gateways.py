@@ -6,6 +6,7 @@ from starlette.routing import Route
 
 from gateway.api.access import require_channel
 from gateway.api.deps import ApiDeps
+from gateway.api.operations import Access, Operation
 from gateway.api.responses import JsonResponse
 from services.bus import rpc
 from services.wire.records import GatewayStats
@@ -23,3 +24,15 @@ def gateway_routes(deps: ApiDeps) -> list[Route]:
         return JsonResponse([by_name[name] for name in sorted(by_name)])
 
     return [Route("/api/gateways", gateways)]
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/api/gateways",
+        name="gateways",
+        summary="What every gateway says of itself, by name",
+        access=Access.READER,
+        answer=list[GatewayStats],
+    ),
+)

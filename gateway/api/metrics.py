@@ -1,6 +1,8 @@
 """Metrics: applications push theirs, and anybody with the grant reads the fleet's history."""
 
+import re
 import time
+from typing import Annotated
 
 import msgspec
 from starlette.requests import Request
@@ -10,73 +12,74 @@ from starlette.routing import Route
 from gateway.api.access import require_channel, require_server
 from gateway.api.body import read_body
 from gateway.api.deps import ApiDeps
-from gateway.api.errors import ApiError, ErrorBody, describe_bus_error
+from gateway.api.errors import ApiError, describe_bus_error
+from gateway.api.label_sets import LabelSets
+from gateway.api.operations import Access, Operation, Query, between
+from gateway.api.pushed import PushResult, Rejection, push_answer
 from gateway.api.query import MAX_TIME_MS, integer, optional_integer
-from gateway.api.reports import ReportNumbers, items_of, report_of
+from gateway.api.reports import MAX_ITEMS, PushedItem, ReportNumbers, items_of, report_of
 from gateway.api.responses import JsonResponse
-from services.bus import rpc
+from gateway.auth.server_keys import Scope
 from services.bus.errors import BusError, Unavailable
 from services.wire.codes import ErrorCode
 from services.wire.names import normalize_name
-from services.wire.records import Record
-from services.wire.rpc import METRICS_HISTORY, History, HistoryQuery
+from services.wire.records import MetricsRecord
+from services.wire.rpc import (
+    METRICS_HISTORY,
+    METRICS_SOURCES,
+    Empty,
+    History,
+    HistoryQuery,
+    SourceInfo,
+    SourceList,
+)
 
 _MAX_ROWS = 3600
 _MAX_STEP_S = 86_400
-
-
-class Rejection(Record, frozen=True, kw_only=True):
-    """Why the item at `index` was not taken."""
-
-    index: int
-    code: str
-    message: str
-
-
-class PushResult(Record, frozen=True, kw_only=True):
-    """What became of a push."""
-
-    accepted: int
-    rejected: list[Rejection]
-
-
-class PushRefused(ErrorBody, frozen=True, kw_only=True):
-    """No item was taken: an error, and why of each."""
-
-    accepted: int
-    rejected: list[Rejection]
+_MAX_SERIES_CHARS = 2400
+# A histogram's percentile has a suffix: `checkout.total.p95`.
+METRIC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,67}")
 
 
 def metric_routes(deps: ApiDeps) -> list[Route]:
     """Return the paths under `/api/metrics`."""
-    numbers = ReportNumbers()
+    numbers, label_sets = ReportNumbers(), LabelSets()
 
     async def push(request: Request) -> Response:
         """Take one item or an array: 202 when any was handed to the bus, with the reasons for the rest."""
-        await require_server(deps, request)
-        items = items_of(await read_body(request, deps.settings.max_body_bytes))
-        return _answer(_take(deps, items, numbers))
+        await require_server(deps, request, Scope.METRICS)
+        items = items_of(await read_body(request, deps.settings.max_body_bytes, deps.settings.body_timeout_s))
+        return push_answer(_take(deps, items, numbers, label_sets))
 
     async def history(request: Request) -> Response:
         """Answer an array of records, oldest first; with `step` (seconds) of rollups."""
         await require_channel(deps, request, "metrics")
         query = _history_query(request)
-        found: History = await rpc.ask(deps.bus, deps.subjects, METRICS_HISTORY, query)
-        return JsonResponse(found.rows)
+        found: History = await deps.asking.ask(METRICS_HISTORY, query)
+        return JsonResponse(found.points if query.metric else found.rows)
+
+    async def sources(request: Request) -> Response:
+        """Answer an array of the sources heard of within the last hour."""
+        await require_channel(deps, request, "metrics")
+        found: SourceList = await deps.asking.ask(METRICS_SOURCES, Empty())
+        return JsonResponse(found.sources)
 
     return [
         Route("/api/metrics", push, methods=["POST"]),
         Route("/api/metrics/history", history),
+        Route("/api/metrics/sources", sources),
     ]
 
 
-def _take(deps: ApiDeps, items: list[msgspec.Raw], numbers: ReportNumbers) -> PushResult:
+def _take(
+    deps: ApiDeps, items: list[msgspec.Raw], numbers: ReportNumbers, label_sets: LabelSets
+) -> PushResult:
     now_ms = int(time.time() * 1000)
     accepted = 0
     rejected: list[Rejection] = []
     for index, raw in enumerate(items):
         try:
-            report = report_of(raw, now_ms, numbers)
+            report = report_of(raw, now_ms, numbers, label_sets)
             deps.bus.publish(deps.subjects.metrics_report, msgspec.json.encode(report))
         except ApiError as fault:
             rejected.append(Rejection(index=index, code=fault.code.code, message=fault.message))
@@ -90,19 +93,6 @@ def _take(deps: ApiDeps, items: list[msgspec.Raw], numbers: ReportNumbers) -> Pu
     return PushResult(accepted=accepted, rejected=rejected)
 
 
-def _answer(result: PushResult) -> Response:
-    if result.accepted or not result.rejected:
-        return JsonResponse(result, 202)
-    refused = PushRefused(
-        code=ErrorCode.INVALID_FIELD.code,
-        message="no item was taken",
-        retryable=False,
-        accepted=0,
-        rejected=result.rejected,
-    )
-    return JsonResponse(refused, 400)
-
-
 def _history_query(request: Request) -> HistoryQuery:
     start = optional_integer(request, "from", low=0, high=MAX_TIME_MS)
     end = optional_integer(request, "to", low=0, high=MAX_TIME_MS)
@@ -114,5 +104,68 @@ def _history_query(request: Request) -> HistoryQuery:
         start=start or 0,
         end=end or 0,
         step=integer(request, "step", 0, low=0, high=_MAX_STEP_S),
-        source=normalize_name(source, "source") if source else "",
+        source=_series_name(source),
+        metric=_metric_name(request.query_params.get("metric", "")),
     )
+
+
+def _series_name(source: str) -> str:
+    """Return a source, or one label set of it: `shop{route="/cart"}`. Raises InvalidName, ApiError."""
+    name, brace, _ = source.partition("{")
+    if not source:
+        return ""
+    if len(source) > _MAX_SERIES_CHARS:
+        raise ApiError(ErrorCode.INVALID_FIELD, f"`source` has more than {_MAX_SERIES_CHARS} characters")
+    return normalize_name(name, "source") + source[len(name) :] if brace else normalize_name(name, "source")
+
+
+def _metric_name(metric: str) -> str:
+    if metric and not METRIC_NAME.fullmatch(metric):
+        raise ApiError(ErrorCode.INVALID_FIELD, "`metric` is not the name of a metric")
+    return metric
+
+
+_TimeMs = between(0, MAX_TIME_MS)
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/api/metrics",
+        name="pushMetrics",
+        summary="Push what an application measured since its last push",
+        access=Access.SERVER,
+        body=PushedItem | Annotated[list[PushedItem], msgspec.Meta(max_length=MAX_ITEMS)],
+        answer=PushResult,
+        status=202,
+    ),
+    Operation(
+        method="GET",
+        path="/api/metrics/history",
+        name="metricsHistory",
+        summary="Records, oldest first",
+        access=Access.READER,
+        answer=list[MetricsRecord],
+        query=(
+            Query("limit", between(1, _MAX_ROWS), "Most rows answered; 100 when absent."),
+            Query("from", _TimeMs, "Only rows from this time on, in ms."),
+            Query("to", _TimeMs, "Only rows up to this time, in ms."),
+            Query(
+                "step", between(0, _MAX_STEP_S), "Seconds merged into one row; raw seconds when absent or 0."
+            ),
+            Query("source", str, "One source, or one label set of it, instead of the fleet."),
+            Query(
+                "metric",
+                str,
+                "One metric instead of the record: rows are `{timestamp, value}`, with `min`, `max` and `count` where `step` is given.",
+            ),
+        ),
+    ),
+    Operation(
+        method="GET",
+        path="/api/metrics/sources",
+        name="metricsSources",
+        summary="Sources, and label sets of them, heard of within the last hour",
+        access=Access.READER,
+        answer=list[SourceInfo],
+    ),
+)

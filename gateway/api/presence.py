@@ -8,9 +8,9 @@ from starlette.routing import Route
 
 from gateway.api.access import require_channel
 from gateway.api.deps import ApiDeps
+from gateway.api.operations import Access, Operation, Query, between
 from gateway.api.query import integer
 from gateway.api.responses import JsonResponse
-from services.bus import rpc
 from services.wire.names import normalize_name
 from services.wire.records import UNSET, User
 from services.wire.rpc import PRESENCE_LIST, PresencePage, PresenceQuery
@@ -33,7 +33,7 @@ def presence_routes(deps: ApiDeps) -> list[Route]:
         while True:
             # presence_svc ends a page early where the users' data would not fit one message.
             query = PresenceQuery(room=room or UNSET, limit=limit - len(users), cursor=cursor)
-            page: PresencePage = await rpc.ask(deps.bus, deps.subjects, PRESENCE_LIST, query)
+            page: PresencePage = await deps.asking.ask(PRESENCE_LIST, query)
             users += page.users
             cursor = page.cursor
             if not cursor or not page.users or len(users) >= limit:
@@ -49,3 +49,20 @@ def _next_page(room: str | None, limit: int, cursor: str) -> dict[str, str]:
         return {}
     query = {"limit": str(limit), "cursor": cursor} | ({"room": room} if room else {})
     return {"link": f'</api/presence?{urlencode(query)}>; rel="next"'}
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/api/presence",
+        name="presence",
+        summary="Users who are online, by id; a `Link` header leads to the rest",
+        access=Access.READER,
+        answer=list[User],
+        query=(
+            Query("room", str, "Only the members of this room."),
+            Query("limit", between(1, _MAX_USERS), "Most users answered; 1000 when absent."),
+            Query("cursor", str, "Where to go on: from the `Link` header of the page before."),
+        ),
+    ),
+)

@@ -9,7 +9,9 @@ from gateway.api.access import require_server
 from gateway.api.body import read_json
 from gateway.api.deps import ApiDeps
 from gateway.api.errors import ApiError
+from gateway.api.operations import Access, Operation
 from gateway.api.responses import JsonResponse
+from gateway.auth.server_keys import Scope
 from gateway.delivery.publisher import Sender
 from services.wire.client import MessageId
 from services.wire.codes import ErrorCode
@@ -40,8 +42,10 @@ def publish_routes(deps: ApiDeps) -> list[Route]:
 
     async def publish(request: Request) -> Response:
         """Publish, and answer like `ack`."""
-        await require_server(deps, request)
-        asked = await read_json(request, deps.settings.max_body_bytes, PublishRequest)
+        await require_server(deps, request, Scope.PUBLISH)
+        asked = await read_json(
+            request, deps.settings.max_body_bytes, PublishRequest, deps.settings.body_timeout_s
+        )
         if len(bytes(asked.content)) > deps.settings.max_message_bytes:
             raise ApiError(
                 ErrorCode.TOO_LARGE, f"`content` is larger than {deps.settings.max_message_bytes} bytes"
@@ -66,3 +70,16 @@ async def _publish(deps: ApiDeps, asked: PublishRequest, content: msgspec.Raw) -
         user_id = normalize_name(asked.user_id, "userId")
         return await deps.publisher.publish_user(sender, user_id, content, asked.id)
     return await deps.publisher.broadcast(sender, content, asked.id)
+
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/api/publish",
+        name="publish",
+        summary="Publish to a room, to a user or to everyone, as user `server`",
+        access=Access.SERVER,
+        body=PublishRequest,
+        answer=Ack,
+    ),
+)

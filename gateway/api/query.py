@@ -27,6 +27,14 @@ def optional_integer(request: Request, name: str, *, low: int, high: int) -> int
     return int(text)
 
 
+def boolean(request: Request, name: str) -> bool:
+    """Return a parameter that is `true` or `false`; False where it is absent. Raises ApiError."""
+    text = request.query_params.get(name, "false")
+    if text not in ("true", "false"):
+        raise ApiError(ErrorCode.INVALID_FIELD, f"`{name}` must be true or false")
+    return text == "true"
+
+
 def integer(request: Request, name: str, default: int, *, low: int, high: int) -> int:
     """Return a parameter between `low` and `high`, or `default` where it is absent. Raises ApiError."""
     value = optional_integer(request, name, low=low, high=high)

@@ -12,8 +12,11 @@ import msgspec
 
 from gateway.api.body import decode
 from gateway.api.errors import ApiError
+from gateway.api.histograms import from_explicit
+from gateway.api.label_sets import MAX_LABEL_SETS, LabelSets
+from services.sketch import BadSample, LatencySketch
 from services.wire.codes import ErrorCode
-from services.wire.events import MetricsReport
+from services.wire.events import MetricsReport, Sketch
 from services.wire.names import InvalidName, normalize_name
 from services.wire.records import UNSET, Record, UnsetType
 
@@ -23,6 +26,8 @@ DEFAULT_SOURCE = "app"
 _MAX_SERIES = 100
 _MAX_LABELS = 16
 _MAX_LATENCIES = 10_000
+_MAX_BUCKETS = 500
+_MAX_HISTOGRAMS = 8
 # Clocks differ and batches wait; outside these a timestamp is a mistake (seconds for milliseconds, for one).
 _OLDEST_MS = 3_600_000
 _NEWEST_MS = 60_000
@@ -38,8 +43,22 @@ _LabelValue = Annotated[str, msgspec.Meta(max_length=128)]
 _Labels = Annotated[dict[str, _LabelValue], msgspec.Meta(max_length=_MAX_LABELS)]
 
 
+class PushedBuckets(Record, frozen=True, kw_only=True):
+    """A histogram: `counts[i]` values up to `bounds[i]`, and one count more for what lies above all bounds."""
+
+    bounds: Annotated[list[float], msgspec.Meta(max_length=_MAX_BUCKETS)]
+    counts: Annotated[list[_Count], msgspec.Meta(max_length=_MAX_BUCKETS + 1)]
+
+
+_Histograms = Annotated[dict[str, _Latencies | PushedBuckets], msgspec.Meta(max_length=_MAX_HISTOGRAMS)]
+
+
 class PushedItem(Record, frozen=True, kw_only=True):
-    """One item as an application sends it. `requests`, `errors` and `counters` count since its last push."""
+    """One item as an application sends it. `requests`, `errors` and `counters` count since its last push.
+
+    `latencies` are in ms. `histograms` are values, or buckets, by name and in any unit; one named `latency` is more
+    of the latencies.
+    """
 
     source: str = DEFAULT_SOURCE
     labels: _Labels = msgspec.field(default_factory=dict)
@@ -49,6 +68,7 @@ class PushedItem(Record, frozen=True, kw_only=True):
     latencies: _Latencies = msgspec.field(default_factory=list)
     gauges: _Gauges = msgspec.field(default_factory=dict)
     counters: _Counters = msgspec.field(default_factory=dict)
+    histograms: _Histograms = msgspec.field(default_factory=dict)
 
 
 def items_of(body: bytes) -> list[msgspec.Raw]:
@@ -84,7 +104,7 @@ class ReportNumbers:
         return self._boot, seq
 
 
-def report_of(raw: msgspec.Raw, now_ms: int, numbers: ReportNumbers) -> MetricsReport:
+def report_of(raw: msgspec.Raw, now_ms: int, numbers: ReportNumbers, label_sets: LabelSets) -> MetricsReport:
     """Return the bus report of one item that arrived at `now_ms`.
 
     Raises:
@@ -101,6 +121,12 @@ def report_of(raw: msgspec.Raw, now_ms: int, numbers: ReportNumbers) -> MetricsR
     timestamp = now_ms if item.timestamp is UNSET else item.timestamp
     if not now_ms - _OLDEST_MS <= timestamp <= now_ms + _NEWEST_MS:
         raise _invalid("`timestamp` must be in milliseconds, at most an hour old and not of the future")
+    histograms = {name: _histogram(name, pushed) for name, pushed in item.histograms.items()}
+    if item.labels and not label_sets.admit(source, item.labels):
+        raise ApiError(
+            ErrorCode.CONFLICT,
+            f"`labels`: the source has {MAX_LABEL_SETS} label sets already; what differs between any two requests is no label",
+        )
     boot, seq = numbers.next_of(source)
     return MetricsReport(
         source=source,
@@ -114,7 +140,18 @@ def report_of(raw: msgspec.Raw, now_ms: int, numbers: ReportNumbers) -> MetricsR
         gauges=item.gauges,
         counters=item.counters,
         labels=item.labels,
+        histograms=histograms,
     )
+
+
+def _histogram(name: str, pushed: list[float] | PushedBuckets) -> Sketch:
+    _check_metric_name("histograms", name)
+    try:
+        if isinstance(pushed, PushedBuckets):
+            return from_explicit(pushed.bounds, pushed.counts).to_wire()
+        return LatencySketch(pushed).to_wire()
+    except BadSample as fault:
+        raise _invalid(f"`histograms.{name}`: {fault}") from None
 
 
 def _name(text: str, what: str) -> str:

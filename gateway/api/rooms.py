@@ -7,12 +7,12 @@ from starlette.routing import Route
 from gateway.api.access import forbidden, grants_of
 from gateway.api.deps import ApiDeps
 from gateway.api.errors import ApiError
+from gateway.api.operations import Access, Operation, Query, between
 from gateway.api.query import integer, optional_integer
 from gateway.api.responses import JsonResponse
-from services.bus import rpc
 from services.wire.codes import ErrorCode
 from services.wire.names import normalize_name
-from services.wire.records import UNSET, Record, UnsetType
+from services.wire.records import UNSET, Record, RoomSummary, UnsetType
 from services.wire.rpc import PRESENCE_ROOMS, RoomsPage, RoomsQuery
 from services.wire.server import RoomMessage
 
@@ -38,7 +38,7 @@ def room_routes(deps: ApiDeps) -> list[Route]:
         grants = await grants_of(deps, request)
         limit = integer(request, "limit", 100, low=1, high=_MAX_ROOMS)
         # Filtered here, so all are asked for: the first hundred may be rooms the asker must not see.
-        page: RoomsPage = await rpc.ask(deps.bus, deps.subjects, PRESENCE_ROOMS, RoomsQuery(limit=_MAX_ROOMS))
+        page: RoomsPage = await deps.asking.ask(PRESENCE_ROOMS, RoomsQuery(limit=_MAX_ROOMS))
         return JsonResponse([room for room in page.rooms if grants.may_join(room.room)][:limit])
 
     async def past(request: Request) -> Response:
@@ -63,3 +63,29 @@ def room_routes(deps: ApiDeps) -> list[Route]:
         # `path`: a room's name may hold slashes, which arrive decoded.
         Route("/api/rooms/{room:path}/history", past),
     ]
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/api/rooms",
+        name="rooms",
+        summary="Rooms that have members and that the asker may join, most users first",
+        access=Access.READER,
+        answer=list[RoomSummary],
+        query=(Query("limit", between(1, _MAX_ROOMS), "Most rooms answered; 100 when absent."),),
+    ),
+    Operation(
+        method="GET",
+        path="/api/rooms/{room}/history",
+        name="roomHistory",
+        summary="What a room keeps, oldest first",
+        access=Access.READER,
+        answer=RoomPast,
+        query=(
+            Query("limit", between(1, _MAX_MESSAGES), "Most messages answered; 100 when absent."),
+            Query("before", between(1, _MAX_SEQ), "The newest before this sequence. Excludes `since`."),
+            Query("since", between(0, _MAX_SEQ), "Those after this sequence. Excludes `before`."),
+        ),
+    ),
+)

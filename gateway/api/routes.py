@@ -2,17 +2,57 @@
 
 from starlette.routing import Route
 
+from gateway.api import (
+    alerts,
+    gateways,
+    logs,
+    metrics,
+    ops,
+    otlp,
+    presence,
+    publish,
+    revocations,
+    rooms,
+    rules,
+    tickets,
+    users,
+    windows,
+)
 from gateway.api.alerts import alert_routes
 from gateway.api.deps import ApiDeps, Handler
 from gateway.api.gateways import gateway_routes
 from gateway.api.logs import log_routes
 from gateway.api.metrics import metric_routes
+from gateway.api.operations import Operation
 from gateway.api.ops import ops_routes
+from gateway.api.otlp import otlp_routes
 from gateway.api.presence import presence_routes
 from gateway.api.publish import publish_routes
+from gateway.api.revocations import revocation_routes
 from gateway.api.rooms import room_routes
+from gateway.api.rules import rule_routes
 from gateway.api.tickets import ticket_routes
 from gateway.api.users import user_routes
+from gateway.api.windows import window_routes
+
+_AREAS = (
+    presence,
+    metrics,
+    otlp,
+    alerts,
+    rules,
+    windows,
+    logs,
+    publish,
+    rooms,
+    gateways,
+    users,
+    revocations,
+    tickets,
+    ops,
+)
+
+API_OPERATIONS: tuple[Operation, ...] = tuple(operation for area in _AREAS for operation in area.OPERATIONS)
 
 
 def api_routes(deps: ApiDeps, metrics_stream: Handler | None = None) -> list[Route]:
@@ -20,12 +60,16 @@ def api_routes(deps: ApiDeps, metrics_stream: Handler | None = None) -> list[Rou
     return [
         *presence_routes(deps),
         *metric_routes(deps),
+        *otlp_routes(deps),
         *alert_routes(deps),
+        *rule_routes(deps),
+        *window_routes(deps),
         *log_routes(deps),
         *publish_routes(deps),
         *room_routes(deps),
         *gateway_routes(deps),
         *user_routes(deps),
+        *revocation_routes(deps),
         *ticket_routes(deps),
         *ops_routes(deps, metrics_stream),
     ]

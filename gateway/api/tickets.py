@@ -7,6 +7,7 @@ from starlette.routing import Route
 from gateway.api.body import read_json
 from gateway.api.deps import ApiDeps
 from gateway.api.errors import ApiError
+from gateway.api.operations import Access, Operation
 from gateway.api.responses import JsonResponse
 from services.wire.codes import ErrorCode
 from services.wire.records import Record
@@ -37,7 +38,7 @@ def ticket_routes(deps: ApiDeps) -> list[Route]:
             # A ticket that could beget tickets would never end.
             raise ApiError(ErrorCode.UNAUTHORIZED, "a ticket is asked for with a token, not with a ticket")
         identity = await deps.authenticator.authenticate(request.headers, request.query_params)
-        asked = await read_json(request, _MAX_BODY_BYTES, TicketRequest)
+        asked = await read_json(request, _MAX_BODY_BYTES, TicketRequest, deps.settings.body_timeout_s)
         origin = request.headers.get("origin") or asked.origin
         if len(origin) > _MAX_ORIGIN_LENGTH:
             raise ApiError(ErrorCode.INVALID_FIELD, "`origin` is too long")
@@ -45,3 +46,18 @@ def ticket_routes(deps: ApiDeps) -> list[Route]:
         return JsonResponse(Ticket(ticket=ticket, expires_at=int(expires_at * 1000)), 201)
 
     return [Route("/api/tickets", issue, methods=["POST"])]
+
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/api/tickets",
+        name="issueTicket",
+        summary="A one-time ticket with the rights of the token shown",
+        access=Access.BEARER,
+        body=TicketRequest,
+        body_required=False,
+        answer=Ticket,
+        status=201,
+    ),
+)

@@ -6,20 +6,27 @@ deployment's secret was replaced, every browser would otherwise be locked out by
 
 Under `jwt` a request shows a token in `Authorization: Bearer`, or a one-time `ticket` in its query. A token
 in a URL is refused even where it is valid, because by then proxies and histories have it.
+
+Whoever it is, what was revoked is refused.
 """
 
 import ipaddress
 import secrets
+import time
 from collections.abc import Mapping
+from functools import partial
 
-from gateway.auth.grants import ALL, Grants
+from gateway.auth.grants import ALL, NOTHING, Grants, InvalidPattern, Patterns
 from gateway.auth.identity import Identity
+from gateway.auth.jwks import IssuerKeys, PublicKeys
+from gateway.auth.jwks_fetch import check_url, fetch
 from gateway.auth.origins import OriginPolicy
 from gateway.auth.refusal import AuthRefused
-from gateway.auth.server_keys import ServerKeys
+from gateway.auth.revocations import Revocations
+from gateway.auth.server_keys import Scope, ServerKeys
 from gateway.auth.sessions import SessionSigner
 from gateway.auth.tickets import TicketStore
-from gateway.auth.tokens import SharedSecrets, TokenVerifier
+from gateway.auth.tokens import EitherSource, SharedSecrets, TokenVerifier
 from services.settings import Settings
 from services.wire.codes import ErrorCode
 from services.wire.names import InvalidName, normalize_name
@@ -35,29 +42,66 @@ class Authenticator:
         what to set.
     """
 
-    def __init__(self, settings: Settings, tickets: TicketStore | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tickets: TicketStore | None = None,
+        revocations: Revocations | None = None,
+    ) -> None:
         self.open = settings.auth == "open"
         if self.open:
             _refuse_exposure(settings.host)
-        elif not settings.jwt_secrets:
-            raise ValueError("TIDINGS_AUTH=jwt needs TIDINGS_JWT_SECRETS")
         self.origins = OriginPolicy(settings.origins, local_names_only=self.open)
+        self.revocations = revocations if revocations is not None else Revocations()
         self._tickets = tickets
         self._signer = SessionSigner(settings.session_secret.get_secret_value().encode())
-        self._tokens = TokenVerifier(
-            SharedSecrets(secret.get_secret_value() for secret in settings.jwt_secrets),
-            audience=settings.jwt_audience,
-            issuer=settings.jwt_issuer,
-        )
+        self._tokens = _verifier(settings)
         self._keys = ServerKeys(key.get_secret_value() for key in settings.api_keys)
 
     async def authenticate(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Identity:
         """Return who asks. `headers` are looked up in lower case.
 
         Raises:
-            AuthRefused: `unauthorized`, or `invalid_name` for a `username` that can be none.
+            AuthRefused: `unauthorized`, `unavailable` while public keys cannot be fetched, or `invalid_name`
+            for a `username` that can be none.
             BusError: a ticket could not be looked up.
         """
+        identity = await self._identify(headers, query)
+        self.require_current(identity)
+        return identity
+
+    def require_current(self, identity: Identity) -> None:
+        """Let pass whose credentials were not revoked, nor expired, since they were verified.
+
+        Raises:
+            AuthRefused: `unauthorized`.
+        """
+        now = time.time()
+        if self.revocations.covers(identity, now):
+            raise AuthRefused(ErrorCode.UNAUTHORIZED, "these credentials were revoked")
+        if identity.expires_at is not None and identity.expires_at <= now:
+            raise AuthRefused(ErrorCode.UNAUTHORIZED, "the token has expired")
+
+    async def renew(
+        self, identity: Identity, *, token: str = "", ticket: str = "", origin: str | None
+    ) -> Identity:
+        """Return the identity of a new token, or of a ticket made from one, for a connection that has one.
+
+        `origin` is that of the page the connection belongs to. Under `open` nothing expires.
+
+        Raises:
+            AuthRefused: `unauthorized`, `unavailable`, or `forbidden` for another user's.
+            BusError: a ticket could not be looked up.
+        """
+        if self.open:
+            return identity
+        renewed = await (self._redeem(ticket, origin) if ticket else self._tokens.verify(token))
+        self.require_current(renewed)
+        if renewed.user_id != identity.user_id:
+            raise AuthRefused(ErrorCode.FORBIDDEN, "the new token is for another user")
+        return renewed
+
+    async def _identify(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Identity:
         if "ticket" in query:
             return await self._redeem(query["ticket"], headers.get("origin"))
         if self.open:
@@ -83,36 +127,60 @@ class Authenticator:
         """
         self.origins.check(headers)
 
+    async def reader(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Identity:
+        """Return who reads over HTTP: a user, or nobody in particular with a server key's rights.
+
+        Raises:
+            AuthRefused: as `authenticate`.
+        """
+        if self.open:
+            return Identity("", "", ALL)
+        scopes = self._scopes(headers)
+        if scopes is None:
+            return await self.authenticate(headers, query)
+        return Identity("", "", ALL if Scope.READ in scopes else NOTHING)
+
     async def authorize_read(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Grants:
         """Return what the asker may read over HTTP: a user's grants, or everything for a server key.
 
         Raises:
             AuthRefused: as `authenticate`.
         """
-        if self.open or self._has_server_key(headers):
-            return ALL
-        return (await self.authenticate(headers, query)).grants
+        return (await self.reader(headers, query)).grants
 
-    async def require_server_key(self, headers: Mapping[str, str]) -> None:
-        """Let pass who may use the server API: a known key, or a token with `admin`; anybody under `open`.
+    async def require_server_key(self, headers: Mapping[str, str], scope: Scope) -> None:
+        """Let pass who may use this part of the server API: a key with the scope, or a token with `admin`.
+
+        Under `open` anybody may.
 
         Raises:
-            AuthRefused: `unauthorized` without valid credentials, `forbidden` with a token that is not
-            `admin`.
+            AuthRefused: `unauthorized` without valid credentials, `forbidden` with a key that is for other
+            things or a token that is not `admin`.
         """
-        if self.open or self._has_server_key(headers):
+        if self.open:
+            return
+        scopes = self._scopes(headers)
+        if scopes is not None:
+            if scope not in scopes:
+                raise AuthRefused(ErrorCode.FORBIDDEN, f"this key is not for `{scope}`")
             return
         token = bearer(headers)
         if not token:
             raise AuthRefused(
                 ErrorCode.UNAUTHORIZED, "send a server key: `X-API-Key: KEY` or `Authorization: Bearer KEY`"
             )
-        if not (await self._tokens.verify(token)).grants.admin:
+        identity = await self._tokens.verify(token)
+        self.require_current(identity)
+        if not identity.grants.admin:
             raise AuthRefused(ErrorCode.FORBIDDEN, "the server API needs a server key or an admin token")
 
-    def _has_server_key(self, headers: Mapping[str, str]) -> bool:
+    def is_known(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request comes from the operator's side: with a server key, or any under `open`."""
+        return self.open or self._scopes(headers) is not None
+
+    def _scopes(self, headers: Mapping[str, str]) -> frozenset[Scope] | None:
         offered = headers.get("x-api-key") or bearer(headers)
-        return bool(offered) and self._keys.knows(offered)
+        return self._keys.scopes_of(offered) if offered else None
 
     async def _redeem(self, ticket: str, origin: str | None) -> Identity:
         identity = await self._tickets.redeem(ticket, origin) if self._tickets is not None else None
@@ -136,6 +204,46 @@ def bearer(headers: Mapping[str, str]) -> str:
     """Return the bearer credentials of a request, or nothing (RFC 6750 §2.1; the scheme's case is free)."""
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     return credentials.strip() if scheme.lower() == "bearer" else ""
+
+
+def _verifier(settings: Settings) -> TokenVerifier:
+    """Return what checks tokens.
+
+    Raises:
+        ValueError: there is nothing to check them with, or it is not fit to.
+    """
+    issuers = dict(settings.jwks_issuers)
+    if settings.jwks_url:
+        if not settings.jwt_issuer:
+            raise ValueError("TIDINGS_JWKS_URL needs TIDINGS_JWT_ISSUER: whose keys are there?")
+        issuers[settings.jwt_issuer] = settings.jwks_url
+    if settings.auth == "jwt" and not settings.jwt_secrets and not issuers:
+        raise ValueError("TIDINGS_AUTH=jwt needs TIDINGS_JWT_SECRETS or TIDINGS_JWKS_URL")
+    for url in issuers.values():
+        check_url(url, "TIDINGS_JWKS_URL")
+    keys = {issuer: IssuerKeys(issuer, partial(fetch, url)) for issuer, url in issuers.items()}
+    secret_texts = (secret.get_secret_value() for secret in settings.jwt_secrets)
+    return TokenVerifier(
+        EitherSource(SharedSecrets(secret_texts, settings.jwt_issuer), PublicKeys(keys)),
+        audience=settings.jwt_audience,
+        longest_life_s=settings.revocation_s,
+        default=_default_grants(settings),
+    )
+
+
+def _default_grants(settings: Settings) -> Grants:
+    said = settings.default_grants
+    try:
+        return Grants(
+            join=Patterns(said.join),
+            publish=Patterns(said.publish),
+            channels=Patterns(said.channels),
+            broadcast=said.broadcast,
+            direct=said.direct,
+            admin=said.admin,
+        )
+    except InvalidPattern as fault:
+        raise ValueError(f"TIDINGS_DEFAULT_GRANTS: {fault}") from None
 
 
 def _refuse_exposure(host: str) -> None:

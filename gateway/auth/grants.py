@@ -143,6 +143,8 @@ class Grants:
 
 ALL = Grants(join=_ANY, publish=_ANY, channels=_ANY, broadcast=True, direct=True, admin=True)
 
+NOTHING = Grants()
+
 # What a token without a `tidings` claim allows: rooms, presence and direct messages, nothing that concerns
 # everyone.
 DEFAULT = Grants(join=_ANY, publish=_ANY, channels=Patterns(("presence", "presence:*")), direct=True)

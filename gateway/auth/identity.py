@@ -11,7 +11,8 @@ class Identity:
 
     `user_id` is normalized and is the identity; `username` is for display and proves nothing.
     `session` brings an anonymous user back (empty under `jwt`). `expires_at` is when the credentials end, in
-    seconds since 1970, with the tolerated clock skew already added.
+    seconds since 1970, with the tolerated clock skew already added. `token_id` (`jti`) and `issued_at` (`iat`,
+    in seconds) are what a revocation goes by; None where the token does not say when it was issued.
     """
 
     user_id: str
@@ -19,3 +20,5 @@ class Identity:
     grants: Grants
     session: str = ""
     expires_at: float | None = None
+    token_id: str = ""
+    issued_at: float | None = None

@@ -59,6 +59,8 @@ class _Kept(msgspec.Struct, frozen=True, array_like=True):
     broadcast: bool
     direct: bool
     admin: bool
+    token_id: str = ""
+    issued_at: float | None = None
 
 
 class BusTicketStore:
@@ -121,6 +123,8 @@ def _keep(identity: Identity, origin: str, expires_at: float) -> _Kept:
         broadcast=grants.broadcast,
         direct=grants.direct,
         admin=grants.admin,
+        token_id=identity.token_id,
+        issued_at=identity.issued_at,
     )
 
 
@@ -134,5 +138,11 @@ def _restore(kept: _Kept) -> Identity:
         admin=kept.admin,
     )
     return Identity(
-        kept.user_id, kept.username, grants, session=kept.session, expires_at=kept.identity_expires_at
+        kept.user_id,
+        kept.username,
+        grants,
+        session=kept.session,
+        expires_at=kept.identity_expires_at,
+        token_id=kept.token_id,
+        issued_at=kept.issued_at,
     )

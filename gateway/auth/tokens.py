@@ -6,10 +6,12 @@ algorithm it may verify, so neither `alg: none` nor a public key used as an HMAC
 
 Claims: `exp` and `sub` always, `aud` and `iss` when configured; `name` is the display name; `tidings` says
 what the user may do: `{join: [pattern], publish: [pattern], channels: [pattern], broadcast, direct, admin:
-bool}`. What that claim does not name is not allowed; without the claim `grants.DEFAULT` holds.
+bool}`. What that claim does not name is not allowed; without the claim the configured default holds.
+`jti` and `iat` are what a token can be revoked by.
 """
 
 import binascii
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -27,24 +29,32 @@ from services.wire.names import InvalidName, normalize_name
 MAX_TOKEN_BYTES = 8192
 MIN_SECRET_BYTES = 32  # RFC 7518 §3.2: an HS256 key is at least as long as the hash
 CLOCK_SKEW_S = 5.0
+_SLACK_S = 60.0  # for a token minted for exactly the longest life, by a clock that is ahead
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A key that may have signed a token, and the one algorithm it is for."""
+    """A key that may have signed a token, the one algorithm it is for, and whose key it is.
+
+    A token verified with it must name that `issuer`, so that one issuer cannot speak for another.
+    """
 
     key: Any
     algorithm: str
+    issuer: str = ""
 
 
 class KeySource(Protocol):
     """Where verification keys come from."""
 
-    async def keys_for(self, header: Mapping[str, Any]) -> Iterable[Candidate]:
-        """Return the keys to try for a token with this (unverified) header; none if the token is nobody's.
+    async def keys_for(self, header: Mapping[str, Any], issuer: object) -> Iterable[Candidate]:
+        """Return the keys to try for a token with this (unverified) header and `iss`; none if it is nobody's.
 
-        Only `kid` and `alg` may choose among configured keys. Nothing in a header may name a place to fetch
-        from.
+        `kid`, `alg` and `iss` may choose among configured keys, no more. Nothing in a token may name a place
+        to fetch from.
+
+        Raises:
+            AuthRefused: `unavailable`, where keys cannot be had now.
         """
 
 
@@ -55,14 +65,26 @@ class SharedSecrets:
         ValueError: a secret is shorter than 32 bytes.
     """
 
-    def __init__(self, secrets: Iterable[str]) -> None:
+    def __init__(self, secrets: Iterable[str], issuer: str = "") -> None:
         keys = [secret.encode() for secret in secrets]
         if any(len(key) < MIN_SECRET_BYTES for key in keys):
             raise ValueError(f"TIDINGS_JWT_SECRETS: each secret needs at least {MIN_SECRET_BYTES} bytes")
-        self._candidates = [Candidate(key, "HS256") for key in keys]
+        self._candidates = [Candidate(key, "HS256", issuer) for key in keys]
 
-    async def keys_for(self, header: Mapping[str, Any]) -> Iterable[Candidate]:
+    async def keys_for(self, header: Mapping[str, Any], issuer: object) -> Iterable[Candidate]:  # noqa: ARG002  # checked with the claims
         return self._candidates if header.get("alg") == "HS256" else ()
+
+
+class EitherSource:
+    """Secrets for HS256, public keys for everything else."""
+
+    def __init__(self, secrets: KeySource, public: KeySource) -> None:
+        self._secrets = secrets
+        self._public = public
+
+    async def keys_for(self, header: Mapping[str, Any], issuer: object) -> Iterable[Candidate]:
+        source = self._secrets if header.get("alg") == "HS256" else self._public
+        return await source.keys_for(header, issuer)
 
 
 class _Permissions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,12 +99,28 @@ class _Permissions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TokenVerifier:
-    """Turns tokens into identities. Empty `audience` or `issuer` are not asked for."""
+    """Turns tokens into identities. An empty `audience`, and the issuer of a key without one, are not asked for.
 
-    def __init__(self, source: KeySource, *, audience: str = "", issuer: str = "") -> None:
+    Args:
+        source: where keys come from.
+        audience: the required `aud`.
+        longest_life_s: tokens that expire later than that from now are refused; 0 takes any. A revocation is
+            remembered for so long, and must outlive what it revokes.
+        default: what a token without a `tidings` claim allows.
+    """
+
+    def __init__(
+        self,
+        source: KeySource,
+        *,
+        audience: str = "",
+        longest_life_s: float = 0.0,
+        default: Grants = grants.DEFAULT,
+    ) -> None:
         self._source = source
         self._audience = audience or None
-        self._issuer = issuer or None
+        self._longest_life_s = longest_life_s
+        self._default = default
 
     async def verify(self, token: str) -> Identity:
         """Return who the token speaks of.
@@ -92,18 +130,26 @@ class TokenVerifier:
         """
         if len(token) > MAX_TOKEN_BYTES:
             raise _refused(f"the token is longer than {MAX_TOKEN_BYTES} bytes")
-        header = self._header(token)
-        candidates = await self._source.keys_for(header)
-        return identity_of(self._claims(token, candidates))
+        header, issuer = self._unverified(token)
+        candidates = await self._source.keys_for(header, issuer)
+        identity = identity_of(self._claims(token, candidates), self._default)
+        ends = identity.expires_at
+        if self._longest_life_s and ends is not None and ends - time.time() > self._longest_life_s + _SLACK_S:
+            raise _refused(
+                f"the token lives longer than the {self._longest_life_s:g} s of TIDINGS_REVOCATION_S"
+            )
+        return identity
 
-    def _header(self, token: str) -> Mapping[str, Any]:
+    def _unverified(self, token: str) -> tuple[Mapping[str, Any], object]:
+        """Return what may choose the key: the header, and `iss`."""
         try:
-            header = jwt.get_unverified_header(token)
-        except (jwt.PyJWTError, UnicodeEncodeError, binascii.Error, RecursionError):
+            parts = jwt.decode_complete(token, options={"verify_signature": False})
+        except (jwt.PyJWTError, UnicodeEncodeError, UnicodeDecodeError, binascii.Error, RecursionError):
             raise _refused("not a JSON Web Token") from None
+        header: Mapping[str, Any] = parts["header"]
         if "crit" in header:
             raise _refused("the token asks for extensions that are not understood (`crit`)")
-        return header
+        return header, parts["payload"].get("iss")
 
     def _claims(self, token: str, candidates: Iterable[Candidate]) -> Mapping[str, Any]:
         for candidate in candidates:
@@ -113,7 +159,7 @@ class TokenVerifier:
                     candidate.key,
                     algorithms=[candidate.algorithm],
                     audience=self._audience,
-                    issuer=self._issuer,
+                    issuer=candidate.issuer or None,
                     leeway=CLOCK_SKEW_S,
                     options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
                 )
@@ -129,14 +175,14 @@ class TokenVerifier:
                 raise _refused("the token is for another audience") from None
             except jwt.InvalidIssuerError:
                 raise _refused("the token is from another issuer") from None
-            except (jwt.PyJWTError, RecursionError, UnicodeDecodeError):
+            except (jwt.PyJWTError, RecursionError, UnicodeDecodeError, OverflowError):
                 raise _refused("the token is malformed") from None
             return claims
         raise _refused("the token is not signed by a known key")
 
 
-def identity_of(claims: Mapping[str, Any]) -> Identity:
-    """Return the identity that verified claims speak of.
+def identity_of(claims: Mapping[str, Any], default: Grants = grants.DEFAULT) -> Identity:
+    """Return the identity that verified claims speak of; `default` holds without a `tidings` claim.
 
     Raises:
         AuthRefused: `sub` or `name` are no valid names, or the `tidings` claim is malformed.
@@ -149,8 +195,16 @@ def identity_of(claims: Mapping[str, Any]) -> Identity:
         username = normalize_name(name, "the token's `name`") if name else user_id
     except InvalidName as fault:
         raise _refused(str(fault)) from None
-    granted = _grants_of(claims["tidings"]) if "tidings" in claims else grants.DEFAULT
-    return Identity(user_id, username, granted, expires_at=int(claims["exp"]) + CLOCK_SKEW_S)
+    granted = _grants_of(claims["tidings"]) if "tidings" in claims else default
+    token_id, issued_at = claims.get("jti"), claims.get("iat")
+    return Identity(
+        user_id,
+        username,
+        granted,
+        expires_at=int(claims["exp"]) + CLOCK_SKEW_S,
+        token_id=token_id if isinstance(token_id, str) else "",
+        issued_at=float(issued_at) if isinstance(issued_at, int | float) else None,
+    )
 
 
 def _grants_of(claim: object) -> Grants:

@@ -13,12 +13,12 @@ import structlog
 
 from gateway.delivery.fanout import Fanout
 from gateway.delivery.outbound import Outbound
-from gateway.delivery.recovery import Verdict, judge
+from gateway.delivery.recovery import Verdict, is_anchored, is_whole, judge
 from gateway.delivery.sequencer import Sequencer
 from gateway.delivery.traffic import Traffic
 from services.bus.client import Bus, BusMessage
-from services.bus.errors import BusError
-from services.bus.streams import DurableLog
+from services.bus.errors import BusError, Unavailable
+from services.bus.streams import Batch, DurableLog
 from services.tasks import TaskSet
 from services.wire.records import Position
 
@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 _FILL_BATCH = 256
 _FILL_RETRY_S = 0.1
 _FILL_RETRY_MAX_S = 2.0
+_FRUITLESS_FILLS = 3  # a replica may lag; what is not there after so many looks is gone
+_FILL_WAIT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,9 @@ class Delivery:
 # Turns a stored or republished payload and its sequence (0: none) into a delivery.
 Decode = Callable[[bytes, int], Delivery]
 
+# What to tell members when messages before this position are lost to them; they are in the stream no more.
+OnBreak = Callable[[Position], Outbound]
+
 
 @dataclass(slots=True)
 class CatchUp:
@@ -54,8 +59,8 @@ class Follower:
     """The live end of one log on this gateway, and the members who receive it."""
 
     __slots__ = (
-        "_bus", "_decode", "_fill_task", "_live_subject", "_log", "_sequencer", "_stored_subject",
-        "_subscription", "_tails", "_tasks", "fanout", "is_open",
+        "_away_since", "_bus", "_decode", "_epoch", "_fill_task", "_live_subject", "_log", "_on_break", "_on_hold", "_sequencer",
+        "_stored_subject", "_subscription", "_tails", "_tasks", "fanout", "is_open",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +73,7 @@ class Follower:
         decode: Decode,
         tasks: TaskSet,
         traffic: Traffic,
+        on_break: OnBreak | None = None,
     ) -> None:
         self._bus = bus
         self._log = durable_log
@@ -75,10 +81,14 @@ class Follower:
         self._stored_subject = stored_subject
         self._decode = decode
         self._tasks = tasks
+        self._on_break = on_break
+        self._epoch = ""
         # Until the position is known everything waits, as in a gap.
         self._sequencer: Sequencer[Delivery | None] = Sequencer(0, filling=True)
         self._tails: list[list[tuple[int, Outbound]]] = []
         self._fill_task: asyncio.Task[None] | None = None
+        self._on_hold = False
+        self._away_since: float | None = None  # loop time since when messages may be missing unseen
         self.fanout = Fanout(traffic)
         self.is_open = False
         self._subscription = bus.subscribe(live_subject, self._on_message)
@@ -86,12 +96,13 @@ class Follower:
     @property
     def position(self) -> Position | None:
         """Where members stand: everything up to here was sent to them. None for ephemeral logs."""
-        return None if self._log is None else Position(self._log.epoch, self._sequencer.position)
+        return None if self._log is None else Position(self._epoch, self._sequencer.position)
 
     def open_at(self, seq: int) -> None:
         """Start delivering what came after `seq`."""
         self.is_open = True
         if self._log is not None:
+            self._epoch = self._log.epoch
             self._sequencer.position = seq
             self._deliver_all(self._sequencer.filled([], complete=True))
             self._fill_if_needed()
@@ -100,17 +111,26 @@ class Follower:
         """Stop following."""
         self.is_open = False
         self._subscription.close()
-        if self._fill_task is not None:
-            self._fill_task.cancel()
+        self._stop_filling()
+
+    def hold(self) -> None:
+        """Deliver nothing until `resync`: the bus is away, and what it carries first may be another stream's."""
+        if self._log is not None:
+            self._on_hold = True
+            if self._away_since is None:
+                self._away_since = asyncio.get_running_loop().time()
+            self._sequencer.suspect()
+            self._stop_filling()
 
     def resync(self) -> None:
-        """Look for messages that were lost unseen while the bus was away."""
+        """Look for messages that were lost unseen while the bus was away; the log is open again."""
+        self._on_hold = False
         if self._log is not None and self.is_open:
             self._sequencer.suspect()
             self._fill_if_needed()
 
-    async def catch_up(self, since: Position, *, log_size: int, cap: int) -> CatchUp:
-        """Read what came after `since`, up to the follower's position at the moment of return.
+    async def catch_up(self, since: Position, *, cap: int) -> CatchUp:
+        """Read what came after `since`, at most `cap`, up to the follower's position at the moment of return.
 
         The caller adds the member before it awaits anything else: what is delivered later then reaches it live.
 
@@ -124,21 +144,13 @@ class Follower:
         self._tails.append(tail)
         try:
             batch = await durable_log.read_from(self._stored_subject, since.seq, cap + 2)
-            found = [message.seq for message in batch.messages]
-            first = 0
-            if not (found and found[0] == since.seq) and since.seq < batch.last_seq:
-                first = await durable_log.first_seq()
+            verdict = await self._judged(durable_log, since.seq, batch, cap)
+            if verdict is Verdict.RECOVERED:
+                await self._reach(since.seq)
         finally:
             self._tails.remove(tail)
-        verdict = judge(
-            since.seq,
-            found,
-            complete=batch.complete,
-            stream_first=first,
-            stream_last=batch.last_seq,
-            log_size=log_size,
-            cap=cap,
-        )
+        if since.epoch != self._epoch:
+            return CatchUp(Verdict.OTHER_EPOCH)
         if verdict is not Verdict.RECOVERED:
             return CatchUp(verdict)
         missed: dict[int, Outbound] = {}
@@ -150,6 +162,39 @@ class Follower:
         missed.update((seq, message) for seq, message in tail if seq > since.seq)
         return CatchUp(verdict, [missed[seq] for seq in sorted(missed)])
 
+    async def _judged(self, durable_log: DurableLog, since: int, batch: Batch, cap: int) -> Verdict:
+        found = [message.seq for message in batch.messages]
+        first = 0
+        if not is_anchored(since, found) and since < batch.last_seq:
+            first = await durable_log.first_seq()
+        return judge(
+            since,
+            found,
+            complete=batch.complete,
+            stream_first=first,
+            stream_last=batch.last_seq,
+            log_size=durable_log.spec.max_per_subject,
+            cap=cap,
+        )
+
+    async def _reach(self, seq: int) -> None:
+        """Come to where a member already is: it was on another gateway, which was ahead of this one.
+
+        Otherwise what it has seen there would reach it here again, live.
+        """
+        if self._sequencer.position >= seq:
+            return
+        self._sequencer.suspect()
+        self._fill_if_needed()
+        if self._fill_task is not None:
+            await asyncio.wait((self._fill_task,), timeout=_FILL_WAIT_S)
+        if self._sequencer.filling:
+            raise Unavailable("this gateway has not read the stream up to there yet")
+        # All of this log up to the stream's end was delivered: where it is quiet, its last message is older.
+        self._sequencer.position = max(self._sequencer.position, seq)
+
+    # --- live messages ---
+
     def _on_message(self, message: BusMessage) -> None:
         seq = message.seq
         delivery = self._decoded(message.data, seq)
@@ -158,10 +203,8 @@ class Follower:
                 self._deliver(delivery)
             return
         # One that cannot be decoded still has a place in the order: without it a gap would never close.
-        for ready in self._sequencer.live(seq, message.last_seq, delivery):
-            if ready is not None:
-                self._deliver(ready)
-        if self._sequencer.filling and self.is_open:
+        self._deliver_all(self._sequencer.live(seq, message.last_seq, delivery))
+        if self._sequencer.filling:
             self._fill_if_needed()
 
     def _decoded(self, data: bytes, seq: int) -> Delivery | None:
@@ -188,26 +231,74 @@ class Follower:
         else:
             self.fanout.send(message, delivery.skip_connection)
 
-    def _fill_if_needed(self) -> None:
-        if self._sequencer.filling and (self._fill_task is None or self._fill_task.done()):
-            self._fill_task = self._tasks.spawn(self._fill(), f"fill {self._live_subject}")
+    # --- gaps ---
 
-    async def _fill(self) -> None:
+    def _fill_if_needed(self) -> None:
+        if not self._sequencer.filling or self._on_hold or not self.is_open or self._log is None:
+            return
+        if self._fill_task is None or self._fill_task.done():
+            self._fill_task = self._tasks.spawn(self._fill(self._log), f"fill {self._live_subject}")
+
+    def _stop_filling(self) -> None:
+        if self._fill_task is not None:
+            self._fill_task.cancel()
+            self._fill_task = None
+
+    async def _fill(self, durable_log: DurableLog) -> None:
         """Read from the stream until no gap is left; wait longer each time the stream cannot be read."""
-        durable_log = self._log
-        delay_s = _FILL_RETRY_S
-        while durable_log is not None and self._sequencer.filling:
+        delay_s, fruitless = _FILL_RETRY_S, 0
+        while self._sequencer.filling:
             before = self._sequencer.position
             try:
-                batch = await durable_log.read_from(self._stored_subject, before + 1, _FILL_BATCH)
+                await self._fill_once(durable_log)
             except BusError as fault:
                 log.warning("gap not filled yet", subject=self._live_subject, reason=str(fault))
             else:
-                stored = [(m.seq, self._decoded(m.data, m.seq)) for m in batch.messages]
-                self._deliver_all(self._sequencer.filled(stored, complete=batch.complete))
                 if self._sequencer.position > before:
-                    delay_s = _FILL_RETRY_S
+                    delay_s, fruitless = _FILL_RETRY_S, 0
                     continue
+                fruitless += 1
+                if self._sequencer.filling and fruitless >= _FRUITLESS_FILLS:
+                    self._give_up()
             if self._sequencer.filling:
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, _FILL_RETRY_MAX_S)
+
+    async def _fill_once(self, durable_log: DurableLog) -> None:
+        """Read on from the position, and tell members if what was stored since then is not all there."""
+        same_epoch = durable_log.epoch == self._epoch
+        if not same_epoch:
+            self._epoch = durable_log.epoch
+            self._sequencer.reset(0)
+        # From the position itself: as long as its message is there, nothing after it was evicted.
+        batch = await durable_log.read_from(self._stored_subject, self._sequencer.position, _FILL_BATCH)
+        if not (same_epoch and self._follows(batch, durable_log)):
+            self._sequencer.position = batch.messages[0].seq - 1 if batch.messages else batch.last_seq
+            self._tell_break()
+        stored = [(message.seq, self._decoded(message.data, message.seq)) for message in batch.messages]
+        self._deliver_all(self._sequencer.filled(stored, complete=batch.complete))
+        if not self._sequencer.filling:
+            self._away_since = None
+
+    def _follows(self, batch: Batch, durable_log: DurableLog) -> bool:
+        now = asyncio.get_running_loop().time()
+        return is_whole(
+            self._sequencer.position,
+            [message.seq for message in batch.messages],
+            complete=batch.complete,
+            stream_last=batch.last_seq,
+            log_size=durable_log.spec.max_per_subject,
+            max_age_s=durable_log.spec.max_age_s,
+            away_s=0.0 if self._away_since is None else now - self._away_since,
+        )
+
+    def _give_up(self) -> None:
+        self._sequencer.skip_gap()
+        self._tell_break()
+        self._deliver_all(self._sequencer.filled([], complete=True))
+
+    def _tell_break(self) -> None:
+        position = Position(self._epoch, self._sequencer.position)
+        log.warning("messages are lost", subject=self._live_subject, epoch=position.epoch, seq=position.seq)
+        if self._on_break is not None:
+            self.fanout.send(self._on_break(position))

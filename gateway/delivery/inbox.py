@@ -12,10 +12,11 @@ import msgspec
 
 from gateway.delivery.fanout import Member
 from gateway.delivery.follower import CatchUp, Delivery, Follower
-from gateway.delivery.logs import INBOX_SIZE, Logs
+from gateway.delivery.logs import Logs
 from gateway.delivery.outbound import Outbound
 from gateway.delivery.traffic import Traffic
 from services.bus.client import Bus
+from services.bus.errors import BusError, Unavailable
 from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire import server
@@ -50,13 +51,13 @@ class Inboxes:
 
     def __init__(self, bus: Bus, logs: Logs, settings: Settings, tasks: TaskSet, traffic: Traffic) -> None:
         self._bus = bus
-        self._log = logs.inbox
+        self._logs = logs
         self._settings = settings
         self._tasks = tasks
         self._traffic = traffic
         self._by_user: dict[str, Follower] = {}
         self._opening: Counter[str] = Counter()  # members on their way in: the follower must not be dropped
-        self._next_position: asyncio.Task[int] | None = None
+        self._next_position: asyncio.Task[int | BusError] | None = None
 
     def __len__(self) -> int:
         return len(self._by_user)
@@ -121,8 +122,16 @@ class Inboxes:
         Raises:
             BusError: the stream could not be read.
         """
-        follower = self._by_user[user_id]
-        return await follower.catch_up(since, log_size=INBOX_SIZE, cap=self._settings.recovery_limit)
+        follower = self._by_user.get(user_id)
+        if follower is None:
+            raise Unavailable("the user has no connection here any more")
+        self._logs.require_open()
+        return await follower.catch_up(since, cap=self._settings.recovery_limit)
+
+    def hold(self) -> None:
+        """Deliver nothing until `resync`: the bus is away."""
+        for follower in self._by_user.values():
+            follower.hold()
 
     def resync(self) -> None:
         """Look for gaps in every inbox."""
@@ -133,7 +142,7 @@ class Inboxes:
         subjects = self._settings.subjects
         return Follower(
             self._bus,
-            self._log,
+            self._logs.inbox,
             live_subject=subjects.user_out(user_id),
             stored_subject=subjects.user_in(user_id),
             decode=decode_direct_event,
@@ -148,9 +157,17 @@ class Inboxes:
         """
         if self._next_position is None:
             self._next_position = self._tasks.spawn(self._read_position(), "inbox position")
-        return await asyncio.shield(self._next_position)
+        found = await asyncio.shield(self._next_position)
+        if isinstance(found, BusError):
+            raise found
+        return found
 
-    async def _read_position(self) -> int:
+    async def _read_position(self) -> int | BusError:
+        """Return the fault instead of raising it: those who asked handle it, and there may be none left."""
         await asyncio.sleep(0)  # let everyone who arrives in this turn of the loop share the read
         self._next_position = None
-        return await self._log.last_seq()
+        try:
+            self._logs.require_open()
+            return await self._logs.inbox.last_seq()
+        except BusError as fault:
+            return fault

@@ -4,6 +4,7 @@ Streams are per namespace because their limits are: history size and age hold fo
 """
 
 from services.bus.client import Bus
+from services.bus.errors import Unavailable
 from services.bus.streams import DurableLog, StreamSpec
 from services.settings import Settings
 
@@ -58,6 +59,19 @@ class Logs:
         for durable_log in (*self._by_namespace.values(), self.inbox):
             await durable_log.open()
         self.is_open = True
+
+    def lost(self) -> None:
+        """Note that the bus is away: until `open` the streams may be others than those that were opened."""
+        self.is_open = False
+
+    def require_open(self) -> None:
+        """Let pass while positions mean something.
+
+        Raises:
+            Unavailable: the streams are not open, or not open again yet.
+        """
+        if not self.is_open:
+            raise Unavailable("the streams are not open again yet")
 
     def of_namespace(self, namespace: str) -> DurableLog | None:
         """Return the log of a namespace, or None where it is ephemeral."""

@@ -51,6 +51,12 @@ def _deflated_frame(first_byte: int, payload: bytes) -> bytes:
     return frame(first_byte | _RSV1, data[:-4])
 
 
+def message_frame(payload: bytes, *, binary: bool, deflate: bool) -> bytes:
+    """Return the frame of one whole message, compressed where `deflate` was agreed on and is worth it."""
+    first_byte = _BINARY if binary else _TEXT
+    return _deflated_frame(first_byte, payload) if deflate else frame(first_byte, payload)
+
+
 class Outbound:
     """A message to clients. `topic` and `seq` are set where the message has a place in a durable log."""
 
@@ -79,14 +85,10 @@ class Outbound:
 
     def _build(self, wire: Wire) -> bytes:
         match wire:
-            case Wire.JSON:
-                return frame(_TEXT, self.json)
-            case Wire.MSGPACK:
-                return frame(_BINARY, self._msgpack())
-            case Wire.JSON_DEFLATE:
-                return _deflated_frame(_TEXT, self.json)
-            case Wire.MSGPACK_DEFLATE:
-                return _deflated_frame(_BINARY, self._msgpack())
+            case Wire.JSON | Wire.JSON_DEFLATE:
+                return message_frame(self.json, binary=False, deflate=wire is Wire.JSON_DEFLATE)
+            case Wire.MSGPACK | Wire.MSGPACK_DEFLATE:
+                return message_frame(self._msgpack(), binary=True, deflate=wire is Wire.MSGPACK_DEFLATE)
             case Wire.SSE:
                 return sse_event(str(self.message.__struct_config__.tag), self.json)
 

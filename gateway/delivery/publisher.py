@@ -12,9 +12,10 @@ from hashlib import blake2b
 import msgspec
 
 from gateway.delivery.logs import Logs
+from gateway.delivery.sanitizing import sanitized
 from services.bus.client import Bus
 from services.bus.errors import BusError, TooLarge
-from services.bus.streams import Stored
+from services.bus.streams import DurableLog, Stored
 from services.settings import Settings
 from services.wire import server
 from services.wire.codes import ErrorCode
@@ -68,6 +69,9 @@ class Publisher:
     ) -> None:
         """Publish to a room; `content` is JSON."""
         timestamp = self._now_ms()
+        namespace = self._settings.namespace_of(room)
+        if self._settings.namespaces[namespace].sanitize:
+            content = sanitized(content)
         event = RoomPublished(
             user_id=sender.user_id,
             username=sender.username,
@@ -77,24 +81,14 @@ class Publisher:
             origin=sender.connection_id,
             echo=echo,
         )
-        namespace = self._settings.namespace_of(room)
         durable_log = self._logs.of_namespace(namespace)
         if durable_log is None:
             self._send(self._subjects.room_out(namespace, room), _encode(event), timestamp, id, on_done)
             return
 
-        def stored(outcome: Stored | BusError) -> None:
-            if isinstance(outcome, BusError):
-                on_done(_refusal(outcome))
-            else:
-                on_done(server.Ack(id=id, epoch=durable_log.epoch, seq=outcome.seq, timestamp=timestamp))
-
-        durable_log.publish(
-            self._subjects.room_in(namespace, room),
-            _encode(event),
-            message_id=message_id(sender.user_id, "room", room, id),
-            on_done=stored,
-        )
+        subject = self._subjects.room_in(namespace, room)
+        unique = message_id(sender.user_id, "room", room, id)
+        self._store(durable_log, subject, _encode(event), unique, timestamp, id, on_done)
 
     def to_user(
         self,
@@ -110,20 +104,9 @@ class Publisher:
         event = DirectPublished(
             from_user_id=sender.user_id, username=sender.username, content=content, timestamp=timestamp
         )
-        durable_log = self._logs.inbox
-
-        def stored(outcome: Stored | BusError) -> None:
-            if isinstance(outcome, BusError):
-                on_done(_refusal(outcome))
-            else:
-                on_done(server.Ack(id=id, epoch=durable_log.epoch, seq=outcome.seq, timestamp=timestamp))
-
-        durable_log.publish(
-            self._subjects.user_in(user_id),
-            _encode(event),
-            message_id=message_id(sender.user_id, "user", user_id, id),
-            on_done=stored,
-        )
+        subject = self._subjects.user_in(user_id)
+        unique = message_id(sender.user_id, "user", user_id, id)
+        self._store(self._logs.inbox, subject, _encode(event), unique, timestamp, id, on_done)
 
     def to_all(
         self,
@@ -145,6 +128,31 @@ class Publisher:
             echo=echo,
         )
         self._send(self._subjects.broadcast, _encode(event), timestamp, id, on_done)
+
+    def _store(
+        self,
+        durable_log: DurableLog,
+        subject: str,
+        payload: bytes,
+        unique_id: str,
+        timestamp: int,
+        id: str | UnsetType,
+        on_done: OnDone,
+    ) -> None:
+        # While the streams are not open again, the one that answers may be another than the epoch we know says.
+        try:
+            self._logs.require_open()
+        except BusError as fault:
+            on_done(_refusal(fault))
+            return
+
+        def stored(outcome: Stored | BusError) -> None:
+            if isinstance(outcome, BusError):
+                on_done(_refusal(outcome))
+            else:
+                on_done(server.Ack(id=id, epoch=durable_log.epoch, seq=outcome.seq, timestamp=timestamp))
+
+        durable_log.publish(subject, payload, message_id=unique_id, on_done=stored)
 
     def _send(
         self, subject: str, payload: bytes, timestamp: int, id: str | UnsetType, on_done: OnDone

@@ -45,12 +45,42 @@ def judge(
     """
     if since > stream_last:
         return Verdict.FUTURE
-    anchored = bool(found) and found[0] == since
-    missed = len(found) - anchored
-    if not complete or missed > cap:
+    if not complete or len(found) - is_anchored(since, found) > cap:
         return Verdict.TOO_MANY
-    if since == stream_last or anchored:
+    if since == stream_last or is_anchored(since, found):
         return Verdict.RECOVERED
     if len(found) < log_size and stream_first <= since + 1:
         return Verdict.RECOVERED
     return Verdict.EVICTED
+
+
+def is_anchored(since: int, found: list[int]) -> bool:
+    """Whether the message at the position itself is still there; if so, so is everything after it."""
+    return bool(found) and found[0] == since
+
+
+# How long a connection to the bus may have been dead before anybody noticed: a few unanswered pings.
+_UNNOTICED_S = 30.0
+
+
+def is_whole(
+    position: int,
+    found: list[int],
+    *,
+    complete: bool,
+    stream_last: int,
+    log_size: int,
+    max_age_s: float,
+    away_s: float,
+) -> bool:
+    """Whether what was read from `position`, inclusive, is all that followed it, for one who was there until lately.
+
+    Who followed live up to `away_s` seconds ago knows more than a client with a position: what expired meanwhile
+    was stored before that, unless it was away for as long as messages are kept. A quiet log is whole although its
+    last message has long expired.
+    """
+    if position > stream_last:
+        return False  # the stream lost its end: what it stores next gets sequences that were given before
+    if is_anchored(position, found):
+        return True
+    return complete and len(found) < log_size and away_s + _UNNOTICED_S < max_age_s

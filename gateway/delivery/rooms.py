@@ -7,6 +7,7 @@ back (a page reload) and a subscription at once dropped and made again costs the
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import structlog
@@ -63,6 +64,15 @@ def decode_room_event(data: bytes, seq: int) -> Delivery:
         )
     # Those who were there hear of a user who comes or goes; the user does not.
     return Delivery(Outbound(event), skip_user=event.user_id)
+
+
+def _break_notice(room: str, position: Position) -> Outbound:
+    """Return what members are told when messages are lost to them: they stand at `position` now.
+
+    It is the answer that a join with `since` would get, unasked for.
+    """
+    message = server.JoinedRoom(room=room, epoch=position.epoch, seq=position.seq, recovered=False, missed=[])
+    return Outbound(message, room)
 
 
 class Room:
@@ -133,6 +143,11 @@ class Rooms:
         room = self._rooms.get(name)
         return len(room.follower.fanout) if room else 0
 
+    def hold(self) -> None:
+        """Deliver nothing of durable rooms until `resync`: the bus is away."""
+        for room in self._rooms.values():
+            room.follower.hold()
+
     def resync(self) -> None:
         """Look for gaps in every durable room: messages may have been lost unseen while the bus was away."""
         for room in self._rooms.values():
@@ -159,6 +174,7 @@ class Rooms:
                 decode=decode_room_event,
                 tasks=self._tasks,
                 traffic=self._traffic,
+                on_break=partial(_break_notice, name),
             ),
         )
         if self._logs.of_namespace(namespace) is None:
@@ -192,10 +208,8 @@ class Rooms:
             if not room.follower.is_open:
                 await self._open(room)
             if isinstance(since, Position):
-                namespace = self._settings.namespaces[self._settings.namespace_of(room.name)]
-                catch_up = await room.follower.catch_up(
-                    since, log_size=namespace.history_size, cap=self._settings.recovery_limit
-                )
+                self._logs.require_open()
+                catch_up = await room.follower.catch_up(since, cap=self._settings.recovery_limit)
         except BusError as fault:
             on_joined(fault)
             return
@@ -222,6 +236,7 @@ class Rooms:
         durable_log = self._logs.of_namespace(namespace)
         if durable_log is None:
             return
+        self._logs.require_open()
         last, stream_last = await durable_log.last_of(self._settings.subjects.room_in(namespace, room.name))
         room.follower.open_at(last or stream_last)
 

@@ -63,3 +63,17 @@ class Sequencer(Generic[T]):
             previous, item = held[seq]
             ready += self.live(seq, previous, item)
         return ready
+
+    def reset(self, position: int) -> None:
+        """Begin anew at a position of another log; nothing is delivered before the next fill."""
+        self.position, self.filling, self._let_go = position, True, False
+        self._held.clear()
+
+    def skip_gap(self) -> None:
+        """Go on before the first message that waits; `filled` delivers it.
+
+        Only for what the stream does not have (any more): ask it more than once.
+        """
+        if self._held:
+            previous, _ = self._held[min(self._held)]
+            self.position = max(self.position, previous)

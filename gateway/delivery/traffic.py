@@ -12,8 +12,8 @@ class Traffic:
     """Totals since the process started, and the latencies since the last report."""
 
     __slots__ = (
-        "bytes_out", "connections", "errors", "latency", "messages_in", "messages_out", "refusals", "requests",
-        "slow_clients", "sse_streams",
+        "bytes_out", "connections", "dropped", "errors", "latency", "limited", "messages_in", "messages_out", "refusals",
+        "requests", "slow_clients", "sse_streams",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -25,13 +25,19 @@ class Traffic:
         self.requests = 0  # messages and HTTP requests answered
         self.errors = 0  # of those, our fault (retryable or internal), as an operator counts errors
         self.refusals: Counter[str] = Counter()  # errors sent to clients, by code
+        self.limited: Counter[str] = Counter()  # what met a limit, by the limit's name
         self.slow_clients = 0
+        self.dropped = 0  # writes of messages that a slow client had no room for
         self.latency = LatencySketch()  # ms from a request to its answer
 
     def answered(self, started: float, now: float) -> None:
         """Count one request answered; both times from one monotonic clock, in seconds."""
         self.requests += 1
         self.latency.add((now - started) * 1000)
+
+    def limit(self, name: str) -> None:
+        """Count that a limit was met (`gateway.session.limits.Limit`)."""
+        self.limited[name] += 1
 
     def refused(self, code: str, *, our_fault: bool) -> None:
         """Count one request refused with `code`."""

@@ -11,10 +11,10 @@ from collections import deque
 import msgspec
 import structlog
 
+from gateway.asking import Asking
 from gateway.delivery.fanout import Fanout, Member
 from gateway.delivery.outbound import Outbound
 from gateway.delivery.traffic import Traffic
-from services.bus import rpc
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError
 from services.settings import Settings
@@ -38,17 +38,19 @@ _RETRY_MAX_S = 3.0
 class MetricsFeed:
     """The last records, the active alerts, and those who follow them."""
 
-    def __init__(self, bus: Bus, settings: Settings, tasks: TaskSet, traffic: Traffic) -> None:
+    def __init__(
+        self, bus: Bus, asking: Asking, settings: Settings, tasks: TaskSet, traffic: Traffic
+    ) -> None:
         self.metrics = Fanout(traffic)
         self.alerts = Fanout(traffic)
         self.streams = Fanout(traffic)  # SSE streams of bare records
-        self._bus = bus
-        self._settings = settings
+        self._asking = asking
         self._tasks = tasks
         self._history: deque[MetricsRecord] = deque(maxlen=HISTORY)
         self._active: dict[str, Alert] = {}
         self._loaded = False
         self._loading = False
+        self._alerts_meanwhile: list[AlertEvent] = []  # heard while the state was on its way
         self._waiting: dict[str, tuple[Member, bool, bool]] = {}
         self._told: set[str] = set()
         self._subscriptions = [
@@ -123,10 +125,9 @@ class MetricsFeed:
         except (msgspec.DecodeError, RecursionError) as fault:
             log.error("alert event is not readable", reason=str(fault))
             return
-        if isinstance(event, server.AlertRaised):
-            self._active[event.data.id] = event.data
-        else:
-            self._active.pop(event.data.id, None)
+        if self._loading:
+            self._alerts_meanwhile.append(event)
+        _apply(self._active, event)
         self.alerts.send(Outbound(event))
 
     async def _load(self) -> None:
@@ -134,7 +135,7 @@ class MetricsFeed:
         state: MetricsState | None = None
         while state is None:
             try:
-                state = await rpc.ask(self._bus, self._settings.subjects, METRICS_STATE, Empty())
+                state = await self._asking.ask(METRICS_STATE, Empty())
             except BusError as fault:
                 log.info("no metrics state yet", reason=str(fault))
                 self._tell_waiting()
@@ -148,6 +149,9 @@ class MetricsFeed:
         later = [record for record in self._history if record.timestamp > newest]
         self._history = deque((*state.history, *later), maxlen=HISTORY)
         active = {alert.id: alert for alert in state.alerts}
+        meanwhile, self._alerts_meanwhile = self._alerts_meanwhile, []
+        for event in meanwhile:
+            _apply(active, event)
         if self._loaded:  # followers hear of what happened unseen
             for id, alert in self._active.items():
                 if id not in active:
@@ -173,3 +177,10 @@ class MetricsFeed:
             if member.connection_id not in self._told:
                 self._told.add(member.connection_id)
                 member.write(Outbound(error).on(member.wire))
+
+
+def _apply(active: dict[str, Alert], event: AlertEvent) -> None:
+    if isinstance(event, server.AlertRaised):
+        active[event.data.id] = event.data
+    else:
+        active.pop(event.data.id, None)

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
+import msgspec
 import structlog
 
 from services.bus import rpc
 from services.bus.client import Bus
-from services.bus.errors import BusError, Refused
+from services.bus.errors import BusError, Refused, TooLarge
 from services.settings import Settings
 from services.wire.codes import ErrorCode
 from services.wire.records import Status
@@ -36,6 +37,8 @@ from services.wire.rpc import (
 log = structlog.get_logger(__name__)
 
 _BATCH_OPS = 500
+_BATCH_BYTES = 262_144  # a quarter of what NATS takes in one message unless configured otherwise
+_BATCH_ACTIVE = 2000
 _MAX_WAITING_OPS = 20_000  # more than that, and announcing everything afresh is cheaper and bounded
 _RETRY_S = 0.25
 _RETRY_MAX_S = 2.0
@@ -66,8 +69,9 @@ class PresenceLink:
         self._connections = connections
         self._number = 0
         self._waiting: list[AnyPresenceOp] = []
-        self._active: set[str] = set()
+        self._active: dict[str, None] = {}
         self._announcement: Iterator[AnyPresenceOp] | None = None
+        self._in_flight: PresenceBatch | None = None
         self._fresh = True
         self._changed = asyncio.Event()
         self._closing = False
@@ -102,7 +106,7 @@ class PresenceLink:
 
     def active(self, user_id: str) -> None:
         """A user did something."""
-        self._active.add(user_id)
+        self._active[user_id] = None
 
     # --- the lease ---
 
@@ -111,27 +115,40 @@ class PresenceLink:
         delay_s = _RETRY_S
         while True:
             await self._wait_for_work()
-            batch = self._next_batch()
-            while not await self._send(batch):
-                if len(self._waiting) > _MAX_WAITING_OPS:
-                    self._announce_all()
+            self._in_flight = self._next_batch()
+            while not await self._send(self._in_flight):
+                self._bound_waiting()
                 # Full jitter: gateways that lost the same service must not come back in step.
                 await asyncio.sleep(random.uniform(0.05, delay_s))  # noqa: S311  # no secret
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
+            self._in_flight = None
             delay_s = _RETRY_S
 
     async def close(self) -> None:
         """Say, once and briefly, what is still unsaid: the connections that just ended."""
+        unanswered, self._in_flight = self._in_flight, None
+        if unanswered is not None and not await self._send(unanswered):
+            return
         while self._waiting:
             if not await self._send(self._next_batch()):
                 return
+
+    def _bound_waiting(self) -> None:
+        """Forget what waits when it is too much: the announcement that replaces it costs what is here now."""
+        if len(self._waiting) > _MAX_WAITING_OPS:
+            self._waiting.clear()
+            self._announce_all()
 
     def _add(self, op: AnyPresenceOp) -> None:
         self._waiting.append(op)
         self._changed.set()
 
+    @property
+    def _more_active(self) -> bool:
+        return len(self._active) >= _BATCH_ACTIVE
+
     async def _wait_for_work(self) -> None:
-        if self._waiting or self._announcement is not None or self._fresh:
+        if self._waiting or self._announcement is not None or self._fresh or self._more_active:
             return
         self._changed.clear()
         try:
@@ -147,23 +164,31 @@ class PresenceLink:
             self._waiting.clear()
             self._announcement = iter([op for c in self._connections() for op in c.presence_ops()])
         ops: list[AnyPresenceOp] = []
+        room = _BATCH_BYTES
         if self._announcement is not None:
-            ops = list(islice(self._announcement, _BATCH_OPS))
-            if len(ops) < _BATCH_OPS:
+            for op in self._announcement:
+                ops.append(op)
+                room -= _cost(op)
+                if len(ops) == _BATCH_OPS or room <= 0:
+                    break
+            else:
                 self._announcement = None
         if self._announcement is None:
-            room = _BATCH_OPS - len(ops)
-            ops += self._waiting[:room]
-            del self._waiting[:room]
-        active, self._active = self._active, set()
+            # What was said after the announcement began comes after it.
+            taken = 0
+            for op in islice(self._waiting, _BATCH_OPS - len(ops)):
+                if room <= 0:
+                    break
+                room -= _cost(op)
+                taken += 1
+            ops += self._waiting[:taken]
+            del self._waiting[:taken]
+        active = list(islice(self._active, _BATCH_ACTIVE))
+        for user_id in active:
+            del self._active[user_id]
         self._number += 1
         return PresenceBatch(
-            gateway=self._gateway,
-            boot=self._boot,
-            batch=self._number,
-            fresh=fresh,
-            ops=ops,
-            active=list(active),
+            gateway=self._gateway, boot=self._boot, batch=self._number, fresh=fresh, ops=ops, active=active
         )
 
     async def _send(self, batch: PresenceBatch) -> bool:
@@ -178,6 +203,10 @@ class PresenceLink:
             log.error("presence refused a batch", code=refusal.code, reason=refusal.message)
             self._announce_all()
             await asyncio.sleep(self._settings.presence_renew_s)
+            return True
+        except TooLarge as fault:
+            # Sent again it would be too large again; what it said is lost to presence, and only that.
+            log.error("presence batch is larger than the bus takes", size=fault.size, limit=fault.limit)
             return True
         except BusError as fault:
             self._note_reachable(False, str(fault))
@@ -202,3 +231,10 @@ class PresenceLink:
                 log.info("presence is reachable")
             else:
                 log.warning("presence is out of reach; will keep trying", reason=reason)
+
+
+def _cost(op: AnyPresenceOp) -> int:
+    """Return about how many bytes an op takes on the bus. All but custom data are short."""
+    if isinstance(op, DataSet) and isinstance(op.custom_data, msgspec.Raw):
+        return 256 + len(bytes(op.custom_data))
+    return 256

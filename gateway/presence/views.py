@@ -150,14 +150,19 @@ class View:
     def _take(self, epoch: str, version: int, users: list[User]) -> None:
         changes = self._roster.replace(epoch, version, users)
         held, self._held = self._held, []
+        gap = len(held) >= _MAX_HELD_DIFFS
         for diff in held:
-            changes += self._roster.apply(diff) or []
+            fresh = self._roster.apply(diff)
+            gap = gap or fresh is None
+            changes += fresh or []
         self._loaded = True
         self._send(changes)
         waiting, self._waiting = self._waiting, {}
         self._told.clear()
         for member in waiting.values():
             self._enter(member)
+        if gap:  # something is newer than the snapshot, and what is between is lost
+            self._load_soon()
 
     async def _fetch(self) -> tuple[str, int, list[User]]:
         """Read all pages. Those after the first may be newer than its version: diffs are safe to apply twice."""

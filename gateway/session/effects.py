@@ -2,6 +2,7 @@
 
 import msgspec
 
+from services.wire.codes import CloseCode
 from services.wire.records import UNSET, Position, Status, UnsetType
 from services.wire.server import ServerMessage
 
@@ -76,6 +77,20 @@ class Follow(Effect, frozen=True):
     channels: list[str]
     since: Position | UnsetType = UNSET
     id: str | UnsetType = UNSET
+
+
+class Renew(Effect, frozen=True):
+    """Verify new credentials, and answer `ack` with when they end."""
+
+    token: str
+    ticket: str
+    id: str | UnsetType
+
+
+class Expel(Effect, frozen=True):
+    """Say `disconnect` and close."""
+
+    code: CloseCode
 
 
 class Unfollow(Effect, frozen=True):

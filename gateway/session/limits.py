@@ -1,4 +1,29 @@
-"""A token bucket, the rate limit of one connection. Time is passed in."""
+"""Limits: what they are called where they are counted, and the arithmetic of rates. Time is passed in."""
+
+from enum import StrEnum
+
+
+class Limit(StrEnum):
+    """Every limit that a stranger can meet, by the name under which it is counted (`docs/security.md`)."""
+
+    ACCEPT_RATE = "accept_rate"
+    ADDRESS_CONNECTIONS = "address_connections"
+    USER_CONNECTIONS = "user_connections"
+    HEAD_BYTES = "head_bytes"
+    HEAD_TIME = "head_time"
+    BODY_BYTES = "body_bytes"
+    BODY_TIME = "body_time"
+    HANDSHAKE_TIME = "handshake_time"
+    MESSAGE_BYTES = "message_bytes"
+    MESSAGE_RATE = "message_rate"
+    NAMESPACE_RATE = "namespace_rate"
+    FLOODING = "flooding"
+    FRAME_RATE = "frame_rate"
+    JSON_DEPTH = "json_depth"
+    ROOMS = "rooms"
+    WRITE_BYTES = "write_bytes"
+    WRITE_TIME = "write_time"
+    IDLE = "idle"
 
 
 class TokenBucket:
@@ -8,7 +33,8 @@ class TokenBucket:
 
     def __init__(self, rate: float, now: float) -> None:
         self._rate = rate
-        self._tokens = 2 * rate
+        # A rate below one still lets single ones through.
+        self._tokens = max(1.0, 2 * rate)
         self._at = now
 
     def take(self, now: float) -> float:
@@ -16,10 +42,34 @@ class TokenBucket:
         rate = self._rate
         if not rate:
             return 0.0
-        tokens = min(2 * rate, self._tokens + (now - self._at) * rate)
+        tokens = min(max(1.0, 2 * rate), self._tokens + (now - self._at) * rate)
         self._at = now
         if tokens >= 1.0:
             self._tokens = tokens - 1.0
             return 0.0
         self._tokens = tokens
         return (1.0 - tokens) / rate
+
+
+class Strikes:
+    """Tells a client that overshoots its rate now and then from one that floods.
+
+    Each refused message is a strike, and strikes are forgotten at the rate itself. More than `FLOOD_S` seconds'
+    worth of them at once is a flood: ten thousand messages a second are one at once, three times the rate is one
+    after some seconds, and up to twice the rate never is.
+    """
+
+    FLOOD_S = 10.0
+
+    __slots__ = ("_at", "_count", "_rate")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._count = 0.0
+        self._at = now
+
+    def add(self, now: float) -> bool:
+        """Count one refusal; return whether it is one too many."""
+        self._count = max(0.0, self._count - (now - self._at) * self._rate) + 1.0
+        self._at = now
+        return self._count > self.FLOOD_S * self._rate + 1.0

@@ -5,6 +5,7 @@ client ever waits for an answer that nobody will send.
 """
 
 import math
+from collections.abc import Callable
 
 import msgspec
 
@@ -14,32 +15,47 @@ from gateway.session.effects import (
     Effect,
     EnterRoom,
     ExitRoom,
+    Expel,
     Follow,
     PublishToAll,
     PublishToRoom,
     PublishToUser,
+    Renew,
     Reply,
     SetCustomData,
     SetStatus,
     Unfollow,
 )
-from gateway.session.limits import TokenBucket
+from gateway.session.limits import Limit, Strikes, TokenBucket
 from services.settings import Settings
 from services.wire import client, server
 from services.wire.codec import BadMessage
-from services.wire.codes import ErrorCode
+from services.wire.codes import CloseCode, ErrorCode
 from services.wire.names import InvalidName, normalize_name
 from services.wire.records import UNSET, UnsetType
 
 
 class Refusal(Exception):
-    """Why a message is not carried out; becomes the `error` reply."""
+    """Why a message is not carried out; becomes the `error` reply. `flood` ends the connection with it."""
 
-    def __init__(self, code: ErrorCode, message: str, retry_after_ms: int | UnsetType = UNSET) -> None:
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        retry_after_ms: int | UnsetType = UNSET,
+        *,
+        flood: bool = False,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.retry_after_ms = retry_after_ms
+        self.flood = flood
+
+    def effects(self, id: str | UnsetType) -> list[Effect]:
+        """Return what to do about it."""
+        reply = Reply(error_reply(self.code, self.message, id, self.retry_after_ms))
+        return [reply, Expel(CloseCode.FLOODING)] if self.flood else [reply]
 
 
 def error_reply(
@@ -57,9 +73,21 @@ def error_reply(
 class Session:
     """What one connection is allowed to do, is in, and follows."""
 
-    __slots__ = ("_bucket", "_settings", "followed", "identity", "rooms")
+    __slots__ = (
+        "_bucket", "_namespace_buckets", "_on_limit", "_settings", "_strikes", "followed", "identity", "rooms",
+    )  # fmt: skip
 
-    def __init__(self, identity: Identity, settings: Settings, now: float) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        settings: Settings,
+        now: float,
+        on_limit: Callable[[Limit], object] = lambda _limit: None,
+    ) -> None:
+        self._on_limit = on_limit
+        # Most clients never need either.
+        self._strikes: Strikes | None = None
+        self._namespace_buckets: dict[str, TokenBucket] | None = None
         self.identity = identity
         self.rooms: set[str] = set()
         self.followed: set[str] = set()
@@ -70,10 +98,9 @@ class Session:
         """Take one message; return what to do about it. `now` is any monotonic clock in seconds."""
         try:
             self._check_rate(now)
-            return self._handle(message)
+            return self._handle(message, now)
         except Refusal as refusal:
-            reply = error_reply(refusal.code, refusal.message, message.id, refusal.retry_after_ms)
-            return [Reply(reply)]
+            return refusal.effects(message.id)
 
     def malformed(self, fault: BadMessage, now: float) -> list[Effect]:
         """Answer bytes that were no message. They count against the rate like any other."""
@@ -81,7 +108,7 @@ class Session:
         try:
             self._check_rate(now)
         except Refusal as refusal:
-            return [Reply(error_reply(refusal.code, refusal.message, id, refusal.retry_after_ms))]
+            return refusal.effects(id)
         return [Reply(error_reply(fault.code, fault.message, id))]
 
     def open_channels(self, names: list[str]) -> list[Effect]:
@@ -91,20 +118,54 @@ class Session:
         except Refusal as refusal:
             return [Reply(error_reply(refusal.code, refusal.message))]
 
+    def regrant(self, identity: Identity) -> tuple[list[str], list[str]]:
+        """Go on as `identity`, who is the same user with other rights.
+
+        Returns:
+            The rooms and the channels that are not allowed any more. They count as left from here on; the
+            connection has to leave them.
+        """
+        self.identity = identity
+        grants = identity.grants
+        rooms = [room for room in self.rooms if not grants.may_join(room)]
+        names = [name for name in self.followed if not grants.may_follow(name)]
+        self.rooms.difference_update(rooms)
+        self.followed.difference_update(names)
+        return sorted(rooms), sorted(names)
+
     def _check_rate(self, now: float) -> None:
         wait_s = self._bucket.take(now)
         if wait_s:
             rate = self._settings.message_rate
+            self._on_limit(Limit.MESSAGE_RATE)
+            if self._strikes is None:
+                self._strikes = Strikes(rate, now)
             raise Refusal(
                 ErrorCode.RATE_LIMITED,
                 f"more than {rate:g} messages per second on this connection",
                 math.ceil(wait_s * 1000),
+                flood=self._strikes.add(now),
             )
 
-    def _handle(self, message: client.AnyClientMessage) -> list[Effect]:
+    def _check_namespace_rate(self, name: str, rate: float, now: float) -> None:
+        if self._namespace_buckets is None:
+            self._namespace_buckets = {}
+        bucket = self._namespace_buckets.get(name)
+        if bucket is None:
+            bucket = self._namespace_buckets[name] = TokenBucket(rate, now)
+        wait_s = bucket.take(now)
+        if wait_s:
+            self._on_limit(Limit.NAMESPACE_RATE)
+            raise Refusal(
+                ErrorCode.RATE_LIMITED,
+                f"more than {rate:g} messages per second to rooms of this kind",
+                math.ceil(wait_s * 1000),
+            )
+
+    def _handle(self, message: client.AnyClientMessage, now: float) -> list[Effect]:
         match message:
             case client.RoomMessage():
-                return [self._publish(message)]
+                return [self._publish(message, now)]
             case client.Heartbeat():
                 return [Reply(server.HeartbeatAck(id=message.id))]
             case client.JoinRoom():
@@ -132,14 +193,23 @@ class Session:
                 names = [self._channel(name) for name in _channel_list(message)]
                 self.followed.difference_update(names)
                 return [Unfollow(names, message.id)]
+            case client.Refresh():
+                return [_renewal(message)]
 
-    def _publish(self, message: client.RoomMessage) -> PublishToRoom:
+    def _publish(self, message: client.RoomMessage, now: float) -> PublishToRoom:
         room = message.room if message.room in self.rooms else _name(message.room, "room")
         if room not in self.rooms:
             raise Refusal(ErrorCode.NOT_IN_ROOM, "join the room before sending to it")
         if not self.identity.grants.may_publish(room):
             raise Refusal(ErrorCode.FORBIDDEN, "publishing to this room is not allowed")
-        return PublishToRoom(room, message.content, message.echo, message.id)
+        name = self._settings.namespace_of(room)
+        namespace = self._settings.namespaces[name]
+        if namespace.publish == "server":
+            raise Refusal(ErrorCode.FORBIDDEN, "only the server publishes to this room")
+        if namespace.message_rate:
+            self._check_namespace_rate(name, namespace.message_rate, now)
+        echo = namespace.echo if isinstance(message.echo, msgspec.UnsetType) else message.echo
+        return PublishToRoom(room, message.content, echo, message.id)
 
     def _join(self, message: client.JoinRoom) -> EnterRoom:
         room = _name(message.room, "room")
@@ -147,6 +217,7 @@ class Session:
             raise Refusal(ErrorCode.FORBIDDEN, "no such room, or not for this user")
         limit = self._settings.max_rooms_per_connection
         if limit and room not in self.rooms and len(self.rooms) >= limit:
+            self._on_limit(Limit.ROOMS)
             raise Refusal(ErrorCode.TOO_MANY_ROOMS, f"a connection may be in {limit} rooms; leave one first")
         self.rooms.add(room)
         return EnterRoom(room, message.since, message.id)
@@ -162,6 +233,7 @@ class Session:
         parsed = list(dict.fromkeys(self._channel(name) for name in names))
         limit = self._settings.max_rooms_per_connection
         if limit and len(self.followed.union(parsed)) > limit + len(channels.PLAIN):
+            self._on_limit(Limit.ROOMS)
             raise Refusal(ErrorCode.TOO_MANY_ROOMS, f"a connection may follow the presence of {limit} rooms")
         self.followed.update(parsed)
         return parsed
@@ -186,6 +258,14 @@ def _name(text: str, what: str) -> str:
         return normalize_name(text, what)
     except InvalidName as fault:
         raise Refusal(ErrorCode.INVALID_NAME, str(fault)) from None
+
+
+def _renewal(message: client.Refresh) -> Renew:
+    token = "" if isinstance(message.token, msgspec.UnsetType) else message.token
+    ticket = "" if isinstance(message.ticket, msgspec.UnsetType) else message.ticket
+    if bool(token) == bool(ticket):
+        raise Refusal(ErrorCode.INVALID_FIELD, "show a `token` or a `ticket`, exactly one of them")
+    return Renew(token, ticket, message.id)
 
 
 def _channel_list(message: client.Subscribe | client.Unsubscribe) -> list[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 
 import structlog
 from starlette.datastructures import Headers, QueryParams
@@ -10,16 +11,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.api.errors import ApiError
+from gateway.api.errors import ApiError, too_many, too_many_from_there
 from gateway.auth.identity import Identity
 from gateway.core import Gateway, now_ms
 from gateway.delivery.inbox import INBOX_TOPIC
 from gateway.delivery.outbound import Outbound, sse_event
 from gateway.delivery.recovery import Verdict
 from gateway.delivery.rooms import Joined
+from gateway.feeds import following
 from gateway.session import channels
+from gateway.session.limits import Limit
+from gateway.session.session import error_reply
 from gateway.sse.positions import BadPosition, decode_id
 from gateway.sse.stream import EventStream, RecordStream, Stream
+from gateway.stay import Stay
 from services.bus.errors import BusError
 from services.wire import server
 from services.wire.codes import ErrorCode
@@ -33,40 +38,69 @@ _HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # nginx would otherwise collect events before it passes them on
 ]
+_LAST_BYTES_S = 5.0
+_RETRY_MS = 1000
 
 
 class StreamResponse(Response):
     """Sends a stream's buffer until the stream ends or the client leaves."""
 
-    def __init__(self, gateway: Gateway, stream: Stream) -> None:
+    def __init__(self, gateway: Gateway, stream: Stream, identity: Identity) -> None:
         super().__init__()
         self._gateway = gateway
         self._stream = stream
+        self._identity = identity
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI names them
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the response."""
+        place = self._gateway.enter(scope)
+        if place is None:
+            await too_many_from_there()(scope, receive, send)
+            return
+        stay = self._stream.stay = Stay(self._gateway, self._stream, self._identity, place)
+        try:
+            await self._serve(scope, receive, send)
+        finally:
+            stay.end()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.body", "body": b""})
+            return
         traffic = self._gateway.traffic
         traffic.sse_streams += 1
-        gone = asyncio.ensure_future(_client_gone(receive))
-        pump = asyncio.ensure_future(self._pump(send))
+        self._stream.stay.begin()
+        tasks = [
+            asyncio.ensure_future(work) for work in (_client_gone(receive), self._pump(send), self._cut())
+        ]
         try:
-            await asyncio.wait((gone, pump), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             traffic.sse_streams -= 1
-            self._stream.buffer.ended = True
-            for task in (gone, pump):
+            self._stream.buffer.end()
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(gone, pump, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _pump(self, send: Send) -> None:
-        stream = self._stream
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        stream, now = self._stream, asyncio.get_running_loop().time
+        pulse_at = now() + stream.pulse_s
         while True:
-            data = await stream.buffer.get(stream.idle_s)
+            data = await stream.buffer.get(max(0.0, pulse_at - now()))
             if not data and stream.buffer.ended:
                 break
-            await send({"type": "http.response.body", "body": data or stream.idle(), "more_body": True})
+            if now() >= pulse_at:
+                data += stream.pulse()
+                pulse_at = now() + stream.pulse_s
+            if data:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _cut(self) -> None:
+        """Return when an ended stream had time to leave: a client that does not read would keep it for ever."""
+        await self._stream.buffer.wait_ended()
+        await asyncio.sleep(_LAST_BYTES_S)
 
 
 async def _client_gone(receive: Receive) -> None:
@@ -79,6 +113,9 @@ def sse_routes(gateway: Gateway) -> list[Route]:
 
     async def events(request: Request) -> Response:
         """Stream the messages of channels and rooms."""
+        if wait_s := gateway.admission.wait_s(time.monotonic()):
+            gateway.traffic.limit(Limit.ACCEPT_RATE)
+            return too_many(wait_s)
         return await _Opening(gateway, request).open()
 
     async def metrics(request: Request) -> Response:
@@ -90,27 +127,30 @@ def sse_routes(gateway: Gateway) -> list[Route]:
 
 async def metrics_stream(gateway: Gateway, request: Request) -> Response:
     """Answer with a stream of bare metrics records."""
-    grants = await gateway.authenticator.authorize_read(request.headers, request.query_params)
-    if not grants.may_follow(channels.METRICS):
+    if wait_s := gateway.admission.wait_s(time.monotonic()):
+        gateway.traffic.limit(Limit.ACCEPT_RATE)
+        return too_many(wait_s)
+    identity = await gateway.authenticator.reader(request.headers, request.query_params)
+    if not identity.grants.may_follow(channels.METRICS):
         raise ApiError(ErrorCode.FORBIDDEN, "no such stream, or not for this user")
     stream = RecordStream(secrets.token_hex(8), "", gateway.settings.write_buffer_bytes, gateway.traffic)
     if (latest := gateway.metrics.latest) is not None:
         stream.take([Outbound(server.MetricsUpdate(data=latest))])
-    return _FollowedStream(gateway, stream)
+    return _FollowedStream(gateway, stream, identity)
 
 
 class _FollowedStream(StreamResponse):
     """A stream of records, following only while the response runs."""
 
-    def __init__(self, gateway: Gateway, stream: RecordStream) -> None:
-        super().__init__(gateway, stream)
+    def __init__(self, gateway: Gateway, stream: RecordStream, identity: Identity) -> None:
+        super().__init__(gateway, stream, identity)
         self._records = stream
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._gateway.metrics.streams.add(self._records)
         self._gateway.clients[self._records.connection_id] = self._records
         try:
-            await super().__call__(scope, receive, send)
+            await super()._serve(scope, receive, send)
         finally:
             self._gateway.metrics.streams.discard(self._records.connection_id)
             self._gateway.clients.pop(self._records.connection_id, None)
@@ -145,7 +185,9 @@ class _Opening:
             now_ms,
         )
         stream.write(sse_event("connected", b'{"status":"connected"}'))
-        return _EventsResponse(self._gateway, stream, rooms, names, self._since(stream))
+        topics = [*rooms, INBOX_TOPIC] if channels.INBOX in names else rooms
+        stream.positions = self._since(stream, topics)
+        return _EventsResponse(self._gateway, stream, identity, rooms, names)
 
     def _rooms(self, identity: Identity) -> list[str]:
         rooms = [normalize_name(name, "room") for name in _listed(self._query, "rooms")]
@@ -163,42 +205,38 @@ class _Opening:
             raise ApiError(ErrorCode.UNKNOWN_CHANNEL, "no such channel, or not for this user")
         return allowed
 
-    def _since(self, stream: EventStream) -> dict[str, Position]:
+    def _since(self, stream: EventStream, topics: list[str]) -> dict[str, Position]:
+        """Return where the client stands in each topic of the stream that it says it has followed before."""
         last = self._headers.get("last-event-id") or self._query.get("last_event_id") or ""
-        if not last:
-            return {}
         try:
-            return decode_id(last)
+            known = decode_id(last) if last else {}
         except BadPosition as fault:
-            stream.reset([], str(fault))
+            stream.reset([topic or channels.INBOX for topic in topics], str(fault))
             return {}
+        return {topic: known[topic] for topic in topics if topic in known}
 
 
 class _EventsResponse(StreamResponse):
     """A stream of events: a member of its rooms and channels while the response runs."""
 
     def __init__(
-        self,
-        gateway: Gateway,
-        stream: EventStream,
-        rooms: list[str],
-        names: list[str],
-        since: dict[str, Position],
+        self, gateway: Gateway, stream: EventStream, identity: Identity, rooms: list[str], names: list[str]
     ) -> None:
-        super().__init__(gateway, stream)
+        super().__init__(gateway, stream, identity)
         self._events = stream
         self._rooms = rooms
         self._names = names
-        self._since = since
+        # Until a topic is resumed, ids carry where the client was: it may be cut off before.
+        self._since = dict(stream.positions)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway, stream = self._gateway, self._events
         gateway.clients[stream.connection_id] = stream
+        opening = gateway.tasks.spawn(self._enter(), "open event stream")
         try:
-            opening = gateway.tasks.spawn(self._enter(), "open event stream")
-            await super().__call__(scope, receive, send)
-            opening.cancel()
+            await super()._serve(scope, receive, send)
         finally:
+            opening.cancel()
             self._leave()
 
     async def _enter(self) -> None:
@@ -208,14 +246,7 @@ class _EventsResponse(StreamResponse):
             gateway.presence.connected(stream.connection_id, stream.user_id, stream.username)
         if self._rooms or self._names:
             gateway.everyone.fanout.add(stream)
-        metrics, alerts = channels.METRICS in self._names, channels.ALERTS in self._names
-        if metrics or alerts:
-            gateway.metrics.follow(stream, metrics=metrics, alerts=alerts)
-        for name in self._names:
-            if name == channels.LOGS:
-                gateway.log_lines.follow(stream)
-            elif (scope := channels.presence_room(name)) is not None:
-                gateway.views.follow(stream, scope)
+        following.follow(gateway, stream, self._names)
         for room in self._rooms:
             stream.rooms.add(room)
             since = self._since.get(room, UNSET)
@@ -232,9 +263,7 @@ class _EventsResponse(StreamResponse):
             return
         if isinstance(outcome, BusError):
             stream.rooms.discard(room)
-            stream.reset([room], "the room cannot be read now")
-            # In band there is no other way to ask for another attempt than to end the stream.
-            stream.buffer.end(b"retry: 1000\n\n")
+            self._try_later()
             return
         position, catch_up = outcome.position, outcome.catch_up
         recovered: bool | UnsetType = UNSET
@@ -253,6 +282,7 @@ class _EventsResponse(StreamResponse):
             )
         )
         if position is None:
+            stream.positions.pop(room, None)
             stream.send(notice)
         else:
             stream.start_topic(room, position, missed, notice)
@@ -266,8 +296,7 @@ class _EventsResponse(StreamResponse):
             stream.hold_inbox()
             catch_up = await gateway.inboxes.catch_up(stream.user_id, since) if since is not None else None
         except BusError:
-            stream.reset(["inbox"], "the inbox cannot be read now")
-            stream.buffer.end(b"retry: 1000\n\n")
+            self._try_later()
             return
         missed: list[Outbound] = []
         recovered: bool | UnsetType = UNSET
@@ -280,17 +309,18 @@ class _EventsResponse(StreamResponse):
         stream.start_topic(INBOX_TOPIC, position, missed, notice)
         stream.release_inbox()
 
+    def _try_later(self) -> None:
+        """End the stream, to be resumed: in band there is no other way to ask for another attempt."""
+        code = ErrorCode.UNAVAILABLE
+        self._events.send(Outbound(error_reply(code, "the stream cannot be resumed now")))
+        self._events.buffer.end(b"retry: %d\n\n" % _RETRY_MS)
+
     def _leave(self) -> None:
         gateway, stream = self._gateway, self._events
         for room in stream.rooms:
             gateway.rooms.leave(stream.connection_id, room)
         gateway.everyone.fanout.discard(stream.connection_id)
-        gateway.metrics.unfollow(stream.connection_id, metrics=True, alerts=True)
-        for name in self._names:
-            if name == channels.LOGS:
-                gateway.log_lines.unfollow(stream.connection_id)
-            elif (scope := channels.presence_room(name)) is not None:
-                gateway.views.unfollow(stream.connection_id, scope)
+        following.unfollow(gateway, stream.connection_id, self._names)
         gateway.inboxes.close(stream)
         gateway.clients.pop(stream.connection_id, None)
         if stream.announced:

@@ -12,7 +12,9 @@ import msgspec
 from gateway.delivery.inbox import INBOX_TOPIC
 from gateway.delivery.outbound import Outbound, Wire, sse_event
 from gateway.delivery.traffic import Traffic
+from gateway.session.limits import Limit
 from gateway.sse.positions import encode_id
+from gateway.stay import Stay
 from services.wire import server
 from services.wire.codes import CloseCode
 from services.wire.records import UNSET, Position
@@ -24,15 +26,24 @@ _encode = msgspec.json.Encoder().encode
 class Buffer:
     """Bytes on their way to one client, at most `limit`."""
 
-    __slots__ = ("_chunks", "_limit", "_size", "_wake", "ended", "overflowed")
+    __slots__ = ("_chunks", "_ended", "_limit", "_size", "_wake", "overflowed")
 
     def __init__(self, limit: int) -> None:
         self._chunks: list[bytes] = []
         self._size = 0
         self._limit = limit
         self._wake = asyncio.Event()
-        self.ended = False
+        self._ended = asyncio.Event()
         self.overflowed = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be added."""
+        return self._ended.is_set()
+
+    async def wait_ended(self) -> None:
+        """Return when nothing more will be added."""
+        await self._ended.wait()
 
     def put(self, data: bytes) -> bool:
         """Add bytes; False, and nothing is added, where they do not fit or the stream has ended."""
@@ -50,12 +61,12 @@ class Buffer:
         """End the stream after what is in the buffer and `last`."""
         if not self.ended:
             self._chunks.append(last)
-            self.ended = True
+            self._ended.set()
             self._wake.set()
 
     async def get(self, timeout_s: float) -> bytes:
         """Return what is there, or wait for it; nothing when the time is up or the stream has ended."""
-        if not self._chunks:
+        if not self._chunks and not self.ended:
             self._wake.clear()
             try:
                 async with asyncio.timeout(timeout_s):
@@ -69,20 +80,28 @@ class Buffer:
 
 
 class Stream(Protocol):
-    """What the response loop needs: a buffer, and what to say when there is nothing to say."""
+    """What the response loop needs: a buffer, and what to say every `pulse_s` seconds."""
 
+    connection_id: str
     buffer: Buffer
-    idle_s: float
+    pulse_s: float
+    stay: Stay
 
-    def idle(self) -> bytes:
-        """Return what keeps the connection alive."""
+    def pulse(self) -> bytes:
+        """Return what keeps the connection alive, and shows that it is."""
+
+    def notify(self, message: server.ServerMessage) -> None:
+        """Send a message, where the stream has a form for it."""
+
+    def end(self, code: CloseCode) -> None:
+        """Say that the server ends the stream, and end it."""
 
 
-def disconnect_event(code: CloseCode, retry_after_ms: int | None = None) -> bytes:
+def disconnect_event(code: CloseCode, retry_after_ms: int | None = None, reason: str = "") -> bytes:
     """Return the last event of a stream that the server ends."""
     message = server.Disconnect(
         code=code.number,
-        reason=code.value.reason,
+        reason=reason or code.value.reason,
         reconnect=code.value.reconnect,
         retry_after_ms=UNSET if retry_after_ms is None else retry_after_ms,
     )
@@ -95,14 +114,15 @@ class RecordStream:
     """`/events/metrics`: bare records, one a second."""
 
     wire = Wire.SSE
-    idle_s = 10.0  # proxies cut what is silent for long; 15 s is the usual limit
+    pulse_s = 10.0  # proxies cut what is silent for long; 15 s is the usual limit
 
-    __slots__ = ("_traffic", "buffer", "connection_id", "user_id", "write")
+    __slots__ = ("_traffic", "buffer", "connection_id", "stay", "user_id", "write")
 
     def __init__(self, connection_id: str, user_id: str, limit: int, traffic: Traffic) -> None:
         self.connection_id = connection_id
         self.user_id = user_id
         self.buffer = Buffer(limit)
+        self.stay: Stay
         self._traffic = traffic
         self.write: Callable[[bytes], None] = self._write
 
@@ -113,7 +133,7 @@ class RecordStream:
                 self._write(b"data: " + _encode(outbound.message.data) + b"\n\n")
         return True
 
-    def idle(self) -> bytes:
+    def pulse(self) -> bytes:
         """Return a comment, which clients ignore."""
         return b": keep-alive\n\n"
 
@@ -121,9 +141,12 @@ class RecordStream:
         """Whoever watches numbers is not present."""
         return ()
 
-    def end(self, code: CloseCode, *, retry_after_ms: int | None = None) -> None:  # noqa: ARG002  # bare records have no envelope for it
+    def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:  # noqa: ARG002  # bare records have no envelope for it
         """End the stream, and say when to come back."""
         self.buffer.end(b"" if retry_after_ms is None else b"retry: %d\n\n" % retry_after_ms)
+
+    def notify(self, message: server.ServerMessage) -> None:
+        """Say nothing: bare records have no envelope for it."""
 
     def abort(self) -> None:
         """End the stream without a word."""
@@ -132,6 +155,8 @@ class RecordStream:
     def _write(self, data: bytes) -> None:
         if not self.buffer.put(data) and self.buffer.overflowed and not self.buffer.ended:
             self._traffic.slow_clients += 1
+            self._traffic.dropped += 1
+            self._traffic.limit(Limit.WRITE_BYTES)
             self.end(CloseCode.SLOW_CLIENT)
 
 
@@ -139,11 +164,11 @@ class EventStream:
     """`/events`: the messages of channels and rooms as `event: TYPE`, resumable by id."""
 
     wire = Wire.SSE
-    idle_s = 5.0
+    pulse_s = 5.0
 
     __slots__ = (
-        "_held", "_now_ms", "_traffic", "announced", "buffer", "connection_id", "positions", "rooms", "user_id", "username",
-        "write",
+        "_held", "_now_ms", "_traffic", "announced", "buffer", "connection_id", "positions", "rooms", "stay", "user_id",
+        "username", "write",
     )  # fmt: skip
 
     def __init__(
@@ -159,6 +184,7 @@ class EventStream:
         self.user_id = user_id
         self.username = username
         self.buffer = Buffer(limit)
+        self.stay: Stay
         self.positions: dict[str, Position] = {}
         self.rooms: set[str] = set()
         self.announced = False
@@ -190,6 +216,10 @@ class EventStream:
 
     def send(self, outbound: Outbound) -> None:
         """Send one message, with an id if it moves this stream's position."""
+        message = outbound.message
+        if isinstance(message, server.JoinedRoom) and isinstance(message.epoch, str):
+            self._move(outbound, message.room, Position(message.epoch, message.seq or 0))
+            return
         position = self.positions.get(outbound.topic) if outbound.seq else None
         if position is None:
             self._write(outbound.on(Wire.SSE))
@@ -205,11 +235,17 @@ class EventStream:
         self.positions[topic] = position
         self._write_with_id(notice)
 
+    def _move(self, outbound: Outbound, room: str, position: Position) -> None:
+        """Pass on that this gateway lost messages of a room, which are in the stream no more."""
+        self.reset([room], "lost")
+        self.positions[room] = position
+        self._write_with_id(outbound)
+
     def reset(self, topics: list[str], reason: str) -> None:
         """Say in band that these topics could not be resumed: what was missed is not coming."""
         self._write(sse_event("reset", _encode({"type": "reset", "topics": topics, "reason": reason})))
 
-    def idle(self) -> bytes:
+    def pulse(self) -> bytes:
         """Return the heartbeat event."""
         return sse_event("heartbeat", _encode({"timestamp": self._now_ms(), "message": "still here"}))
 
@@ -220,13 +256,17 @@ class EventStream:
             for room in self.rooms:
                 yield Joined(connection_id=self.connection_id, room=room)
 
-    def end(self, code: CloseCode, *, retry_after_ms: int | None = None) -> None:
+    def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
         """Say `disconnect` and end the stream."""
-        self.buffer.end(disconnect_event(code, retry_after_ms))
+        self.buffer.end(disconnect_event(code, retry_after_ms, reason))
 
     def _write_with_id(self, outbound: Outbound) -> None:
         tag = str(outbound.message.__struct_config__.tag)
         self._write(sse_event(tag, outbound.json, encode_id(self.positions)))
+
+    def notify(self, message: server.ServerMessage) -> None:
+        """Send a message that belongs to no topic."""
+        self._write(Outbound(message).on(Wire.SSE))
 
     def abort(self) -> None:
         """End the stream without a word."""
@@ -235,4 +275,6 @@ class EventStream:
     def _write(self, data: bytes) -> None:
         if not self.buffer.put(data) and self.buffer.overflowed and not self.buffer.ended:
             self._traffic.slow_clients += 1
+            self._traffic.dropped += 1
+            self._traffic.limit(Limit.WRITE_BYTES)
             self.end(CloseCode.SLOW_CLIENT)

@@ -18,27 +18,33 @@ from gateway.delivery.outbound import Outbound, Wire
 from gateway.delivery.publisher import PublishRefused, Sender
 from gateway.delivery.recovery import Verdict
 from gateway.delivery.rooms import Joined
+from gateway.feeds import following
 from gateway.session import channels
 from gateway.session.effects import (
     Effect,
     EnterRoom,
     ExitRoom,
+    Expel,
     Follow,
     PublishToAll,
     PublishToRoom,
     PublishToUser,
+    Renew,
     Reply,
     SetCustomData,
     SetStatus,
     Unfollow,
 )
+from gateway.session.limits import Limit
 from gateway.session.session import Session, error_reply
+from gateway.stay import Stay
 from gateway.ws.protocol import WebSocketProtocol
-from services.bus import rpc
+from gateway.ws.renewal import begin_renewal
 from services.bus.errors import BusError
 from services.wire import server
 from services.wire.codec import BadMessage, Codec, json_content
 from services.wire.codes import CloseCode, ErrorCode
+from services.wire.faults import TooDeep
 from services.wire.records import UNSET, Position, Status, UnsetType
 from services.wire.rpc import (
     PRESENCE_LIST,
@@ -64,7 +70,7 @@ class Connection:
 
     __slots__ = (
         "_codec", "_custom_data", "_gateway", "_inbox_from", "_link", "_opened_at", "_sender", "_session",
-        "_status", "connection_id", "user_id", "wire", "write",
+        "_status", "connection_id", "stay", "user_id", "wire", "write",
     )  # fmt: skip
 
     def __init__(
@@ -74,16 +80,19 @@ class Connection:
         identity: Identity,
         codec: Codec,
         connection_id: str,
+        place: str = "",
+        origin: str | None = None,
     ) -> None:
         self.connection_id = connection_id
         self.user_id = identity.user_id
+        self.stay = Stay(gateway, self, identity, place, origin)
         self.wire = _wire(codec, deflate=link.deflate)
         self.write: Callable[[bytes], None] = link.write
         self._gateway = gateway
         self._link = link
         self._codec = codec
         self._opened_at = _monotonic()
-        self._session = Session(identity, gateway.settings, self._opened_at)
+        self._session = Session(identity, gateway.settings, self._opened_at, gateway.on_limit)
         self._sender = Sender(identity.user_id, identity.username, connection_id)
         self._status: Status | None = None
         self._custom_data: object = UNSET
@@ -103,6 +112,8 @@ class Connection:
         try:
             message = self._codec.decode(data)
         except BadMessage as fault:
+            if isinstance(fault, TooDeep):
+                gateway.traffic.limit(Limit.JSON_DEPTH)
             effects = self._session.malformed(fault, now)
         else:
             effects = self._session.receive(message, now)
@@ -112,14 +123,16 @@ class Connection:
     def on_slow(self) -> None:
         """Send the client away: it reads slower than its rooms speak, and nobody else shall wait (ADR 0004)."""
         self._gateway.traffic.slow_clients += 1
+        self._gateway.traffic.dropped += 1
         self.end(CloseCode.SLOW_CLIENT)
 
     def on_close(self, code: int, *, by_client: bool) -> None:
         """Forget the connection everywhere, and log its one line."""
         gateway = self._gateway
+        self.stay.end()
         for room in self._session.rooms:
             gateway.rooms.leave(self.connection_id, room)
-        self._unfollow(list(self._session.followed))
+        following.unfollow(gateway, self.connection_id, self._session.followed)
         gateway.everyone.fanout.discard(self.connection_id)
         gateway.inboxes.close(self)
         gateway.clients.pop(self.connection_id, None)
@@ -146,6 +159,8 @@ class Connection:
         """Send a message to this connection alone."""
         self.write(Outbound(message).on(self.wire))
 
+    notify = send  # as a guest (`gateway.stay`)
+
     def open(self, welcome: server.Welcome, inbox: Position, subscribe: list[str]) -> bool:
         """Accept the upgrade with `welcome`, and follow the channels asked for; False: the client is gone."""
         gateway = self._gateway
@@ -155,6 +170,7 @@ class Connection:
         gateway.clients[self.connection_id] = self
         gateway.traffic.connections += 1
         gateway.everyone.fanout.add(self)
+        self.stay.begin()
         gateway.presence.connected(self.connection_id, self.user_id, self._sender.username)
         if subscribe:
             now = _monotonic()
@@ -162,15 +178,19 @@ class Connection:
                 self._perform(effect, now)
         return True
 
-    def end(self, code: CloseCode, *, retry_after_ms: int | None = None) -> None:
-        """Say `disconnect` and close."""
+    def farewell(self, code: CloseCode, retry_after_ms: int | None = None, reason: str = "") -> bytes:
+        """Return the frame of `disconnect`."""
         message = server.Disconnect(
             code=code.number,
-            reason=code.value.reason,
+            reason=reason or code.value.reason,
             reconnect=code.value.reconnect,
             retry_after_ms=UNSET if retry_after_ms is None else retry_after_ms,
         )
-        self._link.close(code, Outbound(message).on(self.wire))
+        return Outbound(message).on(self.wire)
+
+    def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
+        """Say `disconnect` and close."""
+        self._link.close(code, self.farewell(code, retry_after_ms, reason))
 
     def abort(self) -> None:
         """End the connection without waiting for anything to be sent."""
@@ -196,7 +216,7 @@ class Connection:
             case PublishToRoom():
                 self._publish(effect, started)
             case Reply(message):
-                self._reply(message, started)
+                self.reply(message, started)
             case EnterRoom(room, since, id):
                 self._gateway.rooms.join(
                     self, room, since, partial(self._wants, room), partial(self._on_joined, room, id, started)
@@ -204,7 +224,7 @@ class Connection:
             case ExitRoom(room, id):
                 if self._gateway.rooms.leave(self.connection_id, room):
                     self._gateway.presence.left(self.connection_id, room)
-                self._reply(server.LeftRoom(room=room, id=id), started)
+                self.reply(server.LeftRoom(room=room, id=id), started)
             case PublishToUser():
                 self._publish_to_user(effect, started)
             case PublishToAll():
@@ -212,16 +232,21 @@ class Connection:
             case SetStatus(status, id):
                 self._status = status
                 self._gateway.presence.status(self.connection_id, status)
-                self._reply(server.Ack(id=id), started)
+                self.reply(server.Ack(id=id), started)
             case SetCustomData():
                 self._set_custom_data(effect, started)
             case Follow():
                 self._follow(effect, started)
+            case Renew():
+                begin_renewal(self._gateway, self, self._session, effect, started)
+            case Expel(code):
+                self._gateway.traffic.limit(Limit.FLOODING)
+                self.end(code)
             case Unfollow(names, id):
-                self._unfollow(names)
-                self._reply(server.Unsubscribed(channels=names, id=id), started)
+                following.unfollow(self._gateway, self.connection_id, names)
+                self.reply(server.Unsubscribed(channels=names, id=id), started)
 
-    def _reply(self, message: server.ServerMessage, started: float) -> None:
+    def reply(self, message: server.ServerMessage, started: float) -> None:
         """Answer a request, and count it."""
         if isinstance(message, server.Error):
             our_fault = message.code in (ErrorCode.UNAVAILABLE.code, ErrorCode.INTERNAL.code)
@@ -231,13 +256,15 @@ class Connection:
         self.send(message)
 
     def _refuse(self, code: ErrorCode, text: str, id: str | UnsetType, started: float) -> None:
-        self._reply(error_reply(code, text, id), started)
+        self.reply(error_reply(code, text, id), started)
 
     def _json(self, raw: msgspec.Raw, id: str | UnsetType, started: float) -> msgspec.Raw | None:
         """Return content as JSON, or answer why there is none."""
         try:
-            return json_content(self._codec, raw)
+            return json_content(self._codec, raw, self._gateway.settings.max_json_depth)
         except BadMessage as fault:
+            if isinstance(fault, TooDeep):
+                self._gateway.traffic.limit(Limit.JSON_DEPTH)
             self._refuse(fault.code, fault.message, id, started)
             return None
 
@@ -258,7 +285,7 @@ class Connection:
         if isinstance(outcome, PublishRefused):
             self._refuse(outcome.code, outcome.message, id, started)
         else:
-            self._reply(outcome, started)
+            self.reply(outcome, started)
 
     def _publish_to_user(self, effect: PublishToUser, started: float) -> None:
         content = self._json(effect.content, effect.id, started)
@@ -280,7 +307,7 @@ class Connection:
     ) -> None:
         if not online.cancelled():
             ack = msgspec.structs.replace(ack, online=online.result())
-        self._reply(ack, started)
+        self.reply(ack, started)
 
     async def _is_online(self, user_id: str) -> bool | UnsetType:
         """Whether a user has a connection anywhere; unset where presence cannot say."""
@@ -288,13 +315,7 @@ class Connection:
             return True
         query = PresenceQuery(users=[user_id], limit=1)
         try:
-            page = await rpc.ask(
-                self._gateway.bus,
-                self._gateway.settings.subjects,
-                PRESENCE_LIST,
-                query,
-                timeout_s=_ONLINE_TIMEOUT_S,
-            )
+            page = await self._gateway.asking.ask(PRESENCE_LIST, query, timeout_s=_ONLINE_TIMEOUT_S)
         except BusError:
             return UNSET
         return bool(page.users)
@@ -310,12 +331,13 @@ class Connection:
                 self._refuse(ErrorCode.CONFLICT, "the room was left before it was joined", id, started)
             return
         if isinstance(outcome, BusError):
-            self._session.rooms.discard(room)
+            if not self._gateway.rooms.has(self.connection_id, room):  # a member that asks again stays one
+                self._session.rooms.discard(room)
             self._refuse(ErrorCode.UNAVAILABLE, "the room cannot be joined now; try again", id, started)
             return
         position, catch_up = outcome.position, outcome.catch_up
         recovered, missed = _recovery(catch_up)
-        self._reply(
+        self.reply(
             server.JoinedRoom(
                 room=room,
                 epoch=position.epoch if position else UNSET,
@@ -333,7 +355,7 @@ class Connection:
         if data is not None:
             self._custom_data = data
             self._gateway.presence.custom_data(self.connection_id, data)
-            self._reply(server.Ack(id=effect.id), started)
+            self.reply(server.Ack(id=effect.id), started)
 
     # --- channels ---
 
@@ -341,45 +363,24 @@ class Connection:
         if channels.INBOX in effect.channels and isinstance(effect.since, Position):
             self._gateway.tasks.spawn(self._resume_inbox(effect, effect.since, started), "resume inbox")
             return
-        self._reply(server.Subscribed(channels=effect.channels, id=effect.id), started)
-        self._follow_all(effect.channels)
+        self.reply(server.Subscribed(channels=effect.channels, id=effect.id), started)
+        following.follow(self._gateway, self, effect.channels)
 
     async def _resume_inbox(self, effect: Follow, since: Position, started: float) -> None:
         try:
             catch_up = await self._gateway.inboxes.catch_up(self.user_id, since)
         except BusError:
-            self._session.followed.difference_update(effect.channels)
+            # What the session calls followed may be more than is: it says what to let go of at the end.
             self._refuse(ErrorCode.UNAVAILABLE, "the inbox cannot be read now; try again", effect.id, started)
             return
         # What came after the connection was opened has reached it already.
         catch_up.missed = [outbound for outbound in catch_up.missed if outbound.seq <= self._inbox_from]
         recovered, missed = _recovery(catch_up)
         reply = server.Subscribed(channels=effect.channels, recovered=recovered, missed=missed, id=effect.id)
-        self._reply(reply, started)
+        self.reply(reply, started)
         if not self._link.closing:
-            self._follow_all([name for name in effect.channels if name in self._session.followed])
-
-    def _follow_all(self, names: list[str]) -> None:
-        gateway = self._gateway
-        metrics, alerts = channels.METRICS in names, channels.ALERTS in names
-        if metrics or alerts:
-            gateway.metrics.follow(self, metrics=metrics, alerts=alerts)
-        for name in names:
-            if name == channels.LOGS:
-                gateway.log_lines.follow(self)
-            elif (room := channels.presence_room(name)) is not None:
-                gateway.views.follow(self, room)
-
-    def _unfollow(self, names: list[str]) -> None:
-        gateway = self._gateway
-        metrics, alerts = channels.METRICS in names, channels.ALERTS in names
-        if metrics or alerts:
-            gateway.metrics.unfollow(self.connection_id, metrics=metrics, alerts=alerts)
-        for name in names:
-            if name == channels.LOGS:
-                gateway.log_lines.unfollow(self.connection_id)
-            elif (room := channels.presence_room(name)) is not None:
-                gateway.views.unfollow(self.connection_id, room)
+            wanted = [name for name in effect.channels if name in self._session.followed]
+            following.follow(self._gateway, self, wanted)
 
 
 def _wire(codec: Codec, *, deflate: bool) -> Wire:

@@ -23,5 +23,9 @@ class Echo:
         """Close: a client that sends without reading would have us keep everything it sent."""
         self._link.close(CloseCode.SLOW_CLIENT)
 
+    def farewell(self, code: CloseCode) -> bytes:  # noqa: ARG002  # the close code says it all
+        """Say nothing: only what came goes back."""
+        return b""
+
     def on_close(self, code: int, *, by_client: bool) -> None:
         """Nothing was kept."""

@@ -8,23 +8,22 @@ What is sent bypasses the sans-IO core: frames are built once and shared (`gatew
 import asyncio
 import http
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import structlog
 from uvicorn.server import ServerState
-from websockets.datastructures import Headers
-from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
 
+from gateway.delivery.outbound import message_frame
+from gateway.session.limits import Limit, TokenBucket
 from gateway.ws.handshake import Denial, upgrade_scope
 from gateway.ws.keepalive import Keepalive
+from gateway.ws.negotiation import denial_response, extensions, select_subprotocol
 from services.settings import Settings
-from services.wire.codec import CODECS
 from services.wire.codes import CloseCode
 
 log = structlog.get_logger(__name__)
@@ -35,8 +34,11 @@ _core_logger.disabled = True
 
 _CLOSE_GRACE_S = 5.0  # for the peer to answer a close frame, and for what is queued to leave
 
-
-_TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
+_TEXT, _BINARY, _CONT, _PING = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING
+_MESSAGES = (_TEXT, _BINARY)
+# What is parsed in one go: 64 KiB of empty frames would hold everybody up for many milliseconds.
+_SLICE_BYTES = 8192
+_CLOSE_CODES = {code.number: code for code in CloseCode}
 
 
 class Handler(Protocol):
@@ -50,6 +52,9 @@ class Handler(Protocol):
     def on_slow(self) -> None:
         """Decide what becomes of a client with more bytes waiting than allowed: close the link."""
 
+    def farewell(self, code: CloseCode) -> bytes:
+        """Return the frames to send before the close frame, where the server closes."""
+
     def on_close(self, code: int, *, by_client: bool) -> None:
         """Learn, once, that the connection is gone; `code` is 1006 where no close frame came."""
 
@@ -62,9 +67,9 @@ class WebSocketProtocol(asyncio.Protocol):
     """One connection from its upgrade request to its end; the `link` that a handler writes to and closes."""
 
     __slots__ = (
-        "_app", "_close_timer", "_closing", "_core", "_fragments", "_fragments_binary", "_handler", "_handshake",
-        "_handshake_timer", "_keepalive", "_loop", "_response", "_server_state", "_settings", "_state",
-        "_transport", "last_received", "write",
+        "_app", "_close_timer", "_closing", "_core", "_fragments", "_fragments_binary", "_frames", "_handler",
+        "_handshake", "_handshake_timer", "_keepalive", "_loop", "_on_limit", "_response", "_server_state", "_settings",
+        "_state", "_transport", "_write_limit", "_write_timer", "last_received", "write",
     )  # fmt: skip
 
     def __init__(
@@ -74,7 +79,9 @@ class WebSocketProtocol(asyncio.Protocol):
         app_state: dict[str, Any],
         settings: Settings,
         keepalive: Keepalive,
+        on_limit: Callable[[Limit], object],
     ) -> None:
+        self._on_limit = on_limit
         self._app = app
         self._server_state = server_state
         self._state = app_state
@@ -82,7 +89,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._keepalive = keepalive
         self._loop = asyncio.get_running_loop()
         self._core = ServerProtocol(
-            extensions=_extensions(settings),
+            extensions=extensions(settings),
             select_subprotocol=select_subprotocol,
             max_size=settings.max_message_bytes,
             logger=_core_logger,
@@ -94,8 +101,11 @@ class WebSocketProtocol(asyncio.Protocol):
         self._handshake_timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self._closing = False
-        self._fragments: list[bytes] | None = None
+        self._fragments: bytearray | None = None
         self._fragments_binary = False
+        self._frames: TokenBucket | None = None  # made with the first frame that is no whole message
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._write_limit = settings.write_buffer_bytes
         self.last_received = self._loop.time()
         self.write: Callable[[bytes], None] = _discard
 
@@ -110,30 +120,48 @@ class WebSocketProtocol(asyncio.Protocol):
         )
 
     def data_received(self, data: bytes) -> None:
-        """Feed the sans-IO core and act on what it makes of the bytes."""
+        """Feed the sans-IO core and act on what it makes of the bytes, in their order."""
         self.last_received = self._loop.time()
+        if len(data) <= _SLICE_BYTES:
+            self._feed(data)
+            return
+        for at in range(0, len(data), _SLICE_BYTES):
+            self._feed(data[at : at + _SLICE_BYTES])
+            if not self._transport.is_reading() and self._closing:
+                return  # whoever floods is not read to the end
+
+    def _feed(self, data: bytes) -> None:
         core = self._core
         core.receive_data(data)
+        answers = core.data_to_send()
         for event in core.events_received():
             if isinstance(event, Frame):
-                self._on_frame(event)
+                if (not event.fin or event.opcode not in _MESSAGES) and self._is_flooding():
+                    if self._closing:
+                        return
+                    break  # the core has closed already, over what stands later in these bytes
+                if event.opcode is _PING:
+                    # Its pong; what closes the connection stands after all of them.
+                    self.write(answers.pop(0))
+                else:
+                    self._on_frame(event)
             elif isinstance(event, Request):
                 self._on_request(event)
-        self._send_core_output()
+        if core.state is not State.OPEN:
+            self._follow_core(answers)
 
     def eof_received(self) -> bool:
-        """Let the core note that the peer will send no more."""
+        """Let the core note that the peer will send no more; asyncio closes the transport."""
         self._core.receive_eof()
-        self._send_core_output()
+        self._follow_core(self._core.data_to_send())
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio names it
         """Tell the handler, once."""
         self._server_state.connections.discard(cast(Any, self))
         self._keepalive.discard(self)
-        self._set_writer(_discard)
-        self._closing = True
-        for timer in (self._handshake_timer, self._close_timer):
+        self._stop_writing()
+        for timer in (self._handshake_timer, self._close_timer, self._write_timer):
             if timer is not None:
                 timer.cancel()
         if self._handshake is not None:
@@ -145,12 +173,22 @@ class WebSocketProtocol(asyncio.Protocol):
             handler.on_close(received.code if received else 1006, by_client=by_client)
 
     def pause_writing(self) -> None:
-        """Watch every write from here on: the client reads slower than we write (ADR 0004)."""
+        """Watch every write from here on: the client reads slower than we write (ADR 0004).
+
+        The limit counts from what waits now: one large answer (a recovery) may exceed it by itself, and a client
+        that is still reading it is not slow.
+        """
         if not self._closing:
+            self._write_limit = self._transport.get_write_buffer_size() + self._settings.write_buffer_bytes
             self._set_writer(self._write_watched)
+            if self._write_timer is None and self._settings.write_timeout_s:
+                self._write_timer = self._loop.call_later(self._settings.write_timeout_s, self._on_write_late)
 
     def resume_writing(self) -> None:
         """Write freely again: the client has caught up."""
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
         if not self._closing and self._handler is not None:
             self._set_writer(self._transport.write)
 
@@ -198,26 +236,33 @@ class WebSocketProtocol(asyncio.Protocol):
         self._handler = handler
         self._set_writer(self._transport.write)
         self._keepalive.add(self)
+        self._transport.resume_reading()
         return True
 
     def send_message(self, data: bytes, binary: bool) -> None:
-        """Send one message of this connection alone, as the core frames it."""
-        if not self._closing:
-            (self._core.send_binary if binary else self._core.send_text)(data)
-            self.write(b"".join(self._core.data_to_send()))
+        """Send one message of this connection alone."""
+        self.write(message_frame(data, binary=binary, deflate=self.deflate))
 
-    def close(self, code: CloseCode, last: bytes = b"") -> None:
-        """Start the closing handshake, after sending `last`; end without the peer if it takes too long."""
+    def close(self, code: CloseCode, last: bytes | None = None) -> None:
+        """Start the closing handshake, after `last` or else the handler's farewell.
+
+        The connection ends without the peer if that takes too long.
+        """
         if self._closing or self._core.state is not State.OPEN:
             return
-        self._closing = True
+        if last is None:
+            last = self._handler.farewell(code) if self._handler is not None else b""
         self._core.send_close(code.number, code.value.reason)
         self._transport.write(last + b"".join(self._core.data_to_send()))
-        self._set_writer(_discard)
-        self._close_timer = self._loop.call_later(_CLOSE_GRACE_S, self._transport.abort)
+        self._stop_writing()
+        if code is CloseCode.FLOODING:
+            self._transport.pause_reading()  # its answer to the close would stand behind all the rest
+        elif code is CloseCode.IDLE_TIMEOUT:
+            self._on_limit(Limit.IDLE)
 
     def abort(self) -> None:
         """End the connection now, with nothing more sent."""
+        self._stop_writing()
         self._transport.abort()
 
     # --- the handshake ---
@@ -229,6 +274,8 @@ class WebSocketProtocol(asyncio.Protocol):
             return
         self._response = response
         transport = self._transport
+        # A client must wait for the answer (RFC 6455 §4.1). What one sends before that waits in the kernel.
+        transport.pause_reading()
         peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         scope = upgrade_scope(
             request,
@@ -258,17 +305,18 @@ class WebSocketProtocol(asyncio.Protocol):
         finally:
             self._handshake = None
         if self._handler is None and not self._closing:
-            self._refuse(_denial_response(denial))
+            self._refuse(denial_response(denial))
 
     def _refuse(self, response: Response) -> None:
         self._response = None
         self._stop_handshake_timer()
-        self._closing = True
         self._core.send_response(response)
         self._transport.write(b"".join(self._core.data_to_send()))
+        self._stop_writing()
         self._transport.close()
 
     def _on_handshake_late(self) -> None:
+        self._on_limit(Limit.HANDSHAKE_TIME)
         text = "The handshake took too long.\n"
         if self._response is not None or self._handshake is not None:
             self._refuse(self._core.reject(http.HTTPStatus.REQUEST_TIMEOUT, text))
@@ -288,14 +336,30 @@ class WebSocketProtocol(asyncio.Protocol):
             if frame.fin:
                 self._on_message(bytes(frame.data), opcode is _BINARY)
             else:
-                self._fragments = [bytes(frame.data)]
+                self._fragments = bytearray(frame.data)
                 self._fragments_binary = opcode is _BINARY
         elif opcode is _CONT and self._fragments is not None:
-            self._fragments.append(bytes(frame.data))
+            # One buffer: a list would keep some fifty bytes more for every fragment of one byte.
+            self._fragments += frame.data
             if frame.fin:
-                data, self._fragments = b"".join(self._fragments), None
+                data, self._fragments = bytes(self._fragments), None
                 self._on_message(data, self._fragments_binary)
-        # Pings and closes were answered by the core; a pong has done its work by arriving.
+        # Closes were answered by the core; a pong has done its work by arriving.
+
+    def _is_flooding(self) -> bool:
+        """Count a frame that is no whole message; close, and return True, where there are too many.
+
+        What limits messages does not see them, and each costs us as much as a message.
+        """
+        now = self._loop.time()
+        if self._frames is None:
+            self._frames = TokenBucket(self._settings.frame_rate, now)
+        if not self._frames.take(now):
+            return False
+        if not self._closing:
+            self._on_limit(Limit.FRAME_RATE)
+            self.close(CloseCode.FLOODING)
+        return True
 
     def _on_message(self, data: bytes, binary: bool) -> None:
         if self._closing or self._handler is None:
@@ -304,24 +368,33 @@ class WebSocketProtocol(asyncio.Protocol):
             try:
                 data.decode()
             except UnicodeDecodeError:
-                self.close(CloseCode.INVALID_DATA)
+                if self._core.state is State.OPEN:
+                    self._core.fail(CloseCode.INVALID_DATA.number, "a text message is not UTF-8")
+                    self._follow_core(self._core.data_to_send())
                 return
         self._handler.on_message(data, binary)
 
-    def _send_core_output(self) -> None:
-        """Send what the core answered: pongs, close frames, the end of the stream."""
-        for chunk in self._core.data_to_send():
-            if chunk:
-                self._transport.write(chunk)
-            elif self._transport.can_write_eof():
-                self._transport.write_eof()
-        if self._core.close_expected() and self._core.state is not State.CONNECTING:
-            self._closing = True
-            self._set_writer(_discard)
-            if self._core.eof_sent:
-                self._transport.close()
-            elif self._close_timer is None:
-                self._close_timer = self._loop.call_later(_CLOSE_GRACE_S, self._transport.abort)
+    def _follow_core(self, answers: list[bytes]) -> None:
+        """Send the core's last words where it is done with the connection, and see that it ends."""
+        core, transport = self._core, self._transport
+        if core.state is State.CONNECTING and not core.eof_sent:
+            return  # the application is deciding
+        if core.close_sent is not None and core.close_sent.code == CloseCode.TOO_BIG.number:
+            self._on_limit(Limit.MESSAGE_BYTES)
+        if not self._closing and self._handler is not None and core.close_sent and not core.close_rcvd:
+            # The client broke the protocol. A closing handshake that it began needs no explanation.
+            transport.write(self._handler.farewell(_CLOSE_CODES[core.close_sent.code]))
+        self._stop_writing()
+        for answer in answers:
+            if answer:
+                transport.write(answer)
+            elif transport.can_write_eof():
+                transport.write_eof()
+        # After a failure the client may still be sending: closing at once would reset the connection, and our
+        # close frame could be lost with it. So what comes is read and discarded until it closes or time is up.
+        lingers = core.state is State.CLOSING and not core.close_rcvd and transport.can_write_eof()
+        if core.eof_sent and not lingers:
+            transport.close()
 
     # --- writing ---
 
@@ -330,42 +403,26 @@ class WebSocketProtocol(asyncio.Protocol):
         if self._handler is not None:
             self._handler.write = write
 
+    def _stop_writing(self) -> None:
+        """Write nothing more (a closed transport raises, and one member must not stop a fan-out); end in time."""
+        self._closing = True
+        self._set_writer(_discard)
+        if self._close_timer is None:
+            self._close_timer = self._loop.call_later(_CLOSE_GRACE_S, self._transport.abort)
+
     def _write_watched(self, data: bytes) -> None:
         """Write while the client is behind; past the limit it is sent away, and nobody else waits for it."""
         transport = self._transport
         waiting = transport.get_write_buffer_size() + len(data)
-        if waiting <= self._settings.write_buffer_bytes:
+        if waiting <= self._write_limit:
             transport.write(data)
         elif self._handler is not None:
+            self._on_limit(Limit.WRITE_BYTES)
             self._handler.on_slow()
 
-
-def _extensions(settings: Settings) -> list[ServerPerMessageDeflateFactory] | None:
-    if not settings.compression:
-        return None
-    # Without context takeover a compressed frame is the same for everyone, and a connection keeps no window.
-    return [
-        ServerPerMessageDeflateFactory(
-            server_no_context_takeover=True,
-            client_no_context_takeover=True,
-            server_max_window_bits=15,
-            client_max_window_bits=12,
-            compress_settings={"memLevel": 5},
-        )
-    ]
-
-
-def select_subprotocol(_core: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Return the first offered subprotocol that we speak; none is no reason to refuse (JSON is the default)."""
-    return next((name for name in offered if name in CODECS), None)
-
-
-def _denial_response(denial: Denial) -> Response:
-    status = http.HTTPStatus(denial.status)
-    headers = Headers()
-    for name, value in denial.headers:
-        headers[name.decode("latin-1")] = value.decode("latin-1")
-    headers["Connection"] = "close"
-    if "Content-Length" not in headers:
-        headers["Content-Length"] = str(len(denial.body))
-    return Response(status.value, status.phrase, headers, denial.body)
+    def _on_write_late(self) -> None:
+        """Send a client away that has been behind for too long, however little it is behind."""
+        self._write_timer = None
+        if not self._closing and self._handler is not None:
+            self._on_limit(Limit.WRITE_TIME)
+            self._handler.on_slow()

@@ -9,6 +9,7 @@ from metrics_svc.agent.reporter import Reporter
 from services.bus.client import Bus
 from services.health import HealthServer
 from services.lifecycle import Lifecycle, run
+from services.permissions.roles import Role
 from services.settings import Settings, instance_name
 from services.tasks import TaskSet
 
@@ -17,7 +18,7 @@ KIND = "agent"
 
 async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     """Wire the parts and wait."""
-    bus = await Bus.connect(settings, instance_name(settings, KIND))
+    bus = await Bus.connect(settings, instance_name(settings, KIND), role=Role.AGENT)
     lifecycle.on_stop("bus", bus.close, timeout_s=2)
     lifecycle.ship_logs(bus, settings)
     machine = await asyncio.to_thread(Machine, existing(settings.data_dir))

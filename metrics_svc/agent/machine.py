@@ -1,4 +1,4 @@
-"""What this machine does now, from psutil; memory against the container's limit where there is one."""
+"""What this machine does now, from psutil; cpu and memory against the container's limits where there are any."""
 
 import time
 from collections.abc import Callable
@@ -53,6 +53,39 @@ def cgroup_memory(root: Path = Path("/sys/fs/cgroup")) -> Memory | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class CpuTime:
+    """Seconds of cpu that the container used so far, and how many cores it may use at once."""
+
+    used_s: float
+    cores: float
+
+
+def cgroup_cpu(root: Path = Path("/sys/fs/cgroup")) -> CpuTime | None:
+    """Return the cpu time of this process's container, None where none is limited.
+
+    v2: `cpu.max` and `cpu.stat`; v1: `cpu/cpu.cfs_quota_us` and `cpuacct/cpuacct.usage`.
+    """
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+        stat = dict(line.split(" ", 1) for line in (root / "cpu.stat").read_text().splitlines())
+        return CpuTime(int(stat["usage_usec"]) / 1e6, int(quota) / int(period))
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        ZeroDivisionError,
+    ):  # no such file, or `max`: no limit of this kind
+        pass
+    try:
+        quota_us = int((root / "cpu/cpu.cfs_quota_us").read_text())
+        period_us = int((root / "cpu/cpu.cfs_period_us").read_text())
+        used_ns = int((root / "cpuacct/cpuacct.usage").read_text())
+    except (OSError, ValueError):
+        return None
+    return CpuTime(used_ns / 1e9, quota_us / period_us) if quota_us > 0 < period_us else None
+
+
 def _loopback(interface: str) -> bool:
     return interface in _LOOPBACK or (
         interface.startswith("lo") and interface[2:].isdigit()
@@ -88,9 +121,17 @@ def rates(before: Traffic, after: Traffic) -> tuple[float, float]:
 class Machine:
     """Samples this machine. `disk` is a path on the file system to watch."""
 
-    def __init__(self, disk: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        disk: Path,
+        clock: Callable[[], float] = time.monotonic,
+        cgroup: Path = Path("/sys/fs/cgroup"),
+    ) -> None:
         self._disk = disk
         self._clock = clock
+        self._cgroup = cgroup
+        self._cpu_before = cgroup_cpu(cgroup)
+        self._cpu_at = clock()
         self._traffic = read_traffic(clock())
         psutil.cpu_percent(None)  # psutil measures from the call before; this one begins
 
@@ -99,14 +140,25 @@ class Machine:
         traffic = read_traffic(self._clock())
         received, sent = rates(self._traffic, traffic)
         self._traffic = traffic
-        memory = cgroup_memory()
+        memory = cgroup_memory(self._cgroup)
         return {
-            "cpu": psutil.cpu_percent(None),
+            "cpu": self._cpu_percent(),
             "memory": memory.percent if memory is not None else psutil.virtual_memory().percent,
             "disk": psutil.disk_usage(str(self._disk)).percent,
             "network_in": received,
             "network_out": sent,
         }
+
+    def _cpu_percent(self) -> float:
+        """Return the share of the container's cores in use, or of the machine's where there is no limit."""
+        before, at = self._cpu_before, self._cpu_at
+        now, self._cpu_at = cgroup_cpu(self._cgroup), self._clock()
+        self._cpu_before = now
+        percent = psutil.cpu_percent(None)
+        passed = self._cpu_at - at
+        if before is None or now is None or passed <= 0 or not now.cores:
+            return percent
+        return min(100.0, 100.0 * max(0.0, now.used_s - before.used_s) / passed / now.cores)
 
 
 def existing(path: Path) -> Path:

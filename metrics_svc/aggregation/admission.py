@@ -11,14 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from metrics_svc.aggregation.totals import Totals
 from services.sketch import BadSample, LatencySketch
-from services.wire.events import MetricsReport
+from services.wire.events import MetricsReport, Sketch
 from services.wire.records import UNSET
 
 MAX_SOURCES = 256
 MAX_METRICS_PER_SOURCE = 64
+MAX_HISTOGRAMS_PER_SOURCE = 8
 MAX_LABELS_PER_SOURCE = 16
 MAX_LABEL_BYTES = 128
+# Series of their own, beside the sources': each is a row a second.
+MAX_LABEL_SETS_PER_SOURCE = 32
+MAX_LABEL_SETS = 512
 MAX_LATENCIES = 10_000
 # Sums of what passes stay finite and exact enough.
 MAX_NUMBER = 1e15
@@ -57,7 +62,9 @@ class Refusal(StrEnum):
     DUPLICATE = "duplicate"
     TOO_MANY_SOURCES = "too_many_sources"
     TOO_MANY_METRICS = "too_many_metrics"
+    TOO_MANY_HISTOGRAMS = "too_many_histograms"
     TOO_MANY_LABELS = "too_many_labels"
+    TOO_MANY_LABEL_SETS = "too_many_label_sets"
     TOO_MANY_LATENCIES = "too_many_latencies"
     BAD_METRIC_NAME = "bad_metric_name"
     BAD_NUMBER = "bad_number"
@@ -67,7 +74,10 @@ class Refusal(StrEnum):
 
 @dataclass(slots=True)
 class Sample:
-    """What was taken of one report: finite numbers, plain names."""
+    """What was taken of one report: finite numbers, plain names.
+
+    `part` is the series of its own that the report's labels make, empty without.
+    """
 
     source: str
     kind: SourceKind
@@ -77,6 +87,8 @@ class Sample:
     gauges: dict[str, float] = field(default_factory=dict)
     counters: dict[str, float] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    histograms: dict[str, LatencySketch] = field(default_factory=dict)
+    part: str = ""
 
 
 @dataclass(slots=True)
@@ -95,13 +107,30 @@ class _Source:
     seen_at: float
     last_seq: OrderedDict[str, int] = field(default_factory=OrderedDict)
     names: set[str] = field(default_factory=set)
+    histograms: set[str] = field(default_factory=set)
+    parts: dict[str, float] = field(default_factory=dict)
+    totals: Totals = field(default_factory=Totals)
+
+
+def part_name(source: str, labels: dict[str, str]) -> str:
+    """Return the name of the series for one label set of a source: `shop{region="eu",route="/cart"}`.
+
+    Injective: what could be taken for the notation is escaped in values.
+    """
+    written = (
+        f'{name}="{value.replace(chr(92), chr(92) * 2).replace(chr(34), chr(92) + chr(34))}"'
+        for name, value in sorted(labels.items())
+    )
+    return f"{source}{{{','.join(written)}}}"
 
 
 class Admission:
     """Judges reports. Memory is bounded by the limits above."""
 
-    def __init__(self, *, max_sources: int = MAX_SOURCES) -> None:
+    def __init__(self, *, max_sources: int = MAX_SOURCES, max_label_sets: int = MAX_LABEL_SETS) -> None:
         self._max_sources = max_sources
+        self._max_label_sets = max_label_sets
+        self._label_sets = 0
         self._sources: dict[str, _Source] = {}
 
     def __len__(self) -> int:
@@ -109,7 +138,8 @@ class Admission:
 
     def judge(self, report: MetricsReport, now: float) -> Verdict:
         """Return what is taken of a report that arrived at `now` (seconds since 1970)."""
-        if not _SOURCE_NAME.fullmatch(report.source):
+        source = self._sources.get(report.source)
+        if source is None and not _SOURCE_NAME.fullmatch(report.source):
             return Verdict(None, [Refusal.BAD_SOURCE])
         if report.kind not in _KINDS:
             return Verdict(None, [Refusal.BAD_KIND])
@@ -118,7 +148,6 @@ class Admission:
             return Verdict(None, [Refusal.FUTURE])
         if age_s > MAX_AGE_S:
             return Verdict(None, [Refusal.TOO_OLD])
-        source = self._sources.get(report.source)
         if source is None:
             self._forget(now)
             if len(self._sources) >= self._max_sources:
@@ -129,12 +158,33 @@ class Admission:
             return Verdict(None, [Refusal.DUPLICATE])
         source.seen_at = now
         refusals: list[Refusal] = []
-        return Verdict(_take(report, source, refusals), refusals, lost)
+        sample = _take(report, source, refusals)
+        if sample.labels and sample.kind is SourceKind.APP:
+            sample.part = self._part(source, sample, now, refusals)
+        if report.totals or report.histogram_totals:
+            _take_totals(report, source, sample, refusals)
+        return Verdict(sample, refusals, lost)
+
+    def _part(self, source: _Source, sample: Sample, now: float, refusals: list[Refusal]) -> str:
+        """Return the series of a label set, empty when there are too many: its numbers count, unlabelled."""
+        name = part_name(sample.source, sample.labels)
+        if name not in source.parts:
+            for gone in [part for part, seen_at in source.parts.items() if now - seen_at > FORGET_S]:
+                del source.parts[gone]
+                self._label_sets -= 1
+            full = len(source.parts) >= MAX_LABEL_SETS_PER_SOURCE or self._label_sets >= self._max_label_sets
+            if full:
+                refusals.append(Refusal.TOO_MANY_LABEL_SETS)
+                sample.labels = {}
+                return ""
+            self._label_sets += 1
+        source.parts[name] = now
+        return name
 
     def _forget(self, now: float) -> None:
         gone = [name for name, source in self._sources.items() if now - source.seen_at > FORGET_S]
         for name in gone:
-            del self._sources[name]
+            self._label_sets -= len(self._sources.pop(name).parts)
 
 
 def _step(source: _Source, boot: str, seq: int) -> int | None:
@@ -150,7 +200,7 @@ def _step(source: _Source, boot: str, seq: int) -> int | None:
 
 
 def _take(report: MetricsReport, source: _Source, refusals: list[Refusal]) -> Sample:
-    return Sample(
+    sample = Sample(
         source=report.source,
         kind=SourceKind(report.kind),
         requests=_count(report.requests, refusals),
@@ -160,6 +210,58 @@ def _take(report: MetricsReport, source: _Source, refusals: list[Refusal]) -> Sa
         counters=dict(_numbers(report.counters, source, refusals, least=0.0)),
         labels=_labels(report.labels, refusals),
     )
+    for name, wire in report.histograms.items():
+        if _admits_histogram(name, source, refusals) and (sketch := _sketch(wire, refusals)) is not None:
+            _add_histogram(sample, name, sketch)
+    return sample
+
+
+def _take_totals(report: MetricsReport, source: _Source, sample: Sample, refusals: list[Refusal]) -> None:
+    """Add what totals say is new. Their state belongs to the stream: instance, label set and name."""
+    streams = source.totals.of(report.instance, report.timestamp)
+    # By the labels, whether they have a series of their own or not: another label set's total is another total.
+    stream = part_name("", report.labels) if report.labels else ""
+    numbers = {name: total.value for name, total in report.totals.items()}
+    for name, value in _numbers(numbers, source, refusals, least=0.0):
+        new = streams.new_count((stream, name), value, report.totals[name].start)
+        if new is None:
+            refusals.append(Refusal.TOO_MANY_LABEL_SETS)
+        elif name == "requests":
+            sample.requests += new
+        elif name == "errors":
+            sample.errors += new
+        else:
+            sample.counters[name] = sample.counters.get(name, 0.0) + new
+    for name, total in report.histogram_totals.items():
+        if _admits_histogram(name, source, refusals) and (now := _sketch(total.sketch, refusals)) is not None:
+            later = streams.new_sketch((stream, name), now, total.start)
+            if later is None:
+                refusals.append(Refusal.TOO_MANY_LABEL_SETS)
+            elif later.count:
+                _add_histogram(sample, name, later)
+
+
+def _add_histogram(sample: Sample, name: str, sketch: LatencySketch) -> None:
+    held = sample.latency if name == "latency" else sample.histograms.get(name)
+    if held is not None:
+        held.merge(sketch)
+    elif name == "latency":
+        sample.latency = sketch
+    else:
+        sample.histograms[name] = sketch
+
+
+def _admits_histogram(name: str, source: _Source, refusals: list[Refusal]) -> bool:
+    if name in source.histograms or name == "latency":
+        return True
+    if not _METRIC_NAME.fullmatch(name):
+        refusals.append(Refusal.BAD_METRIC_NAME)
+        return False
+    if len(source.histograms) >= MAX_HISTOGRAMS_PER_SOURCE:
+        refusals.append(Refusal.TOO_MANY_HISTOGRAMS)
+        return False
+    source.histograms.add(name)
+    return True
 
 
 def _count(value: float, refusals: list[Refusal]) -> float:
@@ -187,15 +289,24 @@ def _numbers(
             refusals.append(Refusal.BAD_NUMBER)
 
 
+def _sketch(wire: Sketch, refusals: list[Refusal]) -> LatencySketch | None:
+    try:
+        sketch = LatencySketch.from_wire(wire)
+    except BadSample:
+        refusals.append(Refusal.BAD_SKETCH)
+        return None
+    return sketch
+
+
 def _latency(report: MetricsReport, refusals: list[Refusal]) -> LatencySketch | None:
-    sketch = LatencySketch()
+    sketch: LatencySketch | None = None
     if report.latency is not UNSET:
-        try:
-            sketch = LatencySketch.from_wire(report.latency)
-        except BadSample:
-            refusals.append(Refusal.BAD_SKETCH)
+        sketch = _sketch(report.latency, refusals)
+    if not report.latencies:
+        return sketch if sketch is not None and sketch.count else None
     if len(report.latencies) > MAX_LATENCIES:
         refusals.append(Refusal.TOO_MANY_LATENCIES)
+    sketch = sketch or LatencySketch()
     for value in report.latencies[:MAX_LATENCIES]:
         try:
             sketch.add(value)

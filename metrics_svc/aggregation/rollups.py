@@ -8,7 +8,7 @@ what closes.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from metrics_svc.aggregation.rows import Row, merge
+from metrics_svc.aggregation.rows import Merging, Row
 from metrics_svc.aggregation.tiers import ROLLUP_TIERS, Tier
 
 
@@ -25,7 +25,7 @@ class Rollups:
     """Open rows of all series. One per tier and series, so memory is bounded by the number of sources."""
 
     def __init__(self) -> None:
-        self._open: dict[Tier, dict[str, Row]] = {tier: {} for tier in ROLLUP_TIERS}
+        self._open: dict[Tier, dict[str, Merging]] = {tier: {} for tier in ROLLUP_TIERS}
 
     def advance(self, second: int, rows: Mapping[str, Row]) -> list[SeriesRow]:
         """Take in the rows of one second, by series, and return the rows that are complete with it.
@@ -38,15 +38,15 @@ class Rollups:
             bucket = tier.bucket(second)
             closed += _close(tier, open_rows, before=bucket)
             for series, row in rows.items():
-                before = open_rows.get(series)
-                open_rows[series] = merge(bucket, (before, row) if before else (row,))
+                merging = open_rows.get(series)
+                if merging is None:
+                    merging = open_rows[series] = Merging(bucket)
+                merging.add(row)
             if second == bucket + tier.step_s - 1:
                 closed += _close(tier, open_rows, before=bucket + tier.step_s)
         return closed
 
 
-def _close(tier: Tier, open_rows: dict[str, Row], *, before: int) -> list[SeriesRow]:
-    closed = [SeriesRow(series, tier, row) for series, row in open_rows.items() if row.start < before]
-    for done in closed:
-        del open_rows[done.series]
-    return closed
+def _close(tier: Tier, open_rows: dict[str, Merging], *, before: int) -> list[SeriesRow]:
+    done = [series for series, merging in open_rows.items() if merging.start < before]
+    return [SeriesRow(series, tier, open_rows.pop(series).row()) for series in done]

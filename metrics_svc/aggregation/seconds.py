@@ -3,7 +3,11 @@
 A report counts in the second in which it arrives, by our clock: one that is late counts in a later second,
 and nothing waits for it. Counts belong to their second alone; a gauge holds until the next report, or until
 it is stale. Of the fleet, cpu, memory and disk are means over agents, network is their sum; requests and
-errors are sums over all sources; latencies are merged.
+errors are sums over all sources, and so is every other metric of gateways and applications; latencies and
+histograms are merged.
+
+The reports of an application with labels make a series of their own per label set, and count in the
+application's too; there a gauge is the sum over its label sets.
 """
 
 from collections.abc import Iterable
@@ -16,30 +20,42 @@ from services.sketch import LatencySketch
 
 FLEET = ""
 FRESH_S = 3
+# In the fleet's row, beside the record's own: the first so many names, in alphabetical order.
+MAX_FLEET_METRICS = 64
+MAX_FLEET_HISTOGRAMS = 8
+# 1 in every second in which a source is known to live: what rules about its silence watch.
+UP = "up"
 _MEANS = ("cpu", "memory", "disk")
 _SUMS = ("network_in", "network_out")
+_OWN = frozenset((*_MEANS, *_SUMS, "requests", "errors", UP))
 
 
 @dataclass(slots=True)
 class ClosedSecond:
-    """The rows of one second, by series; the fleet's is always there, under `FLEET`."""
+    """The rows of one second, by series; the fleet's is always there, under `FLEET`.
+
+    `parts` names those that are one label set of a source, and which source that is.
+    """
 
     second: int
     rows: dict[str, Row]
     labels: dict[str, dict[str, str]]
+    parts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Counts:
-    """What one source counted within one second, and its newest gauges in it."""
+    """What one series counted within one second, and its newest gauges in it."""
 
     kind: SourceKind
+    whole: str = ""
     requests: float = 0.0
     errors: float = 0.0
     latency: LatencySketch | None = None
     counters: dict[str, float] = field(default_factory=dict)
     gauges: dict[str, float] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    histograms: dict[str, LatencySketch] = field(default_factory=dict)
 
     def add(self, sample: Sample) -> None:
         self.requests += sample.requests
@@ -48,17 +64,19 @@ class _Counts:
             if self.latency is None:
                 self.latency = LatencySketch()
             self.latency.merge(sample.latency)
+        counters = self.counters
         for name, value in sample.counters.items():
-            self.counters[name] = self.counters.get(name, 0.0) + value
-        self.gauges.update(sample.gauges)
-        self.labels = sample.labels or self.labels
+            counters[name] = counters.get(name, 0.0) + value
+        for name, sketch in sample.histograms.items():
+            self.histograms.setdefault(name, LatencySketch()).merge(sketch)
 
 
 @dataclass(slots=True)
 class _Held:
-    """What holds of a source between its reports; of each gauge also the second it was last set in."""
+    """What holds of a series between its reports; of each gauge also the second it was last set in."""
 
     kind: SourceKind
+    whole: str = ""
     second: int = 0
     gauges: dict[str, tuple[int, float]] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
@@ -95,6 +113,15 @@ class Seconds:
         if counts is None:
             counts = bucket[sample.source] = _Counts(sample.kind)
         counts.add(sample)
+        if not sample.part:
+            counts.gauges.update(sample.gauges)
+            counts.labels = sample.labels or counts.labels
+            return
+        part = bucket.get(sample.part)
+        if part is None:
+            part = bucket[sample.part] = _Counts(sample.kind, sample.source, labels=sample.labels)
+        part.add(sample)
+        part.gauges.update(sample.gauges)
 
     def add_log_errors(self, count: int, now: float) -> None:
         """Count log lines of level error or worse: they are errors of the fleet."""
@@ -114,42 +141,88 @@ class Seconds:
             del self._buckets[stale]
         for stale in [early for early in self._log_errors if early < second]:
             del self._log_errors[stale]
-        for source, counts in counted.items():
-            self._held.setdefault(source, _Held(counts.kind)).take(second, counts)
+        for series, counts in counted.items():
+            self._held.setdefault(series, _Held(counts.kind, counts.whole)).take(second, counts)
         oldest = second - self._fresh_s + 1
-        for source in [name for name, held in self._held.items() if held.second < oldest]:
-            del self._held[source]
+        for series in [name for name, held in self._held.items() if held.second < oldest]:
+            del self._held[series]
         for held in self._held.values():
             held.drop_stale(oldest)
-        rows = {source: _source_row(second, held, counted.get(source)) for source, held in self._held.items()}
-        rows[FLEET] = _fleet_row(second, self._held.values(), counted.values(), log_errors)
-        return ClosedSecond(second, rows, {name: held.labels for name, held in self._held.items()})
+        gauges = self._gauges()
+        rows = {
+            series: _series_row(second, held, gauges[series], counted.get(series))
+            for series, held in self._held.items()
+        }
+        sources = {series: held.kind for series, held in self._held.items() if not held.whole}
+        of_sources = [counts for counts in counted.values() if not counts.whole]
+        rows[FLEET] = _fleet_row(second, sources, gauges, of_sources, log_errors)
+        return ClosedSecond(
+            second,
+            rows,
+            {series: held.labels for series, held in self._held.items()},
+            {series: held.whole for series, held in self._held.items() if held.whole},
+        )
+
+    def _gauges(self) -> dict[str, dict[str, float]]:
+        """Return the gauges that hold, by series; a source has the sums of those of its label sets."""
+        gauges = {series: held.values() for series, held in self._held.items()}
+        for series, held in self._held.items():
+            if (whole := gauges.get(held.whole)) is not None and held.whole:
+                own = self._held[held.whole].gauges
+                for name, value in gauges[series].items():
+                    if name not in own:
+                        whole[name] = whole.get(name, 0.0) + value
+        return gauges
 
 
-def _source_row(second: int, held: _Held, counts: _Counts | None) -> Row:
-    values = held.values()
+def _series_row(second: int, held: _Held, gauges: dict[str, float], counts: _Counts | None) -> Row:
     if counts is None:
         counts = _Counts(held.kind)
+    values = gauges | {UP: 1.0}
     if held.kind is not SourceKind.AGENT:  # an agent serves no requests: none is not the same as nought
         values |= {"requests": counts.requests, "errors": counts.errors}
-    return Row.of_second(second, values | counts.counters, counts.latency)
+    return Row.of_second(second, values | counts.counters, counts.latency, counts.histograms)
 
 
-def _fleet_row(second: int, held: Iterable[_Held], counted: Iterable[_Counts], log_errors: int) -> Row:
-    held, counted = list(held), list(counted)
-    agents = [source.values() for source in held if source.kind is SourceKind.AGENT]
+def _fleet_row(
+    second: int,
+    sources: dict[str, SourceKind],
+    gauges: dict[str, dict[str, float]],
+    counted: Iterable[_Counts],
+    log_errors: int,
+) -> Row:
+    counted = list(counted)
+    agents = [gauges[source] for source, kind in sources.items() if kind is SourceKind.AGENT]
     values: dict[str, float] = {}
     for name in _MEANS:
-        if gauges := [agent[name] for agent in agents if name in agent]:
-            values[name] = fsum(gauges) / len(gauges)
+        if of_agents := [agent[name] for agent in agents if name in agent]:
+            values[name] = fsum(of_agents) / len(of_agents)
     for name in _SUMS:
-        if gauges := [agent[name] for agent in agents if name in agent]:
-            values[name] = fsum(gauges)
-    if log_errors or any(source.kind is not SourceKind.AGENT for source in held):
+        if of_agents := [agent[name] for agent in agents if name in agent]:
+            values[name] = fsum(of_agents)
+    if log_errors or any(kind is not SourceKind.AGENT for kind in sources.values()):
         values["requests"] = fsum(counts.requests for counts in counted)
         values["errors"] = fsum(counts.errors for counts in counted) + log_errors
+    others = [gauges[source] for source, kind in sources.items() if kind is not SourceKind.AGENT]
+    values |= _sums([*others, *(counts.counters for counts in counted)])
     latency = LatencySketch()
+    histograms: dict[str, LatencySketch] = {}
     for counts in counted:
         if counts.latency is not None:
             latency.merge(counts.latency)
-    return Row.of_second(second, values, latency)
+        for name, sketch in counts.histograms.items():
+            if name in histograms or len(histograms) < MAX_FLEET_HISTOGRAMS:
+                histograms.setdefault(name, LatencySketch()).merge(sketch)
+    return Row.of_second(second, values, latency, histograms)
+
+
+def _sums(parts: list[dict[str, float]]) -> dict[str, float]:
+    """Return the sum of every metric that is not the record's own; bounded in number."""
+    sums: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            if name not in _OWN:
+                sums[name] = sums.get(name, 0.0) + value
+    if len(sums) > MAX_FLEET_METRICS:
+        return {name: sums[name] for name in sorted(sums)[:MAX_FLEET_METRICS]}
+    return sums

@@ -4,9 +4,9 @@ from typing import Literal
 
 import msgspec
 
-from metrics_svc.alerts.rules import Rule
+from metrics_svc.alerts.rules import EVERY_SOURCE, Rule
 from metrics_svc.alerts.states import TABLE, Effect, Input, State, Transition
-from services.wire.records import Alert, Severity
+from services.wire.records import UNSET, Alert, Severity, UnsetType
 
 _SEVERITIES: tuple[Severity, Severity] = ("warning", "critical")
 _LOST: dict[Literal["keep", "resolve", "alert"], Input] = {
@@ -27,7 +27,8 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that is remembered of one alert; what survives a restart.
 
     `alert` is what was last announced while firing, `started_at` when it began to fire, `missing_since` when
-    data stopped coming.
+    data stopped coming, `reason` why the state is what it is. `source` is the series watched; `whole` the source
+    it is a label set of, if it is one; `labels` are the series' own.
     """
 
     metric: str
@@ -38,10 +39,14 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True):
     missing_since: int | None = None
     started_at: int | None = None
     alert: Alert | None = None
+    reason: str = ""
+    whole: str = ""
+    labels: dict[str, str] = {}
 
     def is_idle(self, rule: Rule) -> bool:
         """Whether there is nothing to remember: a new watch would go the same way."""
-        if self.missing_since is not None and rule.no_data == "alert":
+        # Of each source: that it exists must be known when it falls silent.
+        if rule.no_data == "alert" and (self.missing_since is not None or rule.source == EVERY_SOURCE):
             return False
         return (
             self.state is State.INACTIVE
@@ -107,7 +112,10 @@ def _missing_for_s(watch: Watch, now: int) -> float:
 
 def _classify(rule: Rule, watch: Watch, value: float | None, now: int) -> Input:
     if value is None:
-        return _LOST[rule.no_data] if _missing_for_s(watch, now) >= rule.no_data_for_s else Input.MISSING
+        missing_s = _missing_for_s(watch, now)
+        if rule.source == EVERY_SOURCE and missing_s >= rule.forget_s:
+            return Input.FORGOTTEN
+        return _LOST[rule.no_data] if missing_s >= rule.no_data_for_s else Input.MISSING
     held = _held(rule, watch, now)
     announced = watch.alert.type if watch.state is State.FIRING and watch.alert is not None else None
     if announced is None:
@@ -160,6 +168,10 @@ def _apply(rule: Rule, watch: Watch, input: Input, value: float | None, now: int
     )
 
 
+def _labels(rule: Rule, watch: Watch) -> dict[str, str] | UnsetType:
+    return (watch.labels | rule.labels) or UNSET
+
+
 def _without_alert(watch: Watch, state: State) -> Watch:
     return msgspec.structs.replace(watch, state=state, started_at=None, alert=None)
 
@@ -182,6 +194,8 @@ def _alert(rule: Rule, watch: Watch, input: Input, value: float | None, now: int
         threshold=float(rule.threshold(severity) or 0.0),
         message=message,
         timestamp=now,
+        source=watch.whole or watch.source or UNSET,
+        labels=_labels(rule, watch),
     )
 
 

@@ -1,15 +1,18 @@
 """What a rule says, and the rules that hold when there is no rules file."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Literal
 
 import msgspec
 
+from metrics_svc.alerts.inhibition import DEFAULT_INHIBITIONS, Inhibition
 from services.wire.records import Severity
 
 FLEET = ""
 EVERY_SOURCE = "*"
+MAX_TEXT_CHARS = 256
+MAX_LABELS = 32
 # Without a clear threshold of its own an alert ends 5 % on the good side of its threshold.
 DEFAULT_CLEAR_MARGIN = 0.05
 
@@ -35,19 +38,26 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """When one metric is worth an alert.
 
     Args:
-        metric: the metric's name in a record (`cpu`, `latencyP99`) or in a report's gauges and counters.
+        metric: the metric's name in a record (`cpu`, `latencyP99`), in a report's gauges and counters, a histogram's
+            (`NAME.p95`), or `up`.
         source: empty for the fleet, `*` for each source on its own, else one source.
+        match: only label sets of applications that have these labels (`*`: any value), each on its own.
+        aggregate: how the fleet's value comes from those of its sources, where the record does not have it.
         op: the value alerts when it is `>=` (or `<=`) its threshold.
         for_s: seconds the value must stay over a threshold before the alert fires.
         clear_for_s: seconds the value must stay past the clear threshold before the alert ends.
         no_data: what a firing alert does when its metric stays away for `no_data_for_s`: `keep` on firing,
             `resolve`, or `alert` (also when it was not firing).
-        min_count: for latencies: a second with fewer measured requests says nothing, like one without data.
-        labels: what silences can match besides `id`, `metric` and `type`.
+        forget_s: a source (of `*`) without data for so long is gone for good, and so is its alert.
+        min_count: for latencies and histograms: a second with fewer measured values says nothing, like one
+            without data.
+        labels: what alerts carry and silences can match, besides those of the source.
     """
 
     metric: str
     source: str = FLEET
+    match: dict[str, str] = msgspec.field(default_factory=dict)
+    aggregate: Literal["sum", "mean", "min", "max"] = "sum"
     warning: float | None = None
     critical: float | None = None
     op: Literal[">=", "<="] = ">="
@@ -57,8 +67,20 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     critical_clear: float | None = None
     no_data: Literal["keep", "resolve", "alert"] = "keep"
     no_data_for_s: float = 10.0
+    forget_s: float = 86_400.0
     min_count: int = 0
     labels: dict[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """What names the rule: what it watches, for no two rules watch the same."""
+        scope = f"{self.metric}@{self.source}" if self.source else self.metric
+        match = ",".join(f"{name}={value}" for name, value in sorted(self.match.items()))
+        return f"{scope}{{{match}}}" if match else scope
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Say whether a label set has the labels this rule asks for."""
+        return all(name in labels and value in ("*", labels[name]) for name, value in self.match.items())
 
     def threshold(self, severity: Severity) -> float | None:
         """Return the threshold of a severity, None when the rule has none."""
@@ -107,20 +129,23 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class RuleSet:
     """Rules by what they watch. A rule for a named source takes precedence over one for every source."""
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
+    def __init__(
+        self, rules: Iterable[Rule], inhibitions: tuple[Inhibition, ...] = DEFAULT_INHIBITIONS
+    ) -> None:
         """Take rules in.
 
         Raises:
             BadRules: a rule contradicts itself, or two watch the same.
         """
         self.rules = tuple(rules)
-        self._by_scope: dict[tuple[str, str], Rule] = {}
+        self.inhibitions = inhibitions
+        self.by_id: dict[str, Rule] = {}
         for rule in self.rules:
             _check(rule)
-            scope = (rule.metric, rule.source)
-            if scope in self._by_scope:
+            if rule.id in self.by_id:
                 raise BadRules(f"two rules for {rule.metric} of {rule.source or 'the fleet'}")
-            self._by_scope[scope] = rule
+            self.by_id[rule.id] = rule
+        self._by_scope = {(rule.metric, rule.source): rule for rule in self.rules if not rule.match}
 
     def find(self, metric: str, source: str) -> Rule | None:
         """Return the rule that watches a metric of a source (empty: the fleet)."""
@@ -135,9 +160,14 @@ def _check(rule: Rule) -> None:
     if not rule.metric:
         raise BadRules(f"{what}: `metric` is empty")
     numbers = (rule.warning, rule.critical, rule.warning_clear, rule.critical_clear)
-    durations = (rule.for_s, rule.clear_for_s, rule.no_data_for_s)
+    durations = (rule.for_s, rule.clear_for_s, rule.no_data_for_s, rule.forget_s)
     if not all(number is None or isfinite(number) for number in (*numbers, *durations)):
         raise BadRules(f"{what}: numbers must be finite")
+    texts = [rule.metric, rule.source, *rule.match, *rule.match.values(), *rule.labels, *rule.labels.values()]
+    if any(len(text) > MAX_TEXT_CHARS for text in texts) or len(rule.labels) + len(rule.match) > MAX_LABELS:
+        raise BadRules(f"{what}: at most {MAX_LABELS} labels, and texts of {MAX_TEXT_CHARS} characters")
+    if rule.match and rule.source == FLEET:
+        raise BadRules(f"{what}: `match` needs a `source`, or `*`: the fleet has no labels")
     if rule.warning is None and rule.critical is None:
         raise BadRules(f"{what}: neither `warning` nor `critical` is given")
     if min(durations) < 0 or rule.min_count < 0:

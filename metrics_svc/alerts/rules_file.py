@@ -13,6 +13,11 @@ source = "*"               # each source on its own
 critical = 1000
 no_data = "alert"
 labels = { team = "billing" }
+
+[[inhibit]]                # replaces the built-in inhibitions, together with all others in the file
+source = [{ name = "metric", value = "up" }]
+target = [{ name = "metric", value = "up", op = "!=" }]
+equal = ["source"]
 ```
 """
 
@@ -21,6 +26,7 @@ from pathlib import Path
 
 import msgspec
 
+from metrics_svc.alerts.inhibition import DEFAULT_INHIBITIONS, Inhibition
 from metrics_svc.alerts.rules import DEFAULT_RULES, BadRules, Rule, RuleSet
 
 # A rules file is written by hand; one larger is some other file.
@@ -29,6 +35,7 @@ MAX_BYTES = 1_048_576
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
     rule: list[Rule] = msgspec.field(default_factory=list)
+    inhibit: list[Inhibition] | None = None
 
 
 def parse(text: str) -> RuleSet:
@@ -43,7 +50,11 @@ def parse(text: str) -> RuleSet:
         raise BadRules(f"not TOML: {fault}") from None
     except msgspec.ValidationError as fault:
         raise BadRules(str(fault)) from None
-    return RuleSet(document.rule)
+    inhibitions = DEFAULT_INHIBITIONS if document.inhibit is None else tuple(document.inhibit)
+    for inhibition in inhibitions:
+        if not inhibition.source or not inhibition.target:
+            raise BadRules("an inhibition needs matchers for its `source` and for its `target`")
+    return RuleSet(document.rule, inhibitions)
 
 
 def _read(path: Path, size: int) -> RuleSet:
@@ -60,6 +71,7 @@ class RulesFile:
         self._seen: tuple[int, int, int] | None = None
         self.rules = DEFAULT_RULES
         self.error = ""
+        self.loaded = False  # a version of the file was good once, so it is not the built-in rules that hold
 
     def poll(self) -> bool:
         """Look at the file and return whether `rules` or `error` changed. Reads only what changed."""
@@ -75,6 +87,7 @@ class RulesFile:
             self._seen = version
             self.rules = _read(self._path, stat.st_size)
             self.error = ""
+            self.loaded = True
         except (OSError, UnicodeDecodeError, BadRules) as fault:
             if isinstance(fault, OSError):
                 self._seen = None  # as soon as it can be read, it is

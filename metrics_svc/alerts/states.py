@@ -39,6 +39,7 @@ class Input(Enum):
     LOST_KEEP = "no data for long enough; the rule says keep"
     LOST_RESOLVE = "no data for long enough; the rule says resolve"
     LOST_ALERT = "no data for long enough; the rule says alert"
+    FORGOTTEN = "no data for so long that the source is gone for good"
     REMOVED = "the rule is gone"
 
 
@@ -68,6 +69,7 @@ class Reason(StrEnum):
     NO_DATA = "no data"
     NO_DATA_ALERT = "no data for too long"
     NO_DATA_RESOLVED = "no data for so long that the alert ends"
+    SOURCE_FORGOTTEN = "no data for so long that the source is taken for gone"
     RULE_REMOVED = "the rule was removed"
 
 
@@ -100,6 +102,7 @@ def _at_rest(quiet: Reason) -> dict[Input, Transition]:
         Input.LOST_KEEP: _stay(State.INACTIVE, Reason.NO_DATA),
         Input.LOST_RESOLVE: _stay(State.INACTIVE, Reason.NO_DATA),
         Input.LOST_ALERT: _FIRE_WITHOUT_DATA,
+        Input.FORGOTTEN: _stay(State.INACTIVE, Reason.SOURCE_FORGOTTEN),
         Input.REMOVED: _stay(State.INACTIVE, Reason.RULE_REMOVED),
     }
 
@@ -117,6 +120,7 @@ TABLE: dict[State, dict[Input, Transition]] = {
         Input.LOST_KEEP: _stay(State.INACTIVE, Reason.NO_DATA),
         Input.LOST_RESOLVE: _stay(State.INACTIVE, Reason.NO_DATA),
         Input.LOST_ALERT: _FIRE_WITHOUT_DATA,
+        Input.FORGOTTEN: _stay(State.INACTIVE, Reason.SOURCE_FORGOTTEN),
         Input.REMOVED: _stay(State.INACTIVE, Reason.RULE_REMOVED),
     },
     State.FIRING: {
@@ -130,6 +134,7 @@ TABLE: dict[State, dict[Input, Transition]] = {
         Input.LOST_KEEP: _stay(State.FIRING, Reason.NO_DATA),
         Input.LOST_RESOLVE: Transition(State.RESOLVED, Effect.RESOLVE, Reason.NO_DATA_RESOLVED),
         Input.LOST_ALERT: _stay(State.FIRING, Reason.NO_DATA_ALERT),
+        Input.FORGOTTEN: Transition(State.RESOLVED, Effect.RESOLVE, Reason.SOURCE_FORGOTTEN),
         Input.REMOVED: Transition(State.RESOLVED, Effect.RESOLVE, Reason.RULE_REMOVED),
     },
     State.RESOLVED: _at_rest(Reason.SETTLED),

@@ -4,11 +4,13 @@
 -- KEYS[3]  watches: hash id -> JSON      KEYS[4]  acks: hash id -> startedAt
 -- KEYS[5]  episodes: hash key -> JSON    KEYS[6]  episode order: sorted set of keys by startedAt
 -- KEYS[7]  outbox: events by second      KEYS[8]  series: sorted set of names by last second
--- KEYS[9…] one list of rows per row
+-- KEYS[9]  notices: hash id -> JSON      KEYS[10] transitions: list of JSON
+-- KEYS[11…] one list of rows per row
 -- ARGV[1]  `TERM|HOLDER`   ARGV[2]  term   ARGV[3]  second   ARGV[4]  most episodes   ARGV[5]  most events
--- ARGV[6]  MessagePack of {rows: [{series, ttl in s}], watches: [{id, JSON or ''}],
---          entries: [{key, startedAt, JSON}], events: [JSON], ended: [id]}
--- ARGV[7…] the packed rows (bytes, which cmsgpack cannot carry)
+-- ARGV[6]  most transitions
+-- ARGV[7]  MessagePack of {rows: [{series, ttl in s}], watches: [{id, JSON or ''}],
+--          entries: [{key, startedAt, JSON, id}], events: [JSON], ended: [id], transitions: [JSON]}
+-- ARGV[8…] the packed rows (bytes, which cmsgpack cannot carry)
 --
 -- Returns `done`, `again`, `stale` or `fenced` (see store.Written).
 
@@ -21,11 +23,11 @@ if last[1] and tonumber(last[1]) >= second then
   return 'stale'
 end
 
-local tick = cmsgpack.unpack(ARGV[6])
+local tick = cmsgpack.unpack(ARGV[7])
 
 for i, row in ipairs(tick[1]) do
-  local key = KEYS[8 + i]
-  redis.call('RPUSH', key, ARGV[6 + i])
+  local key = KEYS[10 + i]
+  redis.call('RPUSH', key, ARGV[7 + i])
   redis.call('EXPIRE', key, row[2])
   redis.call('ZADD', KEYS[8], second, row[1])
 end
@@ -41,6 +43,7 @@ end
 for _, entry in ipairs(tick[3]) do
   redis.call('HSET', KEYS[5], entry[1], entry[3])
   redis.call('ZADD', KEYS[6], entry[2], entry[1])
+  redis.call('HSET', KEYS[9], entry[4], entry[3])
 end
 local surplus = redis.call('ZCARD', KEYS[6]) - tonumber(ARGV[4])
 if surplus > 0 then
@@ -51,6 +54,8 @@ end
 
 for _, event in ipairs(tick[4]) do redis.call('ZADD', KEYS[7], second, event) end
 if #tick[4] > 0 then redis.call('ZREMRANGEBYRANK', KEYS[7], 0, -tonumber(ARGV[5]) - 1) end
+for _, transition in ipairs(tick[6]) do redis.call('RPUSH', KEYS[10], transition) end
+if #tick[6] > 0 then redis.call('LTRIM', KEYS[10], -tonumber(ARGV[6]), -1) end
 for _, id in ipairs(tick[5]) do redis.call('HDEL', KEYS[4], id) end
 
 redis.call('HSET', KEYS[2], 'second', ARGV[3], 'term', ARGV[2])

@@ -8,9 +8,12 @@
 -- ARGV[5]  a new epoch, taken when the keyspace is empty
 -- ARGV[6]  a fixed time in ms for tests, else 0
 -- ARGV[7]  pack{user, ...} to return those of them who are there, sorted by the caller; or '' for a range
+-- ARGV[8]  the size above which the scope may be large (see settle.lua), or 0
+-- ARGV[9]  '1' to return no users of a large scope
 --
--- Returns {epoch, version, pack{user, ...}, pack{record, ...}, pack{seen, ...}, more}, with records as in state.lua,
--- and more being 1 if users follow. Packed, because a client parses three replies far sooner than 3,000.
+-- Returns {epoch, version, pack{user, ...}, pack{record, ...}, pack{seen, ...}, more, count, large}, with records as in
+-- state.lua; more is 1 if users follow; count is the scope's size; large is 1 where only counts are told.
+-- Packed, because a client parses three replies far sooner than 3,000.
 --
 -- Looking at an empty room keeps its version for a while, so that who follows it from here needs no second snapshot
 -- when the first user comes in.
@@ -34,7 +37,10 @@ else
 end
 
 local ids, more = {}, 0
-if ARGV[7] ~= '' then
+local large = tonumber(ARGV[8]) > 0 and redis.call('SISMEMBER', K.large, room) or 0
+if ARGV[9] == '1' and large == 1 then
+  ids = {}
+elseif ARGV[7] ~= '' then
   for _, id in ipairs(cmsgpack.unpack(ARGV[7])) do
     if redis.call('ZSCORE', scope, id) then ids[#ids + 1] = id end
   end
@@ -55,4 +61,5 @@ if #ids > 0 then
 end
 -- The records are packed already: an array of them is its head (MessagePack array 32) and they, one after the other.
 local packed_records = string.char(0xdd) .. struct.pack('>I4', #records) .. table.concat(records)
-return {epoch, tonumber(version), cmsgpack.pack(ids), packed_records, cmsgpack.pack(seen), more}
+return {epoch, tonumber(version), cmsgpack.pack(ids), packed_records, cmsgpack.pack(seen), more,
+        redis.call('ZCARD', scope), large}

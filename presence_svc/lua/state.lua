@@ -1,18 +1,21 @@
--- Presence state: keys, records, and net changes. Prepended to every script; changes nothing by itself.
+-- Presence state: keys and records. Prepended to every script; changes nothing by itself.
 --
 -- KEYS[1]  base, `{PREFIX:presence}`. Every other key is derived from it, so all of them share its hash tag and
 --          therefore its cluster slot; that is why scripts may touch keys that are not in KEYS.
 --
 -- base:meta              hash    epoch, version (of everyone), clock (rises with every change of any scope, so a
---                                room's version can start there and never repeat), generation, connections
--- base:leases            hash    gateway -> pack{boot, batch, generation, leaving, {retired boots}}; generation 0:
---                                being opened, while `leaving`, the generation before, is let go
+--                                room's version can start there and never repeat), generation, connections, step and
+--                                outbox_bytes (see settle.lua), hook (the last webhook event), swept and hold (ms: the
+--                                last sweep, and until when nothing is let go after none came for long)
+-- base:leases            hash    gateway -> pack{boot, batch, generation, leaving, {retired boots}, done}; generation 0:
+--                                being opened, while `leaving`, the generation before, is let go; `done` of the next
+--                                batch's operations have been applied
 -- base:lease_due         zset    gateway by ms
 -- base:lost              zset    generation by ms: connections that are lost, but not yet let go
 -- base:connections:GEN   hash    connection -> pack{user, rank, {room, ...}}
--- base:users             hash    user -> pack{name, data, rank, ghost, away, online, busy}: `rank` is the status seen by
---                                others; `ghost` the strongest of lost connections whose grace runs, or 0; the last
---                                three count live connections by status
+-- base:users             hash    user -> pack{name, data, rank, ghost, away, online, busy, data_at}: `rank` is the
+--                                status seen by others; `ghost` the strongest of lost connections whose grace runs, or
+--                                0; the next three count live connections by status; `data_at` is when `data` was set
 -- base:index             zset    user by 0, for pages in lexical order
 -- base:seen              zset    user by ms of last activity
 -- base:user_graces       zset    user by ms
@@ -23,10 +26,16 @@
 -- base:room_connections  hash    room -> live connections
 -- base:room_versions     hash    room -> version
 -- base:idle_rooms        zset    room by ms: when the version of an empty room may be forgotten
+-- base:large             set     rooms over their limit, of which only counts are told; '' is everyone
+-- base:outbox            hash    step -> what it changed, until the one who publishes it has confirmed that
+-- base:outbox_due        zset    step by ms: when somebody else publishes it
+-- base:hooks             zset    pack{number, kind, user or room, name, ms} by number: events for webhooks
+-- base:hook_targets      hash    target -> pack{last number delivered, holder, ms until which it may deliver}
 
 local K = {}
 for _, name in ipairs({'meta', 'leases', 'lease_due', 'lost', 'users', 'index', 'seen', 'user_graces', 'memberships',
-                       'room_graces', 'rooms', 'room_connections', 'room_versions', 'idle_rooms'}) do
+                       'room_graces', 'rooms', 'room_connections', 'room_versions', 'idle_rooms', 'large', 'outbox',
+                       'outbox_due', 'hooks', 'hook_targets'}) do
   K[name] = KEYS[1] .. ':' .. name
 end
 
@@ -57,7 +66,7 @@ local function parse_room_grace(member)
 end
 
 -- Fields of a user's record, and of a connection's.
-local NAME, DATA, RANK, GHOST = 1, 2, 3, 4
+local NAME, DATA, RANK, GHOST, DATA_AT = 1, 2, 3, 4, 8
 local COUNTS = 4  -- the count of rank r is at COUNTS + r
 local OWNER, CHOSEN, ROOMS = 1, 2, 3
 local ONLINE = 2

@@ -1,6 +1,7 @@
 """The connection to NATS, as the rest of the platform sees it."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -16,7 +17,11 @@ from services.bus.link import ClientHook, Link
 from services.bus.message import BusMessage
 from services.bus.probe import Probe
 from services.bus.stats import BusStats
+from services.permissions.nats import inbox_prefix
+from services.permissions.proof import prove_nats
+from services.permissions.roles import Role
 from services.settings import Settings, random_suffix
+from services.tls import nats_context
 
 __all__ = ["Bus", "BusMessage", "Subscription"]
 
@@ -36,8 +41,10 @@ class Bus:
         probe_stale_s: float,
         ping_interval_s: float,
         max_pending_bytes: int,
+        role: Role | None,
     ) -> None:
         self.stats = BusStats()
+        self.inbox_prefix = inbox_prefix(role)
         self._link = Link(
             parse_address(settings.nats_url),
             self,
@@ -45,11 +52,13 @@ class Bus:
             name=name,
             ping_interval_s=ping_interval_s,
             max_pending_bytes=max_pending_bytes,
+            tls=_tls(settings),
         )
         self._loop = asyncio.get_running_loop()
-        self._inbox: Inbox[Waiting] = Inbox()
+        self._inbox: Inbox[Waiting] = Inbox(prefix=self.inbox_prefix)
         self._inboxes: dict[Inbox[Any], Subscription] = {}
         self._violations: list[str] = []
+        self._disconnect_callbacks: list[Callable[[], None]] = []
         self._reconnect_callbacks: list[Callable[[], Awaitable[None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -67,11 +76,13 @@ class Bus:
         probe_stale_s: float = 5.0,
         ping_interval_s: float = 10.0,
         max_pending_bytes: int = _MAX_PENDING_BYTES,
+        role: Role | None = None,
     ) -> "Bus":
         """Connect within `settings.bus_connect_s`. `name` is shown in the server's monitoring.
 
         A server that is not there yet is waited for that long; one frozen is noticed after two to three
-        `ping_interval_s`. More than `max_pending_bytes` waiting to be written make publishes Unavailable.
+        `ping_interval_s`. With a `role`, answers come to that role's inboxes, and it is proven that we may do
+        what the role needs. More than `max_pending_bytes` waiting to be written make publishes Unavailable.
 
         Raises:
             Misconfigured: bad credentials, missing permissions, too old a server.
@@ -84,10 +95,13 @@ class Bus:
             probe_stale_s=probe_stale_s,
             ping_interval_s=ping_interval_s,
             max_pending_bytes=max_pending_bytes,
+            role=role,
         )
         await bus._link.open(settings.bus_connect_s)
         try:
             await bus._begin()
+            if role is not None:
+                await prove_nats(bus, role, settings)
         except (BusError, asyncio.CancelledError):
             await bus.close()
             raise
@@ -253,6 +267,10 @@ class Bus:
 
     # --- coming and going ---
 
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Call `callback` each time the connection is lost, before anything of a new one arrives; it must not raise."""
+        self._disconnect_callbacks.append(callback)
+
     def on_reconnect(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Run `callback` after each time the connection came back (a new task, errors logged).
 
@@ -285,6 +303,8 @@ class Bus:
     def on_lost(self) -> None:
         """See LinkEvents."""
         self._fail_waiting(Unavailable("connection to NATS lost"))
+        for callback in self._disconnect_callbacks:
+            callback()
 
     def on_return(self) -> None:
         """See LinkEvents."""
@@ -328,6 +348,13 @@ class Bus:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    try:
+        return nats_context(settings)
+    except (OSError, ssl.SSLError) as fault:
+        raise Misconfigured(f"TIDINGS_NATS_CA, TIDINGS_NATS_CERT or TIDINGS_NATS_KEY: {fault}") from fault
 
 
 async def _logged(callback: Callable[[], Awaitable[None]]) -> None:

@@ -125,6 +125,7 @@ class LinkOptions:
     ping_interval_s: float
     max_pending_bytes: int
     on_error: ErrorCallback
+    tls: ssl.SSLContext | None
     on_reconnected: Callable[[], Awaitable[None]]
 
 
@@ -154,6 +155,7 @@ async def open_client(
                 password=address.password,
                 token=address.token,
                 name=options.name,
+                tls=options.tls,
                 error_cb=on_error,
                 reconnected_cb=options.on_reconnected,
                 reconnect_to_server_handler=backoff.pick_server,

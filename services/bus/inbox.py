@@ -33,10 +33,11 @@ class Inbox(Generic[WaitingT]):
     """The table, oldest question first. It knows nothing of the connection and keeps no time.
 
     With `one_answer` the first answer closes its token, so that whoever waits hears exactly one thing.
+    `prefix` is what this user of NATS may hear answers on.
     """
 
-    def __init__(self, *, one_answer: bool = False) -> None:
-        self._base = f"_INBOX.{secrets.token_hex(11)}."
+    def __init__(self, *, one_answer: bool = False, prefix: str = "_INBOX") -> None:
+        self._base = f"{prefix}.{secrets.token_hex(11)}."
         self._tokens = itertools.count(1)
         self._waiting: dict[str, WaitingT] = {}
         self._take = self._waiting.pop if one_answer else self._waiting.get

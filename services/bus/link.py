@@ -6,6 +6,7 @@ may end by an error it does not expect. Then a new client takes over the subscri
 
 import asyncio
 import re
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -51,13 +52,19 @@ class Link:
         name: str,
         ping_interval_s: float,
         max_pending_bytes: int,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.client: LeanClient
         self._address = address
         self._events = events
         self._stats = stats
         self._options = LinkOptions(
-            name, ping_interval_s, max_pending_bytes, self._on_client_error, self._on_client_reconnected
+            name=name,
+            ping_interval_s=ping_interval_s,
+            max_pending_bytes=max_pending_bytes,
+            on_error=self._on_client_error,
+            tls=tls,
+            on_reconnected=self._on_client_reconnected,
         )
         self._backoff = Backoff()
         self._loop = asyncio.get_running_loop()

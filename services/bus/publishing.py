@@ -81,7 +81,7 @@ class Publisher:
         self._bus = bus
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
-        self._inbox: Inbox[Publishing] = Inbox(one_answer=True)
+        self._inbox: Inbox[Publishing] = Inbox(one_answer=True, prefix=bus.inbox_prefix)
         bus.add_inbox(self._inbox)
         self._sweep: asyncio.TimerHandle | None = None
 

@@ -4,6 +4,7 @@
                    `--help` is quick
 - `talk`           `pub` and `sub`: a WebSocket client of a running gateway
 - `token`          a development token
+- `verify`         prove delivery on a running deployment, or check a history
 - `check`          configuration and servers, each tried once
 - `configuration`  the effective settings, and the reference page made from their declaration
 - `reference`      other pages made from declarations: metrics

@@ -166,6 +166,34 @@ def token(
 
 
 @app.command(rich_help_panel=_OPERATING)
+def key(
+    scopes: Annotated[str, typer.Option(help="publish+metrics+logs+alerts+users+read; all when empty.")] = "",
+) -> None:
+    """Make a key for the server API: itself, for the caller, and its hash, for TIDINGS_API_KEYS."""
+    import hashlib
+    import secrets
+
+    made = secrets.token_urlsafe(32)
+    suffix = f";scopes={scopes}" if scopes else ""
+    typer.echo(f"key:              {made}")
+    typer.echo(f"TIDINGS_API_KEYS: sha256:{hashlib.sha256(made.encode()).hexdigest()}{suffix}")
+
+
+@app.command(rich_help_panel=_OPERATING)
+def permissions(
+    server: Annotated[Literal["nats", "redis"], typer.Argument(help="Whose configuration.")],
+) -> None:
+    """Print the users of NATS or Redis and what each may do, as the server's configuration.
+
+    `prefix` and `namespaces` of the settings count.
+    """
+    from services.permissions.render import nats_template, redis_template
+
+    template = nats_template if server == "nats" else redis_template
+    typer.echo(template(_settings()), nl=False)
+
+
+@app.command(rich_help_panel=_OPERATING)
 def check() -> None:
     """Validate the configuration and reach every server it names. Exit code 1 if one fails."""
     from services.cli.check import run_checks, show
@@ -173,6 +201,46 @@ def check() -> None:
     outcomes = _run(run_checks(_settings()))
     show(outcomes)
     if not all(outcome.ok for outcome in outcomes):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command(rich_help_panel=_OPERATING)
+def verify(
+    url: Annotated[
+        list[str] | None,
+        typer.Option(envvar="TIDINGS_URL", help="A gateway. Repeatable.", show_default=False),
+    ] = None,
+    duration: Annotated[str, typer.Option(help="How long to publish: 30s, 5m, 1h.")] = "30s",
+    publishers: Annotated[int, typer.Option(help="Clients that publish.", min=1)] = 4,
+    members: Annotated[int, typer.Option(help="Clients that receive.", min=1)] = 20,
+    rooms: Annotated[int, typer.Option(help="Rooms, all of this run alone.", min=1)] = 5,
+    rate: Annotated[float, typer.Option(help="Messages per second of one publisher.", min=0.1)] = 10.0,
+    namespace: Annotated[str, typer.Option(help="Namespace of the rooms; must be durable.")] = "",
+    token: Token = "",
+    keep: Annotated[Path | None, typer.Option(help="Write the history there.", show_default=False)] = None,
+    check: Annotated[
+        Path | None, typer.Option("--check", help="Only check a history that was kept.", show_default=False)
+    ] = None,
+) -> None:
+    """Prove delivery: publish, receive, and check that nothing was lost, repeated or reordered.
+
+    Meanwhile break what you like: clients reconnect and resume. Exit code 1 if a guarantee was broken.
+    """
+    from services.cli import verify as verifying
+    from services.verify.campaign import Plan
+    from services.verify.gateways import Gateways
+
+    try:
+        if check is not None:
+            report = verifying.check_file(check)
+        else:
+            plan = Plan(publishers, members, rooms, rate, namespace)
+            gateways = Gateways(url or [_DEFAULT_URL], token)
+            report = _run(verifying.run(plan, gateways, verifying.seconds_of(duration), keep))
+    except verifying.CannotVerify as fault:
+        _fail(str(fault))
+    typer.echo(report.text())
+    if not report.holds:
         raise typer.Exit(EXIT_FAILED)
 
 

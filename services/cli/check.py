@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import redis
@@ -17,6 +18,7 @@ from services.local.existing import Unusable, find_nats, find_redis
 from services.local.servers import kept_url
 from services.logs.redaction import clean_text
 from services.settings import Settings, config_file
+from services.tls import redis_options
 
 _REACH_S = 3.0
 
@@ -45,7 +47,8 @@ async def run_checks(settings: Settings) -> list[Outcome]:
     else:
         outcomes.append(_unset("NATS", "TIDINGS_NATS_URL"))
     if redis_url:
-        outcomes.append(await _try("Redis", lambda: _redis(redis_url)))
+        tls = redis_options(settings)
+        outcomes.append(await _try("Redis", lambda: _redis(redis_url, tls)))
     else:
         outcomes.append(_unset("Redis", "TIDINGS_REDIS_URL"))
     return outcomes
@@ -81,9 +84,9 @@ async def _nats(url: str) -> tuple[str, float]:
     return f"{spell(found.version)} at {found.address}", _ms_since(started)
 
 
-async def _redis(url: str) -> tuple[str, float]:
-    found = await find_redis(url)
-    async with redis.asyncio.Redis.from_url(url, socket_timeout=_REACH_S) as client:
+async def _redis(url: str, tls: dict[str, Any]) -> tuple[str, float]:
+    found = await find_redis(url, **tls)
+    async with redis.asyncio.Redis.from_url(url, socket_timeout=_REACH_S, **tls) as client:
         await client.ping()  # connects and logs in
         started = time.perf_counter()
         await client.ping()

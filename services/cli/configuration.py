@@ -1,6 +1,7 @@
 """The effective settings as text, and their reference page."""
 
 import json
+import re
 import types
 import typing
 from enum import Enum
@@ -62,7 +63,7 @@ def _plain(value: object) -> Any:
         return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, Enum | Path):
         return str(value)
@@ -82,9 +83,17 @@ def _toml(values: dict[str, Any]) -> str:
     lines = [_toml_line(name, value) for name, value in values.items() if not isinstance(value, dict)]
     for name, table in values.items():
         if isinstance(table, dict):
+            flat = {key: item for key, item in table.items() if not isinstance(item, dict)}
+            if flat:
+                lines += ["", f"[{name}]", *(_toml_line(_toml_key(key), item) for key, item in flat.items())]
             for key, options in table.items():
-                lines += ["", f"[{name}.{key}]", *(_toml_line(*option) for option in options.items())]
+                if isinstance(options, dict):
+                    lines += ["", f"[{name}.{key}]", *(_toml_line(*option) for option in options.items())]
     return "\n".join(lines) + "\n"
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
 
 
 def _toml_line(name: str, value: object) -> str:
@@ -140,7 +149,7 @@ def _words_of(annotation: Any) -> str:
         return " or ".join(f"`{choice}`" for choice in arguments)
     if origin is list:
         return f"list of {_words_of(arguments[0])}"
-    if origin is dict:
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         return "table"
     if origin in (types.UnionType, typing.Union):
         return " or ".join(_words_of(argument) for argument in arguments if argument is not type(None))
@@ -151,6 +160,8 @@ def _default_words(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=True)
     if default is PydanticUndefined:
         return "(required)"
+    if isinstance(default, BaseModel):
+        return f"`{default.model_dump_json()}`"
     if isinstance(default, dict):
         return ", ".join(f"`{key}`" for key in default)
     if isinstance(default, SecretStr):

@@ -111,8 +111,8 @@ async def _nats_info(host: str, port: int) -> dict[str, Any]:
         writer.close()
 
 
-async def find_redis(url: str) -> Found:
-    """Reach the server, log in, and judge it.
+async def find_redis(url: str, **tls: Any) -> Found:
+    """Reach the server, log in, and judge it; `tls` is what `services.tls` says of a `rediss://` URL.
 
     Raises:
         Unusable: it does not answer, refuses the password, or is no good.
@@ -120,7 +120,9 @@ async def find_redis(url: str) -> Found:
     parts = urlsplit(url)
     address = f"{parts.hostname}:{parts.port or 6379}"
     try:
-        client = redis.asyncio.Redis.from_url(url, socket_timeout=_REACH_S, socket_connect_timeout=_REACH_S)
+        client = redis.asyncio.Redis.from_url(
+            url, socket_timeout=_REACH_S, socket_connect_timeout=_REACH_S, **tls
+        )
     except ValueError as fault:
         raise Unusable(f"TIDINGS_REDIS_URL: {fault}") from None
     try:

@@ -5,6 +5,7 @@ Synchronous, so that tests and the supervisor share them. A server lives in a di
 still free, the port.
 """
 
+import hmac
 import json
 import os
 import secrets
@@ -20,6 +21,9 @@ import psutil
 
 from services.local.binaries import Binary, nats_binary, redis_binary
 from services.local.leash import leashed
+from services.permissions.render import nats_users, redis_users
+from services.permissions.roles import OPERATOR, Role
+from services.settings import Settings
 
 _START_S = 10.0
 _STOP_S = 5.0
@@ -284,23 +288,45 @@ def kept_url(data_dir: Path, which: Literal["nats", "redis"]) -> str:
     return (NatsServer if which == "nats" else RedisServer)(directory).url
 
 
+def _password_of(password: str, role: Role) -> str:
+    """Return a role's password: it follows from the operator's, and tells nothing of it."""
+    return hmac.digest(password.encode(), f"tidings {role}".encode(), "sha256").hex()
+
+
 def _quoted(value: object) -> str:
     """Quote a string as both configuration languages understand it."""
     return json.dumps(str(value), ensure_ascii=False)
 
 
 class NatsServer(LocalServer):
-    """A nats-server with JetStream. `extra_config` is appended to its configuration file."""
+    """A nats-server with JetStream. `extra_config` is appended to its configuration file.
+
+    With `settings` there is a user for each role that may do what these settings need (`services.permissions`),
+    beside the operator's, which `url` names and which may do everything.
+    """
 
     name = "nats-server"
 
-    def __init__(self, directory: Path, *, port: int = 0, password: str = "", extra_config: str = "") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        port: int = 0,
+        password: str = "",
+        extra_config: str = "",
+        settings: Settings | None = None,
+    ) -> None:
         super().__init__(directory, port=port, password=password)
         self.extra_config = extra_config
+        self._settings = settings
 
     @property
     def url(self) -> str:
-        return f"nats://tidings:{self.password}@127.0.0.1:{self.port}"
+        return f"nats://{OPERATOR}:{self.password}@127.0.0.1:{self.port}"
+
+    def url_of(self, role: Role) -> str:
+        """Return the URL with which a role connects."""
+        return f"nats://{role}:{_password_of(self.password, role)}@127.0.0.1:{self.port}"
 
     def binary(self) -> Binary:
         return nats_binary()
@@ -310,17 +336,23 @@ class NatsServer(LocalServer):
 server_name: tidings-local
 host: "127.0.0.1"
 port: {self.port}
-authorization {{ user: tidings, password: {_quoted(self.password)} }}
+{self._authorization()}
 jetstream {{ store_dir: {_quoted(self.directory / "jetstream")} }}
 {self.extra_config}
 """
+
+    def _authorization(self) -> str:
+        if self._settings is None:
+            return f"authorization {{ user: {OPERATOR}, password: {_quoted(self.password)} }}"
+        passwords = {role.value: _password_of(self.password, role) for role in Role}
+        return nats_users(self._settings, passwords | {OPERATOR: self.password})
 
     def _command(self) -> list[str]:
         return [str(self.binary().path), "--config", str(self._config_path)]
 
     def ready(self) -> bool:
         """Whether it takes our credentials and answers PING (NATS client protocol)."""
-        login = json.dumps({"verbose": False, "user": "tidings", "pass": self.password, "protocol": 1})
+        login = json.dumps({"verbose": False, "user": OPERATOR, "pass": self.password, "protocol": 1})
         hello = f"CONNECT {login}\r\nPING\r\n".encode()
         try:
             with socket.create_connection(("127.0.0.1", self.port), _PROBE_S) as connection:
@@ -334,9 +366,23 @@ jetstream {{ store_dir: {_quoted(self.directory / "jetstream")} }}
 
 
 class RedisServer(LocalServer):
-    """A redis-server (or valkey-server) that appends every change to a file, synced each second."""
+    """A redis-server (or valkey-server) that appends every change to a file, synced each second.
+
+    With `settings` there is a user for each role with state there, beside the one that `url` names, which may do
+    everything.
+    """
 
     name = "redis-server"
+
+    def __init__(
+        self, directory: Path, *, port: int = 0, password: str = "", settings: Settings | None = None
+    ) -> None:
+        super().__init__(directory, port=port, password=password)
+        self._settings = settings
+
+    def url_of(self, role: Role) -> str:
+        """Return the URL with which a role connects."""
+        return f"redis://{role}:{_password_of(self.password, role)}@127.0.0.1:{self.port}/0"
 
     @property
     def url(self) -> str:
@@ -355,7 +401,13 @@ daemonize no
 appendonly yes
 appendfsync everysec
 save ""
-"""
+{self._users()}"""
+
+    def _users(self) -> str:
+        if self._settings is None:
+            return ""
+        passwords = {role.value: _password_of(self.password, role) for role in Role}
+        return redis_users(self._settings, passwords)
 
     def _command(self) -> list[str]:
         return [str(self.binary().path), str(self._config_path)]

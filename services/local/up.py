@@ -21,7 +21,10 @@ from services.local.processes import Child, ProcessChild, ProcessSpec, ServerChi
 from services.local.screen import Screen
 from services.local.servers import LocalServer, NatsServer, RedisServer, free_port, write_private
 from services.local.supervisor import EXIT_FAILED, Supervisor, supervise
+from services.permissions.redis import ROLES as REDIS_ROLES
+from services.permissions.roles import Role
 from services.settings import Settings
+from services.tls import redis_options
 
 # All must be over within 10 s: gateways drain first, then services, then the brokers' 1.5 s.
 _GATEWAY_STOP_S = 6.5
@@ -104,21 +107,49 @@ def session_secret(settings: Settings, data_dir: Path) -> str:
     return path.read_text().strip()
 
 
-def process_specs(settings: Settings, shared: dict[str, str]) -> tuple[list[ProcessSpec], list[ProcessSpec]]:
+class Brokers:
+    """NATS and Redis: those that are given, or the embedded ones with a user for each role."""
+
+    def __init__(self, settings: Settings, data_dir: Path) -> None:
+        self._settings = settings
+        self.nats = None if settings.nats_url else NatsServer(data_dir / "nats", settings=settings)
+        self.redis = None if settings.redis_url else RedisServer(data_dir / "redis", settings=settings)
+
+    @property
+    def embedded(self) -> list[LocalServer]:
+        """The servers to start."""
+        return [server for server in (self.nats, self.redis) if server is not None]
+
+    def environment_of(self, role: Role) -> dict[str, str]:
+        """Return where a process of that role finds its servers; what it does not need it is not told."""
+        urls = {"TIDINGS_NATS_URL": self.nats.url_of(role) if self.nats else self._settings.nats_url}
+        # Set in any case: a process must not find the URL in the environment or the file that we read.
+        urls["TIDINGS_REDIS_URL"] = ""
+        if role in REDIS_ROLES:
+            urls["TIDINGS_REDIS_URL"] = self.redis.url_of(role) if self.redis else self._settings.redis_url
+        return urls
+
+
+def process_specs(
+    settings: Settings, shared: dict[str, str], brokers: Brokers
+) -> tuple[list[ProcessSpec], list[ProcessSpec]]:
     """Return the gateways, and everything else that is ours."""
 
-    def spec(name: str, module: str, stop_s: float) -> ProcessSpec:
+    def spec(name: str, module: str, role: Role, stop_s: float) -> ProcessSpec:
         # -P: a folder named `gateway` where the user stands is not ours.
         command = [sys.executable, "-P", "-m", module]
-        limits = {"TIDINGS_SHUTDOWN_S": str(min(settings.shutdown_s, stop_s))}
+        own = {"TIDINGS_SHUTDOWN_S": str(min(settings.shutdown_s, stop_s)), **brokers.environment_of(role)}
         # Half a second more than it gives itself: it ends by its own hand, with its own words.
-        return ProcessSpec(name, command, shared | limits, stop_s + 0.5)
+        return ProcessSpec(name, command, shared | own, stop_s + 0.5)
 
-    gateways = [spec(f"gateway-{n}", "gateway", _GATEWAY_STOP_S) for n in range(1, settings.gateways + 1)]
+    gateways = [
+        spec(f"gateway-{n}", "gateway", Role.GATEWAY, _GATEWAY_STOP_S)
+        for n in range(1, settings.gateways + 1)
+    ]
     services = [
-        spec("presence-1", "presence_svc", _SERVICE_STOP_S),
-        spec("metrics-1", "metrics_svc", _SERVICE_STOP_S),
-        spec("agent", "metrics_svc.agent", _SERVICE_STOP_S),
+        spec("presence-1", "presence_svc", Role.PRESENCE, _SERVICE_STOP_S),
+        spec("metrics-1", "metrics_svc", Role.METRICS, _SERVICE_STOP_S),
+        spec("agent", "metrics_svc.agent", Role.AGENT, _SERVICE_STOP_S),
     ]
     return gateways, services
 
@@ -130,35 +161,26 @@ def page_address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def _brokers(settings: Settings, data_dir: Path, screen: Screen) -> tuple[list[LocalServer], str, str]:
-    """Return the servers to start, and the URLs of NATS and Redis once they run."""
-    servers: list[LocalServer] = []
-    nats_url, redis_url = settings.nats_url, settings.redis_url
-    if nats_url:
-        nats = await find_nats(nats_url)
+async def _brokers(settings: Settings, data_dir: Path, screen: Screen) -> Brokers:
+    """Look at the servers that are given, and choose ports for those to start."""
+    if settings.nats_url:
+        nats = await find_nats(settings.nats_url)
         screen.done(f"{nats.product} {spell(nats.version)} at {nats.address}")
-    else:
-        servers.append(NatsServer(data_dir / "nats"))
-    if redis_url:
-        store = await find_redis(redis_url)
+    if settings.redis_url:
+        store = await find_redis(settings.redis_url, **redis_options(settings))
         screen.done(f"{store.product} {spell(store.version)} at {store.address}")
-    else:
-        servers.append(RedisServer(data_dir / "redis"))
-    for server in servers:
+    brokers = Brokers(settings, data_dir)
+    for server in brokers.embedded:
         binary = server.binary()
         screen.say(f"  {server.name} {spell(binary.version)} from {binary.origin}", "dim")
         server.settle_port()
-    nats_url = nats_url or next(server.url for server in servers if isinstance(server, NatsServer))
-    redis_url = redis_url or next(server.url for server in servers if isinstance(server, RedisServer))
-    return servers, nats_url, redis_url
+    return brokers
 
 
 async def _run(settings: Settings, data_dir: Path, screen: Screen) -> int:
-    servers, nats_url, redis_url = await _brokers(settings, data_dir, screen)
+    servers = await _brokers(settings, data_dir, screen)
     port = settings.port or free_port()
     shared = {
-        "TIDINGS_NATS_URL": nats_url,
-        "TIDINGS_REDIS_URL": redis_url,
         "TIDINGS_SESSION_SECRET": session_secret(settings, data_dir),
         "TIDINGS_HOST": settings.host,
         "TIDINGS_PORT": str(port),
@@ -168,10 +190,10 @@ async def _run(settings: Settings, data_dir: Path, screen: Screen) -> int:
     }
     if settings.log_format == "auto":
         shared["TIDINGS_LOG_FORMAT"] = "console" if screen.on_terminal else "json"
-    gateway_specs, service_specs = process_specs(settings, shared)
+    gateway_specs, service_specs = process_specs(settings, shared, servers)
     gateways: list[Child] = [ProcessChild(spec, screen.child_line) for spec in gateway_specs]
     services: list[Child] = [ProcessChild(spec, screen.child_line) for spec in service_specs]
-    brokers: list[Child] = [ServerChild(server) for server in servers]
+    brokers: list[Child] = [ServerChild(server) for server in servers.embedded]
     supervisor = Supervisor(
         groups=[brokers, [*services, *gateways]], stop_order=[gateways, services, brokers], screen=screen
     )

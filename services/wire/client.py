@@ -40,11 +40,14 @@ class LeaveRoom(ClientMessage, frozen=True, kw_only=True):
 
 
 class RoomMessage(ClientMessage, frozen=True, kw_only=True):
-    """Publish to a room the connection is a member of. `echo` asks for a copy on the sending connection."""
+    """Publish to a room the connection is a member of.
+
+    `echo` asks for a copy on the sending connection; unset, the room's namespace decides.
+    """
 
     room: str
     content: msgspec.Raw
-    echo: bool = False
+    echo: bool | UnsetType = UNSET
 
 
 class Broadcast(ClientMessage, frozen=True, kw_only=True):
@@ -92,6 +95,13 @@ class Unsubscribe(ClientMessage, frozen=True, kw_only=True):
     channels: list[str] | UnsetType = UNSET
 
 
+class Refresh(ClientMessage, frozen=True, kw_only=True):
+    """Go on with a new token, shown itself or by a ticket (exactly one of them), before the old one expires."""
+
+    token: str | UnsetType = UNSET
+    ticket: str | UnsetType = UNSET
+
+
 AnyClientMessage = (
     JoinRoom
     | LeaveRoom
@@ -103,4 +113,5 @@ AnyClientMessage = (
     | PresenceUpdate
     | Subscribe
     | Unsubscribe
+    | Refresh
 )

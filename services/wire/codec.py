@@ -8,7 +8,7 @@ import msgspec
 from services.wire.client import AnyClientMessage
 from services.wire.codes import ErrorCode
 from services.wire.content import content_from_json, content_from_msgpack
-from services.wire.faults import BadMessage
+from services.wire.faults import BadMessage, TooDeep
 from services.wire.server import ServerMessage
 
 __all__ = ["CODECS", "JSON", "MSGPACK", "BadMessage", "Codec", "json_content"]
@@ -77,7 +77,7 @@ class _Codec:
         except msgspec.DecodeError as fault:
             raise BadMessage(ErrorCode.BAD_MESSAGE, f"malformed message: {fault}") from None
         except RecursionError:  # a nesting bomb; msgspec raises this instead of a DecodeError
-            raise BadMessage(ErrorCode.BAD_MESSAGE, "malformed message: nested too deep") from None
+            raise TooDeep(ErrorCode.BAD_MESSAGE, "malformed message: nested too deep") from None
         except UnicodeDecodeError:  # MessagePack strings that are not UTF-8
             raise BadMessage(ErrorCode.BAD_MESSAGE, "malformed message: a string is not UTF-8") from None
 

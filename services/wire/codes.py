@@ -93,19 +93,24 @@ class CloseCode(Enum):
     DRAIN = CloseSpec(1012, "service restart", True, "this gateway stops; another one is ready")
     OVERLOADED = CloseSpec(1013, "try again later", True, "this gateway takes no more connections now")
     SLOW_CLIENT = CloseSpec(
-        4000, "slow client", True, "more bytes wait for this client than it may have waiting"
+        4000,
+        "slow client",
+        True,
+        "more bytes wait for this client than may, or it has been behind for too long",
     )
     IDLE_TIMEOUT = CloseSpec(4001, "idle timeout", True, "nothing came from the client, not even a pong")
     TOKEN_EXPIRED = CloseSpec(4002, "token expired", True, "fetch a new token and come back")
     REPLACED = CloseSpec(
         4003, "connection limit", True, "the user has more connections than allowed; the oldest one goes"
     )
-    BAD_TOKEN = CloseSpec(4500, "bad token", False, "the token or session is not valid")
+    BAD_TOKEN = CloseSpec(4500, "bad token", False, "the token or session was revoked")
     FORBIDDEN = CloseSpec(4501, "forbidden", False, "this user may not do that")
     DISCONNECTED = CloseSpec(
         4502, "disconnected by the server", False, "an administrator ended the connections of this user"
     )
-    FLOODING = CloseSpec(4503, "flooding", False, "far over the message rate, again and again")
+    FLOODING = CloseSpec(
+        4503, "flooding", False, "far over the message rate, or over the rate of pings, pongs and fragments"
+    )
 
     @property
     def number(self) -> int:

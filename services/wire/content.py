@@ -8,7 +8,7 @@ import msgspec
 
 from services.wire.codes import ErrorCode
 from services.wire.depth import too_deep
-from services.wire.faults import BadMessage
+from services.wire.faults import BadMessage, TooDeep
 
 _decode_json = msgspec.json.Decoder().decode
 _encode_msgpack = msgspec.msgpack.Encoder().encode
@@ -54,5 +54,5 @@ def _one_line(text: bytes, max_depth: int) -> msgspec.Raw:
     return msgspec.Raw(text)
 
 
-def _nested(max_depth: int) -> BadMessage:
-    return BadMessage(ErrorCode.INVALID_FIELD, f"content is nested deeper than {max_depth} levels")
+def _nested(max_depth: int) -> TooDeep:
+    return TooDeep(ErrorCode.INVALID_FIELD, f"content is nested deeper than {max_depth} levels")

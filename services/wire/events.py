@@ -67,13 +67,15 @@ class PresenceDiff(Event, frozen=True, kw_only=True, tag="presence_diff"):
     """Changes of presence, in order; each raises the version by one, and `version` is that of the last.
 
     A follower at (epoch, version - len(changes)) applies them; at any other place it asks for a snapshot.
-    `room` is set on the subject of one room, whose versions are its own.
+    `room` is set on the subject of one room, whose versions are its own. Of a large scope only `count` is told, the
+    number of its users at that version; `changes` is empty then.
     """
 
     epoch: str
     version: int
     changes: list[PresenceChange]
     room: str | UnsetType = UNSET
+    count: int | UnsetType = UNSET
 
 
 class Sketch(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_defaults=True):
@@ -90,12 +92,31 @@ class Sketch(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_def
     max: float | UnsetType = UNSET
 
 
+class Total(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_defaults=True):
+    """A count since `start` (ms, 0: not known), of a source that reports totals and not what was new."""
+
+    value: float
+    start: int = 0
+
+
+class SketchTotal(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_defaults=True):
+    """A histogram of everything since `start` (ms, 0: not known)."""
+
+    sketch: Sketch
+    start: int = 0
+
+
 class MetricsReport(Event, frozen=True, kw_only=True, tag="metrics_report"):
     """Samples of one source since its last report.
 
     `kind` is gateway, agent or app. `requests`, `errors` and `counters` are counts since the last report; `gauges`
     are values now. `seq` rises by one a report within one `boot`, so that a repeat is recognised.
     The agent's gauges are cpu, memory, disk (percent), network_in and network_out (bytes/s).
+
+    `histograms` are distributions by name, in any unit. `totals` and `histogram_totals` count since the source's
+    start; whoever aggregates keeps the last ones, by `instance`, and takes the difference. The names `requests`,
+    `errors` and, among histograms, `latency` (ms) mean the fields above. Labels of an application tell apart parts
+    of it (each becomes a series of its own), those of others describe them.
     """
 
     source: str
@@ -110,6 +131,10 @@ class MetricsReport(Event, frozen=True, kw_only=True, tag="metrics_report"):
     gauges: dict[str, float] = msgspec.field(default_factory=dict)
     counters: dict[str, float] = msgspec.field(default_factory=dict)
     labels: dict[str, str] = msgspec.field(default_factory=dict)
+    histograms: dict[str, Sketch] = msgspec.field(default_factory=dict)
+    totals: dict[str, Total] = msgspec.field(default_factory=dict)
+    histogram_totals: dict[str, SketchTotal] = msgspec.field(default_factory=dict)
+    instance: str = ""
 
 
 class MetricsTick(Event, frozen=True, kw_only=True, tag="metrics_tick"):
@@ -137,4 +162,35 @@ class DisconnectUser(Event, frozen=True, kw_only=True, tag="disconnect_user"):
     reason: str = ""
 
 
-ControlEvent = DisconnectUser
+class CloseConnections(Event, frozen=True, kw_only=True, tag="close_connections"):
+    """An order to all gateways: end these connections, because their user has newer ones than allowed."""
+
+    connection_ids: list[str]
+
+
+ControlEvent = DisconnectUser | CloseConnections
+
+
+class RosterQuery(Event, frozen=True, kw_only=True, tag="roster_query"):
+    """Who has connections of this user? Each gateway that has some answers with a `Roster`."""
+
+    user_id: str
+
+
+class Roster(Event, frozen=True, kw_only=True, tag="roster"):
+    """One gateway's connections of a user: ids, and since when (ms)."""
+
+    gateway: str
+    connections: dict[str, int]
+
+
+class Revoked(Event, frozen=True, kw_only=True, tag="revoked"):
+    """Tokens that count no more: the one of `token_id`, or those of `user_id` issued at `issued_before` or earlier.
+
+    Seconds since 1970. Forgotten at `until`; a revocation whose `until` has passed lifts an earlier one.
+    """
+
+    until: float
+    user_id: str = ""
+    token_id: str = ""
+    issued_before: float = 0.0

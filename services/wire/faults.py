@@ -14,3 +14,7 @@ class BadMessage(ValueError):
         self.code = code
         self.message = message
         self.id = id
+
+
+class TooDeep(BadMessage):
+    """Arrays or objects nested deeper than allowed. Counted apart: nobody sends that by mistake."""

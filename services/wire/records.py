@@ -73,8 +73,25 @@ class MetricsRecord(Record, frozen=True, kw_only=True):
 Severity = Literal["warning", "critical"]
 
 
+class MetricPoint(Record, frozen=True, kw_only=True):
+    """One metric over one stretch of time. `value` is its mean, or a percentile of all that was measured.
+
+    `min`, `max` and `count` (of seconds) are set on rollup rows. `timestamp` is the end of the stretch, in ms.
+    """
+
+    timestamp: int
+    value: float
+    min: float | UnsetType = UNSET
+    max: float | UnsetType = UNSET
+    count: int | UnsetType = UNSET
+
+
 class Alert(Record, frozen=True, kw_only=True):
-    """An alert as clients see it. `id` is `METRIC-alert` for the fleet, `METRIC-SOURCE-alert` for one source."""
+    """An alert as clients see it. `id` is `METRIC-alert` for the fleet, `METRIC-SOURCE-alert` for one source.
+
+    `source` and `labels` are absent where there are none. Answers of the API also say what keeps the alert from
+    being notified: ids of silences, of maintenance windows, and of alerts that inhibit it.
+    """
 
     id: str
     type: Severity
@@ -84,14 +101,32 @@ class Alert(Record, frozen=True, kw_only=True):
     message: str
     timestamp: int
     acknowledged: bool | UnsetType = UNSET
+    source: str | UnsetType = UNSET
+    labels: dict[str, str] | UnsetType = UNSET
+    silenced_by: list[str] | UnsetType = UNSET
+    muted_by: list[str] | UnsetType = UNSET
+    inhibited_by: list[str] | UnsetType = UNSET
 
 
 class AlertLogEntry(Alert, frozen=True, kw_only=True):
-    """One line of the alert history: the alert, how it stands, and when it ran."""
+    """One line of the alert history: the alert, how it stands, when it ran, and why it last changed."""
 
     state: Literal["firing", "resolved"]
     started_at: int
     ended_at: int | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+
+
+class AlertTransition(Record, frozen=True, kw_only=True):
+    """One step of an alert's state, announced or not, and why it was taken."""
+
+    id: str
+    timestamp: int
+    before: str
+    after: str
+    reason: str
+    type: Severity | UnsetType = UNSET
+    value: float | UnsetType = UNSET
 
 
 class LogEntry(Record, frozen=True, kw_only=True):

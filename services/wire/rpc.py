@@ -5,7 +5,7 @@ replica may answer. A refusal comes back as the micro error headers and is raise
 """
 
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -15,6 +15,7 @@ from services.wire.records import (
     AlertLogEntry,
     GatewayStats,
     LogEntry,
+    MetricPoint,
     MetricsRecord,
     RoomSummary,
     Status,
@@ -57,10 +58,14 @@ class PresenceOp(
 
 
 class Connected(PresenceOp, frozen=True, kw_only=True, tag="connected"):
-    """A connection exists. Said again for one already known, it changes nothing."""
+    """A connection exists. Said again for one already known, it changes nothing.
+
+    `idle_ms`: how long its user has done nothing, where it is announced some time after it came.
+    """
 
     user_id: str
     username: str
+    idle_ms: int = 0
 
 
 class Disconnected(PresenceOp, frozen=True, kw_only=True, tag="disconnected"):
@@ -88,9 +93,10 @@ class StatusSet(PresenceOp, frozen=True, kw_only=True, tag="status"):
 
 
 class DataSet(PresenceOp, frozen=True, kw_only=True, tag="data"):
-    """A connection's user replaced their custom data."""
+    """A connection's user replaced their custom data, `age_ms` ago: what was set later holds."""
 
     custom_data: Any
+    age_ms: int = 0
 
 
 AnyPresenceOp = Connected | Disconnected | Joined | Left | StatusSet | DataSet
@@ -125,21 +131,30 @@ class PresenceApplied(Message, frozen=True, kw_only=True):
 
 
 class PresenceQuery(Message, frozen=True, kw_only=True):
-    """Who is online. `room`: its members only. `users`: these only. `cursor` continues a page of `limit`."""
+    """Who is online. `room`: its members only. `users`: these only. `cursor` continues a page of `limit`.
+
+    `unless_large`: no users of a scope of which only counts are told.
+    """
 
     room: str | UnsetType = UNSET
     users: list[str] | UnsetType = UNSET
     limit: int = 1000
     cursor: str = ""
+    unless_large: bool = False
 
 
 class PresencePage(Message, frozen=True, kw_only=True):
-    """Users sorted by id. (epoch, version) belongs to the scope asked for. An empty `cursor` ends the pages."""
+    """Users sorted by id. (epoch, version) belongs to the scope asked for. An empty `cursor` ends the pages.
+
+    `count` is how many users the scope has; of a `large` one only counts are told.
+    """
 
     epoch: str
     version: int
     users: list[User]
     cursor: str = ""
+    count: int = 0
+    large: bool = False
 
 
 class PresenceStats(Message, frozen=True, kw_only=True):
@@ -182,7 +197,8 @@ class MetricsState(Message, frozen=True, kw_only=True):
 class HistoryQuery(Message, frozen=True, kw_only=True):
     """A piece of history. `start` and `end` in ms (0: open), `step` in seconds (0: raw seconds).
 
-    Without `start` and `end`: the last `limit` rows. `source` empty: the fleet.
+    Without `start` and `end`: the last `limit` rows. `source` empty: the fleet. With `metric` the answer is that one
+    metric's `points`, which may be any the source has.
     """
 
     limit: int = 100
@@ -190,12 +206,27 @@ class HistoryQuery(Message, frozen=True, kw_only=True):
     end: int = 0
     step: int = 0
     source: str = ""
+    metric: str = ""
 
 
 class History(Message, frozen=True, kw_only=True):
-    """Rows, oldest first."""
+    """Rows, oldest first; with a `metric` asked for, `points` instead."""
 
     rows: list[MetricsRecord]
+    points: list[MetricPoint] = msgspec.field(default_factory=list)
+
+
+class SourceInfo(Message, frozen=True, kw_only=True):
+    """A series that has history: its name, and when it was last heard of (ms)."""
+
+    source: str
+    last_seen: int
+
+
+class SourceList(Message, frozen=True, kw_only=True):
+    """Sources heard of lately, by name."""
+
+    sources: list[SourceInfo]
 
 
 class AlertList(Message, frozen=True, kw_only=True):
@@ -225,10 +256,15 @@ class AlertAck(Message, frozen=True, kw_only=True):
 
 
 class Matcher(Message, frozen=True, kw_only=True):
-    """A silence applies where the alert's field (`id`, `metric`, `type`, or a label) equals the value."""
+    """What a field of an alert (`id`, `metric`, `type`, `source`, or a label) must be.
+
+    `op`: `=` and `!=` compare, `~` and `!~` take the value for a pattern with `*`, `?` and `[…]`. A field the
+    alert does not have is the empty text. No regular expressions: one that never ends would stop all alerts.
+    """
 
     name: str
     value: str
+    op: Literal["=", "!=", "~", "!~"] = "="
 
 
 class Silence(Message, frozen=True, kw_only=True):
@@ -255,9 +291,11 @@ class SilenceId(Message, frozen=True, kw_only=True):
 
 
 class LogQuery(Message, frozen=True, kw_only=True):
-    """The newest `limit` log entries."""
+    """The newest `limit` log entries: of one source, of one level and those above, as far as given."""
 
     limit: int = 100
+    source: str = ""
+    level: str = ""
 
 
 class LogPage(Message, frozen=True, kw_only=True):
@@ -268,6 +306,7 @@ class LogPage(Message, frozen=True, kw_only=True):
 
 METRICS_STATE = Endpoint("metrics", "state", Empty, MetricsState)
 METRICS_HISTORY = Endpoint("metrics", "history", HistoryQuery, History)
+METRICS_SOURCES = Endpoint("metrics", "sources", Empty, SourceList)
 ALERTS_ACTIVE = Endpoint("metrics", "alerts", Empty, AlertList)
 ALERTS_LOG = Endpoint("metrics", "alert_log", AlertLogQuery, AlertLog)
 ALERTS_ACK = Endpoint("metrics", "ack", AlertAck, Alert)

@@ -34,7 +34,10 @@ class Reply(ServerMessage, frozen=True, kw_only=True):
 
 
 class Welcome(ServerMessage, frozen=True, kw_only=True):
-    """First on every connection. `session` brings this user back; `heartbeat_interval` is in ms."""
+    """First on every connection. `session` brings this user back; `heartbeat_interval` is in ms.
+
+    `expires_at` (ms since 1970) is when the connection ends unless it is refreshed.
+    """
 
     protocol: int
     user_id: str
@@ -45,6 +48,7 @@ class Welcome(ServerMessage, frozen=True, kw_only=True):
     inbox: Position | UnsetType = UNSET
     heartbeat_interval: int
     max_message_bytes: int
+    expires_at: int | UnsetType = UNSET
 
 
 class Error(Reply, frozen=True, kw_only=True):
@@ -65,13 +69,23 @@ class Disconnect(ServerMessage, frozen=True, kw_only=True):
     retry_after_ms: int | UnsetType = UNSET
 
 
+class TokenExpiring(ServerMessage, frozen=True, kw_only=True):
+    """The connection's token ends soon (`expires_at`, ms since 1970), and the connection with it: `refresh`."""
+
+    expires_at: int
+
+
 class Ack(Reply, frozen=True, kw_only=True):
-    """Answers a message. Durable: `epoch` and `seq` say where it is stored. `online` is for direct messages."""
+    """Answers a message. Durable: `epoch` and `seq` say where it is stored. `online` is for direct messages.
+
+    `expires_at` (ms since 1970) answers `refresh`: when the connection ends now.
+    """
 
     epoch: str | UnsetType = UNSET
     seq: int | UnsetType = UNSET
     timestamp: int | UnsetType = UNSET
     online: bool | UnsetType = UNSET
+    expires_at: int | UnsetType = UNSET
 
 
 class HeartbeatAck(Reply, frozen=True, kw_only=True):
@@ -158,10 +172,17 @@ class Unsubscribed(Reply, frozen=True, kw_only=True):
 
 
 class PresenceList(ServerMessage, frozen=True, kw_only=True):
-    """Snapshot of `presence` (no `room`) or `presence:ROOM`."""
+    """Snapshot of `presence` (no `room`) or `presence:ROOM`; it replaces what the client had of that channel.
+
+    A long list comes in several: all but the last have `more`, all but the first add to it (`part` counts from 1).
+    A scope with too many users has none in the list but their `count`; it comes again when the count has changed.
+    """
 
     users: list[User]
     room: str | UnsetType = UNSET
+    count: int | UnsetType = UNSET
+    more: bool | UnsetType = UNSET
+    part: int | UnsetType = UNSET
 
 
 class UserOnline(ServerMessage, frozen=True, kw_only=True):

@@ -12,6 +12,8 @@ PREFIX.metrics.report       samples of one source                   PREFIX.metri
 PREFIX.alerts.feed          alerts raised and resolved
 PREFIX.logs.report          log lines of one process                PREFIX.logs.feed              the fleet's log stream
 PREFIX.control              orders to all gateways (disconnect a user)
+PREFIX.roster               who has connections of this user? (each gateway answers for itself)
+PREFIX.in.revoked.HASH      a revocation (captured)          PREFIX.out.revoked.HASH       what every gateway hears
 PREFIX.ticket.HASH          a one-time ticket (captured by the tickets' stream)
 PREFIX.rpc.SERVICE.ENDPOINT requests, answered by a NATS micro service
 PREFIX.probe.INSTANCE       a process asking itself whether the bus carries messages
@@ -81,6 +83,18 @@ class Subjects:
         return f"{self.prefix}.control"
 
     @property
+    def roster(self) -> str:
+        return f"{self.prefix}.roster"
+
+    def revoked_in(self, key: str) -> str:
+        """`key` is one token, or `*` for all."""
+        return f"{self.prefix}.in.revoked.{key}"
+
+    @property
+    def revoked_out(self) -> str:
+        return f"{self.prefix}.out.revoked.*"
+
+    @property
     def tickets(self) -> str:
         """Without the last token, which is the key."""
         return f"{self.prefix}.ticket"
@@ -110,6 +124,14 @@ class Subjects:
     def rooms_stream(self, namespace: str) -> str:
         """Stream names allow no dots; prefixes and namespaces are plain words."""
         return f"{self.prefix}-rooms-{namespace}"
+
+    @property
+    def revocations_republished(self) -> str:
+        return f"{self.prefix}.out.revoked.{{{{wildcard(1)}}}}"
+
+    @property
+    def revocations_stream(self) -> str:
+        return f"{self.prefix}-revocations"
 
     @property
     def inbox_stream(self) -> str:

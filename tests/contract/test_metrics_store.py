@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 
+import msgspec
 import pytest
 
 from metrics_svc import store as limits
@@ -10,13 +11,23 @@ from metrics_svc.aggregation.rows import Row, merge
 from metrics_svc.aggregation.tiers import SECONDS, TENS
 from metrics_svc.alerts.judge import Timing, Watch
 from metrics_svc.alerts.states import State
+from metrics_svc.notify.records import Acknowledged, NotifyChange, Sent
 from metrics_svc.scripts import connect
-from metrics_svc.store import MetricsStore, StoreUnavailable, Tick, TooManySilences, Written
+from metrics_svc.store import (
+    Collection,
+    MetricsStore,
+    StoreUnavailable,
+    Tick,
+    TooManyDocuments,
+    TooManySilences,
+    Written,
+)
 from metrics_svc.store_memory import MemoryStore
 from metrics_svc.store_redis import RedisStore
 from services.settings import Settings
 from services.sketch import LatencySketch
-from services.wire.records import UNSET, Alert, AlertLogEntry, LogEntry
+from services.wire.alerting import Receiver, Window
+from services.wire.records import UNSET, Alert, AlertLogEntry, AlertTransition, LogEntry
 from services.wire.rpc import AlertAck, Matcher, Silence
 from services.wire.server import AlertRaised, AlertResolved
 from tests.support.deadline import eventually
@@ -154,7 +165,7 @@ class TestWriting:
         assert await store.last_second() == 0
         assert await store.newest("", 100) == []
         assert await store.rows("", TENS, T0, T0 + 100, sketches=True) == []
-        assert await store.series(0) == []
+        assert await store.series(0) == {}
         assert await store.active() == []
         assert await store.episodes(10) == []
         assert await store.unannounced() == []
@@ -190,8 +201,8 @@ class TestRows:
             SeriesRow("", TENS, tens),
         ]
         await store.write("a", term, Tick(T0, rows))
-        assert await store.series(T0) == ["", name]
-        assert await store.series(T0 + 1) == []
+        assert await store.series(T0) == {"": T0, name: T0}
+        assert await store.series(T0 + 1) == {}
         assert [row.value("cpu") for row in await store.newest(name, 5)] == [2.0]
         assert [row.seconds for row in await store.rows("", TENS, T0, T0 + 1, sketches=False)] == [10]
         assert await store.rows(name, TENS, T0, T0 + 1, sketches=False) == []
@@ -322,6 +333,98 @@ class TestSilences:
         await store.put_silence(self.silence("b", 0, 600), 50)
         await store.put_silence(self.silence("c", 0, 500), 150)  # `a` has ended
         assert [silence.id for silence in await store.silences(150)] == ["b", "c"]
+
+
+class TestDocuments:
+    async def test_kept_by_collection(self, store: MetricsStore) -> None:
+        await store.put_document(Collection.RULES, "cpu", b'{"a":1}')
+        await store.put_document(Collection.RULES, "cpu", b'{"a":2}')
+        await store.put_document(Collection.RULES, "é*", b"{}")
+        assert await store.documents(Collection.RULES) == {"cpu": b'{"a":2}', "é*": b"{}"}
+        assert await store.documents(Collection.WINDOWS) == {}
+        assert await store.end_document(Collection.RULES, "cpu")
+        assert not await store.end_document(Collection.RULES, "cpu")
+
+    async def test_bounded(self, store: MetricsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in ("metrics_svc.store_memory", "metrics_svc.store_redis"):
+            monkeypatch.setattr(f"{module}.MAX_DOCUMENTS", 1)
+        await store.put_document(Collection.RULES, "a", b"{}")
+        with pytest.raises(TooManyDocuments):
+            await store.put_document(Collection.RULES, "b", b"{}")
+        await store.put_document(Collection.RULES, "a", b"{}")
+
+
+class TestNotifying:
+    def sent(self, key: str = "k") -> Sent:
+        return Sent("webhook-1", "{}", {"alertname": "cpu"}, T0 * 1000, key, [entry(T0)])
+
+    async def test_what_is_to_be_told_comes_with_the_second_that_decided_it(
+        self, store: MetricsStore
+    ) -> None:
+        term = await lead(store)
+        await store.write("a", term, Tick(T0, [], entries=[entry(T0), entry(T0, metric="disk")]))
+        await store.write("a", term, Tick(T0 + 1, [], entries=[entry(T0, T0 + 1)]))
+        state = await store.notify_state(T0 * 1000)
+        assert state.notices == {"cpu-alert": entry(T0, T0 + 1), "disk-alert": entry(T0, metric="disk")}
+        assert (state.log, state.intents, state.receivers, state.windows) == ({}, {}, {}, [])
+
+    async def test_messages_receivers_and_what_is_done(self, store: MetricsStore) -> None:
+        term = await lead(store)
+        await store.write("a", term, Tick(T0, [], entries=[entry(T0, T0 + 1)]))
+        receiver = Receiver(name="webhook-1", kind="webhook", up=False, error="refused", failures=3)
+        change = NotifyChange(
+            {"a": self.sent()}, {"b": self.sent("é")}, {"webhook-1": receiver}, [entry(T0, T0 + 1)]
+        )
+        assert await store.notify_write("a", term, change)
+        state = await store.notify_state(T0 * 1000)
+        assert (state.notices, state.log, state.intents) == ({}, {"a": self.sent()}, {"b": self.sent("é")})
+        assert state.receivers == {"webhook-1": receiver}
+        assert await store.notify_write(
+            "a", term, NotifyChange({"a": None}, {"b": None}, {"webhook-1": None})
+        )
+        state = await store.notify_state(T0 * 1000)
+        assert (state.log, state.intents, state.receivers) == ({}, {}, {})
+
+    async def test_a_notice_that_changed_meanwhile_stays(self, store: MetricsStore) -> None:
+        term = await lead(store)
+        await store.write("a", term, Tick(T0, [], entries=[entry(T0, T0 + 1)]))
+        await store.write("a", term, Tick(T0 + 5, [], entries=[entry(T0 + 5)]))
+        await store.notify_write("a", term, NotifyChange(done=[entry(T0, T0 + 1)]))
+        assert (await store.notify_state(0)).notices == {"cpu-alert": entry(T0 + 5)}
+
+    async def test_another_term_is_fenced(self, store: MetricsStore) -> None:
+        term = await lead(store)
+        await store.release("a", term)
+        await lead(store, "b")
+        assert not await store.notify_write("a", term, NotifyChange({"a": self.sent()}))
+        assert (await store.notify_state(0)).log == {}
+
+    async def test_who_acknowledged_silences_and_windows_are_read_together(self, store: MetricsStore) -> None:
+        term = await lead(store)
+        await store.write("a", term, Tick(T0, [], {"cpu-alert": firing()}, [entry(T0)]))
+        await store.acknowledge(AlertAck(id="cpu-alert", by="ann", comment="on it"), T0)
+        matchers = [Matcher(name="source", value="web-*", op="~")]
+        window = Window(id="w", matchers=matchers, days=["mon"], start="01:00", end="02:00")
+        await store.put_document(Collection.WINDOWS, "w", msgspec.json.encode(window))
+        silence = Silence(id="s", matchers=matchers, starts_at=0, ends_at=100)
+        await store.put_silence(silence, 0)
+        state = await store.notify_state(50)
+        assert state.acks == {"cpu-alert": Acknowledged(str(T0 * 1000), "ann", "on it")}
+        assert (state.windows, state.silences) == ([window], [silence])
+        assert (await store.notify_state(200)).silences == []
+
+    async def test_transitions_newest_first_and_bounded(
+        self, store: MetricsStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        term = await lead(store)
+        for at in range(3):
+            step = AlertTransition(
+                id="cpu-alert", timestamp=at, before="inactive", after="pending", reason="over"
+            )
+            await store.write("a", term, Tick(T0 + at, [], transitions=[step]))
+        assert [step.timestamp for step in await store.transitions(2)] == [2, 1]
+        assert len(await store.transitions(100)) == 3
+        assert await store.transitions(0) == []
 
 
 class TestLogs:

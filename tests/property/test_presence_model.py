@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from presence_svc.changes import Changes, Outcome
-from presence_svc.store import PresenceStore
+from presence_svc.hooks import HookEvent, HookKind
+from presence_svc.store import Telling
 from presence_svc.store_memory import MemoryPresenceStore
 from presence_svc.store_redis import RedisPresenceStore
 from services.local.servers import RedisServer
@@ -74,8 +77,11 @@ steps = st.lists(st.one_of(batches, batches, batches, pauses), min_size=5, max_s
 class Run:
     """Takes a store through steps, as gateways and sweepers would, and follows it."""
 
-    def __init__(self, store: PresenceStore, clock: TurnedClock) -> None:
-        self.store, self.clock = store, clock
+    def __init__(
+        self, store: MemoryPresenceStore | RedisPresenceStore, clock: TurnedClock, *, follows: bool = True
+    ) -> None:
+        self.store, self.clock, self.follows = store, clock, follows
+        self.told: list[bytes] = []
         self.follower = Follower()
         self.boots = {"g1": 1, "g2": 1}
         self.numbers = {"g1": 0, "g2": 0}
@@ -119,7 +125,22 @@ class Run:
             assert applied.changes.empty
 
     def follow(self, changes: Changes) -> None:
-        self.follower.apply(changes)
+        self.told += [msgspec.json.encode(one) for one in [*changes.users, *changes.notices]]
+        self.told += [
+            msgspec.json.encode((one.room, one.version, one.count, one.changes)) for one in changes.rooms
+        ]
+        self.told.append(msgspec.json.encode((changes.version, changes.count)))
+        if self.follows:
+            self.follower.apply(changes)
+
+    async def everything_told(self) -> tuple[list[bytes], list[HookEvent]]:
+        """What was said since the last time, and the events for webhooks."""
+        told, self.told = sorted(self.told), []
+        turn = await self.store.take_hooks("t", "h", 1000, 1000)
+        if turn.events:
+            await self.store.hooks_delivered("t", "h", turn.events[-1].number, ["t"])
+        events = [replace(event, number=0) for event in turn.events]
+        return told, sorted(events, key=lambda event: (event.kind, event.about))
 
     async def check(self) -> None:
         """What the follower has is what a snapshot says."""
@@ -175,19 +196,35 @@ def test_every_diff_applied_to_the_old_snapshot_gives_the_new_one(plan: list[Bat
 
 
 @asynccontextmanager
-async def redis_run(url: str) -> AsyncIterator[tuple[Run, Redis]]:
+async def redis_run(url: str, telling: Telling) -> AsyncIterator[tuple[Run, Redis]]:
     clock = TurnedClock()
     async with Redis.from_url(url) as redis:
         await redis.flushdb()
-        store = RedisPresenceStore(redis, "property", TIMING, clock=clock)
-        yield Run(store, clock), redis
+        store = RedisPresenceStore(redis, "property", TIMING, telling, clock=clock)
+        yield Run(store, clock, follows=not telling.room_limit), redis
         await store.close()
+
+
+async def run_told(url: str, plan: list[Batch | float], telling: Telling) -> None:
+    clock = TurnedClock()
+    memory = Run(MemoryPresenceStore(TIMING, clock, telling), clock, follows=False)
+    async with redis_run(url, telling) as (redis, _):
+        await memory.start()
+        await redis.start()
+        for step in plan:
+            await memory.step(step)
+            await redis.step(step)
+            assert await redis.everything_told() == await memory.everything_told()
+            for room in ROOMS:
+                ours = await redis.store.members(room, unless_large=True)
+                theirs = await memory.store.members(room, unless_large=True)
+                assert replace(ours, epoch="") == replace(theirs, epoch="")
 
 
 async def run_both(url: str, plan: list[Batch | float]) -> None:
     clock = TurnedClock()
     memory = Run(MemoryPresenceStore(TIMING, clock), clock)
-    async with redis_run(url) as (redis, client):
+    async with redis_run(url, Telling()) as (redis, client):
         await memory.start()
         await redis.start()
         for step in plan:
@@ -204,13 +241,21 @@ async def run_both(url: str, plan: list[Batch | float]) -> None:
         await sweep_whole(redis.store)
         # Nothing is left behind but counters.
         assert await client.keys("*") == [b"{property:presence}:meta"]
-        assert await client.hget("{property:presence}:meta", "connections") in (b"0", None)
+        for counter in ("connections", "outbox_bytes"):
+            assert await client.hget("{property:presence}:meta", counter) in (b"0", None)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plan=steps)
 def test_both_stores_do_the_same(plan: list[Batch | float], own_redis: str) -> None:
     asyncio.run(run_both(own_redis, plan))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(plan=steps, limit=st.sampled_from([0, 1, 2]))
+def test_both_stores_tell_the_same(plan: list[Batch | float], limit: int, own_redis: str) -> None:
+    telling = Telling(room_limit=limit, online_limit=limit, hooks=~HookKind(0))
+    asyncio.run(run_told(own_redis, plan, telling))
 
 
 @pytest.fixture(scope="module")

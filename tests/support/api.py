@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from gateway.api.errors import error_handlers
 from gateway.api.headers import guarded
 from gateway.api.routes import api_routes
+from gateway.asking import Asking
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.identity import Identity
 from gateway.delivery.publisher import Sender
@@ -18,6 +19,7 @@ from gateway.page import page_routes
 from services.bus.errors import BusError
 from services.settings import Settings
 from services.wire import server
+from services.wire.events import Revoked
 from services.wire.records import UNSET, GatewayStats, UnsetType
 from services.wire.rpc import Endpoint
 
@@ -115,6 +117,16 @@ class FakeTickets:
         return kept[0] if kept else None
 
 
+class FakeRevocationLog:
+    """Keeps what is revoked."""
+
+    def __init__(self) -> None:
+        self.published: list[Revoked] = []
+
+    async def publish(self, revoked: Revoked) -> None:
+        self.published.append(revoked)
+
+
 class FakeDeps:
     """All that the handlers need. `answers` maps an endpoint's name to a reply or a function of the request."""
 
@@ -122,8 +134,10 @@ class FakeDeps:
         self.settings = settings
         self.subjects = settings.subjects
         self.bus = FakeBus()
+        self.asking = Asking(self.bus, self.subjects)  # type: ignore[arg-type]
         self.tickets = FakeTickets()
         self.authenticator = Authenticator(settings, self.tickets)
+        self.revocation_log = FakeRevocationLog()
         self.publisher = FakePublisher()
         self.history = FakeHistory()
         self.checks = {"bus": True}
@@ -133,10 +147,15 @@ class FakeDeps:
     def readiness(self) -> dict[str, bool]:
         return self.checks
 
+    def details(self) -> dict[str, object]:
+        return {"breakers": self.asking.states()}
+
     def stats(self) -> GatewayStats:
         return stats_of("gw-self")
 
-    async def ask(self, _bus: object, _subjects: object, endpoint: Endpoint[Any, Any], request: Any) -> Any:
+    async def ask(
+        self, _bus: object, _subjects: object, endpoint: Endpoint[Any, Any], request: Any, **_: Any
+    ) -> Any:
         """Stand in for `rpc.ask` and `rpc.ask_all`."""
         self.asked.append(request)
         answer = self.answers[endpoint.name]

@@ -1,7 +1,7 @@
 """Presence in tests: a clock that tests turn, simulated gateways, a follower that applies diffs."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -89,19 +89,27 @@ class SimulatedGateway:
 
 
 async def apply_whole(store: PresenceStore, batch: PresenceBatch) -> Applied:
-    """Apply a batch until it is done; expects that letting go an earlier lease is no change by itself."""
-    while True:
-        applied = await store.apply(batch)
-        if applied.outcome is not Outcome.AGAIN:
-            return applied
-        assert applied.changes.empty
+    """Apply a batch until it is done, and confirm; returns the last piece's answer with the changes of all."""
+    pieces: list[Applied] = []
+    while not pieces or pieces[-1].outcome is Outcome.AGAIN:
+        pieces.append(await store.apply(batch))
+    await store.confirm([piece.changes.step for piece in pieces if piece.changes.step])
+    last = pieces[-1]
+    changes = replace(
+        last.changes,
+        users=[change for piece in pieces for change in piece.changes.users],
+        rooms=[scope for piece in pieces for scope in piece.changes.rooms],
+        notices=[notice for piece in pieces for notice in piece.changes.notices],
+    )
+    return replace(last, changes=changes)
 
 
 async def sweep_whole(store: PresenceStore) -> list[Swept]:
-    """Sweep until nothing is due."""
+    """Sweep until nothing is due, and confirm."""
     steps = [await store.sweep()]
     while steps[-1].again:
         steps.append(await store.sweep())
+    await store.confirm([step.changes.step for step in steps if step.changes.step])
     return steps
 
 

@@ -1,21 +1,33 @@
-"""Which silence covers which alert."""
+"""What keeps an alert from being notified: matchers, silences, maintenance windows, inhibition."""
+
+from datetime import UTC, datetime
 
 import pytest
 
+from metrics_svc.alerts.inhibition import DEFAULT_INHIBITIONS, Inhibition, inhibiting
+from metrics_svc.alerts.matching import matches
+from metrics_svc.alerts.muting import Muting
 from metrics_svc.alerts.silences import silencing
-from services.wire.records import Alert
+from metrics_svc.alerts.windows import BadWindow, check, in_force, muting
+from services.wire.alerting import Window
+from services.wire.records import UNSET, Alert
 from services.wire.rpc import Matcher, Silence
 
-ALERT = Alert(id="cpu-alert", type="critical", metric="cpu", value=95, threshold=90, message="", timestamp=0)
+
+def alert(id: str = "cpu-alert", severity: str = "critical", source: str = "", **labels: str) -> Alert:
+    return Alert(
+        id=id, type=severity, metric=id.split("-")[0], value=95, threshold=90, message="", timestamp=0,
+        source=source or UNSET, labels=labels or UNSET,
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+# A label cannot pose as a field of the alert.
+ALERT = alert(team="billing", metric="disk", type="none")
 
 
 def silence(*matchers: tuple[str, str], starts_at: int = 100, ends_at: int = 200) -> Silence:
-    return Silence(
-        id="s",
-        matchers=[Matcher(name=name, value=value) for name, value in matchers],
-        starts_at=starts_at,
-        ends_at=ends_at,
-    )
+    named = [Matcher(name=name, value=value) for name, value in matchers]
+    return Silence(id="s", matchers=named, starts_at=starts_at, ends_at=ends_at)
 
 
 @pytest.mark.parametrize(
@@ -28,14 +40,102 @@ def silence(*matchers: tuple[str, str], starts_at: int = 100, ends_at: int = 200
         ([("team", "other")], False),
         ([("missing", "x")], False),
         ([("metric", "disk")], False),
+        ([("source", "")], True),
     ],
 )
 def test_all_matchers_must_match(matchers: list[tuple[str, str]], covered: bool) -> None:
-    labels = {"team": "billing", "metric": "disk"}  # a label cannot pose as a field of the alert
-    found = silencing([silence(*matchers)], ALERT, labels, 150)
-    assert (found is not None) == covered
+    assert silencing([silence(*matchers)], ALERT, 150) == (["s"] if covered else [])
 
 
 @pytest.mark.parametrize(("now", "covered"), [(99, False), (100, True), (199, True), (200, False)])
 def test_only_in_its_time(now: int, covered: bool) -> None:
-    assert (silencing([silence(("metric", "cpu"))], ALERT, {}, now) is not None) == covered
+    assert bool(silencing([silence(("metric", "cpu"))], ALERT, now)) == covered
+
+
+@pytest.mark.parametrize(
+    ("op", "value", "agrees"),
+    [
+        ("=", "web-1", True), ("=", "web-*", False), ("!=", "web-2", True), ("!=", "web-1", False),
+        ("~", "web-*", True), ("~", "web-?", True), ("~", "web", False), ("~", "[vw]eb-1", True),
+        ("!~", "db-*", True), ("!~", "web-*", False), ("~", "*" * 60 + "x", False),
+    ],
+)  # fmt: skip
+def test_operators(op: str, value: str, agrees: bool) -> None:
+    matcher = Matcher(name="source", value=value, op=op)  # type: ignore[arg-type]
+    assert matches([matcher], {"source": "web-1"}) == agrees
+
+
+def window(start: str, end: str, *days: str, timezone: str = "UTC") -> Window:
+    return Window(
+        id="w", matchers=[Matcher(name="metric", value="cpu")], days=list(days),
+        start=start, end=end, timezone=timezone,
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def at(day: int, hour: int, minute: int = 0) -> int:
+    """Return a time in ms; the 2nd of March 2026 is a Monday."""
+    return int(datetime(2026, 3, day, hour, minute, tzinfo=UTC).timestamp() * 1000)
+
+
+@pytest.mark.parametrize(
+    ("when", "opened", "now", "expected"),
+    [
+        ("every day", window("02:00", "04:00"), at(2, 2), True),
+        ("its end is out", window("02:00", "04:00"), at(2, 4), False),
+        ("the right day", window("02:00", "04:00", "mon"), at(2, 3), True),
+        ("another day", window("02:00", "04:00", "tue"), at(2, 3), False),
+        ("over midnight, before", window("22:00", "02:00", "mon"), at(2, 23), True),
+        ("over midnight, after", window("22:00", "02:00", "mon"), at(3, 1), True),
+        ("over midnight, of the day before", window("22:00", "02:00", "tue"), at(3, 1), False),
+        ("a whole day", window("00:00", "00:00", "mon"), at(2, 13), True),
+        ("winter time", window("09:00", "10:00", timezone="Europe/Berlin"), at(2, 8, 30), True),
+        ("summer time", window("09:00", "10:00", timezone="Europe/Berlin"), at(30, 8, 30), False),
+        ("summer time, as the wall has it", window("09:00", "10:00", timezone="Europe/Berlin"), at(30, 7, 30), True),
+    ],
+)  # fmt: skip
+def test_windows(when: str, opened: Window, now: int, expected: bool) -> None:
+    assert in_force(opened, now) == expected, when
+    assert muting([opened], ALERT, now) == (["w"] if expected else [])
+    assert muting([opened], alert("disk-alert"), now) == []
+
+
+@pytest.mark.parametrize(
+    "bad", [window("2", "04:00"), window("25:00", "04:00"), window("01:00", "02:00", timezone="Mars/Base")]
+)
+def test_windows_that_cannot_be_meant(bad: Window) -> None:
+    with pytest.raises(BadWindow):
+        check(bad)
+
+
+CRITICAL = alert("cpu-alert", "critical")
+
+
+@pytest.mark.parametrize(
+    ("about", "firing", "inhibitors"),
+    [
+        (alert("cpu-web-alert", "warning", "web"), [CRITICAL], ["cpu-alert"]),
+        (alert("cpu-web-alert", "critical", "web"), [CRITICAL], []),
+        (alert("disk-alert", "warning"), [CRITICAL], []),
+        (CRITICAL, [CRITICAL], []),
+        (alert("cpu-b-alert", "warning", "b"), [alert("cpu-a-alert", "critical", "a")], []),
+        (alert("cpu-a{x}-alert", "warning", "a"), [alert("cpu-a-alert", "critical", "a")], ["cpu-a-alert"]),
+        (alert("disk-a-alert", "critical", "a"), [alert("up-a-alert", "warning", "a")], ["up-a-alert"]),
+        (alert("disk-b-alert", "critical", "b"), [alert("up-a-alert", "critical", "a")], []),
+        (alert("up-a-alert", "critical", "a"), [alert("up-a-alert", "critical", "a")], []),
+    ],
+)
+def test_built_in_inhibitions(about: Alert, firing: list[Alert], inhibitors: list[str]) -> None:
+    assert inhibiting(DEFAULT_INHIBITIONS, about, firing) == inhibitors
+
+
+def test_what_matches_both_sides_is_not_inhibited_by_its_like() -> None:
+    every = [Matcher(name="metric", value="*", op="~")]
+    inhibition = Inhibition(source=every, target=every)
+    assert inhibiting([inhibition], alert("a-alert"), [alert("a-alert"), alert("b-alert")]) == []
+
+
+def test_the_api_shows_what_mutes_an_alert() -> None:
+    muted = Muting([silence(("metric", "cpu"))], [window("00:00", "00:00")], DEFAULT_INHIBITIONS, [CRITICAL])
+    shown = muted.shown(alert("cpu-web-alert", "warning", "web"), 150)
+    assert (shown.silenced_by, shown.muted_by, shown.inhibited_by) == (["s"], ["w"], ["cpu-alert"])
+    assert muted.shown(alert("disk-alert"), 150).silenced_by is UNSET

@@ -43,6 +43,8 @@ SERVER_CALLS = [
     ("DELETE", "/api/silences/s1"),
     ("DELETE", "/api/users/ada/connections"),
     ("GET", "/api/logs"),
+    ("GET", "/api/revocations"),
+    ("POST", "/api/revocations"),
 ]
 OPEN_PATHS = ["/", "/page/app.js", "/healthz", "/readyz", "/metrics"]
 

@@ -8,8 +8,11 @@ import pytest
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.identity import Identity
 from gateway.auth.refusal import AuthRefused
+from gateway.auth.revocations import Revocations
+from gateway.auth.server_keys import Scope
 from services.settings import Settings
 from services.wire.codes import ErrorCode
+from services.wire.events import Revoked
 
 SECRET = "a-secret-for-tests-of-32-bytes-or-more"
 KEY = "server-key-one"
@@ -91,7 +94,7 @@ class TestOpen:
         assert (await refusal_of(open_to_all(), {}, {"username": username})).code is ErrorCode.INVALID_NAME
 
     async def test_the_server_api_needs_no_key(self) -> None:
-        await open_to_all().require_server_key({})
+        await open_to_all().require_server_key({}, Scope.PUBLISH)
 
     @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "chat.example"])  # noqa: S104  # nothing binds
     def test_open_is_refused_off_loopback(self, host: str) -> None:
@@ -144,11 +147,11 @@ class TestServerApi:
         "headers", [bearer(KEY), {"x-api-key": KEY}, bearer("two"), bearer(token(tidings={"admin": True}))]
     )
     async def test_keys_and_admin_tokens_pass(self, headers: dict[str, str]) -> None:
-        await with_tokens().require_server_key(headers)
+        await with_tokens().require_server_key(headers, Scope.USERS)
 
     async def test_a_users_token_is_not_enough(self) -> None:
         with pytest.raises(AuthRefused) as caught:
-            await with_tokens().require_server_key(bearer(token()))
+            await with_tokens().require_server_key(bearer(token()), Scope.LOGS)
         assert caught.value.code is ErrorCode.FORBIDDEN
 
     @pytest.mark.parametrize(
@@ -156,7 +159,7 @@ class TestServerApi:
     )
     async def test_anything_else_is_nobody(self, headers: dict[str, str]) -> None:
         with pytest.raises(AuthRefused) as caught:
-            await with_tokens().require_server_key(headers)
+            await with_tokens().require_server_key(headers, Scope.USERS)
         assert caught.value.code is ErrorCode.UNAUTHORIZED
 
     async def test_a_key_reads_everything_and_a_token_what_it_may(self) -> None:
@@ -168,3 +171,88 @@ class TestServerApi:
     async def test_a_key_is_no_user(self) -> None:
         with pytest.raises(AuthRefused):
             await with_tokens().authenticate(bearer(KEY), {})
+
+    async def test_a_key_is_for_its_scopes(self) -> None:
+        authenticator = Authenticator(
+            Settings(auth="jwt", jwt_secrets=[SECRET], api_keys=["k1;scopes=publish"])
+        )  # type: ignore[arg-type]
+        await authenticator.require_server_key(bearer("k1"), Scope.PUBLISH)
+        with pytest.raises(AuthRefused) as caught:
+            await authenticator.require_server_key(bearer("k1"), Scope.USERS)
+        assert caught.value.code is ErrorCode.FORBIDDEN
+        assert not (await authenticator.authorize_read(bearer("k1"), {})).may_follow("metrics")
+
+
+class TestRevocation:
+    @staticmethod
+    def revoked(**what: object) -> Authenticator:
+        revocations = Revocations()
+        until = time.time() + 60
+        revocations.add(Revoked(until=until, **what), time.time())  # type: ignore[arg-type]
+        return Authenticator(Settings(auth="jwt", jwt_secrets=[SECRET]), revocations=revocations)  # type: ignore[arg-type]
+
+    async def test_one_token(self) -> None:
+        authenticator = self.revoked(token_id="j1")
+        refusal = await refusal_of(authenticator, bearer(token(jti="j1")), {})
+        assert refusal.code is ErrorCode.UNAUTHORIZED
+        assert (await authenticator.authenticate(bearer(token(jti="j2")), {})).user_id == "ada"
+
+    async def test_all_tokens_of_a_user_up_to_a_moment(self) -> None:
+        now = int(time.time())
+        authenticator = self.revoked(user_id="ada", issued_before=float(now))
+        for old in (token(iat=now - 60), token(iat=now), token()):
+            assert (await refusal_of(authenticator, bearer(old), {})).code is ErrorCode.UNAUTHORIZED
+        newer = Authenticator(
+            Settings(auth="jwt", jwt_secrets=[SECRET]),  # type: ignore[arg-type]
+            revocations=self.revoked(user_id="ada", issued_before=float(now - 10)).revocations,
+        )
+        assert (await newer.authenticate(bearer(token(iat=now - 5)), {})).user_id == "ada"
+        assert (await authenticator.authenticate(bearer(token(sub="bob")), {})).user_id == "bob"
+
+    async def test_an_administrator_too(self) -> None:
+        authenticator = self.revoked(user_id="ada", issued_before=time.time())
+        with pytest.raises(AuthRefused):
+            await authenticator.require_server_key(bearer(token(tidings={"admin": True})), Scope.USERS)
+
+    async def test_a_ticket_made_before(self) -> None:
+        identity = await with_tokens().authenticate(bearer(token(jti="j1")), {})
+        revocations = self.revoked(token_id="j1").revocations
+        settings = Settings(auth="jwt", jwt_secrets=[SECRET])  # type: ignore[arg-type]
+        authenticator = Authenticator(settings, OneTicket("t", identity), revocations)
+        assert (await refusal_of(authenticator, {}, {"ticket": "t"})).code is ErrorCode.UNAUTHORIZED
+
+    async def test_a_session(self) -> None:
+        ada = await open_to_all().authenticate({}, {})
+        authenticator = open_to_all()
+        authenticator.revocations.add(Revoked(until=time.time() + 60, user_id=ada.user_id), time.time())
+        refusal = await refusal_of(authenticator, {}, {"session": ada.session})
+        assert refusal.code is ErrorCode.UNAUTHORIZED
+        assert (await authenticator.authenticate({}, {})).user_id != ada.user_id
+
+
+class TestRenewal:
+    async def test_new_rights_for_the_same_user(self) -> None:
+        ada = await with_tokens().authenticate(bearer(token(tidings={"join": ["a"]})), {})
+        renewed = await with_tokens().renew(ada, token=token(tidings={"join": ["b"]}), origin=None)
+        assert (renewed.user_id, renewed.grants.may_join("a"), renewed.grants.may_join("b")) == (
+            "ada",
+            False,
+            True,
+        )
+
+    async def test_not_for_another_user(self) -> None:
+        ada = await with_tokens().authenticate(bearer(token()), {})
+        with pytest.raises(AuthRefused) as caught:
+            await with_tokens().renew(ada, token=token(sub="eve"), origin=None)
+        assert caught.value.code is ErrorCode.FORBIDDEN
+
+    async def test_by_a_ticket_of_the_same_page(self) -> None:
+        ada = await with_tokens().authenticate(bearer(token()), {})
+        tickets = OneTicket("t", ada)
+        assert await with_tokens(tickets).renew(ada, ticket="t", origin="https://app.example") == ada
+        assert tickets.origins == ["https://app.example"]
+
+    async def test_what_expired_renews_nothing(self) -> None:
+        ada = await with_tokens().authenticate(bearer(token()), {})
+        with pytest.raises(AuthRefused):
+            await with_tokens().renew(ada, token=token(exp=int(time.time()) - 60), origin=None)

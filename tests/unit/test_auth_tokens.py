@@ -12,14 +12,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from gateway.auth.grants import DEFAULT
+from gateway.auth.grants import DEFAULT, Grants, Patterns
 from gateway.auth.refusal import AuthRefused
 from gateway.auth.tokens import CLOCK_SKEW_S, MAX_TOKEN_BYTES, Candidate, SharedSecrets, TokenVerifier
 from services.wire.codes import ErrorCode
 
 SECRET = "first-secret-of-32-bytes-or-more-"
 OLD_SECRET = "older-secret-of-32-bytes-or-more-"
-verifier = TokenVerifier(SharedSecrets([SECRET, OLD_SECRET]), audience="tidings", issuer="https://id.example")
+verifier = TokenVerifier(SharedSecrets([SECRET, OLD_SECRET], "https://id.example"), audience="tidings")
 
 
 def claims(**overrides: Any) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class AnyKey:
     def __init__(self, candidate: Candidate) -> None:
         self._candidate = candidate
 
-    async def keys_for(self, header: Mapping[str, Any]) -> list[Candidate]:
+    async def keys_for(self, header: Mapping[str, Any], issuer: object) -> list[Candidate]:
         return [self._candidate]
 
 
@@ -193,6 +193,25 @@ async def test_a_token_has_a_longest_length() -> None:
 async def test_a_nesting_bomb_in_the_header() -> None:
     bomb = base64.urlsafe_b64encode(b"[" * 4500).rstrip(b"=").decode()
     await refusal_of(f"{bomb}.e30.e30")
+
+
+async def test_a_token_that_would_outlive_its_revocation() -> None:
+    by = TokenVerifier(SharedSecrets([SECRET]), longest_life_s=3600)
+    assert (await by.verify(token(exp=int(time.time()) + 3600, aud=None, iss=None))).user_id == "ada"
+    assert "TIDINGS_REVOCATION_S" in await refusal_of(token(exp=int(time.time()) + 3700, aud=None), by)
+
+
+async def test_what_a_token_is_revoked_by() -> None:
+    identity = await verifier.verify(token(jti="j1", iat=1_700_000_000))
+    assert (identity.token_id, identity.issued_at) == ("j1", 1_700_000_000)
+    identity = await verifier.verify(token())
+    assert (identity.token_id, identity.issued_at) == ("", None)
+
+
+async def test_what_a_token_without_the_claim_allows_is_configured() -> None:
+    by = TokenVerifier(SharedSecrets([SECRET]), default=Grants(join=Patterns(("lobby",))))
+    grants = (await by.verify(token(aud=None, iss=None))).grants
+    assert (grants.may_join("lobby"), grants.may_join("den"), grants.direct) == (True, False, False)
 
 
 async def test_the_claim_says_what_the_user_may() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from metrics_svc.agent.machine import Machine, Memory, Traffic, cgroup_memory, existing, rates
+from metrics_svc.agent.machine import Machine, Memory, Traffic, cgroup_cpu, cgroup_memory, existing, rates
 from metrics_svc.agent.reporter import PHASE, Reporter
 from metrics_svc.aggregation.admission import Admission
 from services.wire.events import MetricsReport
@@ -129,3 +129,49 @@ async def test_reports_by_itself() -> None:
     await eventually(lambda: len(bus.published) >= 3, "three reports")
     running.cancel()
     assert agent.sampling
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n", "cpu.stat": "usage_usec 2000000\nuser_usec 1\n"}, 1.5),
+        ({"cpu.max": "max 100000\n", "cpu.stat": "usage_usec 2000000\n"}, None),
+        (
+            {
+                "cpu/cpu.cfs_quota_us": "50000\n",
+                "cpu/cpu.cfs_period_us": "100000\n",
+                "cpuacct/cpuacct.usage": "2000000000\n",
+            },
+            0.5,
+        ),
+        (
+            {
+                "cpu/cpu.cfs_quota_us": "-1\n",
+                "cpu/cpu.cfs_period_us": "100000\n",
+                "cpuacct/cpuacct.usage": "2000000000\n",
+            },
+            None,
+        ),
+        ({}, None),
+        ({"cpu.max": "junk", "cpu.stat": "junk"}, None),
+    ],
+)
+def test_the_containers_share_of_cpu(tmp_path: Path, files: dict[str, str], cores: float | None) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = cgroup_cpu(tmp_path)
+    assert (found and (found.used_s, found.cores)) == (None if cores is None else (2.0, cores))
+
+
+def test_cpu_is_a_share_of_what_the_container_may_use(tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text("50000 100000")
+    (tmp_path / "cpu.stat").write_text("usage_usec 1000000\n")
+    time = ManualTime()
+    sampled = Machine(tmp_path, time, tmp_path)
+    (tmp_path / "cpu.stat").write_text("usage_usec 1250000\n")
+    time.now += 1
+    assert sampled.sample()["cpu"] == pytest.approx(50)
+    (tmp_path / "cpu.stat").write_text("usage_usec 9250000\n")
+    time.now += 1
+    assert sampled.sample()["cpu"] == 100

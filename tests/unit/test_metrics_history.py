@@ -2,19 +2,25 @@
 
 import pytest
 
+from metrics_svc import history
 from metrics_svc.aggregation.rollups import Rollups, SeriesRow
 from metrics_svc.aggregation.rows import Row
 from metrics_svc.aggregation.seconds import FLEET
 from metrics_svc.aggregation.tiers import SECONDS
-from metrics_svc.history import MAX_ROLLUPS, BadQuery, query
+from metrics_svc.history import MAX_ROLLUPS, BadQuery
 from metrics_svc.store import Tick
 from metrics_svc.store_memory import MemoryStore
 from services.sketch import LatencySketch
+from services.wire.records import UNSET, MetricsRecord
 from services.wire.rpc import HistoryQuery
 from tests.support.metrics import T0, ManualTime
 
 LENGTH_S = 300
 NOW = T0 + LENGTH_S
+
+
+async def query(store: MemoryStore, question: HistoryQuery, now: float) -> list[MetricsRecord]:
+    return (await history.query(store, question, now)).rows
 
 
 @pytest.fixture
@@ -112,3 +118,22 @@ async def test_absurd_numbers_are_no_burden(store: MemoryStore) -> None:
     assert await query(store, HistoryQuery(start=10**18), NOW) == []
     assert len(await query(store, HistoryQuery(limit=10**12), NOW)) == LENGTH_S
     assert await query(store, HistoryQuery(limit=10**12, step=10**9), NOW) == []
+
+
+async def test_one_metric_as_points(store: MemoryStore) -> None:
+    whole = HistoryQuery(metric="cpu", step=60, start=T0 * 1000, end=NOW * 1000)
+    points = (await history.query(store, whole, NOW)).points
+    assert [(point.timestamp // 1000 - T0, point.value, point.min, point.max) for point in points][:2] == [
+        (60, 29.5, 0, 59),
+        (120, 89.5, 60, 119),
+    ]
+    seconds = (await history.query(store, HistoryQuery(metric="cpu", limit=3), NOW)).points
+    assert [point.value for point in seconds] == [297, 298, 299]
+    assert seconds[0].min is UNSET
+    assert (await history.query(store, HistoryQuery(metric="nothing"), NOW)).points == []
+
+
+async def test_a_percentile_as_points_is_merged_never_averaged(store: MemoryStore) -> None:
+    asked = HistoryQuery(metric="latencyP99", step=120, start=T0 * 1000, end=(T0 + 120) * 1000)
+    (point,) = (await history.query(store, asked, NOW)).points
+    assert point.value == pytest.approx(900, rel=0.01)

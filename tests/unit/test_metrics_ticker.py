@@ -8,7 +8,7 @@ import pytest
 from metrics_svc.aggregation.admission import Admission
 from metrics_svc.aggregation.seconds import FLEET, Seconds
 from metrics_svc.aggregation.tiers import TENS
-from metrics_svc.alerts.rules_file import RulesFile
+from metrics_svc.alerts.rulebook import Rulebook
 from metrics_svc.clock import FleetClock
 from metrics_svc.intake import Intake
 from metrics_svc.lease import TTL_MS, Lease
@@ -60,7 +60,7 @@ class Replica:
             self.lease,
             store,
             self.clock,
-            RulesFile(None),
+            Rulebook(None),
             bus,
             SUBJECTS,  # type: ignore[arg-type]
         )

@@ -33,6 +33,7 @@ class Scripted:
 class Recorder:
     def __init__(self) -> None:
         self.announced: list[Changes] = []
+        self.bus_healthy = True
 
     def announce(self, changes: Changes) -> None:
         self.announced.append(changes)
@@ -69,3 +70,24 @@ async def test_a_store_that_has_not_answered_for_long_is_not_healthy(monkeypatch
     await sweeper.sweep()
     monkeypatch.setattr(module, "STALE_S", 0.0)
     assert not sweeper.store_healthy
+
+
+async def test_what_others_did_not_publish_is_published(monkeypatch: pytest.MonkeyPatch):
+    late = Changes("e", 1, users=[UserOffline(user_id="u")], step=1)
+    recorder = Recorder()
+    await Sweeper(Scripted(Swept(Changes("e", 2), again=False, overdue=[late])), recorder).sweep()
+    assert late in recorder.announced
+
+
+async def test_nothing_is_let_go_while_gateways_cannot_be_heard(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "INTERVAL_S", 0.001)
+    store, recorder = Scripted(step(1)), Recorder()
+    recorder.bus_healthy = False
+    sweeper = Sweeper(store, recorder)
+    running = asyncio.create_task(sweeper.run())
+    await eventually(lambda: sweeper.store_healthy, "the store is looked at all the same")
+    assert store.asked == 0
+    recorder.bus_healthy = True
+    await eventually(lambda: store.asked > 0, "sweeps again")
+    running.cancel()
+    await asyncio.wait([running])

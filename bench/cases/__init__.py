@@ -1,0 +1,1 @@
+"""What is measured, one file a case. A case starts nothing: it gets a running peer and returns figures."""

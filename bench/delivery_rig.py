@@ -1,0 +1,99 @@
+"""Gateways, NATS and raw clients for `bench.delivery_*`: what a person's clients would see, timed.
+
+Each case prints its figures and writes them, with the date and the machine, to `bench/results/`.
+"""
+
+import asyncio
+import itertools
+import json
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+
+from bench.machine import describe
+from services.verify.gateways import socket_url
+from tests.support.cluster import Cluster, ServiceProcess
+
+RESULTS = Path(__file__).parent / "results"
+CONTENT = "x" * 150  # about 250 bytes on the wire
+
+_ids = itertools.count()
+
+# No limit that a measurement would only measure itself by.
+_UNLIMITED = {"message_rate": "0", "max_rooms_per_connection": "0"}
+
+
+@contextmanager
+def running(*, gateways: int = 1, with_services: bool = False, **settings: str) -> Iterator[Cluster]:
+    """Start a deployment, and end it."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Cluster(
+            Path(folder), gateways=gateways, with_services=with_services, **{**_UNLIMITED, **settings}
+        ) as cluster,
+    ):
+        yield cluster
+
+
+@asynccontextmanager
+async def client(gateway: ServiceProcess, username: str) -> AsyncIterator[ClientConnection]:
+    """Connect; the connection is welcomed."""
+    url = socket_url(gateway.url, {"username": username})
+    async with connect(url, max_size=None, compression=None, proxy=None, open_timeout=30) as connection:
+        await connection.recv()
+        yield connection
+
+
+async def ask(connection: ClientConnection, **request: Any) -> dict[str, Any]:
+    """Send a request with an id, and return its answer, passing over everything else."""
+    await connection.send(json.dumps({"id": "asked", **request}))
+    while True:
+        answer: dict[str, Any] = json.loads(await connection.recv())
+        if answer.get("id") == request.get("id", "asked"):
+            return answer
+
+
+async def publish(connection: ClientConnection, rooms: list[str], rounds: int) -> None:
+    """Store `rounds` messages in each room, a room's worth at a time on their way."""
+    for _ in range(rounds):
+        wanted = set()
+        for room in rooms:
+            id = str(next(_ids))  # an equal id would be no new message
+            wanted.add(id)
+            message = {"type": "room_message", "room": room, "content": CONTENT, "id": id}
+            await connection.send(json.dumps(message))
+        while wanted:
+            answer = json.loads(await connection.recv())
+            if "id" in answer:
+                assert answer["type"] == "ack", answer
+                wanted.discard(answer["id"])
+
+
+async def gather_in_slices(jobs: list[Any], at_once: int = 50) -> None:
+    """Await coroutines, some at a time: a handshake each, not all in one instant."""
+    for start in range(0, len(jobs), at_once):
+        await asyncio.gather(*jobs[start : start + at_once])
+
+
+def share(values: list[float], part: float) -> float:
+    """Return the value below which `part` of all lie."""
+    return sorted(values)[min(len(values) - 1, int(part * len(values)))]
+
+
+def write(case: str, figures: dict[str, Any]) -> None:
+    """Print figures and keep them."""
+    result = {
+        "case": case,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": describe(),
+        "figures": figures,
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{result['date'][:10]}-{case}.json").write_text(text + "\n")  # type: ignore[index]

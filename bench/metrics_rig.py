@@ -1,0 +1,123 @@
+"""One metrics_svc on one core, its NATS and Redis and the load on another; for `bench.metrics_*`.
+
+Each case prints its figures and writes them, with the date and the machine, to `bench/results/`.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import psutil
+
+from bench.machine import LOAD_CORES, SERVER_CORES, describe, pinned
+from services.bus.client import Bus
+from services.local.servers import NatsServer, RedisServer
+from services.settings import Settings
+
+RESULTS = Path(__file__).parent / "results"
+_START_S = 30.0
+
+
+class Rig:
+    """What runs, and a connection to its bus."""
+
+    def __init__(self, settings: Settings, bus: Bus, service: psutil.Process) -> None:
+        self.settings = settings
+        self.bus = bus
+        self.service = service
+
+    def cpu_s(self) -> float:
+        """Return user and system seconds of metrics_svc so far."""
+        return sum(self.service.cpu_times()[:2])
+
+
+@asynccontextmanager
+async def running(port: int = 0, **environment: str) -> AsyncIterator[Rig]:
+    """Start everything, with a gateway on `port` where one is given; wait until it ticks; stop everything."""
+    os.sched_setaffinity(0, LOAD_CORES)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with NatsServer(folder / "nats") as nats, RedisServer(folder / "redis") as redis:
+            for server in (nats, redis):
+                os.sched_setaffinity(server.pid, LOAD_CORES)
+            settings = Settings(nats_url=nats.url, redis_url=redis.url, data_dir=folder)
+            env = {
+                **os.environ,
+                "TIDINGS_NATS_URL": nats.url,
+                "TIDINGS_REDIS_URL": redis.url,
+                "TIDINGS_LOG_LEVEL": "error",
+                **environment,
+            }
+            with (folder / "log").open("wb") as log:
+                children = [_spawn("metrics_svc", env, log)]
+                if port:
+                    children.append(_spawn("gateway", env | {"TIDINGS_PORT": str(port)}, log))
+            bus = await Bus.connect(settings, "bench")
+            try:
+                await _first_tick(bus, settings)
+                yield Rig(settings, bus, psutil.Process(children[0].pid))
+            finally:
+                await bus.close()
+                for child in children:
+                    child.terminate()
+                    child.wait(15)
+
+
+def _spawn(module: str, env: dict[str, str], log: BinaryIO) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", module],
+        env=env,
+        stdout=log,
+        stderr=log,
+        preexec_fn=pinned(SERVER_CORES),  # noqa: PLW1509  # no threads here
+    )
+
+
+async def _first_tick(bus: Bus, settings: Settings) -> None:
+    ticked = asyncio.Event()
+    subscription = bus.subscribe(settings.subjects.metrics_feed, lambda _: ticked.set())
+    async with asyncio.timeout(_START_S):
+        await ticked.wait()
+    subscription.close()
+
+
+async def paced(seconds: float, per_second: int, send: Callable[[int], None]) -> None:
+    """Call `send` with rising numbers, so often a second, evenly in steps of 5 ms."""
+    begun = time.monotonic()
+    sent = 0
+    while (passed := time.monotonic() - begun) < seconds:
+        due = int(passed * per_second)
+        while sent < due:
+            send(sent)
+            sent += 1
+        await asyncio.sleep(0.005)
+
+
+def share(values: list[float], q: float) -> float:
+    """Return the value that a share `q` of all does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
+
+
+def publish(case: str, figures: dict[str, Any]) -> None:
+    """Print the figures and keep them."""
+    now = datetime.now(UTC)
+    result = {
+        "case": case,
+        "date": now.isoformat(timespec="seconds"),
+        "machine": describe(),
+        "figures": figures,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{now:%Y-%m-%d}-{case}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))

@@ -1,0 +1,1 @@
+"""The programs of the peers, and how each is started: see `launch`."""

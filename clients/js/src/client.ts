@@ -1,0 +1,387 @@
+import { Channels } from "./channels.js";
+import { systemClock, type Clock } from "./clock.js";
+import { json } from "./codec.js";
+import { Connection, type ConnectionStatus } from "./connection/connection.js";
+import { Credentials } from "./credentials.js";
+import { Emitter } from "./emitter.js";
+import { Endpoint } from "./endpoint.js";
+import { watchEnvironment } from "./environment.js";
+import { localError, TidingsError } from "./errors.js";
+import { Alerts, Logs, Metrics } from "./feeds.js";
+import type { Ack, Broadcast, ClientMessage, PublishRequest, ServerMessage, Status, Welcome } from "./generated/wire.js";
+import { Http, type Answer, type Arguments, type OperationName } from "./http.js";
+import { Inbox } from "./inbox.js";
+import { DEFAULTS, type TidingsOptions } from "./options.js";
+import { Presence } from "./presence.js";
+import { Requests, type RequestOptions, type Sending } from "./requests.js";
+import { Room } from "./room.js";
+import { pageStorage, Session } from "./session.js";
+import type { Store } from "./store.js";
+import { EventStreamTransport } from "./transport/sse.js";
+import type { Interest, Transport, TransportEvents, TransportKind } from "./transport/transport.js";
+import { openWebSocket, type WebSocketConstructor } from "./transport/websocket.js";
+
+export interface ClientEvents {
+  /** The connection changed its state. */
+  status: ConnectionStatus;
+  /** Each new connection says who we are. */
+  welcome: Welcome;
+  broadcast: Broadcast;
+  /** What no promise tells: a channel that was refused, an outage behind a snapshot, a failed refresh. */
+  error: TidingsError;
+  /** Every message of the server, as it came. */
+  message: ServerMessage;
+}
+
+const DUPLICATE_MS = 110_000; // the server's window is 120 s by default; clocks and queues need a margin
+const ANSWER_MS = 5000;
+const UPGRADE_MS = 120_000;
+const LINGER_MS = 100;
+const IN_ORDER: Sending = { queued: true, repeatable: () => true, ready: () => true };
+const ONCE: Sending = { queued: true, repeatable: () => false, ready: () => true };
+
+/** A connection to Tidings that comes back by itself, and what is seen and done through it. */
+export class TidingsClient extends Emitter<ClientEvents> {
+  /** How the connection stands, to watch. */
+  readonly status: Store<ConnectionStatus>;
+  /** Everyone who is online; `watch()` it to follow. */
+  readonly presence: Presence;
+  readonly metrics: Metrics;
+  readonly alerts: Alerts;
+  readonly logs: Logs;
+  readonly inbox: Inbox;
+
+  readonly #endpoint: Endpoint;
+  readonly #options: TidingsOptions;
+  readonly #clock: Clock;
+  readonly #connection: Connection;
+  readonly #credentials: Credentials;
+  readonly #http: Http;
+  readonly #session: Session;
+  readonly #requests: Requests;
+  readonly #channels: Channels;
+  readonly #rooms = new Map<string, Room>();
+  readonly #presences = new Map<string, Presence>();
+  /** What this user said of themselves, said again on every connection. */
+  readonly #said = new Map<string, ClientMessage>();
+  #welcome: Welcome | undefined;
+  #holders = 0;
+  #unwatch: (() => void) | undefined;
+
+  /** Nothing is opened before `connect` or `hold`. `url`: `https://host`, `wss://host/ws`, or `/` for the page's. */
+  constructor(url: string, options: TidingsOptions = {}) {
+    super();
+    const fetch = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
+    this.#options = options;
+    this.#clock = options.clock ?? systemClock;
+    this.#endpoint = new Endpoint(url);
+    this.#credentials = new Credentials(options.getToken, options.getTicket);
+    this.#http = new Http(this.#endpoint, this.#credentials, fetch);
+    const storage = options.storage === undefined ? pageStorage() : options.storage;
+    this.#session = new Session(storage, `tidings.session:${this.#endpoint.http("")}`);
+    this.#requests = new Requests({
+      clock: this.#clock,
+      ackMs: options.ackTimeoutMs ?? DEFAULTS.ackTimeoutMs,
+      tries: options.tries ?? DEFAULTS.tries,
+      queueLimit: options.queueLimit ?? DEFAULTS.queueLimit,
+      duplicateMs: DUPLICATE_MS,
+      send: (message) => this.#connection.send(message),
+      onSilence: () => this.#connection.suspect(),
+    });
+    this.#channels = new Channels({
+      clock: this.#clock,
+      ask: (message) => this.#requests.submit(message),
+      isUp: () => this.#isUp,
+      onRefused: (_, fault) => this.emit("error", fault),
+    });
+    this.presence = new Presence(this.#channels, undefined);
+    this.metrics = new Metrics(this.#channels, options.historyLimit ?? DEFAULTS.historyLimit);
+    this.alerts = new Alerts(this.#channels);
+    this.logs = new Logs(this.#channels);
+    this.inbox = new Inbox((message) => this.#requests.submit(message));
+    this.#connection = new Connection({
+      clock: this.#clock,
+      transports: options.transports ?? DEFAULTS.transports,
+      backoff: {
+        firstMs: options.backoff?.firstMs ?? DEFAULTS.firstMs,
+        longestMs: options.backoff?.longestMs ?? DEFAULTS.longestMs,
+      },
+      connectMs: options.connectTimeoutMs ?? DEFAULTS.connectTimeoutMs,
+      answerMs: ANSWER_MS,
+      upgradeMs: UPGRADE_MS,
+      open: (kind, events) => this.#open(kind, events),
+      onMessage: (message) => this.#take(message),
+      onUp: (welcome) => this.#onUp(welcome),
+      onDown: () => this.#onDown(),
+      onInboxAt: (position) => this.inbox.onPosition(position),
+      onTokenExpired: () => this.#credentials.expire(),
+    });
+    this.status = this.#connection.status;
+    this.status.subscribe(() => this.#onStatus(this.status.get()));
+    options.signal?.addEventListener("abort", () => this.close());
+  }
+
+  /** Who this user is, once a server has said so. */
+  get userId(): string | undefined {
+    const id = this.#welcome?.userId;
+    return id === "" ? undefined : id; // a stream does not say
+  }
+
+  /** What the last connection began with. */
+  get welcome(): Welcome | undefined {
+    return this.#welcome;
+  }
+
+  /** Connects, and stays connected until `close`. Resolves with the first connection; rejects if it is refused. */
+  connect({ signal }: RequestOptions = {}): Promise<void> {
+    if (signal?.aborted) return Promise.reject(signal.reason as Error);
+    if (this.#options.signal?.aborted) return Promise.reject(this.#options.signal.reason as Error);
+    this.#unwatch ??= watchEnvironment(() => this.#connection.wake());
+    this.#requests.begin();
+    this.#connection.connect();
+    return new Promise((resolve, reject) => {
+      const off: (() => void)[] = [];
+      const settle = (tell: () => void): void => {
+        for (const each of off) each();
+        tell();
+      };
+      const look = (): void => {
+        const { state, error, reason = "the server refused the connection" } = this.status.get();
+        if (state === "connected") settle(resolve);
+        if (state === "closed") settle(() => reject(localError("closed", "the client was closed")));
+        if (state === "failed") settle(() => reject(error ?? new TidingsError({ code: "forbidden", message: reason })));
+      };
+      const abort = (): void => settle(() => reject(signal?.reason as Error));
+      signal?.addEventListener("abort", abort);
+      off.push(this.status.subscribe(look), () => signal?.removeEventListener("abort", abort));
+      look();
+    });
+  }
+
+  /** Leaves: rooms are left, what waits fails, and nothing comes back until `connect`. */
+  close(): void {
+    this.#unwatch?.();
+    this.#unwatch = undefined;
+    this.#connection.close();
+  }
+
+  /** Is connected until the returned function is called. Holders are counted: for components that share a client. */
+  hold(): () => void {
+    this.#holders++;
+    if (this.status.get().state === "closed") this.connect().catch(() => undefined); // `status` tells
+    let held = true;
+    return () => {
+      if (!held) return;
+      held = false;
+      this.#clock.setTimeout(() => {
+        if (--this.#holders === 0) this.close();
+      }, LINGER_MS);
+    };
+  }
+
+  /** Tries to reconnect now, or looks whether the connection still lives. Pages do so by themselves. */
+  wake(): void {
+    this.#connection.wake();
+  }
+
+  /** Returns the room of that name, always the same object. It is not joined by this. */
+  room(name: string): Room {
+    const normal = name.normalize(); // two spellings of one name are one room
+    let room = this.#rooms.get(normal);
+    if (!room) {
+      room = new Room(normal, {
+        clock: this.#clock,
+        isUp: () => this.#isUp,
+        heardAt: () => this.#connection.heardAt,
+        submit: (message, options, sending) => this.#requests.submit(message, options, sending),
+        flush: () => this.#requests.flush(),
+        unsettled: (topic) => this.#requests.unsettled(topic),
+        history: (of, { signal, ...query }) =>
+          this.request("GET /api/rooms/{room}/history", { path: { room: of }, query, signal }),
+        presence: (of) => this.#presenceOf(of),
+      });
+      this.#rooms.set(normal, room);
+    }
+    return room;
+  }
+
+  /** Sends to every connection of one user, now or when they are back. Resolves when it is stored. */
+  async sendDirect(userId: string, content: unknown, options: RequestOptions & { id?: string } = {}): Promise<Ack> {
+    const message = { type: "direct_message", targetUserId: userId, content, id: options.id } as const;
+    return (await this.#requests.submit(message, options, IN_ORDER)) as Ack;
+  }
+
+  /** Sends to every connection. It is not stored, so it is not sent again when its answer is lost. */
+  async broadcast(content: unknown, options: RequestOptions & { echo?: boolean } = {}): Promise<Ack> {
+    const message = { type: "broadcast", content, echo: options.echo } as const;
+    return (await this.#requests.submit(message, options, ONCE)) as Ack;
+  }
+
+  /** Says how available this user is, now and on every later connection. */
+  async setStatus(status: Status, options: RequestOptions = {}): Promise<void> {
+    await this.#say({ type: "status_change", status }, options);
+  }
+
+  /** Replaces what others see beside this user's name, now and on every later connection. */
+  async setCustomData(customData: unknown, options: RequestOptions = {}): Promise<void> {
+    await this.#say({ type: "presence_update", customData }, options);
+  }
+
+  /** Carries out one operation of the HTTP surface, typed by the contract. */
+  request<Name extends OperationName>(name: Name, given: Arguments<Name> = {}): Promise<Answer<Name>> {
+    return this.#http.request(name, given);
+  }
+
+  get #isUp(): boolean {
+    return this.status.get().state === "connected";
+  }
+
+  async #say(message: ClientMessage, options: RequestOptions): Promise<void> {
+    await this.#requests.submit(message, options, IN_ORDER);
+    this.#said.set(message.type, message);
+  }
+
+  #open(kind: TransportKind, events: TransportEvents): Transport {
+    return kind === "websocket" ? this.#openWebSocket(events) : this.#openStream(events);
+  }
+
+  #openWebSocket(events: TransportEvents): Transport {
+    const builtIn = (globalThis as { WebSocket?: WebSocketConstructor }).WebSocket;
+    const WebSocket = this.#options.WebSocket ?? builtIn;
+    if (!WebSocket) throw new TypeError("there is no WebSocket here: pass one in the options (see the package `ws`)");
+    const identity = async (signal: AbortSignal): Promise<Record<string, string | undefined>> => ({
+      ...this.#name,
+      ticket: await this.#ticket(signal),
+    });
+    const codec = this.#options.codec ?? json;
+    return openWebSocket({ endpoint: this.#endpoint, WebSocket, codec, identity }, events);
+  }
+
+  #openStream(events: TransportEvents): Transport {
+    const setup = {
+      clock: this.#clock,
+      open: (query: Record<string, string>, headers: Record<string, string>, signal: AbortSignal) =>
+        this.#http.open("/events", { ...this.#name, ...query }, { headers, signal }),
+      publish: (body: PublishRequest, signal: AbortSignal) =>
+        this.request("POST /api/publish", { body: { username: this.#options.username, ...body }, signal }),
+      interest: () => this.#interest,
+    };
+    return new EventStreamTransport(setup, events);
+  }
+
+  get #name(): Record<string, string | undefined> {
+    return { username: this.#options.username, session: this.#session.value };
+  }
+
+  get #interest(): Interest {
+    const rooms = [...this.#rooms.values()].filter((room) => room.wanted);
+    return {
+      rooms: new Map(rooms.map((room) => [room.name, room.position])),
+      channels: this.#channels.wanted,
+      inbox: this.inbox.position,
+    };
+  }
+
+  /** A browser can set no header on a WebSocket: a token buys a ticket that may stand in a URL. */
+  async #ticket(signal: AbortSignal): Promise<string | undefined> {
+    if (this.#credentials.givesTickets) return this.#credentials.ticket(signal);
+    if (!this.#credentials.any) return undefined;
+    return (await this.request("POST /api/tickets", { signal })).ticket;
+  }
+
+  #onUp(welcome: Welcome): void {
+    this.#requests.up();
+    this.inbox.onUp(welcome);
+    this.#channels.onUp();
+    for (const room of this.#rooms.values()) room.onUp();
+    for (const message of this.#said.values()) this.#requests.submit(message).catch(() => undefined); // again with the next
+    this.#requests.flush();
+  }
+
+  #onDown(): void {
+    this.#requests.down();
+    for (const presence of this.#allPresences) presence.onDown();
+    for (const room of this.#rooms.values()) room.onDown();
+  }
+
+  #onStatus(status: ConnectionStatus): void {
+    if (status.state === "failed" || status.state === "closed") {
+      const { reason = "the client was closed" } = status;
+      const fault = status.error ?? localError("closed", reason);
+      this.#requests.end(fault);
+      for (const room of this.#rooms.values()) room.onEnd(fault);
+    }
+    this.emit("status", status);
+  }
+
+  #take(message: ServerMessage): void {
+    switch (message.type) {
+      case "welcome":
+        this.#welcome = message.userId ? message : { ...message, ...this.#welcome };
+        this.#session.keep(message.session);
+        this.emit("welcome", message);
+        break;
+      case "room_message":
+        this.#rooms.get(message.room)?.onMessage(message);
+        break;
+      case "joined_room":
+        this.#rooms.get(message.room)?.onJoined(message);
+        break;
+      case "user_joined":
+        this.#rooms.get(message.room)?.emit("userJoined", message);
+        break;
+      case "user_left":
+        this.#rooms.get(message.room)?.emit("userLeft", message);
+        break;
+      case "direct_message":
+        this.inbox.take(message);
+        break;
+      case "subscribed":
+        if (message.recovered !== undefined) this.inbox.onResumed(message);
+        break;
+      case "broadcast":
+        this.emit("broadcast", message);
+        break;
+      case "token_expiring":
+        void this.#refresh();
+        break;
+      case "error":
+        if (message.id === undefined) this.emit("error", new TidingsError(message));
+        break;
+      default:
+        for (const presence of this.#allPresences) presence.take(message);
+        this.metrics.take(message);
+        this.alerts.take(message);
+        this.logs.take(message);
+    }
+    const request = "id" in message ? this.#requests.onAnswer(message) : undefined;
+    if (request?.type === "room_message" && message.type === "ack") {
+      this.#rooms.get(request.room)?.onStored(message, request.echo);
+    }
+    this.emit("message", message);
+  }
+
+  /** Shows a new token on the connection there is, so that it need not end with the old one. */
+  async #refresh(): Promise<void> {
+    const { signal } = new AbortController();
+    try {
+      this.#credentials.expire();
+      const token = await this.#credentials.token(signal);
+      const ticket = token === undefined ? await this.#credentials.ticket(signal) : undefined;
+      if (token !== undefined || ticket !== undefined) await this.#requests.submit({ type: "refresh", token, ticket });
+    } catch (fault) {
+      const { message } = fault as Error;
+      this.emit("error", fault instanceof TidingsError ? fault : new TidingsError({ code: "unauthorized", message }));
+    }
+  }
+
+  get #allPresences(): Presence[] {
+    return [this.presence, ...this.#presences.values()];
+  }
+
+  #presenceOf(room: string): Presence {
+    let presence = this.#presences.get(room);
+    if (!presence) this.#presences.set(room, (presence = new Presence(this.#channels, room)));
+    return presence;
+  }
+}

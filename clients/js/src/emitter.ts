@@ -1,0 +1,57 @@
+export type Listener<T> = (event: T) => void;
+
+export interface ListenOptions {
+  /** Stops listening when it aborts. */
+  signal?: AbortSignal | undefined;
+  once?: boolean;
+}
+
+/** Typed events. A listener that throws disturbs neither the others nor the connection. */
+export class Emitter<Events extends object> {
+  readonly #listeners = new Map<keyof Events, Set<Listener<never>>>();
+
+  /** Calls `listener` for each event; returns a function that ends this. */
+  on<Name extends keyof Events>(name: Name, listener: Listener<Events[Name]>, options: ListenOptions = {}): () => void {
+    if (options.signal?.aborted) return () => undefined;
+    const entry: Listener<Events[Name]> = (event) => {
+      if (options.once) off();
+      listener(event);
+    };
+    const off = (): void => {
+      this.#listeners.get(name)?.delete(entry);
+      options.signal?.removeEventListener("abort", off);
+    };
+    const listeners = this.#listeners.get(name) ?? new Set();
+    this.#listeners.set(name, listeners.add(entry));
+    options.signal?.addEventListener("abort", off);
+    return off;
+  }
+
+  /** Resolves with the next event of that name. */
+  once<Name extends keyof Events>(name: Name, options: { signal?: AbortSignal } = {}): Promise<Events[Name]> {
+    const { signal } = options;
+    return new Promise((resolve, reject) => {
+      signal?.throwIfAborted();
+      this.on(name, resolve, { signal, once: true });
+      signal?.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+    });
+  }
+
+  /** @internal */
+  emit<Name extends keyof Events>(name: Name, event: Events[Name]): void {
+    for (const listener of [...(this.#listeners.get(name) ?? [])]) {
+      protect(() => (listener as Listener<Events[Name]>)(event));
+    }
+  }
+}
+
+/** Runs what an application gave us; its faults are reported as uncaught, after our own work is done. */
+export function protect(callback: () => void): void {
+  try {
+    callback();
+  } catch (fault) {
+    queueMicrotask(() => {
+      throw fault;
+    });
+  }
+}

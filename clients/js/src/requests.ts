@@ -1,0 +1,208 @@
+/** Requests and their answers: time limits, retries with the same id, and a queue for when there is no connection. */
+import type { Clock } from "./clock.js";
+import { localError, TidingsError } from "./errors.js";
+import type { ClientMessage, ServerMessage } from "./generated/wire.js";
+
+export interface RequestOptions {
+  /** Gives up waiting when it aborts. The message may have been sent by then. */
+  signal?: AbortSignal | undefined;
+}
+
+export interface Sending {
+  /** Kept for later while there is no connection. */
+  queued: boolean;
+  /** May be sent again although it may have arrived. */
+  repeatable: () => boolean;
+  /** What it waits for before it may be sent: the room it goes to. */
+  ready: () => boolean;
+  /** What it belongs to, to find it by. */
+  topic?: string;
+}
+
+export interface RequestSetup {
+  clock: Clock;
+  ackMs: number;
+  tries: number;
+  queueLimit: number;
+  /** Within this time the server recognises an equal id. */
+  duplicateMs: number;
+  send(message: ClientMessage): void;
+  /** Called when an answer did not come. */
+  onSilence(): void;
+}
+
+type WithId = ClientMessage & { id: string };
+
+interface Entry extends Sending {
+  message: WithId;
+  resolve: (answer: ServerMessage) => void;
+  reject: (fault: unknown) => void;
+  promise: Promise<ServerMessage>;
+  tries: number;
+  firstSentAt: number | undefined;
+  /** Sent on this connection, and not answered yet. */
+  waiting: boolean;
+  timer: unknown;
+}
+
+const RETRY_MS = 500;
+const AT_ONCE: Sending = { queued: false, repeatable: () => false, ready: () => true };
+
+export class Requests {
+  /** In the order in which they were made. */
+  readonly #entries = new Map<string, Entry>();
+  readonly #prefix = newPrefix();
+  #count = 0;
+  #up = false;
+  #over: TidingsError | undefined;
+
+  constructor(private readonly setup: RequestSetup) {}
+
+  /** Returns an id that no other client has. */
+  newId(): string {
+    return `${this.#prefix}-${(++this.#count).toString(36)}`;
+  }
+
+  /** Sends a message and resolves with its answer; rejects with a TidingsError, or the signal's reason. */
+  submit(message: ClientMessage, { signal }: RequestOptions = {}, sending: Sending = AT_ONCE): Promise<ServerMessage> {
+    if (signal?.aborted) return Promise.reject(signal.reason as Error);
+    if (this.#over) return Promise.reject(this.#over);
+    if (!this.#up && !sending.queued) return Promise.reject(lost("there is no connection"));
+    if (!this.#up && this.unsent >= this.setup.queueLimit) {
+      return Promise.reject(localError("queue_full", `${this.setup.queueLimit} messages wait for a connection`));
+    }
+    const entry = this.#enter({ ...message, id: message.id ?? this.newId() }, sending);
+    const abort = (): void => this.#settle(entry, () => entry.reject(signal?.reason));
+    signal?.addEventListener("abort", abort);
+    const unlisten = (): void => signal?.removeEventListener("abort", abort);
+    entry.promise.then(unlisten, unlisten);
+    this.#send(entry);
+    return entry.promise;
+  }
+
+  /** How many wait to be sent for the first time. */
+  get unsent(): number {
+    return [...this.#entries.values()].filter((entry) => entry.firstSentAt === undefined).length;
+  }
+
+  /** Resolves when everything of a topic that may have arrived before is settled; undefined if nothing is open. */
+  unsettled(topic: string): Promise<unknown> | undefined {
+    const open = [...this.#entries.values()].filter(
+      (entry) => entry.topic === topic && entry.firstSentAt !== undefined && !entry.waiting,
+    );
+    return open.length > 0 ? Promise.allSettled(open.map((entry) => entry.promise)) : undefined;
+  }
+
+  /** There is a connection: send what waits. */
+  up(): void {
+    this.#up = true;
+    this.#over = undefined;
+  }
+
+  /** Sends what has become ready, oldest first. */
+  flush(): void {
+    for (const entry of [...this.#entries.values()]) this.#send(entry);
+  }
+
+  /** The connection is gone: what may be repeated waits for the next one. */
+  down(): void {
+    this.#up = false;
+    for (const entry of [...this.#entries.values()]) {
+      this.setup.clock.clearTimeout(entry.timer);
+      const sent = entry.waiting;
+      entry.waiting = false;
+      if (!entry.queued || (sent && !entry.repeatable())) {
+        this.#settle(entry, () => entry.reject(lost("the connection was lost before the answer came")));
+      }
+    }
+  }
+
+  /** There will be no connection: all fail, and those to come, until `up`. */
+  end(fault: TidingsError): void {
+    this.down();
+    this.#over = fault;
+    for (const entry of [...this.#entries.values()]) this.#settle(entry, () => entry.reject(fault));
+  }
+
+  /** New ones may wait again. */
+  begin(): void {
+    this.#over = undefined;
+  }
+
+  /** Takes a message with an id; returns the request it answers, if there is one. */
+  onAnswer(answer: ServerMessage & { id?: string }): WithId | undefined {
+    const entry = answer.id === undefined ? undefined : this.#entries.get(answer.id);
+    if (!entry) return undefined;
+    if (answer.type !== "error") this.#settle(entry, () => entry.resolve(answer));
+    else if (answer.retryable && entry.queued && entry.tries < this.setup.tries) {
+      this.#later(entry, answer.retryAfterMs ?? RETRY_MS);
+    } else this.#settle(entry, () => entry.reject(new TidingsError(answer)));
+    return entry.message;
+  }
+
+  #enter(message: WithId, sending: Sending): Entry {
+    const settlers: Partial<Pick<Entry, "resolve" | "reject">> = {};
+    const promise = new Promise<ServerMessage>((resolve, reject) => Object.assign(settlers, { resolve, reject }));
+    const entry = {
+      ...sending,
+      ...(settlers as Pick<Entry, "resolve" | "reject">),
+      message,
+      promise,
+      tries: 0,
+      firstSentAt: undefined,
+      waiting: false,
+      timer: undefined,
+    };
+    this.#entries.set(message.id, entry);
+    return entry;
+  }
+
+  #send(entry: Entry): void {
+    const { clock, duplicateMs, ackMs } = this.setup;
+    if (!this.#up || entry.waiting || !entry.ready() || this.#entries.get(entry.message.id) !== entry) return;
+    const now = clock.now();
+    if (entry.firstSentAt !== undefined && now - entry.firstSentAt > duplicateMs) {
+      // The server has forgotten the id by now: a repeat would be a second message.
+      return this.#settle(entry, () => entry.reject(lost("not answered for so long that it must not be repeated")));
+    }
+    entry.firstSentAt ??= now;
+    entry.waiting = true;
+    entry.tries++;
+    clock.clearTimeout(entry.timer);
+    entry.timer = clock.setTimeout(() => this.#unanswered(entry), ackMs);
+    try {
+      this.setup.send(entry.message);
+    } catch (fault) {
+      this.#settle(entry, () => entry.reject(fault));
+    }
+  }
+
+  #unanswered(entry: Entry): void {
+    this.setup.onSilence();
+    if (!entry.repeatable() || entry.tries >= this.setup.tries) {
+      this.#settle(entry, () => entry.reject(localError("timeout", "no answer came in time")));
+    } else this.#later(entry, 0);
+  }
+
+  #later(entry: Entry, ms: number): void {
+    const { clock } = this.setup;
+    clock.clearTimeout(entry.timer);
+    entry.waiting = false;
+    entry.timer = clock.setTimeout(() => this.#send(entry), ms + clock.random() * RETRY_MS);
+  }
+
+  #settle(entry: Entry, tell: () => void): void {
+    this.setup.clock.clearTimeout(entry.timer);
+    this.#entries.delete(entry.message.id);
+    tell();
+  }
+}
+
+function lost(message: string): TidingsError {
+  return localError("connection_lost", message);
+}
+
+function newPrefix(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(12));
+  return Array.from(bytes, (byte) => byte.toString(36).padStart(2, "0")).join("");
+}

@@ -1,0 +1,261 @@
+import type { Clock } from "./clock.js";
+import { Emitter } from "./emitter.js";
+import { localError, TidingsError } from "./errors.js";
+import type { Ack, ClientMessage, JoinedRoom, Position, RoomMessage, RoomPast, UserJoined, UserLeft } from "./generated/wire.js";
+import { RoomLog } from "./roomlog.js";
+import type { Presence } from "./presence.js";
+import type { RequestOptions, Sending } from "./requests.js";
+import { Store } from "./store.js";
+
+export type RoomState =
+  | "left"
+  | "joining" // wanted, and not there (yet, or while there is no connection)
+  | "joined"
+  | "refused"; // not for this user: only another `join` tries again
+
+export interface RoomEvents {
+  message: RoomMessage;
+  /** Members now get our messages and we theirs. `recovered`: nothing was missed since the last connection. */
+  joined: { recovered: boolean | undefined };
+  /** Messages may be missing. What the room still keeps is in `history()`. */
+  gap: { position: Position | undefined };
+  /** The first connection of a user came in. */
+  userJoined: UserJoined;
+  /** The last connection of a user is gone. */
+  userLeft: UserLeft;
+  refused: TidingsError;
+}
+
+export interface PublishOptions extends RequestOptions {
+  /** Ask for a copy like everyone's. */
+  echo?: boolean;
+  /** An id of yours, unique per user and room: within two minutes an equal one is stored once. */
+  id?: string;
+}
+
+export interface HistoryOptions extends RequestOptions {
+  limit?: number;
+  before?: number;
+  since?: number;
+}
+
+/** @internal What a room needs of its client. */
+export interface RoomSetup {
+  clock: Clock;
+  isUp(): boolean;
+  heardAt(): number;
+  submit(message: ClientMessage, options?: RequestOptions, sending?: Sending): Promise<unknown>;
+  flush(): void;
+  unsettled(topic: string): Promise<unknown> | undefined;
+  history(room: string, options: HistoryOptions): Promise<RoomPast>;
+  presence(room: string): Presence;
+}
+
+const RETRY_MS = 1000;
+/** A component that is unmounted and mounted again should not leave and come back. */
+const LINGER_MS = 100;
+
+/** How long the answers to repeated messages are waited for before what was missed is shown all the same. */
+const HELD_MS = 5000;
+
+interface Waiter {
+  resolve: () => void;
+  reject: (fault: unknown) => void;
+}
+
+/** One room: a member of it while it is held, on every connection. */
+export class Room extends Emitter<RoomEvents> {
+  readonly state = new Store<RoomState>("left");
+  #log = new RoomLog();
+  #holders = 0;
+  #durable = false;
+  readonly #waiters = new Set<Waiter>();
+  /** What came live while it is found out which of the messages that were missed are our own. */
+  #held: RoomMessage[] | undefined;
+  #timer: unknown;
+
+  /** @internal */
+  constructor(
+    readonly name: string,
+    private readonly setup: RoomSetup,
+  ) {
+    super();
+  }
+
+  /** After which message the next one comes; undefined in an ephemeral room, or before it was joined. */
+  get position(): Position | undefined {
+    return this.#log.position;
+  }
+
+  /** Who is in the room; `watch()` it to follow. */
+  get presence(): Presence {
+    return this.setup.presence(this.name);
+  }
+
+  /** @internal */
+  get wanted(): boolean {
+    return this.#holders > 0;
+  }
+
+  /** Becomes a member, and resolves when that is so. Stays one until `leave`, whatever becomes of connections. */
+  join({ signal }: { signal?: AbortSignal } = {}): Promise<void> {
+    if (signal?.aborted) return Promise.reject(signal.reason as Error);
+    this.#holders ||= 1;
+    this.#want();
+    return new Promise((resolve, reject) => {
+      if (this.state.get() === "joined") return resolve();
+      const waiter = { resolve, reject };
+      this.#waiters.add(waiter);
+      signal?.addEventListener("abort", () => this.#waiters.delete(waiter) && reject(signal.reason as Error));
+    });
+  }
+
+  /** Stops being a member, whoever holds it. */
+  leave(): void {
+    this.#holders = 0;
+    this.#exit();
+  }
+
+  /** Is a member until the returned function is called. Holders are counted. */
+  hold(): () => void {
+    this.#holders++;
+    this.#want();
+    let held = true;
+    return () => {
+      if (!held) return;
+      held = false;
+      this.setup.clock.setTimeout(() => {
+        this.#holders = Math.max(0, this.#holders - 1);
+        if (this.#holders === 0) this.#exit();
+      }, LINGER_MS);
+    };
+  }
+
+  /**
+   * Sends to the members once it may: it waits for a connection and for the join. Resolves when the message is
+   * stored; is sent again, with the same id, where that is harmless.
+   */
+  async publish(content: unknown, { echo, id, signal }: PublishOptions = {}): Promise<Ack> {
+    if (!this.wanted) throw new TidingsError({ code: "not_in_room", message: "join the room first" });
+    const sending: Sending = {
+      queued: true,
+      repeatable: () => this.#durable, // an ephemeral room would hear it twice
+      ready: () => this.state.get() === "joined",
+      topic: this.name,
+    };
+    const message = { type: "room_message", room: this.name, content, echo, id } as const;
+    return (await this.setup.submit(message, { signal }, sending)) as Ack;
+  }
+
+  /** Reads what the room keeps, oldest first. */
+  history(options: HistoryOptions = {}): Promise<RoomPast> {
+    return this.setup.history(this.name, options);
+  }
+
+  /** @internal There is a connection: be a member on it. */
+  onUp(): void {
+    if (this.wanted) this.#enter();
+  }
+
+  /** @internal */
+  onDown(): void {
+    this.setup.clock.clearTimeout(this.#timer);
+    if (this.state.get() === "joined") this.state.set("joining");
+  }
+
+  /** @internal There will be no connection. */
+  onEnd(fault: TidingsError): void {
+    for (const { reject } of this.#drainWaiters()) reject(fault);
+  }
+
+  /** @internal Takes the answer to our join, or the server's word that it lost messages. */
+  onJoined(message: JoinedRoom): void {
+    if (!this.wanted) return;
+    this.#durable = message.epoch !== undefined;
+    this.setup.clock.clearTimeout(this.#timer);
+    const missed = message.missed ?? [];
+    // Messages whose answers were lost are sent again now, and may be among those missed: shown, they would be shown
+    // to who sent them.
+    const unsettled = missed.length > 0 ? this.setup.unsettled(this.name) : undefined;
+    if (unsettled) {
+      const held = (this.#held = []);
+      const release = (): void => {
+        if (this.#held === held) this.#deliver(message);
+      };
+      this.#timer = this.setup.clock.setTimeout(release, HELD_MS);
+      void unsettled.then(release);
+    } else this.#deliver(message);
+    const entered = this.state.get() !== "joined";
+    this.state.set("joined");
+    for (const { resolve } of this.#drainWaiters()) resolve();
+    if (entered) this.emit("joined", { recovered: message.recovered });
+    this.setup.flush();
+  }
+
+  /** @internal */
+  onMessage(message: RoomMessage): void {
+    if (this.#held) this.#held.push(message);
+    else if (this.#log.accept(message)) this.emit("message", message);
+  }
+
+  /** @internal An own message was stored. */
+  onStored(ack: Ack, echo: boolean | undefined): void {
+    if (!echo) this.#log.stored(ack, this.setup.clock.now());
+  }
+
+  #deliver(message: JoinedRoom): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const missed of message.missed ?? []) this.onMessage(missed);
+    if (this.#log.joined(message)) this.emit("gap", { position: this.position });
+    for (const live of held) this.onMessage(live);
+  }
+
+  #want(): void {
+    if (this.state.get() === "joined" || this.state.get() === "joining") return;
+    this.state.set("joining");
+    if (this.setup.isUp()) this.#enter();
+  }
+
+  #enter(): void {
+    this.state.set("joining");
+    this.#held = undefined;
+    const since = this.#log.since(this.setup.heardAt());
+    this.setup.submit({ type: "join_room", room: this.name, since }).catch((fault: unknown) => this.#failed(fault));
+  }
+
+  #failed(fault: unknown): void {
+    if (!(fault instanceof TidingsError) || fault.code === "connection_lost" || !this.wanted) return;
+    if (fault.retryable) {
+      this.#timer = this.setup.clock.setTimeout(() => this.#again(), fault.retryAfterMs ?? RETRY_MS);
+      return;
+    }
+    this.state.set("refused");
+    for (const { reject } of this.#drainWaiters()) reject(fault);
+    this.emit("refused", fault);
+  }
+
+  #again(): void {
+    if (this.wanted && this.setup.isUp() && this.state.get() === "joining") this.#enter();
+  }
+
+  #exit(): void {
+    const wasThere = this.state.get();
+    if (wasThere === "left") return;
+    this.setup.clock.clearTimeout(this.#timer);
+    this.state.set("left");
+    this.#log = new RoomLog();
+    this.#held = undefined;
+    for (const { reject } of this.#drainWaiters()) reject(localError("closed", "the room was left"));
+    if (wasThere !== "refused" && this.setup.isUp()) {
+      // Lost with its connection, it needs no answer: no connection, no member.
+      this.setup.submit({ type: "leave_room", room: this.name }).catch(() => undefined);
+    }
+  }
+
+  #drainWaiters(): Waiter[] {
+    const waiters = [...this.#waiters];
+    this.#waiters.clear();
+    return waiters;
+  }
+}

@@ -1,0 +1,226 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { TidingsClient } from "../src/client.js";
+import type { TidingsOptions } from "../src/options.js";
+import { encodeEventId } from "../src/transport/eventid.js";
+import { evenClock, pass } from "./support/client.js";
+import { FakeServer } from "./support/server.js";
+import { FakeStreams } from "./support/streams.js";
+
+let streams: FakeStreams;
+let client: TidingsClient;
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  streams = new FakeStreams();
+});
+
+afterEach(() => {
+  client.close();
+  vi.useRealTimers();
+});
+
+async function connected(options: TidingsOptions = {}): Promise<void> {
+  client = new TidingsClient("http://server", {
+    transports: ["sse"],
+    fetch: streams.fetch,
+    clock: evenClock,
+    storage: null,
+    username: "Ada",
+    ...options,
+  });
+  const opening = client.connect();
+  await pass();
+  await opening;
+}
+
+const said = (seq: number) =>
+  ({ type: "room_message", userId: "u", username: "u", room: "lobby", content: seq, timestamp: 1, seq }) as const;
+const joined = (seq: number, more = {}) => ({ type: "joined_room", room: "lobby", epoch: "e1", seq, ...more }) as const;
+
+describe("a stream", () => {
+  it("asks for rooms and channels when it opens, and again when they change", async () => {
+    client = new TidingsClient("http://server", { transports: ["sse"], fetch: streams.fetch, clock: evenClock, storage: null });
+    const joining = client.room("lobby").join();
+    client.metrics.watch();
+    void client.connect();
+    await pass();
+    expect(streams.last.list("rooms")).toEqual(["lobby"]);
+    expect(streams.last.list("channels")).toEqual(["metrics", "inbox"]);
+    streams.last.message(joined(4));
+    await pass();
+    await joining;
+    const other = client.room("other").join();
+    client.room("third").join().catch(() => undefined);
+    await pass(20);
+    expect(streams.streams).toHaveLength(2);
+    expect(streams.last.list("rooms")).toEqual(["lobby", "other", "third"]);
+    expect(streams.last.headers.get("Last-Event-ID")).toBe(encodeEventId([["lobby", { epoch: "e1", seq: 4 }]]));
+    streams.last.message({ ...joined(9), room: "other" } as never);
+    await pass();
+    await other;
+    client.room("other").leave();
+    await pass(20);
+    expect(streams.last.list("rooms")).toEqual(["lobby", "third"]);
+    expect(client.status.get()).toMatchObject({ state: "connected", transport: "sse" });
+  });
+
+  it("resumes where it stood, rooms and inbox, and shows nothing twice", async () => {
+    await connected();
+    const seen: unknown[] = [];
+    client.room("lobby").on("message", ({ content }) => seen.push(content));
+    client.inbox.on("message", ({ content }) => seen.push(content));
+    void client.room("lobby").join();
+    await pass(20);
+    const inbox = encodeEventId([["", { epoch: "i1", seq: 2 }]]);
+    streams.last.message({ type: "subscribed", channels: ["inbox"] } as never, inbox);
+    streams.last.message(joined(4));
+    streams.last.message(said(5));
+    const direct = { type: "direct_message", fromUserId: "u", username: "u", timestamp: 1 } as const;
+    streams.last.message({ ...direct, content: "d3", seq: 3 } as never);
+    await pass();
+    streams.last.end();
+    await pass(250);
+    expect(streams.last.headers.get("Last-Event-ID")).toBe(
+      encodeEventId([
+        ["lobby", { epoch: "e1", seq: 5 }],
+        ["", { epoch: "i1", seq: 3 }],
+      ]),
+    );
+    streams.last.message(said(5));
+    streams.last.message(said(6));
+    streams.last.message(joined(6, { recovered: true }));
+    streams.last.message({ ...direct, content: "d4", seq: 4 } as never);
+    streams.last.message({ type: "subscribed", channels: ["inbox"], recovered: true } as never);
+    streams.last.message(said(7));
+    await pass();
+    expect(seen).toEqual([5, "d3", 6, "d4", 7]);
+  });
+
+  it("says when something could not be resumed", async () => {
+    await connected();
+    const gaps: unknown[] = [];
+    client.room("lobby").on("gap", ({ position }) => gaps.push(position));
+    void client.room("lobby").join();
+    await pass(20);
+    streams.last.message(joined(4));
+    await pass();
+    streams.last.end();
+    await pass(250);
+    streams.last.event("reset", { type: "reset", topics: ["lobby"], reason: "evicted" });
+    streams.last.message(joined(50, { recovered: false }));
+    await pass();
+    expect(gaps).toEqual([{ epoch: "e1", seq: 50 }]);
+  });
+
+  it("publishes over HTTP", async () => {
+    await connected();
+    void client.room("lobby").join();
+    await pass(20);
+    streams.last.message(joined(0));
+    await pass();
+    await expect(client.room("lobby").publish({ text: "hi" })).resolves.toMatchObject({ seq: 1 });
+    await client.sendDirect("u-other", 1);
+    await client.broadcast(2);
+    expect(streams.published).toMatchObject([
+      { room: "lobby", content: { text: "hi" }, username: "Ada" },
+      { userId: "u-other", content: 1 },
+      { broadcast: true, content: 2 },
+    ]);
+    streams.refusals.push(Response.json({ code: "forbidden", message: "no", retryable: false }, { status: 403 }));
+    await expect(client.broadcast(3)).rejects.toMatchObject({ code: "forbidden" });
+    await expect(client.setStatus("away")).rejects.toMatchObject({ code: "unsupported" });
+  });
+
+  it("does not lose everything over one refused room", async () => {
+    await connected();
+    streams.refusals.push(Response.json({ code: "forbidden", message: "no", retryable: false }, { status: 403 }));
+    const joining = expect(client.room("secret").join()).rejects.toMatchObject({ code: "forbidden" });
+    await pass(50);
+    await joining;
+    expect(client.status.get().state).toBe("connected");
+    await expect(client.room("a,b").join()).rejects.toMatchObject({ code: "unsupported" });
+  });
+
+  it("opens with nothing when what it wants is refused at once", async () => {
+    streams.refusals.push(Response.json({ code: "unknown_channel", message: "no", retryable: false }, { status: 404 }));
+    client = new TidingsClient("http://server", { transports: ["sse"], fetch: streams.fetch, clock: evenClock, storage: null });
+    client.logs.watch();
+    await Promise.all([client.connect(), pass()]);
+    expect(client.status.get().state).toBe("connected");
+  });
+
+  it("obeys disconnect and retry", async () => {
+    await connected();
+    streams.last.event("disconnect", { type: "disconnect", code: 1012, reason: "restart", reconnect: true, retryAfterMs: 430 });
+    streams.last.end();
+    await pass();
+    expect(client.status.get()).toMatchObject({ state: "suspended", code: 1012, retryAt: Date.now() + 680 });
+    await pass(680);
+    streams.last.write("retry: 900\n\n");
+    streams.last.end();
+    await pass();
+    expect(client.status.get()).toMatchObject({ state: "suspended", retryAt: Date.now() + 900 + 500 });
+    await pass(1400);
+    streams.last.event("disconnect", { type: "disconnect", code: 4502, reason: "ended", reconnect: false });
+    streams.last.end();
+    await pass();
+    expect(client.status.get()).toMatchObject({ state: "failed", reason: "ended" });
+  });
+
+  it("fails where it is refused, and waits where it is told to", async () => {
+    streams.refusals.push(new Response("busy", { status: 503, headers: { "Retry-After": "2" } }));
+    client = new TidingsClient("http://server", { transports: ["sse"], fetch: streams.fetch, clock: evenClock, storage: null });
+    const opening = expect(client.connect()).rejects.toMatchObject({ code: "forbidden" });
+    await pass();
+    expect(client.status.get()).toMatchObject({ state: "suspended", retryAt: Date.now() + 2250 });
+    streams.refusals.push(Response.json({ code: "forbidden", message: "origin", retryable: false }, { status: 403 }));
+    await pass(2250);
+    await opening;
+  });
+
+  it("is replaced when it falls silent", async () => {
+    await connected();
+    await pass(15_000);
+    streams.last.event("heartbeat", { timestamp: 1, message: "still here" });
+    await pass(15_000);
+    expect(streams.streams).toHaveLength(1);
+    await pass(10_000);
+    expect(streams.streams).toHaveLength(2);
+  });
+});
+
+describe("where WebSockets are blocked", () => {
+  it("falls back, and tries the better way again after a while", async () => {
+    const server = new FakeServer();
+    server.refusing = true;
+    client = new TidingsClient("http://server", {
+      WebSocket: server.WebSocket,
+      fetch: streams.fetch,
+      clock: evenClock,
+      storage: null,
+    });
+    const opening = client.connect();
+    await pass(250 + 500);
+    await opening;
+    expect(client.status.get()).toMatchObject({ state: "connected", transport: "sse" });
+    expect(server.connections).toHaveLength(2);
+    const seen: unknown[] = [];
+    client.room("lobby").on("message", ({ content }) => seen.push(content));
+    void client.room("lobby").join();
+    await pass(20);
+    server.say("lobby", "one");
+    streams.last.message(joined(0));
+    streams.last.message({ ...said(1), content: "one" } as never);
+    await pass();
+    server.say("lobby", "two");
+    server.refusing = false;
+    const keepAlive = setInterval(() => {
+      if (!streams.last.ended) streams.last.event("heartbeat", {});
+    }, 5000);
+    await pass(121_000);
+    clearInterval(keepAlive);
+    expect(client.status.get()).toMatchObject({ state: "connected", transport: "websocket" });
+    expect(server.last.of("join_room")[0]?.since).toEqual({ epoch: "e1", seq: 1 });
+    expect(seen).toEqual(["one", "two"]);
+  });
+});

@@ -1,0 +1,269 @@
+"""Data points of OTLP metrics, checked one by one and turned into bus reports. Pure.
+
+- A resource is a source: its `service.name`, with `service.namespace` before it. Its instances are told apart by
+  `service.instance.id`, so that each one's totals are compared with its own.
+- Attributes of a point are labels; each label set of a source is a series.
+- Gauges and non-monotonic totals are gauges; monotonic sums, delta or cumulative, are counters; histograms become
+  sketches. Durations of served requests (`_SERVED`) also are the source's requests, errors and latency.
+
+A bad point is refused by itself, with a reason. https://opentelemetry.io/docs/specs/otlp/#otlphttp
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AggregationTemporality,
+    DataPointFlags,
+    ExponentialHistogramDataPoint,
+    HistogramDataPoint,
+    Metric,
+    NumberDataPoint,
+)
+
+from gateway.api.histograms import from_explicit, from_exponential
+from services.sketch import BadSample, LatencySketch
+from services.wire.events import MetricsReport, SketchTotal, Total
+from services.wire.names import InvalidName, normalize_name
+
+MAX_POINTS = 20_000
+_MAX_LABELS = 16
+_MAX_LABEL_CHARS = 128
+_OLDEST_MS = 3_600_000
+_NEWEST_MS = 60_000
+_DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
+_CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+_METRIC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
+# Semantic conventions, present and past, and milliseconds per unit.
+_SERVED = {"http.server.request.duration": 1000.0, "http.server.duration": 1.0, "rpc.server.duration": 1.0}
+_STATUS = ("http.response.status_code", "http.status_code")
+
+
+class _Refused(Exception):
+    """A point that is not taken; the message is shown to the sender."""
+
+
+@dataclass(slots=True)
+class Export:
+    """What one request carries: reports for the bus, and how many points were refused, by reason; and warnings."""
+
+    reports: list[MetricsReport] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    warnings: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The report of one label set of one instance, as it fills."""
+
+    source: str
+    instance: str
+    labels: dict[str, str]
+    requests: float = 0.0
+    errors: float = 0.0
+    latency: LatencySketch | None = None
+    gauges: dict[str, float] = field(default_factory=dict)
+    counters: dict[str, float] = field(default_factory=dict)
+    histograms: dict[str, LatencySketch] = field(default_factory=dict)
+    totals: dict[str, Total] = field(default_factory=dict)
+    histogram_totals: dict[str, SketchTotal] = field(default_factory=dict)
+
+    def report(self, now_ms: int) -> MetricsReport:
+        histograms = {name: sketch.to_wire() for name, sketch in self.histograms.items()}
+        if self.latency is not None:
+            histograms["latency"] = self.latency.to_wire()
+        return MetricsReport(
+            source=self.source,
+            kind="app",
+            boot="",
+            seq=0,
+            timestamp=now_ms,
+            requests=self.requests,
+            errors=self.errors,
+            gauges=self.gauges,
+            counters=self.counters,
+            labels=self.labels,
+            histograms=histograms,
+            totals=self.totals,
+            histogram_totals=self.histogram_totals,
+            instance=self.instance,
+        )
+
+
+def reports_of(request: ExportMetricsServiceRequest, now_ms: int) -> Export:
+    """Return the reports of an export that arrived at `now_ms`. `boot` and `seq` are the sender's to fill in."""
+    export = Export()
+    seen = 0
+    for resource in request.resource_metrics:
+        attributes = _texts(resource.resource.attributes)
+        drafts: dict[tuple[tuple[str, str], ...], _Draft] = {}
+        for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
+            points = _points(metric)
+            seen += len(points)
+            if seen > MAX_POINTS:
+                export.refused[f"more than {MAX_POINTS} points in one request"] += len(points)
+                continue
+            for point in points:
+                try:
+                    _take(drafts, attributes, metric, point, now_ms)
+                except (_Refused, BadSample, InvalidName) as fault:
+                    export.refused[str(fault)] += 1
+        export.reports += [draft.report(now_ms) for draft in drafts.values()]
+    return export
+
+
+Point = NumberDataPoint | HistogramDataPoint | ExponentialHistogramDataPoint
+
+
+def _points(metric: Metric) -> list[Point]:
+    kind = metric.WhichOneof("data")
+    return list(getattr(metric, kind).data_points) if kind is not None else []
+
+
+def _take(
+    drafts: dict[tuple[tuple[str, str], ...], _Draft],
+    resource: dict[str, str],
+    metric: Metric,
+    point: Point,
+    now_ms: int,
+) -> None:
+    if point.flags & DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK:
+        return  # says that there is nothing to say
+    if not _METRIC_NAME.fullmatch(metric.name):
+        raise _Refused("a metric's name is a letter or _ and up to 63 letters, digits, and any of _ . : -")
+    at = point.time_unix_nano // 1_000_000
+    if point.time_unix_nano and not now_ms - _OLDEST_MS <= at <= now_ms + _NEWEST_MS:
+        raise _Refused("the time of a point is over an hour old or of the future")
+    labels = _labels(point)
+    key = tuple(sorted(labels.items()))
+    draft = drafts.get(key)
+    if draft is None:
+        draft = drafts[key] = _Draft(_source(resource), _instance(resource), labels)
+    _add(draft, metric, point)
+
+
+def _add(draft: _Draft, metric: Metric, point: Point) -> None:
+    if isinstance(point, NumberDataPoint):
+        value = float(point.as_int) if point.WhichOneof("value") == "as_int" else point.as_double
+        if not math.isfinite(value):
+            raise _Refused("numbers must be finite")
+        if metric.HasField("gauge"):
+            draft.gauges[metric.name] = value
+        else:
+            _add_sum(draft, metric, point, value)
+    elif isinstance(point, HistogramDataPoint):
+        low = point.min if point.HasField("min") else None
+        high = point.max if point.HasField("max") else None
+        temporality = metric.histogram.aggregation_temporality
+        if temporality == _CUMULATIVE:
+            low = high = None  # they are those of all times, not of what is new
+        counts = [float(count) for count in point.bucket_counts] or [float(point.count)]
+        bounds = list(point.explicit_bounds)
+        _add_histogram(
+            draft, metric.name, point, temporality, from_explicit(bounds, counts, low=low, high=high)
+        )
+    elif isinstance(point, ExponentialHistogramDataPoint):
+        if sum(point.negative.bucket_counts):
+            raise _Refused("values below zero have no percentiles here")
+        sketch = from_exponential(
+            point.scale, float(point.zero_count), point.positive.offset, list(point.positive.bucket_counts)
+        )
+        _add_histogram(
+            draft, metric.name, point, metric.exponential_histogram.aggregation_temporality, sketch
+        )
+    else:
+        raise _Refused("summaries are not taken: their quantiles cannot be merged")
+
+
+def _add_sum(draft: _Draft, metric: Metric, point: NumberDataPoint, value: float) -> None:
+    temporality = metric.sum.aggregation_temporality
+    if temporality not in (_DELTA, _CUMULATIVE):
+        raise _Refused("a sum needs an aggregation temporality")
+    if not metric.sum.is_monotonic:
+        if temporality == _DELTA:
+            raise _Refused("deltas of a sum that may fall are not taken: export it as cumulative")
+        draft.gauges[metric.name] = value
+        return
+    if value < 0:
+        raise _Refused("a monotonic sum cannot be negative")
+    if temporality == _DELTA:
+        draft.counters[metric.name] = draft.counters.get(metric.name, 0.0) + value
+    else:
+        draft.totals[metric.name] = Total(value=value, start=point.start_time_unix_nano // 1_000_000)
+
+
+def _add_histogram(
+    draft: _Draft,
+    name: str,
+    point: HistogramDataPoint | ExponentialHistogramDataPoint,
+    temporality: int,
+    sketch: LatencySketch,
+) -> None:
+    if temporality not in (_DELTA, _CUMULATIVE):
+        raise _Refused("a histogram needs an aggregation temporality")
+    served = _scaled(sketch, _SERVED[name]) if name in _SERVED else None
+    failed = any(draft.labels.get(status, "").startswith("5") for status in _STATUS)
+    if temporality == _DELTA:
+        draft.histograms.setdefault(name, LatencySketch()).merge(sketch)
+        if served is not None:
+            draft.latency = draft.latency or LatencySketch()
+            draft.latency.merge(served)
+            draft.requests += point.count
+            draft.errors += point.count if failed else 0.0
+        return
+    start = point.start_time_unix_nano // 1_000_000
+    draft.histogram_totals[name] = SketchTotal(sketch=sketch.to_wire(), start=start)
+    if served is not None:
+        draft.histogram_totals["latency"] = SketchTotal(sketch=served.to_wire(), start=start)
+        draft.totals["requests"] = Total(value=float(point.count), start=start)
+        draft.totals["errors"] = Total(value=float(point.count) if failed else 0.0, start=start)
+
+
+def _scaled(sketch: LatencySketch, factor: float) -> LatencySketch:
+    """Return the sketch of all values times a factor, within the sketch's own accuracy."""
+    scaled = LatencySketch()
+    for value, count in sketch.weighted():
+        scaled.add_many(value * factor, count)
+    return scaled
+
+
+def _source(resource: dict[str, str]) -> str:
+    name = resource.get("service.name") or "unknown_service"
+    namespace = resource.get("service.namespace")
+    return normalize_name(f"{namespace}/{name}" if namespace else name, "service.name")
+
+
+def _instance(resource: dict[str, str]) -> str:
+    named = [resource.get(name, "") for name in ("service.instance.id", "host.name", "process.pid")]
+    return (named[0] or ":".join(filter(None, named)))[:_MAX_LABEL_CHARS]
+
+
+def _labels(point: Point) -> dict[str, str]:
+    labels = _texts(point.attributes)
+    if len(labels) > _MAX_LABELS:
+        raise _Refused(f"more than {_MAX_LABELS} attributes")
+    for name, value in labels.items():
+        if not name or len(name) + len(value) > _MAX_LABEL_CHARS:
+            raise _Refused(f"an attribute has more than {_MAX_LABEL_CHARS} characters, or no name")
+    return labels
+
+
+def _texts(attributes: Iterable[KeyValue]) -> dict[str, str]:
+    """Return attributes as text; arrays and maps have none and are left out."""
+    texts: dict[str, str] = {}
+    for attribute in attributes:
+        kind = attribute.value.WhichOneof("value")
+        if kind == "string_value":
+            texts[attribute.key] = attribute.value.string_value
+        elif kind == "bool_value":
+            texts[attribute.key] = "true" if attribute.value.bool_value else "false"
+        elif kind == "int_value":
+            texts[attribute.key] = str(attribute.value.int_value)
+        elif kind == "double_value":
+            texts[attribute.key] = f"{attribute.value.double_value:g}"
+    return texts

@@ -1,0 +1,124 @@
+"""How all gateways come to the same list of revocations, within the time a message takes.
+
+A revocation is stored in a stream, one message for each user or token, and republished to every gateway (ADR
+0002). Who missed some, because it started later or had lost the bus, reads the stream as a whole. It is on disk:
+a broker that restarts must not let anybody back in.
+"""
+
+import asyncio
+from collections.abc import Callable
+from hashlib import blake2b
+
+import msgspec
+import structlog
+
+from gateway.auth.revocations import Revocations
+from services.bus.client import Bus, BusMessage
+from services.bus.errors import BusError
+from services.bus.streams import DurableLog, Stored, StreamSpec
+from services.settings import Settings
+from services.wire.events import Revoked
+
+log = structlog.get_logger(__name__)
+
+_PAGE = 500
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Revoked).decode
+
+
+class RevocationLog:
+    """The stream behind `revocations`. `on_revoked` hears of each revocation that is new here."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        settings: Settings,
+        revocations: Revocations,
+        now: Callable[[], float],
+        on_revoked: Callable[[Revoked], None],
+    ) -> None:
+        self._bus = bus
+        self._subjects = settings.subjects
+        self._revocations = revocations
+        self._now = now
+        self._on_revoked = on_revoked
+        self._heard_meanwhile: set[str] | None = None  # while the stream is read: keys that were heard live
+        self._log = DurableLog(
+            bus,
+            StreamSpec(
+                name=self._subjects.revocations_stream,
+                captured=self._subjects.revoked_in("*"),
+                republished=self._subjects.revocations_republished,
+                max_per_subject=1,
+                max_age_s=settings.revocation_s,
+                duplicate_window_s=settings.duplicate_window_s,
+                replicas=settings.replicas,
+            ),
+            publish_timeout_s=settings.publish_timeout_s,
+        )
+        self._subscription = bus.subscribe(self._subjects.revoked_out, self._on_message)
+
+    async def open(self) -> None:
+        """Open the stream and take in all it holds; again after each reconnect.
+
+        Raises:
+            BusError: it cannot be opened or read.
+        """
+        await self._log.open()
+        self._heard_meanwhile = set()
+        try:
+            seq, complete = 1, False
+            while not complete:
+                batch = await self._log.read_from(self._subjects.revoked_in("*"), seq, _PAGE)
+                for message in batch.messages:
+                    key = message.subject.rpartition(".")[2]
+                    # What was heard live is newer than what the stream said a moment ago.
+                    if key not in self._heard_meanwhile:
+                        self._take(message.data)
+                seq, complete = batch.last_seq + 1, batch.complete
+        finally:
+            self._heard_meanwhile = None
+        self._revocations.forget(self._now())
+
+    async def publish(self, revoked: Revoked) -> None:
+        """Store a revocation; every gateway has it some milliseconds later.
+
+        Raises:
+            BusError: it is not known to be stored.
+        """
+        done: asyncio.Future[Stored | BusError] = asyncio.get_running_loop().create_future()
+
+        def on_done(outcome: Stored | BusError) -> None:
+            if not done.done():
+                done.set_result(outcome)
+
+        subject = self._subjects.revoked_in(_key(revoked))
+        self._log.publish(subject, _encode(revoked), message_id="", on_done=on_done)
+        outcome = await done
+        if isinstance(outcome, BusError):
+            raise outcome
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._subscription.close()
+        self._log.close()
+
+    def _on_message(self, message: BusMessage) -> None:
+        if self._heard_meanwhile is not None:
+            self._heard_meanwhile.add(message.subject.rpartition(".")[2])
+        self._take(message.data)
+
+    def _take(self, data: bytes) -> None:
+        try:
+            revoked = _decode(data)
+        except (msgspec.DecodeError, RecursionError) as fault:
+            log.error("revocation is not readable", reason=str(fault))
+            return
+        if self._revocations.add(revoked, self._now()):
+            self._on_revoked(revoked)
+
+
+def _key(revoked: Revoked) -> str:
+    """Return the last token of the subject: hashed, because what `jti` may contain is the issuer's choice."""
+    kind = f"user\0{revoked.user_id}" if revoked.user_id else f"token\0{revoked.token_id}"
+    return blake2b(kind.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -1,0 +1,138 @@
+"""WebSocket and Server-Sent Events as an AsyncAPI 3.0 document, from the gateway's side.
+
+It *receives* what clients send and *sends* what they hear. Each request names its reply.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import msgspec
+
+from gateway.contracts.openapi import info
+from gateway.contracts.schemas import (
+    Schema,
+    client_messages,
+    component_name,
+    components_of,
+    server_messages,
+    tag_of,
+)
+from services.wire import client, server
+from services.wire.codec import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
+from services.wire.codes import CloseCode, ErrorCode
+
+# What answers a request that is carried out, where it is not `ack`; `error` answers the others.
+REPLIES: dict[type[client.ClientMessage], type[server.ServerMessage]] = {
+    client.JoinRoom: server.JoinedRoom,
+    client.LeaveRoom: server.LeftRoom,
+    client.Heartbeat: server.HeartbeatAck,
+    client.Subscribe: server.Subscribed,
+    client.Unsubscribe: server.Unsubscribed,
+}
+
+# What no stream carries: replies to messages that only a WebSocket can send, and its greeting.
+_WEBSOCKET_ONLY = {server.Welcome, server.Ack, server.HeartbeatAck, server.LeftRoom, server.Unsubscribed}
+
+_WS_QUERY = {
+    "username": "Display name under `TIDINGS_AUTH=open`.",
+    "session": "The `session` of an earlier `welcome`: this is that user again.",
+    "ticket": "A one-time ticket from `POST /api/tickets`.",
+    "channels": "Channels to follow from the start, comma-separated.",
+}
+
+
+@lru_cache(maxsize=1)
+def asyncapi() -> Schema:
+    """Return the document."""
+    commands, answers = client_messages(), server_messages()
+    _, schemas = components_of(commands, answers)
+    streamed = [kind for kind in answers if kind not in _WEBSOCKET_ONLY]
+    return {
+        "asyncapi": "3.0.0",
+        "info": info("Tidings over WebSocket and Server-Sent Events"),
+        "defaultContentType": "application/json",
+        "channels": {
+            "websocket": _websocket([*map(component_name, commands), *map(component_name, answers)]),
+            "events": {
+                "address": "/events",
+                "title": "Server-Sent Events",
+                "description": "The same messages as `event: TYPE`, beside `connected`, `heartbeat` and `reset`.",
+                "messages": {component_name(kind): _message_ref(component_name(kind)) for kind in streamed},
+                "bindings": {"http": {"bindingVersion": "0.3.0"}},
+            },
+        },
+        "operations": {
+            **{f"on_{tag_of(kind)}": _request(kind) for kind in commands},
+            "send": _sends("websocket", answers),
+            "stream": _sends("events", streamed),
+        },
+        "components": {
+            "messages": {component_name(kind): _message(kind) for kind in [*commands, *answers]},
+            "schemas": schemas,
+        },
+        "x-error-codes": [
+            {
+                "code": spec.code,
+                "retryable": spec.retryable,
+                "httpStatus": spec.http_status,
+                "meaning": spec.meaning,
+            }
+            for spec in (member.value for member in ErrorCode)
+        ],
+        "x-close-codes": [
+            {"code": spec.number, "reason": spec.reason, "reconnect": spec.reconnect, "meaning": spec.meaning}
+            for spec in (member.value for member in CloseCode)
+        ],
+    }
+
+
+def _websocket(names: list[str]) -> Schema:
+    query = {
+        "type": "object",
+        "properties": {name: {"type": "string", "description": text} for name, text in _WS_QUERY.items()},
+    }
+    return {
+        "address": "/ws",
+        "title": "WebSocket",
+        "description": f"Subprotocol `{SUBPROTOCOL_JSON}` (text frames, also when none is asked for) or "
+        f"`{SUBPROTOCOL_MSGPACK}` (the same objects in binary frames). `welcome` is the first message.",
+        "messages": {name: _message_ref(name) for name in names},
+        "bindings": {"ws": {"method": "GET", "query": query, "bindingVersion": "0.1.0"}},
+    }
+
+
+def _message_ref(name: str) -> Schema:
+    return {"$ref": f"#/components/messages/{name}"}
+
+
+def _message(kind: type[msgspec.Struct]) -> Schema:
+    name = component_name(kind)
+    return {
+        "name": tag_of(kind),
+        "title": name,
+        "summary": (kind.__doc__ or "").strip().partition("\n")[0],
+        "payload": {"$ref": f"#/components/schemas/{name}"},
+    }
+
+
+def _request(kind: type[client.ClientMessage]) -> Schema:
+    replies: list[type[server.ServerMessage]] = [REPLIES.get(kind, server.Ack), server.Error]
+    return {
+        "action": "receive",
+        "channel": {"$ref": "#/channels/websocket"},
+        "messages": [{"$ref": f"#/channels/websocket/messages/{component_name(kind)}"}],
+        "reply": {
+            "channel": {"$ref": "#/channels/websocket"},
+            "messages": [
+                {"$ref": f"#/channels/websocket/messages/{component_name(reply)}"} for reply in replies
+            ],
+        },
+    }
+
+
+def _sends(channel: str, kinds: Sequence[type[server.ServerMessage]]) -> Schema:
+    return {
+        "action": "send",
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{component_name(kind)}"} for kind in kinds],
+    }

@@ -1,0 +1,131 @@
+"""The HTTP surface as an OpenAPI 3.1 document."""
+
+import re
+from functools import lru_cache
+from importlib import metadata
+from typing import Any
+
+import msgspec
+
+from gateway.api.errors import ErrorBody
+from gateway.api.operations import Access, Operation
+from gateway.api.routes import API_OPERATIONS
+from gateway.contracts.schemas import Schema, components_of
+from gateway.sse.operations import SSE_OPERATIONS
+
+CONTRACT_OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/openapi.json",
+        name="openapi",
+        summary="This document",
+        access=Access.ANYONE,
+        answer=dict[str, Any],
+    ),
+    Operation(
+        method="GET",
+        path="/asyncapi.json",
+        name="asyncapi",
+        summary="The same for WebSocket and Server-Sent Events",
+        access=Access.ANYONE,
+        answer=dict[str, Any],
+    ),
+)
+
+OPERATIONS = (*API_OPERATIONS, *SSE_OPERATIONS, *CONTRACT_OPERATIONS)
+
+_IN_PATH = re.compile(r"\{(\w+)\}")
+_SCHEMES: Schema = {
+    "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "ticket": {"type": "apiKey", "in": "query", "name": "ticket"},
+    "serverKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+# An empty requirement means that the request may come without: under `open` none is needed.
+_SECURITY: dict[Access, list[Schema]] = {
+    Access.ANYONE: [],
+    Access.READER: [{}, {"token": []}, {"ticket": []}, {"serverKey": []}],
+    Access.SERVER: [{}, {"serverKey": []}, {"token": []}],
+    Access.BEARER: [{}, {"token": []}],
+}
+
+
+@lru_cache(maxsize=1)
+def openapi() -> Schema:
+    """Return the document."""
+    asked = {operation.body for operation in OPERATIONS if operation.body is not None}
+    answered = {operation.answer for operation in OPERATIONS if operation.answer is not None}
+    schemas, components = components_of(sorted(asked, key=repr), [ErrorBody, *sorted(answered, key=repr)])
+    paths: dict[str, Schema] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _rendered(operation, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": info("Tidings over HTTP"),
+        "servers": [{"url": "/", "description": "The gateway that serves this document"}],
+        "paths": paths,
+        "components": {"schemas": components, "securitySchemes": _SCHEMES},
+    }
+
+
+def info(title: str) -> Schema:
+    """Return the head that both documents share."""
+    return {
+        "title": title,
+        "version": metadata.version("tidings"),
+        "description": "Names and meanings are fixed for version 1 of the protocol. Fields may be added: "
+        "a client ignores those that it does not know. Times are integer milliseconds since 1970.",
+        "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+    }
+
+
+def _rendered(operation: Operation, schemas: dict[str, Schema]) -> Schema:
+    rendered: Schema = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "description": operation.access.value,
+        "tags": [_section(operation.path)],
+        "parameters": [
+            *map(_path_parameter, _IN_PATH.findall(operation.path)),
+            *_query_parameters(operation),
+        ],
+        "security": _SECURITY[operation.access],
+        "responses": {str(operation.status): _answer(operation, schemas), "default": _failure(schemas)},
+    }
+    if operation.body is not None:
+        content = {"application/json": {"schema": schemas[repr(operation.body)]}}
+        rendered["requestBody"] = {"required": operation.body_required, "content": content}
+    return rendered
+
+
+def _answer(operation: Operation, schemas: dict[str, Schema]) -> Schema:
+    if operation.answer is None:
+        return {"description": "Done"}
+    schema = schemas[repr(operation.answer)]
+    return {"description": operation.summary, "content": {operation.media_type: {"schema": schema}}}
+
+
+def _failure(schemas: dict[str, Schema]) -> Schema:
+    content = {"application/json": {"schema": schemas[repr(ErrorBody)]}}
+    return {"description": "Refused or failed, with the status of its code", "content": content}
+
+
+def _path_parameter(name: str) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _query_parameters(operation: Operation) -> list[Schema]:
+    return [
+        {
+            "name": query.name,
+            "in": "query",
+            "description": query.meaning,
+            "schema": msgspec.json.schema(query.type),
+        }
+        for query in operation.query
+    ]
+
+
+def _section(path: str) -> str:
+    """Return the part of the surface that a path belongs to."""
+    first, *rest = path.strip("/").split("/")
+    return rest[0] if first == "api" else "operations" if first not in ("events",) else first

@@ -1,0 +1,33 @@
+"""Which alerts a list of matchers means."""
+
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import translate
+from functools import lru_cache
+
+from services.wire.records import UNSET, Alert
+from services.wire.rpc import Matcher
+
+
+def fields_of(alert: Alert) -> dict[str, str]:
+    """Return what matchers see of an alert. A label cannot pose as a field: the alert's own fields win."""
+    labels = alert.labels if alert.labels is not UNSET else {}
+    source = alert.source if alert.source is not UNSET else ""
+    return labels | {"id": alert.id, "metric": alert.metric, "type": alert.type, "source": source}
+
+
+@lru_cache(maxsize=1024)
+def _pattern(text: str) -> "re.Pattern[str]":
+    # `translate` makes each `*` atomic, so that matching takes time linear in the text for each of them.
+    return re.compile(translate(text))
+
+
+def matches(matchers: Iterable[Matcher], fields: Mapping[str, str]) -> bool:
+    """Say whether all matchers agree; a field that is not there is the empty text."""
+    return all(_agrees(matcher, fields.get(matcher.name, "")) for matcher in matchers)
+
+
+def _agrees(matcher: Matcher, value: str) -> bool:
+    if matcher.op in ("=", "!="):
+        return (value == matcher.value) is (matcher.op == "=")
+    return (_pattern(matcher.value).match(value) is not None) is (matcher.op == "~")

@@ -1,0 +1,158 @@
+"""Whether a receiver is to be told about a group now, and why. Pure: the time is passed in.
+
+The rules are those of Alertmanager's `group_wait`, `group_interval` and `repeat_interval`
+(https://prometheus.io/docs/alerting/latest/configuration/#route) with these differences: a group's interval counts
+from its last message, not from its creation; an alert that turns critical does not wait for it; what ends while it
+is silenced is told when the silence has ended; an acknowledged alert is not repeated.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from metrics_svc.notify.records import Sent, identity
+from services.wire.records import UNSET, AlertLogEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How alerts are grouped and how often they are told; all in seconds."""
+
+    group_by: tuple[str, ...] = ("metric",)
+    group_wait_s: float = 30.0
+    group_interval_s: float = 300.0
+    repeat_interval_s: float = 14_400.0
+
+
+class Reason(Enum):
+    """Why a message is sent, or is not."""
+
+    FIRST = "the group's first alerts"
+    NEW_ALERTS = "alerts that the receiver has not been told of"
+    ESCALATED = "an alert turned critical"
+    SOME_RESOLVED = "some alerts ended"
+    ALL_RESOLVED = "all alerts ended"
+    REPEAT = "still firing since the last message, for the repeat interval"
+    UNCONFIRMED = "sent before, and nobody knows whether it arrived"
+    NOTHING = "nothing fires, and nothing was told"
+    GROUP_WAIT = "alerts that belong together may follow"
+    GROUP_INTERVAL = "the last message about this group is too recent"
+    UNCHANGED = "told already, and not yet to be repeated"
+    ACKNOWLEDGED = "told already, and somebody has seen it"
+
+
+_SENDS = frozenset(
+    (
+        Reason.FIRST, Reason.NEW_ALERTS, Reason.ESCALATED, Reason.SOME_RESOLVED, Reason.ALL_RESOLVED,
+        Reason.REPEAT, Reason.UNCONFIRMED,
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Why, and what the message says: the alerts that fire and those that ended since they were told.
+
+    `replaced` are those that were told and now fire at another severity.
+    """
+
+    reason: Reason
+    firing: Sequence[AlertLogEntry] = ()
+    ended: Sequence[AlertLogEntry] = ()
+    replaced: Sequence[AlertLogEntry] = ()
+
+    @property
+    def sends(self) -> bool:
+        """Whether a message is to be sent now."""
+        return self.reason in _SENDS
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """One group as one receiver is to see it.
+
+    `notices` are the group's alerts, firing or ended. `muted` and `acknowledged` name alerts by id; `elsewhere` those
+    that fire in other groups (the grouping was changed). `sent` is the last message taken, `intent` one that may have been.
+    """
+
+    notices: Sequence[AlertLogEntry]
+    sent: Sent | None = None
+    intent: Sent | None = None
+    muted: Collection[str] = ()
+    acknowledged: Collection[str] = ()
+    elsewhere: Collection[str] = ()
+
+
+def decide(situation: Situation, timing: Timing, now: int) -> Decision:
+    """Return what is to be done about a group at `now` (ms)."""
+    told = _told(situation)
+    heard = [entry for entry in situation.notices if entry.id not in situation.muted]
+    firing = [entry for entry in heard if entry.state == "firing"]
+    ended = _ended(situation, told, now)
+    if not firing and not ended:
+        return Decision(Reason.NOTHING)
+    reason = _reason(situation, told, firing, ended, timing, now)
+    types = {entry.id: entry.type for entry in firing}
+    replaced = [entry for entry in told.values() if types.get(entry.id, entry.type) != entry.type]
+    return Decision(reason, firing, ended, replaced)
+
+
+def _told(situation: Situation) -> dict[str, AlertLogEntry]:
+    """Return what the receiver believes to fire, by identity; it may have heard of an intent."""
+    believed = [message for message in (situation.sent, situation.intent) if message is not None]
+    return {identity(entry): entry for message in believed for entry in message.firing}
+
+
+def _ended(situation: Situation, told: dict[str, AlertLogEntry], now: int) -> list[AlertLogEntry]:
+    """Return what the receiver believes to fire and does not. Another severity of the same alert is no end."""
+    current = {entry.id: entry for entry in situation.notices}
+    ended: dict[str, AlertLogEntry] = {}
+    for entry in told.values():
+        notice = current.get(entry.id)
+        still = notice is not None and notice.state == "firing"
+        if still or entry.id in situation.muted or entry.id in situation.elsewhere:
+            continue
+        at = notice.ended_at if notice is not None and notice.ended_at is not UNSET else now
+        ended[entry.id] = _as_ended(entry, at)
+    return list(ended.values())
+
+
+def _as_ended(entry: AlertLogEntry, at: int) -> AlertLogEntry:
+    fields = {name: getattr(entry, name) for name in entry.__struct_fields__}
+    return AlertLogEntry(**(fields | {"state": "resolved", "ended_at": at}))
+
+
+def _reason(
+    situation: Situation,
+    told: dict[str, AlertLogEntry],
+    firing: list[AlertLogEntry],
+    ended: list[AlertLogEntry],
+    timing: Timing,
+    now: int,
+) -> Reason:
+    if situation.intent is not None:
+        return Reason.UNCONFIRMED
+    known = {entry.id: entry for entry in told.values()}
+    changed = [entry for entry in firing if identity(entry) not in told]
+    if any(entry.type == "critical" and entry.id in known for entry in changed):
+        return Reason.ESCALATED
+    # Who acknowledged an alert needs no message about it, not even the first.
+    new = [entry for entry in changed if entry.id in known or entry.id not in situation.acknowledged]
+    if not new and not ended:
+        return _repetition(situation, firing, timing, now)
+    if new and now < min(entry.started_at for entry in new) + timing.group_wait_s * 1000:
+        return Reason.GROUP_WAIT
+    if situation.sent is not None and now < situation.sent.at + timing.group_interval_s * 1000:
+        return Reason.GROUP_INTERVAL
+    if not firing:
+        return Reason.ALL_RESOLVED
+    if new:
+        return Reason.NEW_ALERTS if told else Reason.FIRST
+    return Reason.SOME_RESOLVED
+
+
+def _repetition(situation: Situation, firing: list[AlertLogEntry], timing: Timing, now: int) -> Reason:
+    if situation.sent is None or all(entry.id in situation.acknowledged for entry in firing):
+        return Reason.ACKNOWLEDGED
+    due = situation.sent.at + timing.repeat_interval_s * 1000
+    return Reason.REPEAT if now >= due else Reason.UNCHANGED

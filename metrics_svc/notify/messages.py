@@ -1,0 +1,53 @@
+"""E-mail, chat and the rest, by URL, through `apprise` (the optional part `notify` of the distribution).
+
+https://github.com/caronc/apprise/wiki names the services and how their URLs are written.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from metrics_svc.notify.http import DeliveryFailed
+from metrics_svc.notify.notification import Notification, text, title
+
+SEND_S = 30.0
+# The library logs the URLs it is given, and they are secrets.
+_LIBRARY_LOG = logging.getLogger("apprise")
+_LIBRARY_LOG.propagate = False
+_LIBRARY_LOG.addHandler(logging.NullHandler())
+
+
+class CannotSend(Exception):
+    """The library is not installed, or does not know the URL."""
+
+
+class Messages:
+    """Sends messages as plain text to one apprise URL."""
+
+    def __init__(self, url: str) -> None:
+        """Prepare. Raises CannotSend."""
+        try:
+            import apprise  # optional, and slow to load
+        except ImportError:
+            raise CannotSend("install the optional part: pip install 'tidings[notify]'") from None
+        self._types = apprise.NotifyType
+        self._apprise: Any = apprise.Apprise()
+        if not self._apprise.add(url):
+            raise CannotSend("apprise does not know this kind of URL")
+
+    async def send(self, notification: Notification) -> None:
+        """Send one message. Raises DeliveryFailed."""
+        kind = self._types.SUCCESS
+        if notification.firing:
+            critical = any(entry.type == "critical" for entry in notification.firing)
+            kind = self._types.FAILURE if critical else self._types.WARNING
+        try:
+            async with asyncio.timeout(SEND_S):
+                taken = await asyncio.to_thread(
+                    self._apprise.notify, body=text(notification), title=title(notification), notify_type=kind
+                )
+        except TimeoutError:
+            raise DeliveryFailed(f"not taken within {SEND_S:g} s", perhaps=True) from None
+        if not taken:
+            # The library tells its log alone why, and what it says there may name the URL.
+            raise DeliveryFailed("the service did not take it")

@@ -1,0 +1,35 @@
+#!/bin/sh
+# Check and test the JavaScript client: types, style, a server without a network, then real gateways.
+# Without Node.js nothing is tested, and it says so; REQUIRE_ALL=1 makes that a failure.
+set -eu
+cd "$(dirname "$0")/.."
+
+# Says what is not tested for want of something, and ends.
+without() {
+    if [ "${REQUIRE_ALL:-}" = 1 ]; then
+        echo "clients/js: REQUIRE_ALL=1, and there is no $1" >&2
+        exit 1
+    fi
+    echo "clients/js: $2 skipped, there is no $1"
+    exit 0
+}
+
+sh scripts/node.sh node --version >/dev/null 2>&1 || without "Node.js >= 20" "all tests"
+
+npm() {
+    sh scripts/node.sh npm --prefix clients/js --silent "$@"
+}
+
+# Again only when the lock changed.
+if [ ! clients/js/node_modules/.package-lock.json -nt clients/js/package-lock.json ]; then
+    npm ci --ignore-scripts
+    touch clients/js/node_modules/.package-lock.json
+fi
+
+TIDINGS_PYTHON="$PWD/.venv/bin/python"
+export TIDINGS_PYTHON
+npm run check
+npm test
+"$TIDINGS_PYTHON" -c 'from services.local.binaries import nats_binary, redis_binary; nats_binary(), redis_binary()' \
+    2>/dev/null || without "nats-server or redis-server" "tests with real gateways"
+npm run test:real

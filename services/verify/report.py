@@ -1,0 +1,130 @@
+"""What the checker found, and how a person reads it."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from services.wire.records import Position
+
+_SHOWN = 20
+
+
+class Kind(StrEnum):
+    """Which guarantee a finding breaks."""
+
+    MISSING = "missing"
+    DUPLICATE = "duplicate"
+    OUT_OF_ORDER = "out of order"
+    UNEXPLAINED = "unexplained"
+    CONFLICT = "conflict"
+    PARTIAL = "partial recovery"
+    POSITION = "position"
+    SILENCE = "silence"
+    ABSENT = "absent"
+
+
+MEANINGS = {
+    Kind.MISSING: "a stored message did not reach a member that was there, or was told that it has everything",
+    Kind.DUPLICATE: "a member received a message twice",
+    Kind.OUT_OF_ORDER: "messages of a room reached a member in another order than they are stored in",
+    Kind.UNEXPLAINED: "a message arrived that nobody published, or that its receiver is no member for",
+    Kind.CONFLICT: "one message stands in two places, or two in one",
+    Kind.PARTIAL: "messages came with a resume that did not recover, or a resume came without a verdict",
+    Kind.POSITION: "a position went back, changed its epoch untold, or is not where the member stood",
+    Kind.SILENCE: "a request was not answered in time, nor did the connection end",
+    Kind.ABSENT: "a member was not there any more at the end",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One broken guarantee."""
+
+    kind: Kind
+    who: str
+    room: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.who} in {self.room}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A member was told that what came between two positions cannot be had any more: no finding, but a loss."""
+
+    who: str
+    room: str
+    before: Position
+    after: Position
+
+    @property
+    def other_epoch(self) -> bool:
+        """Whether the room began anew (the store was wiped or restored)."""
+        return self.before.epoch != self.after.epoch
+
+
+@dataclass(slots=True)
+class Report:
+    """The outcome of a check. `holds` says whether every guarantee held."""
+
+    findings: list[Finding] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    published: int = 0  # distinct messages
+    acknowledged: int = 0
+    attempts: int = 0  # with retries
+    refused: Counter[str] = field(default_factory=Counter)  # answers by code
+    received: int = 0
+    recovered_messages: int = 0  # of these, with a resume
+    joins: int = 0
+    resumed: int = 0  # joins that recovered
+    lost: int = 0  # connections
+    members: int = 0  # (client, room) pairs that received
+    unfinished: int = 0  # clients whose history breaks off: for them only what they saw is checked
+    unwitnessed: int = 0  # acknowledged, and nobody was there to receive it
+    repeated: int = 0  # stored again after a store was lost with the memory of what it had
+    longest_answer_s: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    def count(self, kind: Kind) -> int:
+        """Return how many findings are of one kind."""
+        return sum(finding.kind is kind for finding in self.findings)
+
+    def text(self) -> str:
+        """Return the report as a person reads it."""
+        other = sum(gap.other_epoch for gap in self.gaps)
+        lines = [
+            f"published     {self.published} messages in {self.attempts} attempts,"
+            f" {self.acknowledged} acknowledged",
+            f"received      {self.received} by {self.members} members,"
+            f" {self.recovered_messages} of them on coming back",
+            f"connections   {self.lost} lost, {self.joins} joins, {self.resumed} resumed whole",
+            f"told of gaps  {len(self.gaps)} ({other} because a room began anew)",
+            f"longest wait  {self.longest_answer_s:.2f} s for an answer",
+        ]
+        if self.refused:
+            said = ", ".join(f"{code} {count}" for code, count in sorted(self.refused.items()))
+            lines.append(f"refused       {said}")
+        if self.repeated:
+            lines.append(f"repeated      {self.repeated} stored again in a room that began anew")
+        if self.unwitnessed:
+            lines.append(
+                f"unwitnessed   {self.unwitnessed} acknowledged while nobody was there to receive them"
+            )
+        if self.unfinished:
+            lines.append(f"unfinished    {self.unfinished} clients: their history breaks off")
+        lines.append("")
+        if self.holds:
+            lines.append("Every acknowledged message reached every member once, in order.")
+            return "\n".join(lines)
+        lines.append(f"{len(self.findings)} guarantees broken:")
+        for kind, number in Counter(finding.kind for finding in self.findings).most_common():
+            lines.append(f"  {number:6} {kind}: {MEANINGS[kind]}")
+        lines += [f"  - {finding}" for finding in self.findings[:_SHOWN]]
+        if len(self.findings) > _SHOWN:
+            lines.append(f"  … and {len(self.findings) - _SHOWN} more")
+        return "\n".join(lines)

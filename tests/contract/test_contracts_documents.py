@@ -1,0 +1,140 @@
+"""The OpenAPI and AsyncAPI documents: valid, whole, and about the routes that there are."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from starlette.applications import Starlette
+
+from gateway.api.errors import error_handlers
+from gateway.api.routes import api_routes
+from gateway.contracts import __main__ as writer
+from gateway.contracts.asyncapi import REPLIES, asyncapi
+from gateway.contracts.openapi import OPERATIONS, openapi
+from gateway.contracts.schemas import client_messages, component_name, server_messages
+from gateway.contracts.serving import contract_routes
+from gateway.contracts.typescript import type_of
+from gateway.page import page_routes
+from gateway.sse.endpoints import sse_routes
+from services.settings import Settings
+from tests.support.api import FakeDeps
+
+ROOT = Path(__file__).resolve().parents[2]
+GENERATED = ROOT / "clients" / "js" / "src" / "generated"
+
+
+def _mounted() -> set[tuple[str, str]]:
+    """Return (method, path) of every HTTP route of a gateway, but for the page."""
+    deps = FakeDeps(Settings(_env_file=None))  # type: ignore[call-arg]
+    pages = {route.path for route in page_routes()}
+    routes = [*api_routes(deps), *sse_routes(deps), *contract_routes()]  # type: ignore[arg-type]
+    return {
+        (method, re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path))
+        for route in routes
+        if route.path not in pages
+        for method in (route.methods or {"GET"}) - {"HEAD"}
+    }
+
+
+def test_every_route_is_declared_and_every_declaration_is_a_route() -> None:
+    assert {(operation.method, operation.path) for operation in OPERATIONS} == _mounted()
+
+
+def test_openapi_is_valid() -> None:
+    OpenAPIV31SpecValidator(openapi()).validate()  # type: ignore[arg-type]
+
+
+def test_operation_names_are_unique() -> None:
+    names = [operation.name for operation in OPERATIONS]
+    assert len(set(names)) == len(names)
+
+
+def test_parameters_of_a_path_are_declared() -> None:
+    for path, methods in openapi()["paths"].items():
+        for operation in methods.values():
+            declared = {each["name"] for each in operation["parameters"] if each["in"] == "path"}
+            assert declared == set(re.findall(r"\{(\w+)\}", path)), path
+
+
+def _pointers(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from _pointers(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _pointers(value)
+
+
+@pytest.mark.parametrize("document", [openapi, asyncapi])
+def test_every_reference_leads_somewhere(document: Any) -> None:
+    whole = document()
+    for pointer in _pointers(whole):
+        node = whole
+        for step in pointer.removeprefix("#/").split("/"):
+            node = node[step.replace("~1", "/").replace("~0", "~")]
+        assert isinstance(node, dict), pointer
+
+
+@pytest.mark.parametrize("document", [openapi, asyncapi])
+def test_every_schema_is_used(document: Any) -> None:
+    whole = document()
+    used = {pointer.rpartition("/")[2] for pointer in _pointers(whole) if "/schemas/" in pointer}
+    assert set(whole["components"]["schemas"]) == used
+
+
+def test_every_message_has_a_place() -> None:
+    document = asyncapi()
+    assert set(REPLIES) <= set(client_messages())
+    named = {component_name(kind) for kind in (*client_messages(), *server_messages())}
+    assert set(document["components"]["messages"]) == named
+    assert set(document["channels"]["websocket"]["messages"]) == named
+
+
+def test_answers_have_all_fields_and_requests_need_not() -> None:
+    schemas = openapi()["components"]["schemas"]
+    assert schemas["Network"]["required"] == ["in", "out"]
+    assert schemas["PublishRequest"]["required"] == ["content"]
+
+
+def test_descriptions_spell_fields_as_the_wire_does() -> None:
+    for document in (openapi(), asyncapi()):
+        for name, schema in document["components"]["schemas"].items():
+            for word in re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", schema.get("description", "")):
+                camel = re.sub(r"_(\w)", lambda found: found[1].upper(), word)
+                assert camel not in schema.get("properties", {}), f"{name}: `{word}`"
+
+
+def test_typescript_of_schemas() -> None:
+    assert type_of({"anyOf": [{"type": "string"}, {"type": "null"}]}) == "string | null"
+    assert type_of({"type": "array", "items": {"enum": ["a", "b"]}}) == '("a" | "b")[]'
+    assert type_of({"type": "object", "additionalProperties": {"type": "number"}}) == "Record<string, number>"
+    assert type_of({}) == "unknown"
+
+
+def test_generated_files_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    targets = ["--types", str(tmp_path / "types"), "--page", str(tmp_path / "page.md")]
+    assert writer.main(["--check", *targets]) == 1
+    assert capsys.readouterr().err.count("run: make docs") == 4
+    assert writer.main(targets) == 0
+    assert writer.main(["--check", *targets]) == 0
+
+
+def test_generated_files_are_current() -> None:
+    page = ROOT / "docs" / "reference.md"
+    assert writer.main(["--check", "--types", str(GENERATED), "--page", str(page)]) == 0, "run: make docs"
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/asyncapi.json"])
+async def test_documents_are_served_to_anyone(path: str) -> None:
+    app = Starlette(routes=contract_routes(), exception_handlers=error_handlers())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answer = await client.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["info"]["title"].startswith("Tidings over")

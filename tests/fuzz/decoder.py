@@ -1,0 +1,51 @@
+"""Coverage-guided fuzzing of what a client's message goes through: `python -m tests.fuzz.decoder [libFuzzer options]`.
+
+The first byte chooses the codec. Whatever the rest is, it is understood or refused with `BadMessage`; anything else that
+is raised is a finding, and libFuzzer writes the input down. Needs the dependency group `fuzz`.
+"""
+
+import sys
+
+import atheris
+
+with atheris.instrument_imports():
+    import msgspec
+
+    from gateway.delivery.sanitizing import sanitized
+    from gateway.session.channels import parse_channel
+    from services.wire.codec import JSON, MSGPACK, BadMessage, json_content
+    from services.wire.names import InvalidName, from_token, normalize_name, to_token
+
+_MAX_DEPTH = 64
+
+
+def one_input(data: bytes) -> None:
+    """Decode, check the content, and spell the names."""
+    if not data:
+        return
+    codec = MSGPACK if data[0] & 1 else JSON
+    try:
+        message = codec.decode(data[1:])
+    except BadMessage:
+        return
+    content = getattr(message, "content", None) or getattr(message, "custom_data", None)
+    if isinstance(content, msgspec.Raw):
+        try:
+            text = json_content(codec, content, _MAX_DEPTH)
+        except BadMessage:
+            return
+        msgspec.msgpack.encode(msgspec.json.decode(sanitized(text)))
+    for field in ("room", "target_user_id"):
+        name = getattr(message, field, None)
+        if isinstance(name, str):
+            parse_channel(f"presence:{name}")
+            try:
+                normal = normalize_name(name)
+            except InvalidName:
+                continue
+            assert from_token(to_token(normal)) == normal
+
+
+if __name__ == "__main__":
+    atheris.Setup(sys.argv, one_input)
+    atheris.Fuzz()

@@ -1,0 +1,247 @@
+"""Notifications from real processes: webhooks over a replica's death, a real Alertmanager, services through apprise."""
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from services.local.servers import free_port
+from services.settings import Settings
+from services.wire import alerting, rpc
+from tests.support.deadline import eventually
+from tests.support.metrics_fleet import Fleet
+from tests.support.requires import need
+
+pytestmark = pytest.mark.timeout(120)
+
+QUICK = {"TIDINGS_NOTIFY_GROUP_WAIT_S": "0", "TIDINGS_NOTIFY_GROUP_INTERVAL_S": "1"}
+HOT, COOL = {"cpu": 95}, {"cpu": 5}
+
+
+class Hook:
+    """A receiver of webhooks: remembers bodies and keys; answers with `status`, or not at all while it `hangs`."""
+
+    def __init__(self) -> None:
+        self.got: list[dict[str, Any]] = []
+        self.keys: list[str] = []
+        self.status = 200
+        self.hangs = False
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
+        body = msgspec.json.decode(await reader.readexactly(int(fields["content-length"])))
+        self.got.append(body)
+        self.keys.append(fields.get("idempotency-key", ""))
+        if self.hangs:
+            await reader.read()  # until the sender is gone
+        else:
+            writer.write(b"HTTP/1.1 %d X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % self.status)
+            await writer.drain()
+        writer.close()
+
+
+@asynccontextmanager
+async def listening(hook: Hook) -> AsyncIterator[Hook]:
+    async with await asyncio.start_server(hook.serve, "127.0.0.1", 0) as server:
+        hook.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+        yield hook
+
+
+@pytest.fixture
+async def hook() -> AsyncIterator[Hook]:
+    async with listening(Hook()) as hook:
+        yield hook
+
+
+@pytest.fixture
+async def fleet(make_settings: Callable[..., Settings], tmp_path: Path) -> AsyncIterator[Fleet]:
+    async with Fleet(make_settings(), tmp_path) as running:
+        yield running
+
+
+async def test_posted_when_it_fires_and_when_it_ends(fleet: Fleet, hook: Hook) -> None:
+    await fleet.leader(fleet.start(TIDINGS_WEBHOOK_URLS=hook.url, **QUICK))
+    await fleet.report_until(lambda: hook.got, "the notification", gauges=HOT)
+    await fleet.report_until(lambda: len(hook.got) > 1, "the end of it", gauges=COOL)
+    assert [body["status"] for body in hook.got] == ["firing", "resolved"]
+    firing, resolved = (body["alerts"][0] for body in hook.got)
+    assert firing["fingerprint"] == resolved["fingerprint"]
+    assert firing["startsAt"] == resolved["startsAt"] < resolved["endsAt"]
+    assert len(set(hook.keys)) == 2
+    (receiver,) = (await fleet.ask(alerting.RECEIVERS_LIST, rpc.Empty())).receivers
+    assert (receiver.name, receiver.up, receiver.error) == ("webhook-1", True, "")
+    assert receiver.last_success > 0
+
+
+async def test_a_receiver_that_is_down_is_shown_and_told_later(fleet: Fleet, hook: Hook) -> None:
+    hook.status = 503
+    health = free_port()
+    service = fleet.start(TIDINGS_WEBHOOK_URLS=hook.url, TIDINGS_HEALTH_PORT=str(health), **QUICK)
+    await fleet.leader(service)
+    await fleet.report_until(lambda: len(hook.got) > 1, "two attempts", gauges=HOT)
+
+    async def shown() -> bool:
+        receivers = (await fleet.ask(alerting.RECEIVERS_LIST, rpc.Empty())).receivers
+        return [(one.up, one.error, one.waiting) for one in receivers] == [(False, "HTTP 503", 1)]
+
+    await eventually(shown, "the receiver shown as down")
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{health}") as client:
+        assert (await client.get("/readyz")).json()["details"]["receivers_down"] == ["webhook-1"]
+        assert 'tidings_notify_receiver_up{receiver="webhook-1"} 0.0' in (await client.get("/metrics")).text
+    assert len(set(hook.keys)) == 1  # every attempt is the same message
+    attempts = len(hook.got)
+    hook.status = 200
+    await fleet.report_until(lambda: len(hook.got) > attempts, "the next attempt", gauges=HOT)
+    await eventually(lambda: service.logged("receiver is up again"), "the recovery in the log")
+
+
+async def test_at_least_once_over_a_replicas_death_and_with_the_same_key(fleet: Fleet, hook: Hook) -> None:
+    first, second = (fleet.start(TIDINGS_WEBHOOK_URLS=hook.url, **QUICK) for _ in range(2))
+    leader = await fleet.leader(first, second)
+    hook.hangs = True  # it took the message, and the replica dies before it hears of that
+    await fleet.report_until(lambda: hook.got, "the notification", gauges=HOT)
+    leader.kill()
+    hook.hangs = False
+    await fleet.report_until(lambda: len(hook.got) > 1, "the same again", gauges=HOT)
+    assert hook.keys[0] == hook.keys[1] != ""
+    assert hook.got[0]["alerts"][0]["startsAt"] == hook.got[1]["alerts"][0]["startsAt"]
+    await fleet.report_until(lambda: len(hook.got) > 2, "the end", gauges=COOL)
+    assert [body["status"] for body in hook.got] == ["firing", "firing", "resolved"]
+
+
+async def test_an_end_in_the_gap_between_two_replicas_is_told(fleet: Fleet, hook: Hook) -> None:
+    leader = await fleet.leader(fleet.start(TIDINGS_WEBHOOK_URLS=hook.url, **QUICK))
+    await fleet.report_until(lambda: hook.got, "the notification", gauges=HOT)
+    await eventually(lambda: leader.logged("notified"), "its success noted")
+    leader.kill()
+    await fleet.leader(fleet.start(TIDINGS_WEBHOOK_URLS=hook.url, **QUICK))
+    await fleet.report_until(lambda: len(hook.got) > 1, "the end", gauges=COOL)
+    assert [body["status"] for body in hook.got] == ["firing", "resolved"]
+
+
+async def test_rules_windows_and_silences_by_api(fleet: Fleet, hook: Hook) -> None:
+    await fleet.leader(fleet.start(TIDINGS_WEBHOOK_URLS=hook.url, **QUICK))
+    shop = {"source": "shop", "kind": "app", "gauges": {"depth": 7.0}}
+    everyday = alerting.Window(
+        matchers=[rpc.Matcher(name="source", value="sh*", op="~")], start="00:00", end="00:00"
+    )
+    window = await fleet.ask(alerting.WINDOWS_SET, everyday)
+    rule = await fleet.ask(
+        alerting.RULES_SET,
+        alerting.AlertRule(metric="depth", source="*", warning=5, clear_for_s=0, labels={"team": "a"}),
+    )
+    assert (rule.id, rule.origin) == ("depth@*", "api")
+    await fleet.report_until(lambda: fleet.alerts, "the alert", **shop)
+    assert fleet.alerts[0].data.labels == {"team": "a"}
+    (active,) = (await fleet.ask(rpc.ALERTS_ACTIVE, rpc.Empty())).alerts
+    assert active.muted_by == [window.id]
+    seconds = len(fleet.ticks)
+    await fleet.report_until(lambda: len(fleet.ticks) > seconds + 2, "seconds without a word", **shop)
+    assert hook.got == []
+    await fleet.ask(alerting.WINDOWS_END, alerting.WindowId(id=window.id))
+    await fleet.report_until(lambda: hook.got, "the notification after the window", **shop)
+    assert hook.got[0]["commonLabels"]["team"] == "a"
+    assert hook.got[0]["commonLabels"]["source"] == "shop"
+    await fleet.ask(alerting.RULES_END, alerting.RuleId(id=rule.id))
+    await fleet.report_until(
+        lambda: len(fleet.alerts) > 1, "the end of a rule is the end of its alert", **shop
+    )
+    steps = (await fleet.ask(alerting.ALERTS_TRANSITIONS, alerting.TransitionQuery())).transitions
+    assert [(step.after, step.reason) for step in reversed(steps)] == [
+        ("firing", "over a threshold for long enough"),
+        ("resolved", "the rule was removed"),
+    ]
+
+
+@pytest.fixture
+def alertmanager(tmp_path: Path) -> Iterator[tuple[str, Callable[[str], None]]]:
+    """A real Alertmanager, and how to give it its webhook: it is started then."""
+    binary = need("prometheus-alertmanager", "Debian: apt-get install prometheus-alertmanager")
+    port = free_port()
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(hook: str) -> None:
+        config = tmp_path / "alertmanager.yml"
+        config.write_text(
+            "route: {receiver: hook, group_by: [alertname], group_wait: 100ms, group_interval: 500ms}\n"
+            f"receivers: [{{name: hook, webhook_configs: [{{url: '{hook}'}}]}}]\n"
+        )
+        with (tmp_path / "alertmanager.log").open("wb") as output:
+            running.append(
+                subprocess.Popen(
+                    [
+                        binary, f"--config.file={config}", f"--storage.path={tmp_path / 'am'}",
+                        f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address=",
+                    ],
+                    stdout=output, stderr=output,
+                )
+            )  # fmt: skip
+
+    yield f"http://127.0.0.1:{port}", start
+    for process in running:
+        process.terminate()
+        process.wait(20)
+
+
+async def test_a_real_alertmanager_takes_over(
+    fleet: Fleet, hook: Hook, alertmanager: tuple[str, Callable[[str], None]]
+) -> None:
+    """Its webhook, whose body ours copies, says what we told it; and severities replace each other."""
+    url, start = alertmanager
+    start(hook.url)
+    async with httpx.AsyncClient(base_url=url) as client:
+
+        async def ready() -> bool:
+            try:
+                return (await client.get("/-/ready")).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        async def alerts() -> list[tuple[str, str]]:
+            found = (await client.get("/api/v2/alerts")).json()
+            return [(alert["labels"]["alertname"], alert["labels"]["severity"]) for alert in found]
+
+        await eventually(ready, "Alertmanager", 20)
+        await fleet.leader(fleet.start(TIDINGS_ALERTMANAGER_URLS=url))
+        await fleet.report_until(lambda: hook.got, "its webhook", gauges={"cpu": 75})
+        assert await alerts() == [("cpu", "warning")]
+        await fleet.report_until(
+            lambda: any(alert["labels"]["severity"] == "critical" for alert in hook.got[-1]["alerts"]),
+            "the other severity",
+            gauges=HOT,
+        )
+        assert await alerts() == [("cpu", "critical")]
+        await fleet.report_until(lambda: hook.got[-1]["status"] == "resolved", "the end", gauges=COOL)
+        assert await alerts() == []
+    first = hook.got[0]
+    assert first["version"] == "4"
+    assert first["alerts"][0]["annotations"]["summary"].startswith("cpu is 75")
+
+
+async def test_services_through_apprise(fleet: Fleet, hook: Hook) -> None:
+    pytest.importorskip("apprise")
+    url = hook.url.replace("http://", "json://")
+    service = fleet.start(TIDINGS_NOTIFY_URLS=f"{url},nonsense://x", **QUICK)
+    await fleet.leader(service)
+    await fleet.report_until(lambda: hook.got, "the message", gauges=HOT)
+    message = hook.got[0]
+    assert message["title"] == "[critical] cpu"
+    assert "cpu is 95 %, critical at 90" in message["message"]
+    assert message["type"] == "failure"
+
+    async def shown() -> dict[str, str]:
+        receivers = (await fleet.ask(alerting.RECEIVERS_LIST, rpc.Empty())).receivers
+        return {one.name: one.error for one in receivers if not one.up}
+
+    assert await eventually(shown, "the receiver that cannot work") == {
+        "apprise-2": "apprise does not know this kind of URL"
+    }
+    assert "nonsense" not in service.log.read_text()

@@ -1,0 +1,294 @@
+"""Permissions as the real servers enforce them: enough for each role, and no more."""
+
+import asyncio
+import hashlib
+import os
+import re
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+import redis.asyncio
+
+from services.bus.client import Bus
+from services.bus.errors import BusError, Misconfigured
+from services.local.servers import NatsServer, RedisServer, free_port
+from services.permissions.proof import prove_redis
+from services.permissions.redis import ROLES, access_of
+from services.permissions.render import nats_template, nats_users, redis_template
+from services.permissions.roles import OPERATOR, Role
+from services.settings import Settings
+from tests.support.deadline import eventually
+from tests.support.docs import ROOT
+from tests.support.requires import need
+
+SETTINGS = Settings(prefix="lp")
+
+
+@pytest.fixture(scope="module")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    need("nats-server")
+    with NatsServer(tmp_path_factory.mktemp("nats-users"), settings=SETTINGS) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    need("redis-server")
+    with RedisServer(tmp_path_factory.mktemp("redis-users"), settings=SETTINGS) as server:
+        yield server
+
+
+@asynccontextmanager
+async def connected(url: str, role: Role | None) -> AsyncIterator[Bus]:
+    bus = await Bus.connect(Settings(prefix="lp", nats_url=url), "test", role=role)
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_each_role_proves_that_it_may_do_what_it_needs(nats: NatsServer, role: Role) -> None:
+    async with connected(nats.url_of(role), role) as bus:
+        await bus.flush()
+        assert bus.stats.permission_violations == 0
+
+
+async def test_the_operator_may_do_everything(nats: NatsServer) -> None:
+    async with connected(nats.url, Role.GATEWAY) as bus:
+        assert bus.stats.permission_violations == 0
+
+
+FORBIDDEN = [
+    (Role.AGENT, "lp.control"),
+    (Role.AGENT, "lp.in.room.default.den"),
+    (Role.AGENT, "lp.rpc.presence.apply"),
+    (Role.PRESENCE, "lp.control"),
+    (Role.PRESENCE, "lp.in.revoked.x"),
+    (Role.PRESENCE, "lp.metrics.feed"),
+    (Role.METRICS, "lp.out.room.default.den"),
+    (Role.METRICS, "lp.presence.diff"),
+    (Role.GATEWAY, "lp.out.room.default.den"),  # durable: nobody but the stream
+    (Role.GATEWAY, "lp.metrics.feed"),
+    (Role.GATEWAY, "$JS.API.STREAM.DELETE.lp-inbox"),
+    (Role.GATEWAY, "$JS.API.STREAM.CREATE.mine"),
+    (Role.GATEWAY, "$JS.API.STREAM.PURGE.lp-rooms-default"),
+    (Role.GATEWAY, "_INBOX.presence.x.1"),
+    (Role.GATEWAY, "other.in.room.default.den"),
+]
+
+
+@pytest.mark.parametrize(("role", "subject"), FORBIDDEN)
+async def test_what_a_role_may_not_say(nats: NatsServer, role: Role, subject: str) -> None:
+    async with connected(nats.url_of(role), role) as bus:
+        bus.publish(subject, b"x")
+        with pytest.raises(Misconfigured, match="permissions violation"):
+            await bus.flush()
+
+
+@pytest.mark.parametrize(
+    ("role", "subject"),
+    [
+        (Role.PRESENCE, "_INBOX.gateway.>"),
+        (Role.PRESENCE, "_INBOX.>"),
+        (Role.PRESENCE, "lp.out.>"),
+        (Role.METRICS, "lp.out.user.*"),
+        (Role.AGENT, ">"),
+        (Role.AGENT, "lp.logs.feed"),
+        (Role.GATEWAY, "lp.in.>"),
+        (Role.GATEWAY, "lp.ticket.*"),
+    ],
+)
+async def test_what_a_role_may_not_hear(nats: NatsServer, role: Role, subject: str) -> None:
+    async with connected(nats.url_of(role), role) as bus:
+        bus.subscribe(subject, lambda _message: None)
+        with pytest.raises(Misconfigured, match="permissions violation"):
+            await bus.flush()
+
+
+async def test_who_is_asked_may_answer_once(nats: NatsServer) -> None:
+    async with (
+        connected(nats.url_of(Role.PRESENCE), Role.PRESENCE) as presence,
+        connected(nats.url_of(Role.GATEWAY), Role.GATEWAY) as gateway,
+    ):
+
+        def answer_twice(message: object) -> None:
+            presence.publish(message.reply, b"one")  # type: ignore[attr-defined]
+            presence.publish(message.reply, b"two")  # type: ignore[attr-defined]
+
+        presence.subscribe("lp.rpc.presence.list", answer_twice)
+        await presence.flush()
+        assert (await gateway.request("lp.rpc.presence.list", b"", timeout_s=2)).data == b"one"
+        await eventually(lambda: presence.stats.permission_violations, "the second answer to be refused")
+
+
+async def test_the_proof_names_what_is_missing(tmp_path: Path) -> None:
+    passwords = {role.value: "p" for role in Role} | {OPERATOR: "o"}
+    users = nats_users(SETTINGS, passwords)
+    lacking = users.replace('        "lp.control",\n', "").replace('        "lp.roster",\n', "", 1)
+    server = NatsServer(tmp_path / "lacking", password="o")
+    server._authorization = lambda: lacking  # type: ignore[method-assign]
+    with server, pytest.raises(Misconfigured) as caught:
+        async with connected(f"nats://gateway:p@127.0.0.1:{server.port}", Role.GATEWAY):
+            pass
+    assert "publish lp.control" in str(caught.value)
+    assert "subscribe lp.control" in str(caught.value)
+    assert "publish lp.roster" in str(caught.value)
+    assert "lp.out.broadcast" not in str(caught.value)
+
+
+async def test_another_deployments_user_is_found_out(nats: NatsServer) -> None:
+    with pytest.raises(BusError, match=r"refused|lacks|violation"):
+        await Bus.connect(
+            Settings(prefix="others", nats_url=nats.url_of(Role.GATEWAY)), "test", role=Role.GATEWAY
+        )
+
+
+# --- Redis ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_each_role_may_use_its_keys_and_no_others(store: RedisServer, role: Role) -> None:
+    own = access_of(role, SETTINGS).key_prefix
+    other = access_of(next(one for one in ROLES if one is not role), SETTINGS).key_prefix
+    async with redis.asyncio.Redis.from_url(store.url_of(role), client_name="x") as client:
+        await prove_redis(client, role, SETTINGS)
+        await client.set(f"{own}:x", "1")
+        assert await client.eval("return redis.call('GET', KEYS[1])", 1, f"{own}:x") == b"1"
+        await client.info()
+        for forbidden in (
+            ("GET", f"{other}:x"),
+            ("SET", "x", "1"),
+            ("EVAL", "return redis.call('GET', ARGV[1])", "0", f"{other}:x"),
+            ("EVAL", "return redis.call('KEYS', '*')", "0"),
+            ("KEYS", "*"),
+            ("FLUSHALL",),
+            ("FLUSHDB",),
+            ("CONFIG", "GET", "*"),
+            ("CONFIG", "SET", "dir", "/"),
+            ("ACL", "LIST"),
+            ("SHUTDOWN",),
+            ("SCRIPT", "FLUSH"),
+            ("PUBLISH", "x", "y"),
+            ("CLIENT", "KILL", "127.0.0.1:1"),
+            ("REPLICAOF", "127.0.0.1", "1"),
+            ("MODULE", "LIST"),
+            ("FUNCTION", "FLUSH"),
+            ("MONITOR",),
+            ("MIGRATE", "127.0.0.1", "1", f"{own}:x", "0", "1"),
+        ):
+            with pytest.raises(
+                redis.exceptions.ResponseError, match=r"(?i)no permissions|can't access|can't run"
+            ):
+                await client.execute_command(*forbidden)
+
+
+SCRIPTS = sorted(
+    [*(ROOT / "presence_svc" / "lua").glob("*.lua"), *(ROOT / "metrics_svc" / "lua").glob("*.lua")]
+)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+async def test_every_command_in_the_scripts_is_allowed(store: RedisServer, path: Path) -> None:
+    role = Role.PRESENCE if "presence_svc" in path.parts else Role.METRICS
+    used = set(re.findall(r"['\"]([A-Z]{3,})['\"]", await asyncio.to_thread(path.read_text)))
+    async with redis.asyncio.Redis.from_url(store.url) as operator:
+        known = await operator.command()
+        arity = {name.upper(): abs(entry["arity"]) for name, entry in known.items()}
+        key = f"{access_of(role, SETTINGS).key_prefix}:x"
+        for name in used & set(arity):
+            arguments = [key, *["1"] * (arity[name] - 2)] if arity[name] > 1 else []
+            verdict = await operator.execute_command("ACL", "DRYRUN", role, name, *arguments)
+            assert verdict in (b"OK", "OK"), (name, verdict)
+
+
+async def test_the_proof_names_commands_that_are_missing(store: RedisServer) -> None:
+    async with redis.asyncio.Redis.from_url(store.url) as operator:
+        digest = hashlib.sha256(b"p").hexdigest()
+        await operator.execute_command(
+            "ACL",
+            "SETUSER",
+            "poor",
+            "on",
+            f"#{digest}",
+            "~{lp:presence}*",
+            "+@read",
+            "+eval",
+            "+evalsha",
+            "+client|setname",
+        )
+        async with redis.asyncio.Redis.from_url(f"redis://poor:p@127.0.0.1:{store.port}/0") as poor:
+            with pytest.raises(Misconfigured) as caught:
+                await prove_redis(poor, Role.PRESENCE, SETTINGS)
+    for command in ("HSET", "ZADD", "DEL"):
+        assert command in str(caught.value)
+    assert "HGETALL" not in str(caught.value)
+
+
+# --- what deployments are given -----------------------------------------------------------------------------------
+
+
+def test_the_deployments_users_are_those_of_the_code() -> None:
+    assert (ROOT / "deploy" / "nats" / "users.conf").read_text() == nats_template(Settings()), (
+        "run: make docs"
+    )
+    assert (ROOT / "deploy" / "redis" / "users.conf.template").read_text() == redis_template(Settings()), (
+        "run: make docs"
+    )
+
+
+@contextmanager
+def running(*command: str, cwd: Path, **variables: str) -> Iterator[None]:
+    process = subprocess.Popen(
+        command, env=os.environ | variables, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+async def test_the_deployments_users_work_at_nats(tmp_path: Path) -> None:
+    port = free_port()
+    config = tmp_path / "nats.conf"
+    (tmp_path / "users.conf").write_text(nats_template(Settings()))
+    config.write_text(
+        f'host: 127.0.0.1\nport: {port}\njetstream {{ store_dir: "{tmp_path}" }}\ninclude "users.conf"\n'
+    )
+    variables = {f"NATS_{role.upper()}_PASSWORD": f"secret-of-{role}" for role in Role}
+    with running(need("nats-server"), "-c", str(config), cwd=tmp_path, **variables):
+        for role in Role:
+            url = f"nats://{role}:secret-of-{role}@127.0.0.1:{port}"
+            bus = await Bus.connect(Settings(nats_url=url), "test", role=role)
+            await bus.close()
+
+
+async def test_the_deployments_users_work_at_redis(tmp_path: Path) -> None:
+    port = free_port()
+    text = redis_template(Settings())
+    for role in ROLES:
+        text = text.replace(f"${{REDIS_{role.upper()}_PASSWORD}}", f"secret-of-{role}")
+    (tmp_path / "users.conf").write_text(text)
+    (tmp_path / "redis.conf").write_text(f'port {port}\nbind 127.0.0.1\nsave ""\ninclude users.conf\n')
+    with running(need("redis-server"), "redis.conf", cwd=tmp_path):
+        for role in ROLES:
+            async with redis.asyncio.Redis.from_url(
+                f"redis://{role}:secret-of-{role}@127.0.0.1:{port}/0"
+            ) as client:
+
+                async def proven(client: redis.asyncio.Redis = client, role: Role = role) -> bool:
+                    try:
+                        await prove_redis(client, role, Settings())
+                    except redis.exceptions.ConnectionError:
+                        return False
+                    return True
+
+                await eventually(proven, "Redis to answer")
+        async with redis.asyncio.Redis(port=port) as nobody:
+            with pytest.raises(redis.exceptions.AuthenticationError):
+                await nobody.ping()

@@ -1,0 +1,111 @@
+"""A recovery never claims to be whole when something is missing, judged against a model of a stream."""
+
+from dataclasses import dataclass, field
+
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from gateway.delivery.recovery import Verdict, is_whole, judge
+
+
+@dataclass
+class ModelStream:
+    """One stream, a few logs: keeps `log_size` messages of each, and expires the oldest of all."""
+
+    log_size: int
+    last: int = 0
+    ever: dict[str, list[int]] = field(default_factory=dict)
+    held: dict[str, list[int]] = field(default_factory=dict)
+    expired_up_to: int = 0
+
+    def store(self, log: str) -> None:
+        self.last += 1
+        self.ever.setdefault(log, []).append(self.last)
+        held = self.held.setdefault(log, [])
+        held.append(self.last)
+        del held[: -self.log_size]
+
+    def expire(self, up_to: int) -> None:
+        self.expired_up_to = max(self.expired_up_to, min(up_to, self.last))
+        for held in self.held.values():
+            held[:] = [seq for seq in held if seq > self.expired_up_to]
+
+    @property
+    def first(self) -> int:
+        return min((seq for held in self.held.values() for seq in held), default=self.last + 1)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[ModelStream, list[int]]:
+    """A stream with a past, and every position a member of log `a` could have been given."""
+    stream = ModelStream(draw(st.integers(1, 5)))
+    positions = [0]
+    for step in draw(st.lists(st.sampled_from(["a", "b", "expire", "join"]), max_size=40)):
+        if step == "expire":
+            stream.expire(stream.last - draw(st.integers(0, 8)))
+        elif step == "join":
+            # The last message of the log, or, where it holds none, the stream's last sequence.
+            held = stream.held.get("a")
+            positions.append(held[-1] if held else stream.last)
+        else:
+            stream.store(step)
+            if step == "a":
+                positions.append(stream.last)
+    return stream, positions
+
+
+@given(histories(), st.data())
+def test_recovered_means_that_nothing_is_missing(
+    history: tuple[ModelStream, list[int]], data: st.DataObject
+) -> None:
+    stream, positions = history
+    since = data.draw(st.sampled_from(positions))
+    cap = data.draw(st.integers(1, 6))
+    held = [seq for seq in stream.held.get("a", []) if seq >= since]
+    found = held[: cap + 2]
+    verdict = judge(
+        since,
+        found,
+        complete=len(held) <= cap + 2,
+        stream_first=stream.first,
+        stream_last=found[-1] if found else stream.last,
+        log_size=stream.log_size,
+        cap=cap,
+    )
+    event(verdict)
+    missed = [seq for seq in stream.ever.get("a", []) if seq > since]
+    if verdict is Verdict.RECOVERED:
+        assert [seq for seq in found if seq > since] == missed
+    if since in held and len(missed) <= cap:
+        assert verdict is Verdict.RECOVERED  # the anchor is there
+    if since == stream.last:
+        assert verdict is Verdict.RECOVERED  # nothing at all came after
+
+
+@given(histories(), st.data())
+def test_a_follower_that_was_there_misses_nothing_unsaid(
+    history: tuple[ModelStream, list[int]], data: st.DataObject
+) -> None:
+    stream, positions = history
+    # It had delivered everything up to here, when nothing later had expired yet.
+    position = data.draw(
+        st.sampled_from([p for p in positions if p >= stream.expired_up_to] or [stream.last])
+    )
+    found = [seq for seq in stream.held.get("a", []) if seq >= position]
+    whole = is_whole(
+        position, found, complete=True, stream_last=found[-1] if found else stream.last,
+        log_size=stream.log_size, max_age_s=600, away_s=1,
+    )  # fmt: skip
+    missed = [seq for seq in stream.ever.get("a", []) if seq > position]
+    if whole:
+        assert [seq for seq in found if seq > position] == missed
+    if not missed:
+        assert whole or len(found) >= stream.log_size
+
+
+def test_away_for_as_long_as_messages_are_kept() -> None:
+    for away_s, whole in ((500.0, True), (590.0, False), (700.0, False)):
+        assert (
+            is_whole(5, [], complete=True, stream_last=9, log_size=100, max_age_s=600, away_s=away_s) is whole
+        )
+    assert not is_whole(5, [], complete=True, stream_last=4, log_size=100, max_age_s=600, away_s=0)

@@ -1,0 +1,68 @@
+"""Whatever is lost, repeated or answered in pieces: every message once, in order."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.delivery.sequencer import Sequencer
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[int]:
+    """Sequences of one log in a stream shared with others, ascending."""
+    return sorted(draw(st.sets(st.integers(1, 200), max_size=40)))
+
+
+@given(logs(), st.data())
+def test_each_message_once_and_in_order(log: list[int], data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, 200), label="position when opened")
+    sequencer: Sequencer[int] = Sequencer(0, filling=True)
+    delivered: list[int] = []
+    stored: list[int] = [seq for seq in log if seq <= start]
+    sequencer.position = start
+    delivered += sequencer.filled([], complete=True)
+
+    def fill() -> None:
+        limit = data.draw(st.integers(1, 5), label="batch")
+        found = [seq for seq in stored if seq > sequencer.position]
+        batch = [(seq, seq) for seq in found[:limit]]
+        delivered.extend(sequencer.filled(batch, complete=len(found) <= limit))
+
+    for index, seq in enumerate(log):
+        if seq <= start:
+            continue
+        stored.append(seq)
+        previous = log[index - 1] if index else 0
+        for _ in range(data.draw(st.integers(0, 2), label="times heard")):
+            delivered.extend(sequencer.live(seq, previous, seq))
+        if stored and data.draw(st.booleans(), label="an old one again"):
+            old = data.draw(st.integers(0, len(stored) - 1))
+            before = log[log.index(stored[old]) - 1] if log.index(stored[old]) else 0
+            delivered.extend(sequencer.live(stored[old], before, stored[old]))
+        if data.draw(st.integers(0, 9), label="the bus was away") == 0:
+            sequencer.suspect()
+        if sequencer.filling and data.draw(st.booleans(), label="a fill is done"):
+            fill()
+    sequencer.suspect()
+    while sequencer.filling:
+        fill()
+    assert delivered == [seq for seq in log if seq > start]
+
+
+@given(logs(), st.integers(0, 3))
+def test_more_than_can_wait_is_read_from_the_stream(log: list[int], held: int) -> None:
+    sequencer: Sequencer[int] = Sequencer(0, filling=True)
+    import gateway.delivery.sequencer as module
+
+    limit, module.MAX_HELD = module.MAX_HELD, held
+    try:
+        delivered: list[int] = []
+        previous = 0
+        for seq in log:
+            delivered += sequencer.live(seq, previous, seq)
+            previous = seq
+        while sequencer.filling:
+            found = [(seq, seq) for seq in log if seq > sequencer.position]
+            delivered += sequencer.filled(found, complete=True)
+        assert delivered == log
+    finally:
+        module.MAX_HELD = limit

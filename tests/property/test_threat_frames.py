@@ -1,0 +1,177 @@
+"""Any bytes after the upgrade: the protocol never raises, and how they are cut up changes nothing."""
+
+import asyncio
+import base64
+import os
+import struct
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from uvicorn.server import ServerState
+
+from gateway.session.limits import Limit
+from gateway.ws.handshake import EXTENSION
+from gateway.ws.keepalive import Keepalive
+from gateway.ws.protocol import WebSocketProtocol
+from services.settings import Settings
+from services.wire.codes import CloseCode
+
+_UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
+    b"sec-websocket-key: " + base64.b64encode(os.urandom(16)) + b"\r\n"
+)
+_DEFLATE = b"sec-websocket-extensions: permessage-deflate; client_max_window_bits\r\n"
+
+
+class Transport(asyncio.Transport):
+    """Takes what is written; a write after the end is an error, as with a real one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.ended = False
+        self.reading = True
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.ended, "written after the end"
+        self.written += data
+
+    def close(self) -> None:
+        self.ended = True
+
+    def abort(self) -> None:
+        self.ended = True
+
+    def is_closing(self) -> bool:
+        return self.ended
+
+    def is_reading(self) -> bool:
+        return self.reading and not self.ended
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return {"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)}.get(name, default)
+
+
+class Recorder:
+    """A handler that keeps what it is given."""
+
+    def __init__(self, link: WebSocketProtocol) -> None:
+        self.write = link.write
+        self.messages: list[tuple[bytes, bool]] = []
+        self.closed: list[int] = []
+
+    def on_message(self, data: bytes, binary: bool) -> None:
+        assert not self.closed
+        self.messages.append((data, binary))
+
+    def on_slow(self) -> None:
+        raise AssertionError("nothing is written here")
+
+    def farewell(self, code: CloseCode) -> bytes:
+        return b""
+
+    def on_close(self, code: int, *, by_client: bool) -> None:
+        self.closed.append(code)
+
+
+async def outcome_of(
+    chunks: list[bytes], *, deflate: bool, frame_rate: float = 0
+) -> tuple[list[tuple[bytes, bool]], list[int], list[Limit]]:
+    """Upgrade, feed the chunks, lose the connection; return what came of it."""
+    handlers: list[Recorder] = []
+    limits: list[Limit] = []
+    accepted = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        link = scope["extensions"][EXTENSION]["link"]
+        handlers.append(Recorder(link))
+        link.accept(handlers[0])
+        accepted.set()
+
+    chosen = Settings(max_message_bytes=1024, compression=deflate, frame_rate=frame_rate)
+    protocol = WebSocketProtocol(app, ServerState(), {}, chosen, Keepalive(25, 60), limits.append)
+    transport = Transport()
+    protocol.connection_made(transport)
+    protocol.data_received(_UPGRADE + (_DEFLATE if deflate else b"") + b"\r\n")
+    await accepted.wait()
+    for chunk in chunks:
+        if transport.is_reading():
+            protocol.data_received(chunk)
+    if not transport.ended:
+        protocol.eof_received()
+    protocol.connection_lost(None)
+    return handlers[0].messages, handlers[0].closed, limits
+
+
+@st.composite
+def frames(draw: st.DrawFn) -> bytes:
+    """Draw a frame, mostly right, with everything that can be wrong about one."""
+    first = draw(
+        st.sampled_from(
+            [0x81, 0x82, 0x01, 0x02, 0x80, 0x00, 0x88, 0x89, 0x8A, 0xC1, 0xC2, 0x91, 0xA1, 0x83, 0x09, 0xFF]
+        )
+    )
+    payload = draw(
+        st.one_of(
+            st.binary(max_size=40),
+            st.text(max_size=20).map(str.encode),
+            st.integers(0, 65_535).map(lambda code: struct.pack("!H", code)),
+            st.integers(900, 1300).map(lambda size: b"x" * size),
+        )
+    )
+    masked = draw(st.integers(0, 19)) > 0
+    declared = draw(st.one_of(st.just(len(payload)), st.just(len(payload)), st.integers(0, 2**63)))
+    mask_bit = 0x80 if masked else 0
+    if declared < 126:
+        head = bytes((first, mask_bit | declared))
+    elif declared < 65_536:
+        head = bytes((first, mask_bit | 126)) + struct.pack("!H", declared)
+    else:
+        head = bytes((first, mask_bit | 127)) + struct.pack("!Q", declared)
+    if not masked:
+        return head + payload
+    mask = draw(st.binary(min_size=4, max_size=4))
+    return head + mask + bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+
+
+STREAMS = st.one_of(st.lists(frames(), max_size=8).map(b"".join), st.binary(max_size=200))
+FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@FUZZ
+@given(stream=STREAMS, deflate=st.booleans(), cut=st.integers(1, 64))
+def test_any_bytes_in_any_pieces(stream: bytes, deflate: bool, cut: int) -> None:
+    whole = asyncio.run(outcome_of([stream], deflate=deflate))
+    pieces = [stream[at : at + cut] for at in range(0, len(stream), cut)]
+    cut_up = asyncio.run(outcome_of(pieces, deflate=deflate))
+    assert whole[0] == cut_up[0]
+    assert whole[1] == cut_up[1]
+    assert len(whole[1]) == 1
+    for data, binary in whole[0]:
+        assert len(data) <= 1024
+        if not binary:
+            data.decode()
+
+
+@FUZZ
+@given(stream=st.lists(frames(), min_size=1, max_size=8).map(b"".join), times=st.integers(10, 300))
+def test_a_rate_of_frames_never_lets_through_more_than_it_says(stream: bytes, times: int) -> None:
+    _, closed, limits = asyncio.run(outcome_of([stream * times], deflate=False, frame_rate=5))
+    assert len(closed) == 1
+    assert limits.count(Limit.FRAME_RATE) <= 1

@@ -1,0 +1,154 @@
+"""Delivery in tests: members that keep what they are sent, and a bus and a stream that live in memory."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from gateway.delivery.follower import Delivery
+from gateway.delivery.outbound import Outbound, Wire
+from services.bus.errors import BusError, Unavailable
+from services.bus.streams import Batch, StoredMessage, StreamSpec
+from services.wire import server
+
+
+class Recorder:
+    """A member that keeps its writes."""
+
+    def __init__(self, connection_id: str, user_id: str = "u", wire: Wire = Wire.JSON) -> None:
+        self.connection_id = connection_id
+        self.user_id = user_id
+        self.wire = wire
+        self.writes: list[bytes] = []
+        self.write: Callable[[bytes], None] = self.writes.append
+
+    def take(self, messages: list[Outbound]) -> bool:
+        return False
+
+    @property
+    def contents(self) -> list[Any]:
+        """The content of each room message, and the type of everything else."""
+        return [m.get("content", m["type"]) for m in messages_in(b"".join(self.writes))]
+
+
+def payloads_in(data: bytes) -> list[bytes]:
+    """Take unmasked frames apart."""
+    found = []
+    while data:
+        size, at = data[1], 2
+        if size == 126:
+            size, at = int.from_bytes(data[2:4], "big"), 4
+        elif size == 127:
+            size, at = int.from_bytes(data[2:10], "big"), 10
+        found.append(data[at : at + size])
+        data = data[at + size :]
+    return found
+
+
+def messages_in(data: bytes) -> list[dict[str, Any]]:
+    """Return what unmasked text frames say."""
+    return [msgspec.json.decode(payload) for payload in payloads_in(data)]
+
+
+def said(content: object, seq: int = 0) -> Outbound:
+    message = server.RoomMessage(
+        user_id="u", username="U", room="r", content=content, timestamp=1, seq=seq or msgspec.UNSET
+    )
+    return Outbound(message, "r", seq)
+
+
+def decode(data: bytes, seq: int) -> Delivery:
+    """Payloads are JSON: their content."""
+    return Delivery(said(msgspec.json.decode(data), seq))
+
+
+@dataclass
+class FakeMessage:
+    """A republished message."""
+
+    seq: int
+    last_seq: int
+    data: bytes
+
+
+class FakeBus:
+    """Keeps callbacks by subject."""
+
+    def __init__(self) -> None:
+        self.callbacks: dict[str, Callable[[Any], None]] = {}
+
+    def subscribe(self, subject: str, on_message: Callable[[Any], None]) -> "FakeSubscription":
+        self.callbacks[subject] = on_message
+        return FakeSubscription(self, subject)
+
+
+@dataclass
+class FakeSubscription:
+    bus: FakeBus
+    subject: str
+
+    def close(self) -> None:
+        self.bus.callbacks.pop(self.subject, None)
+
+
+@dataclass
+class FakeStream:
+    """A stream with limits by number and one log that is read. Sequences are shared with other logs."""
+
+    log_size: int = 100
+    epoch: str = "e1"
+    last: int = 0
+    first_held: int = 1
+    stored: dict[int, bytes] = field(default_factory=dict)
+    fault: BusError | None = None
+    reads: int = 0
+
+    @property
+    def spec(self) -> StreamSpec:
+        return StreamSpec("s", "in.*", "out.*", self.log_size, 600, 120, 1)
+
+    def store(self, content: object) -> FakeMessage:
+        """Store a message of the log, and return it as it is republished."""
+        previous = max(self.stored, default=0)
+        self.last += 1
+        self.stored[self.last] = msgspec.json.encode(content)
+        while len(self.stored) > self.log_size:
+            del self.stored[min(self.stored)]
+        return FakeMessage(self.last, previous, self.stored[self.last])
+
+    def store_elsewhere(self, count: int = 1) -> None:
+        self.last += count
+
+    def expire(self, up_to: int) -> None:
+        """Let go of everything up to a sequence, by age."""
+        self.stored = {seq: data for seq, data in self.stored.items() if seq > up_to}
+        self.first_held = max(self.first_held, up_to + 1)
+
+    def wipe(self, epoch: str) -> None:
+        """Be another stream."""
+        self.epoch, self.last, self.first_held = epoch, 0, 1
+        self.stored.clear()
+
+    async def read_from(self, subject: str, seq: int, limit: int) -> Batch:
+        self.reads += 1
+        if self.fault is not None:
+            raise self.fault
+        found = [
+            StoredMessage(at, subject, self.stored[at]) for at in sorted(self.stored) if at >= max(1, seq)
+        ]
+        piece = found[:limit]
+        await asyncio.sleep(0)  # on its way
+        return Batch(piece, piece[-1].seq if piece else self.last, complete=len(found) <= limit)
+
+    async def first_seq(self) -> int:
+        return self.first_held
+
+    async def last_seq(self) -> int:
+        if self.fault is not None:
+            raise self.fault
+        return self.last
+
+
+AWAY = Unavailable("away")

@@ -1,0 +1,158 @@
+"""A notifier over the store in memory, a clock that is moved by hand, and receivers that remember."""
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from metrics_svc.alerts.judge import Watch
+from metrics_svc.alerts.rules import DEFAULT_RULES, RuleSet
+from metrics_svc.alerts.states import State
+from metrics_svc.notify.decision import Timing
+from metrics_svc.notify.http import DeliveryFailed
+from metrics_svc.notify.notification import Notification
+from metrics_svc.notify.notifier import Notifier
+from metrics_svc.notify.receivers import Target
+from metrics_svc.store import Tick
+from metrics_svc.store_memory import MemoryStore
+from services.wire.alerting import Receiver
+from services.wire.records import UNSET, AlertLogEntry
+from services.wire.rpc import AlertAck, Matcher, Silence
+from tests.support.metrics import T0, ManualTime
+
+TIMING = Timing(("metric",), group_wait_s=30, group_interval_s=300, repeat_interval_s=3600)
+FOR_EVER_MS = 10**9
+
+
+def entry(
+    id: str = "cpu-alert",
+    severity: str = "warning",
+    *,
+    started: float = T0,
+    ended: float | None = None,
+    source: str = "",
+    **labels: str,
+) -> AlertLogEntry:
+    """Return a line of the alert log: an alert that fires, or one that ended."""
+    return AlertLogEntry(
+        id=id,
+        type=severity,  # type: ignore[arg-type]
+        metric=id.split("-")[0],
+        value=95.0,
+        threshold=90.0,
+        message=f"{id} is high",
+        timestamp=int(started * 1000),
+        source=source or UNSET,
+        labels=labels or UNSET,
+        state="firing" if ended is None else "resolved",
+        started_at=int(started * 1000),
+        ended_at=UNSET if ended is None else int(ended * 1000),
+    )
+
+
+@dataclass
+class FakeOutlet:
+    """Takes messages, or fails as told: `perhaps` as if the answer had been lost."""
+
+    got: list[Notification] = field(default_factory=list)
+    failing: bool = False
+    perhaps: bool = False
+
+    async def send(self, notification: Notification) -> None:
+        if self.perhaps:
+            self.got.append(notification)
+            raise DeliveryFailed("no answer", perhaps=True)
+        if self.failing:
+            raise DeliveryFailed("refused")
+        self.got.append(notification)
+
+
+class Telling:
+    """One receiver, or several, and the alerts they are to be told of."""
+
+    def __init__(self, timing: Timing = TIMING, receivers: int = 1, *, raw: bool = False) -> None:
+        self.time = ManualTime()
+        self.store = MemoryStore(self.time)
+        self.outlets = [FakeOutlet() for _ in range(receivers)]
+        self.timing = timing
+        self.raw = raw
+        self.rules: RuleSet = DEFAULT_RULES
+        self.term = 0
+        self.holder = ""
+        self.alerts: dict[str, AlertLogEntry] = {}
+        self.notifier: Notifier
+
+    async def lead(self, holder: str = "a") -> None:
+        """Begin a term with a new notifier, as a replica that takes over does."""
+        if self.term:
+            await self.store.release(self.holder, self.term)
+        self.holder = holder
+        self.term = (await self.store.acquire(holder, FOR_EVER_MS)).term
+        targets = [
+            Target(
+                Receiver(name=f"webhook-{number}", kind="webhook", up=True), outlet, self.timing, raw=self.raw
+            )
+            for number, outlet in enumerate(self.outlets, 1)
+        ]
+        self.notifier = Notifier(
+            targets,
+            self.store,
+            holder,
+            lambda term=self.term: term,
+            lambda: self.rules,
+            lambda: int(self.time.now * 1000),
+        )
+
+    async def fire(self, id: str = "cpu-alert", severity: str = "warning", **more: str) -> None:
+        """Let an alert begin to fire now, or change its severity."""
+        before = self.alerts.get(id)
+        started = self.time.now
+        if before is not None and before.state == "firing":
+            started = before.started_at / 1000
+        await self._write(entry(id, severity, started=started, **more))
+
+    async def end(self, id: str = "cpu-alert") -> None:
+        """Let an alert end now."""
+        ended = msgspec.structs.replace(self.alerts[id], state="resolved", ended_at=int(self.time.now * 1000))
+        await self._write(ended)
+
+    async def _write(self, line: AlertLogEntry) -> None:
+        self.alerts[line.id] = line
+        second = max(int(self.time.now), await self.store.last_second() + 1)
+        await self.store.write(self.holder, self.term, Tick(second, [], entries=[line]))
+
+    async def acknowledge(self, id: str = "cpu-alert") -> None:
+        """Let somebody acknowledge an alert that fires."""
+        line = self.alerts[id]
+        watch = Watch(line.metric, state=State.FIRING, started_at=line.started_at)
+        second = max(int(self.time.now), await self.store.last_second() + 1)
+        await self.store.write(self.holder, self.term, Tick(second, [], {id: watch}))
+        assert await self.store.acknowledge(AlertAck(id=id, by="ann"), int(self.time.now * 1000))
+
+    async def silence(self, seconds: float, **fields: str) -> None:
+        matchers = [Matcher(name=name, value=value) for name, value in fields.items()]
+        now = int(self.time.now * 1000)
+        await self.store.put_silence(
+            Silence(id=f"s{now}", matchers=matchers, starts_at=now, ends_at=now + int(seconds * 1000)), now
+        )
+
+    async def run(self, seconds: float, step: float = 1.0) -> None:
+        """Let time pass, looking once a step."""
+        end = self.time.now + seconds
+        while self.time.now < end:
+            self.time.now += step
+            await self.turn()
+
+    async def turn(self) -> None:
+        await self.notifier.turn()
+        await self.notifier.settle(1)
+
+    @property
+    def said(self) -> list[str]:
+        """What the first receiver was told: `+31 firing cpu-alert|warning`, `+330 resolved -cpu-alert`."""
+        return [_words(message) for message in self.outlets[0].got]
+
+
+def _words(message: Notification) -> str:
+    fires = [f"{line.id}|{line.type}" for line in message.firing]
+    ends = [f"-{line.id}" for line in message.ended]
+    return " ".join([message.status, *sorted(fires), *sorted(ends)])

@@ -1,0 +1,53 @@
+"""The accept rate: how many come in, and when the others are asked to come back."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.admission import Admission
+
+
+def test_a_burst_of_twice_the_rate_is_let_in_and_the_rest_comes_back_one_after_the_other() -> None:
+    admission = Admission(10.0, now=0.0)
+    waits = [admission.wait_s(0.0) for _ in range(25)]
+    assert waits[:20] == [0.0] * 20
+    assert waits[20:] == pytest.approx([1.1, 1.2, 1.3, 1.4, 1.5])
+
+
+def test_those_who_come_back_when_they_were_told_are_let_in() -> None:
+    admission = Admission(10.0, now=0.0)
+    arrivals = [0.0] * 500
+    let_in: list[float] = []
+    attempts = 0
+    while arrivals:
+        now = min(arrivals)
+        arrivals.remove(now)
+        attempts += 1
+        wait = admission.wait_s(now)
+        if wait:
+            arrivals.append(now + wait)
+        else:
+            let_in.append(now)
+    assert len(let_in) == 500
+    for second in range(int(let_in[-1])):
+        assert sum(second <= at < second + 1 for at in let_in) <= 30  # a burst of 20, and 10 more
+    assert attempts < 1500
+
+
+def test_nobody_is_asked_to_wait_longer_than_half_a_minute() -> None:
+    admission = Admission(1.0, now=0.0)
+    assert max(admission.wait_s(0.0) for _ in range(100)) == 30.0
+
+
+def test_a_rate_of_zero_lets_everyone_in_until_closed() -> None:
+    admission = Admission(0.0, now=0.0)
+    assert [admission.wait_s(0.0) for _ in range(1000)] == [0.0] * 1000
+    admission.close()
+    assert admission.wait_s(0.0) == 1.0
+
+
+def test_refusals_are_logged_once_a_second() -> None:
+    admission = Admission(1.0, now=0.0)
+    with capture_logs() as logged:
+        for step in range(100):
+            admission.wait_s(step / 50)
+    assert [entry["refused"] for entry in logged] == [1, 49]

@@ -1,0 +1,269 @@
+"""A follower over a bus and a stream in memory: gaps, catching up, wiped streams, a bus that goes and comes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from gateway.delivery.follower import Follower
+from gateway.delivery.outbound import Outbound
+from gateway.delivery.recovery import Verdict
+from gateway.delivery.traffic import Traffic
+from services.bus.errors import Unavailable
+from services.tasks import TaskSet
+from services.wire import server
+from services.wire.records import Position
+from tests.support.deadline import eventually
+from tests.support.delivery import AWAY, FakeBus, FakeMessage, FakeStream, Recorder, decode
+
+LIVE, STORED = "out.r", "in.r"
+
+
+class Rig:
+    """A follower with one member, its stream and its bus."""
+
+    def __init__(self, stream: FakeStream | None) -> None:
+        self.stream = stream or FakeStream()
+        self.bus = FakeBus()
+        self.tasks = TaskSet()
+        self.breaks: list[Position] = []
+        self.follower = Follower(
+            cast(Any, self.bus),
+            cast(Any, stream),
+            live_subject=LIVE,
+            stored_subject=STORED,
+            decode=decode,
+            tasks=self.tasks,
+            traffic=Traffic(),
+            on_break=self._on_break,
+        )
+        self.member = Recorder("m")
+        self.follower.fanout.add(self.member)
+
+    def _on_break(self, position: Position) -> Outbound:
+        self.breaks.append(position)
+        return Outbound(server.JoinedRoom(room="r", recovered=False))
+
+    def hear(self, message: FakeMessage) -> None:
+        self.bus.callbacks[LIVE](message)
+
+    async def heard(self, *contents: object) -> None:
+        await eventually(
+            lambda: self.member.contents == [*contents], f"{contents}, not {self.member.contents}"
+        )
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    made = Rig(FakeStream())
+    made.follower.open_at(0)
+    yield made
+    await made.tasks.close()
+
+
+async def test_live_messages_pass_at_once(rig: Rig) -> None:
+    for number in range(3):
+        rig.hear(rig.stream.store(number))
+    await rig.heard(0, 1, 2)
+    assert rig.stream.reads == 0
+
+
+async def test_what_comes_before_the_position_is_known_waits() -> None:
+    rig = Rig(FakeStream())
+    rig.stream.store("before")
+    later = rig.stream.store("after")
+    rig.hear(later)
+    assert rig.member.contents == []
+    rig.follower.open_at(1)
+    await rig.heard("after")
+
+
+async def test_a_gap_is_filled_in_order(rig: Rig) -> None:
+    rig.hear(rig.stream.store(0))
+    lost = [rig.stream.store(number) for number in (1, 2)]
+    rig.hear(rig.stream.store(3))
+    rig.hear(rig.stream.store(4))
+    await rig.heard(0, 1, 2, 3, 4)
+    for message in lost:  # late, and delivered already
+        rig.hear(message)
+    rig.hear(rig.stream.store(5))
+    await rig.heard(0, 1, 2, 3, 4, 5)
+    assert rig.breaks == []
+
+
+async def test_a_gap_is_filled_when_the_stream_answers_again(rig: Rig) -> None:
+    rig.stream.store(0)
+    rig.stream.fault = AWAY
+    rig.hear(rig.stream.store(1))
+    await eventually(lambda: rig.stream.reads >= 2)
+    rig.stream.fault = None
+    await rig.heard(0, 1)
+
+
+async def test_a_gap_of_many_batches(rig: Rig) -> None:
+    rig.stream.log_size = 2000
+    rig.hear(rig.stream.store("first"))
+    for number in range(600):
+        rig.stream.store(number)
+    rig.hear(rig.stream.store(600))
+    await rig.heard("first", *range(601))
+    assert rig.breaks == []
+
+
+async def test_an_evicted_gap_is_told_and_what_is_left_delivered(rig: Rig) -> None:
+    rig.hear(rig.stream.store("first"))
+    await rig.heard("first")
+    for number in range(150):
+        message = rig.stream.store(number)
+    rig.hear(message)
+    await rig.heard("first", "joined_room", *range(50, 150))
+    assert rig.breaks == [Position("e1", 51)]
+
+
+async def test_a_gap_that_no_read_explains_is_given_up(rig: Rig) -> None:
+    rig.hear(rig.stream.store(1))
+    rig.hear(FakeMessage(9, 8, msgspec.json.encode("after the gap")))
+    await rig.heard(1, "joined_room", "after the gap")
+    assert rig.breaks == [Position("e1", 8)]
+
+
+async def test_messages_without_a_place_pass_during_a_gap(rig: Rig) -> None:
+    rig.stream.fault = AWAY
+    rig.stream.store(0)
+    rig.hear(rig.stream.store(1))
+    rig.hear(FakeMessage(0, 0, b'"somebody joined"'))
+    await rig.heard("somebody joined")
+
+
+async def test_one_that_cannot_be_read_keeps_its_place(rig: Rig) -> None:
+    rig.hear(rig.stream.store(0))
+    broken = rig.stream.store(1)
+    broken.data = b"{"
+    rig.hear(broken)
+    rig.hear(rig.stream.store(2))
+    await rig.heard(0, 2)
+
+
+async def test_a_bus_that_was_away(rig: Rig) -> None:
+    rig.hear(rig.stream.store(0))
+    rig.follower.hold()
+    rig.stream.store(1)
+    rig.hear(rig.stream.store(2))
+    await asyncio.sleep(0.02)
+    assert rig.member.contents == [0]
+    rig.follower.resync()
+    await rig.heard(0, 1, 2)
+    assert rig.breaks == []
+
+
+async def test_a_quiet_room_was_not_interrupted(rig: Rig) -> None:
+    rig.hear(rig.stream.store(0))
+    rig.stream.store_elsewhere(5000)
+    rig.stream.expire(4000)  # the room's last message has long expired
+    rig.follower.hold()
+    rig.follower.resync()
+    await eventually(lambda: rig.stream.reads > 0)
+    rig.hear(rig.stream.store("goes on"))
+    await rig.heard(0, "goes on")
+    assert rig.breaks == []
+
+
+@pytest.mark.parametrize("stored_before_return", [0, 3])
+async def test_a_wiped_stream_is_told_and_followed(rig: Rig, stored_before_return: int) -> None:
+    for number in range(5):
+        rig.hear(rig.stream.store(number))
+    rig.follower.hold()
+    rig.stream.wipe("e2")
+    early = [rig.stream.store(f"new {number}") for number in range(stored_before_return)]
+    for message in early:
+        rig.hear(message)
+    rig.follower.resync()
+    expected = [*range(5), "joined_room", *(f"new {number}" for number in range(stored_before_return))]
+    await rig.heard(*expected)
+    assert rig.breaks == [Position("e2", 0)]
+    rig.hear(rig.stream.store("live"))
+    await rig.heard(*expected, "live")
+    assert rig.follower.position == Position("e2", stored_before_return + 1)
+
+
+async def test_a_stream_that_lost_its_end(rig: Rig) -> None:
+    for number in range(5):
+        rig.hear(rig.stream.store(number))
+    rig.follower.hold()
+    for seq in (4, 5):
+        del rig.stream.stored[seq]
+    rig.stream.last = 3
+    rig.follower.resync()
+    await eventually(lambda: rig.breaks == [Position("e1", 3)])
+    rig.hear(rig.stream.store("again the fourth"))
+    await rig.heard(0, 1, 2, 3, 4, "joined_room", "again the fourth")
+
+
+async def caught_up(rig: Rig, seq: int, epoch: str = "e1", cap: int = 300) -> tuple[Verdict, list[object]]:
+    catch_up = await rig.follower.catch_up(Position(epoch, seq), cap=cap)
+    return catch_up.verdict, [cast(Any, outbound.message).content for outbound in catch_up.missed]
+
+
+async def test_catching_up(rig: Rig) -> None:
+    for number in range(5):
+        rig.hear(rig.stream.store(number))
+    assert await caught_up(rig, 2) == (Verdict.RECOVERED, [2, 3, 4])
+    assert await caught_up(rig, 5) == (Verdict.RECOVERED, [])
+    assert await caught_up(rig, 0) == (Verdict.RECOVERED, [0, 1, 2, 3, 4])
+    assert await caught_up(rig, 6) == (Verdict.FUTURE, [])
+    assert await caught_up(rig, 2, "other") == (Verdict.OTHER_EPOCH, [])
+    assert await caught_up(rig, 1, cap=3) == (Verdict.TOO_MANY, [])
+    assert await caught_up(rig, 2, cap=3) == (Verdict.RECOVERED, [2, 3, 4])
+    rig.stream.expire(3)
+    assert await caught_up(rig, 2) == (Verdict.EVICTED, [])
+
+
+async def test_one_who_was_ahead_on_another_gateway_hears_nothing_twice(rig: Rig) -> None:
+    rig.hear(rig.stream.store(0))
+    on_their_way = [rig.stream.store(1), rig.stream.store(2)]
+    assert await caught_up(rig, 3) == (Verdict.RECOVERED, [])
+    newcomer = Recorder("n")
+    rig.follower.fanout.add(newcomer)
+    for message in on_their_way:
+        rig.hear(message)
+    rig.hear(rig.stream.store(3))
+    await rig.heard(0, 1, 2, 3)
+    assert newcomer.contents == [3]
+
+
+async def test_messages_that_arrive_while_catching_up_are_in_it_or_come_after(rig: Rig) -> None:
+    rig.hear(rig.stream.store(0))
+    catching = asyncio.ensure_future(caught_up(rig, 1))
+    await asyncio.sleep(0)
+    rig.hear(rig.stream.store(1))
+    assert await catching == (Verdict.RECOVERED, [1])
+    assert rig.follower.position == Position("e1", 2)
+
+
+async def test_what_cannot_be_read_is_said(rig: Rig) -> None:
+    rig.stream.fault = AWAY
+    with pytest.raises(Unavailable):
+        await caught_up(rig, 0)
+
+
+async def test_ephemeral_logs_have_no_past() -> None:
+    rig = Rig(None)
+    rig.follower.open_at(0)
+    rig.hear(FakeMessage(0, 0, b'"x"'))
+    await rig.heard("x")
+    assert rig.follower.position is None
+    assert await caught_up(rig, 0) == (Verdict.OTHER_EPOCH, [])
+    rig.follower.hold()
+    rig.hear(FakeMessage(0, 0, b'"y"'))
+    await rig.heard("x", "y")
+
+
+async def test_closing_ends_the_subscription_and_the_fill(rig: Rig) -> None:
+    rig.stream.fault = AWAY
+    rig.stream.store(0)
+    rig.hear(rig.stream.store(1))
+    rig.follower.close()
+    assert rig.bus.callbacks == {}
+    await eventually(lambda: len(rig.tasks) == 0)

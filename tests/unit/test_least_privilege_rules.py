@@ -1,0 +1,97 @@
+"""Subjects, wildcards and rules as data."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.local.up import Brokers
+from services.permissions.nats import covers, inbox_prefix, missing, overlaps, subjects_of
+from services.permissions.redis import ROLES, access_of
+from services.permissions.roles import Role
+from services.settings import Namespace, Settings
+
+WORDS = st.sampled_from(["a", "b", "c"])
+SUBJECTS = st.lists(WORDS, min_size=1, max_size=4).map(".".join)
+PATTERNS = (
+    st.tuples(st.lists(st.sampled_from(["a", "b", "*"]), min_size=0, max_size=3), st.sampled_from(["", ">"]))
+    .map(lambda parts: ".".join([*parts[0], parts[1]] if parts[1] else parts[0]))
+    .filter(bool)
+)
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Say what NATS says, the plain way."""
+    want, have = pattern.split("."), subject.split(".")
+    for index, word in enumerate(want):
+        if word == ">":
+            return len(have) > index
+        if index >= len(have) or word not in ("*", have[index]):
+            return False
+    return len(want) == len(have)
+
+
+@given(allowed=PATTERNS, needed=PATTERNS, subject=SUBJECTS)
+def test_what_covers_matches_all_that_the_other_does(allowed: str, needed: str, subject: str) -> None:
+    if covers(allowed, needed) and matches(needed, subject):
+        assert matches(allowed, subject)
+
+
+@given(one=PATTERNS, other=PATTERNS, subject=SUBJECTS)
+def test_what_both_match_is_an_overlap(one: str, other: str, subject: str) -> None:
+    if matches(one, subject) and matches(other, subject):
+        assert overlaps(one, other)
+        assert overlaps(other, one)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "needed", "expected"),
+    [
+        ("a.*", "a.b", True), ("a.*", "a.*", True), ("a.>", "a.*", True), ("a.>", "a.b.c", True), (">", "a.>", True),
+        ("a.*", "a.>", False), ("a.b", "a.*", False), ("a.>", "a", False), ("*", "a.b", False), ("a.*.c", "a.>", False),
+    ],
+)  # fmt: skip
+def test_covering(allowed: str, needed: str, expected: bool) -> None:
+    assert covers(allowed, needed) is expected
+
+
+def test_what_is_missing() -> None:
+    assert missing(["a.b", "c.*"], allow=["a.*"], deny=[]) == ["c.*"]
+    assert missing(["a.b", "c.*"], allow=[], deny=[]) == []
+    assert missing(["a.b", "a.c"], allow=["a.>"], deny=["a.c"]) == ["a.c"]
+
+
+@pytest.mark.parametrize("role", Role)
+def test_nobody_may_do_everything_or_hear_anothers_inbox(role: Role) -> None:
+    subjects = subjects_of(role, Settings())
+    for subject in (*subjects.publish, *subjects.subscribe):
+        assert subject.split(".")[0] in ("tidings", "$JS", "$SRV", "$SYS", "_INBOX")
+    for other in set(Role) - {role}:
+        for subject in subjects.subscribe:
+            assert not overlaps(subject, f"{inbox_prefix(other)}.x")
+    assert not any(overlaps(subject, "_INBOX.>") for subject in subjects.publish)
+
+
+def test_streams_are_named_one_by_one() -> None:
+    namespaces = {"news": Namespace(), "cursors": Namespace(durable=False)}
+    subjects = subjects_of(Role.GATEWAY, Settings(namespaces=namespaces, prefix="p"))
+    assert "$JS.API.STREAM.CREATE.p-rooms-news" in subjects.publish
+    assert "p.out.room.cursors.*" in subjects.publish
+    assert not any(overlaps(subject, "$JS.API.STREAM.DELETE.p-rooms-news") for subject in subjects.publish)
+    assert not any(
+        overlaps(subject, "p.out.room.news.x") for subject in subjects.publish
+    )  # only the stream does
+
+
+def test_each_role_has_keys_of_its_own() -> None:
+    prefixes = [access_of(role, Settings()).key_prefix for role in ROLES]
+    assert len(set(prefixes)) == len(prefixes)
+    assert not any(a != b and a.startswith(b) for a in prefixes for b in prefixes)
+
+
+def test_a_process_is_told_of_the_servers_it_needs_and_no_others(tmp_path: object) -> None:
+    brokers = Brokers(Settings(), tmp_path)  # type: ignore[arg-type]
+    urls = {role: brokers.environment_of(role) for role in Role}
+    assert {role for role in Role if urls[role]["TIDINGS_REDIS_URL"]} == set(ROLES)
+    assert len({urls[role]["TIDINGS_NATS_URL"] for role in Role}) == len(Role)
+    secrets = [brokers.nats.password, brokers.redis.password]  # type: ignore[union-attr]
+    assert not any(secret in url for told in urls.values() for url in told.values() for secret in secrets)

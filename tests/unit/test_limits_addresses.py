@@ -1,0 +1,86 @@
+"""Where a client is, and how many come from there."""
+
+import pytest
+
+from gateway.addresses import AddressLimit, Proxies, place_of
+
+PROXY = "10.0.0.1"
+FORWARDED_FOR = Proxies(["10.0.0.0/8", "fd00::/8"], "x-forwarded-for")
+FORWARDED = Proxies(["10.0.0.0/8"], "forwarded")
+
+
+@pytest.mark.parametrize(
+    ("peer", "header", "client"),
+    [
+        ("192.0.2.7", "198.51.100.1", "192.0.2.7"),  # no proxy of ours: its word counts for nothing
+        (PROXY, "", PROXY),
+        (PROXY, "198.51.100.1", "198.51.100.1"),
+        (PROXY, "203.0.113.9, 198.51.100.1", "198.51.100.1"),  # what stands left is the client's own word
+        (PROXY, "198.51.100.1, 10.2.3.4", "198.51.100.1"),  # two proxies of ours
+        (PROXY, "10.9.9.9, 10.2.3.4", "10.9.9.9"),  # all inside
+        (PROXY, "198.51.100.1, unknown", PROXY),
+        (PROXY, "198.51.100.1:4711", "198.51.100.1"),
+        (PROXY, "[2001:db8::1]:4711", "2001:db8::1"),
+        (PROXY, "2001:db8::1", "2001:db8::1"),
+        (PROXY, "," * 10_000, PROXY),
+        (PROXY, "1.2.3.4, " * 10_000 + "198.51.100.1", "198.51.100.1"),
+        ("::ffff:10.0.0.1", "198.51.100.1", "198.51.100.1"),
+        ("fe80::1%eth0", "", "fe80::1"),
+        ("", "198.51.100.1", "unknown"),
+    ],
+)
+def test_x_forwarded_for(peer: str, header: str, client: str) -> None:
+    headers = {"x-forwarded-for": header, "forwarded": "for=203.0.113.200"}
+    assert FORWARDED_FOR.client_of(peer, headers) == client
+
+
+@pytest.mark.parametrize(
+    ("header", "client"),
+    [
+        ("for=198.51.100.1", "198.51.100.1"),
+        ('For="[2001:db8::1]:4711";proto=https', "2001:db8::1"),
+        ("for=203.0.113.9, proto=http;for=198.51.100.1;by=10.0.0.1", "198.51.100.1"),
+        ("for=_hidden", PROXY),
+        ("before=198.51.100.1", PROXY),
+        ("for=198.51.100.1, nonsense", PROXY),
+    ],
+)
+def test_forwarded(header: str, client: str) -> None:
+    assert FORWARDED.client_of(PROXY, {"forwarded": header, "x-forwarded-for": "203.0.113.1"}) == client
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.7", "::ffff:192.0.2.7"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_what_counts_as_one_place(address: str, place: str) -> None:
+    assert place_of(address) == place
+
+
+def test_a_place_has_a_limit_and_gets_its_room_back() -> None:
+    limit = AddressLimit(2)
+    one, two = limit.enter("2001:db8::1"), limit.enter("2001:db8::2")
+    assert one == two
+    assert limit.enter("2001:db8::3") is None
+    assert limit.enter("2001:db8:0:1::1") is not None
+    limit.leave(one or "")
+    assert limit.enter("2001:db8::3") is not None
+
+
+def test_places_without_connections_are_not_remembered() -> None:
+    limit = AddressLimit(2)
+    for number in range(1000):
+        limit.leave(limit.enter(f"10.0.{number // 256}.{number % 256}") or "")
+    assert len(limit) == 0
+
+
+def test_without_a_limit_nothing_is_counted() -> None:
+    limit = AddressLimit(0)
+    assert {limit.enter("192.0.2.7") for _ in range(100)} == {""}
+    assert len(limit) == 0
+    limit.leave("")

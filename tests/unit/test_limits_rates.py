@@ -1,0 +1,128 @@
+"""Rates: bursts, floods, and what a session does about them."""
+
+import msgspec
+import pytest
+
+from gateway.auth.grants import ALL
+from gateway.auth.identity import Identity
+from gateway.session.effects import Effect, Expel, PublishToRoom, Reply
+from gateway.session.limits import Limit, Strikes, TokenBucket
+from gateway.session.session import Session
+from gateway.user_limit import excess
+from services.settings import Namespace, Settings
+from services.wire import client, server
+from services.wire.codes import CloseCode, ErrorCode
+from services.wire.faults import BadMessage
+
+
+def test_a_slow_rate_still_lets_single_ones_through() -> None:
+    bucket = TokenBucket(0.1, 0.0)
+    assert bucket.take(0.0) == 0.0
+    assert bucket.take(0.0) == pytest.approx(10.0)
+    assert bucket.take(10.0) == 0.0
+
+
+def seconds_until_flood(rate: float, sent_per_s: int) -> float | None:
+    """Return when a client that sends steadily is told apart from one that overshoots; None: not in a minute."""
+    bucket, strikes = TokenBucket(rate, 0.0), Strikes(rate, 0.0)
+    for number in range(60 * sent_per_s):
+        now = number / sent_per_s
+        if bucket.take(now) and strikes.add(now):
+            return now
+    return None
+
+
+@pytest.mark.parametrize("sent_per_s", [50, 100, 150, 190])
+def test_up_to_twice_the_rate_is_no_flood(sent_per_s: int) -> None:
+    assert seconds_until_flood(100, sent_per_s) is None
+
+
+@pytest.mark.parametrize(("sent_per_s", "within_s"), [(300, 20.0), (1000, 3.0), (20_000, 0.2)])
+def test_far_over_the_rate_is_a_flood(sent_per_s: int, within_s: float) -> None:
+    assert (seconds_until_flood(100, sent_per_s) or 99) < within_s
+
+
+class Counted:
+    """A session, and the limits it met."""
+
+    def __init__(self, **settings: object) -> None:
+        self.limits: list[Limit] = []
+        self.session = Session(
+            Identity("ada", "ada", ALL),
+            Settings(**settings),
+            0.0,
+            self.limits.append,  # type: ignore[arg-type]
+        )
+
+    def send(self, message: client.AnyClientMessage, now: float = 0.0) -> list[Effect]:
+        return self.session.receive(message, now)
+
+
+def code_of(effects: list[Effect]) -> str:
+    reply = effects[0]
+    assert isinstance(reply, Reply)
+    return reply.message.code if isinstance(reply.message, server.Error) else ""
+
+
+def test_publish_flood_ends_the_connection() -> None:
+    ada = Counted(message_rate=10)
+    answers = [ada.send(client.Heartbeat()) for _ in range(200)]
+    assert {code_of(effects) for effects in answers[20:100]} == {ErrorCode.RATE_LIMITED.code}
+    expelled = [effects for effects in answers if Expel(CloseCode.FLOODING) in effects]
+    assert answers.index(expelled[0]) == 20 + 10 * 10 + 1
+    assert Limit.MESSAGE_RATE in ada.limits
+
+
+def test_malformed_messages_are_a_flood_too() -> None:
+    ada = Counted(message_rate=10)
+    fault = BadMessage(ErrorCode.BAD_MESSAGE, "no")
+    assert any(Expel(CloseCode.FLOODING) in ada.session.malformed(fault, 0.0) for _ in range(200))
+
+
+NAMESPACES = {
+    "news": Namespace(publish="server"),
+    "slow": Namespace(message_rate=1, echo=True),
+}
+
+
+def message(room: str, **fields: object) -> client.RoomMessage:
+    return client.RoomMessage(room=room, content=msgspec.Raw(b"1"), **fields)  # type: ignore[arg-type]
+
+
+def test_a_namespace_where_only_the_server_publishes() -> None:
+    ada = Counted(namespaces=NAMESPACES)
+    ada.send(client.JoinRoom(room="news:today"))
+    assert code_of(ada.send(message("news:today"))) == ErrorCode.FORBIDDEN.code
+
+
+def test_a_namespace_has_a_rate_of_its_own_for_all_its_rooms() -> None:
+    ada = Counted(namespaces=NAMESPACES)
+    for room in ("slow:a", "slow:b", "fast"):
+        ada.send(client.JoinRoom(room=room))
+    assert isinstance(ada.send(message("slow:a"))[0], PublishToRoom)
+    assert isinstance(ada.send(message("slow:b"))[0], PublishToRoom)
+    assert code_of(ada.send(message("slow:a"))) == ErrorCode.RATE_LIMITED.code
+    assert isinstance(ada.send(message("fast"))[0], PublishToRoom)
+    assert isinstance(ada.send(message("slow:a"), now=1.0)[0], PublishToRoom)
+    assert ada.limits == [Limit.NAMESPACE_RATE]
+
+
+@pytest.mark.parametrize(
+    ("room", "said", "echo"),
+    [("slow:a", {}, True), ("slow:a", {"echo": False}, False), ("a", {}, False), ("a", {"echo": True}, True)],
+)
+def test_the_namespace_says_what_echo_is_unless_the_message_does(
+    room: str, said: dict[str, bool], echo: bool
+) -> None:
+    ada = Counted(namespaces=NAMESPACES)
+    ada.send(client.JoinRoom(room=room))
+    effect = ada.send(message(room, **said))[0]
+    assert isinstance(effect, PublishToRoom)
+    assert effect.echo is echo
+
+
+def test_the_oldest_connections_have_to_go() -> None:
+    assert excess({"a": 3, "b": 1, "c": 2}, 2) == ["b"]
+    assert excess({"a": 3, "b": 1, "c": 2}, 1) == ["b", "c"]
+    assert excess({"b": 1, "a": 1, "c": 1}, 2) == ["a"]
+    assert excess({"a": 1}, 5) == []

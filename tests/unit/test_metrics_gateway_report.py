@@ -1,0 +1,105 @@
+"""What a gateway reports of itself, when, and what becomes of counts that could not be sent."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.delivery.traffic import Traffic
+from gateway.reporting import GatewayCollector, Reporter, until_middle
+from services.wire.subjects import Subjects
+from tests.support.metrics import T0, ManualTime, RecordingBus
+
+
+class Reported:
+    """A reporter of a gateway that exists only as far as it looks."""
+
+    def __init__(self) -> None:
+        self.time = ManualTime(T0 + 0.5)
+        self.bus = RecordingBus()
+        self.traffic = Traffic()
+        self.gateway: Any = SimpleNamespace(
+            traffic=self.traffic, bus=self.bus, instance="gw-1", boot="b", started_at=0, rooms=[], inboxes=[],
+            draining=False, now_ms=lambda: int(self.time.now * 1000),
+            settings=SimpleNamespace(subjects=Subjects("t")),
+        )  # fmt: skip
+        self.reporter = self.gateway.reporter = Reporter(self.gateway, self.time)
+
+    def turn(self) -> None:
+        self.time.now += 1
+        self.reporter.turn()
+
+    @property
+    def reports(self) -> list[dict[str, Any]]:
+        return [msgspec.json.decode(data) for data in self.bus.on("t.metrics.report")]
+
+
+@pytest.mark.parametrize(("now", "wait"), [(10.0, 0.5), (10.4, 0.1), (10.5, 1.0), (10.9, 0.6)])
+def test_reports_leave_in_the_middle_of_the_second(now: float, wait: float) -> None:
+    assert until_middle(now) == pytest.approx(wait)
+
+
+def test_everything_is_counted_by_reason() -> None:
+    at = Reported()
+    at.traffic.answered(0.0, 0.02)
+    at.traffic.refused("rate_limited", our_fault=False)
+    at.traffic.refused("unavailable", our_fault=True)
+    at.traffic.limit("message_rate")
+    at.traffic.messages_in += 3
+    at.traffic.messages_out += 30
+    at.traffic.slow_clients += 1
+    at.traffic.dropped += 2
+    at.turn()
+    at.turn()
+    first, second = at.reports
+    assert (first["requests"], first["errors"]) == (3, 1)
+    assert first["counters"] == {
+        "messages_in": 3, "messages_out": 30, "bytes_out": 0, "slow_clients": 1, "dropped": 2,
+        "refused.rate_limited": 1, "refused.unavailable": 1, "limited.message_rate": 1,
+    }  # fmt: skip
+    assert first["latency"]["count"] == 1
+    assert second.get("requests", 0) == 0
+    assert second["counters"]["messages_in"] == 0
+    assert "refused.rate_limited" not in second["counters"]
+
+
+def test_counts_of_a_short_outage_are_sent_older_ones_are_not() -> None:
+    at = Reported()
+    at.bus.down = True
+    for _ in range(10):
+        at.traffic.answered(0.0, 0.01)
+        at.turn()
+    at.bus.down = False
+    at.traffic.answered(0.0, 0.01)
+    at.turn()
+    (report,) = at.reports
+    assert report["requests"] == report["latency"]["count"] == 4  # of the last three seconds, and this one
+    assert report["counters"]["reports_unsent"] == 7
+    at.turn()
+    assert "reports_unsent" not in at.reports[-1]["counters"]
+
+
+def test_rates_are_per_second_whatever_the_interval() -> None:
+    at = Reported()
+    at.traffic.messages_in += 10
+    at.time.now += 1
+    at.turn()
+    assert at.reporter.stats().messages_in == pytest.approx(5)
+
+
+def test_prometheus_gets_latencies_as_a_histogram() -> None:
+    at = Reported()
+    for ms in (0.5, 4.0, 40.0, 4000.0):
+        at.traffic.answered(0.0, ms / 1000)
+    at.turn()
+    families = {family.name: family for family in GatewayCollector(at.gateway).collect()}
+    samples = families["tidings_gateway_request_seconds"].samples
+    buckets = {sample.labels["le"]: sample.value for sample in samples if sample.name.endswith("_bucket")}
+    assert (buckets["0.001"], buckets["0.005"], buckets["0.05"], buckets["2.5"], buckets["+Inf"]) == (
+        1,
+        2,
+        3,
+        3,
+        4,
+    )

@@ -1,0 +1,175 @@
+"""Label sets, totals and histograms: from reports to rows."""
+
+import pytest
+
+from metrics_svc.aggregation import admission, totals
+from metrics_svc.aggregation.admission import Admission, Refusal, part_name
+from metrics_svc.aggregation.packed import pack, unpack
+from metrics_svc.aggregation.rows import merge, to_point
+from metrics_svc.aggregation.seconds import FLEET, MAX_FLEET_METRICS, ClosedSecond, Seconds
+from services.sketch import LatencySketch
+from services.wire.events import SketchTotal, Total
+from tests.support.metrics import T0, report
+
+
+class Intake:
+    """Admission and seconds, fed by hand."""
+
+    def __init__(self) -> None:
+        self.admission = Admission()
+        self.seconds = Seconds()
+        self.refusals: list[Refusal] = []
+
+    def hear(self, at: float, source: str = "shop", kind: str = "app", **fields: object) -> None:
+        said = {"timestamp": int(at * 1000)} | fields
+        verdict = self.admission.judge(report(source, kind, **said), at)
+        self.refusals += verdict.refusals
+        if verdict.sample is not None:
+            self.seconds.add(verdict.sample, at)
+
+    def close(self, second: int = T0) -> ClosedSecond:
+        return self.seconds.close(second)
+
+
+def test_each_label_set_is_a_series_and_the_source_has_all() -> None:
+    intake = Intake()
+    for route, requests, depth in (("/a", 3.0, 1.0), ("/b", 4.0, 2.0)):
+        intake.hear(T0, labels={"route": route}, requests=requests, gauges={"depth": depth}, latencies=[5.0])
+    closed = intake.close()
+    one, two = 'shop{route="/a"}', 'shop{route="/b"}'
+    assert set(closed.rows) == {FLEET, "shop", one, two}
+    assert closed.parts == {one: "shop", two: "shop"}
+    assert [closed.rows[name].value("requests") for name in (one, two, "shop", FLEET)] == [3, 4, 7, 7]
+    assert [closed.rows[name].value("depth") for name in (one, two, "shop", FLEET)] == [1, 2, 3, 3]
+    assert closed.rows[FLEET].measured("latencyP99") == 2
+
+
+def test_labels_of_machines_describe_them() -> None:
+    intake = Intake()
+    intake.hear(T0, "web", "agent", labels={"zone": "a"}, gauges={"cpu": 5.0})
+    closed = intake.close()
+    assert closed.labels["web"] == {"zone": "a"}
+    assert closed.parts == {}
+
+
+def test_a_million_label_values_become_no_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_LABEL_SETS_PER_SOURCE", 3)
+    intake = Intake()
+    for user in range(1000):
+        intake.hear(T0, labels={"user": str(user)}, requests=1.0)
+    closed = intake.close()
+    assert len(closed.parts) == 3
+    assert closed.rows["shop"].value("requests") == 1000
+    assert intake.refusals == [Refusal.TOO_MANY_LABEL_SETS] * 997
+
+
+def test_label_sets_are_bounded_over_all_sources() -> None:
+    judge = Admission(max_label_sets=2)
+    taken = [judge.judge(report(f"s{at}", "app", labels={"a": "b"}), T0).sample for at in range(4)]
+    assert [sample.part != "" for sample in taken if sample is not None] == [True, True, False, False]
+    later = T0 + admission.FORGET_S + 1
+    again = judge.judge(report("new", "app", labels={"a": "b"}), later).sample
+    assert again is not None
+    assert again.part  # sources that fell silent gave theirs back
+
+
+def test_names_of_label_sets_are_injective() -> None:
+    assert part_name("a", {"x": '1",y="2'}) != part_name("a", {"x": "1", "y": "2"})
+    assert part_name("a", {"y": "2", "x": "1"}) == part_name("a", {"x": "1", "y": "2"})
+
+
+def test_the_fleet_sums_what_applications_count_and_is_bounded() -> None:
+    intake = Intake()
+    intake.hear(T0, "a", counters={"sold": 2.0}, gauges={"depth": 5.0})
+    intake.hear(T0, "b", counters={"sold": 3.0}, gauges={"depth": 7.0})
+    intake.hear(T0, "gw", "gateway", counters={f"c{at:02}": 1.0 for at in range(60)})
+    intake.hear(T0, "gw2", "gateway", counters={f"d{at:02}": 1.0 for at in range(60)})
+    row = intake.close().rows[FLEET]
+    assert row.value("depth") is None  # cut: over the bound, by name
+    assert row.value("c00") == 1
+    assert len([name for name in row.stats if name not in ("requests", "errors")]) == MAX_FLEET_METRICS
+
+
+def test_totals_become_what_is_new() -> None:
+    intake = Intake()
+    values = [(0, 100.0), (1, 103.0), (2, 103.0), (3, 4.0), (4, 9.0)]
+    said = []
+    for at, value in values:  # the fourth is a counter that began again
+        intake.hear(
+            T0 + at, totals={"sold": Total(value=value), "requests": Total(value=value)}, instance="i"
+        )
+        said.append(intake.close(T0 + at).rows["shop"])
+    assert [row.value("sold") for row in said] == [0, 3, 0, 4, 5]
+    assert [row.value("requests") for row in said] == [0, 3, 0, 4, 5]
+
+
+def test_instances_have_totals_of_their_own_and_new_streams_count_whole() -> None:
+    intake = Intake()
+    for at, one, two in ((0, 100.0, 50.0), (1, 101.0, 53.0)):
+        intake.hear(T0 + at, totals={"sold": Total(value=one)}, instance="1")
+        intake.hear(T0 + at, totals={"sold": Total(value=two)}, instance="2")
+        closed = intake.close(T0 + at)
+    assert closed.rows["shop"].value("sold") == 4
+    intake.hear(T0 + 2, totals={"failed": Total(value=1.0, start=1)}, instance="1")
+    assert intake.close(T0 + 2).rows["shop"].value("failed") == 1
+
+
+def test_a_later_start_is_a_restart_even_when_the_total_is_higher() -> None:
+    intake = Intake()
+    for at, value, start in ((0, 10.0, 1000), (1, 15.0, 2000)):
+        intake.hear(T0 + at, totals={"sold": Total(value=value, start=start)})
+        closed = intake.close(T0 + at)
+    assert closed.rows["shop"].value("sold") == 15
+
+
+def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(totals, "MAX_STREAMS", 2)
+    intake = Intake()
+    intake.hear(T0, totals={name: Total(value=1.0) for name in "abc"})
+    assert intake.refusals == [Refusal.TOO_MANY_LABEL_SETS]
+
+
+def test_totals_of_histograms_become_what_was_measured_since() -> None:
+    intake = Intake()
+    sketch = LatencySketch([10.0] * 50)
+    for at, value in ((0, 10.0), (1, 500.0)):
+        sketch.add(value)
+        wire = SketchTotal(sketch=sketch.to_wire())
+        intake.hear(T0 + at, histogram_totals={"latency": wire, "checkout": wire})
+        closed = intake.close(T0 + at)
+    row = closed.rows["shop"]
+    assert row.value("latencyP50") == pytest.approx(500, rel=0.01)
+    assert row.value("checkout.p99") == pytest.approx(500, rel=0.01)
+    assert row.measured("checkout") == row.measured("latencyP50") == 1
+
+
+def test_histograms_merge_and_survive_packing() -> None:
+    intake = Intake()
+    for at, value in ((0, 10.0), (1, 1000.0)):
+        intake.hear(T0 + at, histograms={"size": LatencySketch([value] * 99).to_wire()})
+    rows = [intake.close(T0 + at).rows[FLEET] for at in (0, 1)]
+    merged = unpack(pack(merge(T0, rows)), sketch=True)
+    assert merged.measured("size.p50") == 198
+    assert merged.value("size") == pytest.approx(505, rel=0.01)
+    assert merged.value("size.p99") == pytest.approx(1000, rel=0.01)
+    plain = unpack(pack(merge(T0, rows)), sketch=False)
+    assert plain.value("size.p99") == pytest.approx(1000, rel=0.01)
+    point = to_point(plain, "size", 10, rollup=True)
+    assert point is not None
+    assert (point.min, point.max) == (10, 1000)
+    assert to_point(plain, "other", 10, rollup=True) is None
+
+
+def test_too_many_histograms_lose_those_over_the_limit() -> None:
+    intake = Intake()
+    wire = LatencySketch([1.0]).to_wire()
+    intake.hear(T0, histograms={f"h{at}": wire for at in range(admission.MAX_HISTOGRAMS_PER_SOURCE + 2)})
+    assert intake.refusals == [Refusal.TOO_MANY_HISTOGRAMS] * 2
+
+
+def test_a_source_that_lives_is_up() -> None:
+    intake = Intake()
+    intake.hear(T0, "web", "agent", gauges={"cpu": 1.0})
+    assert intake.close().rows["web"].value("up") == 1
+    assert intake.close(T0 + 1).rows["web"].value("up") == 1
+    assert "web" not in intake.close(T0 + 5).rows

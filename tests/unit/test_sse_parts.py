@@ -1,0 +1,143 @@
+"""SSE without a server: positions in ids, the bounded buffer, what a stream makes of messages."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.delivery.outbound import Outbound, Wire
+from gateway.delivery.traffic import Traffic
+from gateway.sse.positions import MAX_ID_LENGTH, BadPosition, decode_id, encode_id
+from gateway.sse.stream import Buffer, EventStream, RecordStream
+from services.wire import server
+from services.wire.codes import CloseCode
+from services.wire.records import MetricsRecord, Network, Position
+from tests.support.delivery import said
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [
+        {},
+        {"r": Position("e", 7)},
+        {"": Position("e", 0), "a,b ü\u2028": Position("x", 2**53)},
+        {str(number): Position("e" * 16, number) for number in range(100)},
+    ],
+)
+def test_ids_carry_every_position(positions: dict[str, Position]) -> None:
+    event_id = encode_id(positions)
+    assert decode_id(event_id) == positions
+    assert not set(event_id) & set("\r\n\0 :=")
+
+
+@pytest.mark.parametrize(
+    "event_id",
+    ["nonsense", "!", "e30", "W1tdXQ", "bnVsbA", "W1siYSIsImIiLCJjIl1d", "x" * (MAX_ID_LENGTH + 1), "ü"],
+)
+def test_ids_of_others(event_id: str) -> None:
+    with pytest.raises(BadPosition):
+        decode_id(event_id)
+
+
+async def test_the_buffer_is_bounded_and_ends() -> None:
+    buffer = Buffer(10)
+    assert buffer.put(b"12345")
+    assert not buffer.put(b"678901")
+    assert buffer.overflowed
+    assert buffer.put(b"67890")
+    assert await buffer.get(1) == b"1234567890"
+    assert buffer.put(b"x")
+    buffer.end(b"bye")
+    assert not buffer.put(b"late")
+    assert await buffer.get(1) == b"xbye"
+    async with asyncio.timeout(0.5):  # an ended buffer does not wait
+        assert await buffer.get(60) == b""
+        await buffer.wait_ended()
+
+
+async def test_the_buffer_waits_for_something() -> None:
+    buffer = Buffer(10)
+    assert await buffer.get(0.01) == b""
+    asyncio.get_running_loop().call_soon(buffer.put, b"x")
+    assert await buffer.get(5) == b"x"
+
+
+def event_stream(limit: int = 100_000) -> EventStream:
+    return EventStream("c", "u", "U", limit, Traffic(), lambda: 5)
+
+
+async def events(stream: EventStream | RecordStream) -> list[tuple[str, str, Any]]:
+    """Return (event, id, data) of everything in the buffer."""
+    found = []
+    for block in (await stream.buffer.get(0.01)).decode().split("\n\n")[:-1]:
+        fields = dict(line.split(": ", 1) for line in block.split("\n"))
+        found.append((fields.get("event", ""), fields.get("id", ""), msgspec.json.decode(fields["data"])))
+    return found
+
+
+async def test_messages_of_logs_carry_ids_and_others_do_not() -> None:
+    stream = event_stream()
+    notice = Outbound(server.JoinedRoom(room="r", epoch="e", seq=3))
+    stream.start_topic("r", Position("e", 3), [said("missed", 2)], notice)
+    stream.take([said("live", 4), Outbound(server.UserLeft(user_id="u", username="U", room="r"))])
+    got = await events(stream)
+    assert [(event, decode_id(event_id) if event_id else None) for event, event_id, _ in got] == [
+        ("room_message", {"r": Position("e", 2)}),
+        ("joined_room", {"r": Position("e", 3)}),
+        ("room_message", {"r": Position("e", 4)}),
+        ("user_left", None),
+    ]
+
+
+async def test_lost_messages_are_a_reset() -> None:
+    stream = event_stream()
+    stream.positions = {"r": Position("e", 3), "other": Position("e", 9)}
+    stream.take([Outbound(server.JoinedRoom(room="r", epoch="f", seq=0, recovered=False, missed=[]), "r")])
+    stream.take([said("after", 1)])
+    reset, joined, message = await events(stream)
+    assert reset[0] == "reset"
+    assert reset[2]["topics"] == ["r"]
+    assert decode_id(joined[1]) == {"r": Position("f", 0), "other": Position("e", 9)}
+    assert decode_id(message[1])["r"] == Position("f", 1)
+
+
+async def test_personal_messages_wait_for_the_missed_ones() -> None:
+    stream = event_stream()
+
+    def direct(seq: int) -> Outbound:
+        message = server.DirectMessage(from_user_id="a", username="A", content=seq, timestamp=1, seq=seq)
+        return Outbound(message, "", seq)
+
+    stream.hold_inbox()
+    assert stream.take([direct(5)])
+    subscribed = Outbound(server.Subscribed(channels=["inbox"]))
+    stream.start_topic("", Position("e", 4), [direct(3), direct(4)], subscribed)
+    stream.release_inbox()
+    assert [event[2].get("content", event[0]) for event in await events(stream)] == [3, 4, "subscribed", 5]
+
+
+async def test_a_stream_without_positions_shares_bytes() -> None:
+    assert not event_stream().take([said("x")])
+
+
+async def test_a_reader_that_is_too_slow_is_told_and_ended() -> None:
+    stream = event_stream(limit=2000)
+    while not stream.buffer.ended:
+        stream.write(said("x" * 100).on(Wire.SSE))
+    got = await events(stream)
+    assert got[-1][0] == "disconnect"
+    assert got[-1][2]["code"] == CloseCode.SLOW_CLIENT.number
+
+
+async def test_records_come_bare() -> None:
+    stream = RecordStream("c", "", 10_000, Traffic())
+    record = MetricsRecord(
+        cpu=1, memory=2, disk=3, network=Network(), requests=4, errors=5, latency_p50=6, latency_p95=7, latency_p99=8,
+        timestamp=9,
+    )  # fmt: skip
+    assert stream.take([Outbound(server.MetricsUpdate(data=record)), Outbound(server.HeartbeatAck())])
+    ((event, event_id, data),) = await events(stream)
+    assert (event, event_id, data["timestamp"]) == ("", "", 9)
+    stream.end(CloseCode.DRAIN, retry_after_ms=70)
+    assert await stream.buffer.get(1) == b"retry: 70\n\n"

@@ -1,0 +1,30 @@
+"""The security page names limits and tests that exist, and leaves out none."""
+
+import re
+
+from gateway.auth.server_keys import Scope
+from gateway.session.limits import Limit
+from tests.support.docs import ROOT
+
+PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+
+
+def test_every_limit_has_a_row() -> None:
+    rows = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))
+    assert rows == {str(limit) for limit in Limit}
+
+
+def test_every_limit_is_met_somewhere_in_the_code() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "gateway").rglob("*.py"))
+    assert [limit.name for limit in Limit if f"Limit.{limit.name}" not in code] == []
+
+
+def test_every_scope_is_named() -> None:
+    assert [scope for scope in Scope if f"`{scope}`" not in PAGE] == []
+
+
+def test_the_tests_it_names_exist() -> None:
+    written = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", PAGE))
+    assert len(named) > 50
+    assert sorted(name for name in named if not re.search(rf"def {name}\b", written)) == []

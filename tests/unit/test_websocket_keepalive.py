@@ -1,0 +1,43 @@
+"""Keepalive: pings spread over the interval, silence ends a connection."""
+
+from gateway.delivery.outbound import PING_FRAME
+from gateway.ws.keepalive import Keepalive
+from services.wire.codes import CloseCode
+
+
+class Watched:
+    def __init__(self) -> None:
+        self.last_received = 0.0
+        self.written: list[bytes] = []
+        self.write = self.written.append
+        self.closed: list[CloseCode] = []
+
+    def close(self, code: CloseCode) -> None:
+        self.closed.append(code)
+
+
+def test_everyone_is_pinged_once_an_interval_and_no_two_ticks_ping_all() -> None:
+    keepalive = Keepalive(ping_interval_s=5, idle_timeout_s=100)
+    watched = [Watched() for _ in range(10)]
+    for one in watched:
+        keepalive.add(one)
+    for tick in range(5):
+        before = sum(len(one.written) for one in watched)
+        keepalive.tick(float(tick))
+        assert sum(len(one.written) for one in watched) - before == 2
+    assert all(one.written == [PING_FRAME] for one in watched)
+
+
+def test_silence_ends_a_connection_and_any_byte_keeps_it() -> None:
+    keepalive = Keepalive(ping_interval_s=1, idle_timeout_s=3)
+    silent, alive = Watched(), Watched()
+    keepalive.add(silent)
+    keepalive.add(alive)
+    for second in range(1, 6):
+        alive.last_received = second - 0.5
+        keepalive.tick(float(second))
+    assert silent.closed == [CloseCode.IDLE_TIMEOUT] * 2
+    assert alive.closed == []
+    keepalive.discard(silent)
+    keepalive.discard(silent)
+    assert len(keepalive) == 1
