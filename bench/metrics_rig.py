@@ -64,6 +64,8 @@ async def running(port: int = 0, **environment: str) -> AsyncIterator[Rig]:
             bus = await Bus.connect(settings, "bench")
             try:
                 await _first_tick(bus, settings)
+                if port:
+                    await _listening(port)
                 yield Rig(settings, bus, psutil.Process(children[0].pid))
             finally:
                 await bus.close()
@@ -88,6 +90,18 @@ async def _first_tick(bus: Bus, settings: Settings) -> None:
     async with asyncio.timeout(_START_S):
         await ticked.wait()
     subscription.close()
+
+
+async def _listening(port: int) -> None:
+    async with asyncio.timeout(_START_S):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return
 
 
 async def paced(seconds: float, per_second: int, send: Callable[[int], None]) -> None:

@@ -26,7 +26,9 @@ def ops_routes(deps: ApiDeps, metrics_stream: Handler | None = None) -> list[Rou
     async def readyz(_request: Request) -> Response:
         """Answer 200 if new connections should come here, else 503, and which check says so."""
         checks = deps.readiness()
-        return _plain(health.readiness({name: holds.__bool__ for name, holds in checks.items()}, deps.details))
+        return _plain(
+            health.readiness({name: holds.__bool__ for name, holds in checks.items()}, deps.details)
+        )
 
     async def metrics(request: Request) -> Response:
         """Answer Prometheus text, or the stream of metrics records to who accepts `text/event-stream`."""

@@ -167,7 +167,7 @@ class EventStream:
     pulse_s = 5.0
 
     __slots__ = (
-        "_held", "_now_ms", "_traffic", "announced", "buffer", "connection_id", "positions", "rooms", "stay", "user_id",
+        "_held", "_now_ms", "_opened_at", "_traffic", "announced", "buffer", "connection_id", "positions", "rooms", "stay", "user_id",
         "username", "write",
     )  # fmt: skip
 
@@ -191,6 +191,7 @@ class EventStream:
         self._held: list[Outbound] | None = None
         self._traffic = traffic
         self._now_ms = now_ms
+        self._opened_at = now_ms()
         self.write: Callable[[bytes], None] = self._write
 
     def take(self, messages: list[Outbound]) -> bool:
@@ -252,7 +253,12 @@ class EventStream:
     def presence_ops(self) -> Iterable[AnyPresenceOp]:
         """Return what presence has to know: a stream with rooms or an inbox is somebody who is there."""
         if self.announced:
-            yield Connected(connection_id=self.connection_id, user_id=self.user_id, username=self.username)
+            yield Connected(
+                connection_id=self.connection_id,
+                user_id=self.user_id,
+                username=self.username,
+                idle_ms=self._now_ms() - self._opened_at,
+            )
             for room in self.rooms:
                 yield Joined(connection_id=self.connection_id, room=room)
 

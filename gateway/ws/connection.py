@@ -69,8 +69,8 @@ class Connection:
     """The handler of one client's WebSocket, and a member wherever the client is one."""
 
     __slots__ = (
-        "_codec", "_custom_data", "_gateway", "_inbox_from", "_link", "_opened_at", "_sender", "_session",
-        "_status", "connection_id", "stay", "user_id", "wire", "write",
+        "_codec", "_custom_data", "_custom_data_at", "_gateway", "_inbox_from", "_link", "_opened_at", "_seen_at", "_sender",
+        "_session", "_status", "connection_id", "stay", "user_id", "wire", "write",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +96,7 @@ class Connection:
         self._sender = Sender(identity.user_id, identity.username, connection_id)
         self._status: Status | None = None
         self._custom_data: object = UNSET
+        self._custom_data_at = self._seen_at = self._opened_at
         self._inbox_from = 0  # personal messages after this sequence reach the connection live
 
     # --- what the link calls ---
@@ -108,7 +109,7 @@ class Connection:
         gateway = self._gateway
         gateway.traffic.messages_in += 1
         gateway.presence.active(self.user_id)
-        now = _monotonic()
+        self._seen_at = now = _monotonic()
         try:
             message = self._codec.decode(data)
         except BadMessage as fault:
@@ -198,8 +199,12 @@ class Connection:
 
     def presence_ops(self) -> Iterable[AnyPresenceOp]:
         """Return what presence has to know of this connection."""
+        now = _monotonic()
         yield Connected(
-            connection_id=self.connection_id, user_id=self.user_id, username=self._sender.username
+            connection_id=self.connection_id,
+            user_id=self.user_id,
+            username=self._sender.username,
+            idle_ms=_ms(now - self._seen_at),
         )
         for room in self._session.rooms:
             if self._gateway.rooms.has(self.connection_id, room):
@@ -207,7 +212,8 @@ class Connection:
         if self._status is not None:
             yield StatusSet(connection_id=self.connection_id, status=self._status)
         if self._custom_data is not UNSET:
-            yield DataSet(connection_id=self.connection_id, custom_data=self._custom_data)
+            age_ms = _ms(now - self._custom_data_at)
+            yield DataSet(connection_id=self.connection_id, custom_data=self._custom_data, age_ms=age_ms)
 
     # --- effects ---
 
@@ -353,7 +359,7 @@ class Connection:
     def _set_custom_data(self, effect: SetCustomData, started: float) -> None:
         data = self._json(effect.custom_data, effect.id, started)
         if data is not None:
-            self._custom_data = data
+            self._custom_data, self._custom_data_at = data, _monotonic()
             self._gateway.presence.custom_data(self.connection_id, data)
             self.reply(server.Ack(id=effect.id), started)
 
@@ -381,6 +387,10 @@ class Connection:
         if not self._link.closing:
             wanted = [name for name in effect.channels if name in self._session.followed]
             following.follow(self._gateway, self, wanted)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
 
 
 def _wire(codec: Codec, *, deflate: bool) -> Wire:

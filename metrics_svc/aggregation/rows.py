@@ -24,7 +24,7 @@ RECORD_NAMES = (
 Percentiles = tuple[float, float, float]
 
 
-class Stat(msgspec.Struct, array_like=True, frozen=True):
+class Stat(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One metric over one stretch of time."""
 
     sum: float

@@ -41,14 +41,15 @@ class Position(msgspec.Struct, frozen=True):
     seq: int
 
 
-class Network(Record, frozen=True, kw_only=True):
+class Network(Record, frozen=True, kw_only=True, gc=False):
     """Bytes per second, in and out of this machine."""
 
     in_: float = msgspec.field(name="in", default=0.0)
     out: float = 0.0
 
 
-class MetricsRecord(Record, frozen=True, kw_only=True):
+# `gc=False`: they hold no cycles, and a day of them would set the collector to work again and again.
+class MetricsRecord(Record, frozen=True, kw_only=True, gc=False):
     """One second of the fleet (or, with `step`, the mean of several).
 
     cpu, memory, disk in percent; network in bytes/s; requests and errors per second; latencies in ms.
@@ -73,7 +74,7 @@ class MetricsRecord(Record, frozen=True, kw_only=True):
 Severity = Literal["warning", "critical"]
 
 
-class MetricPoint(Record, frozen=True, kw_only=True):
+class MetricPoint(Record, frozen=True, kw_only=True, gc=False):
     """One metric over one stretch of time. `value` is its mean, or a percentile of all that was measured.
 
     `min`, `max` and `count` (of seconds) are set on rollup rows. `timestamp` is the end of the stretch, in ms.

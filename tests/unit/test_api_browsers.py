@@ -118,7 +118,8 @@ async def test_dns_rebinding(deps: FakeDeps) -> None:
 
 async def test_readiness_names_what_is_missing(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     ready = await client.get("/readyz")
-    assert (ready.status_code, ready.json()) == (200, {"status": "ready", "checks": {"bus": True}})
+    assert ready.status_code == 200
+    assert (ready.json()["status"], ready.json()["checks"]) == ("ready", {"bus": True})
 
     deps.checks = {"bus": False, "streams": True}
     answer = await client.get("/readyz")

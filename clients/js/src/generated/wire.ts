@@ -417,10 +417,11 @@ export interface PushedLine {
   fields?: Record<string, unknown>;
 }
 
-/** Whether new connections should come here (200) or not (503), and what each check says. */
+/** Whether new connections should come here (200) or not (503), and what each check says. `details` do not count: `breakers` says of each service whether it answers (`closed`) or not (`open`). */
 export interface Readiness {
   status: "not ready" | "ready";
   checks: Record<string, boolean>;
+  details: Record<string, Record<string, string>>;
 }
 
 /** How one receiver of notifications is doing. Its address usually is a secret and is not said. `up` is false while the last attempt failed; `waiting` counts groups whose notification it has not taken. */

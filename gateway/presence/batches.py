@@ -1,0 +1,179 @@
+"""What to tell presence_svc next, in which order, and how much of it at once. No I/O, no clock.
+
+Batch numbers rise by exactly one within a boot: a number that is missing means to presence_svc that its store lost
+data. So a number belongs to a batch until that batch has been answered.
+"""
+
+import secrets
+from collections import deque
+from collections.abc import Iterable
+from typing import Protocol
+
+import msgspec
+
+from services.wire.rpc import AnyPresenceOp, DataSet, Disconnected, PresenceBatch
+
+MAX_OPS = 500
+MAX_BYTES = 256 * 1024  # of operations, encoded: a quarter of what NATS takes unless configured otherwise
+MAX_ACTIVE = 2000
+MAX_ACTIVE_BYTES = 128 * 1024
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Announced(Protocol):
+    """A connection, as far as presence is concerned."""
+
+    connection_id: str
+
+    def presence_ops(self) -> Iterable[AnyPresenceOp]:
+        """Return what to say of this connection to somebody who knows nothing; nothing if it is not present."""
+
+
+class _Room:
+    """What still fits into a batch."""
+
+    __slots__ = ("bytes", "ops")
+
+    def __init__(self) -> None:
+        self.ops = MAX_OPS
+        self.bytes = MAX_BYTES
+
+    def takes(self, ops: list[AnyPresenceOp]) -> bool:
+        """Whether these fit, all of them; then they take their place."""
+        size = sum(len(_encode(op)) + 1 for op in ops)
+        if len(ops) > self.ops or size > self.bytes:
+            return False
+        self.ops -= len(ops)
+        self.bytes -= size
+        return True
+
+
+class Batches:
+    """The batches of one gateway. The one that `next` returned is in flight until it is answered, or `unsent`."""
+
+    def __init__(self, gateway: str, boot: str) -> None:
+        self._instance = gateway
+        self._gateway = gateway
+        self._boot = boot
+        self._number = 0
+        self._fresh = True
+        self._opening = False  # the batch that was to open the lease could not be sent
+        self._unannounced: dict[str, Announced] = {}
+        self._begun: deque[AnyPresenceOp] = deque()  # the rest of a connection too large for one batch
+        self._waiting: deque[AnyPresenceOp] = deque()
+        self._active: dict[str, None] = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many operations wait, those of an announcement not counted."""
+        return len(self._waiting)
+
+    @property
+    def announces(self) -> bool:
+        """Whether an announcement is due or under way."""
+        return self._fresh or bool(self._unannounced) or bool(self._begun)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether there is something to say before the lease must be renewed."""
+        return self.announces or bool(self._waiting) or len(self._active) >= MAX_ACTIVE
+
+    def add(self, op: AnyPresenceOp) -> None:
+        """Say this after what waits already.
+
+        Of a connection whose announcement is still to come nothing needs to be said: it will be announced as it is
+        then, and one that ended meanwhile never was.
+        """
+        if op.connection_id in self._unannounced:
+            if isinstance(op, Disconnected):
+                del self._unannounced[op.connection_id]
+            return
+        self._waiting.append(op)
+
+    def active(self, user_id: str) -> None:
+        """Say that a user did something."""
+        self._active[user_id] = None
+
+    def announce_afresh(self) -> None:
+        """Begin with the next batch as if nothing had been said: all connections, in a lease opened anew."""
+        self._fresh = True
+        self._unannounced.clear()
+        self._begun.clear()
+        self._waiting.clear()
+
+    def take_own_lease(self) -> None:
+        """Announce afresh under a lease of another name.
+
+        Another process holds the one of our name: a later boot of this gateway while we were frozen, or a gateway of
+        the same name. Each of us speaks for its own connections; fighting over one lease would lose both.
+        """
+        self._boot = secrets.token_hex(8)
+        self._gateway = f"{self._instance}~{self._boot[:6]}"
+        self._number = 0
+        self.announce_afresh()
+
+    def next(self, connections: Iterable[Announced]) -> PresenceBatch:
+        """Return the next batch; `connections` are all there are now, looked at when everything is announced."""
+        announces_all, self._fresh = self._fresh, False
+        fresh, self._opening = announces_all or self._opening, False
+        if announces_all:
+            # What waits is part of the announcement: the connections as they will be then.
+            self._waiting.clear()
+            self._unannounced = {connection.connection_id: connection for connection in connections}
+        room, ops = _Room(), list[AnyPresenceOp]()
+        self._announce(room, ops)
+        if not self._begun:
+            while self._waiting and room.takes([self._waiting[0]]):
+                ops.append(self._waiting.popleft())
+            if self._waiting and not ops:  # larger than any batch: the bus will say what it thinks of it
+                ops.append(self._waiting.popleft())
+        self._number += 1
+        return PresenceBatch(
+            gateway=self._gateway,
+            boot=self._boot,
+            batch=self._number,
+            fresh=fresh,
+            ops=ops,
+            active=self._take_active(),
+        )
+
+    def unsent(self, batch: PresenceBatch) -> None:
+        """Take back a batch that is larger than the bus takes: its number, and all of it but custom data, which is
+        all that can be large."""
+        self._number = batch.batch - 1
+        self._opening = batch.fresh
+        self._begun.extendleft(op for op in reversed(batch.ops) if not isinstance(op, DataSet))
+
+    def _announce(self, room: _Room, ops: list[AnyPresenceOp]) -> None:
+        """Fill the batch with connections not yet announced, each one whole."""
+        while True:
+            while self._begun and room.takes([self._begun[0]]):
+                ops.append(self._begun.popleft())
+            if self._begun:
+                if not ops:
+                    ops.append(self._begun.popleft())
+                return
+            if not self._unannounced or not room.ops:
+                return
+            connection_id = next(iter(self._unannounced))
+            whole = list(self._unannounced[connection_id].presence_ops())
+            if room.takes(whole):
+                ops += whole
+            elif ops:
+                return
+            else:
+                self._begun.extend(whole)
+            del self._unannounced[connection_id]
+
+    def _take_active(self) -> list[str]:
+        taken: list[str] = []
+        size = 0
+        for user_id in self._active:
+            size += len(user_id.encode()) + 8
+            if len(taken) == MAX_ACTIVE or size > MAX_ACTIVE_BYTES:
+                break
+            taken.append(user_id)
+        for user_id in taken:
+            del self._active[user_id]
+        return taken
