@@ -41,6 +41,7 @@ async def http(fleet: Fleet) -> AsyncIterator[httpx.AsyncClient]:
                 return False
 
         await eventually(ready, "the gateway", 20)
+        await eventually(lambda: fleet.ticks, "the first whole second")
         yield client
 
 
