@@ -38,6 +38,7 @@ from gateway.session.effects import (
 from gateway.session.limits import Limit
 from gateway.session.session import Session, error_reply
 from gateway.stay import Stay
+from gateway.ws.joining import Joining
 from gateway.ws.protocol import WebSocketProtocol
 from gateway.ws.renewal import begin_renewal
 from services.bus.errors import BusError
@@ -69,7 +70,7 @@ class Connection:
     """The handler of one client's WebSocket, and a member wherever the client is one."""
 
     __slots__ = (
-        "_codec", "_custom_data", "_custom_data_at", "_gateway", "_inbox_from", "_link", "_opened_at", "_seen_at", "_sender",
+        "_codec", "_custom_data", "_custom_data_at", "_gateway", "_inbox_from", "_joining", "_link", "_opened_at", "_seen_at", "_sender",
         "_session", "_status", "connection_id", "stay", "user_id", "wire", "write",
     )  # fmt: skip
 
@@ -97,6 +98,7 @@ class Connection:
         self._status: Status | None = None
         self._custom_data: object = UNSET
         self._custom_data_at = self._seen_at = self._opened_at
+        self._joining = Joining()
         self._inbox_from = 0  # personal messages after this sequence reach the connection live
 
     # --- what the link calls ---
@@ -220,10 +222,16 @@ class Connection:
     def _perform(self, effect: Effect, started: float) -> None:
         match effect:
             case PublishToRoom():
-                self._publish(effect, started)
+                if not self._joining.is_held(effect.room):
+                    self._publish(effect, started)
+                elif not self._joining.hold(effect, started):
+                    text = "too many messages wait for this room to be joined"
+                    self._refuse(ErrorCode.UNAVAILABLE, text, effect.id, started)
             case Reply(message):
                 self.reply(message, started)
             case EnterRoom(room, since, id):
+                if not self._gateway.rooms.has(self.connection_id, room):
+                    self._joining.begin(room)
                 self._gateway.rooms.join(
                     self, room, since, partial(self._wants, room), partial(self._on_joined, room, id, started)
                 )
@@ -332,15 +340,25 @@ class Connection:
     def _on_joined(
         self, room: str, id: str | UnsetType, started: float, outcome: Joined | BusError | None
     ) -> None:
-        if outcome is None:
-            if not self._link.closing:
-                self._refuse(ErrorCode.CONFLICT, "the room was left before it was joined", id, started)
+        held = self._joining.end(room)
+        if isinstance(outcome, Joined):
+            self._answer_join(room, id, started, outcome)
+            for effect, began in held:
+                self._publish(effect, began)
             return
-        if isinstance(outcome, BusError):
+        if self._link.closing:
+            return
+        if outcome is None:
+            code, text = ErrorCode.CONFLICT, "the room was left before it was joined"
+        else:
+            code, text = ErrorCode.UNAVAILABLE, "the room cannot be joined now; try again"
             if not self._gateway.rooms.has(self.connection_id, room):  # a member that asks again stays one
                 self._session.rooms.discard(room)
-            self._refuse(ErrorCode.UNAVAILABLE, "the room cannot be joined now; try again", id, started)
-            return
+        self._refuse(code, text, id, started)
+        for effect, began in held:
+            self._refuse(code, text, effect.id, began)
+
+    def _answer_join(self, room: str, id: str | UnsetType, started: float, outcome: Joined) -> None:
         position, catch_up = outcome.position, outcome.catch_up
         recovered, missed = _recovery(catch_up)
         self.reply(

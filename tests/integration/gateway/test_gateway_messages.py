@@ -316,3 +316,14 @@ async def test_the_inbox_recovers_what_came_while_away(gateways: Gateways) -> No
             assert (await back.expect("direct_message"))["content"] == 3
             stale = await back.ask("subscribe", channel="inbox", since={"epoch": "old", "seq": 1})
             assert (stale["recovered"], stale["missed"]) == (False, [])
+
+
+async def test_a_message_right_behind_a_join_does_not_overtake_it(gateways: Gateways, room: str) -> None:
+    async with client(gateways[0]) as ann:
+        await ann.send("join_room", room=room, id="1")
+        await ann.send("room_message", room=room, content="hello", echo=True, id="2")
+        joined = await ann.expect("joined_room")
+        ack = await ann.expect("ack")
+        echo = await ann.expect("room_message")
+        assert (ack["id"], echo["content"]) == ("2", "hello")
+        assert joined["seq"] < ack["seq"] == echo["seq"]
