@@ -361,6 +361,6 @@ async def _logged(callback: Callable[[], Awaitable[None]]) -> None:
     try:
         await callback()
     except NoAnswer as exc:
-        _log.warning("bus_reconnect_callback_unanswered", error=str(exc))
+        _log.warning("bus reconnect callback unanswered", error=str(exc))
     except Exception:  # noqa: BLE001  # one callback's fault must not keep the others from running, nor go unseen
-        _log.exception("bus_reconnect_callback_failed")
+        _log.exception("bus reconnect callback failed")

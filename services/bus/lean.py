@@ -254,7 +254,7 @@ class LeanClient(Client):
             subscription.on_message(BusMessage(subject.decode(), reply.decode(), data, headers or b""))
         except Exception:  # noqa: BLE001  # a callback's fault must not end the read loop
             stats.callback_errors += 1
-            _log.exception("bus_callback_failed", subscription=subscription._subject)
+            _log.exception("bus callback failed", subscription=subscription._subject)
 
     # --- connecting and leaving ---
 
@@ -277,7 +277,7 @@ class LeanClient(Client):
         try:
             await asyncio.wait_for(self.close(), timeout_s)
         except (OSError, TimeoutError, errors.Error) as exc:
-            _log.debug("bus_close_incomplete", error=repr(exc))
+            _log.debug("bus close incomplete", error=repr(exc))
         finally:
             if self._transport is not None:
                 self._transport.close()  # type: ignore[no-untyped-call]

@@ -92,11 +92,11 @@ class Link:
                 delay = self._backoff.next_s()
                 if self._loop.time() + delay > deadline:
                     raise Unavailable(f"{exc} (tried for {timeout_s:g} s)") from exc
-                _log.info("bus_waiting_for_server", reason=str(exc))
+                _log.info("bus waiting for server", reason=str(exc))
                 await asyncio.sleep(delay)
         self._adopt(client)
         self._backoff.reset()
-        _log.info("bus_connected", server=self._address.shown, version=client.server_info.get("version"))
+        _log.info("bus connected", server=self._address.shown, version=client.server_info.get("version"))
 
     async def close(self) -> None:
         """Send what is queued, briefly, and disconnect. Never raises."""
@@ -107,7 +107,7 @@ class Link:
         try:
             await self.client.barrier(_CLOSE_S)
         except Unavailable as exc:
-            _log.info("bus_closed_unflushed", reason=str(exc))
+            _log.info("bus closed unflushed", reason=str(exc))
         await self.client.abandon(_CLOSE_S)
 
     # --- what outlives a client ---
@@ -141,7 +141,7 @@ class Link:
     def on_link_down(self) -> None:
         """See LinkWatcher."""
         self._stats.disconnects += 1
-        _log.warning("bus_disconnected", server=self._address.shown)
+        _log.warning("bus disconnected", server=self._address.shown)
         self._events.on_lost()
 
     def on_link_closed(self) -> None:
@@ -151,7 +151,7 @@ class Link:
     async def _on_client_reconnected(self) -> None:
         """Called by nats-py once subscriptions were replayed and a ping was answered."""
         self._stats.reconnects += 1
-        _log.info("bus_reconnected", server=self._address.shown)
+        _log.info("bus reconnected", server=self._address.shown)
         self._events.on_return()
 
     async def _on_client_error(self, error: Exception) -> None:
@@ -161,16 +161,16 @@ class Link:
     def _note_error(self, error: Exception) -> None:
         if isinstance(error, nats_errors.SlowConsumerError):
             self._stats.slow_consumers += 1
-            _log.warning("bus_slow_consumer", subject=error.subject)
+            _log.warning("bus slow consumer", subject=error.subject)
             return
         violation = _VIOLATION.search(str(error))
         if violation is None:
             self._stats.client_errors += 1
-            _log.warning("bus_client_error", error=str(error) or type(error).__name__)
+            _log.warning("bus client error", error=str(error) or type(error).__name__)
             return
         operation, subject = violation[1].lower(), violation[2]
         self._stats.permission_violations += 1
-        _log.error("bus_permission_violation", operation=operation, subject=subject)
+        _log.error("bus permission violation", operation=operation, subject=subject)
         self._events.on_violation(operation, subject)
 
     # --- replacing the client ---
@@ -182,7 +182,7 @@ class Link:
 
     def _replace(self, why: str) -> None:
         if not self._closed and self._replacing is None:
-            _log.warning("bus_rebuilding", reason=why)
+            _log.warning("bus rebuilding", reason=why)
             self._events.on_lost()
             self._replacing = self._loop.create_task(self._replace_client())
 
@@ -197,7 +197,7 @@ class Link:
         finally:
             self._replacing = None
         if await self._settle(client):
-            _log.info("bus_rebuilt", server=self._address.shown)
+            _log.info("bus rebuilt", server=self._address.shown)
             self._events.on_return()
 
     async def _open_patiently(self) -> LeanClient:
@@ -207,7 +207,7 @@ class Link:
                 return await open_client(self._address, self._options, self._backoff, self._stats, _ATTEMPT_S)
             except BusError as exc:  # wrong credentials too: they may be put right while we run
                 self._stats.client_errors += 1
-                _log.warning("bus_rebuild_failed", error=str(exc))
+                _log.warning("bus rebuild failed", error=str(exc))
 
     def _adopt(self, client: LeanClient) -> None:
         self.client = client
@@ -221,5 +221,5 @@ class Link:
         outcomes = await asyncio.gather(*hooks, client.barrier(_FLUSH_S), return_exceptions=True)
         faults = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
         for fault in faults:
-            _log.warning("bus_not_settled", error=repr(fault))
+            _log.warning("bus not settled", error=repr(fault))
         return not faults

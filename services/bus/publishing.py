@@ -71,7 +71,7 @@ class Publishing:
             self._on_done(outcome)
         except Exception:  # noqa: BLE001  # one caller's fault must not keep the others from their outcome
             self._stats.callback_errors += 1
-            _log.exception("bus_publish_callback_failed", subject=self.subject)
+            _log.exception("bus publish callback failed", subject=self.subject)
 
 
 class Publisher:

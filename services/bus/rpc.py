@@ -91,7 +91,7 @@ async def ask_all(
         try:
             replies.append(_read(endpoint, answer))
         except Refused as exc:
-            _log.warning("rpc_replica_refused", subject=subject, code=exc.code, reason=exc.message)
+            _log.warning("rpc replica refused", subject=subject, code=exc.code, reason=exc.message)
     return replies
 
 
@@ -228,7 +228,7 @@ class Service:
             except (msgspec.DecodeError, RecursionError) as exc:
                 await self._refuse(served, request, ErrorCode.INVALID_FIELD, str(exc))
             except Exception as exc:  # noqa: BLE001  # the asker gets an answer whatever the handler does
-                _log.exception("rpc_handler_failed", endpoint=f"{self._name}.{served.endpoint.name}")
+                _log.exception("rpc handler failed", endpoint=f"{self._name}.{served.endpoint.name}")
                 await self._refuse(served, request, ErrorCode.INTERNAL, type(exc).__name__)
             finally:
                 served.finished += 1
@@ -254,7 +254,7 @@ class Service:
         try:
             await request.respond(data, headers)
         except (nats_errors.Error, ValueError) as exc:  # ValueError: the asker wants no answer
-            _log.info("rpc_answer_undeliverable", service=self._name, error=str(exc))
+            _log.info("rpc answer undeliverable", service=self._name, error=str(exc))
 
     def _correct_stats(self, stats: EndpointStats) -> None:
         """Put in what the handlers really did, before nats.micro sends it."""

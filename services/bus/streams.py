@@ -135,7 +135,7 @@ class DurableLog:
     async def _pause_before(self, deadline: float, error: Unavailable) -> None:
         if asyncio.get_running_loop().time() + _RETRY_S > deadline:
             raise error
-        _log.info("stream_not_ready", stream=self.spec.name, reason=str(error))
+        _log.info("stream not ready", stream=self.spec.name, reason=str(error))
         await asyncio.sleep(_RETRY_S)
 
     async def _ensure(self) -> StreamInfo:
@@ -147,10 +147,10 @@ class DurableLog:
             if info.error is not None and info.error.err_code == STREAM_NAME_IN_USE:
                 info = await self._api("STREAM.INFO", None)  # another process was faster: its epoch holds
             elif info.error is None:
-                _log.info("stream_created", stream=self.spec.name)
+                _log.info("stream created", stream=self.spec.name)
         if info.error is None and not _fits(info.config, wanted):
             info = await self._api("STREAM.UPDATE", info.config | wanted)
-            _log.info("stream_updated", stream=self.spec.name)
+            _log.info("stream updated", stream=self.spec.name)
         if info.error is not None:
             raise error_of(info.error)
         return info

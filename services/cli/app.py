@@ -13,6 +13,7 @@ app = typer.Typer(
     name="tidings",
     help="Rooms, direct messages, presence, live metrics and alerts over WebSocket and SSE.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # it would read `[default: …]` and `[local]` as markup and drop them
     pretty_exceptions_enable=False,  # their frames show local variables, and with them secrets
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -213,6 +214,7 @@ def verify(
     duration: Annotated[str, typer.Option(help="How long to publish: 30s, 5m, 1h.")] = "30s",
     publishers: Annotated[int, typer.Option(help="Clients that publish.", min=1)] = 4,
     members: Annotated[int, typer.Option(help="Clients that receive.", min=1)] = 20,
+    streams: Annotated[int, typer.Option(help="Clients that receive over Server-Sent Events.", min=0)] = 4,
     rooms: Annotated[int, typer.Option(help="Rooms, all of this run alone.", min=1)] = 5,
     rate: Annotated[float, typer.Option(help="Messages per second of one publisher.", min=0.1)] = 10.0,
     namespace: Annotated[str, typer.Option(help="Namespace of the rooms; must be durable.")] = "",
@@ -234,7 +236,7 @@ def verify(
         if check is not None:
             report = verifying.check_file(check)
         else:
-            plan = Plan(publishers, members, rooms, rate, namespace)
+            plan = Plan(publishers, members, rooms, rate, namespace, streams)
             gateways = Gateways(url or [_DEFAULT_URL], token)
             report = _run(verifying.run(plan, gateways, verifying.seconds_of(duration), keep))
     except verifying.CannotVerify as fault:

@@ -1,5 +1,6 @@
 """`tidings check`: is the configuration sound, and does every server it names answer?"""
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 import msgspec
 import redis
 import redis.asyncio
+import structlog
 from rich.console import Console
 from rich.table import Table
 
@@ -35,6 +37,8 @@ class Outcome:
 
 async def run_checks(settings: Settings) -> list[Outcome]:
     """Try everything once. Without configured URLs, the servers of a running `tidings up` are tried."""
+    # The table says all there is to say; what the parts log while they try would only stand between.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     nats_url = settings.nats_url or kept_url(settings.data_dir, "nats")
     redis_url = settings.redis_url or kept_url(settings.data_dir, "redis")
     outcomes = [Outcome("configuration", True, str(config_file() or "environment only"))]

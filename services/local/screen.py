@@ -47,9 +47,10 @@ class Screen:
         """Print a line of the supervisor."""
         self._console.print(Text(line, style))
 
-    def done(self, what: str) -> None:
-        """Print that a part is up, and when, counted from the beginning."""
-        line = Text.assemble(("  ✓ ", "green"), what, (f"  {time.monotonic() - self._begun:.1f} s", "dim"))
+    def done(self, what: str, since: float | None = None) -> None:
+        """Print that a part is up, and how long it took: from the beginning, or from `since` (monotonic)."""
+        took_s = time.monotonic() - (self._begun if since is None else since)
+        line = Text.assemble(("  ✓ ", "green"), what, (f"  {took_s:.1f} s", "dim"))
         self._console.print(line)
 
     def trouble(self, what: str, tail: str = "") -> None:

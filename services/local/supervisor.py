@@ -89,10 +89,14 @@ class Keeper:
 
     async def _until_ready(self) -> float | None:
         """Wait until the child is ready, and return when that was, or None if it ended first."""
-        deadline = time.monotonic() + _READY_S
+        spawned = time.monotonic()
+        deadline = spawned + _READY_S
         while self.child.returncode is None:
             if await self.child.ready():
-                self._screen.done(f"{self.child.name} is back" if self.up.is_set() else self.child.name)
+                if self.up.is_set():
+                    self._screen.done(f"{self.child.name} is back", since=spawned)
+                else:
+                    self._screen.done(self.child.name)
                 self.up.set()
                 return time.monotonic()
             # Later it may wait for others to come back, however long that takes.
