@@ -23,8 +23,9 @@ class Member(Protocol):
     wire: Wire
     write: Callable[[bytes], None]
 
-    def take(self, messages: list[Outbound]) -> bool:
-        """Take messages one by one where bytes cannot be shared; False asks for `write` of shared bytes."""
+    @property
+    def take(self) -> Callable[[list[Outbound]], bool] | None:
+        """None where bytes are shared; else what takes messages one by one, and returns False to decline."""
 
 
 class Fanout:
@@ -88,25 +89,34 @@ class Fanout:
             return
         self._pending, self._skips = [], []
         aside = self._apart(pending, skips) if skips else {}
-        shared: list[bytes | None] = [None] * len(Wire)
+        shared: dict[Wire, bytes] = {}
+        wire, data = None, b""
         sent_bytes = 0
         # A write may find its member gone and discard it: iterate over a copy.
         for member in list(self._members.values()):
-            messages = aside.get(member.connection_id, pending) if aside else pending
-            if not messages or member.take(messages):
+            if aside and (own := aside.get(member.connection_id)) is not None:
+                sent_bytes += self._write_apart(member, own)
                 continue
-            if messages is not pending:
-                own = b"".join([message.on(member.wire) for message in messages])
-                sent_bytes += len(own)
-                member.write(own)
+            if member.take is not None and member.take(pending):
                 continue
-            data = shared[member.wire]
-            if data is None:
-                data = shared[member.wire] = b"".join([message.on(member.wire) for message in pending])
+            if member.wire is not wire:  # neighbours mostly share it
+                wire = member.wire
+                if wire not in shared:
+                    shared[wire] = b"".join([message.on(wire) for message in pending])
+                data = shared[wire]
             sent_bytes += len(data)
             member.write(data)
         self._traffic.messages_out += len(self._members) * len(pending) - len(skips)
         self._traffic.bytes_out += sent_bytes
+
+    @staticmethod
+    def _write_apart(member: Member, messages: list[Outbound]) -> int:
+        """Write to a member who does not get everything; return the bytes written."""
+        if not messages or (member.take is not None and member.take(messages)):
+            return 0
+        data = b"".join([message.on(member.wire) for message in messages])
+        member.write(data)
+        return len(data)
 
     @staticmethod
     def _apart(pending: list[Outbound], skips: list[tuple[int, str]]) -> dict[str, list[Outbound]]:

@@ -74,6 +74,8 @@ class Connection:
         "_session", "_status", "connection_id", "stay", "user_id", "wire", "write",
     )  # fmt: skip
 
+    take = None  # the bytes of a fan-out suit every WebSocket on the same wire
+
     def __init__(
         self,
         gateway: "Gateway",
@@ -153,10 +155,6 @@ class Connection:
         )
 
     # --- what the gateway's parts call ---
-
-    def take(self, messages: list[Outbound]) -> bool:  # noqa: ARG002  # shared bytes suit every WebSocket
-        """Decline: bytes are shared with all others on the same wire."""
-        return False
 
     def send(self, message: server.ServerMessage) -> None:
         """Send a message to this connection alone."""
