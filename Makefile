@@ -2,7 +2,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-SYNCED := $(VENV)/.synced
+SYNCED := $(VENV)/.synced$(if $(REQUIRE_ALL),-all)
 PACKAGES := services gateway presence_svc metrics_svc
 
 .DEFAULT_GOAL := help

@@ -41,6 +41,12 @@ fi
 node_group=""
 sh scripts/node.sh --have || node_group="--group node"
 
+# Fuzzers are large; only who wants every test needs them.
+fuzz_group=""
+[ -z "${REQUIRE_ALL:-}" ] || fuzz_group="--group fuzz"
+
 echo "Making .venv from uv.lock with $python"
+# Inexact: what another run needed (fuzzers, benchmarks) may stay.
 # shellcheck disable=SC2086  # two words, or none
-UV_PYTHON_DOWNLOADS=never "$TOOLS/bin/uv" sync --quiet --frozen --extra local $node_group --python "$python"
+UV_PYTHON_DOWNLOADS=never "$TOOLS/bin/uv" sync --quiet --frozen --inexact --extra local $node_group $fuzz_group \
+    --python "$python"
