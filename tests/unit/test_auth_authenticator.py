@@ -43,7 +43,11 @@ def with_tokens(tickets: OneTicket | None = None, **overrides: object) -> Authen
 
 
 def token(**claims: object) -> str:
-    base = {"sub": "ada", "aud": "tidings", "exp": int(time.time()) + 3600}  # some are made long before their test runs
+    base = {
+        "sub": "ada",
+        "aud": "tidings",
+        "exp": int(time.time()) + 3600,
+    }  # some are made long before their test runs
     return jwt.encode(base | claims, SECRET, algorithm="HS256")
 
 
