@@ -266,13 +266,15 @@ class Follower:
 
     async def _fill_once(self, durable_log: DurableLog) -> None:
         """Read on from the position, and tell members if what was stored since then is not all there."""
-        same_epoch = durable_log.epoch == self._epoch
-        if not same_epoch:
+        if durable_log.epoch != self._epoch:
+            # Told before anything is awaited: a read that fails must not leave members in the epoch before, and who
+            # joins meanwhile is told by its own answer.
             self._epoch = durable_log.epoch
             self._sequencer.reset(0)
+            self._tell_break()
         # From the position itself: as long as its message is there, nothing after it was evicted.
         batch = await durable_log.read_from(self._stored_subject, self._sequencer.position, _FILL_BATCH)
-        if not (same_epoch and self._follows(batch, durable_log)):
+        if not self._follows(batch, durable_log):
             self._sequencer.position = batch.messages[0].seq - 1 if batch.messages else batch.last_seq
             self._tell_break()
         stored = [(message.seq, self._decoded(message.data, message.seq)) for message in batch.messages]

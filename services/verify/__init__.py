@@ -7,6 +7,7 @@
 - `gateways`  connecting to any of several gateways, with back-off and jitter
 - `client`    a client over all its connections
 - `member`    a client that receives, and resumes after each loss
+- `stream_member`  the same over Server-Sent Events; `sse` reads them
 - `publisher` a client that publishes, and retries with the same id until it is told
 - `campaign`  members and publishers together for a while
 """

@@ -5,11 +5,12 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from services.verify.client import Client
+from services.verify.client import Client, Receiver
 from services.verify.gateways import Gateways
 from services.verify.history import Acknowledged, Lost, Recorder
 from services.verify.member import Member
 from services.verify.publisher import Publisher
+from services.verify.stream_member import StreamMember
 from services.wire.records import Position
 
 _POLL_S = 0.05
@@ -24,6 +25,7 @@ class Plan:
     rooms: int = 5
     rate: float = 10.0
     namespace: str = ""
+    streams: int = 4
     run: str = field(default_factory=lambda: secrets.token_hex(4))
 
     @property
@@ -34,24 +36,28 @@ class Plan:
 
 
 class Campaign:
-    """The clients of one plan. Every member is in two rooms, so that resuming one never hides another."""
+    """The clients of one plan, spread over the gateways. Every member is in several rooms, so that resuming one cannot hide another."""
 
     def __init__(self, plan: Plan, gateways: Gateways, recorder: Recorder) -> None:
         rooms = plan.room_names
         self._recorder = recorder
-        self.members = [
-            Member(f"member-{plan.run}-{n}", _some(rooms, n, 2), gateways, recorder)
+        self.members: list[Receiver] = [
+            Member(f"member-{plan.run}-{n}", _some(rooms, n, 2), gateways, recorder, n)
             for n in range(plan.members)
         ]
+        self.members += [
+            StreamMember(f"stream-{plan.run}-{n}", _some(rooms, n, 3), gateways, recorder, n)
+            for n in range(plan.streams)
+        ]
         self.publishers = [
-            Publisher(f"publisher-{plan.run}-{n}", rooms, gateways, recorder, plan.rate)
+            Publisher(f"publisher-{plan.run}-{n}", rooms, gateways, recorder, n, plan.rate)
             for n in range(plan.publishers)
         ]
         self._running: list[asyncio.Task[None]] = []
         self._publishing: list[asyncio.Task[None]] = []
 
     @property
-    def clients(self) -> Sequence[Client]:
+    def clients(self) -> Sequence[Client | Receiver]:
         """Everybody."""
         return [*self.members, *self.publishers]
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from websockets.asyncio.client import ClientConnection
@@ -12,15 +12,31 @@ from websockets.protocol import State
 
 from services.verify.gateways import CannotConnect, FullJitter, Gateways
 from services.verify.history import Finished, Lost, Recorder
+from services.wire.records import Position
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
+class Receiver(Protocol):
+    """Somebody who receives what is said in rooms, over whatever transport."""
+
+    who: str
+    rooms: tuple[str, ...]
+    positions: dict[str, Position]
+    present: set[str]
+
+    async def run(self) -> None:
+        """Stay connected until stopped."""
+
+    async def stop(self) -> None:
+        """Take down nothing more and disconnect."""
+
+
 class Client(ABC):
     """Base of members and publishers. `run` ends after `stop`."""
 
-    def __init__(self, who: str, gateways: Gateways, recorder: Recorder) -> None:
+    def __init__(self, who: str, gateways: Gateways, recorder: Recorder, place: int) -> None:
         self.who = who
         self.user_id = ""
         self._gateways = gateways
@@ -29,8 +45,7 @@ class Client(ABC):
         self._connection: ClientConnection | None = None
         self._stopping = asyncio.Event()
         self._backoff = FullJitter()
-        # Each client begins at a gateway of its own choice, and goes on to the next after each failure.
-        self._place = random.randrange(len(gateways.urls))  # noqa: S311  # spreads clients, hides nothing
+        self._place = place  # in the list of gateways; the next one after each failure
         self._sent_away = 0
         self._wait_s = 0.0  # what the gateway asked us to wait before we come back
 

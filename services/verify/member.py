@@ -22,11 +22,24 @@ def id_of(message: dict[str, Any]) -> str:
     return str(content["id"]) if isinstance(content, dict) and "id" in content else f"foreign:{content!r:.40}"
 
 
+def position_of(joined: dict[str, Any]) -> Position:
+    """Return where a `joined_room` says that its room stands.
+
+    Raises:
+        NotDurable: nowhere.
+    """
+    if "epoch" not in joined:
+        raise NotDurable(f"room {joined['room']} is ephemeral: choose a durable namespace")
+    return Position(joined["epoch"], joined["seq"])
+
+
 class Member(Client):
     """Joins rooms and stays."""
 
-    def __init__(self, who: str, rooms: Sequence[str], gateways: Gateways, recorder: Recorder) -> None:
-        super().__init__(who, gateways, recorder)
+    def __init__(
+        self, who: str, rooms: Sequence[str], gateways: Gateways, recorder: Recorder, place: int
+    ) -> None:
+        super().__init__(who, gateways, recorder, place)
         self.rooms = tuple(rooms)
         self.positions: dict[str, Position] = {}
         self.present: set[str] = set()
@@ -74,12 +87,10 @@ class Member(Client):
 
     def _on_joined(self, message: dict[str, Any]) -> None:
         room = message["room"]
-        if "epoch" not in message:
-            raise NotDurable(f"room {room} is ephemeral: choose a durable namespace")
         before = self.positions.get(room)
         # Asked with a position, or told by the gateway that the room began anew.
         since = before if "recovered" in message or "id" in message else None
-        now = Position(message["epoch"], message["seq"])
+        now = position_of(message)
         self._record.add(
             Joined(
                 who=self.who,

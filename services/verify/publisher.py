@@ -21,9 +21,15 @@ class Publisher(Client):
     """Publishes to rooms in turn, with one message on its way at a time, so that its own order is kept."""
 
     def __init__(
-        self, who: str, rooms: Sequence[str], gateways: Gateways, recorder: Recorder, rate: float
+        self,
+        who: str,
+        rooms: Sequence[str],
+        gateways: Gateways,
+        recorder: Recorder,
+        place: int,
+        rate: float,
     ) -> None:
-        super().__init__(who, gateways, recorder)
+        super().__init__(who, gateways, recorder, place)
         self.rooms = tuple(rooms)
         self._interval_s = 1 / rate
         self._ready = asyncio.Event()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from services.verify.campaign import Campaign, Plan
 from services.verify.checker import check
+from services.verify.client import Client
 from services.verify.gateways import Gateways
 from services.verify.history import Acknowledged, AnyEvent, Joined, Lost, Recorder, Refused
 from services.verify.report import Report
@@ -52,6 +53,11 @@ class Load:
     async def everybody_in(self, timeout_s: float = 45.0) -> None:
         """Wait until every member is in all its rooms."""
         await eventually(lambda: self.campaign.everybody_is_in, "all members in their rooms", timeout_s)
+
+    @property
+    def users(self) -> set[str]:
+        """The users of all WebSocket clients; streams are not told who they are."""
+        return {client.user_id for client in self.campaign.clients if isinstance(client, Client)}
 
     @property
     def lost(self) -> list[Lost]:

@@ -45,7 +45,7 @@ def _result(report: Report, injected: Counter[str], seed: int, took_s: float) ->
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         "seed": seed,
         "seconds": round(took_s),
-        "load": "4 publishers, 10 messages/s each; 20 members in 2 of 5 rooms each; 2 gateways",
+        "load": "4 publishers, 10 messages/s each; 20 members over WebSocket in 2 of 5 rooms each, 4 over SSE in 3; 2 gateways",
         "faults": injected.total(),
         "faults_by_kind": dict(sorted(injected.items())),
         "published": report.published,

@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 
 from services.verify.gateways import socket_url
 from tests.support.cluster import Cluster
-from tests.support.faults import killed, partitioned, paused
+from tests.support.faults import delayed, killed, partitioned, paused
 
 _LIMIT_S = 10.0
 
@@ -23,6 +23,7 @@ FAULTS: dict[str, Break] = {
     "NATS killed": lambda cluster: killed(cluster.nats),
     "NATS frozen": lambda cluster: paused(cluster.nats),
     "gateway cut off": lambda cluster: partitioned(cluster.proxy),
+    "gateway slow to reach NATS": lambda cluster: delayed(cluster.proxy, 0.9),
     "Redis frozen": lambda cluster: paused(cluster.redis),
     "presence frozen": lambda cluster: paused(cluster.presence),
     "metrics frozen": lambda cluster: paused(cluster.metrics),

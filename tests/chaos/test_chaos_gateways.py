@@ -44,7 +44,7 @@ async def test_a_killed_gateway_makes_nobody_offline_who_comes_back_in_time(
 
     observing = asyncio.create_task(observe())
     async with load() as running:
-        users = {client.user_id for client in running.campaign.clients}
+        users = running.users
         async with killed(cluster.gateways[0]):
             await eventually(lambda: running.lost, "connections lost")
             await running.everybody_in()
@@ -52,6 +52,7 @@ async def test_a_killed_gateway_makes_nobody_offline_who_comes_back_in_time(
         await eventually(lambda: time.monotonic() > over, "lease and grace over", 2 * _FALSE_OFFLINE_S)
         gone = users.intersection(offline)
     observing.cancel()
+    await asyncio.gather(observing, return_exceptions=True)
     assert not gone
 
 

@@ -24,12 +24,10 @@ async def _answers_unavailable(cluster: Cluster) -> bool:
 
 
 async def _everybody_online(cluster: Cluster, running: Load) -> None:
-    members = {member.user_id for member in running.campaign.members}
-
     async def online() -> bool:
-        return members <= await _present(cluster)
+        return running.users <= await _present(cluster)
 
-    await eventually(online, "all members online", 30.0)
+    await eventually(online, "everybody online", 30.0)
 
 
 async def _rooms_go_on(cluster: Cluster, running: Load) -> None:

@@ -188,6 +188,22 @@ async def test_a_wiped_stream_is_told_and_followed(rig: Rig, stored_before_retur
     assert rig.follower.position == Position("e2", stored_before_return + 1)
 
 
+async def test_a_wiped_stream_that_cannot_be_read_yet_is_told_once(rig: Rig) -> None:
+    rig.hear(rig.stream.store("old"))
+    rig.follower.hold()
+    rig.stream.wipe("e2")
+    rig.stream.store("new")
+    rig.stream.fault = AWAY
+    rig.follower.resync()
+    await eventually(lambda: rig.stream.reads >= 2)
+    late = Recorder("late")
+    rig.follower.fanout.add(late)  # its own answer told it of the new epoch
+    rig.stream.fault = None
+    await rig.heard("old", "joined_room", "new")
+    assert rig.breaks == [Position("e2", 0)]
+    assert late.contents == ["new"]
+
+
 async def test_a_stream_that_lost_its_end(rig: Rig) -> None:
     for number in range(5):
         rig.hear(rig.stream.store(number))
