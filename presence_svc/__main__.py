@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
 from redis.exceptions import NoPermissionError, RedisClusterException, RedisError
 
 from presence_svc.announcer import Announcer
-from presence_svc.redis_link import AnyRedis, check_server, open_redis
+from presence_svc.redis_link import AnyRedis, check_server, close_redis, open_redis
 from presence_svc.service import PresenceService
 from presence_svc.store import Telling, Timing
 from presence_svc.store_redis import RedisPresenceStore
@@ -32,7 +33,7 @@ CHECK_AGAIN_S = 1.0
 async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     """Wire one replica and serve until told to stop. Until Redis is there, it answers `unavailable`."""
     redis = open_redis(settings)
-    lifecycle.on_stop("redis", redis.aclose, timeout_s=1)
+    lifecycle.on_stop("redis", partial(close_redis, redis), timeout_s=1)
     bus = await Bus.connect(settings, instance_name(settings, "presence"), role=Role.PRESENCE)
     lifecycle.on_stop("bus", bus.close, timeout_s=2)
     lifecycle.ship_logs(bus, settings)

@@ -20,7 +20,7 @@ import structlog
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ExponentialBackoff
 
 from services.lifecycle import CannotStart
@@ -159,6 +159,14 @@ def _sentinel(address: Address, tls: dict[str, Any]) -> Redis:
         address.master, db=address.database, max_connections=MAX_CONNECTIONS, **access, **_common()
     )
     return master
+
+
+async def close_redis(redis: AnyRedis) -> None:
+    """Close a client, and what it asks for the master's address."""
+    await redis.aclose()
+    if isinstance(redis, Redis) and isinstance(redis.connection_pool, SentinelConnectionPool):
+        for sentinel in redis.connection_pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
 
 
 async def check_server(redis: AnyRedis) -> None:

@@ -136,7 +136,10 @@ class ScriptQueue:
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for call in calls:
-                    pipeline.evalsha(call.script.sha, len(call.keys), *call.keys, *call.arguments)
+                    # By its name: a cluster's pipeline has no `evalsha`, though it knows where the key is.
+                    pipeline.execute_command(
+                        "EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.arguments
+                    )
                 answers: list[Any] = await pipeline.execute(raise_on_error=False)
                 return answers
         except (RedisError, RedisClusterException) as fault:

@@ -5,6 +5,7 @@ not be evicted (`maxmemory-policy noeviction`): a key that vanishes alone would 
 connections.
 """
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ import msgspec
 from presence_svc import scripts
 from presence_svc.changes import Applied, Changes, Outcome, Page, RoomChanges, Stats, Swept, user_record
 from presence_svc.hooks import HookEvent, HookKind, HookTurn
-from presence_svc.redis_link import AnyRedis
+from presence_svc.redis_link import MAX_CONNECTIONS, AnyRedis
 from presence_svc.scripts import Argument, Script, ScriptQueue
 from presence_svc.status import RANK, STATUS_OF_RANK
 from presence_svc.store import Telling, Timing
@@ -49,6 +50,8 @@ HOOKS_DONE = Script.load("hooks_done", "state", "hooks_done")
 
 # What one script may do before others get their turn, in units of `lua/ledger.lua`.
 WORK_PER_CALL = 500
+# The pools of clusters and Sentinels refuse where one should wait; writes need one connection, checks another.
+MAX_READING = MAX_CONNECTIONS - 4
 # Steps kept for publication: what a million users mean who leave while the bus is away.
 OUTBOX_BYTES = 64 * 1024 * 1024
 
@@ -149,6 +152,7 @@ class RedisPresenceStore:
     ) -> None:
         self._redis = redis
         self._writes = ScriptQueue(redis)
+        self._reading = asyncio.Semaphore(MAX_READING)
         self._keys = [f"{{{prefix}:presence}}"]
         self._timing = timing
         self._telling = telling
@@ -234,7 +238,8 @@ class RedisPresenceStore:
         return await self._writes.run(script, self._keys, [*common, *arguments])
 
     async def _read(self, script: Script, *arguments: Argument) -> Any:
-        return await scripts.run(self._redis, script, self._keys, list(arguments))
+        async with self._reading:
+            return await scripts.run(self._redis, script, self._keys, list(arguments))
 
     async def _page(
         self, room: str, cursor: str, limit: int, *, wanted: bytes = b"", unless_large: bool = False

@@ -24,7 +24,8 @@ def nats_context(settings: Settings) -> ssl.SSLContext | None:
 
 def redis_options(settings: Settings) -> dict[str, Any]:
     """Return what redis-py needs beside a `rediss://` URL; nothing for `redis://`."""
-    if not settings.redis_url.startswith("rediss://"):
+    server, _, _ = settings.redis_url.partition("://")[0].partition("+")  # rediss+cluster, rediss+sentinel
+    if server not in ("rediss", "valkeys"):
         return {}
     files = {
         "ssl_ca_certs": settings.redis_ca,

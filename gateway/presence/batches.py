@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from services.wire.rpc import AnyPresenceOp, DataSet, Disconnected, PresenceBatch
+from services.wire.rpc import AnyPresenceOp, Disconnected, PresenceBatch
 
 MAX_OPS = 500
 MAX_BYTES = 256 * 1024  # of operations, encoded: a quarter of what NATS takes unless configured otherwise
@@ -35,9 +35,9 @@ class _Room:
 
     __slots__ = ("bytes", "ops")
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self.ops = MAX_OPS
-        self.bytes = MAX_BYTES
+        self.bytes = max_bytes
 
     def takes(self, ops: list[AnyPresenceOp]) -> bool:
         """Whether these fit, all of them; then they take their place."""
@@ -57,6 +57,7 @@ class Batches:
         self._gateway = gateway
         self._boot = boot
         self._number = 0
+        self._max_bytes = MAX_BYTES
         self._fresh = True
         self._opening = False  # the batch that was to open the lease could not be sent
         self._unannounced: dict[str, Announced] = {}
@@ -121,7 +122,7 @@ class Batches:
             # What waits is part of the announcement: the connections as they will be then.
             self._waiting.clear()
             self._unannounced = {connection.connection_id: connection for connection in connections}
-        room, ops = _Room(), list[AnyPresenceOp]()
+        room, ops = _Room(self._max_bytes), list[AnyPresenceOp]()
         self._announce(room, ops)
         if not self._begun:
             while self._waiting and room.takes([self._waiting[0]]):
@@ -139,11 +140,16 @@ class Batches:
         )
 
     def unsent(self, batch: PresenceBatch) -> None:
-        """Take back a batch that is larger than the bus takes: its number, and all of it but custom data, which is
-        all that can be large."""
+        """Take back a batch that is larger than the bus takes, with its number; later ones are half as large.
+
+        One operation alone that is too large is given up: custom data, where the settings allow more than the bus.
+        """
         self._number = batch.batch - 1
         self._opening = batch.fresh
-        self._begun.extendleft(op for op in reversed(batch.ops) if not isinstance(op, DataSet))
+        self._active |= dict.fromkeys(batch.active)
+        if len(batch.ops) > 1:
+            self._begun.extendleft(reversed(batch.ops))
+            self._max_bytes //= 2
 
     def _announce(self, room: _Room, ops: list[AnyPresenceOp]) -> None:
         """Fill the batch with connections not yet announced, each one whole."""

@@ -8,14 +8,12 @@ afresh (ADR 0005).
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
-import msgspec
 import structlog
 
 from gateway.asking import Asking
+from gateway.presence.batches import Announced, Batches
 from services.bus.errors import BusError, Refused, TooLarge
 from services.settings import Settings
 from services.wire.codes import ErrorCode
@@ -33,21 +31,15 @@ from services.wire.rpc import (
     StatusSet,
 )
 
+__all__ = ["Announced", "PresenceLink"]
+
 log = structlog.get_logger(__name__)
 
-_BATCH_OPS = 500
-_BATCH_BYTES = 262_144  # a quarter of what NATS takes in one message unless configured otherwise
-_BATCH_ACTIVE = 2000
 _MAX_WAITING_OPS = 20_000  # more than that, and announcing everything afresh is cheaper and bounded
 _RETRY_S = 0.25
-_RETRY_MAX_S = 2.0
-
-
-class Announced(Protocol):
-    """A connection, as far as presence is concerned."""
-
-    def presence_ops(self) -> Iterable[AnyPresenceOp]:
-        """Return what to say of this connection to somebody who knows nothing."""
+_RETRY_MAX_S = 1.0
+# Where one gateway is not known, all of them may be: Redis lost its data. They do not all speak at once.
+_ANNOUNCE_WITHIN_S = 1.0
 
 
 class PresenceLink:
@@ -63,17 +55,11 @@ class PresenceLink:
     ) -> None:
         self._asking = asking
         self._settings = settings
-        self._gateway = gateway
-        self._boot = boot
         self._connections = connections
-        self._number = 0
-        self._waiting: list[AnyPresenceOp] = []
-        self._active: dict[str, None] = {}
-        self._announcement: Iterator[AnyPresenceOp] | None = None
+        self._batches = Batches(gateway, boot)
         self._in_flight: PresenceBatch | None = None
-        self._fresh = True
+        self._pause_s = 0.0
         self._changed = asyncio.Event()
-        self._closing = False
         self.reachable = False
         self.on_applied: Callable[[PresenceApplied], None] | None = None
 
@@ -105,7 +91,7 @@ class PresenceLink:
 
     def active(self, user_id: str) -> None:
         """A user did something."""
-        self._active[user_id] = None
+        self._batches.active(user_id)
 
     # --- the lease ---
 
@@ -113,8 +99,10 @@ class PresenceLink:
         """Send batches until cancelled."""
         delay_s = _RETRY_S
         while True:
+            pause_s, self._pause_s = self._pause_s, 0.0
+            await asyncio.sleep(pause_s)
             await self._wait_for_work()
-            self._in_flight = self._next_batch()
+            self._in_flight = self._batches.next(self._connections())
             while not await self._send(self._in_flight):
                 self._bound_waiting()
                 # Full jitter: gateways that lost the same service must not come back in step.
@@ -128,26 +116,21 @@ class PresenceLink:
         unanswered, self._in_flight = self._in_flight, None
         if unanswered is not None and not await self._send(unanswered):
             return
-        while self._waiting:
-            if not await self._send(self._next_batch()):
+        while self._batches.waiting and not self._batches.announces:
+            if not await self._send(self._batches.next(())):
                 return
 
     def _bound_waiting(self) -> None:
         """Forget what waits when it is too much: the announcement that replaces it costs what is here now."""
-        if len(self._waiting) > _MAX_WAITING_OPS:
-            self._waiting.clear()
-            self._announce_all()
+        if self._batches.waiting > _MAX_WAITING_OPS:
+            self._batches.announce_afresh()
 
     def _add(self, op: AnyPresenceOp) -> None:
-        self._waiting.append(op)
+        self._batches.add(op)
         self._changed.set()
 
-    @property
-    def _more_active(self) -> bool:
-        return len(self._active) >= _BATCH_ACTIVE
-
     async def _wait_for_work(self) -> None:
-        if self._waiting or self._announcement is not None or self._fresh or self._more_active:
+        if self._batches.urgent:
             return
         self._changed.clear()
         try:
@@ -156,56 +139,25 @@ class PresenceLink:
         except TimeoutError:
             return  # time to renew
 
-    def _next_batch(self) -> PresenceBatch:
-        fresh, self._fresh = self._fresh, False
-        if fresh:
-            # Everything not yet said is part of the announcement: the connections as they are now.
-            self._waiting.clear()
-            self._announcement = iter([op for c in self._connections() for op in c.presence_ops()])
-        ops: list[AnyPresenceOp] = []
-        room = _BATCH_BYTES
-        if self._announcement is not None:
-            for op in self._announcement:
-                ops.append(op)
-                room -= _cost(op)
-                if len(ops) == _BATCH_OPS or room <= 0:
-                    break
-            else:
-                self._announcement = None
-        if self._announcement is None:
-            # What was said after the announcement began comes after it.
-            taken = 0
-            for op in islice(self._waiting, _BATCH_OPS - len(ops)):
-                if room <= 0:
-                    break
-                room -= _cost(op)
-                taken += 1
-            ops += self._waiting[:taken]
-            del self._waiting[:taken]
-        active = list(islice(self._active, _BATCH_ACTIVE))
-        for user_id in active:
-            del self._active[user_id]
-        self._number += 1
-        return PresenceBatch(
-            gateway=self._gateway, boot=self._boot, batch=self._number, fresh=fresh, ops=ops, active=active
-        )
-
     async def _send(self, batch: PresenceBatch) -> bool:
-        """Return whether the batch was answered."""
+        """Return whether the batch is done with."""
         try:
+            # No breaker holds this back: it is one question at a time, and it finds out when presence is back.
             applied = await self._asking.ask(PRESENCE_APPLY, batch, insist=True)
         except Refused as refusal:
             if refusal.code == ErrorCode.UNAVAILABLE.code:
                 self._note_reachable(False, str(refusal))
                 return False
-            # Not for want of Redis: the service does not take what we say. Saying it again will not help.
-            log.error("presence refused a batch", code=refusal.code, reason=refusal.message)
-            self._announce_all()
-            await asyncio.sleep(self._settings.presence_renew_s)
+            await self._on_refused(refusal)
             return True
         except TooLarge as fault:
-            # Sent again it would be too large again; what it said is lost to presence, and only that.
-            log.error("presence batch is larger than the bus takes", size=fault.size, limit=fault.limit)
+            log.error(
+                "presence batch is larger than the bus takes",
+                size=fault.size,
+                limit=fault.limit,
+                operations=len(batch.ops),
+            )
+            self._batches.unsent(batch)
             return True
         except BusError as fault:
             self._note_reachable(False, str(fault))
@@ -213,15 +165,20 @@ class PresenceLink:
         self._note_reachable(True, "")
         if not applied.known:
             log.info("presence does not know this gateway; announcing all connections")
-            self._announce_all()
+            self._batches.announce_afresh()
+            self._pause_s = random.uniform(0, _ANNOUNCE_WITHIN_S)  # noqa: S311  # no secret
         if self.on_applied is not None:
             self.on_applied(applied)
         return True
 
-    def _announce_all(self) -> None:
-        self._fresh = True
-        self._announcement = None
-        self._changed.set()
+    async def _on_refused(self, refusal: Refused) -> None:
+        """The service runs, and does not take what we say. Saying it again will not help."""
+        log.error("presence refused a batch", code=refusal.code, reason=refusal.message)
+        if refusal.code == ErrorCode.CONFLICT.code:
+            self._batches.take_own_lease()
+        else:
+            self._batches.announce_afresh()
+        await asyncio.sleep(self._settings.presence_renew_s * random.uniform(0.5, 1))  # noqa: S311  # no secret
 
     def _note_reachable(self, reachable: bool, reason: str) -> None:
         if reachable != self.reachable:
@@ -230,10 +187,3 @@ class PresenceLink:
                 log.info("presence is reachable")
             else:
                 log.warning("presence is out of reach; will keep trying", reason=reason)
-
-
-def _cost(op: AnyPresenceOp) -> int:
-    """Return about how many bytes an op takes on the bus. All but custom data are short."""
-    if isinstance(op, DataSet) and isinstance(op.custom_data, msgspec.Raw):
-        return 256 + len(bytes(op.custom_data))
-    return 256

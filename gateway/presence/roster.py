@@ -1,54 +1,82 @@
 """Who is online, from a snapshot and the diffs after it. No I/O, no clock.
 
 Diffs carry (epoch, version), so a lost one is seen at the next; then a new snapshot is fetched, and the difference
-between the two rosters is what followers still have to hear.
+between the two rosters is what followers still have to hear. Of a large scope only the number of users is known.
 """
+
+from collections.abc import Iterator
 
 import msgspec
 
 from services.wire.events import PresenceChange, PresenceDiff
-from services.wire.records import User
+from services.wire.records import UNSET, User
+from services.wire.rpc import PresencePage
 from services.wire.server import PresenceUpdated, StatusChanged, UserOffline, UserOnline
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Roster:
-    """The users of one scope (everyone, or one room) at one version."""
+    """The users of one scope (everyone, or one room) at one version; or, of a large scope, their `count`."""
 
-    __slots__ = ("epoch", "users", "version")
+    __slots__ = ("count", "epoch", "users", "version")
 
     def __init__(self) -> None:
         self.epoch = ""
         self.version = -1
+        self.count: int | None = None
         self.users: dict[str, User] = {}
 
     def apply(self, diff: PresenceDiff) -> list[PresenceChange] | None:
-        """Apply a diff; return the changes that were new, or None where one before it is missing."""
-        first = diff.version - len(diff.changes) + 1
-        if diff.epoch != self.epoch or first > self.version + 1:
+        """Apply a diff; return the changes that were new, or None where one before it is missing.
+
+        A count needs nothing before it; a list after counts needs a snapshot.
+        """
+        if diff.epoch != self.epoch:
             return None
-        fresh = diff.changes[self.version + 1 - first :] if first <= self.version else diff.changes
+        if isinstance(diff.count, int):
+            if diff.version >= self.version:
+                self.version, self.count = diff.version, diff.count
+                self.users = {}
+            return []
+        first = diff.version - len(diff.changes) + 1
+        if diff.version <= self.version:
+            return []
+        if first > self.version + 1 or self.count is not None:
+            return None
+        fresh = diff.changes[self.version + 1 - first :]
         for change in fresh:
             self._apply_one(change)
-        self.version = max(self.version, diff.version)
+        self.version = diff.version
         return list(fresh)
 
-    def replace(self, epoch: str, version: int, users: list[User]) -> list[PresenceChange]:
-        """Take a snapshot; return the changes that lead to it from what was known before."""
-        new = {user.user_id: user for user in users}
-        changes: list[PresenceChange] = [
-            UserOffline(user_id=user_id) for user_id in self.users if user_id not in new
-        ]
-        for user_id, user in new.items():
-            old = self.users.get(user_id)
-            if old is None:
-                changes.append(UserOnline(user=user))
-                continue
-            if old.status != user.status:
-                changes.append(StatusChanged(user_id=user_id, status=user.status))
-            if old.custom_data != user.custom_data:
-                changes.append(PresenceUpdated(user_id=user_id, custom_data=user.custom_data))
-        self.epoch, self.version, self.users = epoch, version, new
-        return changes
+    def replace(
+        self, epoch: str, version: int, users: list[User], count: int | None = None
+    ) -> list[PresenceChange]:
+        """Take a snapshot, of a large scope its `count`; return what leads to it from what was known before."""
+        before, self.users = self.users, {user.user_id: user for user in users}
+        self.epoch, self.version, self.count = epoch, version, count
+        return list(between(before, self.users))
+
+    def pages(self, max_bytes: int) -> Iterator[tuple[list[User], bool]]:
+        """Yield all users in order of their ids, and whether more follow, in pages of about `max_bytes` of JSON.
+
+        Each page is as the roster is when it is taken. Who hears every change from the first page on has, after the
+        last page, what the roster has.
+        """
+        page: list[User] = []
+        size = 0
+        for user_id in sorted(self.users):
+            user = self.users.get(user_id)
+            cost = 0 if user is None else len(_encode(user)) + 1
+            if page and size + cost > max_bytes:
+                yield page, True
+                user = self.users.get(user_id)
+                page, size = [], 0
+            if user is not None:  # else gone since the first page
+                page.append(user)
+                size += cost
+        yield page, False
 
     def _apply_one(self, change: PresenceChange) -> None:
         match change:
@@ -62,3 +90,37 @@ class Roster:
                 self.users[user_id] = msgspec.structs.replace(self.users[user_id], custom_data=data)
             case _:
                 pass  # about somebody this scope does not hold: nothing to show
+
+
+def between(old: dict[str, User], new: dict[str, User]) -> Iterator[PresenceChange]:
+    """Yield what leads from one to the other. `lastSeen` alone is no change."""
+    for user_id in old:
+        if user_id not in new:
+            yield UserOffline(user_id=user_id)
+    for user_id, user in new.items():
+        before = old.get(user_id)
+        lost_data = before is not None and before.custom_data is not UNSET and user.custom_data is UNSET
+        if before is None or before.username != user.username or lost_data:
+            yield UserOnline(user=user)
+            continue
+        if before.status != user.status:
+            yield StatusChanged(user_id=user_id, status=user.status)
+        if before.custom_data != user.custom_data:
+            yield PresenceUpdated(user_id=user_id, custom_data=user.custom_data)
+
+
+class Snapshot:
+    """Pages on their way to a roster."""
+
+    def __init__(self, first: PresencePage) -> None:
+        self.epoch = first.epoch
+        self.version = first.version
+        self.count = first.count if first.large else None
+        self.users: list[User] = []
+        self.cursor = ""
+        self.add(first)
+
+    def add(self, page: PresencePage) -> None:
+        """Take the next page. It may be newer than the first one's version: diffs are safe to apply twice."""
+        self.users += page.users
+        self.cursor = "" if self.count is not None else page.cursor

@@ -6,6 +6,7 @@ follower from there, so that a thousand followers cost presence_svc one question
 
 import asyncio
 import random
+from collections.abc import Iterable
 
 import msgspec
 import structlog
@@ -14,7 +15,7 @@ from gateway.asking import Asking
 from gateway.delivery.fanout import Fanout, Member
 from gateway.delivery.outbound import Outbound
 from gateway.delivery.traffic import Traffic
-from gateway.presence.roster import Roster
+from gateway.presence.roster import Roster, Snapshot, between
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError
 from services.settings import Settings
@@ -22,7 +23,7 @@ from services.tasks import TaskSet
 from services.wire import server
 from services.wire.codes import ErrorCode
 from services.wire.events import PresenceChange, PresenceDiff
-from services.wire.records import UNSET, UnsetType, User
+from services.wire.records import UNSET, UnsetType
 from services.wire.rpc import PRESENCE_LIST, PresenceApplied, PresenceQuery
 
 log = structlog.get_logger(__name__)
@@ -31,8 +32,14 @@ EVERYONE = ""  # the scope of the plain `presence` channel; no room has this nam
 
 _decode = msgspec.json.Decoder(PresenceDiff).decode
 _RETRY_S = 0.25
-_RETRY_MAX_S = 2.0
+_RETRY_MAX_S = 1.0
 _MAX_HELD_DIFFS = 1000
+# Changes of `lastSeen` alone are not told: who begins to follow gets them from a list that is no older.
+_FRESH_S = 10.0
+# Far below what may wait for one client (`write_buffer_bytes`), and at a pace that a phone keeps up with.
+_PAGE_BYTES = 65_536
+_PAGE_EVERY_S = 0.05
+_COUNT_EVERY_S = 1.0
 
 
 class View:
@@ -43,17 +50,18 @@ class View:
     ) -> None:
         self.room = room
         self.fanout = Fanout(traffic)
-        self._bus = bus
         self._asking = asking
-        self._settings = settings
         self._tasks = tasks
         self._roster = Roster()
         self._closed = False
-        self._loaded = False
+        self._loaded_at: float | None = None
         self._loading = False
         self._held: list[PresenceDiff] = []
         self._waiting: dict[str, Member] = {}
         self._told: set[str] = set()
+        self._listing = 0  # rises when every follower gets a new list: pages of the one before are stopped
+        self._count_told: int | None = None
+        self._count_due: asyncio.TimerHandle | None = None
         subjects = settings.subjects
         subject = (
             subjects.presence_room(settings.namespace_of(room), room) if room else subjects.presence_diff
@@ -66,24 +74,28 @@ class View:
 
     def follow(self, member: Member) -> None:
         """Send the snapshot, now or as soon as there is one, and every change after it."""
-        if self._loaded:
+        if self._is_fresh and not self._asking.is_open("presence"):
             self._enter(member)
-        else:
-            self._waiting[member.connection_id] = member
+            return
+        self._waiting[member.connection_id] = member
+        self._load_soon()
 
     def unfollow(self, connection_id: str) -> None:
         """Stop sending to a connection."""
         self._waiting.pop(connection_id, None)
+        self._told.discard(connection_id)
         self.fanout.discard(connection_id)
 
     def close(self) -> None:
         """End the subscription."""
         self._closed = True
         self._subscription.close()
+        if self._count_due is not None:
+            self._count_due.cancel()
 
     def compare(self, epoch: str, version: int) -> None:
         """Learn where presence_svc stands: a diff that was the last one and got lost is noticed here."""
-        if self._loaded and (epoch != self._roster.epoch or version > self._roster.version):
+        if self._loaded_at is not None and self._is_behind(epoch, version):
             # The diff may just be on its way: look again when it had time to arrive.
             asyncio.get_running_loop().call_later(1.0, self._compare_again, epoch, version)
 
@@ -91,36 +103,80 @@ class View:
         """Fetch a new snapshot: diffs may have been lost unseen."""
         self._load_soon()
 
+    def _is_behind(self, epoch: str, version: int) -> bool:
+        return epoch != self._roster.epoch or version > self._roster.version
+
     def _compare_again(self, epoch: str, version: int) -> None:
-        if epoch != self._roster.epoch or version > self._roster.version:
+        if not self._closed and self._is_behind(epoch, version):
             self._load_soon()
+
+    @property
+    def _is_fresh(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        return self._loaded_at is not None and now - self._loaded_at < _FRESH_S
+
+    # --- what followers receive ---
 
     def _enter(self, member: Member) -> None:
         self.fanout.flush()
-        snapshot = server.PresenceList(users=list(self._roster.users.values()), room=self._room_field)
-        member.write(Outbound(snapshot).on(member.wire))
+        self._list_to([member])
         self.fanout.add(member)
+
+    def _list_to(self, members: Iterable[Member]) -> None:
+        """Send what there is now: at once where it fits one message, else page by page."""
+        if self._roster.count is not None:
+            self._write(members, Outbound(self._counted(self._roster.count)))
+            return
+        pages = self._roster.pages(_PAGE_BYTES)
+        users, more = next(pages)
+        if not more:
+            self._write(members, Outbound(server.PresenceList(users=users, room=self._room_field)))
+            return
+        for member in members:
+            self._tasks.spawn(self._send_pages(member, self._listing), f"presence list {self.room!r}")
+
+    async def _send_pages(self, member: Member, listing: int) -> None:
+        count = len(self._roster.users)
+        for part, (users, more) in enumerate(self._roster.pages(_PAGE_BYTES), 1):
+            if member.connection_id not in self.fanout or listing != self._listing:
+                return
+            page = server.PresenceList(
+                users=users, room=self._room_field, count=count, more=more or UNSET, part=part
+            )
+            self.fanout.flush()
+            self._write([member], Outbound(page))
+            await asyncio.sleep(_PAGE_EVERY_S)
+
+    @staticmethod
+    def _write(members: Iterable[Member], outbound: Outbound) -> None:
+        for member in list(members):
+            member.write(outbound.on(member.wire))
+
+    def _counted(self, count: int) -> server.PresenceList:
+        return server.PresenceList(users=[], room=self._room_field, count=count)
+
+    def _relist(self) -> None:
+        """Send everything anew: lists have ended, or begun."""
+        self.fanout.flush()
+        self._listing += 1
+        self._count_told = self._roster.count
+        self._list_to(self.fanout)
+
+    def _tell_count_soon(self) -> None:
+        """Tell a changed count, at most once in a while: it changes with everyone who comes and goes."""
+        if self._count_due is None:
+            self._count_due = asyncio.get_running_loop().call_later(_COUNT_EVERY_S, self._tell_count)
+
+    def _tell_count(self) -> None:
+        self._count_due = None
+        count = self._roster.count
+        if count is not None and count != self._count_told:
+            self._count_told = count
+            self.fanout.send(Outbound(self._counted(count)))
 
     @property
     def _room_field(self) -> str | UnsetType:
         return self.room or UNSET
-
-    def _on_message(self, message: BusMessage) -> None:
-        try:
-            diff = _decode(message.data)
-        except (msgspec.DecodeError, RecursionError) as fault:
-            log.error("presence diff is not readable", reason=str(fault))
-            return
-        if self._loading:
-            if len(self._held) < _MAX_HELD_DIFFS:
-                self._held.append(diff)
-            return
-        changes = self._roster.apply(diff)
-        if changes is None:
-            self._held.append(diff)
-            self._load_soon()
-        else:
-            self._send(changes)
 
     def _send(self, changes: list[PresenceChange]) -> None:
         for change in changes:
@@ -128,6 +184,31 @@ class View:
                 self.fanout.send(Outbound(msgspec.structs.replace(change, room=self.room)))
             else:
                 self.fanout.send(Outbound(change))
+
+    # --- what presence_svc says ---
+
+    def _on_message(self, message: BusMessage) -> None:
+        try:
+            diff = _decode(message.data)
+        except (msgspec.DecodeError, RecursionError) as fault:
+            log.error("presence diff is not readable", reason=str(fault))
+            return
+        was_counting = self._roster.count is not None
+        changes = self._roster.apply(diff)
+        if self._loading or changes is None:  # the snapshot on its way may be older than this
+            self._hold(diff)
+        if changes is None:
+            self._load_soon()
+        elif self._roster.count is None:
+            self._send(changes)
+        elif was_counting:
+            self._tell_count_soon()
+        else:
+            self._relist()
+
+    def _hold(self, diff: PresenceDiff) -> None:
+        if len(self._held) < _MAX_HELD_DIFFS:
+            self._held.append(diff)
 
     def _load_soon(self) -> None:
         if not self._loading:
@@ -147,19 +228,27 @@ class View:
                 await asyncio.sleep(random.uniform(0.05, delay_s))  # noqa: S311  # jitter, no secret
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
         self._loading = False
-        if snapshot is not None:
-            self._take(*snapshot)
+        if snapshot is not None and not self._closed:
+            self._take(snapshot)
 
-    def _take(self, epoch: str, version: int, users: list[User]) -> None:
-        changes = self._roster.replace(epoch, version, users)
+    def _take(self, snapshot: Snapshot) -> None:
+        first, was_counting = self._loaded_at is None, self._roster.count is not None
+        before = self._roster.users
+        self._roster.replace(snapshot.epoch, snapshot.version, snapshot.users, snapshot.count)
         held, self._held = self._held, []
         gap = len(held) >= _MAX_HELD_DIFFS
         for diff in held:
-            fresh = self._roster.apply(diff)
-            gap = gap or fresh is None
-            changes += fresh or []
-        self._loaded = True
-        self._send(changes)
+            gap = self._roster.apply(diff) is None or gap
+        self._loaded_at = asyncio.get_running_loop().time()
+        counting = self._roster.count is not None
+        if first:
+            self._count_told = self._roster.count
+        elif counting != was_counting:
+            self._relist()
+        elif counting:
+            self._tell_count_soon()
+        else:
+            self._send(list(between(before, self._roster.users)))
         waiting, self._waiting = self._waiting, {}
         self._told.clear()
         for member in waiting.values():
@@ -167,18 +256,18 @@ class View:
         if gap:  # something is newer than the snapshot, and what is between is lost
             self._load_soon()
 
-    async def _fetch(self) -> tuple[str, int, list[User]]:
-        """Read all pages. Those after the first may be newer than its version: diffs are safe to apply twice."""
-        users: list[User] = []
-        query = PresenceQuery(room=self._room_field)
-        page = await self._asking.ask(PRESENCE_LIST, query)
-        epoch, version = page.epoch, page.version
-        users += page.users
-        while page.cursor:
-            query = PresenceQuery(room=self._room_field, cursor=page.cursor)
+    async def _fetch(self) -> Snapshot:
+        snapshot = None
+        while snapshot is None or snapshot.cursor:
+            query = PresenceQuery(
+                room=self._room_field, cursor=snapshot.cursor if snapshot else "", unless_large=True
+            )
             page = await self._asking.ask(PRESENCE_LIST, query)
-            users += page.users
-        return epoch, version, users
+            if snapshot is None:
+                snapshot = Snapshot(page)
+            else:
+                snapshot.add(page)
+        return snapshot
 
     def _tell_waiting(self) -> None:
         """Answer those who wait for a snapshot, once: it comes when presence is back."""

@@ -11,7 +11,7 @@ from services.settings import Settings
 _COMMANDS = (
     "-@all +@hash +@sortedset +@set +@list +@string +@transaction +@connection "
     "+eval +evalsha +script|load +script|exists +exists +del +unlink +expire +pexpire +ttl +pttl +type +time "
-    "-@dangerous +client|setname +info"
+    "-@dangerous +client|setname +info +cluster|slots +cluster|shards +cluster|myid +readonly +asking"
 )
 
 # One of each kind that is used, to ask the server about: `KEY` stands for a key of the role.

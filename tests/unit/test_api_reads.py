@@ -15,6 +15,7 @@ from services.wire.rpc import (
     LogPage,
     PresencePage,
     PresenceQuery,
+    PresenceStats,
     RoomsPage,
 )
 from services.wire.server import RoomMessage
@@ -216,3 +217,22 @@ async def test_paths_and_methods_that_are_none(
     answer = await client.request(method, path)
     assert (answer.status_code, answer.json()["code"]) == (status, "not_found")
     assert ("allow" in answer.headers) == (status == 405)
+
+
+async def test_users_can_be_asked_for_by_name(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+    deps.answers["list"] = PresencePage(epoch="e", version=1, users=[user(1)], count=9)
+    answer = await client.get("/api/presence?user=u001&user=u,%202&room=den&limit=1")
+    assert [one["userId"] for one in answer.json()] == ["u001"]
+    assert "link" not in answer.headers
+    assert (deps.asked[0].users, deps.asked[0].room) == (["u001", "u, 2"], "den")
+    many = "&".join(f"user=u{n}" for n in range(1001))
+    assert (await client.get(f"/api/presence?{many}")).json()["code"] == "invalid_field"
+
+
+async def test_presence_counts_say_nothing_of_who(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+    deps.answers["stats"] = PresenceStats(users=3, connections=5, rooms=2, gateways=1)
+    deps.answers["list"] = PresencePage(epoch="e", version=1, users=[user(1)], count=7)
+    assert (await client.get("/api/presence/stats")).json() == {
+        "users": 3, "connections": 5, "rooms": 2, "gateways": 1,
+    }  # fmt: skip
+    assert (await client.get("/api/presence/stats?room=den")).json() == {"users": 7}

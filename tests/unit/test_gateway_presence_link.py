@@ -10,7 +10,7 @@ import pytest
 
 from gateway.presence import link as link_module
 from gateway.presence.link import PresenceLink
-from services.bus.errors import BusError, TooLarge, Unavailable
+from services.bus.errors import BusError, Refused, TooLarge, Unavailable
 from services.settings import Settings
 from services.wire.rpc import AnyPresenceOp, Connected, Disconnected, PresenceApplied, PresenceBatch
 from tests.support.deadline import eventually
@@ -24,9 +24,8 @@ class Presence:
         self.fault: BusError | None = None
         self.known = True
 
-    async def ask(
-        self, _bus: object, _subjects: object, _endpoint: object, batch: PresenceBatch
-    ) -> PresenceApplied:
+    async def ask(self, _endpoint: object, batch: PresenceBatch, *, insist: bool) -> PresenceApplied:
+        assert insist
         await asyncio.sleep(0)
         self.batches.append(batch)
         if self.fault is not None:
@@ -53,7 +52,7 @@ class Rig:
         self.presence = presence
         self.here: list[Here] = []
         settings = Settings(presence_renew_s=0.05)
-        self.link = PresenceLink(cast(Any, None), settings, "g", "boot", lambda: self.here)
+        self.link = PresenceLink(cast(Any, presence), settings, "g", "boot", lambda: self.here)
         self.task: asyncio.Task[None] | None = None
 
     def run(self) -> None:
@@ -71,7 +70,7 @@ async def rig(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
     presence = Presence()
     monkeypatch.setattr(link_module, "_RETRY_S", 0.02)
     monkeypatch.setattr(link_module, "_RETRY_MAX_S", 0.06)
-    monkeypatch.setattr(link_module.rpc, "ask", presence.ask)
+    monkeypatch.setattr(link_module, "_ANNOUNCE_WITHIN_S", 0.01)
     made = Rig(presence)
     yield made
     await made.stop()
@@ -126,7 +125,7 @@ async def test_a_long_outage_costs_bounded_memory_and_ends_in_an_announcement(
         if number % 30 == 0:
             seen = len(rig.presence.batches)
             await eventually(lambda: len(rig.presence.batches) > seen)  # noqa: B023  # awaited at once
-    await eventually(lambda: len(rig.link._waiting) <= 50)
+    await eventually(lambda: rig.link._batches.waiting <= 50)
     rig.presence.fault = None
     await eventually(lambda: rig.presence.batches[-1].batch > 2)
     fresh = next(batch for batch in reversed(rig.presence.batches) if batch.fresh)
@@ -157,6 +156,18 @@ async def test_what_is_too_large_for_the_bus_is_not_repeated_for_ever(rig: Rig) 
     await eventually(lambda: Connected(connection_id="2", user_id="u", username="U") in rig.presence.ops)
 
 
+async def test_a_superseded_boot_announces_under_a_lease_of_its_own(rig: Rig) -> None:
+    rig.here = [Here("1")]
+    rig.run()
+    await eventually(lambda: rig.presence.batches)
+    rig.presence.fault = Refused("conflict", "superseded")
+    await eventually(lambda: rig.presence.batches[-1].batch > 1)
+    rig.presence.fault = None
+    await eventually(lambda: rig.presence.batches[-1].gateway.startswith("g~"))
+    own = [batch for batch in rig.presence.batches if batch.gateway.startswith("g~")]
+    assert (own[0].batch, own[0].fresh, len(own[0].ops)) == (1, True, 1)
+
+
 @pytest.mark.parametrize("answered", [True, False])
 async def test_closing_says_what_was_on_its_way_and_what_waited(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, answered: bool
@@ -166,17 +177,17 @@ async def test_closing_says_what_was_on_its_way_and_what_waited(
     entered = asyncio.Event()
     ask: Callable[..., Any] = rig.presence.ask
 
-    async def never(*_: object) -> PresenceApplied:
+    async def never(*_: object, **__: object) -> PresenceApplied:
         entered.set()
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
 
-    monkeypatch.setattr(link_module.rpc, "ask", never)
+    monkeypatch.setattr(rig.presence, "ask", never)
     rig.link.disconnected("1", clean=True)
     await entered.wait()
     rig.link.disconnected("2", clean=True)
     await rig.stop()
-    monkeypatch.setattr(link_module.rpc, "ask", ask)
+    monkeypatch.setattr(rig.presence, "ask", ask)
     rig.presence.fault = None if answered else Unavailable("away")
     rig.presence.batches.clear()
     await rig.link.close()

@@ -12,6 +12,7 @@ import type {
   LogEntry,
   MetricsRecord,
   Ordered,
+  PresenceCounts,
   PublishRequest,
   PushResult,
   PushedItem,
@@ -38,9 +39,15 @@ import type {
 export interface Operations {
   "GET /api/presence": {
     path: Record<string, never>;
-    query: { room?: string; limit?: number; cursor?: string };
+    query: { room?: string; user?: string; limit?: number; cursor?: string };
     body: undefined;
     answer: User[];
+  };
+  "GET /api/presence/stats": {
+    path: Record<string, never>;
+    query: { room?: string };
+    body: undefined;
+    answer: PresenceCounts;
   };
   "POST /api/metrics": {
     path: Record<string, never>;

@@ -356,6 +356,14 @@ export interface Position {
   seq: number;
 }
 
+/** How many users are online, over how many connections, in how many rooms, on how many gateways; of one room, its users alone. */
+export interface PresenceCounts {
+  users: number;
+  connections?: number;
+  rooms?: number;
+  gateways?: number;
+}
+
 /** Snapshot of `presence` (no `room`) or `presence:ROOM`; it replaces what the client had of that channel. A long list comes in several: all but the last have `more`, all but the first add to it (`part` counts from 1). A scope with too many users has none in the list but their `count`; it comes again when the count has changed. */
 export interface PresenceList {
   type: "presence_list";

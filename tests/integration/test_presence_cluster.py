@@ -1,0 +1,187 @@
+"""Presence on a Redis Cluster of three masters, and behind Sentinels: the same scripts, whichever node has the slot."""
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_client
+
+from presence_svc.changes import Outcome
+from presence_svc.redis_link import AnyRedis, check_server, close_redis, open_redis
+from presence_svc.store import StoreUnavailable, Telling
+from presence_svc.store_redis import RedisPresenceStore
+from services.local.binaries import redis_binary
+from services.local.servers import RedisServer, free_port
+from services.settings import Settings
+from tests.support.deadline import eventually, wait_until
+from tests.support.presence import TIMING, SimulatedGateway, connected, disconnected, joined, plain_page
+from tests.support.redis_cluster import RedisCluster
+from tests.support.requires import need
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    need("redis-server")
+    with RedisCluster(tmp_path_factory.mktemp("cluster"), password="secret") as running:
+        yield running
+
+
+@pytest.fixture
+async def redis(cluster: RedisCluster) -> AsyncIterator[AnyRedis]:
+    client = open_redis(Settings(redis_url=cluster.url))
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def store(redis: AnyRedis, prefix: str) -> AsyncIterator[RedisPresenceStore]:
+    made = RedisPresenceStore(redis, prefix, TIMING, Telling(hooks=~Telling().hooks))
+    yield made
+    await made.close()
+
+
+async def test_every_operation_works_on_the_node_that_has_the_slot(redis, store, cluster, prefix):
+    await check_server(redis)
+    gateways = [SimulatedGateway(store, f"g{n}") for n in range(20)]
+    for turn in range(3):
+        applied = await asyncio.gather(
+            *(
+                g.send(connected(f"{g.name}-{turn}", f"u{g.name}"), joined(f"{g.name}-{turn}", "lobby"))
+                for g in gateways
+            )
+        )
+        assert {one.outcome for one in applied} == {Outcome.APPLIED}
+    await gateways[0].send(*(disconnected(f"g0-{turn}", clean=True) for turn in range(3)))
+    await store.sweep()
+    assert len(plain_page(await store.members("lobby"))) == 19
+    assert list(plain_page(await store.lookup(["ug1", "ug0"]))) == ["ug1"]
+    assert (await store.stats()).users == 19
+    assert [room.users for room in await store.rooms(5)] == [19]
+    turn = await store.take_hooks("t", "h", 1000, 100)
+    assert len(turn.events) == 22
+    await store.hooks_delivered("t", "h", turn.events[-1].number, ["t"])
+    await store.confirm([1, 2, 3])
+    owner = cluster.owner_of(f"{{{prefix}:presence}}")
+    for index in range(3):
+        with cluster.client(index) as node:
+            assert bool(list(node.scan_iter(f"*{prefix}*"))) == (index == owner)
+
+
+async def test_it_follows_a_slot_that_moves(store, cluster, prefix):
+    key = f"{{{prefix}:presence}}"
+    gateway = SimulatedGateway(store)
+    await gateway.send(connected("c1", "ann"))
+    to = (cluster.owner_of(key) + 1) % 3
+    await asyncio.to_thread(cluster.move_slot, key, to)
+    for n in range(5):
+        assert (await gateway.send(connected(f"d{n}", "bob"))).outcome is Outcome.APPLIED
+    assert list(plain_page(await store.everyone())) == ["ann", "bob"]
+    with cluster.client(to) as node:
+        assert list(node.scan_iter(f"*{prefix}*"))
+
+
+async def test_a_node_that_is_away_is_said_and_its_return_noticed(store, cluster, prefix):
+    gateway = SimulatedGateway(store)
+    await gateway.send(connected("c1", "ann"))
+    node = cluster.nodes[cluster.owner_of(f"{{{prefix}:presence}}")]
+    node.pause()
+    try:
+        with pytest.raises(StoreUnavailable):
+            await gateway.send()
+    finally:
+        node.resume()
+
+    async def answers() -> bool:
+        try:
+            return list(plain_page(await store.everyone())) == ["ann"]
+        except StoreUnavailable:
+            return False
+
+    await eventually(answers, "the node is asked again")
+
+
+# --- Sentinel -------------------------------------------------------------------------------------------------
+
+
+class Sentinels:
+    """A master, its replica, and one Sentinel that watches them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.master = RedisServer(directory / "master").start()
+        self.replica = RedisServer(directory / "replica", password=self.master.password).start()
+        self._configure_replica()
+        self.port = free_port()
+        config = directory / "sentinel.conf"
+        config.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {directory}\n"
+            f"sentinel monitor home 127.0.0.1 {self.master.port} 1\n"
+            f"sentinel auth-pass home {self.master.password}\n"
+            f'requirepass "{self.master.password}"\n'
+            "sentinel down-after-milliseconds home 500\nsentinel failover-timeout home 3000\n"
+        )
+        self.process = subprocess.Popen(
+            [str(redis_binary().path), str(config), "--sentinel"], stdout=subprocess.DEVNULL
+        )
+
+    def _configure_replica(self) -> None:
+        for server in (self.replica, self.master):
+            with redis_client.Redis(port=server.port, password=server.password) as client:
+                client.config_set("masterauth", self.master.password)
+                if server is self.replica:
+                    client.execute_command("REPLICAOF", "127.0.0.1", self.master.port)
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://default:{self.master.password}@127.0.0.1:{self.port}/home/0"
+
+    def knows_the_replica(self) -> bool:
+        with redis_client.Redis(port=self.port, password=self.master.password) as client:
+            try:
+                return bool(client.execute_command("SENTINEL", "REPLICAS", "home"))
+            except redis_client.RedisError:
+                return False
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.replica.stop()
+        self.master.stop()
+
+
+@pytest.fixture
+def sentinels(tmp_path: Path) -> Iterator[Sentinels]:
+    need("redis-server")
+    running = Sentinels(tmp_path)
+    try:
+        wait_until(running.knows_the_replica, "the Sentinel knows the replica", 20)
+        yield running
+    finally:
+        running.stop()
+
+
+async def test_after_a_failover_presence_is_served_by_the_new_master(sentinels, prefix):
+    redis = open_redis(Settings(redis_url=sentinels.url))
+    store = RedisPresenceStore(redis, prefix, TIMING)
+    gateway = SimulatedGateway(store)
+    await check_server(redis)
+    await gateway.send(connected("c1", "ann"), joined("c1", "lobby"))
+
+    async def replicated() -> bool:
+        return bool(await redis.wait(1, 100))
+
+    await eventually(replicated, "the replica has it")
+    sentinels.master.kill()
+
+    async def served() -> bool:
+        try:
+            return (await gateway.send()).outcome in (Outcome.APPLIED, Outcome.UNKNOWN)
+        except StoreUnavailable:
+            gateway.batch -= 1
+            return False
+
+    await eventually(served, "the new master answers", timeout_s=30)
+    assert list(plain_page(await store.members("lobby"))) == ["ann"]
+    await store.close()
+    await close_redis(redis)

@@ -1,0 +1,121 @@
+"""A Redis Cluster of masters on free ports, from the same program as the single server."""
+
+import socket
+import time
+from pathlib import Path
+from typing import Self
+
+import redis
+
+from services.local.servers import RedisServer
+
+_SLOTS = 16_384
+_JOIN_S = 20.0
+
+
+class ClusterNode(RedisServer):
+    """One master; its bus port is free as well as its own."""
+
+    def _configuration(self) -> str:
+        return super()._configuration() + (
+            "cluster-enabled yes\n"
+            f"cluster-config-file {self.directory}/nodes.conf\n"
+            "cluster-node-timeout 2000\n"
+            f"masterauth {self.password}\n"
+        )
+
+
+class RedisCluster:
+    """Three masters that share the slots, with one password. A context manager."""
+
+    def __init__(self, directory: Path, *, password: str) -> None:
+        ports = _free_port_pairs(3)
+        self.password = password
+        self.nodes = [ClusterNode(directory / f"node-{port}", port=port, password=password) for port in ports]
+
+    @property
+    def url(self) -> str:
+        """Where clients begin: every node, as one URL."""
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+        return f"redis+cluster://default:{self.password}@{hosts}"
+
+    def client(self, node: int) -> redis.Redis:
+        """Return a client of one node alone."""
+        return redis.Redis(port=self.nodes[node].port, password=self.password)
+
+    def start(self) -> Self:
+        """Start the nodes and make them one cluster."""
+        for node in self.nodes:
+            node.start()
+        share = _SLOTS // len(self.nodes) + 1
+        for index in range(len(self.nodes)):
+            with self.client(index) as client:
+                last = min((index + 1) * share, _SLOTS) - 1
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", index * share, last)
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
+        self._wait_joined()
+        return self
+
+    def stop(self) -> None:
+        """Stop all nodes."""
+        for node in self.nodes:
+            node.resume()
+            node.stop()
+
+    def owner_of(self, key: str) -> int:
+        """Return which node has a key's slot."""
+        with self.client(0) as client:
+            slot = int(client.execute_command("CLUSTER", "KEYSLOT", key))
+        return slot // (_SLOTS // len(self.nodes) + 1)
+
+    def move_slot(self, key: str, to: int) -> None:
+        """Move a key's slot, with all its keys, to another node (CLUSTER SETSLOT, MIGRATE)."""
+        source = self.owner_of(key)
+        with self.client(source) as old, self.client(to) as new:
+            slot = old.execute_command("CLUSTER", "KEYSLOT", key)
+            old_id, new_id = (client.execute_command("CLUSTER", "MYID").decode() for client in (old, new))
+            new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", old_id)
+            old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", new_id)
+            while found := old.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+                old.execute_command(
+                    "MIGRATE", "127.0.0.1", self.nodes[to].port, "", 0, 5000, "AUTH", self.password, "KEYS", *found
+                )  # fmt: skip
+            for client in (new, old):
+                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", new_id)
+
+    def _wait_joined(self) -> None:
+        deadline = time.monotonic() + _JOIN_S
+        for index in range(len(self.nodes)):
+            with self.client(index) as client:
+                while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO") or (
+                    client.execute_command("CLUSTER", "INFO").count(b"cluster_known_nodes:3") != 1
+                ):
+                    assert time.monotonic() < deadline, "the cluster does not form"
+                    time.sleep(0.05)
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _free_port_pairs(count: int) -> list[int]:
+    """Return ports that are free together with that 10,000 above, where a node's cluster bus listens."""
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as own, socket.socket() as bus:
+            own.bind(("127.0.0.1", 0))
+            port = own.getsockname()[1]
+            if port + 10_000 > 65_535 or port in found:
+                continue
+            try:
+                bus.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+            found.append(port)
+    return found
