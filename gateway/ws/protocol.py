@@ -21,9 +21,9 @@ from websockets.server import ServerProtocol
 
 from gateway.delivery.outbound import message_frame
 from gateway.session.limits import Limit, TokenBucket
-from gateway.ws.handshake import Denial, upgrade_scope
 from gateway.ws.keepalive import Keepalive
-from gateway.ws.negotiation import denial_response, extensions, select_subprotocol
+from gateway.ws.negotiation import extensions, select_subprotocol
+from gateway.ws.upgrade import Upgrade
 from services.settings import Settings
 from services.wire.codes import CloseCode
 
@@ -68,9 +68,9 @@ class WebSocketProtocol(asyncio.Protocol):
     """One connection from its upgrade request to its end; the `link` that a handler writes to and closes."""
 
     __slots__ = (
-        "_app", "_close_timer", "_closing", "_core", "_fd", "_fragments", "_fragments_binary", "_frames", "_handler",
-        "_handshake", "_handshake_timer", "_keepalive", "_loop", "_on_limit", "_response", "_server_state", "_settings",
-        "_state", "_transport", "_write_limit", "_write_timer", "last_received", "write",
+        "_close_timer", "_closing", "_core", "_fd", "_fragments", "_fragments_binary", "_frames", "_handler",
+        "_keepalive", "_loop", "_on_limit", "_server_state", "_settings", "_transport", "_upgrade", "_write_limit",
+        "_write_timer", "last_received", "write",
     )  # fmt: skip
 
     def __init__(
@@ -83,9 +83,8 @@ class WebSocketProtocol(asyncio.Protocol):
         on_limit: Callable[[Limit], object],
     ) -> None:
         self._on_limit = on_limit
-        self._app = app
         self._server_state = server_state
-        self._state = app_state
+        self._upgrade: Upgrade | None = Upgrade(app, app_state, self._refuse)
         self._settings = settings
         self._keepalive = keepalive
         self._loop = asyncio.get_running_loop()
@@ -98,9 +97,6 @@ class WebSocketProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # set by connection_made, first
         self._fd = -1  # the socket's, where it may be written to beside the transport
         self._handler: Handler | None = None
-        self._handshake: asyncio.Task[None] | None = None
-        self._response: Response | None = None  # the 101, while the application decides
-        self._handshake_timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self._closing = False
         self._fragments: bytearray | None = None
@@ -117,9 +113,8 @@ class WebSocketProtocol(asyncio.Protocol):
         """Start the clock of the handshake."""
         self._transport = cast(asyncio.Transport, transport)
         self._server_state.connections.add(cast(Any, self))
-        self._handshake_timer = self._loop.call_later(
-            self._settings.handshake_timeout_s, self._on_handshake_late
-        )
+        if self._upgrade is not None:
+            self._upgrade.start_clock(self._settings.handshake_timeout_s, self._on_handshake_late)
 
     def data_received(self, data: bytes) -> None:
         """Feed the sans-IO core and act on what it makes of the bytes, in their order."""
@@ -163,11 +158,11 @@ class WebSocketProtocol(asyncio.Protocol):
         self._server_state.connections.discard(cast(Any, self))
         self._keepalive.discard(self)
         self._stop_writing()
-        for timer in (self._handshake_timer, self._close_timer, self._write_timer):
+        for timer in (self._close_timer, self._write_timer):
             if timer is not None:
                 timer.cancel()
-        if self._handshake is not None:
-            self._handshake.cancel()
+        if self._upgrade is not None:
+            self._upgrade.cancel()
         handler, self._handler = self._handler, None
         if handler is not None:
             received, sent = self._core.close_rcvd, self._core.close_sent
@@ -229,10 +224,10 @@ class WebSocketProtocol(asyncio.Protocol):
 
         Return False where the client is gone already.
         """
-        response, self._response = self._response, None
+        response = self._upgrade.take_response() if self._upgrade is not None else None
         if self._closing or response is None:
             return False
-        self._stop_handshake_timer()
+        self._upgrade = None
         self._core.send_response(response)
         self._transport.write(b"".join(self._core.data_to_send()) + first)
         self._handler = handler
@@ -273,47 +268,18 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _on_request(self, request: Request) -> None:
         response = self._core.accept(request)
-        if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
+        if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS or self._upgrade is None:
             self._refuse(response)
             return
-        self._response = response
-        transport = self._transport
         # A client must wait for the answer (RFC 6455 §4.1). What one sends before that waits in the kernel.
-        transport.pause_reading()
-        peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        scope = upgrade_scope(
-            request,
-            self,
-            client=(str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else None,
-            server=(str(local[0]), int(local[1])) if isinstance(local, tuple) else None,
-            secure=transport.get_extra_info("sslcontext") is not None,
-            state=self._state,
-        )
-        self._handshake = self._loop.create_task(self._run_application(scope))
-
-    async def _run_application(self, scope: dict[str, Any]) -> None:
-        denial = Denial()
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "websocket.connect"}
-
-        async def send(event: Any) -> None:
-            denial.on_event(event)
-
-        try:
-            await self._app(scope, receive, send)
-        except Exception:
-            # The boundary to an arbitrary ASGI application: whatever it raises is our fault, not the client's.
-            log.exception("the application failed during a handshake")
-            denial.status, denial.body = 500, b"Internal Server Error"
-        finally:
-            self._handshake = None
-        if self._handler is None and not self._closing:
-            self._refuse(denial_response(denial))
+        self._transport.pause_reading()
+        self._upgrade.decide(request, response, self, self._transport)
 
     def _refuse(self, response: Response) -> None:
-        self._response = None
-        self._stop_handshake_timer()
+        if self._closing:
+            return
+        if self._upgrade is not None:
+            self._upgrade.take_response()
         self._core.send_response(response)
         self._transport.write(b"".join(self._core.data_to_send()))
         self._stop_writing()
@@ -321,16 +287,11 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _on_handshake_late(self) -> None:
         self._on_limit(Limit.HANDSHAKE_TIME)
-        text = "The handshake took too long.\n"
-        if self._response is not None or self._handshake is not None:
+        if self._upgrade is not None and self._upgrade.is_deciding:
+            text = "The handshake took too long.\n"
             self._refuse(self._core.reject(http.HTTPStatus.REQUEST_TIMEOUT, text))
         else:
             self._transport.abort()
-
-    def _stop_handshake_timer(self) -> None:
-        if self._handshake_timer is not None:
-            self._handshake_timer.cancel()
-            self._handshake_timer = None
 
     # --- messages ---
 
