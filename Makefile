@@ -55,9 +55,13 @@ check-generated: $(SYNCED) ## Fail if a generated page is out of date
 	@$(BIN)/python -m services.cli.code_tables --check docs/protocol.md
 	@$(BIN)/python -m gateway.contracts --check --types clients/js/src/generated --page docs/reference.md
 
-bench: $(SYNCED) ## Measure this machine
-	@test -f bench/__main__.py || { echo "there is no benchmark yet"; exit 1; }
+bench: $(SYNCED) bench/peers/node_modules ## Measure this machine beside named peers (ARGS="--cases fanout --rounds 3")
+	@.tools/uv/bin/uv sync --quiet --frozen --inexact --extra local --group bench
 	@$(BIN)/python -m bench $(ARGS)
+
+bench/peers/node_modules: bench/peers/package.json bench/peers/package-lock.json
+	@npm --prefix bench/peers ci --no-audit --no-fund
+	@touch $@
 
 lock: $(SYNCED) ## Write uv.lock anew from pyproject.toml
 	@.tools/uv/bin/uv lock

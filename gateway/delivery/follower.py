@@ -29,6 +29,7 @@ _FILL_RETRY_S = 0.1
 _FILL_RETRY_MAX_S = 2.0
 _FRUITLESS_FILLS = 3  # a replica may lag; what is not there after so many looks is gone
 _FILL_WAIT_S = 3.0
+_CATCH_UP_S = 5.0  # for several requests with limits of their own: a join is answered within 10 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,13 @@ class Follower:
         Raises:
             BusError: the stream could not be read.
         """
+        try:
+            async with asyncio.timeout(_CATCH_UP_S):
+                return await self._catch_up(since, cap)
+        except TimeoutError:
+            raise Unavailable("the stream could not be read in time") from None
+
+    async def _catch_up(self, since: Position, cap: int) -> CatchUp:
         durable_log = self._log
         if durable_log is None or since.epoch != durable_log.epoch:
             return CatchUp(Verdict.OTHER_EPOCH)

@@ -1,18 +1,15 @@
 """One deployment for all chaos tests, healed after each: starting it anew takes longer than most faults."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from tests.chaos.load import Load, under_load
+from tests.chaos.load import StartLoad, under_load
 from tests.support.cluster import CHAOS_SETTINGS, Cluster
 from tests.support.requires import need
-
-StartLoad = Callable[..., AbstractAsyncContextManager[Load]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

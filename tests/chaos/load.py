@@ -1,7 +1,7 @@
 """Load on a deployment while a test breaks it, and the checker's word at the end."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from services.verify.campaign import Campaign, Plan
@@ -98,3 +98,7 @@ async def under_load(
     running.report = check(recorder.events)
     assert running.report.holds, f"{running.report.text()}\nhistory: {history}"
     assert settled, f"not everything arrived\n{running.report.text()}\nhistory: {history}"
+
+
+# What the fixture `load` is: `async with load() as running`.
+StartLoad = Callable[..., AbstractAsyncContextManager[Load]]

@@ -1,7 +1,7 @@
 """NATS stops, freezes, dies, loses its store, refuses connections, or is out of reach for one gateway."""
 
 from services.verify.history import Acknowledged
-from tests.chaos.conftest import StartLoad
+from tests.chaos.load import StartLoad
 from tests.support.cluster import Cluster, ServiceProcess, aside
 from tests.support.deadline import eventually
 from tests.support.faults import (

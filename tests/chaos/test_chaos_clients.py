@@ -13,8 +13,7 @@ from websockets.asyncio.client import connect
 from services.verify.campaign import Plan
 from services.verify.gateways import socket_url
 from services.verify.history import Lost
-from tests.chaos.conftest import StartLoad
-from tests.chaos.load import under_load
+from tests.chaos.load import StartLoad, under_load
 from tests.support.cluster import Cluster, ServiceProcess, aside
 from tests.support.deadline import eventually
 from tests.support.faults import eventually_ended, killed

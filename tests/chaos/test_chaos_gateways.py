@@ -9,7 +9,7 @@ from websockets.asyncio.client import connect
 from services.verify.gateways import socket_url
 from services.verify.history import Acknowledged
 from services.wire.codes import CloseCode
-from tests.chaos.conftest import StartLoad
+from tests.chaos.load import StartLoad
 from tests.support.cluster import Cluster
 from tests.support.deadline import eventually
 from tests.support.faults import eventually_ended, killed, paused, stopped

@@ -1,7 +1,7 @@
 """Every kind of fault in one run, in an order of the day; `make chaos` runs hundreds."""
 
 from services.verify.report import Kind
-from tests.chaos.conftest import StartLoad
+from tests.chaos.load import StartLoad
 from tests.chaos.schedule import KINDS, run_schedule
 from tests.support.cluster import Cluster
 

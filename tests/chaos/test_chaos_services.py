@@ -4,8 +4,7 @@ from typing import Any
 
 import msgspec
 
-from tests.chaos.conftest import StartLoad
-from tests.chaos.load import Load
+from tests.chaos.load import Load, StartLoad
 from tests.support.cluster import Breakable, Cluster, aside
 from tests.support.deadline import eventually
 from tests.support.faults import killed, paused

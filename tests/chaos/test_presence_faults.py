@@ -1,0 +1,273 @@
+"""Presence tells the truth after any crash: nobody flickers, nobody stays as a ghost, and it says when it cannot say."""
+
+import asyncio
+import contextlib
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import pytest
+
+from services.local.servers import RedisServer
+from tests.support.clients import Client, client
+from tests.support.cluster import Cluster, ServiceProcess, aside
+from tests.support.deadline import eventually
+from tests.support.faults import killed, paused
+
+LEASE_S, GRACE_S, OUTAGE_S, HEAL_S = 9.0, 5.0, 16.0, 5.0
+# What a loaded machine adds: a poll of ours, a sweep that waits for its turn.
+SLACK_S = 1.5
+
+
+class Watcher:
+    """A follower of everyone's presence, from a list on; remembers who went and came, and when."""
+
+    def __init__(self, follower: Client, online: dict[str, Any]) -> None:
+        self.follower = follower
+        self.online = online
+        self.went: dict[str, float] = {}
+        self.came: dict[str, float] = {}
+        self.errors: list[str] = []
+
+    async def watch(self) -> None:
+        while True:
+            message = await self.follower.receive(3600)
+            match message["type"]:
+                case "user_online":
+                    self.came[message["user"]["userId"]] = time.monotonic()
+                    self.online[message["user"]["userId"]] = message["user"]
+                case "user_offline":
+                    self.went[message["userId"]] = time.monotonic()
+                    self.online.pop(message["userId"], None)
+                case "error":
+                    self.errors.append(message["code"])
+
+
+@asynccontextmanager
+async def watching(gateway: ServiceProcess) -> AsyncIterator[Watcher]:
+    async with client(gateway, "username=Watcher&channels=presence") as follower:
+        listed = await follower.expect("presence_list")
+        watcher = Watcher(follower, {one["userId"]: one for one in listed["users"]})
+        task = asyncio.ensure_future(watcher.watch())
+        try:
+            yield watcher
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def get(gateway: ServiceProcess, path: str) -> tuple[int, Any]:
+    status, body = await aside(lambda: gateway.get(path, 5.0))
+    return status, msgspec.json.decode(body) if body else None
+
+
+async def online_at(gateway: ServiceProcess) -> set[str]:
+    status, users = await get(gateway, "/api/presence")
+    return {user["userId"] for user in users} if status == 200 else set()
+
+
+async def unavailable(gateway: ServiceProcess) -> bool:
+    status, body = await get(gateway, "/api/presence")
+    return status == 503 and body["code"] == "unavailable"
+
+
+@asynccontextmanager
+async def users_on(gateway: ServiceProcess, room: str, *names: str) -> AsyncIterator[list[Client]]:
+    async with AsyncExitStack() as stack:
+        made = [await stack.enter_async_context(client(gateway, f"username={name}")) for name in names]
+        for one in made:
+            await one.join(room)
+        yield made
+
+
+@asynccontextmanager
+async def wiped(redis: RedisServer) -> AsyncIterator[None]:
+    """Kill Redis and start it again without anything it stored."""
+    await aside(redis.kill)
+    try:
+        yield
+    finally:
+        await aside(lambda: shutil.rmtree(redis.directory / "appendonlydir", ignore_errors=True))
+        await aside(redis.start)
+
+
+# --- a gateway dies -------------------------------------------------------------------------------------------
+
+
+async def test_a_killed_gateways_users_go_in_time_and_who_came_back_never_flickers(cluster: Cluster) -> None:
+    alive, dying = cluster.gateways[:2]
+    room = "presence-kill"
+    async with users_on(alive, room, "Stays") as (stays,), watching(alive) as watcher:
+        with contextlib.suppress(Exception):  # their sockets break under them
+            async with users_on(dying, room, "Returns", "Gone") as (returns, gone):
+                await eventually(lambda: {returns.user, gone.user} <= set(watcher.online), "both are seen")
+                back, lost = returns.user, gone.user
+                session = returns.welcome["session"]
+                await aside(dying.kill)
+        died = time.monotonic()
+        _, before = await get(alive, "/api/presence/stats")
+        async with client(alive, f"session={quote(session)}") as again:
+            assert again.user == back
+            await again.join(room)
+
+            async def connections_gone() -> bool:
+                _, stats = await get(alive, "/api/presence/stats")
+                return bool(stats["connections"] <= before["connections"] - 2 + 1)
+
+            await eventually(connections_gone, "its connections are gone", LEASE_S + 1 + SLACK_S)
+            assert time.monotonic() - died <= 10 + SLACK_S
+            await eventually(lambda: lost in watcher.went, "who did not come back is offline", 20)
+            assert GRACE_S <= watcher.went[lost] - died <= 10 + GRACE_S + SLACK_S
+            left = await stays.expect("user_left", userId=lost, room=room)
+            assert left["username"] == "Gone"
+            await asyncio.sleep(2)
+            assert back not in watcher.went
+            assert stays.user not in watcher.went
+            await stays.nothing_of("user_left")
+            assert back in await online_at(alive)
+
+
+async def test_a_gateway_started_again_at_once_takes_its_place(cluster: Cluster) -> None:
+    alive, dying = cluster.gateways[:2]
+    async with watching(alive) as watcher:
+        with contextlib.suppress(Exception):
+            async with users_on(dying, "presence-restart", "Returns") as (returns,):
+                await eventually(lambda: returns.user in watcher.online, "is seen")
+                back, session = returns.user, returns.welcome["session"]
+                await aside(dying.kill)
+        await aside(dying.start)
+        async with client(dying, f"session={quote(session)}") as again:
+            assert again.user == back
+            await asyncio.sleep(GRACE_S + 2)
+            assert back not in watcher.went
+            assert back in await online_at(alive)
+
+
+# --- presence_svc or Redis is away ----------------------------------------------------------------------------
+
+
+def broken(cluster: Cluster, what: str) -> AbstractAsyncContextManager[None]:
+    match what:
+        case "presence killed":
+            return killed(cluster.presence)
+        case "presence frozen":
+            return paused(cluster.presence)
+        case "redis killed":
+            return killed(cluster.redis)
+        case "redis frozen":
+            return paused(cluster.redis)
+        case "redis wiped":
+            return wiped(cluster.redis)
+    raise AssertionError(what)
+
+
+@pytest.mark.parametrize(
+    "what", ["presence killed", "presence frozen", "redis killed", "redis frozen", "redis wiped"]
+)
+async def test_an_outage_is_said_rooms_go_on_and_all_is_right_soon_after(cluster: Cluster, what: str) -> None:
+    one, two = cluster.gateways[:2]
+    room = f"presence-{what.replace(' ', '-')}"
+    async with (
+        users_on(one, room, "Ann") as (ann,),
+        users_on(two, room, "Bob", "Leaver") as (bob, leaver),
+        watching(one) as watcher,
+    ):
+        await ann.ask("status_change", status="busy")
+        await bob.ask("presence_update", customData={"kept": True})
+        stable = {ann.user, bob.user}
+        await eventually(lambda: stable | {leaver.user} <= set(watcher.online), "all are seen")
+        await eventually(lambda: watcher.online[bob.user].get("customData") or True)
+        outage_began = time.monotonic()
+        async with broken(cluster, what):
+            await eventually(lambda: unavailable(two), "presence says that it cannot say", 10)
+            # Rooms do not mind.
+            ack = await ann.ask("room_message", room=room, content="still here")
+            assert ack["type"] == "ack"
+            assert (await bob.expect("room_message", room=room))["content"] == "still here"
+            # Who asks now is told so, and gets the list when it is back.
+            late = await ann.ask("subscribe", channel=f"presence:{room}")
+            assert late["type"] == "subscribed"
+            assert (await ann.expect("error"))["code"] == "unavailable"
+
+            async def breaker_is_open() -> bool:
+                _, ready = await get(two, "/readyz")
+                return bool(ready["details"]["breakers"]["presence"] != "closed")
+
+            await eventually(breaker_is_open, "the breaker opens", 15)
+            asked = time.monotonic()
+            assert await unavailable(two)
+            assert time.monotonic() - asked < 1.0  # at once, not after a time-out
+            await leaver.socket.close(1000)
+            await asyncio.sleep(max(0.0, OUTAGE_S - (time.monotonic() - outage_began)))
+            assert watcher.went == {}
+            newcomer = await AsyncExitStack().enter_async_context(client(two, "username=New"))
+            await newcomer.join(room)
+        back = time.monotonic()
+
+        async def right() -> bool:
+            found = await online_at(one)
+            return stable | {newcomer.user} <= found and leaver.user not in found
+
+        await eventually(right, "all is right again", HEAL_S + SLACK_S)
+        assert time.monotonic() - back <= HEAL_S + SLACK_S
+        await eventually(lambda: newcomer.user in watcher.online, "followers hear of it", HEAL_S)
+        await eventually(lambda: leaver.user not in watcher.online, "and of who left", HEAL_S)
+        listed = await ann.expect("presence_list", room=room)
+        assert {user["userId"] for user in listed["users"]} >= stable
+        _, users = await get(two, f"/api/presence?user={ann.user}&user={bob.user}")
+        shown = {user["userId"]: user for user in users}
+        assert shown[ann.user]["status"] == "busy"
+        assert shown[bob.user]["customData"] == {"kept": True}
+        await asyncio.sleep(GRACE_S + 1)
+        assert not stable & set(watcher.went), "somebody flickered"
+        assert stable <= await online_at(two)
+        await newcomer.socket.close(1000)
+
+
+async def test_nobody_flickers_when_the_bus_was_away_for_longer_than_a_lease(cluster: Cluster) -> None:
+    one, two = cluster.gateways[:2]
+    async with (
+        users_on(one, "presence-bus", "Ann") as (ann,),
+        users_on(two, "presence-bus", "Bob") as (bob,),
+        watching(one) as watcher,
+    ):
+        stable = {ann.user, bob.user}
+        await eventually(lambda: stable <= set(watcher.online), "both are seen")
+        async with killed(cluster.nats):
+            await asyncio.sleep(OUTAGE_S)
+
+        async def right() -> bool:
+            return stable <= await online_at(one)
+
+        await eventually(right, "presence answers again", 20)
+        await asyncio.sleep(GRACE_S + 4)
+        assert not stable & set(watcher.went)
+        assert stable <= await online_at(two)
+
+
+# --- replicas die under load ----------------------------------------------------------------------------------
+
+
+async def test_no_join_is_lost_when_replicas_of_presence_are_killed_again_and_again(cluster: Cluster) -> None:
+    gateway = cluster.gateways[0]
+    room = "presence-notices"
+    async with client(gateway, "username=Listener") as listener, AsyncExitStack() as stack:
+        await listener.join(room)
+        expected = set[str]()
+        for round_ in range(3):
+            made = [
+                await stack.enter_async_context(client(gateway, f"username=N{round_}-{n}")) for n in range(15)
+            ]
+            for one in made:
+                await one.send("join_room", room=room)
+                expected.add(one.user)
+            await aside(cluster.presence.kill)
+            await aside(cluster.presence.start)
+        heard = set[str]()
+        while heard < expected:
+            heard.add((await listener.expect("user_joined", room=room))["userId"])
+        assert heard == expected
