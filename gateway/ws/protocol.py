@@ -231,8 +231,9 @@ class WebSocketProtocol(asyncio.Protocol):
         self._core.send_response(response)
         self._transport.write(b"".join(self._core.data_to_send()) + first)
         self._handler = handler
-        if self._transport.get_extra_info("sslcontext") is None:
-            self._fd = self._transport.get_extra_info("socket").fileno()
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None and self._transport.get_extra_info("sslcontext") is None:
+            self._fd = sock.fileno()
         self._set_writer(self._free_writer)
         self._keepalive.add(self)
         self._transport.resume_reading()
