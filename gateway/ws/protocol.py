@@ -133,15 +133,14 @@ class WebSocketProtocol(asyncio.Protocol):
         answers = core.data_to_send()
         for event in core.events_received():
             if isinstance(event, Frame):
-                if (not event.fin or event.opcode not in _MESSAGES) and self._is_flooding():
+                flooding = (not event.fin or event.opcode not in _MESSAGES) and self._is_flooding()
+                if not flooding and event.opcode is _PING:
+                    # Its pong; what closes the connection stands after all of them.
+                    self.write(answers.pop(0))
+                elif flooding or not self._on_frame(event):
                     if self._closing:
                         return
                     break  # the core has closed already, over what stands later in these bytes
-                if event.opcode is _PING:
-                    # Its pong; what closes the connection stands after all of them.
-                    self.write(answers.pop(0))
-                else:
-                    self._on_frame(event)
             elif isinstance(event, Request):
                 self._on_request(event)
         if core.state is not State.OPEN:
@@ -296,11 +295,12 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # --- messages ---
 
-    def _on_frame(self, frame: Frame) -> None:
+    def _on_frame(self, frame: Frame) -> bool:
+        """Take a frame; False where it ends the connection, and nothing after it counts."""
         opcode = frame.opcode
         if opcode is _TEXT or opcode is _BINARY:
             if frame.fin:
-                self._on_message(bytes(frame.data), opcode is _BINARY)
+                return self._on_message(bytes(frame.data), opcode is _BINARY)
             else:
                 self._fragments = bytearray(frame.data)
                 self._fragments_binary = opcode is _BINARY
@@ -309,8 +309,9 @@ class WebSocketProtocol(asyncio.Protocol):
             self._fragments += frame.data
             if frame.fin:
                 data, self._fragments = bytes(self._fragments), None
-                self._on_message(data, self._fragments_binary)
+                return self._on_message(data, self._fragments_binary)
         # Closes were answered by the core; a pong has done its work by arriving.
+        return True
 
     def _is_flooding(self) -> bool:
         """Count a frame that is no whole message; close, and return True, where there are too many.
@@ -327,9 +328,9 @@ class WebSocketProtocol(asyncio.Protocol):
             self.close(CloseCode.FLOODING)
         return True
 
-    def _on_message(self, data: bytes, binary: bool) -> None:
+    def _on_message(self, data: bytes, binary: bool) -> bool:
         if self._closing or self._handler is None:
-            return
+            return True
         if not binary and not data.isascii():
             try:
                 data.decode()
@@ -337,8 +338,9 @@ class WebSocketProtocol(asyncio.Protocol):
                 if self._core.state is State.OPEN:
                     self._core.fail(CloseCode.INVALID_DATA.number, "a text message is not UTF-8")
                     self._follow_core(self._core.data_to_send())
-                return
+                return False
         self._handler.on_message(data, binary)
+        return True
 
     def _follow_core(self, answers: list[bytes]) -> None:
         """Send the core's last words where it is done with the connection, and see that it ends."""

@@ -6,7 +6,7 @@ import os
 import struct
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
@@ -155,6 +155,7 @@ FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCh
 
 
 @FUZZ
+@example(stream=b"\x81\x81\0\0\0\0\x80" + b"\x81\x80\0\0\0\0" + b"\0\0", deflate=False, cut=1)
 @given(stream=STREAMS, deflate=st.booleans(), cut=st.integers(1, 64))
 def test_any_bytes_in_any_pieces(stream: bytes, deflate: bool, cut: int) -> None:
     whole = asyncio.run(outcome_of([stream], deflate=deflate))
