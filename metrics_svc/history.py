@@ -8,6 +8,7 @@ import asyncio
 from itertools import groupby
 
 from metrics_svc.aggregation.packed import decode_row, merge_packed, unpack_between
+from metrics_svc.aggregation.points import has_points, points
 from metrics_svc.aggregation.rows import (
     LATENCY_NAMES,
     QUANTILE_SUFFIXES,
@@ -85,6 +86,8 @@ def _merged(stored: list[bytes], metric: str, chosen: Plan, start: int, end: int
     step = chosen.step_s
     only = (metric,) if metric else RECORD_NAMES
     if step == chosen.tier.step_s:
+        if metric and has_points(metric):
+            return History(rows=[], points=points(stored, metric, start, end, step))
         rows = unpack_between(stored, start, end, sketch=False, only=only)
         return _answer(rows, metric, step, rollup=True)
     packed = (row for row in map(decode_row, stored) if start <= row.start < end)
@@ -97,8 +100,8 @@ def _merged(stored: list[bytes], metric: str, chosen: Plan, start: int, end: int
 def _answer(rows: list[Row], metric: str, step: int, *, rollup: bool) -> History:
     if not metric:
         return History(rows=[to_record(row, step, rollup=rollup) for row in rows])
-    points = (to_point(row, metric, step, rollup=rollup) for row in rows)
-    return History(rows=[], points=[point for point in points if point is not None])
+    found = (to_point(row, metric, step, rollup=rollup) for row in rows)
+    return History(rows=[], points=[point for point in found if point is not None])
 
 
 def _needs_sketches(metric: str) -> bool:

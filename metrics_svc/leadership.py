@@ -11,7 +11,7 @@ from metrics_svc.aggregation.seconds import FLEET, ClosedSecond
 from metrics_svc.aggregation.tiers import MINUTES, SECONDS
 from metrics_svc.alerts.engine import AlertEngine, Change
 from metrics_svc.alerts.rules import RuleSet
-from metrics_svc.store import MetricsStore, Tick
+from metrics_svc.store import MAX_UNANNOUNCED, MetricsStore, Tick
 from services.wire.events import AlertEvent
 
 
@@ -58,7 +58,8 @@ class Leadership:
     def wrote(self, tick: Tick) -> None:
         """Note that a second is stored."""
         self.last_second = tick.second
-        self.unannounced += tick.events
+        # As the outbox: while the bus is away, the oldest go.
+        self.unannounced = (self.unannounced + tick.events)[-MAX_UNANNOUNCED:]
 
 
 async def _restore_rollups(store: MetricsStore, last_second: int) -> Rollups:

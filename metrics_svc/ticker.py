@@ -98,7 +98,8 @@ class Ticker:
         if not term:
             self._leadership = None
             return
-        self._rules.take(await self._store.documents(Collection.RULES))
+        if self._rules.take(await self._store.documents(Collection.RULES)) and self._rules.unreadable:
+            log.warning("rules of another version do not hold", rules=self._rules.unreadable)
         leadership = self._leadership
         if leadership is None or leadership.term != term:
             leadership = await Leadership.begin(self._store, term, self._rules.rules)

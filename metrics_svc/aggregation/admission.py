@@ -36,7 +36,7 @@ MAX_AGE_S = 3600
 # Gateways push for applications, each with a boot of its own: so one source may have several boots at once.
 MAX_BOOTS = 64
 
-_METRIC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
+METRIC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
 _SOURCE_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
@@ -254,7 +254,7 @@ def _add_histogram(sample: Sample, name: str, sketch: LatencySketch) -> None:
 def _admits_histogram(name: str, source: _Source, refusals: list[Refusal]) -> bool:
     if name in source.histograms or name == "latency":
         return True
-    if not _METRIC_NAME.fullmatch(name):
+    if not METRIC_NAME.fullmatch(name):
         refusals.append(Refusal.BAD_METRIC_NAME)
         return False
     if len(source.histograms) >= MAX_HISTOGRAMS_PER_SOURCE:
@@ -276,7 +276,7 @@ def _numbers(
 ) -> Iterator[tuple[str, float]]:
     for name, value in numbers.items():
         if name not in source.names:
-            if not _METRIC_NAME.fullmatch(name):
+            if not METRIC_NAME.fullmatch(name):
                 refusals.append(Refusal.BAD_METRIC_NAME)
                 continue
             if len(source.names) >= MAX_METRICS_PER_SOURCE:

@@ -54,6 +54,7 @@ class Rulebook:
         self._path = path
         self._stored: Mapping[str, bytes] = {}
         self._given: dict[str, Rule] = {}
+        self.unreadable: list[str] = []  # ids of rules in the store that do not hold
         self.rules = self._file.rules
 
     @property
@@ -71,19 +72,21 @@ class Rulebook:
     def take(self, stored: Mapping[str, bytes]) -> bool:
         """Take over the API's rules as stored, by id; return whether anything changed.
 
-        What cannot be read (written by another version) is left out, and in the store.
+        What cannot be read (written by another version) stays in the store, does not hold, and is `unreadable`.
         """
         if stored == self._stored:
             return False
         self._stored = dict(stored)
         self._given = {}
+        self.unreadable = []
         for id, data in sorted(self._stored.items()):
             try:
                 rule = _decode(data)
                 RuleSet([rule])
             except (msgspec.DecodeError, BadRules):
-                continue
-            self._given[id] = rule
+                self.unreadable.append(id)
+            else:
+                self._given[id] = rule
         self._merge()
         return True
 

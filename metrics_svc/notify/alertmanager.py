@@ -13,6 +13,7 @@ import msgspec
 from metrics_svc.notify.decision import Timing
 from metrics_svc.notify.http import post_json
 from metrics_svc.notify.notification import Notification, annotations_of, ended_at, labels_of, rfc3339
+from metrics_svc.notify.outlet import Lane
 from services.wire.records import AlertLogEntry
 
 RESEND_S = 60.0
@@ -49,7 +50,9 @@ class Alertmanager:
 
     def __init__(self, url: str) -> None:
         self._url = f"{url.rstrip('/')}/api/v2/alerts"
+        self._lane = Lane()
 
     async def send(self, notification: Notification) -> None:
         """Post the alerts of one message. Raises DeliveryFailed."""
-        await post_json(self._url, msgspec.json.encode(alerts(notification, int(time.time() * 1000))), {})
+        data = msgspec.json.encode(alerts(notification, int(time.time() * 1000)))
+        await post_json(self._lane, self._url, data, {})

@@ -3,12 +3,12 @@
 https://github.com/caronc/apprise/wiki names the services and how their URLs are written.
 """
 
-import asyncio
 import logging
+from functools import partial
 from typing import Any
 
-from metrics_svc.notify.http import DeliveryFailed
 from metrics_svc.notify.notification import Notification, text, title
+from metrics_svc.notify.outlet import DeliveryFailed, Lane
 
 SEND_S = 30.0
 # The library logs the URLs it is given, and they are secrets.
@@ -31,6 +31,7 @@ class Messages:
         except ImportError:
             raise CannotSend("install the optional part: pip install 'tidings[notify]'") from None
         self._types = apprise.NotifyType
+        self._lane = Lane()
         self._apprise: Any = apprise.Apprise()
         if not self._apprise.add(url):
             raise CannotSend("apprise does not know this kind of URL")
@@ -41,13 +42,10 @@ class Messages:
         if notification.firing:
             critical = any(entry.type == "critical" for entry in notification.firing)
             kind = self._types.FAILURE if critical else self._types.WARNING
-        try:
-            async with asyncio.timeout(SEND_S):
-                taken = await asyncio.to_thread(
-                    self._apprise.notify, body=text(notification), title=title(notification), notify_type=kind
-                )
-        except TimeoutError:
-            raise DeliveryFailed(f"not taken within {SEND_S:g} s", perhaps=True) from None
+        notify = partial(
+            self._apprise.notify, body=text(notification), title=title(notification), notify_type=kind
+        )
+        taken = await self._lane.call(notify, SEND_S)
         if not taken:
             # The library tells its log alone why, and what it says there may name the URL.
             raise DeliveryFailed("the service did not take it")

@@ -10,8 +10,8 @@ from metrics_svc.alerts.muting import Muting
 from metrics_svc.alerts.rules import RuleSet
 from metrics_svc.notify.decision import Decision, Situation, decide
 from metrics_svc.notify.groups import Group, grouped
-from metrics_svc.notify.http import DeliveryFailed
 from metrics_svc.notify.notification import Notification, key_of
+from metrics_svc.notify.outlet import DeliveryFailed
 from metrics_svc.notify.receivers import Target, pause_s
 from metrics_svc.notify.records import NotifyChange, NotifyState, Sent, log_key
 from metrics_svc.store import MetricsStore, StoreUnavailable

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 import structlog
@@ -11,9 +11,9 @@ import structlog
 from metrics_svc.notify import alertmanager
 from metrics_svc.notify.alertmanager import Alertmanager
 from metrics_svc.notify.decision import Timing
-from metrics_svc.notify.http import DeliveryFailed
 from metrics_svc.notify.messages import CannotSend, Messages
 from metrics_svc.notify.notification import Notification
+from metrics_svc.notify.outlet import DeliveryFailed, Outlet
 from metrics_svc.notify.webhook import Webhook
 from services import telemetry
 from services.settings import Settings
@@ -26,13 +26,6 @@ FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 
 Kind = Literal["webhook", "alertmanager", "apprise"]
-
-
-class Outlet(Protocol):
-    """Where messages go."""
-
-    async def send(self, notification: Notification) -> None:
-        """Hand one message over. Raises DeliveryFailed."""
 
 
 class _Broken:

@@ -16,6 +16,7 @@ from metrics_svc.notify.notification import (
     labels_of,
     rfc3339,
 )
+from metrics_svc.notify.outlet import Lane
 from services.wire.records import AlertLogEntry
 
 # Of one message; how many more there are is said in it.
@@ -62,8 +63,9 @@ class Webhook:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._lane = Lane()
 
     async def send(self, notification: Notification) -> None:
         """Post one message. Raises DeliveryFailed."""
         data = msgspec.json.encode(body(notification))
-        await post_json(self._url, data, {"Idempotency-Key": notification.key})
+        await post_json(self._lane, self._url, data, {"Idempotency-Key": notification.key})

@@ -8,9 +8,9 @@ from metrics_svc.alerts.judge import Watch
 from metrics_svc.alerts.rules import DEFAULT_RULES, RuleSet
 from metrics_svc.alerts.states import State
 from metrics_svc.notify.decision import Timing
-from metrics_svc.notify.http import DeliveryFailed
 from metrics_svc.notify.notification import Notification
 from metrics_svc.notify.notifier import Notifier
+from metrics_svc.notify.outlet import DeliveryFailed
 from metrics_svc.notify.receivers import Target
 from metrics_svc.store import Tick
 from metrics_svc.store_memory import MemoryStore

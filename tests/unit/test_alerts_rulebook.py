@@ -67,6 +67,9 @@ def test_what_another_version_wrote_is_left_out() -> None:
     book = Rulebook(None)
     book.take({"x": b"{", "y": b'{"metric":"cpu"}', "disk": encode(Rule(metric="disk", warning=5))})
     assert thresholds(book)["disk"] == 5
+    assert book.unreadable == ["x", "y"]
+    book.take({})
+    assert book.unreadable == []
 
 
 @pytest.mark.parametrize(

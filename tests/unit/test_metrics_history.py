@@ -133,6 +133,18 @@ async def test_one_metric_as_points(store: MemoryStore) -> None:
     assert (await history.query(store, HistoryQuery(metric="nothing"), NOW)).points == []
 
 
+async def test_points_of_whole_tiers_and_of_merged_rows_agree(store: MemoryStore) -> None:
+    tens = HistoryQuery(metric="cpu", step=10, start=T0 * 1000, end=NOW * 1000)
+    points = (await history.query(store, tens, NOW)).points
+    assert [(point.value, point.min, point.max, point.count) for point in points][:2] == [
+        (4.5, 0, 9, 10),
+        (14.5, 10, 19, 10),
+    ]
+    for odd in ('cpu"', "cpu.p95", "c\\u"):
+        asked = HistoryQuery(metric=odd, step=10, start=T0 * 1000, end=NOW * 1000)
+        assert (await history.query(store, asked, NOW)).points == []
+
+
 async def test_a_percentile_as_points_is_merged_never_averaged(store: MemoryStore) -> None:
     asked = HistoryQuery(metric="latencyP99", step=120, start=T0 * 1000, end=(T0 + 120) * 1000)
     (point,) = (await history.query(store, asked, NOW)).points
