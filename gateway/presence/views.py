@@ -40,15 +40,43 @@ _FRESH_S = 10.0
 _PAGE_BYTES = 65_536
 _PAGE_EVERY_S = 0.05
 _COUNT_EVERY_S = 1.0
+# A new epoch means that data were lost: gateways are about to announce everybody again, and who is not there yet has
+# not left. Longer than they take to notice and to begin (`gateway.presence.link`), and well within 5 s with that.
+_SETTLE_S = 2.5
+
+
+class Epochs:
+    """When this gateway first heard of the present epoch."""
+
+    def __init__(self) -> None:
+        self._epoch = ""
+        self._settled_at = 0.0
+
+    def settling(self, epoch: str, now: float) -> float:
+        """Return for how many seconds lists of this epoch may still be short."""
+        if epoch != self._epoch:
+            self._settled_at = (
+                now + _SETTLE_S if self._epoch else now
+            )  # the first one known was there before us
+            self._epoch = epoch
+        return max(0.0, self._settled_at - now)
 
 
 class View:
     """One scope and its followers."""
 
     def __init__(
-        self, room: str, bus: Bus, asking: Asking, settings: Settings, tasks: TaskSet, traffic: Traffic
+        self,
+        room: str,
+        bus: Bus,
+        asking: Asking,
+        settings: Settings,
+        tasks: TaskSet,
+        traffic: Traffic,
+        epochs: Epochs,
     ) -> None:
         self.room = room
+        self._epochs = epochs
         self.fanout = Fanout(traffic)
         self._asking = asking
         self._tasks = tasks
@@ -222,6 +250,9 @@ class View:
         while snapshot is None and not self._closed:
             try:
                 snapshot = await self._fetch()
+                if wait_s := self._epochs.settling(snapshot.epoch, asyncio.get_running_loop().time()):
+                    snapshot = None
+                    await asyncio.sleep(wait_s)
             except BusError as fault:
                 log.info("no presence snapshot yet", room=self.room, reason=str(fault))
                 self._tell_waiting()
@@ -294,6 +325,7 @@ class Views:
         self._settings = settings
         self._tasks = tasks
         self._traffic = traffic
+        self._epochs = Epochs()
         self._views: dict[str, View] = {}
 
     def follow(self, member: Member, room: str = EVERYONE) -> None:
@@ -301,7 +333,7 @@ class Views:
         view = self._views.get(room)
         if view is None:
             view = self._views[room] = View(
-                room, self._bus, self._asking, self._settings, self._tasks, self._traffic
+                room, self._bus, self._asking, self._settings, self._tasks, self._traffic, self._epochs
             )
         view.follow(member)
 
@@ -316,6 +348,7 @@ class Views:
 
     def on_applied(self, applied: PresenceApplied) -> None:
         """Compare the version presence_svc reported with ours."""
+        self._epochs.settling(applied.epoch, asyncio.get_running_loop().time())
         view = self._views.get(EVERYONE)
         if view is not None:
             view.compare(applied.epoch, applied.version)

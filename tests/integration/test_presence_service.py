@@ -2,24 +2,22 @@
 
 import asyncio
 import json
-import os
 import re
-import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
+from redis.asyncio import Redis
 
+from presence_svc.store import Timing
+from presence_svc.store_redis import RedisPresenceStore
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import NoAnswer, Refused
 from services.bus.rpc import ask
-from services.local.servers import RedisServer, free_port
+from services.local.servers import NatsServer, RedisServer
 from services.settings import Settings
 from services.wire.events import PresenceDiff
 from services.wire.rpc import (
@@ -37,65 +35,9 @@ from services.wire.rpc import (
 )
 from services.wire.server import UserJoined, UserLeft
 from tests.support.deadline import eventually
-from tests.support.presence import connected, data, disconnected, joined, plain_page
+from tests.support.presence import SimulatedGateway, connected, data, disconnected, joined, plain_page
+from tests.support.presence_replica import QUICK, Replica, replica
 from tests.support.requires import need
-
-QUICK = {"presence_lease_s": 1.5, "presence_grace_s": 1.0}
-
-
-@dataclass
-class Replica:
-    """One `python -m presence_svc`."""
-
-    process: asyncio.subprocess.Process
-    health_url: str
-    log: Path
-
-    async def stop(self) -> int:
-        if self.process.returncode is None:
-            self.process.send_signal(signal.SIGTERM)
-        return await asyncio.wait_for(self.process.wait(), 10)
-
-    async def health(self, path: str = "/readyz") -> tuple[int, str]:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            try:
-                answer = await client.get(self.health_url + path)
-            except httpx.TransportError:
-                return 0, self.log.read_text()[-2000:]
-        return answer.status_code, answer.text
-
-    async def ready(self) -> bool:
-        assert self.process.returncode is None, self.log.read_text()
-        return (await self.health())[0] == 200
-
-
-def environment(settings: Settings, **more: str) -> dict[str, str]:
-    named = ("nats_url", "redis_url", "prefix", "presence_lease_s", "presence_grace_s")
-    chosen = {f"TIDINGS_{name.upper()}": str(getattr(settings, name)) for name in named}
-    return {"PATH": os.environ["PATH"], "TIDINGS_LOG_FORMAT": "json", **chosen, **more}
-
-
-@asynccontextmanager
-async def replica(settings: Settings, tmp_path: Path) -> AsyncIterator[Replica]:
-    """Run a replica until the end of the block."""
-    port = free_port()
-    log = tmp_path / f"presence-{port}.log"
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "presence_svc",
-            env=environment(settings, TIDINGS_HEALTH_PORT=str(port)),
-            stdout=output,
-            stderr=output,
-        )
-    running = Replica(process, f"http://127.0.0.1:{port}", log)
-    try:
-        yield running
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 @dataclass
@@ -365,3 +307,53 @@ async def test_it_is_a_nats_micro_service(service, bus):
     answers = await bus.request_many("$SRV.INFO.tidings-presence", b"", timeout_s=1, stall_s=0.2)
     names = {endpoint["name"] for answer in answers for endpoint in json.loads(answer.data)["endpoints"]}
     assert names == {"apply", "list", "stats", "rooms"}
+
+
+async def test_what_another_replica_did_not_live_to_publish_is_published(service, bus, settings):
+    diffs, rooms, members = Listener(), Listener(), Listener()
+    subjects = settings.subjects
+    diffs.listen(bus, subjects.presence_diff, PresenceDiff)
+    rooms.listen(bus, subjects.presence_room("default", "lobby"), PresenceDiff)
+    members.listen(bus, subjects.room_out("default", "lobby"), UserJoined | UserLeft)
+    await bus.flush()
+    async with Redis.from_url(settings.redis_url) as redis:
+        # As a replica that is killed between its script and the bus: the store has it, and nobody says so.
+        died = RedisPresenceStore(redis, settings.prefix, Timing.of(settings))
+        await SimulatedGateway(died).send(connected("c1", "ann"), joined("c1", "lobby"))
+        batch = PresenceBatch(gateway="g2", boot="b", batch=1, fresh=True, ops=[
+            connected("d1", "bob"), joined("d1", "lobby"),
+        ])  # fmt: skip
+        applied = await died.apply(batch)
+        assert applied.changes.step == 2
+        await eventually(lambda: members.heard, "the notice", timeout_s=5)
+        assert members.heard == [UserJoined(user_id="bob", username="Bob", room="lobby")]
+        assert [change.user.user_id for diff in diffs.heard for change in diff.changes] == ["bob"]
+        assert [diff.version for diff in rooms.heard] == [applied.changes.rooms[0].version]
+
+        async def confirmed() -> bool:
+            return not await redis.exists(f"{{{settings.prefix}:presence}}:outbox")
+
+        await eventually(confirmed, "published and confirmed")
+        await died.close()
+
+
+async def test_what_could_not_be_published_is_published_when_the_bus_is_back(
+    make_settings, tmp_path, redis_server
+):
+    with NatsServer(tmp_path / "nats") as nats:
+        settings = make_settings(nats_url=nats.url, presence_lease_s=3.0, presence_grace_s=0.5)
+        async with replica(settings, tmp_path) as service:
+            await eventually(service.ready, "presence_svc ready")
+            nats.kill()
+            async with Redis.from_url(settings.redis_url) as redis:
+                store = RedisPresenceStore(redis, settings.prefix, Timing.of(settings))
+                await store.apply(
+                    PresenceBatch(gateway="g", boot="b", batch=1, fresh=True, ops=[connected("c", "ann")])
+                )
+                nats.start()
+                listener = Listener()
+                bus = await Bus.connect(settings, "test")
+                listener.listen(bus, settings.subjects.presence_diff, PresenceDiff)
+                await eventually(lambda: listener.heard, "the diff", timeout_s=15)
+                await bus.close()
+                await store.close()

@@ -247,3 +247,18 @@ async def test_the_last_follower_ends_the_view(presence: Presence, views: Views)
     assert presence.listeners
     views.unfollow("c2", "lobby")
     assert not presence.listeners
+
+
+async def test_after_lost_data_nobody_seems_to_leave_while_gateways_announce_again(
+    presence: Presence, views: Views, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "_SETTLE_S", 0.2)
+    presence.users = [user("ann"), user("bob"), user("gone")]
+    member = await followed(views, Member())
+    presence.epoch, presence.users = "f", [user("ann")]
+    presence.tell(UserOnline(user=user("ann")), version=1)
+    await eventually(lambda: len(presence.asked) == 2)
+    presence.users = [user("ann"), user("bob")]
+    presence.tell(UserOnline(user=user("bob")), version=2)
+    await eventually(lambda: len(member.got) > 1)
+    assert [(m["type"], m["userId"]) for m in member.got[1:]] == [("user_offline", "gone")]

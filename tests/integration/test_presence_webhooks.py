@@ -1,0 +1,159 @@
+"""Webhooks of presence, from real replicas to a real HTTP server that fails and recovers."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from presence_svc.store import Telling, Timing
+from presence_svc.store_redis import RedisPresenceStore
+from services.settings import Settings
+from tests.support.deadline import eventually
+from tests.support.presence import SimulatedGateway, connected, disconnected, joined, left
+from tests.support.presence_replica import QUICK, Replica, replica
+from tests.support.webhook_receiver import WebhookReceiver
+
+KEY = "a-secret-that-both-know"
+PATIENT = QUICK | {"presence_lease_s": 60.0}  # nobody renews here
+
+
+@pytest.fixture
+def receiver() -> Iterator[WebhookReceiver]:
+    with WebhookReceiver() as running:
+        yield running
+
+
+@pytest.fixture
+def settings(make_settings: Callable[..., Settings], receiver: WebhookReceiver) -> Settings:
+    return make_settings(
+        presence_webhook_urls=[receiver.url], presence_webhook_secrets=["an-old-one", KEY], **PATIENT
+    )
+
+
+@pytest.fixture
+async def gateway(settings: Settings) -> AsyncIterator[SimulatedGateway]:
+    """Changes presence as a replica would, one that publishes and posts nothing."""
+    async with Redis.from_url(settings.redis_url) as redis:
+        store = RedisPresenceStore(redis, settings.prefix, Timing.of(settings), Telling.of(settings))
+        yield SimulatedGateway(store)
+        await store.close()
+
+
+@asynccontextmanager
+async def ready(settings: Settings, tmp_path: Path) -> AsyncIterator[Replica]:
+    more = {
+        "TIDINGS_PRESENCE_WEBHOOK_URLS": ",".join(settings.presence_webhook_urls),
+        "TIDINGS_PRESENCE_WEBHOOK_SECRETS": ",".join(
+            one.get_secret_value() for one in settings.presence_webhook_secrets
+        ),
+    }
+    async with replica(settings, tmp_path, **more) as running:
+        await eventually(running.ready, "presence_svc ready")
+        yield running
+
+
+def lines(events: list[dict[str, object]]) -> list[str]:
+    return [f"{event['type']} {event.get('userId') or event.get('room')}" for event in events]
+
+
+async def test_first_and_last_are_posted_signed_and_in_order(settings, receiver, gateway, tmp_path):
+    async with ready(settings, tmp_path):
+        await gateway.send(connected("c1", "ann", "Ann"), joined("c1", "lobby"))
+        await gateway.send(connected("c2", "ann", "Ann"), connected("c3", "bob"), joined("c3", "lobby"))
+        await gateway.send(left("c1", "lobby"), left("c3", "lobby"), disconnected("c3", clean=True))
+        await eventually(lambda: len(receiver.taken) >= 5, "all events")
+    assert lines(receiver.taken) == [
+        "user_online ann", "room_occupied lobby", "user_online bob", "user_offline bob", "room_vacated lobby",
+    ]  # fmt: skip
+    first = receiver.taken[0]
+    assert set(first) == {"id", "type", "timestamp", "userId", "username"}
+    assert first["username"] == "Ann"
+    epoch = receiver.posts[0].json["epoch"]
+    assert [event["id"] for event in receiver.taken] == [f"{epoch}-{n}" for n in range(1, 6)]
+    assert all(post.signed_with(KEY) and post.signed_with("an-old-one") for post in receiver.posts)
+    assert not receiver.posts[0].signed_with("another")
+    assert receiver.posts[0].headers["content-type"] == "application/json"
+
+
+async def test_a_receiver_that_fails_gets_everything_when_it_recovers(settings, receiver, gateway, tmp_path):
+    receiver.status = 503
+    async with ready(settings, tmp_path) as service:
+        await gateway.send(connected("c1", "ann"))
+        await eventually(lambda: len(receiver.posts) >= 2, "a retry")
+        assert [post.json["events"][0]["id"] for post in receiver.posts[:2]] == [
+            receiver.posts[0].json["events"][0]["id"]
+        ] * 2  # by which a repeat is recognised
+        receiver.stop()
+        await gateway.send(connected("c2", "bob"))
+        receiver.status = 200
+        await asyncio.to_thread(receiver.start)
+        await eventually(lambda: len(receiver.taken) == 2, "both events", timeout_s=20)
+        _, text = await service.health("/metrics")
+        assert re.search(r'^tidings_presence_webhook_events_total\{outcome="delivered"\} 2\.0', text, re.M)
+        assert 'tidings_presence_webhook_faults_total{reason="5xx"}' in text
+    assert lines(receiver.taken) == ["user_online ann", "user_online bob"]
+    assert "token=x" not in service.log.read_text()
+
+
+async def test_events_of_many_users_are_posted_together(settings, receiver, gateway, tmp_path):
+    await gateway.send(*(connected(f"c{n}", f"u{n:03}") for n in range(250)))
+    async with ready(settings, tmp_path):
+        await eventually(lambda: len(receiver.taken) == 250, "all events")
+    assert [len(post.json["events"]) for post in receiver.posts] == [100, 100, 50]
+
+
+async def test_one_replica_delivers_and_another_goes_on_when_it_is_killed(
+    settings, receiver, gateway, tmp_path
+):
+    async with ready(settings, tmp_path) as one, ready(settings, tmp_path):
+        await gateway.send(connected("c1", "ann"))
+        await eventually(lambda: receiver.taken, "the first event")
+        one.process.kill()
+        await one.process.wait()
+        for n in range(5):
+            await gateway.send(connected(f"d{n}", f"u{n}"))
+        await eventually(lambda: len(receiver.taken) >= 6, "the others", timeout_s=25)
+    ids = [event["id"] for event in receiver.taken]
+    assert len(ids) == len(set(ids)) == 6  # and nothing was posted twice, as nothing was under way
+
+
+async def test_a_stopped_replica_gives_its_turn_to_the_next_at_once(settings, receiver, gateway, tmp_path):
+    async with ready(settings, tmp_path) as one:
+        await gateway.send(connected("c1", "ann"))
+        await eventually(lambda: receiver.taken, "the first event")
+        assert await one.stop() == 0
+    await gateway.send(connected("c2", "bob"))
+    async with ready(settings, tmp_path):
+        await eventually(lambda: len(receiver.taken) == 2, "the second event", timeout_s=5)
+
+
+async def test_a_target_that_is_down_does_not_hold_up_the_other(make_settings, receiver, tmp_path):
+    with WebhookReceiver() as gone:
+        url = gone.url
+    settings = make_settings(
+        presence_webhook_urls=[url, receiver.url], presence_webhook_secrets=[KEY], **PATIENT
+    )
+    async with Redis.from_url(settings.redis_url) as redis:
+        store = RedisPresenceStore(redis, settings.prefix, Timing.of(settings), Telling.of(settings))
+        async with ready(settings, tmp_path):
+            await SimulatedGateway(store).send(connected("c1", "ann"))
+            await eventually(lambda: receiver.taken, "the event")
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({}, "PRESENCE_WEBHOOK_SECRETS"),
+        ({"TIDINGS_PRESENCE_WEBHOOK_SECRETS": "x", "TIDINGS_PRESENCE_WEBHOOK_URLS": "ftp://a"}, "http://"),
+    ],
+)
+async def test_webhooks_that_cannot_work_end_it_with_a_reason(make_settings, tmp_path, more, reason):
+    urls = {"TIDINGS_PRESENCE_WEBHOOK_URLS": "http://127.0.0.1:9/x"}
+    async with replica(make_settings(**QUICK), tmp_path, **(urls | more)) as service:
+        assert await asyncio.wait_for(service.process.wait(), 10) == 1
+        assert reason in service.log.read_text()

@@ -1,0 +1,89 @@
+"""An application's server that webhooks are posted to: it checks signatures, remembers, and fails when told to."""
+
+import hashlib
+import hmac
+import http.server
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+
+@dataclass
+class Post:
+    """One request as it came."""
+
+    body: bytes
+    headers: dict[str, str]
+    answered: int
+
+    @property
+    def json(self) -> dict[str, Any]:
+        parsed: dict[str, Any] = json.loads(self.body)
+        return parsed
+
+    def signed_with(self, key: str) -> bool:
+        """Whether one of the signatures is right, as an application would check it."""
+        stamp = self.headers["tidings-timestamp"]
+        right = hmac.new(key.encode(), f"{stamp}.".encode() + self.body, hashlib.sha256).hexdigest()
+        signatures = self.headers["tidings-signature"].split(",")
+        return abs(time.time() - int(stamp)) < 60 and any(
+            hmac.compare_digest(signature, f"v1={right}") for signature in signatures
+        )
+
+
+@dataclass
+class WebhookReceiver:
+    """Listens on a free loopback port. `status` is what it answers; `stop` and `start` keep the port."""
+
+    status: int = 200
+    delay_s: float = 0.0
+    posts: list[Post] = field(default_factory=list)
+    port: int = 0
+    _server: http.server.ThreadingHTTPServer | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hooks?token=x"
+
+    @property
+    def taken(self) -> list[dict[str, Any]]:
+        """Return the events of all posts that were answered with 2xx, in the order in which they came."""
+        return [event for post in self.posts if post.answered == 200 for event in post.json["events"]]
+
+    def start(self) -> Self:
+        receiver = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                status = receiver.status
+                time.sleep(receiver.delay_s)
+                receiver.posts.append(Post(body, headers, status))
+                self.send_response(status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        http.server.ThreadingHTTPServer.allow_reuse_address = True
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
