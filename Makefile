@@ -6,7 +6,7 @@ SYNCED := $(VENV)/.synced$(if $(REQUIRE_ALL),-all)
 PACKAGES := services gateway presence_svc metrics_svc
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-js lint types format docs check-generated bench lock clean
+.PHONY: help run test test-js chaos lint types format guards docs check-generated bench lock clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-16s %s\n", $$1, $$2 }'
@@ -40,6 +40,9 @@ types: $(SYNCED) ## Check types
 format: $(SYNCED) ## Format, and fix what can be fixed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+guards: $(SYNCED) ## Take out each guard of the security page, and see its tests fail (ARGS="ticket")
+	@$(BIN)/python -m tests.guards $(ARGS)
 
 docs: $(SYNCED) ## Write the pages that are generated from the code
 	@$(BIN)/tidings config --docs configuration > docs/configuration.md

@@ -3,12 +3,13 @@
 Behind proxies the peer is the last proxy, and the client's address is what the proxies wrote down. Anybody can write
 such a header, so it is read only when the peer is a trusted proxy, only the one header that this deployment's proxies
 set, and from the right: each proxy appends whom it heard from, and the first address that is no trusted proxy is
-the client's. What stands to the left of it is the client's own word.
+the client's. What stands to the left of it is the client's own word. Some proxies append to the line that came, others
+add a line of their own (HAProxy): all lines count, in their order, as one list (RFC 9110 §5.3).
 """
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -26,21 +27,22 @@ class Proxies:
 
     def __init__(self, networks: Iterable[str], header: str) -> None:
         self._networks = [ipaddress.ip_network(text, strict=False) for text in networks]
-        self._header = header
+        self.header = header
 
-    def client_of(self, peer: str, headers: Mapping[str, str]) -> str:
-        """Return the address of the client as text; `UNKNOWN` where nothing can be said (a Unix socket)."""
+    def client_of(self, peer: str, lines: Sequence[str]) -> str:
+        """Return the address of the client as text; `UNKNOWN` where nothing can be said (a Unix socket).
+
+        `lines` are the values of every line of `header`, as they came.
+        """
         address = _parse(peer)
         if address is None:
             return UNKNOWN
         if not self._trusts(address):
             return str(address)
-        for hop in reversed(self._hops(headers)[-_MAX_HOPS:]):
+        for hop in reversed(self._hops(lines)[-_MAX_HOPS:]):
             stated = _parse_hop(hop)
-            if (
-                stated is None
-            ):  # obfuscated (`_hidden`), `unknown`, or nonsense: who spoke to that proxy is not known
-                break
+            if stated is None:
+                break  # obfuscated (`_hidden`), `unknown`, or nonsense: who spoke to that proxy is not known
             address = stated
             if not self._trusts(address):
                 break
@@ -49,9 +51,9 @@ class Proxies:
     def _trusts(self, address: IPAddress) -> bool:
         return any(address.version == network.version and address in network for network in self._networks)
 
-    def _hops(self, headers: Mapping[str, str]) -> list[str]:
-        elements = [part.strip() for part in headers.get(self._header, "").split(",") if part.strip()]
-        if self._header != "forwarded":
+    def _hops(self, lines: Sequence[str]) -> list[str]:
+        elements = [part.strip() for part in ",".join(lines).split(",") if part.strip()]
+        if self.header != "forwarded":
             return elements
         found = [_FOR.search(element) for element in elements]
         return [match[1].strip('"') if match else UNKNOWN for match in found]

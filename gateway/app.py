@@ -12,6 +12,7 @@ from gateway.api.routes import api_routes
 from gateway.contracts.serving import contract_routes
 from gateway.core import Gateway
 from gateway.page import page_routes
+from gateway.request_rate import RequestRate
 from gateway.sse.endpoints import metrics_stream, sse_routes
 from gateway.timing import RequestTiming
 from gateway.ws.endpoints import EchoEndpoint, WebSocketEndpoint
@@ -29,6 +30,11 @@ def build_app(gateway: Gateway) -> ASGIApp:
     ]
     echo = settings.auth == "open" if settings.echo_endpoint is None else settings.echo_endpoint
     if echo:
-        routes.append(WebSocketRoute("/ws/echo", EchoEndpoint()))
+        routes.append(WebSocketRoute("/ws/echo", EchoEndpoint(gateway)))
     app = Starlette(routes=routes, exception_handlers=error_handlers())
-    return RequestTiming(guarded(app, gateway.authenticator.origins), gateway.traffic)
+    limited: ASGIApp = app
+    if settings.request_rate:
+        limited = RequestRate(
+            app, settings.request_rate, gateway.authenticator, gateway.place_of, gateway.on_limit
+        )
+    return RequestTiming(guarded(limited, gateway.authenticator.origins), gateway.traffic)

@@ -10,7 +10,7 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from gateway.addresses import AddressLimit, Proxies
+from gateway.addresses import AddressLimit, Proxies, place_of
 from gateway.admission import Admission
 from gateway.asking import Asking
 from gateway.auth.authenticator import Authenticator
@@ -30,7 +30,7 @@ from gateway.feeds.metrics import MetricsFeed
 from gateway.presence.link import Announced, PresenceLink
 from gateway.presence.views import Views
 from gateway.reporting import Reporter
-from gateway.session.limits import Limit
+from gateway.session.limits import KeyedBuckets, Limit
 from gateway.stay import Stay
 from gateway.user_limit import UserLimit
 from services.bus.client import Bus
@@ -90,6 +90,7 @@ class Gateway:
         self.on_limit = self.traffic.limit  # one bound method for all sessions
         self.addresses = AddressLimit(settings.connections_per_address)
         self.proxies = Proxies(settings.trusted_proxies, settings.proxy_header)
+        self._tickets_by_user = KeyedBuckets(settings.ticket_rate, time.monotonic())
         self.clients: dict[str, Client] = {}
         self.logs = Logs(bus, settings)
         self.rooms = Rooms(bus, self.logs, settings, self.tasks, self.traffic)
@@ -117,13 +118,26 @@ class Gateway:
 
         What is returned belongs to the connection's `Stay`, or goes to `addresses.leave`.
         """
-        peer = scope.get("client")
-        address = self.proxies.client_of(peer[0] if peer else "", Headers(scope=scope))
-        place = self.addresses.enter(address)
+        place = self.addresses.enter(self._address_of(scope))
         if place is None:
             self.traffic.refused(Limit.ADDRESS_CONNECTIONS, our_fault=False)
             self.traffic.limit(Limit.ADDRESS_CONNECTIONS)
         return place
+
+    def place_of(self, scope: Scope) -> str:
+        """Return where a request comes from, as limits by address count it."""
+        return place_of(self._address_of(scope))
+
+    def _address_of(self, scope: Scope) -> str:
+        peer, proxies = scope.get("client"), self.proxies
+        return proxies.client_of(peer[0] if peer else "", Headers(scope=scope).getlist(proxies.header))
+
+    def ticket_wait_s(self, user_id: str) -> float:
+        """Return 0.0 where a user may have another ticket, else the seconds until then (and count it as met)."""
+        wait_s = self._tickets_by_user.take(user_id, time.monotonic())
+        if wait_s:
+            self.traffic.limit(Limit.TICKET_RATE)
+        return wait_s
 
     async def open(self) -> None:
         """Open the durable logs and start what runs in the background.

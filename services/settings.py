@@ -190,6 +190,11 @@ class Settings(BaseSettings):
         ge=0,
         description="New connections per second of one gateway; more are answered 503 with Retry-After.",
     )
+    request_rate: float = Field(
+        0.0,
+        ge=0,
+        description="HTTP requests per second from one address (IPv6: one /64) to one gateway, but for those with a server key; bursts of twice that pass.",
+    )
     connections_per_address: int = Field(
         0, ge=0, description="Connections from one address (IPv6: one /64) to one gateway."
     )
@@ -243,6 +248,9 @@ class Settings(BaseSettings):
         default_factory=list, description="Origins whose pages may connect; empty: the page's own host only."
     )
     ticket_ttl_s: float = Field(30.0, gt=0, le=300, description="Seconds a ticket is good for.")
+    ticket_rate: float = Field(
+        5.0, ge=0, description="Tickets per second for one user, of one gateway; bursts of twice that pass."
+    )
     api_keys: Annotated[list[SecretStr], NoDecode] = Field(
         default_factory=list,
         description="Keys of the server API, plain or as `sha256:HEX` (`tidings key`), each with `;scopes=A+B` or for everything. Several may hold at once.",

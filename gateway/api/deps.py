@@ -106,6 +106,9 @@ class ApiDeps(Protocol):
     @property
     def history(self) -> History: ...
 
+    def ticket_wait_s(self, user_id: str) -> float:
+        """Return 0.0 where a user may have another ticket now, else the seconds until then."""
+
     def readiness(self) -> dict[str, bool]:
         """Return each thing this gateway needs to serve, and whether it is there."""
 

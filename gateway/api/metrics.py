@@ -23,7 +23,7 @@ from gateway.auth.server_keys import Scope
 from services.bus.errors import BusError, Unavailable
 from services.wire.codes import ErrorCode
 from services.wire.names import normalize_name
-from services.wire.records import MetricsRecord
+from services.wire.records import MetricPoint, MetricsRecord
 from services.wire.rpc import (
     METRICS_HISTORY,
     METRICS_SOURCES,
@@ -145,6 +145,7 @@ OPERATIONS = (
         summary="Records, oldest first",
         access=Access.READER,
         answer=list[MetricsRecord],
+        other_answer=list[MetricPoint],
         query=(
             Query("limit", between(1, _MAX_ROWS), "Most rows answered; 100 when absent."),
             Query("from", _TimeMs, "Only rows from this time on, in ms."),

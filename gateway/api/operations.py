@@ -33,6 +33,8 @@ class Query:
 class Operation:
     """One method of one path. `answer` is the type of a successful answer's body, None where it has none.
 
+    `other_answer` is the one that a parameter of the query asks for instead.
+
     `path` is written as OpenAPI does, without the router's converters.
     """
 
@@ -42,6 +44,7 @@ class Operation:
     summary: str
     access: Access
     answer: Any = None
+    other_answer: Any = None
     status: int = 200
     media_type: str = "application/json"
     body: Any = None

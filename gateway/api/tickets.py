@@ -1,4 +1,9 @@
-"""Asking for a one-time ticket."""
+"""Asking for a one-time ticket.
+
+All tickets wait in one store of limited size, so each user has a rate: nobody fills it for everybody.
+"""
+
+import math
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -6,7 +11,7 @@ from starlette.routing import Route
 
 from gateway.api.body import read_json
 from gateway.api.deps import ApiDeps
-from gateway.api.errors import ApiError
+from gateway.api.errors import ApiError, refusal_response
 from gateway.api.operations import Access, Operation
 from gateway.api.responses import JsonResponse
 from services.wire.codes import ErrorCode
@@ -38,6 +43,9 @@ def ticket_routes(deps: ApiDeps) -> list[Route]:
             # A ticket that could beget tickets would never end.
             raise ApiError(ErrorCode.UNAUTHORIZED, "a ticket is asked for with a token, not with a ticket")
         identity = await deps.authenticator.authenticate(request.headers, request.query_params)
+        if wait_s := deps.ticket_wait_s(identity.user_id):
+            text = f"more than {deps.settings.ticket_rate:g} tickets per second for this user"
+            return refusal_response(ErrorCode.RATE_LIMITED, text, math.ceil(wait_s * 1000))
         asked = await read_json(request, _MAX_BODY_BYTES, TicketRequest, deps.settings.body_timeout_s)
         origin = request.headers.get("origin") or asked.origin
         if len(origin) > _MAX_ORIGIN_LENGTH:

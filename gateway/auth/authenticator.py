@@ -174,9 +174,13 @@ class Authenticator:
         if not identity.grants.admin:
             raise AuthRefused(ErrorCode.FORBIDDEN, "the server API needs a server key or an admin token")
 
+    def has_server_key(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request shows a server key, for whatever it is."""
+        return self._scopes(headers) is not None
+
     def is_known(self, headers: Mapping[str, str]) -> bool:
         """Whether a request comes from the operator's side: with a server key, or any under `open`."""
-        return self.open or self._scopes(headers) is not None
+        return self.open or self.has_server_key(headers)
 
     def _scopes(self, headers: Mapping[str, str]) -> frozenset[Scope] | None:
         offered = headers.get("x-api-key") or bearer(headers)

@@ -62,6 +62,7 @@ class IssuerKeys:
         age_s = self._clock() - self._fetched_at
         if age_s > STALE_S:
             self._keys = {}
+            self._fetched_at = float("-inf")  # as if there never had been any
         if not self._keys:
             await self._refresh()
             if not self._keys and self._fetched_at == float("-inf"):

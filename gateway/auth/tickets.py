@@ -22,12 +22,10 @@ from services.settings import Settings
 
 _TICKET_BYTES = 32
 _TICKET = re.compile(r"[A-Za-z0-9_-]{43}")  # 32 bytes in base64url
-_LONGEST_LIFE_S = (
-    300  # the most that `ticket_ttl_s` may be: the store forgets after that, whatever the setting
-)
-_STORE_BYTES = (
-    64 * 1024 * 1024
-)  # some 100,000 tickets; beyond, new ones are refused rather than old ones lost
+# The most that `ticket_ttl_s` may be: the store forgets after that, whatever the setting.
+_LONGEST_LIFE_S = 300
+# Some 100,000 tickets; beyond, new ones are refused rather than old ones lost.
+_STORE_BYTES = 64 * 1024 * 1024
 
 
 class TicketStore(Protocol):

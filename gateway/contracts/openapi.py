@@ -2,7 +2,6 @@
 
 import re
 from functools import lru_cache
-from importlib import metadata
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ from gateway.api.operations import Access, Operation
 from gateway.api.routes import API_OPERATIONS
 from gateway.contracts.schemas import Schema, components_of
 from gateway.sse.operations import SSE_OPERATIONS
+from gateway.ws.endpoints import PROTOCOL_VERSION
 
 CONTRACT_OPERATIONS = (
     Operation(
@@ -53,7 +53,7 @@ _SECURITY: dict[Access, list[Schema]] = {
 def openapi() -> Schema:
     """Return the document."""
     asked = {operation.body for operation in OPERATIONS if operation.body is not None}
-    answered = {operation.answer for operation in OPERATIONS if operation.answer is not None}
+    answered = {each for operation in OPERATIONS for each in _answers(operation)}
     schemas, components = components_of(sorted(asked, key=repr), [ErrorBody, *sorted(answered, key=repr)])
     paths: dict[str, Schema] = {}
     for operation in OPERATIONS:
@@ -71,7 +71,8 @@ def info(title: str) -> Schema:
     """Return the head that both documents share."""
     return {
         "title": title,
-        "version": metadata.version("tidings"),
+        # Of what is described. Which release runs here would tell strangers which faults to look for.
+        "version": str(PROTOCOL_VERSION),
         "description": "Names and meanings are fixed for version 1 of the protocol. Fields may be added: "
         "a client ignores those that it does not know. Times are integer milliseconds since 1970.",
         "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
@@ -97,10 +98,15 @@ def _rendered(operation: Operation, schemas: dict[str, Schema]) -> Schema:
     return rendered
 
 
+def _answers(operation: Operation) -> list[Any]:
+    return [each for each in (operation.answer, operation.other_answer) if each is not None]
+
+
 def _answer(operation: Operation, schemas: dict[str, Schema]) -> Schema:
-    if operation.answer is None:
+    shapes = [schemas[repr(each)] for each in _answers(operation)]
+    if not shapes:
         return {"description": "Done"}
-    schema = schemas[repr(operation.answer)]
+    schema = shapes[0] if len(shapes) == 1 else {"anyOf": shapes}
     return {"description": operation.summary, "content": {operation.media_type: {"schema": schema}}}
 
 

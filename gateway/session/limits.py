@@ -7,6 +7,8 @@ class Limit(StrEnum):
     """Every limit that a stranger can meet, by the name under which it is counted (`docs/security.md`)."""
 
     ACCEPT_RATE = "accept_rate"
+    REQUEST_RATE = "request_rate"
+    TICKET_RATE = "ticket_rate"
     ADDRESS_CONNECTIONS = "address_connections"
     USER_CONNECTIONS = "user_connections"
     HEAD_BYTES = "head_bytes"
@@ -24,6 +26,9 @@ class Limit(StrEnum):
     WRITE_BYTES = "write_bytes"
     WRITE_TIME = "write_time"
     IDLE = "idle"
+
+
+MAX_KEYS = 50_000
 
 
 class TokenBucket:
@@ -49,6 +54,39 @@ class TokenBucket:
             return 0.0
         self._tokens = tokens
         return (1.0 - tokens) / rate
+
+
+class KeyedBuckets:
+    """A `TokenBucket` for each key: an address, a user.
+
+    A bucket that is full again is as good as none, so keys that were not seen for the time that takes are forgotten,
+    a generation at a time. With more than `MAX_KEYS` in one generation they are forgotten early: memory is bounded,
+    and who commands so many addresses has no use for bursts.
+    """
+
+    def __init__(self, rate: float, now: float) -> None:
+        self.rate = rate
+        self._fills_s = max(2.0, 1 / rate) if rate else 0.0
+        self._recent: dict[str, TokenBucket] = {}
+        self._older: dict[str, TokenBucket] = {}
+        self._turns_at = now + self._fills_s
+
+    def __len__(self) -> int:
+        return len(self._recent) + len(self._older)
+
+    def take(self, key: str, now: float) -> float:
+        """Take one token of a key. Return 0.0, or the seconds until there will be one (and take none)."""
+        if not self.rate:
+            return 0.0
+        if now >= self._turns_at + self._fills_s:
+            self._older, self._recent, self._turns_at = {}, {}, now + self._fills_s
+        elif now >= self._turns_at or len(self._recent) >= MAX_KEYS:
+            self._older, self._recent, self._turns_at = self._recent, {}, now + self._fills_s
+        bucket = self._recent.get(key)
+        if bucket is None:
+            known = self._older.pop(key) if key in self._older else None
+            bucket = self._recent[key] = known or TokenBucket(self.rate, now)
+        return bucket.take(now)
 
 
 class Strikes:

@@ -3,7 +3,6 @@
 Nothing here waits. What takes time (storing, joining a room nobody here was in) calls back.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -38,6 +37,7 @@ from gateway.session.effects import (
 from gateway.session.limits import Limit
 from gateway.session.session import Session, error_reply
 from gateway.stay import Stay
+from gateway.ws.direct import publish_to_user
 from gateway.ws.joining import Joining
 from gateway.ws.protocol import WebSocketProtocol
 from gateway.ws.renewal import begin_renewal
@@ -47,14 +47,7 @@ from services.wire.codec import BadMessage, Codec, json_content
 from services.wire.codes import CloseCode, ErrorCode
 from services.wire.faults import TooDeep
 from services.wire.records import UNSET, Position, Status, UnsetType
-from services.wire.rpc import (
-    PRESENCE_LIST,
-    AnyPresenceOp,
-    Connected,
-    DataSet,
-    PresenceQuery,
-    StatusSet,
-)
+from services.wire.rpc import AnyPresenceOp, Connected, DataSet, StatusSet
 from services.wire.rpc import Joined as JoinedOp
 
 if TYPE_CHECKING:
@@ -62,7 +55,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_ONLINE_TIMEOUT_S = 1.0
 _monotonic = time.monotonic
 
 
@@ -238,7 +230,9 @@ class Connection:
                     self._gateway.presence.left(self.connection_id, room)
                 self.reply(server.LeftRoom(room=room, id=id), started)
             case PublishToUser():
-                self._publish_to_user(effect, started)
+                content = self._json(effect.content, effect.id, started)
+                if content is not None:
+                    publish_to_user(self._gateway, self, self._sender, effect, content, started)
             case PublishToAll():
                 self._publish(effect, started)
             case SetStatus(status, id):
@@ -284,53 +278,19 @@ class Connection:
         content = self._json(effect.content, effect.id, started)
         if content is None:
             return
-        done = partial(self._on_published, effect.id, started)
+        done = partial(self.on_published, effect.id, started)
         publisher = self._gateway.publisher
         if isinstance(effect, PublishToRoom):
             publisher.to_room(self._sender, effect.room, content, done, id=effect.id, echo=effect.echo)
         else:
             publisher.to_all(self._sender, content, done, id=effect.id, echo=effect.echo)
 
-    def _on_published(
-        self, id: str | UnsetType, started: float, outcome: server.Ack | PublishRefused
-    ) -> None:
+    def on_published(self, id: str | UnsetType, started: float, outcome: server.Ack | PublishRefused) -> None:
+        """Answer a message that was published, or refused."""
         if isinstance(outcome, PublishRefused):
             self._refuse(outcome.code, outcome.message, id, started)
         else:
             self.reply(outcome, started)
-
-    def _publish_to_user(self, effect: PublishToUser, started: float) -> None:
-        content = self._json(effect.content, effect.id, started)
-        if content is None:
-            return
-        # Asked while the message is being stored; the answer waits for both.
-        online = self._gateway.tasks.spawn(self._is_online(effect.user_id), "is online")
-
-        def done(outcome: server.Ack | PublishRefused) -> None:
-            if isinstance(outcome, PublishRefused):
-                self._on_published(effect.id, started, outcome)
-            else:
-                online.add_done_callback(partial(self._acknowledge_direct, outcome, started))
-
-        self._gateway.publisher.to_user(self._sender, effect.user_id, content, done, id=effect.id)
-
-    def _acknowledge_direct(
-        self, ack: server.Ack, started: float, online: "asyncio.Task[bool | UnsetType]"
-    ) -> None:
-        if not online.cancelled():
-            ack = msgspec.structs.replace(ack, online=online.result())
-        self.reply(ack, started)
-
-    async def _is_online(self, user_id: str) -> bool | UnsetType:
-        """Whether a user has a connection anywhere; unset where presence cannot say."""
-        if user_id in self._gateway.inboxes:
-            return True
-        query = PresenceQuery(users=[user_id], limit=1)
-        try:
-            page = await self._gateway.asking.ask(PRESENCE_LIST, query, timeout_s=_ONLINE_TIMEOUT_S)
-        except BusError:
-            return UNSET
-        return bool(page.users)
 
     def _wants(self, room: str) -> bool:
         return room in self._session.rooms and not self._link.closing

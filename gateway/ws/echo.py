@@ -9,10 +9,11 @@ from services.wire.codes import CloseCode
 class Echo:
     """The handler of one echo connection."""
 
-    __slots__ = ("_link", "write")
+    __slots__ = ("_link", "_on_end", "write")
 
-    def __init__(self, link: WebSocketProtocol) -> None:
+    def __init__(self, link: WebSocketProtocol, on_end: Callable[[], None]) -> None:
         self._link = link
+        self._on_end = on_end
         self.write: Callable[[bytes], None] = link.write
 
     def on_message(self, data: bytes, binary: bool) -> None:
@@ -27,5 +28,6 @@ class Echo:
         """Say nothing: only what came goes back."""
         return b""
 
-    def on_close(self, code: int, *, by_client: bool) -> None:
-        """Nothing was kept."""
+    def on_close(self, code: int, *, by_client: bool) -> None:  # noqa: ARG002  # however it ended
+        """Give up the place among the connections from there; nothing else was kept."""
+        self._on_end()

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from typing import Any
+from functools import partial
 
 import structlog
 from starlette.datastructures import Headers, QueryParams
@@ -29,14 +29,14 @@ PROTOCOL_VERSION = 1
 _RETRY_MS = 1000
 
 
-class WebSocketEndpoint:
-    """`GET /ws?username=U&channels=a,b&session=S`: a client's connection."""
+class _Endpoint:
+    """What every upgrade passes first: the accept rate, the place it comes from, the page that asks."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Authenticate, find the inbox's position, and hand the connection over."""
+        """Hand the connection over, or answer why not."""
         gateway = self._gateway
         wait_s = gateway.admission.wait_s(time.monotonic())
         if wait_s:
@@ -68,7 +68,18 @@ class WebSocketEndpoint:
                 gateway.addresses.leave(place)
 
     async def _open(self, link: WebSocketProtocol, headers: Headers, query: QueryParams, place: str) -> bool:
-        """Hand the connection over; False where the client is gone by then."""
+        """Hand the connection over, and `place` with it; False where the client is gone by then.
+
+        Raises:
+            AuthRefused, BusError: the upgrade is refused.
+        """
+        raise NotImplementedError
+
+
+class WebSocketEndpoint(_Endpoint):
+    """`GET /ws?username=U&channels=a,b&session=S`: a client's connection."""
+
+    async def _open(self, link: WebSocketProtocol, headers: Headers, query: QueryParams, place: str) -> bool:
         gateway = self._gateway
         identity = await gateway.authenticator.authenticate(headers, query)
         codec = CODECS.get(link.subprotocol or "", JSON)
@@ -100,10 +111,8 @@ class WebSocketEndpoint:
         return True
 
 
-class EchoEndpoint:
+class EchoEndpoint(_Endpoint):
     """`GET /ws/echo`: every message comes back as it came."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI names them
-        """Accept."""
-        link: Any = scope["extensions"][EXTENSION]["link"]
-        link.accept(Echo(link))
+    async def _open(self, link: WebSocketProtocol, headers: Headers, query: QueryParams, place: str) -> bool:  # noqa: ARG002  # nobody is asked who they are
+        return link.accept(Echo(link, partial(self._gateway.addresses.leave, place)))

@@ -1,7 +1,8 @@
 """Ask the servers, at start, whether we may do what we need: what is missing is said before it is missed.
 
 A message that NATS refuses is only seen by who waits for its effect, and some are published without waiting. So the
-server is asked for the permissions in force, and they are compared with what the role needs; nothing is tried out.
+server is asked for the permissions in force, and they are compared with what the role needs; nothing is tried out,
+except at a Redis before 7, which cannot be asked: there each command is tried on a key that nobody else uses.
 """
 
 from typing import Any, Protocol
@@ -88,25 +89,41 @@ class Store(Protocol):
         """Run a script."""
 
 
-# KEYS[1]  a key of the role, which is not touched
+# KEYS[1]  a key of the role that nobody else uses; not touched where the server can be asked
 # ARGV     MessagePack: a list of commands, `KEY` standing for KEYS[1]
-# returns  the commands that this user may not run; nil where the server cannot say (before Redis 7)
+# returns  the commands that this user may not run
 _CHECK = """
-if not redis.acl_check_cmd then return nil end
+local function asked(command)
+  local known, allowed = pcall(redis.acl_check_cmd, unpack(command))
+  return allowed or not known
+end
+
+-- Before Redis 7. Permissions come first: whoever hears of a wrong type may run the command. Some commands run in no
+-- script, whoever asks; those are not known to be lacking.
+local function tried(command)
+  local answer = redis.pcall(unpack(command))
+  local fault = type(answer) == 'table' and answer.err or ''
+  redis.pcall('DEL', KEYS[1])
+  for _, sign in ipairs({"can't run this command", "can't access", 'no permissions'}) do
+    if fault:find(sign, 1, true) then return false end
+  end
+  return true
+end
+
+local may_run = redis.acl_check_cmd and asked or tried
 local lacking = {}
 for _, command in ipairs(cmsgpack.unpack(ARGV[1])) do
   for i, word in ipairs(command) do
     if word == 'KEY' then command[i] = KEYS[1] end
   end
-  local asked, allowed = pcall(redis.acl_check_cmd, unpack(command))
-  if asked and not allowed then table.insert(lacking, command[1]) end
+  if not may_run(command) then table.insert(lacking, command[1]) end
 end
 return lacking
 """
 
 
 async def prove_redis(redis: Store, role: Role, settings: Settings) -> None:
-    """Return if this user of Redis may do all that the role needs, or if the server cannot say.
+    """Return if this user of Redis may do all that the role needs.
 
     Raises:
         Misconfigured: it may not; the message lists what is missing.
@@ -114,9 +131,6 @@ async def prove_redis(redis: Store, role: Role, settings: Settings) -> None:
     """
     key = f"{access_of(role, settings).key_prefix}:probe"
     found = await redis.eval(_CHECK, 1, key, msgspec.msgpack.encode(PROBES))
-    if found is None:
-        log.info("permissions at Redis not checked: the server is older than 7")
-        return
     lacking = [name.decode() if isinstance(name, bytes) else str(name) for name in found]
     if lacking:
         raise Misconfigured(

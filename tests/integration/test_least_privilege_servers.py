@@ -16,6 +16,7 @@ import redis.asyncio
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured
 from services.local.servers import NatsServer, RedisServer, free_port
+from services.permissions import proof
 from services.permissions.proof import prove_redis
 from services.permissions.redis import ROLES, access_of
 from services.permissions.render import nats_template, nats_users, redis_template
@@ -206,6 +207,25 @@ async def test_every_command_in_the_scripts_is_allowed(store: RedisServer, path:
             assert verdict in (b"OK", "OK"), (name, verdict)
 
 
+@pytest.fixture(params=["asked", "tried"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the proof finds out: `tried`, as at servers before 7, works at all of them."""
+    if request.param == "tried":
+        choice = "redis.acl_check_cmd and asked or tried"
+        assert choice in proof._CHECK
+        monkeypatch.setattr(proof, "_CHECK", proof._CHECK.replace(choice, "tried"))
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("way")
+async def test_the_proof_leaves_nothing_behind(store: RedisServer) -> None:
+    for role in ROLES:
+        async with redis.asyncio.Redis.from_url(store.url_of(role)) as client:
+            await prove_redis(client, role, SETTINGS)
+            assert not await client.exists(f"{access_of(role, SETTINGS).key_prefix}:probe")
+
+
+@pytest.mark.usefixtures("way")
 async def test_the_proof_names_commands_that_are_missing(store: RedisServer) -> None:
     async with redis.asyncio.Redis.from_url(store.url) as operator:
         digest = hashlib.sha256(b"p").hexdigest()

@@ -77,6 +77,7 @@ async def test_cross_site_websocket_hijack(gateway: ServiceProcess, open_gateway
     ):
         assert await refusal(gateway, token(), Origin=origin) == (403, "forbidden")
         assert await refusal(open_gateway, Origin=origin) == (403, "forbidden")
+        assert await upgraded(gateway, f"Origin: {origin}") == 403
         async with httpx.AsyncClient() as http:
             answer = await http.get(f"{gateway.url}/api/rooms", headers=bearer(token()) | {"origin": origin})
             assert answer.status_code == 403
@@ -128,36 +129,37 @@ async def test_ticket_reuse(gateway: ServiceProcess) -> None:
         assert await refusal(gateway, "", f"ticket={two}", Origin=ORIGIN) == (401, "unauthorized")
 
 
-async def upgraded(gateway: ServiceProcess, *headers: str) -> bool:
-    """Try an upgrade with these header lines; False where it is answered 400."""
+async def upgraded(gateway: ServiceProcess, *headers: str) -> int:
+    """Try an upgrade of `/ws/echo` with these header lines; return the status."""
     try:
         async with raw_socket(gateway.port, "/ws/echo", *headers) as socket:
             assert b"sec-websocket-protocol" not in socket.head.lower()
             await socket.still_serves()
-            return True
+            return 101
     except AssertionError as refused:
-        if "HTTP/1.1 400 " not in str(refused):
+        status = re.search(r"HTTP/1\.1 (\d{3}) ", str(refused))
+        if status is None:
             raise
-        return False
+        return int(status[1])
 
 
 @pytest.mark.parametrize(
-    ("header", "passes"),
+    ("header", "status"),
     [
-        ("Sec-WebSocket-Protocol: tidings.v1.json\u00e9", False),
-        ("Sec-WebSocket-Protocol: \u202e", False),
-        ("Sec-WebSocket-Protocol: a b", False),
-        ("Sec-WebSocket-Protocol: ,,,", False),
-        ('Sec-WebSocket-Protocol: "', False),
-        (f"Sec-WebSocket-Protocol: {'x' * 5000}", True),
-        ("Sec-WebSocket-Extensions: \u00e9", True),
-        ("X-Other: \u00e9\u202e\U0001f600", True),
-        ("Cookie: \u00ff=\u00fe", True),
+        ("Sec-WebSocket-Protocol: tidings.v1.json\u00e9", 400),
+        ("Sec-WebSocket-Protocol: \u202e", 400),
+        ("Sec-WebSocket-Protocol: a b", 400),
+        ("Sec-WebSocket-Protocol: ,,,", 400),
+        ('Sec-WebSocket-Protocol: "', 400),
+        (f"Sec-WebSocket-Protocol: {'x' * 5000}", 101),
+        ("Sec-WebSocket-Extensions: \u00e9", 101),
+        ("X-Other: \u00e9\u202e\U0001f600", 101),
+        ("Cookie: \u00ff=\u00fe", 101),
     ],
 )
-async def test_strange_subprotocols(gateway: ServiceProcess, header: str, passes: bool) -> None:
+async def test_strange_subprotocols(gateway: ServiceProcess, header: str, status: int) -> None:
     """What is no token is refused as malformed, what is none of ours is not agreed to; nothing raises."""
-    assert await upgraded(gateway, header) is passes
+    assert await upgraded(gateway, header) == status
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
@@ -257,6 +259,8 @@ async def test_no_versions_and_no_traces_for_strangers(gateway: ServiceProcess) 
                 "/healthz",
                 "/readyz",
                 "/metrics",
+                "/openapi.json",
+                "/asyncapi.json",
                 "/nowhere",
                 "/api/rooms",
                 "/api/publish",
@@ -274,6 +278,8 @@ async def test_no_versions_and_no_traces_for_strangers(gateway: ServiceProcess) 
             assert answer.headers["referrer-policy"] == "no-referrer"
             assert answer.headers["x-frame-options"] == "DENY"
             assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+        for document in ("/openapi.json", "/asyncapi.json"):
+            assert (await http.get(document)).json()["info"]["version"] == "1"  # of the protocol
         assert "python_info" in (await http.get("/metrics", headers={"x-api-key": KEY})).text
 
 

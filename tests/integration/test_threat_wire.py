@@ -55,6 +55,7 @@ def gateways(
     }
     with Deployment(tmp_path_factory.mktemp("threats"), services=False, **settings) as deployment:
         deployment.extra_gateway("patient", write_buffer_bytes=100_000_000)
+        deployment.extra_gateway("strict", request_rate=5, ticket_rate=2, accept_rate=5)
         yield deployment.gateways
         assert deployment.faults() == []
 
@@ -70,6 +71,12 @@ def patient(gateways: list[ServiceProcess]) -> ServiceProcess:
     return gateways[2]
 
 
+@pytest.fixture
+def strict(gateways: list[ServiceProcess]) -> ServiceProcess:
+    """A gateway with rates that are off, or higher, elsewhere."""
+    return gateways[3]
+
+
 @pytest.fixture(autouse=True)
 async def _others_are_served(gateway: ServiceProcess) -> AsyncIterator[None]:
     """Whatever one client does, another one notices nothing."""
@@ -80,7 +87,7 @@ async def _others_are_served(gateway: ServiceProcess) -> AsyncIterator[None]:
 
 async def times_met(gateway: ServiceProcess, limit: str) -> float:
     async with httpx.AsyncClient() as http:
-        return counted((await http.get(f"{gateway.url}/metrics")).text, limit)
+        return counted((await http.get(f"{gateway.url}/metrics", headers=SERVER)).text, limit)
 
 
 @contextlib.asynccontextmanager
@@ -324,6 +331,47 @@ async def test_publish_flood(gateway: ServiceProcess) -> None:
         assert refused[0]["retryAfterMs"] > 0
 
 
+async def test_request_flood_from_one_address(strict: ServiceProcess) -> None:
+    async with met(strict, "request_rate"), httpx.AsyncClient(base_url=strict.url) as http:
+        there = {"x-forwarded-for": "2001:db8::1"}
+        answers = [await http.get("/api/rooms", headers=there) for _ in range(20)]
+        assert {answer.status_code for answer in answers[:10]} == {401}
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert refused[0].json()["code"] == "rate_limited"
+        assert 0 < refused[0].json()["retryAfterMs"] <= 200
+        neighbour = {"x-forwarded-for": "2001:db8::2"}
+        assert 429 in [(await http.get("/nowhere", headers=neighbour)).status_code for _ in range(10)]
+        for headers in (there | SERVER, {"x-forwarded-for": "2001:db8:0:1::1"}):
+            assert (await http.get("/metrics", headers=headers)).status_code == 200
+        assert (await http.get("/readyz", headers=there)).status_code == 200
+
+
+async def test_ticket_flood_of_one_user(strict: ServiceProcess) -> None:
+    async with met(strict, "ticket_rate"), httpx.AsyncClient(base_url=strict.url) as http:
+        for number in range(8):
+            place = {"x-forwarded-for": f"198.51.100.{number}"}
+            answer = await http.post("/api/tickets", headers=place | bearer(token("greedy")))
+            assert answer.status_code == 201 or number >= 4
+        assert answer.status_code == 429
+        assert (await http.post("/api/tickets", headers=bearer(token("modest")))).status_code == 201
+
+
+async def test_connection_flood_of_everybody(strict: ServiceProcess) -> None:
+    """The accept rate: those above it are told when to come back, each a place later than the one before."""
+    waits = []
+    async with met(strict, "accept_rate"):
+        for path in ["/ws", "/ws/echo"] * 10:
+            try:
+                async with raw_socket(strict.port, path, "Authorization: Bearer nonsense"):
+                    pass
+            except AssertionError as refused:
+                if "HTTP/1.1 503 " in str(refused):
+                    waits.append(int(str(refused).lower().partition("retry-after: ")[2].partition("\\")[0]))
+    assert waits
+    assert min(waits) >= 1
+    assert waits == sorted(waits)
+
+
 async def test_connection_flood_from_one_address(gateway: ServiceProcess) -> None:
     async with contextlib.AsyncExitStack() as stack, met(gateway, "address_connections"):
         for number in range(40):
@@ -337,6 +385,9 @@ async def test_connection_flood_from_one_address(gateway: ServiceProcess) -> Non
             headers={"x-forwarded-for": "2001:db8::ffff"} | bearer(token("more"))
         ) as http:
             assert (await http.get(f"{gateway.url}/events")).status_code == 429
+        with pytest.raises(AssertionError, match=r"HTTP/1[.]1 429 "):
+            async with raw_socket(gateway.port, "/ws/echo", "X-Forwarded-For: 2001:db8::ffff"):
+                pass
         async with client(gateway, token("other"), X_Forwarded_For="2001:db8:0:1::1") as other:
             assert await other.is_open()
 
@@ -345,6 +396,24 @@ async def test_connection_flood_from_one_address(gateway: ServiceProcess) -> Non
             async with client(gateway, token("more"), X_Forwarded_For="2001:db8::ffff"):
                 return True
         except InvalidStatus:
+            return False
+
+    await eventually(room_again, "the place to have room again")
+
+
+async def test_echo_connections_are_counted_by_address(gateway: ServiceProcess) -> None:
+    header = "X-Forwarded-For: 192.0.2.78"
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(40):
+            await stack.enter_async_context(raw_socket(gateway.port, "/ws/echo", header))
+        with pytest.raises(AssertionError, match=r"HTTP/1[.]1 429 "):
+            await stack.enter_async_context(raw_socket(gateway.port, "/ws/echo", header))
+
+    async def room_again() -> bool:
+        try:
+            async with raw_socket(gateway.port, "/ws/echo", header):
+                return True
+        except AssertionError:
             return False
 
     await eventually(room_again, "the place to have room again")

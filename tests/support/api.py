@@ -140,9 +140,13 @@ class FakeDeps:
         self.revocation_log = FakeRevocationLog()
         self.publisher = FakePublisher()
         self.history = FakeHistory()
+        self.ticket_wait = 0.0
         self.checks = {"bus": True}
         self.answers: dict[str, Any] = {}
         self.asked: list[Any] = []
+
+    def ticket_wait_s(self, user_id: str) -> float:
+        return self.ticket_wait
 
     def readiness(self) -> dict[str, bool]:
         return self.checks

@@ -139,6 +139,15 @@ async def test_a_ticket_begets_no_ticket(client: httpx.AsyncClient, deps: FakeDe
     assert ticket in deps.tickets.kept  # not even spent
 
 
+async def test_ticket_flood(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+    deps.ticket_wait = 0.2
+    answer = await client.post("/api/tickets", headers=bearer())
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+    assert answer.json()["code"] == "rate_limited"
+    assert answer.json()["retryAfterMs"] == 200
+    assert deps.tickets.kept == {}
+
+
 async def test_tickets_need_a_token(client: httpx.AsyncClient) -> None:
     assert (await client.post("/api/tickets")).status_code == 401
     assert (await client.post("/api/tickets", headers={"x-api-key": KEY})).status_code == 401

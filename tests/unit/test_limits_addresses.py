@@ -30,8 +30,20 @@ FORWARDED = Proxies(["10.0.0.0/8"], "forwarded")
     ],
 )
 def test_x_forwarded_for(peer: str, header: str, client: str) -> None:
-    headers = {"x-forwarded-for": header, "forwarded": "for=203.0.113.200"}
-    assert FORWARDED_FOR.client_of(peer, headers) == client
+    assert FORWARDED_FOR.client_of(peer, [header]) == client
+
+
+@pytest.mark.parametrize(
+    ("lines", "client"),
+    [
+        ([], PROXY),
+        (["203.0.113.9", "198.51.100.1"], "198.51.100.1"),  # the proxy's own line stands after the client's
+        (["203.0.113.9, 203.0.113.8", "198.51.100.1, 10.2.3.4"], "198.51.100.1"),
+        (["203.0.113.9", "10.2.3.4"], "203.0.113.9"),
+    ],
+)
+def test_a_line_of_the_clients_own_does_not_hide_that_of_the_proxy(lines: list[str], client: str) -> None:
+    assert FORWARDED_FOR.client_of(PROXY, lines) == client
 
 
 @pytest.mark.parametrize(
@@ -46,7 +58,7 @@ def test_x_forwarded_for(peer: str, header: str, client: str) -> None:
     ],
 )
 def test_forwarded(header: str, client: str) -> None:
-    assert FORWARDED.client_of(PROXY, {"forwarded": header, "x-forwarded-for": "203.0.113.1"}) == client
+    assert FORWARDED.client_of(PROXY, [header]) == client
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import pytest
 
 from gateway.auth.grants import ALL
 from gateway.auth.identity import Identity
+from gateway.session import limits
 from gateway.session.effects import Effect, Expel, PublishToRoom, Reply
-from gateway.session.limits import Limit, Strikes, TokenBucket
+from gateway.session.limits import KeyedBuckets, Limit, Strikes, TokenBucket
 from gateway.session.session import Session
 from gateway.user_limit import excess
 from services.settings import Namespace, Settings
@@ -20,6 +21,39 @@ def test_a_slow_rate_still_lets_single_ones_through() -> None:
     assert bucket.take(0.0) == 0.0
     assert bucket.take(0.0) == pytest.approx(10.0)
     assert bucket.take(10.0) == 0.0
+
+
+def test_each_key_has_a_rate_of_its_own() -> None:
+    buckets = KeyedBuckets(1.0, 0.0)
+    assert [buckets.take("a", 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
+    assert buckets.take("b", 0.0) == 0.0
+    assert buckets.take("a", 1.0) == 0.0
+    assert KeyedBuckets(0.0, 0.0).take("a", 0.0) == 0.0
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.7, 1.0, 50.0])
+def test_forgetting_a_key_gives_it_nothing(rate: float) -> None:
+    """Whenever it is asked, and however often others are, a key gets what a bucket alone would give it."""
+    for gap_s in (0.3, 1.9, 2.0, 2.1, 3.9, 10.0, 25.0):
+        buckets, alone = KeyedBuckets(rate, 0.0), TokenBucket(rate, 0.0)
+        for step in range(300):
+            now = step * gap_s / 7
+            if step % 7 < 2:
+                assert (buckets.take("a", now) == 0.0) == (alone.take(now) == 0.0)
+            else:
+                buckets.take(f"other-{step}", now)
+
+
+def test_keys_that_only_once_asked_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    buckets = KeyedBuckets(10.0, 0.0)
+    for second in range(10):
+        for number in range(100):
+            buckets.take(f"{second}-{number}", float(second))
+    assert len(buckets) <= 400
+    monkeypatch.setattr(limits, "MAX_KEYS", 50)
+    for number in range(10_000):
+        buckets.take(f"many-{number}", 10.0)
+    assert len(buckets) <= 100
 
 
 def seconds_until_flood(rate: float, sent_per_s: int) -> float | None:

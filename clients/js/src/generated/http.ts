@@ -10,6 +10,7 @@ import type {
   GatewayStats,
   Liveness,
   LogEntry,
+  MetricPoint,
   MetricsRecord,
   Ordered,
   PresenceCounts,
@@ -59,7 +60,7 @@ export interface Operations {
     path: Record<string, never>;
     query: { limit?: number; from?: number; to?: number; step?: number; source?: string; metric?: string };
     body: undefined;
-    answer: MetricsRecord[];
+    answer: MetricsRecord[] | MetricPoint[];
   };
   "GET /api/metrics/sources": {
     path: Record<string, never>;

@@ -316,6 +316,15 @@ export interface MatcherRequest {
   op?: "!=" | "!~" | "=" | "~";
 }
 
+/** One metric over one stretch of time. `value` is its mean, or a percentile of all that was measured. `min`, `max` and `count` (of seconds) are set on rollup rows. `timestamp` is the end of the stretch, in ms. */
+export interface MetricPoint {
+  timestamp: number;
+  value: number;
+  min?: number;
+  max?: number;
+  count?: number;
+}
+
 /** One second of the fleet (or, with `step`, the mean of several). cpu, memory, disk in percent; network in bytes/s; requests and errors per second; latencies in ms. `min`, `max` and `count` are set only on rollup rows: extremes by metric name, and the seconds merged. */
 export interface MetricsRecord {
   cpu: number;

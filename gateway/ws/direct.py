@@ -1,0 +1,60 @@
+"""A direct message of one connection: stored, and acknowledged with whether whom it is for is online."""
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.delivery.publisher import PublishRefused, Sender
+from gateway.session.effects import PublishToUser
+from services.bus.errors import BusError
+from services.wire import server
+from services.wire.records import UNSET, UnsetType
+from services.wire.rpc import PRESENCE_LIST, PresenceQuery
+
+if TYPE_CHECKING:
+    from gateway.core import Gateway
+    from gateway.ws.connection import Connection
+
+_ONLINE_TIMEOUT_S = 1.0
+
+
+def publish_to_user(
+    gateway: "Gateway",
+    connection: "Connection",
+    sender: Sender,
+    effect: PublishToUser,
+    content: msgspec.Raw,
+    started: float,
+) -> None:
+    """Store the message and ask for the receiver at the same time; the answer waits for both."""
+    online = gateway.tasks.spawn(_is_online(gateway, effect.user_id), "is online")
+
+    def done(outcome: server.Ack | PublishRefused) -> None:
+        if isinstance(outcome, PublishRefused):
+            connection.on_published(effect.id, started, outcome)
+        else:
+            online.add_done_callback(partial(_acknowledge, connection, outcome, started))
+
+    gateway.publisher.to_user(sender, effect.user_id, content, done, id=effect.id)
+
+
+def _acknowledge(
+    connection: "Connection", ack: server.Ack, started: float, online: "asyncio.Task[bool | UnsetType]"
+) -> None:
+    if not online.cancelled():
+        ack = msgspec.structs.replace(ack, online=online.result())
+    connection.reply(ack, started)
+
+
+async def _is_online(gateway: "Gateway", user_id: str) -> bool | UnsetType:
+    """Whether a user has a connection anywhere; unset where presence cannot say."""
+    if user_id in gateway.inboxes:
+        return True
+    query = PresenceQuery(users=[user_id], limit=1)
+    try:
+        page = await gateway.asking.ask(PRESENCE_LIST, query, timeout_s=_ONLINE_TIMEOUT_S)
+    except BusError:
+        return UNSET
+    return bool(page.users)
