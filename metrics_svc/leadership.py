@@ -5,10 +5,10 @@ Nothing of it is shared: it is read from the store when the term begins and drop
 
 from dataclasses import dataclass, field
 
+from metrics_svc.aggregation.packed import decode_row, merge_packed
 from metrics_svc.aggregation.rollups import Rollups, SeriesRow
-from metrics_svc.aggregation.rows import Row
 from metrics_svc.aggregation.seconds import FLEET, ClosedSecond
-from metrics_svc.aggregation.tiers import MINUTES, SECONDS
+from metrics_svc.aggregation.tiers import MINUTES, ROLLUP_TIERS, SECONDS
 from metrics_svc.alerts.engine import AlertEngine, Change
 from metrics_svc.alerts.rules import RuleSet
 from metrics_svc.store import MAX_UNANNOUNCED, MetricsStore, Tick
@@ -39,7 +39,7 @@ class Leadership:
             term,
             last_second,
             AlertEngine(rules, await store.watches()),
-            await _restore_rollups(store, last_second),
+            await restored_rollups(store, last_second),
             await store.unannounced(),
         )
 
@@ -62,14 +62,23 @@ class Leadership:
         self.unannounced = (self.unannounced + tick.events)[-MAX_UNANNOUNCED:]
 
 
-async def _restore_rollups(store: MetricsStore, last_second: int) -> Rollups:
-    """Feed the stored seconds of the last minute again; the rows that close are stored already."""
+async def restored_rollups(store: MetricsStore, last_second: int) -> Rollups:
+    """Merge the stored seconds of the rows that are still open after the last one.
+
+    They stay packed until they are added up: with hundreds of sources, making rows and sketches of them all would take
+    longer than a takeover may.
+    """
     rollups = Rollups()
     start = MINUTES.bucket(last_second)
-    seconds: dict[int, dict[str, Row]] = {}
+    open_tiers = [tier for tier in ROLLUP_TIERS if tier.bucket(last_second + 1) == tier.bucket(last_second)]
+    if not open_tiers:
+        return rollups
     for series in {FLEET, *await store.series(start)}:
-        for row in await store.rows(series, SECONDS, start, last_second + 1, sketches=True):
-            seconds.setdefault(row.start, {})[series] = row
-    for second in sorted(seconds):
-        rollups.advance(second, seconds[second])
+        stored = await store.packed(series, SECONDS, start, last_second + 1)
+        seconds = [row for row in map(decode_row, stored) if start <= row.start <= last_second]
+        for tier in open_tiers:
+            bucket = tier.bucket(last_second)
+            if members := [row for row in seconds if row.start >= bucket]:
+                merged = merge_packed(bucket, members, sketches=True, keep_sketches=True)
+                rollups.resume(tier, series, merged)
     return rollups

@@ -15,10 +15,11 @@ may have, and the number of series at any one time by `MAX_SOURCES` and `MAX_LAB
 """
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
 from math import ceil, fsum, inf
 from operator import add, attrgetter
+from typing import cast
 
 import msgspec
 
@@ -41,8 +42,11 @@ class _PackedSketch(msgspec.Struct, array_like=True, frozen=True):
     first: int | None = None
 
 
-class PackedRow(msgspec.Struct, array_like=True, frozen=True):
-    """A stat of a single value is packed as that value. Sketches stay packed until somebody merges them."""
+class PackedRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A stat of a single value is packed as that value. Sketches stay packed until somebody merges them.
+
+    `gc=False`: it holds no cycles, and thousands of them at a time would set the collector to work.
+    """
 
     start: int
     seconds: int
@@ -215,14 +219,19 @@ class _Adding:
 
 
 def merge_packed(
-    start: int, rows: Iterable[PackedRow], *, sketches: bool, only: Collection[str] | None = None
+    start: int,
+    rows: Iterable[PackedRow],
+    *,
+    sketches: bool,
+    only: Collection[str] | None = None,
+    keep_sketches: bool = False,
 ) -> Row:
     """Return one row that covers several packed ones, given in order of time, with all metrics or `only` some.
 
     A day is 1,440 minutes: they are merged by column, and sketches are added up as they are read. The row has the
-    percentiles of all that was measured (not without `sketches`), and no sketch.
+    percentiles of all that was measured (not without `sketches`), and a sketch only with `keep_sketches`.
     """
-    columns: dict[str, list[Stat]] = {}
+    columns: dict[str, list[float | Stat]] = {}
     latency: _Adding | None = None
     histograms: dict[str, _Adding] = {}
     seconds = 0
@@ -231,7 +240,7 @@ def merge_packed(
         stats = packed.stats
         for name in stats if only is None else only:
             if (stat := stats.get(name)) is not None:
-                columns.setdefault(name, []).append(_unpack_stat(stat))
+                columns.setdefault(name, []).append(stat)
         if sketches and packed.latency is not None:
             latency = latency or _Adding()
             latency.add(packed.latency)
@@ -242,15 +251,22 @@ def merge_packed(
     if latency is not None:
         row.percentiles = latency.percentiles()
     row.quantiles = {name: adding.percentiles() for name, adding in histograms.items()}
+    if keep_sketches:
+        row.latency = latency.sketch() if latency is not None else None
+        row.histograms = {name: adding.sketch() for name, adding in histograms.items()}
     return row
 
 
-def _over(column: list[Stat]) -> Stat:
+def _over(column: Sequence[float | Stat]) -> Stat:
     """Return the stat of one metric over several stretches, given in order of time."""
+    if all(isinstance(value, float) for value in column):  # seconds
+        values = cast(Sequence[float], column)
+        return Stat(sum(values), len(values), min(values), max(values), values[-1])
+    stats = [_unpack_stat(stat) for stat in column]
     return Stat(
-        sum(map(_SUM, column)),
-        sum(map(_COUNT, column)),
-        min(map(_MIN, column)),
-        max(map(_MAX, column)),
-        column[-1].last,
+        sum(map(_SUM, stats)),
+        sum(map(_COUNT, stats)),
+        min(map(_MIN, stats)),
+        max(map(_MAX, stats)),
+        stats[-1].last,
     )

@@ -1,8 +1,7 @@
 """Rows of one second into rows of ten seconds and of a minute.
 
 Rows are closed with the second that completes them and written in the same step as that second. So what is
-still open after second L can be rebuilt by feeding the stored seconds of L's minute again and discarding
-what closes.
+still open after second L can be rebuilt from the stored seconds of L's minute (`resume`).
 """
 
 from collections.abc import Mapping
@@ -26,6 +25,11 @@ class Rollups:
 
     def __init__(self) -> None:
         self._open: dict[Tier, dict[str, Merging]] = {tier: {} for tier in ROLLUP_TIERS}
+
+    def resume(self, tier: Tier, series: str, row: Row) -> None:
+        """Go on with a row that begins at `row.start` and covers what is stored of it so far."""
+        merging = self._open[tier][series] = Merging(row.start)
+        merging.add(row)
 
     def advance(self, second: int, rows: Mapping[str, Row]) -> list[SeriesRow]:
         """Take in the rows of one second, by series, and return the rows that are complete with it.
