@@ -71,6 +71,11 @@ async def online_at(gateway: ServiceProcess) -> set[str]:
     return {user["userId"] for user in users} if status == 200 else set()
 
 
+async def are_members(gateway: ServiceProcess, room: str, users: set[str]) -> bool:
+    status, found = await get(gateway, f"/api/presence?room={room}")
+    return status == 200 and users <= {user["userId"] for user in found}
+
+
 async def unavailable(gateway: ServiceProcess) -> bool:
     status, body = await get(gateway, "/api/presence")
     return status == 503 and body["code"] == "unavailable"
@@ -114,7 +119,8 @@ async def test_a_killed_gateways_users_go_in_time_and_who_came_back_never_flicke
     async with users_on(alive, room, "Stays") as (stays,), watching(alive) as watcher:
         with contextlib.suppress(Exception):  # their sockets break under them
             async with users_on(dying, room, "Returns", "Gone") as (returns, gone):
-                await eventually(lambda: {returns.user, gone.user} <= set(watcher.online), "both are seen")
+                both = {returns.user, gone.user}
+                await eventually(lambda: are_members(alive, room, both), "both are in the room")
                 back, lost = returns.user, gone.user
                 session = returns.welcome["session"]
                 await aside(dying.kill)
