@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.guards.table import GUARDS, Edit, Guard
+from tests.guards.guard import Edit, Guard
+from tests.guards.table import GUARDS
 
 ROOT = Path(__file__).resolve().parents[2]
 _SOURCES = ("services", "gateway", "presence_svc", "metrics_svc", "tests", "docs", "deploy", "clients/python")

@@ -184,7 +184,7 @@ async def test_disconnecting_alone_lets_the_user_back(gateways: list[ServiceProc
             lines = stream.aiter_lines()
             assert await anext(lines) == "event: connected"
             await http.request("DELETE", "/api/users/kim/connections?reason=lunch")
-            assert await kim.closed() == 4502
+            assert await kim.closed(timeout_s=1.0) == 4502
             assert kim.seen[-1]["reason"] == "lunch"
             assert any("disconnect" in line for line in [line async for line in lines])
         assert not await refused(gateways[0], token("kim"))

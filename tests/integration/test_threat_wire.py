@@ -164,7 +164,8 @@ async def test_a_body_that_drips(gateway: ServiceProcess) -> None:
     async with met(gateway, "body_time"), raw(gateway) as (reader, writer):
         head = f"POST /api/publish HTTP/1.1\r\nhost: x\r\nx-api-key: {SERVER['x-api-key']}\r\ncontent-length: 100\r\n\r\n{{"
         writer.write(head.encode())
-        assert b" 408 " in await reader.readline()
+        async with asyncio.timeout(_WAIT_S):
+            assert b" 408 " in await reader.readline()
 
 
 # --- heads that are too large ---------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from tests.guards.table import GUARDS, NOT_TAKEN_OUT, Guard
+from tests.guards.guard import Guard
+from tests.guards.table import GUARDS, NOT_TAKEN_OUT
 from tests.support.docs import ROOT
 
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")

@@ -1,0 +1,209 @@
+"""Guards of who comes in, and of what they may do."""
+
+from tests.guards.guard import AUTHENTICATOR, HANDSHAKE, JWKS, LIVE, TOKENS, guard
+
+GUARDS = (
+    # --- pages ---
+    guard(
+        "the page's origin, on upgrades",
+        f"{HANDSHAKE}::test_cross_site_websocket_hijack",
+        edits=[("gateway/ws/endpoints.py", "gateway.authenticator.origins.check(headers)", "pass")],
+    ),
+    guard(
+        "the page's origin, everywhere",
+        f"{HANDSHAKE}::test_cross_site_websocket_hijack",
+        "tests/unit/test_auth_origins.py::test_cross_site_websocket_hijack",
+        edits=[
+            (
+                "gateway/auth/origins.py",
+                'raise AuthRefused(ErrorCode.FORBIDDEN, "pages of this origin may not connect; see TIDINGS_ORIGINS")',
+                "return origin",
+            )
+        ],
+    ),
+    guard(
+        "CORS for one origin",
+        f"{HANDSHAKE}::test_cors_is_exact",
+        edits=[
+            (
+                "gateway/api/headers.py",
+                '{"access-control-allow-origin": foreign,',
+                '{"access-control-allow-origin": "*",',
+            )
+        ],
+    ),
+    guard(
+        "the host's name under `open`",
+        f"{HANDSHAKE}::test_dns_rebinding",
+        edits=[
+            (
+                "gateway/auth/origins.py",
+                "if self._local_names_only and host and not self._is_local(host):",
+                "if False:",
+            )
+        ],
+    ),
+    # --- tokens ---
+    guard(
+        "signatures, and keys by algorithm",
+        f"{TOKENS}::test_alg_none",
+        edits=[
+            (
+                "gateway/auth/tokens.py",
+                'source = self._secrets if header.get("alg") == "HS256" else self._public',
+                "source = self._secrets",
+            ),
+            (
+                "gateway/auth/tokens.py",
+                'return self._candidates if header.get("alg") == "HS256" else ()',
+                "return self._candidates",
+            ),
+            (
+                "gateway/auth/tokens.py",
+                'options={"require": [',
+                'options={"verify_signature": False, "require": [',
+            ),
+        ],
+    ),
+    guard(
+        "one algorithm for a key",
+        f"{TOKENS}::test_the_algorithm_belongs_to_the_key",
+        f"{JWKS}::test_the_token_does_not_choose_the_algorithm",
+        edits=[
+            (
+                "gateway/auth/tokens.py",
+                "algorithms=[candidate.algorithm],",
+                'algorithms=["none", "HS256", "HS384", "HS512", "RS256", "RS512", "PS256"],',
+            )
+        ],
+    ),
+    guard(
+        "expiry",
+        f"{TOKENS}::test_an_expired_token",
+        edits=[
+            ("gateway/auth/tokens.py", 'options={"require": [', 'options={"verify_exp": False, "require": [')
+        ],
+    ),
+    guard(
+        "audience",
+        f"{TOKENS}::test_another_audience",
+        edits=[("gateway/auth/tokens.py", '"verify_aud": self._audience is not None', '"verify_aud": False')],
+    ),
+    guard(
+        "issuer",
+        f"{TOKENS}::test_another_issuer",
+        edits=[("gateway/auth/tokens.py", "issuer=candidate.issuer or None,", "issuer=None,")],
+    ),
+    guard(
+        "`crit`",
+        f"{TOKENS}::test_a_properly_signed_crit_is_refused",
+        edits=[("gateway/auth/tokens.py", 'if "crit" in header:', "if False:")],
+    ),
+    guard(
+        "keys by issuer",
+        f"{JWKS}::test_forged_issuer_makes_no_request",
+        f"{JWKS}::test_same_kid_under_two_issuers",
+        edits=[
+            (
+                "gateway/auth/jwks.py",
+                "keys = self._issuers.get(issuer) if isinstance(issuer, str) else None",
+                "keys = next(iter(self._issuers.values()))",
+            )
+        ],
+    ),
+    guard(
+        "a pause between two fetches",
+        f"{JWKS}::test_made_up_kids_cost_one_request_in_a_while_and_no_memory",
+        edits=[
+            (
+                "gateway/auth/jwks.py",
+                "if self._fetching is None and now - self._tried_at >= COOLDOWN_S:",
+                "if self._fetching is None:",
+            )
+        ],
+    ),
+    guard(
+        "one fetch for all who wait",
+        f"{JWKS}::test_many_at_once_cost_one_request",
+        edits=[
+            (
+                "gateway/auth/jwks.py",
+                "if self._fetching is None and now - self._tried_at >= COOLDOWN_S:",
+                "if True:",
+            )
+        ],
+    ),
+    guard(
+        "the size of a set of keys",
+        f"{JWKS}::test_fetching_fails",
+        edits=[("gateway/auth/jwks_fetch.py", "if len(body) > MAX_BYTES:", "if False:")],
+    ),
+    guard(
+        "the time to fetch a set of keys",
+        f"{JWKS}::test_a_document_that_drips_is_given_up",
+        edits=[
+            ("gateway/auth/jwks_fetch.py", "if time.monotonic() > deadline:", "if False:"),
+            ("gateway/auth/jwks_fetch.py", "asyncio.timeout(timeout_s)", "asyncio.timeout(None)"),
+        ],
+    ),
+    guard(
+        "no token in a URL",
+        f"{HANDSHAKE}::test_token_in_url",
+        f"{AUTHENTICATOR}::TestTokens::test_token_in_url",
+        edits=[
+            (
+                "gateway/auth/authenticator.py",
+                "if any(name in query for name in _TOKEN_PARAMETERS):",
+                'if query.get("token"):\n            return await self._tokens.verify(query["token"])\n        if False:',
+            )
+        ],
+    ),
+    guard(
+        "a ticket is taken",
+        f"{HANDSHAKE}::test_ticket_reuse",
+        edits=[
+            (
+                "gateway/auth/tickets.py",
+                "if entry is None or not await self._bucket.take(key, entry.revision):",
+                "if entry is None:",
+            )
+        ],
+    ),
+    # --- rights that end ---
+    guard(
+        "the end of a token ends its connection",
+        f"{LIVE}::test_an_expired_token_ends_the_connection_after_a_warning",
+        edits=[("gateway/stay.py", "self._guest.end(CloseCode.TOKEN_EXPIRED)", "pass")],
+    ),
+    guard(
+        "permissions, again",
+        f"{LIVE}::test_a_renewal_checks_all_permissions_again",
+        edits=[
+            (
+                "gateway/session/session.py",
+                "rooms = [room for room in self.rooms if not grants.may_join(room)]",
+                "rooms: list[str] = []",
+            )
+        ],
+    ),
+    guard(
+        "a renewal is for the same user",
+        f"{LIVE}::test_a_refused_renewal_changes_nothing",
+        edits=[("gateway/auth/authenticator.py", "if renewed.user_id != identity.user_id:", "if False:")],
+    ),
+    guard(
+        "revocations end connections",
+        f"{LIVE}::test_a_revoked_token_is_one_token",
+        edits=[("gateway/core.py", "client.end(CloseCode.BAD_TOKEN)", "pass")],
+    ),
+    guard(
+        "revocations keep out",
+        f"{LIVE}::test_a_revoked_user_is_out_everywhere_within_a_second",
+        edits=[("gateway/auth/authenticator.py", "if self.revocations.covers(identity, now):", "if False:")],
+    ),
+    guard(
+        "revocations are read at start",
+        f"{LIVE}::test_a_gateway_that_starts_later_knows",
+        edits=[("gateway/auth/revocation_log.py", "seq, complete = 1, False", "seq, complete = 1, True")],
+    ),
+)

@@ -1,0 +1,42 @@
+"""What a guard is, and where the tests are that watch over guards."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+HANDSHAKE = "tests/integration/test_threat_handshake.py"
+WIRE = "tests/integration/test_threat_wire.py"
+TLS = "tests/integration/test_threat_tls.py"
+CONTRACT = "tests/integration/test_threat_contract.py"
+FUZZING = "tests/integration/test_threat_fuzzing.py"
+LIVE = "tests/integration/test_auth_live.py"
+SERVERS = "tests/integration/test_least_privilege_servers.py"
+TOKENS = "tests/unit/test_auth_tokens.py"
+JWKS = "tests/unit/test_auth_jwks.py"
+AUTHENTICATOR = "tests/unit/test_auth_authenticator.py"
+ADDRESSES = "tests/unit/test_limits_addresses.py"
+RATES = "tests/unit/test_limits_rates.py"
+SANITIZING = "tests/unit/test_limits_sanitizing.py"
+FRAMES = "tests/property/test_threat_frames.py"
+MESSAGES = "tests/property/test_threat_messages.py"
+
+
+class Edit(NamedTuple):
+    """One piece of source, which stands once in its file, and what replaces it."""
+
+    file: str
+    guard: str
+    without: str
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What is taken out together, and the tests (`FILE::NAME`) each of which must fail then."""
+
+    name: str
+    edits: tuple[Edit, ...]
+    tests: tuple[str, ...]
+
+
+def guard(name: str, *tests: str, edits: list[tuple[str, str, str]]) -> Guard:
+    """Return a guard of these edits (file, guard, what is left) and tests."""
+    return Guard(name, tuple(Edit(*edit) for edit in edits), tests)

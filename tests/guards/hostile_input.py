@@ -1,0 +1,267 @@
+"""Guards against what those send who are in, or want to be."""
+
+from tests.guards.guard import (
+    ADDRESSES,
+    CONTRACT,
+    FRAMES,
+    FUZZING,
+    HANDSHAKE,
+    MESSAGES,
+    RATES,
+    SANITIZING,
+    WIRE,
+    guard,
+)
+
+GUARDS = (
+    # --- names and content ---
+    guard(
+        "names are escaped on the bus",
+        f"{HANDSHAKE}::test_subject_injection",
+        edits=[
+            (
+                "services/wire/names.py",
+                'return "".join([_TOKEN_OF_BYTE[b] for b in name.encode()])',
+                "return name",
+            )
+        ],
+    ),
+    guard(
+        "names are composed",
+        f"{HANDSHAKE}::test_room_name_confusion",
+        edits=[("services/wire/names.py", 'text = unicodedata.normalize("NFC", text)', "pass")],
+    ),
+    guard(
+        "names without control characters",
+        f"{HANDSHAKE}::test_names_that_are_none",
+        edits=[
+            ("services/wire/names.py", 'if any(unicodedata.category(c) == "Cc" for c in text):', "if False:")
+        ],
+    ),
+    guard(
+        "the depth of content",
+        f"{HANDSHAKE}::test_json_bomb",
+        edits=[("services/wire/depth.py", 'if json.count(b"[") + json.count(b"{") <= limit:', "if True:")],
+    ),
+    guard(
+        "an allow-list of HTML",
+        f"{SANITIZING}::test_nothing_runs",
+        edits=[("gateway/delivery/sanitizing.py", "return nh3.clean(value)", "return value")],
+    ),
+    guard(
+        "a search without backtracking",
+        f"{HANDSHAKE}::test_redos_in_patterns",
+        edits=[
+            (
+                "gateway/auth/grants.py",
+                'wildcards = tuple(_wildcard(pattern).matches for pattern in patterns if "*" in pattern)',
+                'import re\n    wildcards = tuple(re.compile(p.replace("*", ".*")).fullmatch for p in patterns if "*" in p)',
+            )
+        ],
+    ),
+    guard(
+        "log lines are cleaned",
+        f"{HANDSHAKE}::test_log_injection_and_log_cleanliness",
+        edits=[
+            (
+                "services/logs/redaction.py",
+                '_UNPRINTABLE.sub("", text))\n\n\ndef clean_traceback',
+                "text)\n\n\ndef clean_traceback",
+            )
+        ],
+    ),
+    # --- the wire ---
+    guard(
+        "the size of a message",
+        f"{WIRE}::test_oversize",
+        f"{WIRE}::test_oversize_in_fragments",
+        f"{WIRE}::test_deflate_bomb",
+        f"{FRAMES}::test_any_bytes_in_any_pieces",
+        edits=[("gateway/ws/protocol.py", "max_size=settings.max_message_bytes,", "max_size=None,")],
+    ),
+    guard(
+        "the rate of frames",
+        f"{WIRE}::test_fragment_flood",
+        f"{WIRE}::test_empty_fragment_flood",
+        f"{WIRE}::test_control_frame_flood",
+        edits=[("gateway/ws/protocol.py", "if not self._frames.take(now):", "if True:")],
+    ),
+    guard(
+        "the time for a head",
+        f"{WIRE}::test_slow_loris",
+        f"{WIRE}::test_a_connection_that_says_nothing",
+        f"{WIRE}::test_a_kept_connection_that_sends_line_breaks",
+        edits=[
+            (
+                "gateway/http_protocol.py",
+                "self._settings.handshake_timeout_s, self._on_head_late",
+                "3600, self._on_head_late",
+            )
+        ],
+    ),
+    guard(
+        "the time for a body",
+        f"{WIRE}::test_a_body_that_drips",
+        edits=[("gateway/api/body.py", "asyncio.timeout(timeout_s)", "asyncio.timeout(None)")],
+    ),
+    guard(
+        "the size of a head",
+        f"{WIRE}::test_huge_headers",
+        edits=[
+            ("gateway/http_protocol.py", "if self._head_bytes > self._settings.max_head_bytes:", "if False:"),
+            ("gateway/http_protocol.py", "if size > self._settings.max_head_bytes:", "if False:"),
+        ],
+    ),
+    guard(
+        "a head's size is not its body's",
+        f"{WIRE}::test_a_large_body_is_no_large_head",
+        edits=[
+            (
+                "gateway/http_protocol.py",
+                "if self._in_head:\n            self._head_bytes",
+                "if True:\n            self._head_bytes",
+            )
+        ],
+    ),
+    guard(
+        "bytes that wait for one client",
+        f"{WIRE}::test_slow_reader_by_bytes",
+        edits=[("gateway/ws/protocol.py", "if waiting <= self._write_limit:", "if True:")],
+    ),
+    guard(
+        "the time a client may be behind",
+        f"{WIRE}::test_slow_reader_by_time",
+        edits=[
+            (
+                "gateway/ws/protocol.py",
+                "self._settings.write_timeout_s, self._on_write_late",
+                "3600, self._on_write_late",
+            )
+        ],
+    ),
+    guard(
+        "the time an answer may wait",
+        f"{WIRE}::test_an_answer_that_nobody_reads",
+        edits=[
+            (
+                "gateway/http_protocol.py",
+                "self._settings.write_timeout_s, self._on_write_late",
+                "3600, self._on_write_late",
+            )
+        ],
+    ),
+    guard(
+        "subprotocols that we speak",
+        f"{HANDSHAKE}::test_strange_subprotocols",
+        edits=[
+            (
+                "gateway/ws/negotiation.py",
+                "return next((name for name in offered if name in CODECS), None)",
+                "return next(iter(offered), None)",
+            )
+        ],
+    ),
+    # --- floods ---
+    guard(
+        "connections of one place",
+        f"{WIRE}::test_connection_flood_from_one_address",
+        f"{WIRE}::test_echo_connections_are_counted_by_address",
+        edits=[("gateway/addresses.py", "if count >= self._limit:", "if False:")],
+    ),
+    guard(
+        "refused connections are counted no more",
+        f"{WIRE}::test_refused_connections_leave_no_trace",
+        edits=[("gateway/ws/endpoints.py", "if not opened:", "if False:")],
+    ),
+    guard(
+        "the accept rate",
+        f"{WIRE}::test_connection_flood_of_everybody",
+        edits=[
+            ("gateway/ws/endpoints.py", "wait_s = gateway.admission.wait_s(time.monotonic())", "wait_s = 0.0")
+        ],
+    ),
+    guard(
+        "connections of one user",
+        f"{WIRE}::test_a_user_has_so_many_connections_on_all_gateways",
+        edits=[("gateway/user_limit.py", "return by_age[: max(0, len(by_age) - limit)]", "return []")],
+    ),
+    guard(
+        "only proxies say where a client is",
+        f"{ADDRESSES}::test_x_forwarded_for",
+        edits=[
+            (
+                "gateway/addresses.py",
+                "if not self._trusts(address):\n            return str(address)",
+                "if False:\n            return str(address)",
+            )
+        ],
+    ),
+    guard(
+        "all lines that say where a client is",
+        f"{ADDRESSES}::test_a_line_of_the_clients_own_does_not_hide_that_of_the_proxy",
+        edits=[("gateway/addresses.py", '",".join(lines).split(",")', '",".join(lines[:1]).split(",")')],
+    ),
+    guard(
+        "the rate of requests",
+        f"{WIRE}::test_request_flood_from_one_address",
+        edits=[("gateway/app.py", "if settings.request_rate:", "if False:")],
+    ),
+    guard(
+        "the rate of tickets",
+        f"{WIRE}::test_ticket_flood_of_one_user",
+        edits=[
+            (
+                "gateway/api/tickets.py",
+                "if wait_s := deps.ticket_wait_s(identity.user_id):",
+                "if wait_s := 0.0:",
+            )
+        ],
+    ),
+    guard(
+        "the rate of messages",
+        f"{WIRE}::test_publish_flood",
+        edits=[("gateway/session/session.py", "wait_s = self._bucket.take(now)", "wait_s = 0.0")],
+    ),
+    guard(
+        "the end of a flood",
+        f"{RATES}::test_far_over_the_rate_is_a_flood",
+        f"{WIRE}::test_publish_flood",
+        edits=[
+            (
+                "gateway/session/limits.py",
+                "return self._count > self.FLOOD_S * self._rate + 1.0",
+                "return False",
+            )
+        ],
+    ),
+    # --- what fuzzing finds ---
+    guard(
+        "faults of the decoder",
+        f"{MESSAGES}::test_any_fields",
+        f"{MESSAGES}::test_one_wrong_byte",
+        f"{FUZZING}::test_the_decoder",
+        edits=[
+            (
+                "services/wire/codec.py",
+                "except msgspec.DecodeError as fault:",
+                "except ZeroDivisionError as fault:",
+            ),
+            (
+                "services/wire/codec.py",
+                "except msgspec.ValidationError as fault:",
+                "except ZeroDivisionError as fault:",
+            ),
+        ],
+    ),
+    guard(
+        "faults of bodies",
+        f"{CONTRACT}::test_no_request_of_the_contract_breaks_the_server",
+        edits=[
+            (
+                "gateway/api/body.py",
+                "except msgspec.DecodeError as fault:",
+                "except ZeroDivisionError as fault:",
+            )
+        ],
+    ),
+)

@@ -1,0 +1,69 @@
+"""Guards between our processes, NATS and Redis, and of what a credential of theirs is good for."""
+
+from tests.guards.guard import AUTHENTICATOR, SERVERS, TLS, guard
+
+GUARDS = (
+    # --- NATS, Redis and the wire to them ---
+    guard(
+        "subjects a role may publish to",
+        f"{SERVERS}::test_what_a_role_may_not_say",
+        edits=[
+            (
+                "services/permissions/render.py",
+                "publish: {{ allow: {_listed(subjects.publish)} }}",
+                "publish: {{ allow: ['>'] }}",
+            )
+        ],
+    ),
+    guard(
+        "subjects a role may hear",
+        f"{SERVERS}::test_what_a_role_may_not_hear",
+        edits=[
+            (
+                "services/permissions/render.py",
+                "subscribe: {{ allow: {_listed(subjects.subscribe)} }}",
+                "subscribe: {{ allow: ['>'] }}",
+            )
+        ],
+    ),
+    guard(
+        "keys of a role",
+        f"{SERVERS}::test_each_role_may_use_its_keys_and_no_others",
+        edits=[("services/permissions/redis.py", "resetchannels ~{self.key_prefix}*", "resetchannels ~*")],
+    ),
+    guard(
+        "scopes of server keys",
+        f"{AUTHENTICATOR}::TestServerApi::test_a_key_is_for_its_scopes",
+        edits=[("gateway/auth/authenticator.py", "if scope not in scopes:", "if False:")],
+    ),
+    guard(
+        "TLS to clients",
+        f"{TLS}::test_clients_over_tls",
+        edits=[
+            ("gateway/server.py", "ssl_certfile=settings.tls_cert,", "ssl_certfile=None,"),
+            ("gateway/server.py", "ssl_keyfile=settings.tls_key,", "ssl_keyfile=None,"),
+        ],
+    ),
+    guard(
+        "the certificate of NATS",
+        f"{TLS}::test_nats_over_tls",
+        edits=[
+            (
+                "services/tls.py",
+                "context = ssl.create_default_context(cafile=_text(settings.nats_ca))",
+                "context = ssl._create_unverified_context()",
+            )
+        ],
+    ),
+    guard(
+        "the certificate of Redis",
+        f"{TLS}::test_redis_over_tls",
+        edits=[
+            (
+                "services/tls.py",
+                "return {name: str(path) for name, path in files.items() if path is not None}",
+                'return {name: str(path) for name, path in files.items() if path} | {"ssl_cert_reqs": "none", "ssl_check_hostname": False}',
+            )
+        ],
+    ),
+)
