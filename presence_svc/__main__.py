@@ -1,7 +1,7 @@
 """`python -m presence_svc`: one replica of the presence service."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -53,14 +53,15 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
 
     tasks = TaskSet()
     lifecycle.on_stop("tasks", tasks.close, timeout_s=1)
-    tasks.spawn(_check_redis(redis, settings, lifecycle), "redis check")
-    tasks.spawn(_essential(sweeper.run(), lifecycle), "sweeper")
-    tasks.spawn(_essential(announcer.run(), lifecycle), "confirmations")
+    checked = asyncio.Event()
+    tasks.spawn(_check_redis(redis, settings, lifecycle, checked), "redis check")
+    tasks.spawn(_essential(sweeper.run, lifecycle, checked), "sweeper")
+    tasks.spawn(_essential(announcer.run, lifecycle, checked), "confirmations")
     if settings.presence_webhook_urls:
         webhooks = Webhooks(store, settings)
         lifecycle.on_stop("webhooks", webhooks.close, timeout_s=1)
         for courier in webhooks.couriers:
-            tasks.spawn(_essential(courier.run(), lifecycle), f"webhook {courier.target}")
+            tasks.spawn(_essential(courier.run, lifecycle, checked), f"webhook {courier.target}")
 
     service = Service(bus, settings, "presence")
     PresenceService(store, announcer, bus.max_payload).serve_on(service)
@@ -69,20 +70,26 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     await lifecycle.stopped()
 
 
-async def _essential(work: Coroutine[Any, Any, None], lifecycle: Lifecycle) -> None:
-    """Do what a replica must not look well without: end the process if it fails."""
+async def _essential(
+    work: Callable[[], Coroutine[Any, Any, None]], lifecycle: Lifecycle, checked: asyncio.Event
+) -> None:
+    """Do what a replica must not look well without, once Redis was found fit: end the process if it fails."""
+    await checked.wait()
     try:
-        await work
+        await work()
     except Exception as fault:  # noqa: BLE001  # whatever it is
         lifecycle.fail(fault)
 
 
-async def _check_redis(redis: AnyRedis, settings: Settings, lifecycle: Lifecycle) -> None:
+async def _check_redis(
+    redis: AnyRedis, settings: Settings, lifecycle: Lifecycle, checked: asyncio.Event
+) -> None:
     """End the process if Redis turns out too old, or forbids what we need, however late it comes."""
     while True:
         try:
-            await check_server(redis)
+            # The proof names everything that is missing; the version check would stop at its own one command.
             await prove_redis(redis, Role.PRESENCE, settings)
+            await check_server(redis)
         except (CannotStart, Misconfigured) as fault:
             lifecycle.fail(fault)
         except NoPermissionError as fault:
@@ -91,6 +98,8 @@ async def _check_redis(redis: AnyRedis, settings: Settings, lifecycle: Lifecycle
             log.debug("redis not checked yet", reason=str(fault))
             await asyncio.sleep(CHECK_AGAIN_S)
             continue
+        else:
+            checked.set()
         return
 
 

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,10 +36,24 @@ class Outcome:
     latency_ms: float | None = None
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Log errors only: the table says all there is to say, and what the parts log would stand in between."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
 async def run_checks(settings: Settings) -> list[Outcome]:
     """Try everything once. Without configured URLs, the servers of a running `tidings up` are tried."""
-    # The table says all there is to say; what the parts log while they try would only stand between.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    with _quietly():
+        return await _run_checks(settings)
+
+
+async def _run_checks(settings: Settings) -> list[Outcome]:
     nats_url = settings.nats_url or kept_url(settings.data_dir, "nats")
     redis_url = settings.redis_url or kept_url(settings.data_dir, "redis")
     outcomes = [Outcome("configuration", True, str(config_file() or "environment only"))]

@@ -325,7 +325,8 @@ async def test_what_another_replica_did_not_live_to_publish_is_published(service
         ])  # fmt: skip
         applied = await died.apply(batch)
         assert applied.changes.step == 2
-        await eventually(lambda: members.heard, "the notice", timeout_s=5)
+        heard = (members.heard, diffs.heard, rooms.heard)
+        await eventually(lambda: all(heard), "the notice and the diffs", timeout_s=5)
         assert members.heard == [UserJoined(user_id="bob", username="Bob", room="lobby")]
         assert [change.user.user_id for diff in diffs.heard for change in diff.changes] == ["bob"]
         assert [diff.version for diff in rooms.heard] == [applied.changes.rooms[0].version]
