@@ -150,7 +150,7 @@ class Connection:
 
     def send(self, message: server.ServerMessage) -> None:
         """Send a message to this connection alone."""
-        self.write(Outbound(message).on(self.wire))
+        self._link.write_soon(Outbound(message).on(self.wire))
 
     notify = send  # as a guest (`gateway.stay`)
 

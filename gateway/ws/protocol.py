@@ -24,6 +24,7 @@ from gateway.session.limits import Limit, TokenBucket
 from gateway.ws.keepalive import Keepalive
 from gateway.ws.negotiation import extensions, select_subprotocol
 from gateway.ws.upgrade import Upgrade
+from gateway.ws.whole import whole_messages
 from services.settings import Settings
 from services.wire.codes import CloseCode
 
@@ -129,6 +130,14 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _feed(self, data: bytes) -> None:
         core = self._core
+        if self._between_frames():
+            messages, rest = whole_messages(data, self._settings.max_message_bytes)
+            for payload, binary in messages:
+                if not self._on_message(payload, binary):
+                    return
+            if rest == len(data):
+                return
+            data = data[rest:]
         core.receive_data(data)
         answers = core.data_to_send()
         for event in core.events_received():
@@ -145,6 +154,17 @@ class WebSocketProtocol(asyncio.Protocol):
                 self._on_request(event)
         if core.state is not State.OPEN:
             self._follow_core(answers)
+
+    def _between_frames(self) -> bool:
+        """Whether the next byte begins a frame of its own, and no extension has a say in it."""
+        core = self._core
+        return (
+            core.state is State.OPEN
+            and core.current_size is None
+            and not core.reader.buffer
+            and not core.extensions
+            and not self._closing
+        )
 
     def eof_received(self) -> bool:
         """Let the core note that the peer will send no more; asyncio closes the transport."""
@@ -237,6 +257,13 @@ class WebSocketProtocol(asyncio.Protocol):
         self._keepalive.add(self)
         self._transport.resume_reading()
         return True
+
+    def write_soon(self, data: bytes) -> None:
+        """Write together with whatever else this turn of the loop brings: answers come in bursts."""
+        if self.write == self._free_writer:
+            self._transport.write(data)
+        else:
+            self.write(data)
 
     def send_message(self, data: bytes, binary: bool) -> None:
         """Send one message of this connection alone."""
