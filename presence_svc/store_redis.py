@@ -49,7 +49,7 @@ HOOKS_TAKE = Script.load("hooks_take", "state", "hooks_take")
 HOOKS_DONE = Script.load("hooks_done", "state", "hooks_done")
 
 # What one script may do before others get their turn, in units of `lua/ledger.lua`.
-WORK_PER_CALL = 500
+WORK_PER_CALL = 300
 # The pools of clusters and Sentinels refuse where one should wait; writes need one connection, checks another.
 MAX_READING = MAX_CONNECTIONS - 4
 # Steps kept for publication: what a million users mean who leave while the bus is away.
@@ -125,7 +125,6 @@ _SETTLED = msgspec.msgpack.Decoder(_Settled)
 # A user's record as `lua/state.lua` has it: name, data, rank, and what others do not see.
 _RECORDS = msgspec.msgpack.Decoder(list[tuple[str, str, int, int, int, int, int, int]])
 _IDS = msgspec.msgpack.Decoder(list[str])
-_TIMES = msgspec.msgpack.Decoder(list[int])
 _HOOK = msgspec.msgpack.Decoder(tuple[int, int, str, str, int])
 _EVERYTHING = Telling()
 
@@ -257,7 +256,7 @@ class RedisPresenceStore:
             size_limit,
             int(unless_large),
         )
-        rows = zip(_IDS.decode(ids), _RECORDS.decode(records), _TIMES.decode(seen), strict=True)
+        rows = zip(_IDS.decode(ids), _RECORDS.decode(records), map(int, seen.split()), strict=True)
         users = [
             user_record(user_id, username, STATUS_OF_RANK[rank], last_seen, data)
             for user_id, (username, data, rank, *_), last_seen in rows

@@ -272,7 +272,7 @@ class Settings(BaseSettings):
     # --- presence ---
     presence_renew_s: float = Field(3.0, gt=0, description="How often a gateway renews its lease.")
     presence_lease_s: float = Field(
-        9.0, gt=0, description="Seconds after the last renewal until a gateway's connections are gone."
+        8.0, gt=0, description="Seconds after the last renewal until a gateway's connections are gone."
     )
     presence_grace_s: float = Field(
         5.0, ge=0, description="Seconds a user stays online after the last connection was lost."

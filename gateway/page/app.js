@@ -72,7 +72,7 @@ function onPresence(message) {
   if (message.room !== undefined) return; // of one room: this list is of everyone
   switch (message.type) {
     case "presence_list":
-      people.clear();
+      if (!message.part) people.clear(); // else more of a long list
       for (const user of message.users) people.set(user.userId, user);
       break;
     case "user_online":

@@ -169,7 +169,11 @@ class View:
             if member.connection_id not in self.fanout or listing != self._listing:
                 return
             page = server.PresenceList(
-                users=users, room=self._room_field, count=count, more=more or UNSET, part=part
+                users=users,
+                room=self._room_field,
+                count=count,
+                more=more or UNSET,
+                part=part if part > 1 else UNSET,
             )
             self.fanout.flush()
             self._write([member], Outbound(page))

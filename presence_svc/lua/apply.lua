@@ -69,17 +69,6 @@ end
 local key = connections_key(lease[GENERATION])
 local connections, order = {}, {}
 
-local function find(id)
-  local connection = connections[id]
-  if connection == nil then
-    local stored = redis.call('HGET', key, id)
-    connection = stored and cmsgpack.unpack(stored) or false
-    connections[id] = connection
-    order[#order + 1] = id
-  end
-  return connection
-end
-
 local function position(list, item)
   for i, one in ipairs(list) do
     if one == item then return i end
@@ -114,7 +103,7 @@ function on.d(id, connection, clean)
   connections[id] = false
   local grace_due = nil
   if not clean and P.grace_ms > 0 then grace_due = now + P.grace_ms end
-  disconnect(connection, grace_due)
+  disconnect(connection, grace_due, at_once)
 end
 
 function on.j(_, connection, room)
@@ -163,11 +152,30 @@ end
 
 -- Operations first, then users who were active; `done` counts both.
 local done, total = lease[DONE], #ops + #active
+
+do  -- what this call will look at, in few calls
+  local ids, users, seen = {}, {}, {}
+  for i = done + 1, math.min(done + P.work, #ops) do
+    local op = ops[i]
+    if not seen[op[2]] then
+      seen[op[2]] = true
+      ids[#ids + 1] = op[2]
+    end
+    if op[1] == 'c' then users[#users + 1] = op[3] end
+  end
+  local found = {}
+  fetch(key, ids, found)
+  for _, id in ipairs(ids) do
+    connections[id] = found[id] and cmsgpack.unpack(found[id]) or false
+    order[#order + 1] = id
+  end
+  fetch(K.users, users, fetched_users)
+end
 while done < #ops and work < P.work do
   done = done + 1
   local op = ops[done]
   work = work + 1
-  on[op[1]](op[2], find(op[2]), op[3], op[4], op[5])
+  on[op[1]](op[2], connections[op[2]], op[3], op[4], op[5])
 end
 while done >= #ops and done < total and work < P.work do
   local arguments = {K.seen, 'XX', 'GT'}
@@ -183,9 +191,9 @@ end
 for _, id in ipairs(order) do
   local connection = connections[id]
   if connection then
-    redis.call('HSET', key, id, cmsgpack.pack(connection))
+    gather('HSET', key, id, cmsgpack.pack(connection))
   else
-    redis.call('HDEL', key, id)
+    gather('HDEL', key, id)
   end
 end
 

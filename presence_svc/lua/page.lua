@@ -11,8 +11,9 @@
 -- ARGV[8]  the size above which the scope may be large (see settle.lua), or 0
 -- ARGV[9]  '1' to return no users of a large scope
 --
--- Returns {epoch, version, pack{user, ...}, pack{record, ...}, pack{seen, ...}, more, count, large}, with records as in
--- state.lua; more is 1 if users follow; count is the scope's size; large is 1 where only counts are told.
+-- Returns {epoch, version, pack{user, ...}, pack{record, ...}, seen, more, count, large}, with records as in
+-- state.lua; `seen` is the times, separated by blanks; more is 1 if users follow; count is the scope's size; large is 1
+-- where only counts are told.
 -- Packed, because a client parses three replies far sooner than 3,000.
 --
 -- Looking at an empty room keeps its version for a while, so that who follows it from here needs no second snapshot
@@ -57,9 +58,8 @@ local records, seen = {}, {}
 if #ids > 0 then
   records = redis.call('HMGET', K.users, unpack(ids))
   seen = redis.call('ZMSCORE', K.seen, unpack(ids))
-  for i = 1, #seen do seen[i] = tonumber(seen[i]) end
 end
 -- The records are packed already: an array of them is its head (MessagePack array 32) and they, one after the other.
 local packed_records = string.char(0xdd) .. struct.pack('>I4', #records) .. table.concat(records)
-return {epoch, tonumber(version), cmsgpack.pack(ids), packed_records, cmsgpack.pack(seen), more,
+return {epoch, tonumber(version), cmsgpack.pack(ids), packed_records, table.concat(seen, ' '), more,
         redis.call('ZCARD', scope), large}

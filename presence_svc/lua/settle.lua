@@ -10,7 +10,12 @@ local USER_ONLINE, USER_OFFLINE, ROOM_OCCUPIED, ROOM_VACATED = 1, 2, 4, 8
 local function change(kind, user)
   local record = user.record
   if not record then return {kind, user.id, '', 0, 0, ''} end
-  local seen = kind == CAME and tonumber(redis.call('ZSCORE', K.seen, user.id)) or 0
+  local seen = 0
+  if kind == CAME then
+    seen = user.seen or 0
+    -- Somebody known: what they did since may be later than what an announcement says.
+    if user.was then seen = math.max(seen, tonumber(redis.call('ZSCORE', K.seen, user.id) or 0)) end
+  end
   return {kind, user.id, record[NAME], record[RANK], seen, record[DATA]}
 end
 
@@ -104,7 +109,11 @@ local function settle(outcome, again)
     for _, room in ipairs(sorted_keys(user.room_was)) do
       local was, is = user.room_was[room], user.rooms[room] ~= nil
       if was ~= is then
-        redis.call(is and 'ZADD' or 'ZREM', members_key(room), unpack(is and {0, user.id} or {user.id}))
+        if is then
+          gather('ZADD', members_key(room), 0, user.id)
+        else
+          gather('ZREM', members_key(room), user.id)
+        end
         users_delta[room] = (users_delta[room] or 0) + (is and 1 or -1)
         local kind = is and CAME or WENT
         if whole and told[1][1] == kind then
@@ -128,6 +137,7 @@ local function settle(outcome, again)
     if user.record and not user.was then hook(USER_ONLINE, user.id, name) end
     if user.was and not user.record then hook(USER_OFFLINE, user.id, name) end
   end
+  carry_out()
 
   local version
   if #changes > 0 then

@@ -174,8 +174,8 @@ class Unsubscribed(Reply, frozen=True, kw_only=True):
 class PresenceList(ServerMessage, frozen=True, kw_only=True):
     """Snapshot of `presence` (no `room`) or `presence:ROOM`; it replaces what the client had of that channel.
 
-    A long list comes in several: all but the last have `more`, all but the first add to it (`part` counts from 1).
-    A scope with too many users has none in the list but their `count`; it comes again when the count has changed.
+    A long list comes in parts: all but the last have `more`; those after the first have `part` (2, 3 ...) and add to
+    those before. A scope with too many users has none in the list but their `count`, which comes again when it changed.
     """
 
     users: list[User]

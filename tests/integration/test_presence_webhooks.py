@@ -116,9 +116,13 @@ async def test_one_replica_delivers_and_another_goes_on_when_it_is_killed(
         await one.process.wait()
         for n in range(5):
             await gateway.send(connected(f"d{n}", f"u{n}"))
-        await eventually(lambda: len(receiver.taken) >= 6, "the others", timeout_s=25)
+        await eventually(
+            lambda: len({event["id"] for event in receiver.taken}) >= 6, "the others", timeout_s=25
+        )
     ids = [event["id"] for event in receiver.taken]
-    assert len(ids) == len(set(ids)) == 6  # and nothing was posted twice, as nothing was under way
+    assert len(set(ids)) == 6
+    # At least once: it may have been killed after the answer came and before it had noted that.
+    assert {id for id in ids if ids.count(id) > 1} <= {ids[0]}
 
 
 async def test_a_stopped_replica_gives_its_turn_to_the_next_at_once(settings, receiver, gateway, tmp_path):

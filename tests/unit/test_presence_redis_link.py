@@ -1,6 +1,7 @@
 """Which Redis is good enough, and what its faults mean."""
 
 import pytest
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError,
@@ -11,7 +12,14 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from presence_svc.redis_link import check_server, open_redis, parse_version
+from presence_svc.redis_link import (
+    Address,
+    check_server,
+    close_redis,
+    open_redis,
+    parse_address,
+    parse_version,
+)
 from presence_svc.scripts import unavailable
 from services.lifecycle import CannotStart
 from services.settings import Settings
@@ -70,3 +78,48 @@ def test_faults_that_pass_mean_unavailable(fault: RedisError):
 
 def test_faults_of_a_script_are_ours():
     assert unavailable(ResponseError("ERR user_script:3: attempt to index a nil value")) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://h", Address("", False, (("h", 6379),), None, None, "", 0)),
+        ("valkeys://u:p%40@h:7/3", Address("", True, (("h", 7),), "u", "p@", "", 3)),
+        ("rediss+cluster://:p@a:1,b", Address("cluster", True, (("a", 1), ("b", 6379)), None, "p", "", 0)),
+        (
+            "redis+sentinel://u:p@a,[::1]:2/my%2Fmaster/5",
+            Address("sentinel", False, (("a", 26379), ("::1", 2)), "u", "p", "my/master", 5),
+        ),
+    ],
+)
+def test_a_url_says_what_is_behind_it(url: str, expected: Address):
+    assert parse_address(url) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h", "redis://", "redis://a,b", "redis+cluster://a/1", "redis+sentinel://a", "redis://h/x",
+        "redis+cluster://a:x", "redis://h/1/2",
+    ],
+)  # fmt: skip
+def test_a_url_that_makes_no_sense_is_refused(url: str):
+    with pytest.raises(ValueError, match=r".+"):
+        parse_address(url)
+    with pytest.raises(CannotStart, match="TIDINGS_REDIS_URL"):
+        open_redis(Settings(redis_url=url))
+
+
+async def test_the_client_is_chosen_by_the_url(tmp_path):
+    for url, kind in (
+        ("redis://h", Redis),
+        ("valkey://h", Redis),
+        ("unix:///tmp/x.sock", Redis),
+        ("rediss://h", Redis),
+        ("redis+cluster://h", RedisCluster),
+        ("rediss+cluster://h", RedisCluster),
+        ("redis+sentinel://h/main", Redis),
+    ):
+        redis = open_redis(Settings(redis_url=url, redis_ca=tmp_path / "ca.pem"))
+        assert type(redis) is kind, url
+        await close_redis(redis)

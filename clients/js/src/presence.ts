@@ -18,6 +18,8 @@ export type Users = ReadonlyMap<string, User>;
 export class Presence extends Emitter<PresenceEvents> {
   /** By user id. Each change makes a new map, so that two can be compared. */
   readonly users = new Store<Users>(new Map());
+  /** How many there are, where the server says so: of long lists, and of those too long to be told at all. */
+  readonly count = new Store<number | undefined>(undefined);
   /** Whether `users` is what the server has now, as far as we know. */
   readonly synced = new Store(false);
 
@@ -45,7 +47,11 @@ export class Presence extends Emitter<PresenceEvents> {
   take(message: ServerMessage): void {
     switch (message.type) {
       case "presence_list":
-        if (message.room === this.room) this.#replace(message.users);
+        // A long list comes in parts, each of which adds to those before it.
+        if (message.room === this.room) {
+          this.count.set(message.count);
+          this.#replace(message.part ? [...this.users.get().values(), ...message.users] : message.users);
+        }
         return;
       case "user_online":
         if (message.room === this.room) this.#put(message.user);

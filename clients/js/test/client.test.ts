@@ -286,6 +286,27 @@ describe("presence", () => {
     await pass(1000);
     expect(server.last.of("unsubscribe")).toHaveLength(1);
   });
+
+  it("gathers a long list from its parts, and keeps a count where there is no list", async () => {
+    client = await connected(server);
+    const { presence } = client.room("lobby");
+    presence.watch();
+    await pass();
+    server.last.send({ type: "presence_list", users: [user("c"), user("z")], room: "lobby" });
+    const list = { type: "presence_list", room: "lobby", count: 4 } as const;
+    server.last.send({ ...list, users: [user("a"), user("b")], more: true });
+    server.last.send({ type: "user_online", user: user("ab"), room: "lobby" });
+    server.last.send({ type: "status_changed", userId: "a", status: "busy" });
+    server.last.send({ type: "user_offline", userId: "b", room: "lobby" });
+    server.last.send({ ...list, users: [user("c"), user("d")], part: 2 });
+    expect([...presence.users.get().keys()].sort()).toEqual(["a", "ab", "c", "d"]);
+    expect(presence.users.get().get("a")?.status).toBe("busy");
+    expect(presence.count.get()).toBe(4);
+    server.last.send({ type: "presence_list", users: [], room: "lobby", count: 2001 });
+    expect([presence.users.get().size, presence.count.get()]).toEqual([0, 2001]);
+    server.last.send({ type: "presence_list", users: [user("a")], room: "lobby" });
+    expect([presence.users.get().size, presence.count.get()]).toEqual([1, undefined]);
+  });
 });
 
 describe("channels", () => {

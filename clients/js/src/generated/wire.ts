@@ -373,7 +373,7 @@ export interface PresenceCounts {
   gateways?: number;
 }
 
-/** Snapshot of `presence` (no `room`) or `presence:ROOM`; it replaces what the client had of that channel. A long list comes in several: all but the last have `more`, all but the first add to it (`part` counts from 1). A scope with too many users has none in the list but their `count`; it comes again when the count has changed. */
+/** Snapshot of `presence` (no `room`) or `presence:ROOM`; it replaces what the client had of that channel. A long list comes in parts: all but the last have `more`; those after the first have `part` (2, 3 ...) and add to those before. A scope with too many users has none in the list but their `count`, which comes again when it changed. */
 export interface PresenceList {
   type: "presence_list";
   users: User[];
