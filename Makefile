@@ -3,6 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 SYNCED := $(VENV)/.synced$(if $(REQUIRE_ALL),-all)
+# More than two cores' worth: the tests with real processes mostly wait for leases, graces and restarts.
+TEST_WORKERS ?= 4
 PACKAGES := services gateway presence_svc metrics_svc
 
 .DEFAULT_GOAL := help
@@ -22,7 +24,7 @@ run: $(SYNCED) ## Run everything on this machine (options: ARGS="--port 9000")
 # With ARGS only the Python suites are meant. Their closing line comes last.
 test: $(SYNCED) ## Run every suite this machine can run (REQUIRE_ALL=1: skip none)
 	@[ -n "$(ARGS)" ] || sh scripts/test-js.sh
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup $(ARGS)
 
 test-js: $(SYNCED) ## Check and test the JavaScript client
 	@sh scripts/test-js.sh
