@@ -8,7 +8,7 @@ TEST_WORKERS ?= 4
 PACKAGES := services gateway presence_svc metrics_svc
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-js chaos lint types format guards docs check-generated bench lock clean
+.PHONY: help run test test-js chaos lint types format guards docs check-generated site site-serve bench lock clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-16s %s\n", $$1, $$2 }'
@@ -60,6 +60,13 @@ check-generated: $(SYNCED) ## Fail if a generated page is out of date
 	@$(BIN)/python -m services.cli.code_tables --check docs/protocol.md
 	@$(BIN)/python -m gateway.contracts --check --types clients/js/src/generated --page docs/reference.md
 
+site: $(SYNCED) ## Build the documentation as a site, into dist/site
+	@sh scripts/site.sh build $(ARGS)
+	@echo "dist/site/index.html is the first page"
+
+site-serve: $(SYNCED) ## Show that site while you write (ARGS="--dev-addr 127.0.0.1:8001")
+	@sh scripts/site.sh serve $(ARGS)
+
 bench: $(SYNCED) bench/peers/node_modules ## Measure this machine beside named peers (ARGS="--cases fanout --rounds 3")
 	@.tools/uv/bin/uv sync --quiet --frozen --inexact --extra local --group bench
 	@$(BIN)/python -m bench $(ARGS)
@@ -72,5 +79,5 @@ lock: $(SYNCED) ## Write uv.lock anew from pyproject.toml
 	@.tools/uv/bin/uv lock
 
 clean: ## Remove what was made here, but not the data in .tidings
-	rm -rf $(VENV) .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis dist clients/js/node_modules clients/js/dist
+	rm -rf $(VENV) .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis dist clients/js/node_modules clients/js/dist scripts/site/node_modules
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

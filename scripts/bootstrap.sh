@@ -41,12 +41,12 @@ fi
 node_group=""
 sh scripts/node.sh --have || node_group="--group node"
 
-# Fuzzers are large; only who wants every test needs them.
-fuzz_group=""
-[ -z "${REQUIRE_ALL:-}" ] || fuzz_group="--group fuzz"
+# Fuzzers and the site's generator are large; only who wants every test needs them.
+every_test=""
+[ -z "${REQUIRE_ALL:-}" ] || every_test="--group fuzz --group docs"
 
 echo "Making .venv from uv.lock with $python"
 # Inexact: what another run needed (fuzzers, benchmarks) may stay.
-# shellcheck disable=SC2086  # two words, or none
-UV_PYTHON_DOWNLOADS=never "$TOOLS/bin/uv" sync --quiet --frozen --inexact --extra local $node_group $fuzz_group \
+# shellcheck disable=SC2086  # several words, or none
+UV_PYTHON_DOWNLOADS=never "$TOOLS/bin/uv" sync --quiet --frozen --inexact --extra local $node_group $every_test \
     --python "$python"
