@@ -308,6 +308,10 @@ class Settings(BaseSettings):
         None, description="TOML file with alert rules; the built-in rules when empty."
     )
     agent_interval_s: float = Field(1.0, gt=0, description="How often the agent samples its machine.")
+    agent_proc: Path = Field(
+        Path("/proc"),
+        description="Where the agent reads about its machine. In a container, where the host's `/proc` is mounted: then it reports the host, not the container's share of it.",
+    )
     webhook_urls: CommaList = Field(
         default_factory=list, description="Where alerts are posted, in Alertmanager's webhook format."
     )

@@ -4,11 +4,11 @@ import asyncio
 import secrets
 import socket
 
-from metrics_svc.agent.machine import Machine, existing
+from metrics_svc.agent.machine import OWN_PROC, Machine, existing, watch_host
 from metrics_svc.agent.reporter import Reporter
 from services.bus.client import Bus
 from services.health import HealthServer
-from services.lifecycle import Lifecycle, run
+from services.lifecycle import CannotStart, Lifecycle, run
 from services.permissions.roles import Role
 from services.settings import Settings, instance_name
 from services.tasks import TaskSet
@@ -21,7 +21,7 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     bus = await Bus.connect(settings, instance_name(settings, KIND), role=Role.AGENT)
     lifecycle.on_stop("bus", bus.close, timeout_s=2)
     lifecycle.ship_logs(bus, settings)
-    machine = await asyncio.to_thread(Machine, existing(settings.data_dir))
+    machine = await asyncio.to_thread(machine_of, settings)
     reporter = Reporter(
         bus,
         settings.subjects.metrics_report,
@@ -38,6 +38,24 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     reporting = tasks.spawn(reporter.run(), "reporter")
     reporting.add_done_callback(lambda task: _fail_with(lifecycle, task))
     await lifecycle.stopped()
+
+
+def machine_of(settings: Settings) -> Machine:
+    """Return what is sampled.
+
+    Raises:
+        CannotStart: `agent_proc` is no host's /proc.
+    """
+    if settings.agent_proc != OWN_PROC:
+        watch_host(settings.agent_proc)
+    try:
+        return Machine(existing(settings.data_dir), proc=settings.agent_proc)
+    except (OSError, ValueError, IndexError) as fault:
+        if settings.agent_proc == OWN_PROC:
+            raise
+        raise CannotStart(
+            f"TIDINGS_AGENT_PROC: {settings.agent_proc} is not the /proc of a machine: {fault}"
+        ) from fault
 
 
 def _fail_with(lifecycle: Lifecycle, task: "asyncio.Task[None]") -> None:

@@ -1,4 +1,8 @@
-"""What this machine does now, from psutil; cpu and memory against the container's limits where there are any."""
+"""What this machine does now, from psutil; cpu and memory against the container's limits where there are any.
+
+In a container the host is seen through its `/proc`, mounted somewhere else (`watch_host`): cpu and memory are then those
+of the host, and so is the traffic, which the container's own interfaces do not show.
+"""
 
 import time
 from collections.abc import Callable
@@ -10,6 +14,12 @@ import psutil
 # cgroup v1 says "no limit" with a number near the largest address.
 _NO_LIMIT = 1 << 60
 _LOOPBACK = ("lo",)
+OWN_PROC = Path("/proc")
+# Interfaces of containers and bridges: what passes through them passes through the host's own too, and would count twice.
+_INNER = (
+    *("br-", "cali", "cilium", "cni", "docker", "dummy", "flannel", "geneve", "kube-", "lxc", "nodelocaldns"),
+    *("podman", "tunl", "veth", "virbr", "vxlan"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,24 @@ class Traffic:
     at: float
 
 
+def watch_host(proc: Path) -> None:
+    """Have psutil read the machine through a `/proc` of another place. For the whole process."""
+    psutil.PROCFS_PATH = str(proc)
+
+
+def read_host_traffic(proc: Path, now: float) -> Traffic:
+    """Return the counters of the host's own interfaces: those that its first process sees, but for inner ones."""
+    received = sent = 0
+    for line in (proc / "1/net/dev").read_text().splitlines()[2:]:  # two lines of headings
+        name, _, numbers = line.partition(":")
+        name = name.strip()
+        if not _loopback(name) and not name.startswith(_INNER):
+            columns = numbers.split()
+            received += int(columns[0])
+            sent += int(columns[8])
+    return Traffic(received, sent, now)
+
+
 def read_traffic(now: float) -> Traffic:
     """Return the counters of all interfaces but loopback."""
     counters = psutil.net_io_counters(pernic=True)
@@ -119,28 +147,30 @@ def rates(before: Traffic, after: Traffic) -> tuple[float, float]:
 
 
 class Machine:
-    """Samples this machine. `disk` is a path on the file system to watch."""
+    """Samples this machine. `disk` is a path on the file system to watch; `proc` that of the host (see `watch_host`)."""
 
     def __init__(
         self,
         disk: Path,
         clock: Callable[[], float] = time.monotonic,
         cgroup: Path = Path("/sys/fs/cgroup"),
+        proc: Path = OWN_PROC,
     ) -> None:
         self._disk = disk
         self._clock = clock
-        self._cgroup = cgroup
-        self._cpu_before = cgroup_cpu(cgroup)
+        self._cgroup = cgroup if proc == OWN_PROC else None
+        self._proc = proc
+        self._cpu_before = self._container_cpu()
         self._cpu_at = clock()
-        self._traffic = read_traffic(clock())
+        self._traffic = self._read_traffic()
         psutil.cpu_percent(None)  # psutil measures from the call before; this one begins
 
     def sample(self) -> dict[str, float]:
         """Return the gauges of a report. Rates and cpu are means since the sample before."""
-        traffic = read_traffic(self._clock())
+        traffic = self._read_traffic()
         received, sent = rates(self._traffic, traffic)
         self._traffic = traffic
-        memory = cgroup_memory(self._cgroup)
+        memory = cgroup_memory(self._cgroup) if self._cgroup else None
         return {
             "cpu": self._cpu_percent(),
             "memory": memory.percent if memory is not None else psutil.virtual_memory().percent,
@@ -149,10 +179,18 @@ class Machine:
             "network_out": sent,
         }
 
+    def _read_traffic(self) -> Traffic:
+        if self._proc == OWN_PROC:
+            return read_traffic(self._clock())
+        return read_host_traffic(self._proc, self._clock())
+
+    def _container_cpu(self) -> CpuTime | None:
+        return cgroup_cpu(self._cgroup) if self._cgroup else None
+
     def _cpu_percent(self) -> float:
         """Return the share of the container's cores in use, or of the machine's where there is no limit."""
         before, at = self._cpu_before, self._cpu_at
-        now, self._cpu_at = cgroup_cpu(self._cgroup), self._clock()
+        now, self._cpu_at = self._container_cpu(), self._clock()
         self._cpu_before = now
         percent = psutil.cpu_percent(None)
         passed = self._cpu_at - at

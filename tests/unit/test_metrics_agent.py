@@ -4,11 +4,24 @@ import asyncio
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
-from metrics_svc.agent.machine import Machine, Memory, Traffic, cgroup_cpu, cgroup_memory, existing, rates
+from metrics_svc.agent.__main__ import machine_of
+from metrics_svc.agent.machine import (
+    Machine,
+    Memory,
+    Traffic,
+    cgroup_cpu,
+    cgroup_memory,
+    existing,
+    rates,
+    watch_host,
+)
 from metrics_svc.agent.reporter import PHASE, Reporter
 from metrics_svc.aggregation.admission import Admission
+from services.lifecycle import CannotStart
+from services.settings import Settings
 from services.wire.events import MetricsReport
 from tests.support.deadline import eventually
 from tests.support.metrics import T0, ManualTime, RecordingBus
@@ -68,6 +81,51 @@ def test_container_limits(tmp_path: Path, files: dict[str, str], expected: Memor
 def test_memory_over_its_limit_is_full() -> None:
     assert Memory(500, 100).percent == 100
     assert Memory(25, 100).percent == 25
+
+
+NET_DEV = """\
+Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo: 900 1 0 0 0 0 0 0 900 1 0 0 0 0 0 0
+  eth0:{received} 1 0 0 0 0 0 0 {sent} 1 0 0 0 0 0 0
+  eth1: 10 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0
+veth12: 500 1 0 0 0 0 0 0 500 1 0 0 0 0 0 0
+  cni0: 500 1 0 0 0 0 0 0 500 1 0 0 0 0 0 0
+"""
+
+
+def test_a_host_is_measured_through_its_own_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "PROCFS_PATH", "/proc")
+    proc, limits = tmp_path / "proc", tmp_path / "cgroup"
+    counters = proc / "1" / "net" / "dev"
+    counters.parent.mkdir(parents=True)
+    counters.write_text(NET_DEV.format(received=1000, sent=100))
+    (proc / "stat").write_text("cpu  100 0 0 100 0 0 0 0 0 0\n")
+    rest = "".join(f"{name}: 0 kB\n" for name in ("Buffers", "Cached", "Shmem", "Active", "Inactive"))
+    (proc / "meminfo").write_text(f"MemTotal: 1000 kB\nMemFree: 250 kB\nMemAvailable: 250 kB\n{rest}")
+    cgroup(limits, V1)  # the limits of the container are not those of the host
+    watch_host(proc)
+    time = ManualTime()
+    host = Machine(tmp_path, time, limits, proc)
+    counters.write_text(NET_DEV.format(received=3000, sent=300))
+    (proc / "stat").write_text("cpu  175 0 0 125 0 0 0 0 0 0\n")
+    time.now += 2.0
+    gauges = host.sample()
+    assert (gauges["network_in"], gauges["network_out"]) == (1000.0, 100.0)
+    assert gauges["memory"] == 75.0
+    assert gauges["cpu"] == 75.0
+
+
+@pytest.mark.parametrize("content", [None, "no\ntable\neth0: 1\n"])
+def test_what_is_no_hosts_proc_is_refused_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    monkeypatch.setattr(psutil, "PROCFS_PATH", "/proc")
+    if content is not None:
+        (tmp_path / "1" / "net").mkdir(parents=True)
+        (tmp_path / "1" / "net" / "dev").write_text(content)
+    with pytest.raises(CannotStart, match=f"TIDINGS_AGENT_PROC: {tmp_path} is not"):
+        machine_of(Settings(agent_proc=tmp_path))
 
 
 def test_a_folder_that_does_not_exist_yet_is_on_its_parents_disk(tmp_path: Path) -> None:
