@@ -5,8 +5,7 @@ import secrets
 from typing import Any
 
 import structlog
-from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError, RedisClusterException, RedisError
 
 from metrics_svc.aggregation.admission import Admission
 from metrics_svc.aggregation.seconds import FRESH_S, Seconds
@@ -19,7 +18,6 @@ from metrics_svc.lease import Lease
 from metrics_svc.log_stream import QUEUE, LogStream
 from metrics_svc.notify.notifier import Notifier
 from metrics_svc.notify.receivers import configured
-from metrics_svc.scripts import connect
 from metrics_svc.store_redis import RedisStore
 from metrics_svc.ticker import Ticker
 from services.bus.client import Bus
@@ -29,13 +27,15 @@ from services.health import HealthServer
 from services.lifecycle import Lifecycle, run
 from services.permissions.proof import prove_redis
 from services.permissions.roles import Role
+from services.redis_link import AnyRedis, check_server, open_redis
 from services.settings import Settings, instance_name
 from services.tasks import TaskSet
-from services.tls import redis_options
 
 log = structlog.get_logger(__name__)
 
 KIND = "metrics"
+# Half of the lease: a renewal that hangs must fail while the next one can still come in time.
+REDIS_TIMEOUT_S = 1.0
 _PROVE_AGAIN_S = 1.0
 
 
@@ -46,7 +46,7 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     bus = await Bus.connect(settings, instance, role=Role.METRICS)
     lifecycle.on_stop("bus", bus.close, timeout_s=2)
     lifecycle.ship_logs(bus, settings)
-    redis = connect(settings.redis_url, **redis_options(settings))
+    redis = open_redis(settings, "metrics", timeout_s=REDIS_TIMEOUT_S)
     store = RedisStore(redis, settings.prefix)
     lifecycle.on_stop("store", store.close, timeout_s=1)
 
@@ -97,7 +97,7 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
         ("lease", lease.run()),
         ("ticker", ticker.run()),
         ("logs", logs.run()),
-        ("permissions", _prove(redis, settings)),
+        ("redis check", _check_redis(redis, settings)),
         ("notifier", notifier.run()),
     ):
         task = tasks.spawn(work, name)
@@ -107,15 +107,21 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     await lifecycle.stopped()
 
 
-async def _prove(redis: Redis, settings: Settings) -> None:
-    """Fail if Redis forbids what we need, as soon as it can be asked. Raises Misconfigured."""
+async def _check_redis(redis: AnyRedis, settings: Settings) -> None:
+    """Fail if Redis forbids what we need or is too old, as soon as it can be asked.
+
+    Raises:
+        Misconfigured: it forbids something.
+        CannotStart: it is too old.
+    """
     while True:
         try:
             await prove_redis(redis, Role.METRICS, settings)
+            await check_server(redis)
         except NoPermissionError as fault:
             raise Misconfigured(f"TIDINGS_REDIS_URL: {fault}") from None
-        except RedisError as fault:
-            log.debug("permissions not checked yet", reason=str(fault))
+        except (RedisError, RedisClusterException) as fault:
+            log.debug("redis not checked yet", reason=str(fault))
             await asyncio.sleep(_PROVE_AGAIN_S)
         else:
             return

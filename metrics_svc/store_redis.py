@@ -20,7 +20,6 @@ Works on Redis 6.2 and later and on Valkey, alone or in a cluster (all keys are 
 from typing import Any
 
 import msgspec
-from redis.asyncio import Redis
 
 from metrics_svc.aggregation.packed import pack, unpack, unpack_between
 from metrics_svc.aggregation.rows import Row
@@ -43,6 +42,7 @@ from metrics_svc.store import (
     TooManySilences,
     Written,
 )
+from services.redis_link import AnyRedis, close_redis
 from services.redis_scripts import Argument
 from services.wire.alerting import Receiver, Window
 from services.wire.events import AlertEvent
@@ -87,7 +87,7 @@ class RedisStore:
         prefix: the deployment's.
     """
 
-    def __init__(self, redis: Redis, prefix: str) -> None:
+    def __init__(self, redis: AnyRedis, prefix: str) -> None:
         self._redis = redis
         self._prefix = prefix
 
@@ -313,7 +313,7 @@ class RedisStore:
 
     async def close(self) -> None:
         with reaching():
-            await self._redis.aclose(close_connection_pool=True)
+            await close_redis(self._redis)
 
 
 def _token(holder: str, term: int) -> str:

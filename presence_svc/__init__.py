@@ -6,7 +6,6 @@
 - `ledger`         the model's net changes, and the versions they get
 - `store`          the interface; `store_memory` is the model, `store_redis` the same rules as scripts in `lua/`
 - `scripts`        running those scripts: by hash, in order, many in one round trip
-- `redis_link`     the connection to Redis, and whether that server will do
 - `announcements`  changes as messages on the bus
 - `service`        the questions of `services.wire.rpc`, answered; `sweeper` makes time pass
 """

@@ -9,7 +9,6 @@ import structlog
 from redis.exceptions import NoPermissionError, RedisClusterException, RedisError
 
 from presence_svc.announcer import Announcer
-from presence_svc.redis_link import AnyRedis, check_server, close_redis, open_redis
 from presence_svc.service import PresenceService
 from presence_svc.store import Telling, Timing
 from presence_svc.store_redis import RedisPresenceStore
@@ -22,6 +21,7 @@ from services.health import HealthServer
 from services.lifecycle import CannotStart, Lifecycle, run
 from services.permissions.proof import prove_redis
 from services.permissions.roles import Role
+from services.redis_link import AnyRedis, check_server, close_redis, open_redis
 from services.settings import Settings, instance_name
 from services.tasks import TaskSet
 
@@ -32,7 +32,7 @@ CHECK_AGAIN_S = 1.0
 
 async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     """Wire one replica and serve until told to stop. Until Redis is there, it answers `unavailable`."""
-    redis = open_redis(settings)
+    redis = open_redis(settings, "presence")
     lifecycle.on_stop("redis", partial(close_redis, redis), timeout_s=1)
     bus = await Bus.connect(settings, instance_name(settings, "presence"), role=Role.PRESENCE)
     lifecycle.on_stop("bus", bus.close, timeout_s=2)

@@ -14,9 +14,9 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
-from presence_svc.redis_link import AnyRedis
 from presence_svc.store import StoreUnavailable
 from services import redis_scripts
+from services.redis_link import AnyRedis
 from services.redis_scripts import is_out_of_reach
 
 Argument = redis_scripts.Argument

@@ -15,10 +15,10 @@ import msgspec
 from presence_svc import scripts
 from presence_svc.changes import Applied, Changes, Outcome, Page, RoomChanges, Stats, Swept, user_record
 from presence_svc.hooks import HookEvent, HookKind, HookTurn
-from presence_svc.redis_link import MAX_CONNECTIONS, AnyRedis
 from presence_svc.scripts import Argument, Script, ScriptQueue
 from presence_svc.status import RANK, STATUS_OF_RANK
 from presence_svc.store import Telling, Timing
+from services.redis_link import MAX_CONNECTIONS, AnyRedis
 from services.wire.events import PresenceChange
 from services.wire.records import RoomSummary
 from services.wire.rpc import (
@@ -50,7 +50,7 @@ HOOKS_DONE = Script.load("hooks_done", "state", "hooks_done")
 
 # What one script may do before others get their turn, in units of `lua/ledger.lua`.
 WORK_PER_CALL = 300
-# The pools of clusters and Sentinels refuse where one should wait; writes need one connection, checks another.
+# Writes need one connection, checks another; who reads waits for its turn.
 MAX_READING = MAX_CONNECTIONS - 4
 # Steps kept for publication: what a million users mean who leave while the bus is away.
 OUTBOX_BYTES = 64 * 1024 * 1024

@@ -100,7 +100,11 @@ class Settings(BaseSettings):
     )
     redis_url: str = Field(
         "",
-        description="Redis server, `redis://user:password@host:port/0`. `tidings up` starts one when empty.",
+        description="Redis or Valkey: `redis://user:password@host:port/0`, `redis+cluster://…@host,host`, `redis+sentinel://…@host,host/NAME/0`; `rediss` for TLS. `tidings up` starts one when empty.",
+    )
+    redis_sentinel_login: SecretStr = Field(
+        SecretStr(""),
+        description="`user:password` or `:password` at the Sentinels, `none` where they ask for none; when empty, that of the URL.",
     )
     prefix: str = Field(
         "tidings",

@@ -5,11 +5,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import redis
-import redis.asyncio
 import structlog
 from rich.console import Console
 from rich.table import Table
@@ -20,8 +18,8 @@ from services.local.binaries import spell
 from services.local.existing import Unusable, find_nats, find_redis
 from services.local.servers import kept_url
 from services.logs.redaction import clean_text
+from services.redis_link import close_redis, open_redis
 from services.settings import Settings, config_file
-from services.tls import redis_options
 
 _REACH_S = 3.0
 
@@ -66,8 +64,8 @@ async def _run_checks(settings: Settings) -> list[Outcome]:
     else:
         outcomes.append(_unset("NATS", "TIDINGS_NATS_URL"))
     if redis_url:
-        tls = redis_options(settings)
-        outcomes.append(await _try("Redis", lambda: _redis(redis_url, tls)))
+        with_url = settings.model_copy(update={"redis_url": redis_url})
+        outcomes.append(await _try("Redis", lambda: _redis(with_url)))
     else:
         outcomes.append(_unset("Redis", "TIDINGS_REDIS_URL"))
     return outcomes
@@ -92,7 +90,7 @@ def _unset(name: str, variable: str) -> Outcome:
 async def _try(name: str, attempt: Callable[[], Awaitable[tuple[str, float]]]) -> Outcome:
     try:
         detail, latency_ms = await attempt()
-    except (Unusable, BusError, redis.RedisError, OSError) as fault:
+    except (Unusable, BusError, redis.RedisError, redis.RedisClusterException, OSError) as fault:
         return Outcome(name, False, str(fault) or type(fault).__name__)
     return Outcome(name, True, detail, latency_ms)
 
@@ -103,13 +101,16 @@ async def _nats(url: str) -> tuple[str, float]:
     return f"{spell(found.version)} at {found.address}", _ms_since(started)
 
 
-async def _redis(url: str, tls: dict[str, Any]) -> tuple[str, float]:
-    found = await find_redis(url, **tls)
-    async with redis.asyncio.Redis.from_url(url, socket_timeout=_REACH_S, **tls) as client:
+async def _redis(settings: Settings) -> tuple[str, float]:
+    found = await find_redis(settings)
+    client = open_redis(settings, "check", timeout_s=_REACH_S)
+    try:
         await client.ping()  # connects and logs in
         started = time.perf_counter()
         await client.ping()
         return f"{found.product} {spell(found.version)} at {found.address}", _ms_since(started)
+    finally:
+        await close_redis(client)
 
 
 class _Account(msgspec.Struct):

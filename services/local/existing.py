@@ -11,9 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import redis
-import redis.asyncio
 
+from services.lifecycle import CannotStart
 from services.local.binaries import NATS_MINIMUM, REDIS_MINIMUM, Version, spell
+from services.redis_link import close_redis, infos, open_redis, spoken_address
+from services.settings import Settings
 
 _REACH_S = 3.0
 _NATS_PORT = 4222
@@ -111,22 +113,21 @@ async def _nats_info(host: str, port: int) -> dict[str, Any]:
         writer.close()
 
 
-async def find_redis(url: str, **tls: Any) -> Found:
-    """Reach the server, log in, and judge it; `tls` is what `services.tls` says of a `rediss://` URL.
+async def find_redis(settings: Settings) -> Found:
+    """Reach the server (of a cluster every master, behind Sentinels the master), log in, and judge it.
 
     Raises:
         Unusable: it does not answer, refuses the password, or is no good.
     """
-    parts = urlsplit(url)
-    address = f"{parts.hostname}:{parts.port or 6379}"
     try:
-        client = redis.asyncio.Redis.from_url(
-            url, socket_timeout=_REACH_S, socket_connect_timeout=_REACH_S, **tls
-        )
-    except ValueError as fault:
-        raise Unusable(f"TIDINGS_REDIS_URL: {fault}") from None
+        client = open_redis(settings, "check", timeout_s=_REACH_S)
+    except CannotStart as fault:
+        raise Unusable(str(fault)) from None
+    address = spoken_address(settings.redis_url)
     try:
-        async with client:
-            return judge_redis(await client.info("server"), address)
-    except (redis.RedisError, OSError, ssl.SSLError) as fault:
+        found = [judge_redis(info, address) for info in await infos(client)]
+    except (redis.RedisError, redis.RedisClusterException, OSError, ssl.SSLError) as fault:
         raise Unusable(f"cannot use Redis at {address} (TIDINGS_REDIS_URL): {fault}") from None
+    finally:
+        await close_redis(client)
+    return min(found, key=lambda one: one.version)

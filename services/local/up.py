@@ -24,7 +24,6 @@ from services.local.supervisor import EXIT_FAILED, Supervisor, supervise
 from services.permissions.redis import ROLES as REDIS_ROLES
 from services.permissions.roles import Role
 from services.settings import Settings
-from services.tls import redis_options
 
 # All must be over within 10 s: gateways drain first, then services, then the brokers' 1.5 s.
 _GATEWAY_STOP_S = 6.5
@@ -167,7 +166,7 @@ async def _brokers(settings: Settings, data_dir: Path, screen: Screen) -> Broker
         nats = await find_nats(settings.nats_url)
         screen.done(f"{nats.product} {spell(nats.version)} at {nats.address}")
     if settings.redis_url:
-        store = await find_redis(settings.redis_url, **redis_options(settings))
+        store = await find_redis(settings)
         screen.done(f"{store.product} {spell(store.version)} at {store.address}")
     brokers = Brokers(settings, data_dir)
     for server in brokers.embedded:

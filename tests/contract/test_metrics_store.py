@@ -12,7 +12,6 @@ from metrics_svc.aggregation.tiers import SECONDS, TENS
 from metrics_svc.alerts.judge import Timing, Watch
 from metrics_svc.alerts.states import State
 from metrics_svc.notify.records import Acknowledged, NotifyChange, Sent
-from metrics_svc.scripts import connect
 from metrics_svc.store import (
     Collection,
     MetricsStore,
@@ -24,6 +23,7 @@ from metrics_svc.store import (
 )
 from metrics_svc.store_memory import MemoryStore
 from metrics_svc.store_redis import RedisStore
+from services.redis_link import open_redis
 from services.settings import Settings
 from services.sketch import LatencySketch
 from services.wire.alerting import Receiver, Window
@@ -44,7 +44,7 @@ async def store(
         yield MemoryStore()
         return
     settings = make_settings()
-    redis_store = RedisStore(connect(settings.redis_url), settings.prefix)
+    redis_store = RedisStore(open_redis(settings, "metrics"), settings.prefix)
     yield redis_store
     await redis_store.close()
 
@@ -449,7 +449,7 @@ class TestLogs:
 
 
 async def test_a_redis_that_is_not_there_is_unavailable() -> None:
-    store = RedisStore(connect("redis://127.0.0.1:1/0"), "nowhere")
+    store = RedisStore(open_redis(Settings(redis_url="redis://127.0.0.1:1/0"), "metrics"), "nowhere")
     with pytest.raises(StoreUnavailable):
         await store.acquire("a", 1000)
     with pytest.raises(StoreUnavailable):

@@ -9,11 +9,11 @@ import pytest
 import redis as redis_client
 
 from presence_svc.changes import Outcome
-from presence_svc.redis_link import AnyRedis, check_server, close_redis, open_redis
 from presence_svc.store import StoreUnavailable, Telling
 from presence_svc.store_redis import RedisPresenceStore
 from services.local.binaries import redis_binary
 from services.local.servers import RedisServer, free_port
+from services.redis_link import AnyRedis, check_server, close_redis, open_redis
 from services.settings import Settings
 from tests.support.deadline import eventually, wait_until
 from tests.support.presence import TIMING, SimulatedGateway, connected, disconnected, joined, plain_page
@@ -30,7 +30,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
 
 @pytest.fixture
 async def redis(cluster: RedisCluster) -> AsyncIterator[AnyRedis]:
-    client = open_redis(Settings(redis_url=cluster.url))
+    client = open_redis(Settings(redis_url=cluster.url), "presence")
     yield client
     await client.aclose()
 
@@ -162,7 +162,7 @@ def sentinels(tmp_path: Path) -> Iterator[Sentinels]:
 
 
 async def test_after_a_failover_presence_is_served_by_the_new_master(sentinels, prefix):
-    redis = open_redis(Settings(redis_url=sentinels.url))
+    redis = open_redis(Settings(redis_url=sentinels.url), "presence")
     store = RedisPresenceStore(redis, prefix, TIMING)
     gateway = SimulatedGateway(store)
     await check_server(redis)

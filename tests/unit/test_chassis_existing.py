@@ -12,6 +12,7 @@ from services.local import binaries
 from services.local.binaries import Binary, NoBinary, parse_version
 from services.local.existing import Unusable, find_nats, find_redis, judge_nats, judge_redis
 from services.local.servers import RedisServer
+from services.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -133,6 +134,6 @@ async def test_something_that_is_no_nats_is_named() -> None:
 
 async def test_a_redis_behind_another_password_is_named_without_it(redis_server: RedisServer) -> None:
     with pytest.raises(Unusable) as caught:
-        await find_redis(f"redis://default:wrong-one@127.0.0.1:{redis_server.port}/0")
+        await find_redis(Settings(redis_url=f"redis://default:wrong-one@127.0.0.1:{redis_server.port}/0"))
     assert "wrong-one" not in str(caught.value)
     assert f"cannot use Redis at 127.0.0.1:{redis_server.port}" in str(caught.value)

@@ -1,10 +1,10 @@
-"""The connection to Redis: short time limits, few retries, and a server that can run our scripts.
+"""The connection to Redis, for services with state there: short time limits, few retries, a server that will do.
 
 What the URL says decides the client; all of them take `user:password@`, several addresses where that makes sense,
 and Valkey as well as Redis:
 
 - `redis://host:port/0`, `rediss://` (TLS), `unix:///path`: one server
-- `redis+cluster://host:port,host:port`, `rediss+cluster://`: Redis Cluster; all keys are in one slot
+- `redis+cluster://host:port,host:port`, `rediss+cluster://`: Redis Cluster; a service's keys are all in one slot
 - `redis+sentinel://host:port,host:port/NAME/0`, `rediss+sentinel://`: the master that Sentinels call NAME
 - `valkey` may stand for `redis` in all of them
 
@@ -34,8 +34,10 @@ AnyRedis = Redis | RedisCluster
 LEAST_VERSION = (6, 2)  # ZMSCORE, HRANDFIELD, ZADD GT
 COMMAND_TIMEOUT_S = 1.0
 RETRIES = 1
+# To each server. A cluster's client refuses a call where one more would be needed; the others let it wait.
 MAX_CONNECTIONS = 16
-_CLIENT_NAME = "tidings-presence"
+MAX_CONNECTIONS_IN_CLUSTER = 64
+NO_LOGIN = "none"
 _DEFAULT_PORTS = {"": 6379, "cluster": 6379, "sentinel": 26379}
 
 
@@ -50,6 +52,14 @@ class Address:
     password: str | None
     master: str
     database: int
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A name and a password, or neither."""
+
+    username: str | None
+    password: str | None
 
 
 def parse_address(url: str) -> Address:
@@ -94,71 +104,93 @@ def _node(text: str, default_port: int) -> tuple[str, int]:
     return parts.hostname, parts.port or default_port
 
 
-def open_redis(settings: Settings) -> AnyRedis:
-    """Return a client; it connects when first used.
+def open_redis(settings: Settings, name: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> AnyRedis:
+    """Return a client that connects when first used, and calls itself `tidings-NAME` at the server.
 
     Raises:
         CannotStart: no URL, or none that can be understood.
     """
     if not settings.redis_url:
-        raise CannotStart("TIDINGS_REDIS_URL is not set: presence needs a Redis or Valkey server")
+        raise CannotStart(f"TIDINGS_REDIS_URL is not set: {name} needs a Redis or Valkey server")
+    common = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "socket_keepalive": True,
+        "health_check_interval": 0,
+        "retry": Retry(ExponentialBackoff(cap=0.2, base=0.02), RETRIES),
+        "client_name": f"tidings-{name}",
+        **redis_options(settings),
+    }
     try:
         if settings.redis_url.startswith("unix://"):
-            return _single(settings.redis_url, {})
+            return _single(settings.redis_url, common)
         address = parse_address(settings.redis_url)
-        tls = redis_options(settings)
         if address.kind == "cluster":
-            return _cluster(address, tls)
+            return _cluster(address, common)
         if address.kind == "sentinel":
-            return _sentinel(address, tls)
-        return _single(re.sub(r"^valkey", "redis", settings.redis_url), tls)
+            return _sentinel(address, _sentinel_login(settings, address), common)
+        return _single(re.sub(r"^valkey", "redis", settings.redis_url), common)
     except ValueError as fault:
         raise CannotStart(f"TIDINGS_REDIS_URL: {fault}") from fault
 
 
-def _common() -> dict[str, Any]:
-    return {
-        "socket_timeout": COMMAND_TIMEOUT_S,
-        "socket_connect_timeout": COMMAND_TIMEOUT_S,
-        "socket_keepalive": True,
-        "health_check_interval": 0,
-        "retry": Retry(ExponentialBackoff(cap=0.2, base=0.02), RETRIES),
-        "client_name": _CLIENT_NAME,
-    }
-
-
-def _single(url: str, tls: dict[str, Any]) -> Redis:
+def _single(url: str, common: dict[str, Any]) -> Redis:
     pool = BlockingConnectionPool.from_url(
-        url, max_connections=MAX_CONNECTIONS, timeout=COMMAND_TIMEOUT_S, **_common(), **tls
+        url, max_connections=MAX_CONNECTIONS, timeout=common["socket_timeout"], **common
     )
     return Redis.from_pool(pool)
 
 
-def _cluster(address: Address, tls: dict[str, Any]) -> RedisCluster:
+def _cluster(address: Address, common: dict[str, Any]) -> RedisCluster:
     return RedisCluster(
         startup_nodes=[ClusterNode(host, port) for host, port in address.nodes],
         username=address.username,
         password=address.password,
         ssl=address.tls,
-        max_connections=MAX_CONNECTIONS,
+        max_connections=MAX_CONNECTIONS_IN_CLUSTER,
         require_full_coverage=False,  # one slot is ours; others may be anybody's trouble
-        **_common(),
-        **tls,
+        **common,
     )
 
 
-def _sentinel(address: Address, tls: dict[str, Any]) -> Redis:
-    access: dict[str, Any] = {"username": address.username, "password": address.password}
-    if address.tls:
-        access |= {"ssl": True, **tls}
-    timeouts = {"socket_timeout": COMMAND_TIMEOUT_S, "socket_connect_timeout": COMMAND_TIMEOUT_S}
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py has no types for it
-        list(address.nodes), sentinel_kwargs={**access, **timeouts}
+class _MasterPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Connections to whoever is master now; who finds none free waits for one."""
+
+
+def _sentinel(address: Address, login: Login, common: dict[str, Any]) -> Redis:
+    tls = {"ssl": address.tls, **{name: value for name, value in common.items() if name.startswith("ssl_")}}
+    timeouts = {name: common[name] for name in ("socket_timeout", "socket_connect_timeout")}
+    sentinels = Sentinel(  # type: ignore[no-untyped-call]  # redis-py has no types for it
+        list(address.nodes),
+        sentinel_kwargs={"username": login.username, "password": login.password, **tls, **timeouts},
     )
-    master: Redis = sentinel.master_for(
-        address.master, db=address.database, max_connections=MAX_CONNECTIONS, **access, **_common()
+    master: Redis = sentinels.master_for(
+        address.master,
+        connection_pool_class=_MasterPool,
+        db=address.database,
+        username=address.username,
+        password=address.password,
+        max_connections=MAX_CONNECTIONS,
+        timeout=common["socket_timeout"],
+        ssl=address.tls,
+        **common,
     )
     return master
+
+
+def _sentinel_login(settings: Settings, address: Address) -> Login:
+    """Return how the Sentinels are logged in at: as the URL says of their master, unless a setting says otherwise."""
+    text = settings.redis_sentinel_login.get_secret_value()
+    if not text:
+        return Login(address.username, address.password)
+    if text == NO_LOGIN:
+        return Login(None, None)
+    username, colon, password = text.partition(":")
+    if not (colon and password):
+        raise CannotStart(
+            f"TIDINGS_REDIS_SENTINEL_LOGIN must be `user:password`, `:password` or `{NO_LOGIN}`"
+        )
+    return Login(username or None, password)
 
 
 async def close_redis(redis: AnyRedis) -> None:
@@ -170,33 +202,42 @@ async def close_redis(redis: AnyRedis) -> None:
 
 
 async def check_server(redis: AnyRedis) -> None:
-    """Return if the server can hold presence; warn where it may lose it. Every node of a cluster is looked at.
+    """Return if the server will do; warn where it may lose what it holds. Every master of a cluster is looked at.
 
     Raises:
         CannotStart: too old.
         redis.exceptions.RedisError: it cannot be reached now.
     """
-    if isinstance(redis, RedisCluster):
-        answers: dict[str, dict[str, Any]] = await redis.info(target_nodes=RedisCluster.PRIMARIES)
-        found = (
-            list(answers.values()) if all(isinstance(one, dict) for one in answers.values()) else [answers]
-        )
-    else:
-        found = [await redis.info()]
-    for info in found:
+    for info in await infos(redis):
         _judge(info)
+
+
+async def infos(redis: AnyRedis) -> list[dict[str, Any]]:
+    """Return what INFO says: of the server, or of each master of a cluster. Raises RedisError."""
+    if not isinstance(redis, RedisCluster):
+        return [await redis.info()]
+    answers: dict[str, dict[str, Any]] = await redis.info(target_nodes=RedisCluster.PRIMARIES)
+    # Of one node the answer comes as it is, of several by their names.
+    return list(answers.values()) if all(isinstance(one, dict) for one in answers.values()) else [answers]
+
+
+def spoken_address(url: str) -> str:
+    """Return where a URL leads, for people and without its login. Raises ValueError."""
+    if url.startswith("unix://"):
+        return url.partition("?")[0]
+    address = parse_address(url)
+    nodes = ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in address.nodes)
+    return f"{address.master} of Sentinels {nodes}" if address.kind == "sentinel" else nodes
 
 
 def _judge(info: dict[str, Any]) -> None:
     version = str(info.get("redis_version", ""))
     if parse_version(version) < LEAST_VERSION:
         least = ".".join(map(str, LEAST_VERSION))
-        raise CannotStart(
-            f"TIDINGS_REDIS_URL: the server is Redis {version}, presence needs {least} or later"
-        )
+        raise CannotStart(f"TIDINGS_REDIS_URL: the server is Redis {version}; {least} or later is needed")
     policy = info.get("maxmemory_policy", "noeviction")
     if info.get("maxmemory") and policy != "noeviction":
-        log.warning("redis may evict presence", maxmemory_policy=policy, advice="set noeviction")
+        log.warning("redis may evict what we keep", maxmemory_policy=policy, advice="set noeviction")
 
 
 def parse_version(text: str) -> tuple[int, ...]:

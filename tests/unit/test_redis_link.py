@@ -12,16 +12,17 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from presence_svc.redis_link import (
+from presence_svc.scripts import unavailable
+from services.lifecycle import CannotStart
+from services.redis_link import (
     Address,
     check_server,
     close_redis,
     open_redis,
     parse_address,
     parse_version,
+    spoken_address,
 )
-from presence_svc.scripts import unavailable
-from services.lifecycle import CannotStart
 from services.settings import Settings
 
 
@@ -57,7 +58,7 @@ async def test_older_servers_are_refused_with_the_version_needed(version):
 @pytest.mark.parametrize("url", ["", "http://x", "localhost:6379"])
 def test_urls_that_cannot_be_understood_are_refused(url):
     with pytest.raises(CannotStart, match="TIDINGS_REDIS_URL"):
-        open_redis(Settings(redis_url=url))
+        open_redis(Settings(redis_url=url), "presence")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_a_url_that_makes_no_sense_is_refused(url: str):
     with pytest.raises(ValueError, match=r".+"):
         parse_address(url)
     with pytest.raises(CannotStart, match="TIDINGS_REDIS_URL"):
-        open_redis(Settings(redis_url=url))
+        open_redis(Settings(redis_url=url), "presence")
 
 
 async def test_the_client_is_chosen_by_the_url(tmp_path):
@@ -120,6 +121,47 @@ async def test_the_client_is_chosen_by_the_url(tmp_path):
         ("rediss+cluster://h", RedisCluster),
         ("redis+sentinel://h/main", Redis),
     ):
-        redis = open_redis(Settings(redis_url=url, redis_ca=tmp_path / "ca.pem"))
+        redis = open_redis(Settings(redis_url=url, redis_ca=tmp_path / "ca.pem"), "presence")
         assert type(redis) is kind, url
         await close_redis(redis)
+
+
+async def logins(url: str, login: str) -> tuple[tuple[object, object], tuple[object, object]]:
+    """Return how the Sentinels and how the master would be logged in at."""
+    redis = open_redis(Settings(redis_url=url, redis_sentinel_login=login), "presence")
+    pool = redis.connection_pool
+    asked = pool.sentinel_manager.sentinels[0].connection_pool.connection_kwargs
+    await close_redis(redis)
+    return tuple((one.get("username"), one.get("password")) for one in (asked, pool.connection_kwargs))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("login", "at_sentinels"),
+    [
+        ("", ("u", "p")),
+        ("none", (None, None)),
+        (":other", (None, "other")),
+        ("sentinel-user:a:b", ("sentinel-user", "a:b")),
+    ],
+)
+async def test_sentinels_may_have_a_login_of_their_own(login, at_sentinels):
+    assert await logins("redis+sentinel://u:p@h/home", login) == (at_sentinels, ("u", "p"))
+
+
+@pytest.mark.parametrize("login", ["password", "user:", ":"])
+def test_a_login_that_is_none_is_refused(login):
+    with pytest.raises(CannotStart, match="TIDINGS_REDIS_SENTINEL_LOGIN"):
+        open_redis(Settings(redis_url="redis+sentinel://h/home", redis_sentinel_login=login), "presence")
+
+
+@pytest.mark.parametrize(
+    ("url", "spoken"),
+    [
+        ("redis://u:secret@h", "h:6379"),
+        ("redis+cluster://:secret@a:1,[::1]:2", "a:1, [::1]:2"),
+        ("rediss+sentinel://u:secret@a,b:1/home/2", "home of Sentinels a:26379, b:1"),
+        ("unix:///run/redis.sock?password=secret", "unix:///run/redis.sock"),
+    ],
+)
+def test_an_address_is_spoken_without_its_secrets(url, spoken):
+    assert spoken_address(url) == spoken
