@@ -1,7 +1,7 @@
 """Every setting of every process, declared once: `TIDINGS_*` in the environment, or `tidings.toml`.
 
 The environment wins over the file named by `TIDINGS_CONFIG` (default `tidings.toml` in the working directory, if
-there is one). `docs/configuration.md` is generated from this class, and a test compares the two.
+there is one). `TIDINGS_NAME_FILE` names a file with the value of `TIDINGS_NAME`. `docs/configuration.md` is generated from this class, and a test compares the two.
 Units are in the names: `_s` seconds, `_ms` milliseconds, `_bytes` bytes. A rate or count of 0 switches a limit off.
 """
 
@@ -23,6 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from services.settings_sources import EnvironmentOrFiles
 from services.wire.subjects import DEFAULT_NAMESPACE, Subjects
 
 _PLAIN_WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -230,6 +231,10 @@ class Settings(BaseSettings):
     auth: Literal["open", "jwt"] = Field(
         "open", description="`open` lets anyone in, and only while bound to loopback; `jwt` asks for a token."
     )
+    open_beyond_loopback: bool = Field(
+        False,
+        description="Serve `open` on any address: for containers whose port is published on loopback alone.",
+    )
     session_secret: SecretStr = Field(
         SecretStr(""),
         description="Signs the `session` of anonymous users; the same on all gateways. Made up when empty: sessions then end with the process.",
@@ -386,13 +391,13 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings names it
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings names it
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings names it
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over the environment, the environment over the file."""
         toml = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
-        return init_settings, env_settings, toml
+        return init_settings, EnvironmentOrFiles(settings_cls), toml
 
     @property
     def subjects(self) -> Subjects:

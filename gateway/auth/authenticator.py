@@ -49,7 +49,7 @@ class Authenticator:
         revocations: Revocations | None = None,
     ) -> None:
         self.open = settings.auth == "open"
-        if self.open:
+        if self.open and not settings.open_beyond_loopback:
             _refuse_exposure(settings.host)
         self.origins = OriginPolicy(settings.origins, local_names_only=self.open)
         self.revocations = revocations if revocations is not None else Revocations()

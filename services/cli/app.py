@@ -206,6 +206,22 @@ def check() -> None:
 
 
 @app.command(rich_help_panel=_OPERATING)
+def health(
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Whether it can serve, not just whether it lives.")
+    ] = False,
+    port: Annotated[
+        int | None, typer.Option(help="Instead of TIDINGS_HEALTH_PORT or TIDINGS_PORT.", show_default=False)
+    ] = None,
+) -> None:
+    """Ask the process on this machine, or in this container, whether it lives. Exit code 1 if not."""
+    from services.cli import health as asking
+
+    arguments = (["--ready"] if ready else []) + ([f"--port={port}"] if port else [])
+    raise typer.Exit(asking.main(arguments))
+
+
+@app.command(rich_help_panel=_OPERATING)
 def verify(
     url: Annotated[
         list[str] | None,

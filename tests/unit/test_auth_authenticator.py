@@ -105,6 +105,9 @@ class TestOpen:
         with pytest.raises(ValueError, match="TIDINGS_AUTH=jwt"):
             open_to_all(host=host)
 
+    def test_open_in_a_container_whose_port_is_published_on_loopback(self) -> None:
+        open_to_all(host="0.0.0.0", open_beyond_loopback=True)  # noqa: S104  # nothing binds
+
     @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
     def test_open_on_loopback(self, host: str) -> None:
         open_to_all(host=host)

@@ -37,6 +37,7 @@ def test_help_names_every_command(runner: CliRunner) -> None:
         "pub",
         "sub",
         "check",
+        "health",
         "config",
     ):
         assert f" {command} " in output
