@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -180,10 +180,15 @@ class EventSource:
 
 @asynccontextmanager
 async def event_source(
-    gateway: ServiceProcess, path: str = "/events", *, last_id: str = "", **query: Any
+    gateway: ServiceProcess,
+    path: str = "/events",
+    *,
+    last_id: str = "",
+    headers: Mapping[str, str] | None = None,
+    **query: Any,
 ) -> AsyncIterator[EventSource]:
     """Open a stream."""
-    headers = {"last-event-id": last_id} if last_id else {}
+    headers = {**(headers or {}), **({"last-event-id": last_id} if last_id else {})}
     async with (
         httpx.AsyncClient(base_url=gateway.url, timeout=30) as http,
         http.stream("GET", path, params=query, headers=headers) as response,

@@ -58,8 +58,9 @@ class ServiceProcess:
 
     def __init__(self, name: str, module: str, log: Path, environment: Mapping[str, str]) -> None:
         self.name = name
-        self.port = free_port()
         own_port = "TIDINGS_PORT" if module == "gateway" else "TIDINGS_HEALTH_PORT"
+        self.host = environment.get("TIDINGS_HOST", "127.0.0.1")
+        self.port = int(environment.get(own_port, 0)) or free_port()
         clean = {key: value for key, value in os.environ.items() if not key.startswith("TIDINGS_")}
         self._environment = {
             **clean,
@@ -75,7 +76,7 @@ class ServiceProcess:
     @property
     def url(self) -> str:
         """Where it answers HTTP."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -113,7 +114,7 @@ class ServiceProcess:
 
     def get(self, path: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
         """Return status and body of a GET; status 0 where nothing answers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
         with contextlib.closing(connection):
             try:
                 connection.request("GET", path)
