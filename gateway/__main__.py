@@ -11,12 +11,12 @@ from gateway.core import Gateway
 from gateway.reporting import GatewayCollector
 from gateway.server import Server, bind
 from services import lifecycle, telemetry
-from services.bus.client import Bus
 from services.bus.rpc import Service
 from services.health import HealthServer
 from services.lifecycle import CannotStart, Lifecycle
 from services.permissions.roles import Role
 from services.settings import Settings, instance_name
+from services.tracing.exporting import bus_class, open_traces
 from services.wire.records import GatewayStats
 from services.wire.rpc import GATEWAY_STATS, Empty
 
@@ -25,7 +25,8 @@ async def main(settings: Settings, life: Lifecycle) -> None:
     """Wire the parts, serve until told to stop, drain."""
     listener = bind(settings)
     instance = instance_name(settings, "gateway")
-    bus = await Bus.connect(settings, instance, role=Role.GATEWAY)
+    traces = open_traces(settings, "gateway", instance, life)
+    bus = await bus_class(traces).connect(settings, instance, role=Role.GATEWAY)
     life.on_stop("bus", bus.close, timeout_s=1.0)
     life.ship_logs(bus, settings)
 
@@ -56,7 +57,12 @@ async def main(settings: Settings, life: Lifecycle) -> None:
         await health.start()
         life.on_stop("health", health.close, timeout_s=0.5)
 
-    server = Server(build_app(gateway), gateway)
+    app = build_app(gateway)
+    if traces is not None:
+        from gateway.tracing import trace  # needs an optional part
+
+        app = trace(gateway, app, traces)
+    server = Server(app, gateway)
     serving = asyncio.ensure_future(server.run_on(listener))
     stopping = asyncio.ensure_future(life.stopped())
     await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -20,7 +20,6 @@ from metrics_svc.notify.notifier import Notifier
 from metrics_svc.notify.receivers import configured
 from metrics_svc.store_redis import RedisStore
 from metrics_svc.ticker import Ticker
-from services.bus.client import Bus
 from services.bus.errors import Misconfigured
 from services.bus.rpc import Service
 from services.health import HealthServer
@@ -30,6 +29,7 @@ from services.permissions.roles import Role
 from services.redis_link import AnyRedis, check_server, open_redis
 from services.settings import Settings, instance_name
 from services.tasks import TaskSet
+from services.tracing.exporting import bus_class, open_traces
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,8 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     """Wire the parts and wait."""
     instance = instance_name(settings, KIND)
     subjects = settings.subjects
-    bus = await Bus.connect(settings, instance, role=Role.METRICS)
+    traces = open_traces(settings, KIND, instance, lifecycle)
+    bus = await bus_class(traces).connect(settings, instance, role=Role.METRICS)
     lifecycle.on_stop("bus", bus.close, timeout_s=2)
     lifecycle.ship_logs(bus, settings)
     redis = open_redis(settings, "metrics", timeout_s=REDIS_TIMEOUT_S)

@@ -14,7 +14,6 @@ from presence_svc.store import Telling, Timing
 from presence_svc.store_redis import RedisPresenceStore
 from presence_svc.sweeper import Sweeper
 from presence_svc.webhooks import Webhooks
-from services.bus.client import Bus
 from services.bus.errors import Misconfigured
 from services.bus.rpc import Service
 from services.health import HealthServer
@@ -24,6 +23,7 @@ from services.permissions.roles import Role
 from services.redis_link import AnyRedis, check_server, close_redis, open_redis
 from services.settings import Settings, instance_name
 from services.tasks import TaskSet
+from services.tracing.exporting import bus_class, open_traces
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,9 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     """Wire one replica and serve until told to stop. Until Redis is there, it answers `unavailable`."""
     redis = open_redis(settings, "presence")
     lifecycle.on_stop("redis", partial(close_redis, redis), timeout_s=1)
-    bus = await Bus.connect(settings, instance_name(settings, "presence"), role=Role.PRESENCE)
+    instance = instance_name(settings, "presence")
+    traces = open_traces(settings, "presence", instance, lifecycle)
+    bus = await bus_class(traces).connect(settings, instance, role=Role.PRESENCE)
     lifecycle.on_stop("bus", bus.close, timeout_s=2)
     lifecycle.ship_logs(bus, settings)
 

@@ -93,6 +93,20 @@ class Settings(BaseSettings):
         "auto", description="`auto` is console on a terminal, else JSON."
     )
     shutdown_s: float = Field(8.0, gt=0, description="Seconds a process may take to stop.")
+    traces_endpoint: str = Field(
+        "",
+        description="Where OpenTelemetry traces are sent, OTLP over HTTP, `http://collector:4318`; empty: no traces. Needs the optional part `tracing`.",
+    )
+    traces_ratio: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Part of all traces that is recorded, where a request does not decide it.",
+    )
+    traces_follow_clients: bool = Field(
+        True,
+        description="HTTP requests with `traceparent` go on with that trace, and decide whether it is recorded. Switch it off where strangers send requests.",
+    )
 
     # --- the bus and the store ---
     nats_url: str = Field(

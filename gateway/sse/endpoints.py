@@ -50,6 +50,7 @@ class StreamResponse(Response):
         self._gateway = gateway
         self._stream = stream
         self._identity = identity
+        self._bytes_out = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the response."""
@@ -70,6 +71,7 @@ class StreamResponse(Response):
             return
         traffic = self._gateway.traffic
         traffic.sse_streams += 1
+        opened_at = time.monotonic()
         self._stream.stay.begin()
         tasks = [
             asyncio.ensure_future(work) for work in (_client_gone(receive), self._pump(send), self._cut())
@@ -78,10 +80,20 @@ class StreamResponse(Response):
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             traffic.sse_streams -= 1
+            by_client = not self._stream.buffer.ended
             self._stream.buffer.end()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            log.info(
+                "stream closed",
+                path=scope["path"],
+                connection=self._stream.connection_id,
+                user=self._identity.user_id,
+                by_client=by_client,
+                bytes_out=self._bytes_out,
+                seconds=round(time.monotonic() - opened_at, 1),
+            )
 
     async def _pump(self, send: Send) -> None:
         stream, now = self._stream, asyncio.get_running_loop().time
@@ -94,6 +106,7 @@ class StreamResponse(Response):
                 data += stream.pulse()
                 pulse_at = now() + stream.pulse_s
             if data:
+                self._bytes_out += len(data)
                 await send({"type": "http.response.body", "body": data, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -56,13 +56,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _monotonic = time.monotonic
+# What a close code means; the text that a client sends with it is its own, and not for our log.
+_REASONS = {1005: "no code", 1006: "connection lost"} | {code.number: code.value.reason for code in CloseCode}
 
 
 class Connection:
     """The handler of one client's WebSocket, and a member wherever the client is one."""
 
     __slots__ = (
-        "_codec", "_custom_data", "_custom_data_at", "_gateway", "_inbox_from", "_joining", "_link", "_opened_at", "_seen_at", "_sender",
+        "_codec", "_custom_data", "_custom_data_at", "_gateway", "_inbox_from", "_joining", "_link", "_messages_in", "_opened_at", "_seen_at", "_sender",
         "_session", "_status", "connection_id", "stay", "user_id", "wire", "write",
     )  # fmt: skip
 
@@ -93,6 +95,7 @@ class Connection:
         self._custom_data: object = UNSET
         self._custom_data_at = self._seen_at = self._opened_at
         self._joining = Joining()
+        self._messages_in = 0
         self._inbox_from = 0  # personal messages after this sequence reach the connection live
 
     # --- what the link calls ---
@@ -104,6 +107,7 @@ class Connection:
             return
         gateway = self._gateway
         gateway.traffic.messages_in += 1
+        self._messages_in += 1
         gateway.presence.active(self.user_id)
         self._seen_at = now = _monotonic()
         try:
@@ -141,8 +145,10 @@ class Connection:
             connection=self.connection_id,
             user=self.user_id,
             code=code,
+            reason=_REASONS.get(code, ""),
             by_client=by_client,
             rooms=len(self._session.rooms),
+            messages_in=self._messages_in,
             seconds=round(_monotonic() - self._opened_at, 1),
         )
 

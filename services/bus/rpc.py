@@ -221,7 +221,8 @@ class Service:
             began = time.perf_counter_ns()
             try:
                 question = msgspec.json.decode(request.data, type=served.endpoint.request)
-                answer = msgspec.json.encode(await served.handler(question))
+                with self._bus.answering(f"{self._name}.{served.endpoint.name}", request.headers):
+                    answer = msgspec.json.encode(await served.handler(question))
                 await self._respond(served, request, answer)
             except RpcRefusal as exc:
                 await self._refuse(served, request, exc.code, exc.message)

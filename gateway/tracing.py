@@ -1,0 +1,135 @@
+"""Traces of what a gateway does: publishing, and HTTP requests. Needs the optional part `tracing`.
+
+A gateway that traces is put together with these; one that does not never loads them.
+"""
+
+from typing import Any
+
+from opentelemetry.trace import Span, SpanKind
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.core import Gateway
+from gateway.delivery.publisher import OnDone, Publisher, PublishRefused
+from services.bus.streams import DurableLog
+from services.tracing.spans import Traces, failed, shape
+from services.wire import server
+from services.wire.records import UnsetType
+
+# Asked for all the time, and never the reason for looking at traces.
+_UNSEEN = frozenset({"/healthz", "/readyz", "/metrics"})
+_STREAM = b"text/event-stream"
+
+
+def trace(gateway: Gateway, app: ASGIApp, traces: Traces) -> ASGIApp:
+    """Make a gateway that serves nobody yet measure what it publishes; return its app, measuring requests."""
+    gateway.publisher = TracingPublisher(gateway, traces)
+    return TracingRequests(app, traces)
+
+
+class TracingPublisher(Publisher):
+    """Measures each publish until it is stored, and sends its context along."""
+
+    def __init__(self, gateway: Gateway, traces: Traces) -> None:
+        super().__init__(gateway.bus, gateway.logs, gateway.settings, gateway.now_ms)
+        self._traces = traces
+
+    def _store(
+        self,
+        durable_log: DurableLog,
+        subject: str,
+        payload: bytes,
+        unique_id: str,
+        timestamp: int,
+        id: str | UnsetType,
+        on_done: OnDone,
+    ) -> None:
+        span = self._begin(subject, payload, stored=True)
+        with self._traces.within(span):
+            super()._store(durable_log, subject, payload, unique_id, timestamp, id, _ending(span, on_done))
+
+    def _send(
+        self, subject: str, payload: bytes, timestamp: int, id: str | UnsetType, on_done: OnDone
+    ) -> None:
+        span = self._begin(subject, payload, stored=False)
+        with self._traces.within(span):
+            super()._send(subject, payload, timestamp, id, _ending(span, on_done))
+
+    def _begin(self, subject: str, payload: bytes, *, stored: bool) -> Span:
+        about: dict[str, str | int | bool] = {
+            "messaging.system": "nats",
+            "messaging.operation.name": "publish",
+            "messaging.operation.type": "send",
+            "messaging.destination.name": subject,
+            "messaging.message.body.size": len(payload),
+            "tidings.stored": stored,
+        }
+        return self._traces.start(f"publish {shape(subject)}", SpanKind.PRODUCER, about)
+
+
+def _ending(span: Span, on_done: OnDone) -> OnDone:
+    if not span.is_recording():
+        return on_done
+
+    def done(outcome: server.Ack | PublishRefused) -> None:
+        if isinstance(outcome, PublishRefused):
+            failed(span, f"{outcome.code.code}: {outcome.message}")
+        elif isinstance(outcome.seq, int):
+            span.set_attribute("tidings.seq", outcome.seq)
+        span.end()
+        on_done(outcome)
+
+    return done
+
+
+class TracingRequests:
+    """Pure ASGI middleware: a span for each HTTP request, up to its answer or the begin of a stream."""
+
+    def __init__(self, app: ASGIApp, traces: Traces) -> None:
+        self._app = app
+        self._traces = traces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or scope["path"] in _UNSEEN:
+            await self._app(scope, receive, send)
+            return
+        method = scope["method"]
+        parent = self._traces.parent_of_request(Headers(scope=scope).get)
+        span = self._traces.start(method, SpanKind.SERVER, {"http.request.method": method}, parent)
+        if not span.is_recording():
+            with self._traces.within(span):
+                await self._app(scope, receive, send)
+            return
+
+        async def send_noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _note_answer(span, scope, message)
+            await send(message)
+
+        try:
+            with self._traces.within(span):
+                await self._app(scope, receive, send_noted)
+        finally:
+            span.end()  # harmless where a stream's has ended
+
+
+def _note_answer(span: Span, scope: Scope, answer: Message) -> None:
+    status = answer["status"]
+    route = _route(scope)
+    span.update_name(f"{scope['method']} {route}")
+    span.set_attribute("http.route", route)
+    span.set_attribute("http.response.status_code", status)
+    if status >= 500:
+        failed(span, f"HTTP {status}")
+    headers: list[tuple[bytes, Any]] = answer.get("headers", [])
+    if any(name.lower() == b"content-type" and _STREAM in value for name, value in headers):
+        span.end()
+
+
+def _route(scope: Scope) -> str:
+    """Return the path as the application declares it: what a client put into it names rooms and users."""
+    if "endpoint" not in scope:  # no route took it
+        return "*"
+    names = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
+    return "/".join(names.get(part, part) for part in scope["path"].split("/"))
