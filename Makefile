@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 SYNCED := $(VENV)/.synced$(if $(REQUIRE_ALL),-all)
 # More than two cores' worth: the tests with real processes mostly wait for leases, graces and restarts.
 TEST_WORKERS ?= 4
+KUBERNETES_RULES := deploy/kubernetes/components/monitoring/rules.yaml
 PACKAGES := services gateway presence_svc metrics_svc
 
 .DEFAULT_GOAL := help
@@ -53,12 +54,14 @@ docs: $(SYNCED) ## Write the pages that are generated from the code
 	@$(BIN)/python -m gateway.contracts --types clients/js/src/generated --page docs/reference.md
 	@$(BIN)/tidings permissions nats > deploy/nats/users.conf
 	@$(BIN)/tidings permissions redis > deploy/redis/users.conf.template
+	@sh deploy/kubernetes/rules.sh > $(KUBERNETES_RULES)
 
 check-generated: $(SYNCED) ## Fail if a generated page is out of date
 	@$(BIN)/tidings config --docs configuration | diff -u docs/configuration.md - || { echo "run: make docs"; exit 1; }
 	@$(BIN)/tidings config --docs metrics | diff -u docs/metrics.md - || { echo "run: make docs"; exit 1; }
 	@$(BIN)/python -m services.cli.code_tables --check docs/protocol.md
 	@$(BIN)/python -m gateway.contracts --check --types clients/js/src/generated --page docs/reference.md
+	@sh deploy/kubernetes/rules.sh | diff -u $(KUBERNETES_RULES) - || { echo "run: make docs"; exit 1; }
 
 site: $(SYNCED) ## Build the documentation as a site, into dist/site
 	@sh scripts/site.sh build $(ARGS)
