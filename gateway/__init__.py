@@ -1,6 +1,6 @@
 """The gateway: it terminates sockets and forwards to the bus; nothing in it must survive it.
 
-- `ws`        WebSocket: the protocol class, the handshake by ASGI, the connection
+- `ws`        WebSocket: from a connection's first bytes to its end
 - `sse`       Server-Sent Events: streams and their positions
 - `session`   what a client may ask for, as a core without I/O
 - `delivery`  messages out: frames, fan-out, rooms, inboxes; messages in: the publisher

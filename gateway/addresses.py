@@ -10,6 +10,7 @@ add a line of their own (HAProxy): all lines count, in their order, as one list 
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -59,6 +60,7 @@ class Proxies:
         return [match[1].strip('"') if match else UNKNOWN for match in found]
 
 
+@lru_cache(maxsize=4096)  # the same few proxies, or the same clients coming back
 def _parse(text: str) -> IPAddress | None:
     try:
         address = ipaddress.ip_address(text.partition("%")[0])  # without the zone of a link-local address

@@ -1,6 +1,6 @@
 """How many new connections a gateway takes in a second. Time is passed in.
 
-When a gateway dies, all its clients come to the others at once. Each handshake costs about a millisecond, so a few
+When a gateway dies, all its clients come to the others at once. Each handshake costs a fifth of a millisecond, so a few
 thousand in one second would starve those who are connected already. Those above the rate are told when to come back,
 before any work is done for them, each a place later than the one before: they return at the rate at which they will
 be let in, not all together once more.

@@ -1,9 +1,9 @@
-"""The ASGI application: every path the gateway serves, in one place."""
+"""The ASGI application: every path that is served over plain HTTP, in one place (WebSockets: `gateway.ws.entrance`)."""
 
 from functools import partial
 
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from gateway.api.errors import error_handlers
@@ -15,22 +15,17 @@ from gateway.page import page_routes
 from gateway.request_rate import RequestRate
 from gateway.sse.endpoints import metrics_stream, sse_routes
 from gateway.timing import RequestTiming
-from gateway.ws.endpoints import EchoEndpoint, WebSocketEndpoint
 
 
 def build_app(gateway: Gateway) -> ASGIApp:
     """Return the application of a gateway."""
     settings = gateway.settings
     routes: list[BaseRoute] = [
-        WebSocketRoute("/ws", WebSocketEndpoint(gateway)),
         *sse_routes(gateway),
         *api_routes(gateway, partial(metrics_stream, gateway)),
         *contract_routes(),
         *page_routes(),
     ]
-    echo = settings.auth == "open" if settings.echo_endpoint is None else settings.echo_endpoint
-    if echo:
-        routes.append(WebSocketRoute("/ws/echo", EchoEndpoint(gateway)))
     app = Starlette(routes=routes, exception_handlers=error_handlers())
     limited: ASGIApp = app
     if settings.request_rate:

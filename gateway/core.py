@@ -4,6 +4,7 @@ import asyncio
 import random
 import secrets
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
@@ -63,6 +64,12 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def peer_of(scope: Scope) -> str:
+    """Return the address at the other end of a request; empty where there is none (a Unix socket)."""
+    peer = scope.get("client")
+    return peer[0] if peer else ""
+
+
 class Gateway:
     """What every connection of this process uses."""
 
@@ -113,12 +120,14 @@ class Gateway:
         bus.on_disconnect(self._on_bus_lost)
         bus.on_reconnect(self._on_bus_return)
 
-    def enter(self, scope: Scope) -> str | None:
+    def enter(self, peer: str, lines: Callable[[str], list[str]]) -> str | None:
         """Count a connection by where it comes from; None, and counted as met, where that place has too many.
 
-        What is returned belongs to the connection's `Stay`, or goes to `addresses.leave`.
+        `peer` is the address at the other end, `lines` returns the lines of a header. What is returned belongs to the
+        connection's `Stay`, or goes to `addresses.leave`.
         """
-        place = self.addresses.enter(self._address_of(scope))
+        proxies = self.proxies
+        place = self.addresses.enter(proxies.client_of(peer, lines(proxies.header)))
         if place is None:
             self.traffic.refused(Limit.ADDRESS_CONNECTIONS, our_fault=False)
             self.traffic.limit(Limit.ADDRESS_CONNECTIONS)
@@ -126,11 +135,8 @@ class Gateway:
 
     def place_of(self, scope: Scope) -> str:
         """Return where a request comes from, as limits by address count it."""
-        return place_of(self._address_of(scope))
-
-    def _address_of(self, scope: Scope) -> str:
-        peer, proxies = scope.get("client"), self.proxies
-        return proxies.client_of(peer[0] if peer else "", Headers(scope=scope).getlist(proxies.header))
+        lines = Headers(scope=scope).getlist(self.proxies.header)
+        return place_of(self.proxies.client_of(peer_of(scope), lines))
 
     def ticket_wait_s(self, user_id: str) -> float:
         """Return 0.0 where a user may have another ticket, else the seconds until then (and count it as met)."""

@@ -6,7 +6,6 @@ Without them a client that sends one header byte a minute, or nothing at all, ke
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from uvicorn._types import ASGI3Application
@@ -15,7 +14,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from gateway.session.limits import Limit
-from services.settings import Settings
+from gateway.ws.protocol import WebSocketProtocol
+from gateway.ws.request import UpgradeRequest
+from gateway.ws.site import Site
 
 _PER_HEADER = 4  # colon, blank and line end
 _TOO_LARGE = (
@@ -38,12 +39,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        settings: Settings,
-        on_limit: Callable[[Limit], object],
+        site: Site,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._settings = settings
-        self._on_limit = on_limit
+        self._site = site
+        self._settings = site.settings
+        self._on_limit = site.on_limit
         self._in_head = False
         self._head_bytes = 0
         self._refused = False
@@ -119,8 +120,16 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Hand over: from here on the WebSocket protocol keeps the time."""
+        if self._refused:
+            return
         self._stop_timers()
-        super().handle_websocket_upgrade()
+        self.connections.discard(self)
+        lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.headers]
+        request = UpgradeRequest(self.scope["method"], self.url.decode("latin-1"), lines)
+        WebSocketProtocol(self._site, self.transport).begin(request)
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return True  # by the above, whatever uvicorn has of its own
 
     def pause_writing(self) -> None:
         """The client does not read as fast as we answer: it has so long to catch up."""
@@ -169,19 +178,3 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:  # else this would stand inside another answer
             self.transport.write(answer)
         self.transport.close()
-
-
-def http_protocol(settings: Settings, on_limit: Callable[[Limit], object]) -> type[LimitedHttpProtocol]:
-    """Return the protocol class with a gateway's settings, in the form that uvicorn makes instances of."""
-
-    class GatewayHttpProtocol(LimitedHttpProtocol):
-        def __init__(
-            self,
-            config: Config,
-            server_state: ServerState,
-            app_state: dict[str, Any],
-            _loop: asyncio.AbstractEventLoop | None = None,
-        ) -> None:
-            super().__init__(config, server_state, app_state, _loop, settings=settings, on_limit=on_limit)
-
-    return GatewayHttpProtocol

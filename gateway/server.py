@@ -11,17 +11,21 @@ import errno
 import logging
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.server import ServerState
 
 from gateway.core import Gateway
-from gateway.http_protocol import http_protocol
+from gateway.http_protocol import LimitedHttpProtocol
+from gateway.ws.doorway import Doorway, doorways
+from gateway.ws.entrance import GatewayEntrance
 from gateway.ws.keepalive import Keepalive
-from gateway.ws.protocol import WebSocketProtocol
+from gateway.ws.site import Site
 from services.lifecycle import CannotStart
 from services.settings import Settings
 from services.wire.codes import CloseCode
@@ -57,7 +61,7 @@ def bind(settings: Settings) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """uvicorn with our WebSocket protocol, our signals and our drain."""
+    """uvicorn with our protocols, our signals and our drain."""
 
     def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
         # It warns of every malformed request, and strangers do not choose what is in our log.
@@ -66,18 +70,15 @@ class Server(uvicorn.Server):
         settings = gateway.settings
         self._keepalive = Keepalive(settings.heartbeat_interval_ms / 1000, settings.idle_timeout_s)
 
-        def protocol(
-            config: uvicorn.Config, server_state: Any, app_state: dict[str, Any], _loop: Any = None
-        ) -> WebSocketProtocol:
-            return WebSocketProtocol(
-                config.loaded_app, server_state, app_state, settings, self._keepalive, gateway.on_limit
-            )
-
+        self._entrance = GatewayEntrance(gateway)
+        self._doorway: Callable[[], Doorway] | None = (
+            None  # made with the first connection, by what uvicorn says then
+        )
         super().__init__(
             uvicorn.Config(
                 app,
-                ws=protocol,  # type: ignore[arg-type]  # any factory will do; the annotation names classes only
-                http=http_protocol(settings, gateway.on_limit),
+                ws="none",  # upgrades never reach uvicorn's own choice
+                http=self._protocol,  # type: ignore[arg-type]  # any factory will do; the annotation names classes only
                 ssl_certfile=settings.tls_cert,
                 ssl_keyfile=settings.tls_key,
                 loop="none",
@@ -91,6 +92,23 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
             )
         )
+
+    def _protocol(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> Doorway:
+        """Return the protocol of a new connection."""
+        if self._doorway is None:
+            gateway = self._gateway
+            site = Site(
+                gateway.settings, self._keepalive, gateway.on_limit, server_state.connections, self._entrance
+            )
+            make_http = partial(LimitedHttpProtocol, config, server_state, app_state, _loop, site=site)
+            self._doorway = doorways(site, make_http)
+        return self._doorway()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

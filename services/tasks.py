@@ -1,12 +1,24 @@
 """Background tasks with an owner: none is forgotten, none fails unseen, all end with their owner."""
 
 import asyncio
+import sys
 from collections.abc import Coroutine
 from typing import Any
 
 import structlog
 
 log = structlog.get_logger(__name__)
+
+
+def start_eagerly(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """Run a coroutine up to its first wait before returning; what never waits is done by then.
+
+    The caller keeps the task. On Python 3.11 it starts with the next turn of the loop.
+    """
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+    return loop.create_task(coroutine)
 
 
 class TaskSet:

@@ -11,7 +11,7 @@ from gateway.api.operations import Access, Operation
 from gateway.api.routes import API_OPERATIONS
 from gateway.contracts.schemas import Schema, components_of
 from gateway.sse.operations import SSE_OPERATIONS
-from gateway.ws.endpoints import PROTOCOL_VERSION
+from gateway.ws.entrance import PROTOCOL_VERSION
 
 CONTRACT_OPERATIONS = (
     Operation(

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api.errors import ApiError, too_many, too_many_from_there
 from gateway.auth.identity import Identity
-from gateway.core import Gateway, now_ms
+from gateway.core import Gateway, now_ms, peer_of
 from gateway.delivery.inbox import INBOX_TOPIC
 from gateway.delivery.outbound import Outbound, sse_event
 from gateway.delivery.recovery import Verdict
@@ -54,7 +54,7 @@ class StreamResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the response."""
-        place = self._gateway.enter(scope)
+        place = self._gateway.enter(peer_of(scope), Headers(scope=scope).getlist)
         if place is None:
             await too_many_from_there()(scope, receive, send)
             return

@@ -8,7 +8,6 @@ ping interval has seconds, and each second serves one slot: no timer per connect
 from itertools import cycle
 from typing import Protocol
 
-from gateway.delivery.outbound import PING_FRAME
 from services.wire.codes import CloseCode
 
 
@@ -17,16 +16,9 @@ class Pinged(Protocol):
 
     last_received: float
 
-    @property
-    def write(self) -> "Writer": ...
+    def ping(self) -> None: ...
 
     def close(self, code: CloseCode) -> None: ...
-
-
-class Writer(Protocol):
-    """Writes bytes to one connection."""
-
-    def __call__(self, data: bytes, /) -> object: ...
 
 
 class Keepalive:
@@ -59,4 +51,4 @@ class Keepalive:
             if now - connection.last_received > self._idle_timeout_s:
                 connection.close(CloseCode.IDLE_TIMEOUT)
             else:
-                connection.write(PING_FRAME)
+                connection.ping()

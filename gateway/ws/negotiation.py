@@ -1,21 +1,33 @@
-"""What a handshake agrees on: the subprotocol and compression; and how it is refused."""
+"""What a handshake agrees on: the subprotocol and compression; and how it is refused.
 
+An ordinary request without compression is answered here. The library decides about every other one, and what it refuses.
+"""
+
+import base64
+import hashlib
 import http
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from websockets.datastructures import Headers
 from websockets.exceptions import NegotiationError
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
-from websockets.http11 import Response
+from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import ExtensionParameter, Subprotocol
 
-from gateway.ws.handshake import Denial
+from gateway.ws.core import SILENT, Core
+from gateway.ws.request import UpgradeRequest
 from services.settings import Settings
 from services.wire.codec import CODECS
 
 _WINDOW_BITS = 15  # the window with which shared frames are compressed (`gateway.delivery.outbound`)
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §4.2.2
+_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")  # 16 bytes
+_OFFERS = re.compile(r"[A-Za-z0-9._-]+(?:,[ \t]*[A-Za-z0-9._-]+)*")
 
 
 class SharedDeflate(ServerPerMessageDeflateFactory):
@@ -44,23 +56,79 @@ class SharedDeflate(ServerPerMessageDeflateFactory):
         return answer, extension
 
 
-def extensions(settings: Settings) -> list[SharedDeflate] | None:
-    """Return the extensions to agree to."""
-    return [SharedDeflate()] if settings.compression else None
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What to answer an upgrade with, once its client is let in. `core` is there where an extension needs it."""
+
+    answer: bytes
+    subprotocol: str | None = None
+    core: Core | None = None
 
 
-def select_subprotocol(_core: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What to answer a request with that is no upgrade."""
+
+    answer: bytes
+
+
+def negotiate(request: UpgradeRequest, settings: Settings) -> Agreement | Refused:
+    """Return what the handshake comes to (RFC 6455 §4.2)."""
+    headers = request.headers
+    offered = headers.get("sec-websocket-protocol")
+    if (
+        request.method == "GET"
+        and not request.repeats
+        and headers.get("upgrade", "").lower() == "websocket"
+        and "upgrade" in [option.strip() for option in headers.get("connection", "").lower().split(",")]
+        and headers.get("sec-websocket-version") == "13"
+        and _KEY.fullmatch(key := headers.get("sec-websocket-key", ""))
+        and (offered is None or _OFFERS.fullmatch(offered))
+        and not (settings.compression and "sec-websocket-extensions" in headers)
+    ):
+        subprotocol = None
+        if offered is not None:
+            subprotocol = _spoken([Subprotocol(name.strip()) for name in offered.split(",")])
+        return Agreement(_switching(key, subprotocol), subprotocol)
+    return _negotiate_by_library(request, settings)
+
+
+def _switching(key: str, subprotocol: str | None) -> bytes:
+    # Not for security: it shows that the server speaks WebSocket.
+    accepted = base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest())
+    chosen = f"\r\nSec-WebSocket-Protocol: {subprotocol}".encode() if subprotocol else b""
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+        b"%b%b\r\n\r\n" % (accepted, chosen)
+    )
+
+
+def _negotiate_by_library(request: UpgradeRequest, settings: Settings) -> Agreement | Refused:
+    library = ServerProtocol(
+        extensions=[SharedDeflate()] if settings.compression else None,
+        select_subprotocol=lambda _library, offered: _spoken(offered),
+        logger=SILENT,
+    )
+    target = f"{request.path}?{request.query}" if request.query else request.path
+    response = library.accept(Request(target, Headers(request.lines), request.method))
+    library.send_response(response)
+    answer = b"".join(library.data_to_send())
+    if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
+        return Refused(answer)
+    core = None
+    if library.extensions:
+        core = Core(settings)
+        core.extensions = library.extensions
+    return Agreement(answer, library.subprotocol, core)
+
+
+def _spoken(offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Return the first offered subprotocol that we speak; none is no reason to refuse (JSON is the default)."""
     return next((name for name in offered if name in CODECS), None)
 
 
-def denial_response(denial: Denial) -> Response:
-    """Return the HTTP response that an application chose instead of accepting."""
-    status = http.HTTPStatus(denial.status)
-    headers = Headers()
-    for name, value in denial.headers:
-        headers[name.decode("latin-1")] = value.decode("latin-1")
-    headers["Connection"] = "close"
-    if "Content-Length" not in headers:
-        headers["Content-Length"] = str(len(denial.body))
-    return Response(status.value, status.phrase, headers, denial.body)
+def http_answer(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
+    """Return an HTTP response after which the connection is closed."""
+    lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}".encode()]
+    lines += [b"%b: %b" % (name, value) for name, value in headers]
+    return b"\r\n".join([*lines, b"connection: close", b"", body])

@@ -231,6 +231,73 @@ async def test_a_connection_that_just_ends_disturbs_nobody(gateway: ServiceProce
         await other.still_serves()
 
 
+@pytest.mark.parametrize("cut", [1, 2, 3, 6])
+async def test_a_mask_that_looks_like_a_frame(gateway: ServiceProcess, cut: int) -> None:
+    """Where a frame was cut, what comes next is the rest of it, whatever it looks like."""
+    mask = bytes((FIN | TEXT, 0x80, 0, 0))
+    payload = bytes((FIN | TEXT, 0x80, 0, 0, 0, 0)) * 5
+    masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+    frame = bytes((FIN | BINARY, 0x80 | len(masked))) + mask + masked
+    async with raw_socket(gateway.port) as socket:
+        socket.send(frame[:cut])
+        await asyncio.sleep(0.05)  # two segments
+        socket.send(frame[cut:])
+        assert await socket.frame() == Received(FIN | BINARY, payload)
+        await socket.still_serves()
+
+
+@pytest.mark.parametrize("size", [0, 1, 125])
+@pytest.mark.parametrize("length", ["16 bits", "64 bits"])
+async def test_a_length_that_is_not_in_its_shortest_form(
+    gateway: ServiceProcess, size: int, length: str
+) -> None:
+    """Not allowed to senders (RFC 6455 §5.2); whatever the answer, what follows is not taken for something else."""
+    head = bytes((0x80 | 126,)) + size.to_bytes(2, "big")
+    if length == "64 bits":
+        head = bytes((0x80 | 127,)) + size.to_bytes(8, "big")
+    odd = bytes((FIN | TEXT,)) + head + bytes(4) + b"x" * size
+    async with raw_socket(gateway.port) as socket:
+        socket.send(odd + client_frame(FIN | TEXT, b"after"))
+        first = await socket.frame()
+        if first.first == FIN | CLOSE:
+            assert first.close_code == 1002
+        else:
+            assert first == Received(FIN | TEXT, b"x" * size)
+            assert await socket.frame() == Received(FIN | TEXT, b"after")
+            await socket.still_serves()
+
+
+@pytest.mark.parametrize("deliver", [whole, byte_by_byte])
+async def test_many_frames_of_every_kind_in_a_row(
+    gateway: ServiceProcess, deliver: Callable[[RawSocket, bytes], object]
+) -> None:
+    """Ordinary frames and all others take turns at being parsed, and none is lost between."""
+    frames = b"".join(
+        [
+            client_frame(FIN | TEXT, b"one"),
+            client_frame(FIN | PONG),
+            client_frame(TEXT, b"t"),
+            client_frame(FIN | PING, b"within"),
+            client_frame(FIN | CONT, b"wo"),
+            client_frame(FIN | PING, b"without"),
+            client_frame(FIN | BINARY, b"x" * 300),
+            client_frame(FIN | TEXT, b"last"),
+            client_frame(FIN | CLOSE, close_payload(1000)),
+        ]
+    )
+    async with raw_socket(gateway.port) as socket:
+        await deliver(socket, frames)  # type: ignore[misc]
+        assert [await socket.frame() for _ in range(6)] == [
+            Received(FIN | TEXT, b"one"),
+            Received(FIN | PONG, b"within"),
+            Received(FIN | TEXT, b"two"),
+            Received(FIN | PONG, b"without"),
+            Received(FIN | BINARY, b"x" * 300),
+            Received(FIN | TEXT, b"last"),
+        ]
+        await socket.closed(1000)
+
+
 async def test_the_accept_key_of_the_rfcs_own_example(gateway: ServiceProcess) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(

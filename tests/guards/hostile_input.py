@@ -77,7 +77,10 @@ GUARDS = (
         f"{WIRE}::test_oversize_in_fragments",
         f"{WIRE}::test_deflate_bomb",
         f"{FRAMES}::test_any_bytes_in_any_pieces",
-        edits=[("gateway/ws/protocol.py", "max_size=settings.max_message_bytes,", "max_size=None,")],
+        edits=[
+            ("gateway/ws/core.py", "max_size=settings.max_message_bytes,", "max_size=None,"),
+            ("gateway/ws/whole.py", "if length > max_bytes or payload", "if payload"),
+        ],
     ),
     guard(
         "the rate of frames",
@@ -96,7 +99,8 @@ GUARDS = (
                 "gateway/http_protocol.py",
                 "self._settings.handshake_timeout_s, self._on_head_late",
                 "3600, self._on_head_late",
-            )
+            ),
+            ("gateway/ws/doorway.py", "site.settings.handshake_timeout_s, Doorway", "3600, Doorway"),
         ],
     ),
     guard(
@@ -126,15 +130,15 @@ GUARDS = (
     guard(
         "bytes that wait for one client",
         f"{WIRE}::test_slow_reader_by_bytes",
-        edits=[("gateway/ws/protocol.py", "if waiting <= self._write_limit:", "if True:")],
+        edits=[("gateway/ws/outlet.py", "if waiting <= self._write_limit:", "if True:")],
     ),
     guard(
         "the time a client may be behind",
         f"{WIRE}::test_slow_reader_by_time",
         edits=[
             (
-                "gateway/ws/protocol.py",
-                "self._settings.write_timeout_s, self._on_write_late",
+                "gateway/ws/outlet.py",
+                "settings.write_timeout_s, self._on_write_late",
                 "3600, self._on_write_late",
             )
         ],
@@ -171,13 +175,13 @@ GUARDS = (
     guard(
         "refused connections are counted no more",
         f"{WIRE}::test_refused_connections_leave_no_trace",
-        edits=[("gateway/ws/endpoints.py", "if not opened:", "if False:")],
+        edits=[("gateway/ws/entrance.py", "if not opened:", "if False:")],
     ),
     guard(
         "the accept rate",
         f"{WIRE}::test_connection_flood_of_everybody",
         edits=[
-            ("gateway/ws/endpoints.py", "wait_s = gateway.admission.wait_s(time.monotonic())", "wait_s = 0.0")
+            ("gateway/ws/entrance.py", "wait_s = gateway.admission.wait_s(time.monotonic())", "wait_s = 0.0")
         ],
     ),
     guard(

@@ -8,12 +8,13 @@ from typing import Any
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from uvicorn.server import ServerState
 
 from gateway.session.limits import Limit
-from gateway.ws.handshake import EXTENSION
+from gateway.ws.doorway import doorways
 from gateway.ws.keepalive import Keepalive
 from gateway.ws.protocol import WebSocketProtocol
+from gateway.ws.request import UpgradeRequest
+from gateway.ws.site import Site
 from services.settings import Settings
 from services.wire.codes import CloseCode
 
@@ -32,6 +33,14 @@ class Transport(asyncio.Transport):
         self.written = bytearray()
         self.ended = False
         self.reading = True
+        self.protocol: asyncio.BaseProtocol | None = None
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        assert self.protocol is not None
+        return self.protocol
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.ended, "written after the end"
@@ -91,28 +100,36 @@ class Recorder:
 
 
 async def outcome_of(
-    chunks: list[bytes], *, deflate: bool, frame_rate: float = 0
+    chunks: list[bytes], *, deflate: bool, frame_rate: float = 0, pinging: bool = False
 ) -> tuple[list[tuple[bytes, bool]], list[int], list[Limit]]:
     """Upgrade, feed the chunks, lose the connection; return what came of it."""
     handlers: list[Recorder] = []
     limits: list[Limit] = []
     accepted = asyncio.Event()
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        link = scope["extensions"][EXTENSION]["link"]
-        handlers.append(Recorder(link))
-        link.accept(handlers[0])
-        accepted.set()
+    class Open:
+        def serves(self, path: str) -> bool:
+            return path == "/ws"
+
+        async def decide(self, link: WebSocketProtocol, request: UpgradeRequest) -> None:
+            handlers.append(Recorder(link))
+            link.accept(handlers[0])
+            accepted.set()
 
     chosen = Settings(max_message_bytes=1024, compression=deflate, frame_rate=frame_rate)
-    protocol = WebSocketProtocol(app, ServerState(), {}, chosen, Keepalive(25, 60), limits.append)
+    site = Site(chosen, Keepalive(25, 60), limits.append, set(), Open())
     transport = Transport()
-    protocol.connection_made(transport)
-    protocol.data_received(_UPGRADE + (_DEFLATE if deflate else b"") + b"\r\n")
+    doorway = doorways(site, asyncio.Protocol)()
+    doorway.connection_made(transport)
+    doorway.data_received(_UPGRADE + (_DEFLATE if deflate else b"") + b"\r\n")
     await accepted.wait()
+    protocol = transport.get_protocol()
+    assert isinstance(protocol, WebSocketProtocol)
     for chunk in chunks:
         if transport.is_reading():
             protocol.data_received(chunk)
+        if pinging:
+            protocol.ping()  # lets go of what is not needed between frames
     if not transport.ended:
         protocol.eof_received()
     protocol.connection_lost(None)
@@ -160,7 +177,7 @@ FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCh
 def test_any_bytes_in_any_pieces(stream: bytes, deflate: bool, cut: int) -> None:
     whole = asyncio.run(outcome_of([stream], deflate=deflate))
     pieces = [stream[at : at + cut] for at in range(0, len(stream), cut)]
-    cut_up = asyncio.run(outcome_of(pieces, deflate=deflate))
+    cut_up = asyncio.run(outcome_of(pieces, deflate=deflate, pinging=True))
     assert whole[0] == cut_up[0]
     assert whole[1] == cut_up[1]
     assert len(whole[1]) == 1

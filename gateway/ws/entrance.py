@@ -1,12 +1,13 @@
-"""The ASGI endpoints of `/ws` and `/ws/echo`: they decide about the handshake, and then they are done."""
+"""Who comes in at `/ws` and `/ws/echo`: every upgrade passes here, and nothing after it does (ADR 0007)."""
 
 import secrets
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from urllib.parse import parse_qsl, unquote
 
 import structlog
-from starlette.datastructures import Headers, QueryParams
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
 from gateway.api.errors import ACCEPT_RATE, refusal_response, too_many, too_many_from_there
 from gateway.auth.expiry import to_ms
@@ -15,8 +16,8 @@ from gateway.core import Gateway
 from gateway.session.limits import Limit
 from gateway.ws.connection import Connection
 from gateway.ws.echo import Echo
-from gateway.ws.handshake import EXTENSION
 from gateway.ws.protocol import WebSocketProtocol
+from gateway.ws.request import UpgradeRequest
 from services.bus.errors import BusError
 from services.wire import server
 from services.wire.codec import CODECS, JSON
@@ -28,62 +29,78 @@ log = structlog.get_logger(__name__)
 PROTOCOL_VERSION = 1
 _RETRY_MS = 1000
 
+# Hands the connection over, and the place with it; False where the client is gone by then.
+Open = Callable[[WebSocketProtocol, UpgradeRequest, str], Awaitable[bool]]
 
-class _Endpoint:
-    """What every upgrade passes first: the accept rate, the place it comes from, the page that asks."""
+
+class GatewayEntrance:
+    """What every upgrade passes: the accept rate, the place it comes from, the page that asks, and who it is."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        settings = gateway.settings
+        self._open_at: dict[str, Open] = {"/ws": self._open_client}
+        echo = settings.auth == "open" if settings.echo_endpoint is None else settings.echo_endpoint
+        if echo:
+            self._open_at["/ws/echo"] = self._open_echo
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def serves(self, path: str) -> bool:
+        """Whether WebSockets are served there."""
+        return path in self._open_at
+
+    async def decide(self, link: WebSocketProtocol, request: UpgradeRequest) -> None:
         """Hand the connection over, or answer why not."""
+        try:
+            refusal = await self._decide(link, request)
+        except Exception:
+            # Whatever went wrong is our fault, and nobody above could answer the client.
+            log.exception("a handshake failed")
+            refusal = refusal_response(ErrorCode.INTERNAL, "something went wrong here")
+        if refusal is not None:
+            link.refuse(refusal.status_code, refusal.raw_headers, bytes(refusal.body))
+
+    async def _decide(self, link: WebSocketProtocol, request: UpgradeRequest) -> Response | None:
         gateway = self._gateway
+        open_it = self._open_at.get(unquote(request.path))
+        if open_it is None:
+            return refusal_response(ErrorCode.NOT_FOUND, "no WebSockets are served at this path")
         wait_s = gateway.admission.wait_s(time.monotonic())
         if wait_s:
             gateway.traffic.refused(ACCEPT_RATE, our_fault=False)
             gateway.traffic.limit(Limit.ACCEPT_RATE)
-            await too_many(wait_s)(scope, receive, send)
-            return
-        headers, query = Headers(scope=scope), QueryParams(scope["query_string"])
-        place = gateway.enter(scope)
+            return too_many(wait_s)
+        place = gateway.enter(link.client_address, request.all)
         if place is None:
-            await too_many_from_there()(scope, receive, send)
-            return
+            return too_many_from_there()
         opened = False
         try:
-            gateway.authenticator.origins.check(headers)
-            opened = await self._open(scope["extensions"][EXTENSION]["link"], headers, query, place)
+            gateway.authenticator.origins.check(request.headers)
+            opened = await open_it(link, request, place)
         except AuthRefused as refusal:
-            self._gateway.traffic.refused(refusal.code.code, our_fault=False)
-            await refusal_response(refusal.code, refusal.message)(scope, receive, send)
+            gateway.traffic.refused(refusal.code.code, our_fault=False)
+            return refusal_response(refusal.code, refusal.message)
         except BusError as fault:
             log.info("connection refused: the bus is out of reach", reason=str(fault))
-            self._gateway.traffic.refused(ErrorCode.UNAVAILABLE.code, our_fault=True)
-            response = refusal_response(
+            gateway.traffic.refused(ErrorCode.UNAVAILABLE.code, our_fault=True)
+            return refusal_response(
                 ErrorCode.UNAVAILABLE, "the server cannot take connections now", retry_after_ms=_RETRY_MS
             )
-            await response(scope, receive, send)
         finally:
             if not opened:
                 gateway.addresses.leave(place)
+        return None
 
-    async def _open(self, link: WebSocketProtocol, headers: Headers, query: QueryParams, place: str) -> bool:
-        """Hand the connection over, and `place` with it; False where the client is gone by then.
+    async def _open_client(self, link: WebSocketProtocol, request: UpgradeRequest, place: str) -> bool:
+        """`GET /ws?username=U&channels=a,b&session=S`: a client's connection.
 
         Raises:
             AuthRefused, BusError: the upgrade is refused.
         """
-        raise NotImplementedError
-
-
-class WebSocketEndpoint(_Endpoint):
-    """`GET /ws?username=U&channels=a,b&session=S`: a client's connection."""
-
-    async def _open(self, link: WebSocketProtocol, headers: Headers, query: QueryParams, place: str) -> bool:
         gateway = self._gateway
-        identity = await gateway.authenticator.authenticate(headers, query)
+        query: Mapping[str, str] = dict(parse_qsl(request.query, keep_blank_values=True))
+        identity = await gateway.authenticator.authenticate(request.headers, query)
         codec = CODECS.get(link.subprotocol or "", JSON)
-        origin = headers.get("origin")
+        origin = request.headers.get("origin")
         connection = Connection(gateway, link, identity, codec, secrets.token_hex(8), place, origin)
         position = await gateway.inboxes.open(connection)
         try:
@@ -110,9 +127,6 @@ class WebSocketEndpoint(_Endpoint):
             return False
         return True
 
-
-class EchoEndpoint(_Endpoint):
-    """`GET /ws/echo`: every message comes back as it came."""
-
-    async def _open(self, link: WebSocketProtocol, headers: Headers, query: QueryParams, place: str) -> bool:  # noqa: ARG002  # nobody is asked who they are
+    async def _open_echo(self, link: WebSocketProtocol, _request: UpgradeRequest, place: str) -> bool:
+        """`GET /ws/echo`: every message comes back as it came, whoever sends it."""
         return link.accept(Echo(link, partial(self._gateway.addresses.leave, place)))

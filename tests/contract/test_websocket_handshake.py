@@ -1,0 +1,129 @@
+"""RFC 6455 §4.2 against a real process: an upgrade in one piece and one in many get the same answer, whoever parses it."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from services.local.servers import NatsServer, RedisServer
+from tests.support.cluster import ServiceProcess
+from tests.support.deployment import Deployment
+
+KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+ACCEPTED = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+PLAIN = ("Host: 127.0.0.1", "Upgrade: websocket", "Connection: Upgrade", KEY, "Sec-WebSocket-Version: 13")
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "compressing"])
+def gateway(
+    request: pytest.FixtureRequest,
+    nats_server: NatsServer,
+    redis_server: RedisServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[ServiceProcess]:
+    with Deployment(
+        tmp_path_factory.mktemp("upgrades"),
+        gateways=1,
+        services=False,
+        nats_url=nats_server.url,
+        redis_url=redis_server.url,
+        prefix="upgrades",
+        compression=request.param,
+    ) as deployment:
+        yield deployment.gateways[0]
+        assert deployment.faults() == []
+
+
+def without(name: str) -> tuple[str, ...]:
+    return tuple(line for line in PLAIN if not line.lower().startswith(f"{name}:"))
+
+
+def instead(line: str) -> tuple[str, ...]:
+    return (*without(line.partition(":")[0].lower()), line)
+
+
+async def answer(port: int, request: bytes, *, pieces: bool) -> tuple[int, dict[str, str]]:
+    """Return the status, and the headers that a handshake is about."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for part in (request[:20], request[20:-3], request[-3:]) if pieces else (request,):
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    finally:
+        writer.transport.abort()
+    lines = head.split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:] if line)}
+    told = re.compile(r"sec-websocket-.*|upgrade|allow|www-authenticate")
+    return int(lines[0].split()[1]), {name: value for name, value in headers.items() if told.fullmatch(name)}
+
+
+@pytest.mark.parametrize(
+    ("target", "lines", "status"),
+    [
+        pytest.param("/ws", PLAIN, 101, id="plain"),
+        pytest.param("/ws/echo", PLAIN, 101, id="echo"),
+        pytest.param("/ws?username=%C3%A9va&channels=presence", PLAIN, 101, id="query"),
+        pytest.param("/%77s", PLAIN, 101, id="escaped path"),
+        pytest.param("/ws", instead("Connection: keep-alive, Upgrade"), 101, id="as Firefox"),
+        pytest.param("/ws", instead("Upgrade: WebSocket"), 101, id="case"),
+        pytest.param("/ws", (*PLAIN, "X-Empty:", "X-Tab:\tvalue\t"), 101, id="white space"),
+        pytest.param("/ws", (*PLAIN, "Cookie: a=\xff"), 101, id="bytes over 127"),
+        pytest.param("/ws", (*PLAIN, "Sec-WebSocket-Protocol: tidings.v1.msgpack"), 101, id="subprotocol"),
+        pytest.param("/ws", (*PLAIN, "Sec-WebSocket-Protocol: x, tidings.v1.json"), 101, id="second choice"),
+        pytest.param("/ws", (*PLAIN, "Sec-WebSocket-Protocol: x"), 101, id="none of ours"),
+        pytest.param(
+            "/ws",
+            (*PLAIN, "Sec-WebSocket-Protocol: x", "Sec-WebSocket-Protocol: tidings.v1.json"),
+            101,
+            id="subprotocols in two lines",
+        ),
+        pytest.param("/ws", (*PLAIN, "Sec-WebSocket-Protocol: a b"), 400, id="no token"),
+        pytest.param("/ws", (*PLAIN, "Sec-WebSocket-Extensions: permessage-deflate"), 101, id="compression"),
+        pytest.param("/ws", without("host"), 101, id="no host"),
+        pytest.param("/ws", without("sec-websocket-key"), 400, id="no key"),
+        pytest.param("/ws", instead("Sec-WebSocket-Key: dGhlIHNhbXBsZQ=="), 400, id="short key"),
+        pytest.param("/ws", instead("Sec-WebSocket-Key: ???"), 400, id="no base64"),
+        pytest.param("/ws", (*PLAIN, KEY), 400, id="two keys"),
+        pytest.param("/ws", without("sec-websocket-version"), 400, id="no version"),
+        pytest.param("/ws", instead("Sec-WebSocket-Version: 8"), 400, id="another version"),
+        pytest.param("/ws", (*PLAIN, "Origin: http://evil.example"), 403, id="foreign page"),
+        pytest.param("/ws", instead("Host: evil.example"), 403, id="foreign name"),
+        pytest.param("/ws?username=%00", PLAIN, 400, id="no name"),
+        pytest.param("/nowhere", PLAIN, 404, id="no such path"),
+        pytest.param("/wsx", PLAIN, 404, id="nearly the path"),
+    ],
+)
+async def test_the_answer_is_the_same_in_one_piece_and_in_many(
+    gateway: ServiceProcess, target: str, lines: tuple[str, ...], status: int
+) -> None:
+    request = "\r\n".join([f"GET {target} HTTP/1.1", *lines, "", ""]).encode("latin-1")
+    whole = await answer(gateway.port, request, pieces=False)
+    in_pieces = await answer(gateway.port, request, pieces=True)
+    assert whole == in_pieces
+    assert whole[0] == status
+    assert whole[1].get("sec-websocket-accept") == (ACCEPTED if status == 101 else None)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param("GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade : websocket\r\n", id="blank before the colon"),
+        pytest.param("GET /ws HTTP/1.1\r\nHost: x\r\nX-A: b\x01\r\n", id="control character"),
+        pytest.param("GET  /ws HTTP/1.1\r\nHost: x\r\n", id="two blanks"),
+        pytest.param("GET /ws HTTP/2.0\r\nHost: x\r\n", id="another version"),
+    ],
+)
+async def test_what_is_no_http_is_refused(gateway: ServiceProcess, head: str) -> None:
+    upgrade = f"Upgrade: websocket\r\nConnection: Upgrade\r\n{KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    status, _ = await answer(gateway.port, (head + upgrade).encode("latin-1"), pieces=False)
+    assert 400 <= status < 600
+
+
+async def test_an_upgrade_with_another_method_is_refused(gateway: ServiceProcess) -> None:
+    lines = "\r\n".join(["POST /ws HTTP/1.1", *PLAIN, "Content-Length: 0", "", ""])
+    status, _ = await answer(gateway.port, lines.encode(), pieces=False)
+    assert status == 405

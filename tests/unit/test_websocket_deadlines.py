@@ -1,0 +1,47 @@
+"""One timer for all who have the same time."""
+
+import asyncio
+
+from gateway.ws.deadlines import Deadlines
+from tests.support.deadline import eventually
+
+
+async def test_who_is_late_is_told_once_and_who_left_is_not() -> None:
+    late: list[str] = []
+    deadlines: Deadlines[str] = Deadlines(0.05, late.append)
+    deadlines.add("first")
+    deadlines.add("left")
+    deadlines.discard("left")
+    deadlines.discard("never there")
+    await asyncio.sleep(0.03)
+    deadlines.add("second")
+
+    async def both() -> bool:
+        return late == ["first", "second"]
+
+    await eventually(both, "both to be late, in their order")
+    assert len(deadlines) == 0
+    deadlines.add("third")
+
+    async def three() -> bool:
+        return late[-1] == "third"
+
+    await eventually(three, "the clock to start again")
+
+
+async def test_one_who_is_late_may_take_others_with_it() -> None:
+    late: list[str] = []
+
+    def on_late(who: str) -> None:
+        late.append(who)
+        deadlines.discard("other")
+
+    deadlines: Deadlines[str] = Deadlines(0.01, on_late)
+    deadlines.add("one")
+    deadlines.add("other")
+
+    async def over() -> bool:
+        return len(deadlines) == 0
+
+    await eventually(over, "everybody to be gone")
+    assert late == ["one"]
