@@ -5,7 +5,7 @@
 - `talk`           `pub` and `sub`: a WebSocket client of a running gateway
 - `token`          a development token
 - `verify`         prove delivery on a running deployment, or check a history
-- `check`          configuration and servers, each tried once
+- `check`          configuration and all that it names, each tried once, by `checks`
 - `health`         whether the process on this machine lives; `main` takes it past the others, whose imports cost
                    five times what it does
 - `configuration`  the effective settings, and the reference page made from their declaration

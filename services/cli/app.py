@@ -195,12 +195,25 @@ def permissions(
 
 
 @app.command(rich_help_panel=_OPERATING)
-def check() -> None:
-    """Validate the configuration and reach every server it names. Exit code 1 if one fails."""
-    from services.cli.check import run_checks, show
+def check(
+    process: Annotated[
+        Literal["gateway", "presence", "metrics", "agent"] | None,
+        typer.Argument(help="Only what this process needs, as its user.", show_default=False),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Validate the configuration, reach all that it names, and say what to do about what is wrong.
 
-    outcomes = _run(run_checks(_settings()))
-    show(outcomes)
+    Nothing is changed and nothing delivered. Exit code 0 if processes can work, 1 if not, 2 for bad settings.
+    """
+    from services.cli.check import as_json, run_checks, show
+    from services.permissions.roles import Role
+
+    outcomes = _run(run_checks(_settings(), Role(process) if process else None))
+    if json:
+        typer.echo(as_json(outcomes))
+    else:
+        show(outcomes)
     if not all(outcome.ok for outcome in outcomes):
         raise typer.Exit(EXIT_FAILED)
 

@@ -91,7 +91,7 @@ async def find_nats(urls: str) -> Found:
         address = f"{host}:{port}"
         try:
             async with asyncio.timeout(_REACH_S):
-                return judge_nats(await _nats_info(host, port), address)
+                return judge_nats(await nats_info(host, port), address)
         except TimeoutError:
             faults.append(f"{address}: no answer within {_REACH_S:g} s")
         except OSError as fault:
@@ -99,7 +99,7 @@ async def find_nats(urls: str) -> Found:
     raise Unusable(f"cannot reach NATS (TIDINGS_NATS_URL): {'; '.join(faults)}")
 
 
-async def _nats_info(host: str, port: int) -> dict[str, Any]:
+async def nats_info(host: str, port: int) -> dict[str, Any]:
     """Return the INFO that a NATS server sends first, before TLS and credentials."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
