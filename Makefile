@@ -6,7 +6,7 @@ SYNCED := $(VENV)/.synced$(if $(REQUIRE_ALL),-all)
 # More than two cores' worth: the tests with real processes mostly wait for leases, graces and restarts.
 TEST_WORKERS ?= 4
 KUBERNETES_RULES := deploy/kubernetes/components/monitoring/rules.yaml
-PACKAGES := services gateway presence_svc metrics_svc
+PACKAGES := services gateway presence_svc metrics_svc tidings_client
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-js chaos lint types format guards docs check-generated site site-serve bench lock clean
@@ -51,7 +51,7 @@ docs: $(SYNCED) ## Write the pages that are generated from the code
 	@$(BIN)/tidings config --docs configuration > docs/configuration.md
 	@$(BIN)/tidings config --docs metrics > docs/metrics.md
 	@$(BIN)/python -m services.cli.code_tables docs/protocol.md
-	@$(BIN)/python -m gateway.contracts --types clients/js/src/generated --page docs/reference.md
+	@$(BIN)/python -m gateway.contracts --types clients/js/src/generated --python clients/python/tidings_client/generated --page docs/reference.md
 	@$(BIN)/tidings permissions nats > deploy/nats/users.conf
 	@$(BIN)/tidings permissions redis > deploy/redis/users.conf.template
 	@sh deploy/kubernetes/rules.sh > $(KUBERNETES_RULES)
@@ -60,7 +60,7 @@ check-generated: $(SYNCED) ## Fail if a generated page is out of date
 	@$(BIN)/tidings config --docs configuration | diff -u docs/configuration.md - || { echo "run: make docs"; exit 1; }
 	@$(BIN)/tidings config --docs metrics | diff -u docs/metrics.md - || { echo "run: make docs"; exit 1; }
 	@$(BIN)/python -m services.cli.code_tables --check docs/protocol.md
-	@$(BIN)/python -m gateway.contracts --check --types clients/js/src/generated --page docs/reference.md
+	@$(BIN)/python -m gateway.contracts --check --types clients/js/src/generated --python clients/python/tidings_client/generated --page docs/reference.md
 	@sh deploy/kubernetes/rules.sh | diff -u $(KUBERNETES_RULES) - || { echo "run: make docs"; exit 1; }
 
 site: $(SYNCED) ## Build the documentation as a site, into dist/site

@@ -1,13 +1,14 @@
 """Write what is generated from the contracts.
 
-`python -m gateway.contracts [--check] --types clients/js/src/generated --page docs/reference.md`
+`python -m gateway.contracts [--check] --types clients/js/src/generated --python clients/python/tidings_client/generated
+--page docs/reference.md`
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from gateway.contracts import markdown, typescript
+from gateway.contracts import markdown, python, typescript
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,10 +17,12 @@ def main(arguments: list[str] | None = None) -> int:
         prog="contracts", description="Write what is generated from the contracts."
     )
     parser.add_argument("--types", type=Path, required=True, help="folder of the TypeScript types")
+    parser.add_argument("--python", type=Path, required=True, help="folder of the Python types")
     parser.add_argument("--page", type=Path, required=True, help="page of the reference")
     parser.add_argument("--check", action="store_true", help="change nothing; fail if something would change")
     asked = parser.parse_args(arguments)
     wanted = {asked.types / name: text for name, text in typescript.files().items()}
+    wanted |= {asked.python / name: text for name, text in python.files().items()}
     wanted[asked.page] = markdown.page()
     stale = {path: text for path, text in wanted.items() if _text_of(path) != text}
     if asked.check:

@@ -15,6 +15,8 @@ from gateway.api.routes import api_routes
 from gateway.contracts import __main__ as writer
 from gateway.contracts.asyncapi import REPLIES, asyncapi
 from gateway.contracts.openapi import OPERATIONS, openapi
+from gateway.contracts.python import field_name
+from gateway.contracts.python import type_of as python_type_of
 from gateway.contracts.schemas import client_messages, component_name, server_messages
 from gateway.contracts.serving import contract_routes
 from gateway.contracts.typescript import type_of
@@ -25,6 +27,7 @@ from tests.support.api import FakeDeps
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = ROOT / "clients" / "js" / "src" / "generated"
+GENERATED_PYTHON = ROOT / "clients" / "python" / "tidings_client" / "generated"
 
 
 def _mounted() -> set[tuple[str, str]]:
@@ -117,17 +120,29 @@ def test_typescript_of_schemas() -> None:
     assert type_of({}) == "unknown"
 
 
+def test_python_of_schemas() -> None:
+    choices = {"type": "array", "items": {"enum": ["a", "b"]}}
+    assert python_type_of({"anyOf": [{"type": "number"}, {"type": "null"}]}) == "float | None"
+    assert python_type_of(choices) == "list[str]", "a choice of a later version must not break a client"
+    assert python_type_of(choices, strict=True) == 'list[Literal["a", "b"]]'
+    assert python_type_of({"type": "object", "additionalProperties": {"type": "integer"}}) == "dict[str, int]"
+    assert python_type_of({"$ref": "#/components/schemas/User"}, prefix="wire.") == "wire.User"
+    assert [field_name(name) for name in ("latencyP99", "in", "userId")] == ["latency_p99", "in_", "user_id"]
+
+
 def test_generated_files_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    targets = ["--types", str(tmp_path / "types"), "--page", str(tmp_path / "page.md")]
+    folders = ["--types", str(tmp_path / "types"), "--python", str(tmp_path / "python")]
+    targets = [*folders, "--page", str(tmp_path / "page.md")]
     assert writer.main(["--check", *targets]) == 1
-    assert capsys.readouterr().err.count("run: make docs") == 4
+    assert capsys.readouterr().err.count("run: make docs") == 7
     assert writer.main(targets) == 0
     assert writer.main(["--check", *targets]) == 0
 
 
 def test_generated_files_are_current() -> None:
     page = ROOT / "docs" / "reference.md"
-    assert writer.main(["--check", "--types", str(GENERATED), "--page", str(page)]) == 0, "run: make docs"
+    targets = ["--types", str(GENERATED), "--python", str(GENERATED_PYTHON), "--page", str(page)]
+    assert writer.main(["--check", *targets]) == 0, "run: make docs"
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/asyncapi.json"])

@@ -1,0 +1,77 @@
+"""A chat in the terminal: `python chat.py --name Ada lobby`. What you type is said; Ctrl-D leaves.
+
+Shows: the past of a room, who is here, own messages in their place, sending while the line is down.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+
+from tidings_client import ConnectionStatus, RoomMessage, TidingsClient, TidingsError
+
+
+async def lines() -> AsyncIterator[str]:
+    """Yield what is typed, without holding up anything else."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    while line := await reader.readline():
+        yield line.decode().strip()
+
+
+def show(message: RoomMessage) -> None:
+    """Print a message as `12:30 Ada: hello`."""
+    at = time.strftime("%H:%M", time.localtime(message.timestamp / 1000))
+    print(f"{at} {message.username}: {message.content}", flush=True)
+
+
+def show_status(status: ConnectionStatus) -> None:
+    """Say when the line is down, and when it is back."""
+    if status.state == "suspended" and status.retry_at is not None:
+        print(f"-- {status.reason}; trying again in {status.retry_at - time.time():.0f} s", flush=True)
+    elif status.state != "connecting":
+        print(f"-- {status.state}", flush=True)
+
+
+async def chat(url: str, name: str, room_name: str) -> None:
+    """Talk in a room until the input ends."""
+    async with TidingsClient(url, username=name) as client:
+        client.statuses.listen(show_status)
+        room = client.room(room_name)
+        room.gaps.listen(lambda _: print("-- some messages are gone", flush=True))
+        room.user_joins.listen(lambda user: print(f"-- {user.username} is here", flush=True))
+        room.user_leaves.listen(lambda user: print(f"-- {user.username} left", flush=True))
+        await room.join()
+        past = await room.history(limit=10)
+        for message in past.messages:
+            show(message)
+        print(f"-- you are {name} in {room_name}", flush=True)
+        room.messages.listen(show)
+        async for line in lines():
+            try:
+                if line:  # it waits while the line is down, and is sent once it is back
+                    await room.publish(line, echo=True)
+            except TidingsError as fault:
+                print(f"-- not sent: {fault}", flush=True)
+
+
+def main() -> None:
+    """Read the command line and talk."""
+    parser = argparse.ArgumentParser(description="A chat in the terminal.")
+    parser.add_argument("room", nargs="?", default="example-chat")
+    parser.add_argument("--name", default="guest")
+    parser.add_argument("--url", default="http://127.0.0.1:8080")
+    asked = parser.parse_args()
+    try:
+        asyncio.run(chat(asked.url, asked.name, asked.room))
+    except TidingsError as fault:
+        sys.exit(f"refused: {fault}")
+    except KeyboardInterrupt:
+        pass
+
+
+if __name__ == "__main__":
+    main()

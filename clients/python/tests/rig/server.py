@@ -1,0 +1,248 @@
+"""A server without a network: rooms with a log, inboxes, and faults. Its sockets are what the client is given."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from tidings_client.errors import ServerError
+from tidings_client.transport.socket import SocketClosed
+
+Message = dict[str, Any]
+
+
+class FakeServer:
+    """What happens to the client is set here: see the attributes."""
+
+    def __init__(self) -> None:
+        self.connections: list[FakeConnection] = []
+        self.rooms: dict[str, list[Message]] = {}
+        self.stored: dict[str, Message] = {}
+        self.inbox: list[Message] = []
+        self.seq = 0
+        self.epoch = "e1"
+        self.user_id = "u-me"
+        self.accepting = True
+        """New connections are not answered at all while False."""
+        self.refusing = False
+        """New connections end before the upgrade."""
+        self.silent = False
+        """Messages are not answered while True."""
+        self.bus_down = False
+        """Publishes are answered `unavailable` while True."""
+        self.refuse_credentials = 0
+        """How many more connections are told `unauthorized`."""
+        self.ignores: list[str] = []
+        """Types of messages that are not answered."""
+        self.refuses_channels: list[str] = []
+        self.answers: dict[str, Message] = {}
+        """What is answered to a type of message, instead of what would be."""
+
+    async def connect(
+        self, url: str, *, subprotocol: str, headers: Mapping[str, str], options: Mapping[str, Any]
+    ) -> "FakeConnection":
+        connection = FakeConnection(self, url, subprotocol, headers)
+        if self.refuse_credentials > 0:
+            self.refuse_credentials -= 1
+            raise ServerError("no", code="unauthorized")
+        self.connections.append(connection)
+        await asyncio.sleep(0)
+        if self.refusing:
+            connection.closed_with = 1006
+            raise OSError("connection refused")
+        if self.accepting:
+            connection.send_out(self._welcome())
+        else:
+            await asyncio.Event().wait()
+        return connection
+
+    def _welcome(self) -> Message:
+        return {
+            "type": "welcome",
+            "protocol": 1,
+            "userId": self.user_id,
+            "username": "me",
+            "connectionId": f"c{len(self.connections)}",
+            "gateway": "g",
+            "session": "signed",
+            "inbox": {"epoch": "i1", "seq": len(self.inbox)},
+            "heartbeatInterval": 25_000,
+            "maxMessageBytes": 1000,
+        }
+
+    @property
+    def last(self) -> "FakeConnection":
+        return self.connections[-1]
+
+    @property
+    def open(self) -> "list[FakeConnection]":
+        return [connection for connection in self.connections if connection.is_open]
+
+    def say(self, room: str, content: Any, user_id: str = "u-other") -> None:
+        """Somebody else says something in a room."""
+        message = self.store(room, content, user_id)
+        for connection in self.open:
+            if room in connection.rooms:
+                connection.send_out(message)
+
+    def store(self, room: str, content: Any, user_id: str = "u-other") -> Message:
+        message = {"type": "room_message", "userId": user_id, "username": user_id, "room": room}
+        message |= {"content": content, "timestamp": 1}
+        if not room.startswith("live:"):
+            self.seq += 1
+            message["seq"] = self.seq
+            self.rooms.setdefault(room, []).append(message)
+        return message
+
+    def direct(self, content: Any) -> None:
+        """Somebody sends to this user."""
+        message = {"type": "direct_message", "fromUserId": "u-other", "username": "o", "content": content}
+        message |= {"timestamp": 1, "seq": len(self.inbox) + 1}
+        self.inbox.append(message)
+        for connection in self.open:
+            connection.send_out(message)
+
+    def answer(self, connection: "FakeConnection", message: Message) -> None:
+        kind, of = message["type"], {name: message[name] for name in ("id",) if name in message}
+        if kind in self.answers:
+            connection.send_out({**self.answers[kind], **of})
+            return
+        match kind:
+            case "join_room":
+                connection.rooms.add(message["room"])
+                connection.send_out({**self._joined(message["room"], message.get("since")), **of})
+            case "leave_room":
+                connection.rooms.discard(message["room"])
+                connection.send_out({"type": "left_room", "room": message["room"], **of})
+            case "room_message":
+                self._publish(connection, message)
+            case "subscribe":
+                self._subscribe(connection, message, of)
+            case "unsubscribe":
+                connection.send_out({"type": "unsubscribed", "channels": message.get("channels", []), **of})
+            case "heartbeat":
+                connection.send_out({"type": "heartbeat_ack", **of})
+            case _:
+                connection.send_out({"type": "ack", **of})
+
+    def keep(self, message: Message) -> Message:
+        """Store a publish as if its answer had been lost."""
+        room = message["room"]
+        stored = self.store(room, message["content"], self.user_id)
+        place = {"epoch": self.epoch, "seq": stored["seq"]} if "seq" in stored else {}
+        self.stored[f"{room}/{message['id']}"] = {
+            "type": "ack",
+            "id": message["id"],
+            "timestamp": 1,
+            **place,
+        }
+        return stored
+
+    def _joined(self, room: str, since: Message | None) -> Message:
+        head = {"type": "joined_room", "room": room}
+        if room.startswith("live:"):
+            return {**head, **({"recovered": False, "missed": []} if since else {})}
+        head |= {"epoch": self.epoch, "seq": self.seq}
+        if since is None:
+            return head
+        if since["epoch"] != self.epoch:
+            return {**head, "recovered": False, "missed": []}
+        missed = [message for message in self.rooms.get(room, []) if message["seq"] > since["seq"]]
+        return {**head, "recovered": True, "missed": missed}
+
+    def _publish(self, connection: "FakeConnection", message: Message) -> None:
+        room, request_id = message["room"], message["id"]
+        fault = {"type": "error", "id": request_id, "message": "no", "retryable": False}
+        if room not in connection.rooms:
+            connection.send_out({**fault, "code": "not_in_room"})
+        elif self.bus_down:
+            connection.send_out({**fault, "code": "unavailable", "retryable": True})
+        elif f"{room}/{request_id}" in self.stored:
+            connection.send_out(self.stored[f"{room}/{request_id}"])
+        else:
+            stored = self.keep(message)
+            for other in self.open:
+                if room in other.rooms and (other is not connection or message.get("echo")):
+                    other.send_out(stored)
+            connection.send_out(self.stored[f"{room}/{request_id}"])
+
+    def _subscribe(self, connection: "FakeConnection", message: Message, of: Message) -> None:
+        channels = message.get("channels", [message["channel"]] if "channel" in message else [])
+        if set(channels) & set(self.refuses_channels):
+            fault = {"type": "error", "code": "unknown_channel", "message": "no", "retryable": False}
+            connection.send_out({**fault, **of})
+            return
+        answer = {"type": "subscribed", "channels": channels, **of}
+        if since := message.get("since"):
+            missed = [each for each in self.inbox if each["seq"] > since["seq"]]
+            answer |= {"recovered": True, "missed": missed}
+        connection.send_out(answer)
+
+
+class FakeConnection:
+    """The server's side of one connection, and the socket that the client holds."""
+
+    def __init__(self, server: FakeServer, url: str, subprotocol: str, headers: Mapping[str, str]) -> None:
+        self._server = server
+        self._binary = subprotocol.endswith("msgpack")
+        self._frames: asyncio.Queue[str | bytes | SocketClosed] = asyncio.Queue()
+        self.query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+        self.url = url
+        self.subprotocol = subprotocol
+        self.headers = headers
+        self.received: list[Message] = []
+        self.rooms: set[str] = set()
+        self.closed_with: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.closed_with is None
+
+    @property
+    def types(self) -> list[str]:
+        return [message["type"] for message in self.received]
+
+    def of(self, kind: str) -> list[Message]:
+        return [message for message in self.received if message["type"] == kind]
+
+    def send_out(self, message: object) -> None:
+        """Send to the client."""
+        self.send_frame(msgspec.msgpack.encode(message) if self._binary else json.dumps(message))
+
+    def send_frame(self, frame: str | bytes) -> None:
+        if self.is_open:
+            self._frames.put_nowait(frame)
+
+    def disconnect(self, code: int, *, reconnect: bool, retry_after_ms: int | None = None) -> None:
+        """End it as a server does that says why."""
+        message = {"type": "disconnect", "code": code, "reason": f"reason {code}", "reconnect": reconnect}
+        self.send_out(message | ({} if retry_after_ms is None else {"retryAfterMs": retry_after_ms}))
+        self.drop(code)
+
+    def drop(self, code: int = 1006) -> None:
+        """End it without a word."""
+        if self.is_open:
+            self.closed_with = code
+            self._frames.put_nowait(SocketClosed(code))
+
+    async def recv(self) -> str | bytes:
+        frame = await self._frames.get()
+        if isinstance(frame, SocketClosed):
+            self._frames.put_nowait(frame)
+            raise frame
+        return frame
+
+    async def send(self, data: str | bytes) -> None:
+        if not self.is_open:
+            return
+        message = msgspec.msgpack.decode(data) if isinstance(data, bytes) else json.loads(data)
+        self.received.append(message)
+        if not self._server.silent and message["type"] not in self._server.ignores:
+            self._server.answer(self, message)
+
+    async def close(self, code: int) -> None:
+        if self.is_open:
+            self.closed_with = code

@@ -1,0 +1,49 @@
+"""What is shipped: what it imports, how its options are typed, that nothing is missing from the wheel."""
+
+import ast
+import dataclasses
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import tidings_client
+from tidings_client.options import Options, OptionsDict
+
+FOLDER = Path(tidings_client.__file__).parent
+ALLOWED = {"httpx", "msgspec", "websockets", "tidings_client"}
+
+
+def test_it_stands_alone() -> None:
+    wrong = []
+    for path in FOLDER.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            roots = {name.split(".")[0] for name in names}
+            wrong += [f"{path.name}: {root}" for root in roots - ALLOWED - set(sys.stdlib_module_names)]
+    assert wrong == []
+
+
+def test_options_have_one_list_of_names_and_types() -> None:
+    fields = {field.name: field.type for field in dataclasses.fields(Options)}
+    assert fields == OptionsDict.__annotations__
+
+
+def test_everything_exported_exists() -> None:
+    assert sorted(tidings_client.__all__) == tidings_client.__all__
+    for name in tidings_client.__all__:
+        assert getattr(tidings_client, name) is not None
+
+
+def test_the_wheel_has_all_modules_and_says_that_it_is_typed(tmp_path: Path) -> None:
+    # The build tools that made this environment, without a network.
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    built = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, timeout=50)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    modules = {str(path.relative_to(FOLDER.parent)) for path in FOLDER.rglob("*.py")}
+    assert modules | {"tidings_client/py.typed"} <= names

@@ -1,0 +1,411 @@
+"""The client: a connection that comes back by itself, and what is seen and done through it."""
+
+import asyncio
+import unicodedata
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Self, Unpack
+
+from msgspec.structs import replace
+
+from tidings_client.channels import Channels
+from tidings_client.codec import CODECS
+from tidings_client.connection.connection import Connection, ConnectionStatus
+from tidings_client.connection.fallback import Fallback, TransportKind
+from tidings_client.credentials import Credentials
+from tidings_client.endpoint import Endpoint
+from tidings_client.errors import Closed, ConnectionLost, ServerError, TidingsError, server_error
+from tidings_client.events import Event
+from tidings_client.feeds import Alerts, Logs, Metrics
+from tidings_client.generated.http import Operations, Path, Query
+from tidings_client.generated.wire import (
+    Ack,
+    Broadcast,
+    ClientBroadcast,
+    ClientDirectMessage,
+    ClientMessage,
+    ClientPresenceUpdate,
+    ClientRefresh,
+    ClientRoomMessage,
+    ClientStatusChange,
+    DirectMessage,
+    ErrorMessage,
+    JoinedRoom,
+    Position,
+    PublishRequest,
+    RoomMessage,
+    RoomPast,
+    ServerMessage,
+    Status,
+    Subscribed,
+    TokenExpiring,
+    UserJoined,
+    UserLeft,
+    Welcome,
+)
+from tidings_client.http import Http
+from tidings_client.inbox import Inbox
+from tidings_client.options import Options, OptionsDict
+from tidings_client.presence import Presence
+from tidings_client.requests import AT_ONCE, IN_ORDER, ONCE, Requests, Sending
+from tidings_client.room import Room
+from tidings_client.transport.base import Interest, Transport, TransportEvents
+from tidings_client.transport.socket import Socket
+from tidings_client.transport.sse import EventStreamTransport, StreamSetup
+from tidings_client.transport.websocket import WebSocketSetup, WebSocketTransport
+
+
+class TidingsClient(Operations):
+    """A connection to Tidings.
+
+    `async with TidingsClient("https://host", username="Ada") as client:` connects, and closes at the end. `url` may be
+    `https://host` or `wss://host/ws`. Options are those of `Options`. Belongs to the event loop it is used in.
+    """
+
+    def __init__(self, url: str, **options: Unpack[OptionsDict]) -> None:
+        self.options = chosen = Options(**options)
+        self.clock = chosen.clock
+        self.statuses: Event[ConnectionStatus] = Event()
+        """The connection changed its state; `status` has it."""
+        self.broadcasts: Event[Broadcast] = Event()
+        self.errors: Event[TidingsError] = Event()
+        """What no call raises: a channel that was refused, an outage behind a snapshot, a failed refresh."""
+        self.messages: Event[ServerMessage] = Event()
+        """Every message of the server, as it came."""
+        self.welcome: Welcome | None = None
+        """What the last connection began with."""
+        self.session: str | None = chosen.session
+        """What makes another client this user again, where the server lets anyone in."""
+        self._endpoint = Endpoint(url)
+        self._credentials = Credentials(chosen.token, chosen.ticket)
+        self._http = Http(self._endpoint, self._credentials, chosen.http)
+        self._requests = Requests(
+            self,
+            clock=self.clock,
+            ack_timeout=chosen.ack_timeout,
+            tries=chosen.tries,
+            queue_limit=chosen.queue_limit,
+        )
+        self._channels = Channels(self)
+        self._rooms: dict[str, Room] = {}
+        self._presences: dict[str, Presence] = {}
+        # What this user said of themselves, said again on every connection.
+        self._said: dict[type[ClientMessage], ClientMessage] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.presence = Presence(self._channels, None)
+        """Everyone who is online; `follow()` it."""
+        self.metrics = Metrics(self._channels, chosen.history_limit)
+        self.alerts = Alerts(self._channels)
+        self.logs = Logs(self._channels)
+        self.inbox = Inbox(self._requests.submit)
+        self._connection = Connection(
+            self,
+            clock=self.clock,
+            fallback=Fallback(chosen.transports),
+            backoff=chosen.backoff,
+            connect_timeout=chosen.connect_timeout,
+        )
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.connect()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def status(self) -> ConnectionStatus:
+        """How the connection stands."""
+        return self._connection.status
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection now."""
+        return self.status.state == "connected"
+
+    @property
+    def user_id(self) -> str | None:
+        """Who this user is, once a server has said so."""
+        return (self.welcome.user_id or None) if self.welcome else None  # a stream does not say
+
+    async def connect(self) -> None:
+        """Connect, and stay connected until `close`.
+
+        Returns with the first connection, however long that takes (`asyncio.timeout` limits it); raises a TidingsError
+        if it is refused. Cancelled, it stops waiting; the client goes on trying.
+        """
+        self._requests.begin()
+        async with self.statuses.stream() as statuses:
+            self._connection.connect()
+            while True:
+                status = self.status
+                if status.state == "connected":
+                    return
+                if status.state == "closed":
+                    raise Closed("the client was closed")
+                if status.state == "failed":
+                    reason = status.reason or "the server refused the connection"
+                    raise status.error or ServerError(reason, code="forbidden")
+                await anext(statuses, None)
+
+    async def close(self) -> None:
+        """Leave: rooms are left, what waits fails, streams end, and nothing comes back until `connect`."""
+        self._connection.close()
+        for task in list(self._tasks):
+            task.cancel()
+        for event in self._events():
+            event.end()
+        try:
+            async with asyncio.timeout(self.options.close_timeout):
+                await self._connection.closed()
+        except TimeoutError:
+            pass  # the server is not obliged to answer a goodbye
+        await self._http.close()
+
+    def wake(self) -> None:
+        """Try to reconnect now, or look whether the connection still lives: the network or the machine is back."""
+        self._connection.wake()
+
+    def room(self, name: str) -> Room:
+        """Return the room of that name, always the same object. It is not joined by this."""
+        normal = unicodedata.normalize("NFC", name)  # two spellings of one name are one room
+        room = self._rooms.get(normal)
+        if room is None:
+            room = self._rooms[normal] = Room(normal, self)
+        return room
+
+    async def send_direct(self, user_id: str, content: Any, *, id: str | None = None) -> Ack:
+        """Send to every connection of one user, now or when they are back. Returns when it is stored."""
+        message = ClientDirectMessage(target_user_id=user_id, content=content, id=id)
+        answer: Ack = await self.submit(message, IN_ORDER)
+        return answer
+
+    async def broadcast(self, content: Any, *, echo: bool | None = None) -> Ack:
+        """Send to every connection. It is not stored, so it is not sent again when its answer is lost."""
+        answer: Ack = await self.submit(ClientBroadcast(content=content, echo=echo), ONCE)
+        return answer
+
+    async def set_status(self, status: Status) -> None:
+        """Say how available this user is, now and on every later connection."""
+        await self._say(ClientStatusChange(status=status))
+
+    async def set_custom_data(self, custom_data: Any) -> None:
+        """Replace what others see beside this user's name, now and on every later connection."""
+        await self._say(ClientPresenceUpdate(custom_data=custom_data))
+
+    # What rooms, channels, requests and the connection need of the client.
+
+    def submit(self, message: ClientMessage, sending: Sending = AT_ONCE) -> "asyncio.Future[Any]":
+        """Send a message; the future has its answer."""
+        return self._requests.submit(message, sending)
+
+    def send(self, message: ClientMessage) -> None:
+        """Send on the connection there is."""
+        self._connection.send(message)
+
+    def suspect(self) -> None:
+        """Doubt the connection: an answer did not come."""
+        self._connection.suspect()
+
+    def flush(self) -> None:
+        """Send what has become ready."""
+        self._requests.flush()
+
+    def unsettled(self, topic: str) -> Awaitable[object] | None:
+        """Return what waits for a topic's open requests."""
+        return self._requests.unsettled(topic)
+
+    @property
+    def heard_at(self) -> float:
+        """When anything last came from the server."""
+        return self._connection.heard_at
+
+    def presence_of(self, room: str) -> Presence:
+        """Return who is in a room."""
+        presence = self._presences.get(room)
+        if presence is None:
+            presence = self._presences[room] = Presence(self._channels, room)
+        return presence
+
+    async def history_of(
+        self, room: str, limit: int | None, before: int | None, since: int | None
+    ) -> RoomPast:
+        """Read what a room keeps."""
+        query = {"limit": limit, "before": before, "since": since}
+        return await self.request("GET /api/rooms/{room}/history", path={"room": room}, query=query)
+
+    def spawn(self, work: Awaitable[object]) -> None:
+        """Run something until it is done or the client is closed."""
+
+        async def run() -> None:
+            await work
+
+        task = asyncio.create_task(run(), name="tidings client")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def open(self, kind: TransportKind, events: TransportEvents) -> Transport:
+        """Open a transport."""
+        if kind == "websocket":
+            codec = CODECS[self.options.codec]
+            setup = WebSocketSetup(
+                self._endpoint, self.options.connect, self.options.websocket, codec, self._open_socket
+            )
+            return WebSocketTransport(setup, events)
+        return EventStreamTransport(
+            StreamSetup(
+                clock=self.clock,
+                open=lambda query, headers: self._http.open("/events", {**self._names, **query}, headers),
+                publish=self._publish,
+                interest=self._interest,
+            ),
+            events,
+        )
+
+    def on_status(self, status: ConnectionStatus) -> None:
+        """The connection changed its state."""
+        if status.state in ("failed", "closed"):
+            fault = status.error or Closed(status.reason or "the client was closed")
+            self._requests.end(fault)
+            for room in self._rooms.values():
+                room.on_end(fault)
+            if status.state == "failed":
+                for event in self._events():
+                    if event not in (self.statuses, self.errors):
+                        event.end(fault)
+        self.statuses.emit(status)
+
+    def on_up(self, welcome: Welcome) -> None:
+        """There is a connection."""
+        self._requests.up()
+        self.inbox.on_up(welcome)
+        self._channels.on_up()
+        for room in list(self._rooms.values()):
+            room.on_up()
+        for message in self._said.values():
+            self.submit(message)  # lost, it is said with the next connection
+        self._requests.flush()
+
+    def on_down(self) -> None:
+        """The connection is gone."""
+        self._requests.down()
+        for presence in self._all_presences():
+            presence.on_down()
+        for room in self._rooms.values():
+            room.on_down()
+
+    def on_inbox_at(self, position: Position) -> None:
+        """A stream says where the inbox stands."""
+        self.inbox.on_position(position)
+
+    def on_token_expired(self) -> None:
+        """The connection ended with its token."""
+        self._credentials.expire()
+
+    def on_channel_refused(self, channel: str, fault: TidingsError) -> None:  # noqa: ARG002 - the fault names it
+        """A channel is not for this user."""
+        self.errors.emit(fault)
+
+    def on_message(self, message: ServerMessage) -> None:
+        """Take a message of the server."""
+        match message:
+            case Welcome():
+                if self.welcome is None or message.user_id:
+                    self.welcome = message
+                self.session = message.session or self.session
+            case RoomMessage():
+                self._in_room(message.room, lambda room: room.on_message(message))
+            case JoinedRoom():
+                self._in_room(message.room, lambda room: room.on_joined(message))
+            case UserJoined():
+                self._in_room(message.room, lambda room: room.user_joins.emit(message))
+            case UserLeft():
+                self._in_room(message.room, lambda room: room.user_leaves.emit(message))
+            case DirectMessage():
+                self.inbox.take(message)
+            case Subscribed() if message.recovered is not None:
+                self.inbox.on_resumed(message)
+            case Broadcast():
+                self.broadcasts.emit(message)
+            case TokenExpiring():
+                self.spawn(self._refresh())
+            case ErrorMessage() if message.id is None:
+                fault = server_error(message.code, message.message, message.retryable, message.retry_after_ms)
+                self.errors.emit(fault)
+            case _:
+                for presence in self._all_presences():
+                    presence.take(message)
+                self.metrics.take(message)
+                self.alerts.take(message)
+                self.logs.take(message)
+        self._settle(message)
+        self.messages.emit(message)
+
+    def _settle(self, message: ServerMessage) -> None:
+        request_id = getattr(message, "id", None)
+        request = None if request_id is None else self._requests.on_answer(message, request_id)
+        if isinstance(request, ClientRoomMessage) and isinstance(message, Ack):
+            echo = request.echo
+            self._in_room(request.room, lambda room: room.on_stored(message, echo))
+
+    def _in_room(self, name: str, take: Callable[[Room], None]) -> None:
+        room = self._rooms.get(name)
+        if room is not None:
+            take(room)
+
+    async def _say(self, message: ClientMessage) -> None:
+        await self.submit(message, IN_ORDER)
+        self._said[type(message)] = message
+
+    async def _open_socket(
+        self, connect: Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[Socket]]
+    ) -> Socket:
+        async def attempt() -> Socket:
+            token = await self._credentials.token()
+            ticket = await self._credentials.ticket() if token is None else None
+            query = {**self._names, **({} if ticket is None else {"ticket": ticket})}
+            return await connect(query, {} if token is None else {"Authorization": f"Bearer {token}"})
+
+        return await self._credentials.show(attempt)
+
+    async def _publish(self, body: PublishRequest) -> Ack:
+        return await self.request("POST /api/publish", body=replace(body, username=self.options.username))
+
+    async def _carry_out(self, operation: str, path: Path, query: Query, body: object) -> Any:
+        return await self._http.request(operation, path, query, body)
+
+    async def _refresh(self) -> None:
+        """Show a new token on the connection there is, so that it need not end with the old one."""
+        if not self._credentials.can_refresh:
+            return  # the connection ends with its token, and says so
+        try:
+            self._credentials.expire()
+            token = await self._credentials.token()
+            ticket = await self._credentials.ticket() if token is None else None
+            await self.submit(ClientRefresh(token=token, ticket=ticket))
+        except ConnectionLost:
+            return  # the next one shows a new token anyway
+        except TidingsError as fault:
+            self.errors.emit(fault)
+        except Exception as fault:  # noqa: BLE001 - of the application's callback
+            self.errors.emit(ServerError(f"no new token: {fault}", code="unauthorized"))
+
+    @property
+    def _names(self) -> dict[str, str]:
+        known = {"username": self.options.username, "session": self.session}
+        return {name: value for name, value in known.items() if value is not None}
+
+    def _interest(self) -> Interest:
+        rooms = {room.name: room.position for room in self._rooms.values() if room.wanted}
+        return Interest(rooms, self._channels.wanted, self.inbox.position)
+
+    def _all_presences(self) -> tuple[Presence, ...]:
+        return (self.presence, *self._presences.values())
+
+    def _events(self) -> Iterator[Event[Any]]:
+        parts = (self, self.inbox, self.metrics, self.alerts, self.logs)
+        for part in (*parts, *self._rooms.values(), *self._all_presences()):
+            yield from (value for value in vars(part).values() if isinstance(value, Event))

@@ -1,0 +1,79 @@
+"""How messages become frames, and back."""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from tidings_client.generated.wire import ClientMessage, ServerMessage
+
+CodecName = Literal["json", "msgpack"]
+
+
+class Unreadable(Exception):
+    """What came is no message of any version of the protocol."""
+
+
+class _Head(msgspec.Struct):
+    type: str
+
+
+_KNOWN = {str(kind.__struct_config__.tag) for kind in get_args(ServerMessage)}
+
+
+class Codec:
+    """One encoding. `decode` returns None for a type of message that this version does not know."""
+
+    def __init__(
+        self,
+        subprotocol: str,
+        encode: Callable[[ClientMessage], str | bytes],
+        message: Callable[[str | bytes], ServerMessage],
+        head: Callable[[str | bytes], _Head],
+        frame: type[str] | type[bytes],
+    ) -> None:
+        self.subprotocol = subprotocol
+        self.encode = encode
+        self._message = message
+        self._head = head
+        self._frame = frame
+
+    def decode(self, frame: str | bytes) -> ServerMessage | None:
+        """Return the message, or None if it is of a type that is not known here; raises Unreadable."""
+        if not isinstance(frame, self._frame):
+            raise Unreadable("a frame of the other kind")
+        try:
+            return self._message(frame)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as fault:
+            try:
+                kind = self._head(frame).type
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+                raise Unreadable("a frame could not be read") from fault
+            if kind in _KNOWN:
+                raise Unreadable(f"a message of type {kind} could not be read: {fault}") from fault
+            return None
+
+
+def _json() -> Codec:
+    encoder = msgspec.json.Encoder()
+    message: msgspec.json.Decoder[Any] = msgspec.json.Decoder(ServerMessage)
+    head = msgspec.json.Decoder(_Head)
+    return Codec(
+        "tidings.v1.json", lambda each: encoder.encode(each).decode(), message.decode, head.decode, str
+    )
+
+
+def _msgpack() -> Codec:
+    encoder = msgspec.msgpack.Encoder()
+    message: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ServerMessage)
+    head = msgspec.msgpack.Decoder(_Head)
+
+    def binary(decode: Callable[[bytes], Any]) -> Callable[[str | bytes], Any]:
+        return lambda frame: decode(frame if isinstance(frame, bytes) else frame.encode())
+
+    return Codec("tidings.v1.msgpack", encoder.encode, binary(message.decode), binary(head.decode), bytes)
+
+
+JSON = _json()
+MSGPACK = _msgpack()
+CODECS = {"json": JSON, "msgpack": MSGPACK}

@@ -1,0 +1,104 @@
+"""The HTTP surface, as this user."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from tidings_client.credentials import Credentials
+from tidings_client.endpoint import Endpoint, QueryValue
+from tidings_client.errors import ServerError
+from tidings_client.generated.http import ANSWERS
+from tidings_client.refusal import refusal
+
+_TIMEOUT = httpx.Timeout(10.0)
+# A stream has no end; its silence is the watchdog's business.
+_STREAM_TIMEOUT = httpx.Timeout(10.0, read=None)
+
+
+class Http:
+    """Requests to one server. What connections there are lasts until `close`."""
+
+    def __init__(self, endpoint: Endpoint, credentials: Credentials, given: httpx.AsyncClient | None) -> None:
+        self._endpoint = endpoint
+        self._credentials = credentials
+        self._given = given
+        self._own: httpx.AsyncClient | None = None
+
+    async def request(
+        self, operation: str, path: Mapping[str, str], query: Mapping[str, QueryValue], body: object
+    ) -> Any:
+        """Carry out one operation and return its answer, typed. Raises a ServerError where it is refused."""
+        if operation not in ANSWERS:
+            raise ValueError(f"no such operation: {operation!r} (they look like 'GET /api/rooms')")
+        method, _, template = operation.partition(" ")
+        filled = re.sub(r"\{(\w+)\}", lambda part: quote(path[part[1]], safe=""), template)
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {} if content is None else {"Content-Type": "application/json"}
+        response = await self._send(method, filled, query, headers, content, stream=False)
+        if response.status_code == httpx.codes.NO_CONTENT:
+            return None
+        return msgspec.json.decode(response.content, type=ANSWERS[operation])
+
+    async def open(
+        self, path: str, query: Mapping[str, QueryValue], headers: Mapping[str, str]
+    ) -> httpx.Response:
+        """Open a stream; who asked for it closes it. Raises a ServerError where it is refused."""
+        return await self._send("GET", path, query, headers, None, stream=True)
+
+    async def close(self) -> None:
+        """Close what connections there are. The next request makes new ones."""
+        own, self._own = self._own, None
+        if own is not None:
+            await own.aclose()
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, QueryValue],
+        headers: Mapping[str, str],
+        content: bytes | None,
+        *,
+        stream: bool,
+    ) -> httpx.Response:
+        async def attempt() -> httpx.Response:
+            token = await self._credentials.token()
+            ticket = await self._credentials.ticket() if token is None else None
+            shown = {} if token is None else {"Authorization": f"Bearer {token}"}
+            request = self._client.build_request(
+                method,
+                self._endpoint.http(path, {**query, "ticket": ticket}),
+                headers={**headers, **shown},
+                content=content,
+                timeout=_STREAM_TIMEOUT if stream else _TIMEOUT,
+            )
+            try:
+                response = await self._client.send(request, stream=True)
+                if response.is_success and stream:
+                    return response
+                try:
+                    await response.aread()
+                finally:
+                    await response.aclose()
+            except httpx.HTTPError as fault:
+                reason = str(fault) or type(fault).__name__
+                raise ServerError(
+                    f"the server cannot be reached: {reason}", code="unavailable", retryable=True
+                ) from fault
+            if not response.is_success:
+                raise refusal(response.status_code, response.headers.get("Retry-After"), response.content)
+            return response
+
+        return await self._credentials.show(attempt)
+
+    @property
+    def _client(self) -> httpx.AsyncClient:
+        if self._given is not None:
+            return self._given
+        if self._own is None:
+            self._own = httpx.AsyncClient()
+        return self._own

@@ -1,0 +1,227 @@
+"""Requests and their answers: time limits, retries with the same id, and a queue for when there is no connection."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Protocol
+
+from msgspec.structs import replace
+
+from tidings_client.clock import Clock, Timer
+from tidings_client.errors import AckTimeout, ConnectionLost, QueueFull, TidingsError, server_error
+from tidings_client.generated.wire import ClientMessage, ErrorMessage, ServerMessage
+
+# The server's window is 120 s by default; clocks and queues need a margin.
+DUPLICATE_S = 110.0
+_RETRY_S = 0.5
+
+
+def _never() -> bool:
+    return False
+
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """How a message may be sent."""
+
+    queued: bool = False
+    """Kept for later while there is no connection."""
+    repeatable: Callable[[], bool] = _never
+    """May be sent again although it may have arrived."""
+    ready: Callable[[], bool] = _always
+    """What it waits for before it may be sent: the room it goes to."""
+    topic: str | None = None
+    """What it belongs to, to find it by."""
+
+
+AT_ONCE = Sending()
+IN_ORDER = Sending(queued=True, repeatable=_always)
+ONCE = Sending(queued=True)
+
+
+class RequestLink(Protocol):
+    """Where requests go."""
+
+    def send(self, message: ClientMessage) -> None: ...
+
+    def suspect(self) -> None:
+        """An answer did not come."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    message: ClientMessage
+    id: str
+    sending: Sending
+    answer: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    tries: int = 0
+    first_sent_at: float | None = None
+    waiting: bool = False  # sent on this connection, and not answered yet
+    timer: Timer | None = None
+
+    def cancel_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+
+
+class Requests:
+    """What was asked and not answered, in the order in which it was asked."""
+
+    def __init__(
+        self, link: RequestLink, *, clock: Clock, ack_timeout: float, tries: int, queue_limit: int
+    ) -> None:
+        self._link = link
+        self._clock = clock
+        self._ack_timeout = ack_timeout
+        self._tries = tries
+        self._queue_limit = queue_limit
+        self._entries: dict[str, _Entry] = {}
+        self._prefix = secrets.token_urlsafe(12)
+        self._count = count(1)
+        self._up = False
+        self._over: TidingsError | None = None
+
+    def submit(self, message: ClientMessage, sending: Sending = AT_ONCE) -> "asyncio.Future[Any]":
+        """Send a message; the future has its answer, or a TidingsError. Who cancels it gives up waiting."""
+        entry = _Entry(*self._with_id(message), sending)
+        if self._over is not None:
+            return _failed(entry, self._over)
+        if not self._up and not sending.queued:
+            return _failed(entry, ConnectionLost("there is no connection"))
+        if not self._up and self.unsent >= self._queue_limit:
+            return _failed(entry, QueueFull(f"{self._queue_limit} messages wait for a connection"))
+        if entry.id in self._entries:
+            return _failed(entry, ValueError(f"a message with the id {entry.id!r} waits for its answer"))
+        self._entries[entry.id] = entry
+        entry.answer.add_done_callback(lambda _: self._forget(entry))
+        self._send(entry)
+        return entry.answer
+
+    @property
+    def unsent(self) -> int:
+        """How many wait to be sent for the first time."""
+        return sum(entry.first_sent_at is None for entry in self._entries.values())
+
+    def unsettled(self, topic: str) -> Awaitable[object] | None:
+        """Return what waits until all of a topic that may have arrived before is settled; None if nothing is open."""
+        answers = [
+            entry.answer
+            for entry in self._entries.values()
+            if entry.sending.topic == topic and entry.first_sent_at is not None and not entry.waiting
+        ]
+        return asyncio.wait(answers) if answers else None
+
+    def up(self) -> None:
+        """There is a connection."""
+        self._up = True
+        self._over = None
+
+    def begin(self) -> None:
+        """There will be a connection: new ones may wait again."""
+        self._over = None
+
+    def flush(self) -> None:
+        """Send what has become ready, oldest first."""
+        for entry in list(self._entries.values()):
+            self._send(entry)
+
+    def down(self) -> None:
+        """The connection is gone: what may be repeated waits for the next one."""
+        self._up = False
+        for entry in list(self._entries.values()):
+            entry.cancel_timer()
+            sent, entry.waiting = entry.waiting, False
+            if not entry.sending.queued or (sent and not entry.sending.repeatable()):
+                self._fail(entry, ConnectionLost("the connection was lost before the answer came"))
+
+    def end(self, fault: TidingsError) -> None:
+        """There will be no connection: all fail, and those to come, until `begin`."""
+        self.down()
+        self._over = fault
+        for entry in list(self._entries.values()):
+            self._fail(entry, fault)
+
+    def on_answer(self, answer: ServerMessage, request_id: str) -> ClientMessage | None:
+        """Take a message with an id; return the request it answers, if there is one."""
+        entry = self._entries.get(request_id)
+        if entry is None:
+            return None
+        if not isinstance(answer, ErrorMessage):
+            self._forget(entry)
+            if not entry.answer.done():
+                entry.answer.set_result(answer)
+        elif answer.retryable and entry.sending.queued and entry.tries < self._tries:
+            after = _RETRY_S if answer.retry_after_ms is None else answer.retry_after_ms / 1000
+            self._later(entry, after)
+        else:
+            fault = server_error(answer.code, answer.message, answer.retryable, answer.retry_after_ms)
+            self._fail(entry, fault)
+        return entry.message
+
+    def _with_id(self, message: ClientMessage) -> tuple[ClientMessage, str]:
+        given = message.id
+        if given is None:
+            given = f"{self._prefix}-{next(self._count)}"
+            message = replace(message, id=given)
+        return message, given
+
+    def _send(self, entry: _Entry) -> None:
+        over = entry.answer.done() or self._entries.get(entry.id) is not entry
+        if over or not self._up or entry.waiting or not entry.sending.ready():
+            return
+        now = self._clock.now()
+        if entry.first_sent_at is not None and now - entry.first_sent_at > DUPLICATE_S:
+            # The server has forgotten the id by now: a repeat would be a second message.
+            self._fail(entry, ConnectionLost("not answered for so long that it must not be repeated"))
+            return
+        if entry.first_sent_at is None:
+            entry.first_sent_at = now
+        entry.waiting = True
+        entry.tries += 1
+        entry.cancel_timer()
+        entry.timer = self._clock.call_later(self._ack_timeout, lambda: self._unanswered(entry))
+        try:
+            self._link.send(entry.message)
+        except (TidingsError, TypeError) as fault:  # TypeError: `content` that is no JSON value
+            self._fail(entry, fault)
+
+    def _unanswered(self, entry: _Entry) -> None:
+        self._link.suspect()
+        if not entry.sending.repeatable() or entry.tries >= self._tries:
+            self._fail(entry, AckTimeout("no answer came in time"))
+        else:
+            self._later(entry, 0.0)
+
+    def _later(self, entry: _Entry, delay: float) -> None:
+        entry.cancel_timer()
+        entry.waiting = False
+        entry.timer = self._clock.call_later(
+            delay + self._clock.random() * _RETRY_S, lambda: self._send(entry)
+        )
+
+    def _fail(self, entry: _Entry, fault: Exception) -> None:
+        self._forget(entry)
+        _reject(entry, fault)
+
+    def _forget(self, entry: _Entry) -> None:
+        entry.cancel_timer()
+        if self._entries.get(entry.id) is entry:
+            del self._entries[entry.id]
+
+
+def _failed(entry: _Entry, fault: Exception) -> "asyncio.Future[Any]":
+    _reject(entry, fault)
+    return entry.answer
+
+
+def _reject(entry: _Entry, fault: Exception) -> None:
+    if not entry.answer.done():
+        entry.answer.set_exception(fault)
+        entry.answer.exception()  # seen: who does not wait for the answer is not warned of it

@@ -1,0 +1,1 @@
+"""One connection to a server: a WebSocket, or a stream with HTTP beside it."""

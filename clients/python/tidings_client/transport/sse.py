@@ -1,0 +1,302 @@
+"""The fallback: messages come by Server-Sent Events and go by HTTP.
+
+A stream says what it wants when it opens, so joining and following open a new one that resumes where the old one stood.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import httpx
+from msgspec.structs import replace
+
+from tidings_client.clock import Clock, Timer
+from tidings_client.codec import JSON, Unreadable
+from tidings_client.connection.fallback import TransportKind
+from tidings_client.errors import ServerError, Unsupported
+from tidings_client.generated.wire import (
+    Ack,
+    ClientBroadcast,
+    ClientDirectMessage,
+    ClientJoinRoom,
+    ClientLeaveRoom,
+    ClientMessage,
+    ClientRoomMessage,
+    ClientSubscribe,
+    ClientUnsubscribe,
+    Disconnect,
+    ErrorMessage,
+    JoinedRoom,
+    LeftRoom,
+    PublishRequest,
+    ServerMessage,
+    Subscribed,
+    Unsubscribed,
+    Welcome,
+)
+from tidings_client.transport.base import End, Interest, TransportEvents, end_of
+from tidings_client.transport.eventid import INBOX_TOPIC, encode_event_id, position_in
+from tidings_client.transport.eventstream import EventStreamParser, StreamEvent
+
+_INBOX = "inbox"
+_REOPEN_S = 0.02  # a program joins several rooms at once
+_HEARTBEAT_MS = 5000
+_NO_LIMIT = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSetup:
+    """What a stream is opened with."""
+
+    clock: Clock
+    open: Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[httpx.Response]]
+    """Opens `/events` as this user, with a query and headers; raises a TidingsError where that is refused."""
+    publish: Callable[[PublishRequest], Awaitable[Ack]]
+    interest: Callable[[], Interest]
+
+
+class EventStreamTransport:
+    """One stream after another, until one of them ends by itself."""
+
+    kind: TransportKind = "sse"
+    probes = False
+
+    def __init__(self, setup: StreamSetup, events: TransportEvents) -> None:
+        self._setup = setup
+        self._events = events
+        self._is_over = False
+        self._greeted = False
+        self._reopening: Timer | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asked = Interest({}, (), None)
+        self._joined: set[str] = set()
+        # Requests that the stream answers: ids by room, and subscriptions.
+        self._joins: dict[str, str | None] = {}
+        self._follows: list[ClientSubscribe] = []
+        self._stream = self._spawn(self._read(setup.interest()))
+
+    def send(self, message: ClientMessage) -> None:
+        """Do what a server would that got this message."""
+        match message:
+            case ClientJoinRoom():
+                self._join(message.room, message.id)
+            case ClientLeaveRoom():
+                self._joined.discard(message.room)
+                self._later()
+                self._reply(LeftRoom(room=message.room, id=message.id))
+            case ClientSubscribe():
+                self._follow(message)
+            case ClientUnsubscribe():
+                self._later()
+                self._reply(Unsubscribed(channels=_names_in(message), id=message.id))
+            case ClientRoomMessage():
+                self._publish(PublishRequest(room=message.room, content=message.content, id=message.id))
+            case ClientDirectMessage():
+                body = PublishRequest(user_id=message.target_user_id, content=message.content, id=message.id)
+                self._publish(body)
+            case ClientBroadcast():
+                self._publish(PublishRequest(broadcast=True, content=message.content, id=message.id))
+            case _:
+                kind = message.__struct_config__.tag
+                self._refuse(message.id, Unsupported(f"{kind} needs a WebSocket"))
+
+    def close(self, *, left: bool) -> None:  # noqa: ARG002 - a stream cannot say goodbye
+        """End it."""
+        self._is_over = True
+        if self._reopening is not None:
+            self._reopening.cancel()
+        for task in self._tasks:
+            task.cancel()
+
+    async def closed(self) -> None:
+        """Wait until nothing of it is left."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        async def run() -> None:
+            await work
+
+        task = asyncio.create_task(run(), name="tidings stream")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _join(self, room: str, request_id: str | None) -> None:
+        if "," in room:
+            fault = Unsupported("a room with a comma in its name needs a WebSocket")
+            self._refuse(request_id, fault)
+            return
+        self._joins[room] = request_id
+        if room not in self._asked.rooms or room in self._joined:
+            self._later()
+
+    def _follow(self, message: ClientSubscribe) -> None:
+        self._follows.append(message)
+        names = [name for name in _names_in(message) if name != _INBOX]
+        if not set(names) <= set(self._asked.channels):
+            self._later()
+        elif names:
+            asyncio.get_running_loop().call_soon(self._answer_follows)
+
+    def _answer_follows(self) -> None:
+        answered = [message for message in self._follows if _INBOX not in _names_in(message)]
+        self._follows = [message for message in self._follows if _INBOX in _names_in(message)]
+        for message in answered:
+            self._reply(Subscribed(channels=_names_in(message), id=message.id))
+
+    def _publish(self, body: PublishRequest) -> None:
+        self._spawn(self._publish_now(body))
+
+    async def _publish_now(self, body: PublishRequest) -> None:
+        try:
+            ack = await self._setup.publish(body)
+        except Exception as fault:  # noqa: BLE001 - whatever it was, who publishes is told
+            self._refuse(body.id, fault)
+        else:
+            self._reply(replace(ack, id=body.id))
+
+    def _later(self) -> None:
+        if self._reopening is not None:
+            self._reopening.cancel()
+        self._reopening = self._setup.clock.call_later(_REOPEN_S, self._reopen)
+
+    def _reopen(self) -> None:
+        if not self._is_over:
+            self._stream.cancel()
+            self._stream = self._spawn(self._read(self._setup.interest()))
+
+    async def _read(self, interest: Interest) -> None:
+        self._asked = interest
+        self._joined.clear()
+        try:
+            end = await self._carry(interest)
+        except Exception as fault:  # noqa: BLE001 - whatever keeps it from opening: the next attempt may do
+            if self._survives(fault, interest):
+                return
+            end = end_of(fault)
+        if self._stream is asyncio.current_task() and not self._is_over:
+            self._is_over = True
+            if self._reopening is not None:
+                self._reopening.cancel()
+            self._events.ended(end)
+
+    async def _carry(self, interest: Interest) -> End:
+        parser = EventStreamParser()
+        farewell: Disconnect | None = None
+        response = await self._setup.open(*_question_of(interest))
+        try:
+            async for piece in response.aiter_bytes():
+                if self._is_replaced:
+                    break
+                self._events.heard()
+                for event in parser.push(piece):
+                    message = self._take(event)
+                    if isinstance(message, Disconnect):
+                        farewell = message
+        except httpx.HTTPError as fault:
+            return End(str(fault) or "connection lost", retry_after=parser.retry)
+        finally:
+            await response.aclose()
+        if farewell is None:
+            return End("the stream ended", retry_after=parser.retry)
+        after = parser.retry if farewell.retry_after_ms is None else farewell.retry_after_ms / 1000
+        return End(farewell.reason, farewell.reconnect, farewell.code, after)
+
+    def _survives(self, fault: Exception, interest: Interest) -> bool:
+        """One room or channel that is not for us must not cost the others: refuse what was asked last, and go on."""
+        is_empty = not interest.rooms and not interest.channels
+        final = isinstance(fault, ServerError) and not fault.retryable and fault.code != "unauthorized"
+        if not final or is_empty or self._is_replaced:
+            return False
+        ids = [*self._joins.values(), *(message.id for message in self._follows)]
+        if self._greeted and not ids:
+            return False
+        self._joins.clear()
+        self._follows.clear()
+        for request_id in ids:
+            self._refuse(request_id, fault)
+        if self._greeted:
+            self._later()
+        else:
+            self._stream = self._spawn(self._read(Interest({}, (), interest.inbox)))
+        return True
+
+    @property
+    def _is_replaced(self) -> bool:
+        return self._is_over or self._stream is not asyncio.current_task()
+
+    def _take(self, event: StreamEvent) -> ServerMessage | None:
+        if self._is_replaced:  # by who heard the event before
+            return None
+        if event.type == "connected":
+            self._greet()
+            return None
+        if event.type in ("heartbeat", "reset"):  # what was reset says so itself, as not recovered
+            return None
+        position = None if event.id is None else position_in(event.id, INBOX_TOPIC)
+        if position is not None:
+            self._events.inbox_at(position)
+        try:
+            message = JSON.decode(event.data)
+        except Unreadable:
+            return None  # of a proxy, perhaps; a stream that goes on is worth more than its end
+        if isinstance(message, JoinedRoom):
+            self._joined.add(message.room)
+            message = replace(message, id=self._joins.pop(message.room, None))
+        elif isinstance(message, Subscribed):
+            asked = next((each for each in self._follows if _INBOX in _names_in(each)), None)
+            if asked is not None:
+                self._follows.remove(asked)
+                message = replace(message, id=asked.id)
+        if message is not None:
+            self._events.message(message)
+        return message
+
+    def _greet(self) -> None:
+        if not self._greeted:
+            self._greeted = True
+            self._events.message(
+                Welcome(
+                    protocol=1,
+                    user_id="",  # a stream does not say who we are
+                    username="",
+                    connection_id="",
+                    gateway="",
+                    heartbeat_interval=_HEARTBEAT_MS,
+                    max_message_bytes=_NO_LIMIT,
+                )
+            )
+        self._answer_follows()
+
+    def _refuse(self, request_id: str | None, fault: Exception) -> None:
+        end = end_of(fault)
+        code = end.error.code if end.error else "unavailable"
+        after = None if end.retry_after is None else round(end.retry_after * 1000)
+        self._reply(
+            ErrorMessage(
+                id=request_id, code=code, message=end.reason, retryable=end.reconnect, retry_after_ms=after
+            )
+        )
+
+    def _reply(self, message: ServerMessage) -> None:
+        """Answer later, as a server would: who sends does not expect the answer within the call."""
+        asyncio.get_running_loop().call_soon(self._reply_now, message)
+
+    def _reply_now(self, message: ServerMessage) -> None:
+        if not self._is_over:
+            self._events.message(message)
+
+
+def _names_in(message: ClientSubscribe | ClientUnsubscribe) -> list[str]:
+    return [*(message.channels or ()), *(() if message.channel is None else (message.channel,))]
+
+
+def _question_of(interest: Interest) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the query and the headers that ask for this."""
+    rooms = {name: position for name, position in interest.rooms.items() if "," not in name}
+    positions = [
+        (topic, at) for topic, at in (*rooms.items(), (INBOX_TOPIC, interest.inbox)) if at is not None
+    ]
+    query = {"rooms": ",".join(rooms), "channels": ",".join((*interest.channels, _INBOX))}
+    return query, {"Last-Event-ID": encode_event_id(positions)} if positions else {}
