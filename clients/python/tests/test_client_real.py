@@ -15,7 +15,10 @@ SETTINGS = {
     "tokens": {"TIDINGS_AUTH": "jwt", "TIDINGS_JWT_SECRETS": SECRET},
 }
 CASES = [
-    pytest.param(row, way, id=f"{row['name']} ({way})")
+    # One deployment for all rows of a kind, in one worker where there are several.
+    pytest.param(
+        row, way, id=f"{row['name']} ({way})", marks=pytest.mark.xdist_group(f"python client, {server}")
+    )
     for server in SETTINGS
     for row in rows("real")
     if row.get("server", "open") == server
