@@ -9,7 +9,7 @@ KUBERNETES_RULES := deploy/kubernetes/components/monitoring/rules.yaml
 PACKAGES := services gateway presence_svc metrics_svc tidings_client
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-js chaos lint types format guards docs check-generated site site-serve bench lock clean
+.PHONY: help run test test-js image-test chaos lint types format guards docs check-generated site site-serve bench lock clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-16s %s\n", $$1, $$2 }'
@@ -29,6 +29,9 @@ test: $(SYNCED) ## Run every suite this machine can run (REQUIRE_ALL=1: skip non
 
 test-js: $(SYNCED) ## Check and test the JavaScript client
 	@sh scripts/test-js.sh
+
+image-test: $(SYNCED) ## Build the image and bring up the compose file to try it (needs root, and podman)
+	@REQUIRE_ALL=1 $(BIN)/pytest -s tests/image $(ARGS)
 
 chaos: $(SYNCED) ## Break a deployment some 200 times under load, and check what clients saw (ARGS="--seed 1")
 	@$(BIN)/python -m tests.chaos.long_run $(ARGS)

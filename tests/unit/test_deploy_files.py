@@ -1,0 +1,182 @@
+"""The Dockerfile and the compose files, as the programs that read them do, and as the rest of the project says."""
+
+import json
+import os
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from services import __version__
+from services.settings import Settings
+from tests.support.docs import ROOT
+from tests.support.load_balancer import CONFIGURATION
+from tests.support.requires import need
+
+DEPLOY = ROOT / "deploy"
+DOCKERFILE = DEPLOY / "Dockerfile"
+COMPOSE_FILES = [DEPLOY / "compose.yaml"]
+OURS = ("gateway", "presence", "metrics", "agent")
+_IN_GROUP = "the dependency group `deploy`"
+_DIGITS = re.compile(r":v?\d+\.\d+[\w.-]*$")
+_SETTINGS = {f"TIDINGS_{name.upper()}" for name in Settings.model_fields} | {"TIDINGS_CONFIG"}
+
+
+@cache
+def composed(file: Path) -> dict[str, Any]:
+    """Return a compose file as Docker Compose understands it."""
+    program = need("docker-compose", _IN_GROUP)
+    done = subprocess.run(
+        [program, "--file", str(file), "--profile", "*", "config", "--format", "json"],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "level=warning" not in done.stderr, done.stderr
+    read: dict[str, Any] = json.loads(done.stdout)
+    return read
+
+
+def each_file() -> Any:
+    return pytest.mark.parametrize("file", COMPOSE_FILES, ids=lambda file: file.name)
+
+
+# --- the image --------------------------------------------------------------------------------------------------------
+
+
+def test_the_dockerfile_is_well_made() -> None:
+    hadolint = need("hadolint", _IN_GROUP)
+    done = subprocess.run([hadolint, "--no-color", str(DOCKERFILE)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_base_images_are_pinned() -> None:
+    named = re.findall(r"^FROM (\S+)", DOCKERFILE.read_text(), re.MULTILINE)
+    assert len(named) >= 2
+    for image in named:
+        assert re.search(r":v?\d+(\.\d+)*[\w.-]*$", image), image
+
+
+def test_versions_are_those_of_the_project() -> None:
+    text = DOCKERFILE.read_text()
+    assert f"ARG VERSION={__version__}\n" in text
+    assert f"tidings:{__version__} ." in text
+    uv = re.search(r"^UV_VERSION=(\S+)$", (ROOT / "scripts" / "bootstrap.sh").read_text(), re.MULTILINE)
+    assert uv is not None
+    assert f"uv=={uv[1]}\n" in text
+
+
+def test_what_is_copied_is_not_ignored() -> None:
+    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE.read_text(), re.MULTILINE)
+    sources = {source for line in copied for source in line.split()}
+    for source in sources:
+        assert any(source == one or source.startswith(f"{one}/") for one in let_in), source
+        assert (ROOT / source).exists(), source
+
+
+def test_every_package_of_the_project_is_in_it() -> None:
+    text = DOCKERFILE.read_text()
+    for package in ("services", "gateway", "presence_svc", "metrics_svc"):
+        assert f"COPY {package} {package}\n" in text
+
+
+# --- compose ----------------------------------------------------------------------------------------------------------
+
+
+@each_file()
+def test_images_are_pinned_by_version(file: Path) -> None:
+    for name, service in composed(file)["services"].items():
+        assert _DIGITS.search(service["image"]), (name, service["image"])
+
+
+@each_file()
+def test_processes_have_no_privileges(file: Path) -> None:
+    for name, service in composed(file)["services"].items():
+        assert not service.get("privileged"), name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        assert service["restart"] == "unless-stopped", name
+        if name in OURS:
+            assert service["read_only"] is True
+            assert service["cap_drop"] == ["ALL"]
+            assert service["image"].endswith(f"tidings:{__version__}")
+            assert service["command"] == [name]
+            assert service["healthcheck"]["test"] == ["CMD", "tidings", "health", "--ready"]
+
+
+@each_file()
+def test_gateways_have_time_to_send_their_clients_away(file: Path) -> None:
+    for name in OURS:
+        service = composed(file)["services"][name]
+        environment = service["environment"]
+        shutdown_s = float(environment.get("TIDINGS_SHUTDOWN_S", Settings().shutdown_s))
+        assert shutdown_s > float(environment.get("TIDINGS_DRAIN_S", Settings().drain_s))
+        grace = re.fullmatch(r"(?:(\d+)m)?(\d+)s", service["stop_grace_period"])
+        assert grace is not None
+        assert int(grace[1] or 0) * 60 + int(grace[2]) > shutdown_s + 2, name
+
+
+@each_file()
+def test_networks_are_as_ownership_says(file: Path) -> None:
+    networks = {name: set(service["networks"]) for name, service in composed(file)["services"].items()}
+    stores = [name for name in networks if name.startswith(("redis", "sentinel"))]
+    buses = [name for name in networks if name.startswith("nats")]
+    assert stores
+    assert buses
+    for store in stores:
+        reaching = {name for name in OURS if networks[name] & networks[store]}
+        assert reaching == {"presence", "metrics"}, store
+    for bus in buses:
+        assert {name for name in OURS if networks[name] & networks[bus]} == set(OURS)
+        assert not networks[bus] & networks["lb"]
+
+
+def test_what_is_tried_is_published_on_loopback_alone() -> None:
+    services = composed(DEPLOY / "compose.yaml")["services"]
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert list(published) == ["lb"]
+    assert [port["host_ip"] for port in published["lb"]] == ["127.0.0.1"]
+
+
+def test_settings_named_in_deployment_files_exist() -> None:
+    for path in [
+        DOCKERFILE,
+        CONFIGURATION,
+        *COMPOSE_FILES,
+        *(DEPLOY / "nats").glob("*"),
+        *(DEPLOY / "redis").glob("*"),
+    ]:
+        named = set(re.findall(r"\bTIDINGS_[A-Z0-9_]+\b", path.read_text()))
+        unknown = {name for name in named - _SETTINGS if name.removesuffix("_FILE") not in _SETTINGS}
+        assert unknown == set(), path.name
+
+
+# --- servers' own configuration ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("certificate", [False, True], ids=["plain", "tls"])
+def test_haproxy_reads_its_configuration(certificate: bool, tmp_path: Path) -> None:
+    program = need("haproxy", "Debian: apt-get install haproxy")
+    environment = {"PATH": os.environ["PATH"]}
+    if certificate:
+        environment["LB_CERTIFICATE"] = str(tmp_path / "site.pem")
+        issued = trustme.CA().issue_cert("chat.example")
+        issued.private_key_and_cert_chain_pem.write_to_path(environment["LB_CERTIFICATE"])
+    done = subprocess.run(
+        [program, "-c", "-V", "-f", str(CONFIGURATION)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+
+
+def test_nats_reads_its_configuration() -> None:
+    program = need("nats-server")
+    passwords = {f"NATS_{role.upper()}_PASSWORD": "p" for role in OURS}
+    file = DEPLOY / "nats" / "nats.conf"
+    done = subprocess.run([program, "-t", "-c", str(file)], env=passwords, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
