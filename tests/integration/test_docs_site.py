@@ -17,7 +17,7 @@ import pytest
 from tests.support.docs import ROOT, blocks, pages
 from tests.support.requires import missing, need
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("docs site")]
 
 _NO_NODE = 69  # what scripts/node.sh ends with
 _LOADED = re.compile(

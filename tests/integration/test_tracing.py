@@ -18,7 +18,7 @@ from tests.support.deployment import Deployment, websocket_url
 from tests.support.docs import ROOT
 from tests.support.trace_receiver import ReceivedSpan, TraceReceiver, trace_receiver
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("tracing")]
 
 _PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 _TRACE, _CALLER = _PARENT.split("-")[1:3]
