@@ -193,15 +193,19 @@ class Cluster:
             "TIDINGS_NATS_URL": self.nats.url.replace(f":{self.nats.port}", f":{self.proxy.port}")
         }
 
-        def service(name: str, module: str, more: Mapping[str, str] | None = None) -> ServiceProcess:
-            return ServiceProcess(name, module, directory / f"{name}.log", {**shared, **(more or {})})
-
+        self._directory = directory
+        self._shared = shared
         self.gateways = [
-            service(f"gateway-{n}", "gateway", behind_proxy if n == 1 else None)
+            self.another(f"gateway-{n}", "gateway", behind_proxy if n == 1 else None)
             for n in range(1, gateways + 1)
         ]
-        self.presence = service("presence-1", "presence_svc")
-        self.metrics = service("metrics-1", "metrics_svc")
+        self.presence = self.another("presence-1", "presence_svc")
+        self.metrics = self.another("metrics-1", "metrics_svc")
+
+    def another(self, name: str, module: str, more: Mapping[str, str] | None = None) -> ServiceProcess:
+        """Return one more process of this deployment, not started; whoever asked for it ends it."""
+        environment = {**self._shared, **(more or {})}
+        return ServiceProcess(name, module, self._directory / f"{name}.log", environment)
 
     @property
     def services(self) -> list[ServiceProcess]:
