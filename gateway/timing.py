@@ -9,6 +9,15 @@ from gateway.session.limits import Limit
 
 # Statuses that only these limits answer with.
 _LIMITS = {408: Limit.BODY_TIME, 413: Limit.BODY_BYTES}
+_GATHERS = "tidings.gathers"
+
+
+def takes_its_time(scope: Scope) -> None:
+    """Leave this request out of the latencies: it waits for a fixed time, for whoever may answer.
+
+    A page that shows all gateways asks every few seconds, and would raise the alert about slow answers.
+    """
+    scope[_GATHERS] = True
 
 
 class RequestTiming:
@@ -28,7 +37,9 @@ class RequestTiming:
         async def send_timed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if status < 400:
+                if status < 400 and _GATHERS in scope:
+                    self._traffic.gathered()
+                elif status < 400:
                     self._traffic.answered(started, time.monotonic())
                 else:
                     self._traffic.refused(f"http_{status}", our_fault=status >= 500)

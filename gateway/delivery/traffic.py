@@ -35,6 +35,10 @@ class Traffic:
         self.requests += 1
         self.latency.add((now - started) * 1000)
 
+    def gathered(self) -> None:
+        """Count one request answered that waited for a fixed time: how long says nothing about this gateway."""
+        self.requests += 1
+
     def limit(self, name: str) -> None:
         """Count that a limit was met (`gateway.session.limits.Limit`)."""
         self.limited[name] += 1
