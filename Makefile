@@ -9,7 +9,7 @@ KUBERNETES_RULES := deploy/kubernetes/components/monitoring/rules.yaml
 PACKAGES := services gateway presence_svc metrics_svc tidings_client
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-js image-test chaos lint types format guards docs check-generated site site-serve bench lock clean
+.PHONY: help run dashboard test test-js image-test chaos lint types format guards docs check-generated site site-serve bench lock clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-16s %s\n", $$1, $$2 }'
@@ -20,15 +20,21 @@ $(SYNCED): uv.lock pyproject.toml scripts/bootstrap.sh scripts/node.sh
 	@touch $@
 
 run: $(SYNCED) ## Run everything on this machine (options: ARGS="--port 9000")
+	@sh scripts/dashboard.sh --try
 	@exec $(BIN)/tidings up $(ARGS)
+
+dashboard: $(SYNCED) ## Build the page that gateways serve, if anything it is made of changed
+	@sh scripts/dashboard.sh
 
 # With ARGS only the Python suites are meant. Their closing line comes last.
 test: $(SYNCED) ## Run every suite this machine can run (REQUIRE_ALL=1: skip none)
 	@[ -n "$(ARGS)" ] || sh scripts/test-js.sh
+	@[ -n "$(ARGS)" ] || sh scripts/test-dashboard.sh
 	@$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup $(ARGS)
 
-test-js: $(SYNCED) ## Check and test the JavaScript client
+test-js: $(SYNCED) ## Check and test the JavaScript client and the dashboard
 	@sh scripts/test-js.sh
+	@sh scripts/test-dashboard.sh
 
 image-test: $(SYNCED) ## Build the image and bring up the compose file to try it (needs root, and podman)
 	@REQUIRE_ALL=1 $(BIN)/pytest -s tests/image $(ARGS)
@@ -85,5 +91,6 @@ lock: $(SYNCED) ## Write uv.lock anew from pyproject.toml
 	@.tools/uv/bin/uv lock
 
 clean: ## Remove what was made here, but not the data in .tidings
+	@[ -n "$(ARGS)" ] || sh scripts/test-dashboard.sh
 	rm -rf $(VENV) .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis dist clients/js/node_modules clients/js/dist scripts/site/node_modules
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,7 +1,8 @@
-"""The page at `/`: a plain one, without build step or dependency, that shows the system at work.
+"""The page at `/`: the dashboard, as `make dashboard` builds it from `dashboard/`.
 
-- `index.html`, `app.js`, `style.css`   what the browser gets
-- `serving`                             how it gets them
+- `dist/`           the built files; not under version control, but in every wheel and image
+- `unbuilt.html`    what is shown where nobody built it
+- `serving`         how a browser gets them
 """
 
 from gateway.page.serving import page_routes

@@ -46,7 +46,7 @@ SERVER_CALLS = [
     ("GET", "/api/revocations"),
     ("POST", "/api/revocations"),
 ]
-OPEN_PATHS = ["/", "/page/app.js", "/healthz", "/readyz", "/metrics"]
+OPEN_PATHS = ["/", "/healthz", "/readyz", "/metrics"]
 
 
 @pytest.fixture

@@ -1,0 +1,93 @@
+// Log lines: a bounded number of them, and which are shown. Pure.
+
+import type { LogEntry } from "@tidings/client";
+
+export const LEVELS = ["debug", "info", "warning", "error", "critical"] as const;
+export type Level = (typeof LEVELS)[number];
+
+export interface Line {
+  /** Ascending; names the line as long as it is kept. */
+  key: number;
+  entry: LogEntry;
+  /** All that a search looks at, in small letters. */
+  text: string;
+  /** The fields, as they stand beside the event. */
+  fields: string;
+}
+
+export const MOST_LINES = 4000;
+
+/** The newest lines; older ones make room. */
+export class Lines {
+  #lines: Line[] = [];
+  #next = 0;
+
+  /** Replaced, never changed, by `add`. */
+  get all(): readonly Line[] {
+    return this.#lines;
+  }
+
+  /** How many there ever were. */
+  get count(): number {
+    return this.#next;
+  }
+
+  add(entries: readonly LogEntry[]): void {
+    if (entries.length === 0) return;
+    const lines = entries.map((entry) => {
+      const fields = fieldsText(entry.fields);
+      const text = `${entry.source} ${entry.event} ${fields}`.toLowerCase();
+      return { key: this.#next++, entry, text, fields };
+    });
+    this.#lines = [...this.#lines, ...lines].slice(-MOST_LINES);
+  }
+
+  /** Puts older lines before those that came live, each once. */
+  begin(entries: readonly LogEntry[]): void {
+    const live = this.#lines.map(({ entry }) => entry);
+    const known = new Set(live.map(identity));
+    const older = entries.filter((entry) => !known.has(identity(entry))).sort((one, other) => one.timestamp - other.timestamp);
+    this.#lines = [];
+    this.add([...older, ...live]);
+  }
+
+  clear(): void {
+    this.#lines = [];
+  }
+}
+
+function identity({ timestamp, source, event }: LogEntry): string {
+  return `${timestamp} ${source} ${event}`;
+}
+
+export interface Filter {
+  /** The least severe level that is shown. */
+  level: Level;
+  text: string;
+  /** Empty: of all. */
+  source: string;
+}
+
+/** Returns the lines that pass: severe enough, of the source, with all words in them (`-word`: without it). */
+export function passing(lines: readonly Line[], { level, text, source }: Filter): readonly Line[] {
+  const least = LEVELS.indexOf(level);
+  const words = text.toLowerCase().split(/\s+/).filter((word) => word !== "" && word !== "-");
+  if (least === 0 && words.length === 0 && source === "") return lines;
+  return lines.filter((line) => {
+    if (rank(line.entry.level) < least) return false;
+    if (source !== "" && line.entry.source !== source) return false;
+    return words.every((word) => (word.startsWith("-") ? !line.text.includes(word.slice(1)) : line.text.includes(word)));
+  });
+}
+
+/** A level that is not in the list is shown rather than hidden. */
+function rank(level: string): number {
+  const known = (LEVELS as readonly string[]).indexOf(level);
+  return known < 0 ? LEVELS.length : known;
+}
+
+export function fieldsText(fields: Record<string, unknown> | undefined): string {
+  return Object.entries(fields ?? {})
+    .map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`)
+    .join(" ");
+}

@@ -1,0 +1,73 @@
+import { useEffect, useMemo, useState } from "react";
+import { useClient } from "../session/session.js";
+import { Lines, type Line } from "./lines.js";
+
+const BACKLOG = 500;
+const REFUSED = ["forbidden", "unknown_channel"];
+
+export interface Tail {
+  lines: readonly Line[];
+  /** How many there ever were. */
+  count: number;
+  /** The token does not allow to follow logs. */
+  refused: boolean;
+  clear: () => void;
+}
+
+/** Follows the logs of all processes, beginning with the newest that are kept. */
+export function useTail(): Tail {
+  const client = useClient();
+  const lines = useMemo(() => new Lines(), []);
+  const [state, setState] = useState({ lines: lines.all, count: 0, refused: false });
+
+  useEffect(() => {
+    const gone = new AbortController();
+    const { signal } = gone;
+    let frame = 0;
+    const show = (): void => {
+      frame = 0;
+      setState((before) => ({ ...before, lines: lines.all, count: lines.count }));
+    };
+    // However many lines come, the page is rendered once a frame.
+    const soon = (): void => void (frame ||= requestAnimationFrame(show));
+    client.logs.on(
+      "line",
+      (entry) => {
+        lines.add([entry]);
+        soon();
+      },
+      { signal },
+    );
+    client.on(
+      "error",
+      (fault) => {
+        if (REFUSED.includes(fault.code)) setState((before) => ({ ...before, refused: true }));
+      },
+      { signal },
+    );
+    const release = client.logs.watch();
+    client.request("GET /api/logs", { query: { limit: BACKLOG }, signal }).then(
+      (entries) => {
+        lines.begin(entries);
+        soon();
+      },
+      () => undefined, // reading what is kept needs more rights than following does
+    );
+    return () => {
+      gone.abort();
+      release();
+      cancelAnimationFrame(frame);
+    };
+  }, [client, lines]);
+
+  return useMemo(
+    () => ({
+      ...state,
+      clear: () => {
+        lines.clear();
+        setState((before) => ({ ...before, lines: lines.all }));
+      },
+    }),
+    [state, lines],
+  );
+}

@@ -1,0 +1,58 @@
+// Which stretch of time is shown, and in which steps the server is asked for it. Pure.
+
+const MINUTE_S = 60;
+const HOUR_S = 3600;
+const DAY_S = 86_400;
+
+export interface Range {
+  id: string;
+  /** On the button. */
+  label: string;
+  /** For who cannot see it. */
+  name: string;
+  spanS: number;
+}
+
+export const RANGES: readonly [Range, ...Range[]] = [
+  { id: "5m", label: "5 min", name: "5 minutes", spanS: 5 * MINUTE_S },
+  { id: "1h", label: "1 h", name: "1 hour", spanS: HOUR_S },
+  { id: "6h", label: "6 h", name: "6 hours", spanS: 6 * HOUR_S },
+  { id: "24h", label: "24 h", name: "24 hours", spanS: DAY_S },
+  { id: "7d", label: "7 d", name: "7 days", spanS: 7 * DAY_S },
+  { id: "30d", label: "30 d", name: "30 days", spanS: 30 * DAY_S },
+];
+
+/** Steps that every tier of the server can serve without rounding, in seconds. */
+const STEPS = [1, 5, 10, 30, MINUTE_S, 2 * MINUTE_S, 5 * MINUTE_S, 10 * MINUTE_S, 15 * MINUTE_S, 30 * MINUTE_S, HOUR_S];
+/** About one row for two pixels of a wide chart; the server answers 1500 at most. */
+const MOST_ROWS = 750;
+/** Less is no zoom but a slip of the hand. */
+export const LEAST_SPAN_S = 10;
+
+/** Returns the finest step that shows a span in no more rows than a chart can show. */
+export function stepFor(spanS: number): number {
+  return STEPS.find((step) => spanS / step <= MOST_ROWS) ?? HOUR_S;
+}
+
+/** How often rows of that step are asked for again, in ms; 0 where every second comes by itself. */
+export function refreshMs(stepS: number): number {
+  return stepS === 1 ? 0 : Math.min(60, Math.max(10, stepS)) * 1000;
+}
+
+export interface Zoom {
+  /** Both in seconds since 1970. */
+  from: number;
+  to: number;
+}
+
+/** Returns a zoom of the least span at least, or undefined for what is none. */
+export function zoomOf(from: number, to: number): Zoom | undefined {
+  return to - from >= LEAST_SPAN_S ? { from: Math.floor(from), to: Math.ceil(to) } : undefined;
+}
+
+/** Returns half of what is shown, around `centre`, as far as it can be halved. */
+export function closer(shown: Zoom, centre: number): Zoom | undefined {
+  const span = (shown.to - shown.from) / 2;
+  const from = Math.min(Math.max(shown.from, centre - span / 2), shown.to - span);
+  return zoomOf(from, from + span);
+}

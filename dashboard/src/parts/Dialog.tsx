@@ -1,0 +1,42 @@
+import { X } from "lucide-react";
+import { useEffect, useId, useRef, type ReactElement, type ReactNode } from "react";
+
+/** The browser's own modal dialog: it keeps the focus, and gives it back. */
+export function Dialog({
+  title,
+  onClose,
+  onSubmit,
+  children,
+}: {
+  title: string;
+  onClose: () => void;
+  onSubmit: () => void;
+  children: ReactNode;
+}): ReactElement {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const id = useId();
+  useEffect(() => {
+    const shown = dialog.current;
+    if (!shown?.open) shown?.showModal();
+    return () => shown?.close();
+  }, []);
+  return (
+    <dialog ref={dialog} aria-labelledby={id} onCancel={onClose}>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          onSubmit();
+        }}
+      >
+        <div className="row between">
+          <h2 id={id}>{title}</h2>
+          <button type="button" className="quiet icon" onClick={onClose}>
+            <X size={17} aria-hidden />
+            <span className="hidden">Close</span>
+          </button>
+        </div>
+        {children}
+      </form>
+    </dialog>
+  );
+}

@@ -1,0 +1,24 @@
+import type { WebSocketConstructor } from "@tidings/client";
+
+/** A WebSocket for the client, and a hand on it that breaks it, to show how a connection comes back. */
+export class Interruptible {
+  #socket: WebSocket | undefined;
+  readonly WebSocket: WebSocketConstructor;
+
+  constructor() {
+    const open = (url: string, protocols: string): WebSocket => (this.#socket = new WebSocket(url, protocols));
+    this.WebSocket = function (url: string, protocols: string) {
+      return open(url, protocols);
+    } as unknown as WebSocketConstructor;
+  }
+
+  /** Ends the connection without a goodbye, and lets the client come back in `ms` at the soonest. */
+  cut(ms: number): boolean {
+    const socket = this.#socket;
+    if (socket?.readyState !== WebSocket.OPEN) return false;
+    const farewell = { type: "disconnect", code: 4000, reason: "cut by hand", reconnect: true, retryAfterMs: ms };
+    socket.dispatchEvent(new MessageEvent("message", { data: JSON.stringify(farewell) }));
+    socket.close();
+    return true;
+  }
+}

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Check and build the dashboard: types, style, its pure parts. A browser tries it in tests/browser.
+# Without Node.js nothing is tested, and it says so; REQUIRE_ALL=1 makes that a failure.
+set -eu
+cd "$(dirname "$0")/.."
+
+if ! sh scripts/node.sh node --version >/dev/null 2>&1; then
+    [ "${REQUIRE_ALL:-}" != 1 ] || { echo "dashboard: REQUIRE_ALL=1, and there is no Node.js >= 20" >&2; exit 1; }
+    echo "dashboard: all checks skipped, there is no Node.js >= 20"
+    exit 0
+fi
+
+npm() {
+    sh scripts/node.sh npm --prefix dashboard --silent "$@"
+}
+
+# Again only when the lock changed, or what is there is only what a build needs.
+packages=dashboard/node_modules/.package-lock.json
+if [ ! $packages -nt dashboard/package-lock.json ] || [ ! -e dashboard/node_modules/.bin/vitest ]; then
+    npm ci --ignore-scripts
+    touch $packages
+fi
+
+npm run check
+npm test
+sh scripts/dashboard.sh
