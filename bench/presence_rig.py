@@ -8,6 +8,7 @@ exist in its memory only. Each case prints its figures and writes them, with the
 import asyncio
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ import redis
 
 from bench.machine import LOAD_CORES, SERVER_CORES, describe, pinned
 from gateway.presence.batches import Batches
+from gateway.presence.link import ANNOUNCE_WITHIN_S
 from services.bus import rpc
 from services.bus.client import Bus
 from services.local.servers import NatsServer, RedisServer, free_port
@@ -116,6 +118,7 @@ class SimulatedGateway:
             self.sent += 1
             if not applied:
                 self.batches.announce_afresh()
+                await asyncio.sleep(random.uniform(0, ANNOUNCE_WITHIN_S))  # noqa: S311  # no secret
 
     async def _ask(self, batch: PresenceBatch) -> bool:
         while True:
@@ -281,13 +284,18 @@ def percentiles(values: list[float]) -> dict[str, float]:
     }
 
 
+def _scheduling() -> str:
+    """Return how the processes get their cores: `shared`, or ahead of all others on the machine (`chrt -r 5`)."""
+    return "shared" if os.sched_getscheduler(0) == os.SCHED_OTHER else "ahead of all others"
+
+
 def report(case: str, figures: dict[str, Any]) -> None:
     """Print the figures and keep them."""
     now = datetime.now(UTC)
     whole = {
         "case": case,
         "date": now.isoformat(timespec="seconds"),
-        "machine": describe() | {"load_average_at_end": os.getloadavg()[0]},
+        "machine": describe() | {"load_average_at_end": os.getloadavg()[0], "scheduling": _scheduling()},
         "figures": figures,
     }
     text = json.dumps(whole, indent=2)

@@ -10,6 +10,7 @@ import pytest
 from services.local.servers import NatsServer, RedisServer
 from services.settings import Settings
 from tests.support.requires import need
+from tests.support.stores import PlainRedisServer, ValkeyServer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,7 +35,14 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A redis-server. Tests that break a server start their own."""
     need("redis-server")
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+    with PlainRedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A valkey-server, for what must hold at both."""
+    with ValkeyServer(tmp_path_factory.mktemp("valkey")) as server:
         yield server
 
 

@@ -39,7 +39,7 @@ _MAX_WAITING_OPS = 20_000  # more than that, and announcing everything afresh is
 _RETRY_S = 0.25
 _RETRY_MAX_S = 1.0
 # Where one gateway is not known, all of them may be: Redis lost its data. They do not all speak at once.
-_ANNOUNCE_WITHIN_S = 1.0
+ANNOUNCE_WITHIN_S = 1.0
 
 
 class PresenceLink:
@@ -166,7 +166,7 @@ class PresenceLink:
         if not applied.known:
             log.info("presence does not know this gateway; announcing all connections")
             self._batches.announce_afresh()
-            self._pause_s = random.uniform(0, _ANNOUNCE_WITHIN_S)  # noqa: S311  # no secret
+            self._pause_s = random.uniform(0, ANNOUNCE_WITHIN_S)  # noqa: S311  # no secret
         if self.on_applied is not None:
             self.on_applied(applied)
         return True

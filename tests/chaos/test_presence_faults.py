@@ -6,69 +6,27 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any
 from urllib.parse import quote
 
-import msgspec
 import pytest
 
 from services.local.servers import RedisServer
-from tests.support.clients import Client, client
+from tests.chaos.presence import (
+    GRACE_S,
+    HEAL_S,
+    LEASE_S,
+    OUTAGE_S,
+    SLACK_S,
+    get,
+    online_at,
+    users_on,
+    watching,
+)
+from tests.support.clients import client
 from tests.support.cluster import Cluster, ServiceProcess, aside
 from tests.support.deadline import eventually
 from tests.support.faults import killed, paused
 from tests.support.requires import need
-
-LEASE_S, GRACE_S, OUTAGE_S, HEAL_S = 9.0, 5.0, 16.0, 5.0
-# What a loaded machine adds: a poll of ours, a sweep that waits for its turn.
-SLACK_S = 1.5
-
-
-class Watcher:
-    """A follower of everyone's presence, from a list on; remembers who went and came, and when."""
-
-    def __init__(self, follower: Client, online: dict[str, Any]) -> None:
-        self.follower = follower
-        self.online = online
-        self.went: dict[str, float] = {}
-        self.came: dict[str, float] = {}
-        self.errors: list[str] = []
-
-    async def watch(self) -> None:
-        while True:
-            message = await self.follower.receive(3600)
-            match message["type"]:
-                case "user_online":
-                    self.came[message["user"]["userId"]] = time.monotonic()
-                    self.online[message["user"]["userId"]] = message["user"]
-                case "user_offline":
-                    self.went[message["userId"]] = time.monotonic()
-                    self.online.pop(message["userId"], None)
-                case "error":
-                    self.errors.append(message["code"])
-
-
-@asynccontextmanager
-async def watching(gateway: ServiceProcess) -> AsyncIterator[Watcher]:
-    async with client(gateway, "username=Watcher&channels=presence") as follower:
-        listed = await follower.expect("presence_list")
-        watcher = Watcher(follower, {one["userId"]: one for one in listed["users"]})
-        task = asyncio.ensure_future(watcher.watch())
-        try:
-            yield watcher
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-
-
-async def get(gateway: ServiceProcess, path: str) -> tuple[int, Any]:
-    status, body = await aside(lambda: gateway.get(path, 5.0))
-    return status, msgspec.json.decode(body) if body else None
-
-
-async def online_at(gateway: ServiceProcess) -> set[str]:
-    status, users = await get(gateway, "/api/presence")
-    return {user["userId"] for user in users} if status == 200 else set()
 
 
 async def are_members(gateway: ServiceProcess, room: str, users: set[str]) -> bool:
@@ -79,15 +37,6 @@ async def are_members(gateway: ServiceProcess, room: str, users: set[str]) -> bo
 async def unavailable(gateway: ServiceProcess) -> bool:
     status, body = await get(gateway, "/api/presence")
     return status == 503 and body["code"] == "unavailable"
-
-
-@asynccontextmanager
-async def users_on(gateway: ServiceProcess, room: str, *names: str) -> AsyncIterator[list[Client]]:
-    async with AsyncExitStack() as stack:
-        made = [await stack.enter_async_context(client(gateway, f"username={name}")) for name in names]
-        for one in made:
-            await one.join(room)
-        yield made
 
 
 @asynccontextmanager

@@ -36,14 +36,14 @@ from tests.support.metrics import T0
 LONG_MS = 60_000
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "valkey"])
 async def store(
     request: pytest.FixtureRequest, make_settings: Callable[..., Settings]
 ) -> AsyncIterator[MetricsStore]:
     if request.param == "memory":
         yield MemoryStore()
         return
-    settings = make_settings()
+    settings = make_settings(redis_url=request.getfixturevalue(f"{request.param}_server").url)
     redis_store = RedisStore(open_redis(settings, "metrics"), settings.prefix)
     yield redis_store
     await redis_store.close()

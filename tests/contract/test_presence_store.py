@@ -1,5 +1,6 @@
 """What every presence store does, on the one in memory and the one in Redis."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -32,14 +33,14 @@ def clock() -> TurnedClock:
     return TurnedClock()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "valkey"])
 async def store(
     request: pytest.FixtureRequest, clock: TurnedClock, prefix: str
 ) -> AsyncIterator[PresenceStore]:
     if request.param == "memory":
         yield MemoryPresenceStore(TIMING, clock)
         return
-    async with Redis.from_url(request.getfixturevalue("redis_server").url) as redis:
+    async with Redis.from_url(request.getfixturevalue(f"{request.param}_server").url) as redis:
         redis_store = RedisPresenceStore(redis, prefix, TIMING, clock=clock)
         yield redis_store
         await redis_store.close()
@@ -455,3 +456,20 @@ async def test_opening_over_many_connections_is_one_step_for_the_caller(store, g
     assert applied.outcome is Outcome.APPLIED
     assert applied.changes.empty
     assert (await store.stats()).connections == 1
+
+
+async def test_sweeps_of_several_replicas_at_once_let_everybody_go_once(store, gateway, other, clock):
+    for start in range(0, 1200, 400):
+        await gateway.send(*(connected(f"c{i}", f"u{i:04}") for i in range(start, start + 400)))
+    await other.send(*(connected(f"d{i}", f"u{i:04}") for i in range(0, 1200, 3)))
+    clock.turn(8)
+    await other.send()
+    clock.turn(1.1)
+    # Each sweeper does a part, whichever is left; the first one never says that it published its own.
+    await store.sweep()
+    await asyncio.gather(*(sweep_whole(store) for _ in range(8)))
+    clock.turn(5)
+    steps = await asyncio.gather(*(swept(store) for _ in range(8)))
+    gone = [line for step in steps for line in step]
+    assert sorted(gone) == [f"user_offline u{i:04}" for i in range(1200) if i % 3]
+    assert (await store.stats()).users == 400

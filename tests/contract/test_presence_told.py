@@ -38,14 +38,14 @@ def clock() -> TurnedClock:
     return TurnedClock()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "valkey"])
 async def make_store(
     request: pytest.FixtureRequest, clock: TurnedClock, prefix: str
 ) -> AsyncIterator[MakeStore]:
     redis = None
     made: list[RedisPresenceStore] = []
-    if request.param == "redis":
-        redis = Redis.from_url(request.getfixturevalue("redis_server").url)
+    if request.param != "memory":
+        redis = Redis.from_url(request.getfixturevalue(f"{request.param}_server").url)
 
     async def make(telling: Telling = Telling(), timing: Timing = TIMING, work: int = 500) -> Store:  # noqa: B008
         if redis is None:

@@ -192,7 +192,9 @@ def test_uses_servers_that_run_already(tmp_path: Path) -> None:
             tidings.wait_ready()
             assert f"at 127.0.0.1:{nats.port}" in tidings.output
             assert not [
-                process for process in tidings.family() if process.name() in ("nats-server", "redis-server")
+                process
+                for process in tidings.family()
+                if process.name() in ("nats-server", "redis-server", "valkey-server")
             ]
             assert tidings.stop()[0] == 0
         assert nats.ready()
@@ -204,7 +206,7 @@ def test_uses_servers_that_run_already(tmp_path: Path) -> None:
     [
         ("TIDINGS_NATS_URL", "nats://127.0.0.1:{port}", "cannot reach NATS (TIDINGS_NATS_URL)"),
         ("TIDINGS_REDIS_URL", "redis://127.0.0.1:{port}", "cannot use Redis at 127.0.0.1:{port}"),
-        ("TIDINGS_REDIS_URL", "http://127.0.0.1", "TIDINGS_REDIS_URL: Redis URL must specify"),
+        ("TIDINGS_REDIS_URL", "http://127.0.0.1", "TIDINGS_REDIS_URL: expected redis://"),
     ],
 )
 def test_given_servers_that_do_not_answer_are_named(

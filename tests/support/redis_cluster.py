@@ -51,7 +51,7 @@ class RedisCluster:
         for index in range(len(self.nodes)):
             with self.client(index) as client:
                 last = min((index + 1) * share, _SLOTS) - 1
-                client.execute_command("CLUSTER", "ADDSLOTSRANGE", index * share, last)
+                client.execute_command("CLUSTER", "ADDSLOTS", *range(index * share, last + 1))
                 client.execute_command("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
         self._wait_joined()
         return self

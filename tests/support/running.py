@@ -77,10 +77,14 @@ class RunningTidings:
         return self
 
     def child(self, name: str) -> psutil.Process:
-        """Return the child of that name: `gateway-1`, `presence-1`, `nats-server`."""
+        """Return the child of that name: `gateway-1`, `presence-1`, `nats-server`.
+
+        `redis-server` may be a valkey-server, where PATH has that.
+        """
+        programs = ("redis-server", "valkey-server") if name == "redis-server" else (name,)
         for process in self.family():
             try:
-                if process.name() == name or process.environ().get("TIDINGS_INSTANCE") == name:
+                if process.name() in programs or process.environ().get("TIDINGS_INSTANCE") == name:
                     return process
             except (psutil.NoSuchProcess, psutil.ZombieProcess):  # ended while we looked
                 continue

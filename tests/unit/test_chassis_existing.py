@@ -39,7 +39,7 @@ def program(folder: Path, name: str, prints: str) -> Path:
 @pytest.fixture
 def without_wheels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], Binary]:
     """Only `tmp_path` is searched."""
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(binaries.sysconfig, "get_path", lambda _name: str(tmp_path / "no-scripts"))
     monkeypatch.setattr(binaries.importlib.util, "find_spec", lambda _name: None)
     binaries.redis_binary.cache_clear()

@@ -70,7 +70,7 @@ async def rig(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
     presence = Presence()
     monkeypatch.setattr(link_module, "_RETRY_S", 0.02)
     monkeypatch.setattr(link_module, "_RETRY_MAX_S", 0.06)
-    monkeypatch.setattr(link_module, "_ANNOUNCE_WITHIN_S", 0.01)
+    monkeypatch.setattr(link_module, "ANNOUNCE_WITHIN_S", 0.01)
     made = Rig(presence)
     yield made
     await made.stop()

@@ -311,3 +311,34 @@ async def test_misuse_is_said(asker: Bus, settings: Settings) -> None:
     with pytest.raises(RuntimeError, match="before the service starts"):
         service.endpoint(PRESENCE_STATS, _empty_page)  # type: ignore[arg-type]
     await service.stop()
+
+
+async def test_a_question_that_may_be_repeated_outlives_a_replica_that_is_frozen(
+    connect_bus: ConnectBus, asker: Bus, settings: Settings
+) -> None:
+    patient = Endpoint("presence", "stats", Empty, PresenceStats, timeout_s=4.0, tries=8)
+    asked: list[str] = []
+    never = asyncio.Event()
+
+    async def hang(_: Empty) -> PresenceStats:
+        asked.append("frozen")
+        await never.wait()
+        raise AssertionError("cancelled before")
+
+    async def answer(_: Empty) -> PresenceStats:
+        asked.append("well")
+        return _counts(7)
+
+    frozen, well = [Service(await connect_bus(), settings, "presence") for _ in range(2)]
+    frozen.endpoint(patient, hang)
+    well.endpoint(patient, answer)
+    await frozen.start()
+    with pytest.raises(NoAnswer, match="not within"):
+        await ask(asker, settings.subjects, patient, Empty(), timeout_s=0.2)
+    assert asked == ["frozen"] * 8
+    await well.start()
+    for _ in range(6):
+        assert await ask(asker, settings.subjects, patient, Empty()) == _counts(7)
+    await asyncio.gather(frozen.stop(0.1), well.stop(0.1))
+    with pytest.raises(NoAnswer, match="no responders"):
+        await ask(asker, settings.subjects, patient, Empty(), timeout_s=30)

@@ -1,0 +1,31 @@
+"""Redis and Valkey, each by itself: what holds at one of them must be shown at the other."""
+
+from pathlib import Path
+
+from services.local import binaries
+from services.local.binaries import Binary
+from services.local.servers import RedisServer
+from tests.support.requires import need
+
+
+class ValkeyServer(RedisServer):
+    """A valkey-server from PATH."""
+
+    name = "valkey-server"
+
+    def binary(self) -> Binary:
+        path = Path(need("valkey-server", "Debian: apt-get install valkey-server"))
+        version = binaries.version_of(path)
+        assert version is not None
+        return Binary(path, version, "PATH")
+
+
+class PlainRedisServer(RedisServer):
+    """A redis-server, also where a valkey-server on PATH would come first; that one where there is no other."""
+
+    def binary(self) -> Binary:
+        for path, origin in binaries.redis_candidates():
+            version = binaries.version_of(path)
+            if path.name == "redis-server" and version is not None and version >= binaries.REDIS_MINIMUM:
+                return Binary(path, version, origin)
+        return super().binary()
