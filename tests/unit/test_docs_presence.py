@@ -21,7 +21,9 @@ def percent(share: float, digits: int = 0) -> str:
 def test_what_heartbeats_cost() -> None:
     figures = measured("presence_heartbeat")
     for row in figures["rows"]:
-        label = f"{row['users']:,}" + (", of whom 5 % do something every 3 s" if "active_share" in row else "")
+        label = f"{row['users']:,}" + (
+            ", of whom 5 % do something every 3 s" if "active_share" in row else ""
+        )
         cpu = [percent(row[f"{name}_cpu_of_one_core"], 1) for name in ("presence_svc", "redis")]
         cells = [
             label,
