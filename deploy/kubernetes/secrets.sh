@@ -60,7 +60,7 @@ make_all() {
     secret tidings tidings-nats Opaque "gateway=$(password)" "presence=$(password)" "metrics=$(password)" "agent=$agent"
     secret tidings-agent tidings-nats Opaque "agent=$agent"
     secret tidings tidings-redis Opaque "presence=$(password)" "metrics=$(password)"
-    secret tidings tidings-auth Opaque "jwt-secrets=$(password)"
+    secret tidings tidings-auth Opaque "jwt-secrets=$(password)" "session-secret=$(password)"
     [ -n "$tls" ] || return 0
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj "/CN=Tidings" \
         -addext keyUsage=critical,keyCertSign,cRLSign -keyout "$work/ca.key" -out "$work/ca.crt" 2>/dev/null

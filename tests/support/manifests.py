@@ -12,7 +12,7 @@ from tests.support.docs import ROOT
 from tests.support.requires import need
 
 FOLDER = ROOT / "deploy" / "kubernetes"
-OVERLAYS = ("dev", "prod")
+OVERLAYS = ("dev", "tilt", "prod")
 PROCESSES = ("gateway", "presence", "metrics", "agent")
 
 Resource = dict[str, Any]

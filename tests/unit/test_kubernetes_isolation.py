@@ -145,7 +145,7 @@ def test_each_process_sees_its_own_passwords_alone(overlay: str) -> None:
         if process.name in {str(role) for role in WITH_STATE}:
             expected.add(("tidings-redis", process.name))
         if process.name == "gateway":
-            expected |= {("tidings-auth", "jwt-secrets"), ("tidings-auth", "api-keys")}
+            expected |= {("tidings-auth", key) for key in ("jwt-secrets", "session-secret", "api-keys")}
         if overlay == "prod":
             expected.add(("tidings-ca", ""))
         assert seen == expected

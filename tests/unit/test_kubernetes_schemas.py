@@ -91,7 +91,8 @@ def test_images_are_pinned_and_ours_is_this_version(overlay: str) -> None:
         assert image.rpartition("/")[2] == "tidings"
         assert tag == __version__
         assert process.container["args"] == [process.name]
-        assert "command" not in process.container, "the image's own entry point is `tidings`"
+        if overlay != "tilt":
+            assert "command" not in process.container, "the image's own entry point is `tidings`"
 
 
 def test_servers_are_those_of_the_compose_files() -> None:

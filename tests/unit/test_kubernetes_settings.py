@@ -54,13 +54,23 @@ def test_every_variable_is_a_setting_and_parses(
         assert not with_state or settings.redis_url.startswith("rediss")
 
 
-@both
-def test_gateways_are_open_to_nobody_without_a_token(
-    overlay: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_gateways_in_production_are_open_to_nobody_without_a_token(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    settings = settings_of(overlay, "gateway", monkeypatch, tmp_path)
+    settings = settings_of("prod", "gateway", monkeypatch, tmp_path)
     assert settings.auth == "jwt"
     assert settings.jwt_secrets
+
+
+def test_open_gateways_are_reached_by_a_port_forward_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = settings_of("dev", "gateway", monkeypatch, tmp_path)
+    assert (settings.auth, settings.open_beyond_loopback) == ("open", True)
+    assert settings.session_secret.get_secret_value(), "the same at all gateways"
+    assert manifests("dev").of("Ingress", "Gateway", "HTTPRoute") == []
+    for service in manifests("dev").of("Service"):
+        assert service["spec"].get("type", "ClusterIP") == "ClusterIP"
 
 
 def test_production_stores_each_message_on_every_server(

@@ -1,0 +1,94 @@
+"""A process that is started anew when its files change, as in a development container."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from services.local.live import PACKAGES, copy_packages, look
+from tests.support.deadline import wait_until
+
+# Prints what it is, and then waits; on SIGTERM it says so.
+PROGRAM = """
+import signal, sys, time
+from toy.word import WORD
+signal.signal(signal.SIGTERM, lambda *_: (print("stopped", WORD, flush=True), sys.exit(3)))
+print("runs", WORD, flush=True)
+while True:
+    time.sleep(0.1)
+"""
+
+
+def package(folder: Path, word: str) -> None:
+    (folder / "toy").mkdir(parents=True)
+    (folder / "toy" / "__init__.py").touch()
+    (folder / "toy" / "__main__.py").write_text(PROGRAM)
+    (folder / "toy" / "word.py").write_text(f"WORD = {word!r}\n")
+
+
+class Running:
+    def __init__(self, folder: Path, output: Path) -> None:
+        self._output = output
+        command = f"[{sys.executable!r}, '-P', '-m', 'toy']"
+        program = (
+            f"import sys; from pathlib import Path; from services.local.live import Live; "
+            f"sys.exit(Live(Path({str(folder)!r}), {command}).run())"
+        )
+        with output.open("wb") as log:
+            self.process = subprocess.Popen([sys.executable, "-c", program], stdout=log, stderr=log)
+
+    def said(self, text: str, times: int = 1) -> None:
+        wait_until(lambda: self._output.read_text().count(text) >= times, f"{text!r} in the output", 15)
+
+
+@contextmanager
+def running(folder: Path, output: Path) -> Iterator[Running]:
+    live = Running(folder, output)
+    try:
+        yield live
+    finally:
+        live.process.kill()
+        live.process.wait()
+
+
+def test_a_change_starts_it_anew_and_a_stop_is_passed_on(tmp_path: Path) -> None:
+    folder = tmp_path / "live"
+    package(folder, "first")
+    with running(folder, tmp_path / "output") as live:
+        live.said("runs first")
+        (folder / "toy" / "word.py").write_text("WORD = 'second'\n")
+        live.said("stopped first")
+        live.said("runs second")
+        live.process.terminate()
+        assert live.process.wait(15) == 3
+        live.said("stopped second")
+
+
+def test_a_slip_waits_for_its_correction(tmp_path: Path) -> None:
+    folder = tmp_path / "live"
+    package(folder, "right")
+    with running(folder, tmp_path / "output") as live:
+        live.said("runs right")
+        (folder / "toy" / "word.py").write_text("WORD = \n")
+        live.said("ended with code 1; waiting for a change")
+        assert live.process.poll() is None
+        (folder / "toy" / "word.py").write_text("WORD = 'corrected'\n")
+        live.said("runs corrected")
+
+
+def test_packages_are_copied_once_and_run_from_there(tmp_path: Path) -> None:
+    copy_packages(tmp_path, PACKAGES)
+    assert {path.name for path in tmp_path.iterdir()} == set(PACKAGES)
+    assert not list(tmp_path.rglob("__pycache__"))
+    (tmp_path / "services" / "__init__.py").write_text('"""Changed."""\n\n__version__ = "from the folder"\n')
+    copy_packages(tmp_path, PACKAGES)  # keeps what is there
+    before = look(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "services.cli", "--version"],
+        env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "tidings from the folder\n", done.stderr
+    assert look(tmp_path) == before
