@@ -51,11 +51,11 @@ export async function startFleet(settings: Record<string, string> = {}): Promise
   };
 }
 
-/** Waits until something holds. */
-export async function until(holds: () => boolean, what: string, ms = 20_000): Promise<void> {
+/** Waits until something holds; fails with what is wrong. */
+export async function until(holds: () => Promise<boolean>, wrong: () => string, ms: number): Promise<void> {
   const deadline = Date.now() + ms;
-  while (!holds()) {
-    if (Date.now() > deadline) throw new Error(`still not so after ${ms} ms: ${what}`);
+  while (!(await holds())) {
+    if (Date.now() > deadline) throw new Error(`still not so after ${ms} ms: ${wrong()}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

@@ -19,7 +19,15 @@ export class FakeServer {
   silent = false;
   /** Publishes are answered `unavailable` while true. */
   busDown = false;
+  /** Types of messages that are not answered. */
+  ignores: string[] = [];
+  refusesChannels: string[] = [];
+  /** How many more tokens are told `unauthorized`. */
+  refuseCredentials = 0;
+  /** What is answered to a type of message, instead of what would be. */
+  answers: Record<string, ServerMessage> = {};
   userId = "u-me";
+  epoch = EPOCH;
   inbox: (ServerMessage & { type: "direct_message"; seq: number })[] = [];
 
   readonly WebSocket: new (url: string, protocol: string) => WebSocketLike;
@@ -74,6 +82,8 @@ export class FakeServer {
 
   answer(connection: FakeConnection, message: ClientMessage): void {
     const { id } = message;
+    const instead = this.answers[message.type];
+    if (instead) return connection.send({ ...instead, id } as ServerMessage);
     switch (message.type) {
       case "join_room":
         connection.rooms.add(message.room);
@@ -96,9 +106,9 @@ export class FakeServer {
 
   #joined(room: string, since: Position | undefined, id: string | undefined): ServerMessage {
     if (room.startsWith("live:")) return { type: "joined_room", room, id, ...(since && { recovered: false, missed: [] }) };
-    const head = { type: "joined_room", room, epoch: EPOCH, seq: this.seq, id } as const;
+    const head = { type: "joined_room", room, epoch: this.epoch, seq: this.seq, id } as const;
     if (!since) return head;
-    if (since.epoch !== EPOCH) return { ...head, recovered: false, missed: [] };
+    if (since.epoch !== this.epoch) return { ...head, recovered: false, missed: [] };
     const missed = (this.rooms.get(room) ?? []).filter((message) => (message.seq ?? 0) > since.seq);
     return { ...head, recovered: true, missed };
   }
@@ -113,18 +123,25 @@ export class FakeServer {
     }
     const known = this.stored.get(`${room}/${id}`);
     if (known) return connection.send(known);
-    const stored = this.store(room, message.content, this.userId);
+    const { stored, ack } = this.keep(message);
     for (const other of this.open) {
       if (other.rooms.has(room) && (other !== connection || message.echo)) other.send(stored);
     }
-    const ack: Ack = { type: "ack", id, epoch: stored.seq === undefined ? undefined : EPOCH, seq: stored.seq, timestamp: 1 };
-    this.stored.set(`${room}/${id}`, ack);
     connection.send(ack);
+  }
+
+  /** Stores a publish, as if its answer had been lost. */
+  keep({ id = "", room, content }: ClientMessage & { type: "room_message" }): { stored: RoomMessage; ack: Ack } {
+    const stored = this.store(room, content, this.userId);
+    const epoch = stored.seq === undefined ? undefined : this.epoch;
+    const ack: Ack = { type: "ack", id, epoch, seq: stored.seq, timestamp: 1 };
+    this.stored.set(`${room}/${id}`, ack);
+    return { stored, ack };
   }
 
   #subscribe(connection: FakeConnection, message: ClientMessage & { type: "subscribe" }): void {
     const { id, since, channel, channels = channel === undefined ? [] : [channel] } = message;
-    if (channels.some((name) => name.startsWith("secret"))) {
+    if (channels.some((name) => this.refusesChannels.includes(name))) {
       return connection.send({ type: "error", id, code: "unknown_channel", message: "no", retryable: false });
     }
     const missed = since && this.inbox.filter(({ seq }) => seq > since.seq);
@@ -158,7 +175,11 @@ export class FakeConnection {
   }
 
   send(message: ServerMessage): void {
-    if (this.isOpen) this.socket.onmessage?.({ data: JSON.stringify(message) });
+    this.sendFrame(JSON.stringify(message));
+  }
+
+  sendFrame(frame: string): void {
+    if (this.isOpen) this.socket.onmessage?.({ data: frame });
   }
 
   /** Ends it as a server does that says why. */
@@ -177,7 +198,7 @@ export class FakeConnection {
   receive(frame: string): void {
     const message = JSON.parse(frame) as ClientMessage;
     this.received.push(message);
-    if (!this.server.silent) queueMicrotask(() => this.server.answer(this, message));
+    if (!this.server.silent && !this.server.ignores.includes(message.type)) queueMicrotask(() => this.server.answer(this, message));
   }
 }
 

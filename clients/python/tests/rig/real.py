@@ -15,8 +15,8 @@ from tidings_client import Backoff, CredentialRequest, TidingsClient, TidingsErr
 
 SECRET = "0123456789abcdef0123456789abcdef"
 WAYS: dict[str, dict[str, Any]] = {
-    "json": {},
-    "msgpack": {"codec": "msgpack"},
+    "json": {"transports": ["websocket"]},
+    "msgpack": {"codec": "msgpack", "transports": ["websocket"]},
     "sse": {"transports": ["sse"]},
 }
 _WAIT_S = 40.0
@@ -31,7 +31,7 @@ class Actor:
         given: dict[str, Any] = {"username": name, "backoff": Backoff(0.2, 1.0), "connect_timeout": 2.0}
         if "tokens" in options:
             given["token"] = _token_giver(name, options["tokens"], self.asked)
-        self.client = TidingsClient(url, **given, **(WAYS[way] if options.get("way") else {}))
+        self.client = TidingsClient(url, **given, **WAYS[way if options.get("way") else "json"])
         self.room = self.client.room(room)
         self.seen: list[Any] = []
         self.inbox: list[Any] = []
@@ -94,6 +94,7 @@ class Real:
 
     async def do_follow(self, name: str) -> None:
         self._actors[name].room.presence.follow()
+        self._actors[name].client.metrics.follow()
 
     async def do_wake(self, name: str) -> None:
         self._actors[name].client.wake()
@@ -209,6 +210,9 @@ class Real:
     def _see_people(self, actor: Actor, expected: Any) -> Any:
         found = sorted({user.username for user in actor.room.presence.values()})
         return expected if is_part(sorted(expected), found) else found
+
+    def _see_metrics(self, actor: Actor, _: Any) -> Any:
+        return actor.client.metrics.latest is not None
 
     async def _see_stored(self, actor: Actor, _: Any) -> Any:
         return len((await actor.room.history()).messages)
