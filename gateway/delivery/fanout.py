@@ -36,9 +36,10 @@ class Fanout:
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
         self._members: dict[str, Member] = {}
-        self._pending: list[Outbound] = []
+        # Lists are made when something is sent: most followers of one user never send anything.
+        self._pending: list[Outbound] | None = None
         # (index in _pending, connection id): who shall not get a message although a member.
-        self._skips: list[tuple[int, str]] = []
+        self._skips: list[tuple[int, str]] | None = None
         self._flush_due = False
 
     def __len__(self) -> int:
@@ -66,8 +67,10 @@ class Fanout:
         """Queue a message for every member but the connection `skip`."""
         if not self._members:
             return
+        if self._pending is None:
+            self._pending = []
         if skip and skip in self._members:
-            self._skips.append((len(self._pending), skip))
+            self._skip(skip)
         self._pending.append(message)
         if not self._flush_due:
             self._flush_due = True
@@ -75,19 +78,25 @@ class Fanout:
 
     def send_except_user(self, message: Outbound, user_id: str) -> None:
         """Queue a message for every member but the connections of one user."""
-        self._skips.extend(
-            (len(self._pending), member.connection_id) for member in self if member.user_id == user_id
-        )
+        for member in self:
+            if member.user_id == user_id:
+                self._skip(member.connection_id)
         self.send(message)
+
+    def _skip(self, connection_id: str) -> None:
+        """Let a member not have the next message."""
+        if self._skips is None:
+            self._skips = []
+        self._skips.append((len(self._pending or ()), connection_id))
 
     def flush(self) -> None:
         """Write what is queued: one write per member."""
         self._flush_due = False
         pending, skips = self._pending, self._skips
         if not pending:
-            self._skips = []
+            self._skips = None
             return
-        self._pending, self._skips = [], []
+        self._pending = self._skips = None
         aside = self._apart(pending, skips) if skips else {}
         shared: dict[Wire, bytes] = {}
         wire, data = None, b""
@@ -106,7 +115,7 @@ class Fanout:
                 data = shared[wire]
             sent_bytes += len(data)
             member.write(data)
-        self._traffic.messages_out += len(self._members) * len(pending) - len(skips)
+        self._traffic.messages_out += len(self._members) * len(pending) - len(skips or ())
         self._traffic.bytes_out += sent_bytes
 
     @staticmethod

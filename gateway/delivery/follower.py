@@ -21,6 +21,7 @@ from services.bus.errors import BusError, Unavailable
 from services.bus.streams import Batch, DurableLog
 from services.tasks import TaskSet
 from services.wire.records import Position
+from services.wire.subjects import stored_subject
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +62,7 @@ class Follower:
 
     __slots__ = (
         "_away_since", "_bus", "_decode", "_epoch", "_fill_task", "_live_subject", "_log", "_on_break", "_on_hold", "_sequencer",
-        "_stored_subject", "_subscription", "_tails", "_tasks", "fanout", "is_open",
+        "_subscription", "_tails", "_tasks", "fanout", "is_open",
     )  # fmt: skip
 
     def __init__(
@@ -70,7 +71,6 @@ class Follower:
         durable_log: DurableLog | None,
         *,
         live_subject: str,
-        stored_subject: str,
         decode: Decode,
         tasks: TaskSet,
         traffic: Traffic,
@@ -79,20 +79,23 @@ class Follower:
         self._bus = bus
         self._log = durable_log
         self._live_subject = live_subject
-        self._stored_subject = stored_subject
         self._decode = decode
         self._tasks = tasks
         self._on_break = on_break
         self._epoch = ""
         # Until the position is known everything waits, as in a gap.
         self._sequencer: Sequencer[Delivery | None] = Sequencer(0, filling=True)
-        self._tails: list[list[tuple[int, Outbound]]] = []
+        self._tails: list[list[tuple[int, Outbound]]] | None = None  # made for the first to catch up
         self._fill_task: asyncio.Task[None] | None = None
         self._on_hold = False
         self._away_since: float | None = None  # loop time since when messages may be missing unseen
         self.fanout = Fanout(traffic)
         self.is_open = False
-        self._subscription = bus.subscribe(live_subject, self._on_message)
+        self._subscription = bus.subscribe(live_subject, self)
+
+    @property
+    def _stored_subject(self) -> str:
+        return stored_subject(self._live_subject)
 
     @property
     def position(self) -> Position | None:
@@ -149,14 +152,15 @@ class Follower:
         if durable_log is None or since.epoch != durable_log.epoch:
             return CatchUp(Verdict.OTHER_EPOCH)
         tail: list[tuple[int, Outbound]] = []
-        self._tails.append(tail)
+        tails = self._tails = [] if self._tails is None else self._tails
+        tails.append(tail)
         try:
             batch = await durable_log.read_from(self._stored_subject, since.seq, cap + 2)
             verdict = await self._judged(durable_log, since.seq, batch, cap)
             if verdict is Verdict.RECOVERED:
                 await self._reach(since.seq)
         finally:
-            self._tails.remove(tail)
+            tails[:] = [other for other in tails if other is not tail]
         if since.epoch != self._epoch:
             return CatchUp(Verdict.OTHER_EPOCH)
         if verdict is not Verdict.RECOVERED:
@@ -203,7 +207,8 @@ class Follower:
 
     # --- live messages ---
 
-    def _on_message(self, message: BusMessage) -> None:
+    def __call__(self, message: BusMessage) -> None:
+        """Take a live message: what the subscription calls, without a bound method for each follower."""
         seq = message.seq
         delivery = self._decoded(message.data, seq)
         if seq == 0 or self._log is None:

@@ -5,8 +5,8 @@ a connection here.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import msgspec
 
@@ -46,18 +46,27 @@ def decode_direct_event(data: bytes, seq: int) -> Delivery:
     return Delivery(Outbound(message, INBOX_TOPIC, seq))
 
 
+# Told the position after which personal messages follow, or why it cannot be learned.
+OnOpened = Callable[[Position | BusError], None]
+
+# While many connect, one read of the position serves all who came within this time.
+_READ_EVERY_S = 0.002
+
+
 class Inboxes:
     """The inboxes of the users with connections on this gateway."""
 
     def __init__(self, bus: Bus, logs: Logs, settings: Settings, tasks: TaskSet, traffic: Traffic) -> None:
         self._bus = bus
         self._logs = logs
-        self._settings = settings
+        self._subjects = settings.subjects
+        self._recovery_limit = settings.recovery_limit
         self._tasks = tasks
         self._traffic = traffic
         self._by_user: dict[str, Follower] = {}
-        self._opening: Counter[str] = Counter()  # members on their way in: the follower must not be dropped
-        self._next_position: asyncio.Task[int | BusError] | None = None
+        self._opening: dict[str, int] = {}  # members on their way in: the follower must not be dropped
+        self._waiting: list[Callable[[int | BusError], None]] = []  # for the next read of the position
+        self._last_read = 0.0
 
     def __len__(self) -> int:
         return len(self._by_user)
@@ -81,22 +90,59 @@ class Inboxes:
         Raises:
             BusError: the position cannot be learned; the member is not added.
         """
-        user_id = member.user_id
+        follower = self._of(member.user_id)
+        if follower.is_open:
+            return self._enter(follower, member)
+        known: asyncio.Future[int | BusError] = asyncio.get_running_loop().create_future()
+        self._begin_opening(member.user_id, lambda found: None if known.done() else known.set_result(found))
+        try:
+            return self._open_at(follower, await known, member)
+        finally:
+            self._end_opening(member.user_id)
+
+    def open_soon(self, member: Member, on_opened: OnOpened) -> None:
+        """Do the same, and call back, maybe at once, instead of returning or raising. `on_opened` must not raise."""
+        follower = self._of(member.user_id)
+        if follower.is_open:
+            on_opened(self._enter(follower, member))
+        else:
+            self._begin_opening(member.user_id, partial(self._on_position, follower, member, on_opened))
+
+    def _on_position(
+        self, follower: Follower, member: Member, on_opened: OnOpened, found: int | BusError
+    ) -> None:
+        try:
+            on_opened(self._open_at(follower, found, member))
+        except BusError as fault:
+            on_opened(fault)
+        finally:
+            self._end_opening(member.user_id)
+
+    def _of(self, user_id: str) -> Follower:
         follower = self._by_user.get(user_id)
         if follower is None:
-            follower = self._by_user[user_id] = self._make(user_id)
-        self._opening[user_id] += 1
-        try:
-            while not follower.is_open:
-                seq = await self._stream_position()
-                if not follower.is_open:
-                    follower.open_at(seq)
-            follower.fanout.flush()
-            position = follower.position
-            follower.fanout.add(member)
-        finally:
-            self._opening[user_id] -= 1
-            self._drop_if_empty(user_id)
+            follower = self._by_user[user_id] = Follower(
+                self._bus,
+                self._logs.inbox,
+                live_subject=self._subjects.user_out(user_id),
+                decode=decode_direct_event,
+                tasks=self._tasks,
+                traffic=self._traffic,
+            )
+        return follower
+
+    def _open_at(self, follower: Follower, found: int | BusError, member: Member) -> Position:
+        if isinstance(found, BusError):
+            raise found
+        if not follower.is_open:
+            follower.open_at(found)
+        return self._enter(follower, member)
+
+    @staticmethod
+    def _enter(follower: Follower, member: Member) -> Position:
+        follower.fanout.flush()
+        position = follower.position
+        follower.fanout.add(member)
         if position is None:
             raise RuntimeError("an inbox without a log")  # inboxes are durable by construction
         return position
@@ -108,13 +154,25 @@ class Inboxes:
             follower.fanout.discard(member.connection_id)
             self._drop_if_empty(member.user_id)
 
-    def _drop_if_empty(self, user_id: str) -> None:
-        if not self._opening[user_id]:
+    def _begin_opening(self, user_id: str, on_position: Callable[[int | BusError], None]) -> None:
+        self._opening[user_id] = self._opening.get(user_id, 0) + 1
+        self._waiting.append(on_position)
+        if len(self._waiting) == 1:
+            self._tasks.spawn(self._read_position(), "inbox position")
+
+    def _end_opening(self, user_id: str) -> None:
+        left = self._opening[user_id] - 1
+        if left:
+            self._opening[user_id] = left
+        else:
             del self._opening[user_id]
-            follower = self._by_user.get(user_id)
-            if follower is not None and not len(follower.fanout):
-                follower.close()
-                del self._by_user[user_id]
+            self._drop_if_empty(user_id)
+
+    def _drop_if_empty(self, user_id: str) -> None:
+        follower = self._by_user.get(user_id)
+        if follower is not None and not len(follower.fanout) and user_id not in self._opening:
+            follower.close()
+            del self._by_user[user_id]
 
     async def catch_up(self, user_id: str, since: Position) -> CatchUp:
         """Return the personal messages after `since`.
@@ -126,7 +184,7 @@ class Inboxes:
         if follower is None:
             raise Unavailable("the user has no connection here any more")
         self._logs.require_open()
-        return await follower.catch_up(since, cap=self._settings.recovery_limit)
+        return await follower.catch_up(since, cap=self._recovery_limit)
 
     def hold(self) -> None:
         """Deliver nothing until `resync`: the bus is away."""
@@ -138,36 +196,19 @@ class Inboxes:
         for follower in self._by_user.values():
             follower.resync()
 
-    def _make(self, user_id: str) -> Follower:
-        subjects = self._settings.subjects
-        return Follower(
-            self._bus,
-            self._logs.inbox,
-            live_subject=subjects.user_out(user_id),
-            stored_subject=subjects.user_in(user_id),
-            decode=decode_direct_event,
-            tasks=self._tasks,
-            traffic=self._traffic,
-        )
-
-    async def _stream_position(self) -> int:
-        """Return the stream's last sequence, read after this call began.
-
-        One read serves all who asked before it was sent: thousands who connect in one second cost a few reads.
-        """
-        if self._next_position is None:
-            self._next_position = self._tasks.spawn(self._read_position(), "inbox position")
-        found = await asyncio.shield(self._next_position)
-        if isinstance(found, BusError):
-            raise found
-        return found
-
-    async def _read_position(self) -> int | BusError:
-        """Return the fault instead of raising it: those who asked handle it, and there may be none left."""
-        await asyncio.sleep(0)  # let everyone who arrives in this turn of the loop share the read
-        self._next_position = None
+    async def _read_position(self) -> None:
+        """Read the stream's last sequence, and tell all who asked before the question was sent."""
+        loop = asyncio.get_running_loop()
+        waiting = self._waiting
+        found: int | BusError = Unavailable("the gateway is stopping")
         try:
+            await asyncio.sleep(max(0.0, self._last_read + _READ_EVERY_S - loop.time()))
+            self._last_read = loop.time()
+            self._waiting = []  # who comes from here on asks anew
             self._logs.require_open()
-            return await self._logs.inbox.last_seq()
+            found = await self._logs.inbox.last_seq()
         except BusError as fault:
-            return fault
+            found = fault
+        finally:
+            for on_position in waiting:
+                on_position(found)

@@ -170,7 +170,6 @@ class Rooms:
                 self._bus,
                 self._logs.of_namespace(namespace),
                 live_subject=subjects.room_out(namespace, name),
-                stored_subject=subjects.room_in(namespace, name),
                 decode=decode_room_event,
                 tasks=self._tasks,
                 traffic=self._traffic,

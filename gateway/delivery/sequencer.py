@@ -6,7 +6,7 @@ is "later", not "different": after a purge the one before is 0, after expiry it 
 message of a batch always says 0 (ADR 0002).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ class Sequencer(Generic[T]):
 
     position: int
     filling: bool = False
-    _held: dict[int, tuple[int, T]] = field(default_factory=dict)
+    _held: dict[int, tuple[int, T]] | None = None  # made when something waits
     _let_go: bool = False
 
     def live(self, seq: int, previous: int, item: T) -> list[T]:
@@ -34,6 +34,8 @@ class Sequencer(Generic[T]):
             return []
         if self.filling or previous > self.position:
             self.filling = True
+            if self._held is None:
+                self._held = {}
             if len(self._held) < MAX_HELD:
                 self._held[seq] = (previous, item)
             else:
@@ -57,7 +59,7 @@ class Sequencer(Generic[T]):
             self.position = max(self.position, stored[-1][0])
         if not complete:
             return ready
-        held, self._held = self._held, {}
+        held, self._held = self._held or {}, None
         self.filling, self._let_go = self._let_go, False
         for seq in sorted(held):
             previous, item = held[seq]
@@ -67,7 +69,7 @@ class Sequencer(Generic[T]):
     def reset(self, position: int) -> None:
         """Begin anew at a position of another log; nothing is delivered before the next fill."""
         self.position, self.filling, self._let_go = position, True, False
-        self._held.clear()
+        self._held = None
 
     def skip_gap(self) -> None:
         """Go on before the first message that waits; `filled` delivers it.

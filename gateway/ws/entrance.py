@@ -22,7 +22,7 @@ from services.bus.errors import BusError
 from services.wire import server
 from services.wire.codec import CODECS, JSON
 from services.wire.codes import ErrorCode
-from services.wire.records import UNSET
+from services.wire.records import UNSET, Position
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +57,7 @@ class GatewayEntrance:
             log.exception("a handshake failed")
             refusal = refusal_response(ErrorCode.INTERNAL, "something went wrong here")
         if refusal is not None:
-            link.refuse(refusal.status_code, refusal.raw_headers, bytes(refusal.body))
+            _refuse(link, refusal)
 
     async def _decide(self, link: WebSocketProtocol, request: UpgradeRequest) -> Response | None:
         gateway = self._gateway
@@ -76,15 +76,8 @@ class GatewayEntrance:
         try:
             gateway.authenticator.origins.check(request.headers)
             opened = await open_it(link, request, place)
-        except AuthRefused as refusal:
-            gateway.traffic.refused(refusal.code.code, our_fault=False)
-            return refusal_response(refusal.code, refusal.message)
-        except BusError as fault:
-            log.info("connection refused: the bus is out of reach", reason=str(fault))
-            gateway.traffic.refused(ErrorCode.UNAVAILABLE.code, our_fault=True)
-            return refusal_response(
-                ErrorCode.UNAVAILABLE, "the server cannot take connections now", retry_after_ms=_RETRY_MS
-            )
+        except (AuthRefused, BusError) as fault:
+            return self._refusal(fault)
         finally:
             if not opened:
                 gateway.addresses.leave(place)
@@ -102,14 +95,41 @@ class GatewayEntrance:
         codec = CODECS.get(link.subprotocol or "", JSON)
         origin = request.headers.get("origin")
         connection = Connection(gateway, link, identity, codec, secrets.token_hex(8), place, origin)
-        position = await gateway.inboxes.open(connection)
+        wanted = [name for name in query.get("channels", "").split(",") if name]
+        gateway.inboxes.open_soon(connection, partial(self._welcome, link, connection, wanted))
+        return True
+
+    def _welcome(
+        self,
+        link: WebSocketProtocol,
+        connection: Connection,
+        wanted: list[str],
+        position: Position | BusError,
+    ) -> None:
+        """Let a client in who has everything but an answer."""
+        gateway, identity = self._gateway, connection.stay.identity
+        refusal: Response | None = None
         try:
-            gateway.authenticator.require_current(identity)  # a revocation may have come meanwhile
-        except AuthRefused:
-            gateway.inboxes.close(connection)
-            raise
+            if isinstance(position, BusError):
+                refusal = self._refusal(position)
+            else:
+                gateway.authenticator.require_current(identity)  # a revocation may have come meanwhile
+                if connection.open(self._greeting(connection, position), position, wanted):
+                    return
+        except AuthRefused as fault:
+            refusal = self._refusal(fault)
+        except Exception:
+            log.exception("a handshake failed")
+            refusal = refusal_response(ErrorCode.INTERNAL, "something went wrong here")
+        gateway.inboxes.close(connection)
+        connection.stay.end()
+        if refusal is not None:
+            _refuse(link, refusal)
+
+    def _greeting(self, connection: Connection, position: Position) -> server.Welcome:
+        gateway, identity = self._gateway, connection.stay.identity
         settings = gateway.settings
-        welcome = server.Welcome(
+        return server.Welcome(
             protocol=PROTOCOL_VERSION,
             user_id=identity.user_id,
             username=identity.username,
@@ -121,12 +141,23 @@ class GatewayEntrance:
             max_message_bytes=settings.max_message_bytes,
             expires_at=UNSET if identity.expires_at is None else to_ms(identity.expires_at),
         )
-        wanted = [name for name in query.get("channels", "").split(",") if name]
-        if not connection.open(welcome, position, wanted):
-            gateway.inboxes.close(connection)
-            return False
-        return True
 
     async def _open_echo(self, link: WebSocketProtocol, _request: UpgradeRequest, place: str) -> bool:
         """`GET /ws/echo`: every message comes back as it came, whoever sends it."""
         return link.accept(Echo(link, partial(self._gateway.addresses.leave, place)))
+
+    def _refusal(self, fault: AuthRefused | BusError) -> Response:
+        """Count a refusal, and return how it is answered."""
+        traffic = self._gateway.traffic
+        if isinstance(fault, AuthRefused):
+            traffic.refused(fault.code.code, our_fault=False)
+            return refusal_response(fault.code, fault.message)
+        log.info("connection refused: the bus is out of reach", reason=str(fault))
+        traffic.refused(ErrorCode.UNAVAILABLE.code, our_fault=True)
+        return refusal_response(
+            ErrorCode.UNAVAILABLE, "the server cannot take connections now", retry_after_ms=_RETRY_MS
+        )
+
+
+def _refuse(link: WebSocketProtocol, response: Response) -> None:
+    link.refuse(response.status_code, response.raw_headers, bytes(response.body))

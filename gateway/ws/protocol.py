@@ -34,19 +34,14 @@ class WebSocketProtocol(Outlet):
     """One connection; the `link` that a handler writes to and closes."""
 
     __slots__ = (
-        "_core",
-        "_deciding",
-        "_fragments",
-        "_fragments_binary",
-        "_frames",
-        "_handshake",
-        "last_received",
-    )
+        "_core", "_deciding", "_fragments", "_fragments_binary", "_frames", "_handshake", "_waits", "last_received",
+    )  # fmt: skip
 
     def __init__(self, site: Site, transport: asyncio.Transport) -> None:
         super().__init__(site, transport)
         self._handshake: Agreement | None = None  # what will be answered, until it is
         self._deciding: asyncio.Task[None] | None = None
+        self._waits = False  # for the entrance, reading nothing
         # Made for what is not ordinary, and let go of when nothing of it is left (`rest`).
         self._core: Core | None = None
         self._fragments: bytearray | None = None
@@ -69,6 +64,8 @@ class WebSocketProtocol(Outlet):
         deciding = start_eagerly(site.entrance.decide(self, request))
         if not deciding.done():
             self._deciding = deciding
+        if self._handshake is not None:  # not answered yet
+            self._waits = True
             site.handshakes.add(self)
             # A client must wait for the answer (RFC 6455 §4.1). What one sends before that waits in the kernel.
             self._transport.pause_reading()
@@ -102,7 +99,8 @@ class WebSocketProtocol(Outlet):
     def _end_handshake(self) -> Agreement | None:
         """Return what was agreed on; None where the client is gone, or was answered before."""
         agreement, self._handshake = self._handshake, None
-        if self._deciding is not None:
+        if self._waits:
+            self._waits = False
             self._site.handshakes.discard(self)
             if not self._closing:
                 self._transport.resume_reading()

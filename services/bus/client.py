@@ -57,6 +57,7 @@ class Bus:
             max_pending_bytes=max_pending_bytes,
             tls=_tls(settings),
         )
+        self._detach = self._link.detach  # one bound method for all subscriptions
         self._loop = asyncio.get_running_loop()
         self._inbox: Inbox[Waiting] = Inbox(prefix=self.inbox_prefix)
         self._inboxes: dict[Inbox[Any], Subscription] = {}
@@ -192,7 +193,7 @@ class Bus:
         check_subscribable(subject)
         if queue:
             check_publishable(queue)
-        subscription = Subscription(subject, queue, on_message, self._link.detach)
+        subscription = Subscription(subject, queue, on_message, self._detach)
         self._link.attach(subscription)
         return subscription
 

@@ -29,6 +29,11 @@ from services.wire.names import to_token
 DEFAULT_NAMESPACE = "default"
 
 
+def stored_subject(republished: str) -> str:
+    """Return the subject that is captured and republished as this one."""
+    return republished.replace(".out.", ".in.", 1)  # no prefix has a dot
+
+
 @dataclass(frozen=True, slots=True)
 class Subjects:
     """All subjects under one prefix, so that deployments (and tests) can share a server."""

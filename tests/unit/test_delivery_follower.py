@@ -33,7 +33,6 @@ class Rig:
             cast(Any, self.bus),
             cast(Any, stream),
             live_subject=LIVE,
-            stored_subject=STORED,
             decode=decode,
             tasks=self.tasks,
             traffic=Traffic(),
