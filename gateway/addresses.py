@@ -93,6 +93,11 @@ class AddressLimit:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def counts(self) -> bool:
+        """Whether there is a limit."""
+        return bool(self._limit)
+
     def enter(self, address: str) -> str | None:
         """Count a connection. Return what to give to `leave`, or None where the place has as many as it may.
 

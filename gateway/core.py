@@ -126,6 +126,8 @@ class Gateway:
         `peer` is the address at the other end, `lines` returns the lines of a header. What is returned belongs to the
         connection's `Stay`, or goes to `addresses.leave`.
         """
+        if not self.addresses.counts:
+            return ""
         proxies = self.proxies
         place = self.addresses.enter(proxies.client_of(peer, lines(proxies.header)))
         if place is None:

@@ -13,6 +13,7 @@ a loopback address (DNS rebinding) arrives with itself in `Host`, which then has
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from gateway.auth.refusal import AuthRefused
 from services.wire.codes import ErrorCode
@@ -60,16 +61,20 @@ class OriginPolicy:
         raise AuthRefused(ErrorCode.FORBIDDEN, "pages of this origin may not connect; see TIDINGS_ORIGINS")
 
     def _is_local(self, host: str) -> bool:
-        if host in self._allowed_hosts:
-            return True
-        name = re.sub(r":\d+$", "", host).removeprefix("[").removesuffix("]")
-        if name == "localhost" or name.endswith(".localhost"):
-            return True
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
+        return host in self._allowed_hosts or _names_this_machine(host)
+
+
+@lru_cache(maxsize=1024)
+def _names_this_machine(host: str) -> bool:
+    """Whether a `Host` is a loopback name, or an address, which no foreign name can be."""
+    name = re.sub(r":\d+$", "", host).removeprefix("[").removesuffix("]")
+    if name == "localhost" or name.endswith(".localhost"):
         return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _normalize(origin: str) -> str:

@@ -37,6 +37,8 @@ class Revocations:
 
     def covers(self, identity: Identity, now: float) -> bool:
         """Whether the credentials behind an identity were revoked."""
+        if not self._tokens and not self._users:
+            return False
         return self._holds(self._tokens.get(identity.token_id), identity, now) or self._holds(
             self._users.get(identity.user_id), identity, now
         )

@@ -19,13 +19,15 @@ class SessionSigner:
     """Signs and verifies sessions. An empty secret is replaced by a random one of this process."""
 
     def __init__(self, secret: bytes) -> None:
-        self._key = hmac.digest(secret or secrets.token_bytes(32), b"tidings session v1", "sha256")
+        key = hmac.digest(secret or secrets.token_bytes(32), b"tidings session v1", "sha256")
+        self._keyed = hmac.new(key, digestmod="sha256")
 
     def sign(self, user_id: str) -> str:
         """Return the session of a user."""
         name = user_id.encode()
-        mac = hmac.digest(self._key, name, "sha256")[:_MAC_BYTES]
-        return _VERSION + _base64url(mac + name)
+        mac = self._keyed.copy()  # half the time of starting with the key
+        mac.update(name)
+        return _VERSION + _base64url(mac.digest()[:_MAC_BYTES] + name)
 
     def verify(self, session: str) -> str | None:
         """Return the user whose session this is, or None if this deployment did not sign it."""
