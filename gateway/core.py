@@ -18,6 +18,7 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.revocation_log import RevocationLog
 from gateway.auth.revocations import concerns
 from gateway.auth.tickets import TicketStore
+from gateway.delivery.elections import Elections
 from gateway.delivery.fanout import Member
 from gateway.delivery.history import History
 from gateway.delivery.inbox import Inboxes
@@ -35,7 +36,7 @@ from gateway.session.limits import KeyedBuckets, Limit
 from gateway.stay import Stay
 from gateway.user_limit import UserLimit
 from services.bus.client import Bus
-from services.bus.errors import BusError
+from services.bus.errors import BusError, Unavailable
 from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire.codes import CloseCode
@@ -45,6 +46,7 @@ from services.wire.records import GatewayStats
 log = structlog.get_logger(__name__)
 
 _REOPEN_MAX_S = 1.0
+_FIRST_READ_S = 15.0
 
 
 class Client(Member, Announced, Protocol):
@@ -117,6 +119,7 @@ class Gateway:
         self.reporter = Reporter(self)
         self.presence.on_applied = self.views.on_applied
         self._returns = 0
+        self._elections = Elections(bus, settings, self._on_elected)
         bus.on_disconnect(self._on_bus_lost)
         bus.on_reconnect(self._on_bus_return)
 
@@ -154,8 +157,23 @@ class Gateway:
             BusError: the streams cannot be opened.
         """
         await self.logs.open()
-        await self.revocation_log.open()
+        await self._read_revocations()
         self.tasks.spawn(self.presence.run(), "presence link")
+
+    async def _read_revocations(self) -> None:
+        """Read them, and again while a stream that was made just now has no leader to read from."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _FIRST_READ_S
+        while True:
+            try:
+                await self.revocation_log.open()
+            except Unavailable as fault:
+                if loop.time() > deadline:
+                    raise
+                log.info("revocations cannot be read yet", reason=str(fault))
+                await asyncio.sleep(random.uniform(0.1, _REOPEN_MAX_S))  # noqa: S311  # jitter, no secret
+            else:
+                return
 
     def readiness(self) -> dict[str, bool]:
         """Return what a gateway needs to take new connections, and whether it is there."""
@@ -177,12 +195,17 @@ class Gateway:
         self.metrics.close()
         self.everyone.close()
         self.users.close()
+        self._elections.close()
         self.revocation_log.close()
 
     def _on_bus_lost(self) -> None:
         self.logs.lost()
         self.rooms.hold()
         self.inboxes.hold()
+
+    def _on_elected(self) -> None:
+        if self.bus.connected:  # else the reconnect does it
+            self.tasks.spawn(self._on_bus_return(), "after an election")
 
     async def _on_bus_return(self) -> None:
         """Bring everything up to date: nobody can say what was missed while the bus was away.

@@ -81,6 +81,7 @@ def _gateway(prefix: str, settings: Settings) -> _Pair:
         subjects.alerts_feed,
         subjects.logs_feed,
         f"{prefix}.rpc.gateway.*",
+        *(subjects.leader_elected(stream) for stream in streams if stream != subjects.tickets_stream),
         _MONITORING,
     )
     return publish, subscribe

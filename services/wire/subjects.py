@@ -138,6 +138,11 @@ class Subjects:
     def revocations_stream(self) -> str:
         return f"{self.prefix}-revocations"
 
+    @staticmethod
+    def leader_elected(stream: str) -> str:
+        """Where NATS tells that a replicated stream has a leader (a JetStream advisory)."""
+        return f"$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{stream}"
+
     @property
     def inbox_stream(self) -> str:
         return f"{self.prefix}-inbox"

@@ -1,12 +1,13 @@
 """Every message of the protocol, between clients on two gateways."""
 
+import json
 import time
 from contextlib import AsyncExitStack
 
 import pytest
 
 from tests.support.clients import Client, client
-from tests.support.cluster import ServiceProcess
+from tests.support.cluster import ServiceProcess, aside
 from tests.support.deadline import eventually
 
 Gateways = tuple[ServiceProcess, ServiceProcess]
@@ -94,6 +95,12 @@ async def test_joins_and_leaves_follow_users_and_spare_the_one_who_comes(
             client(gateways[0], f"username=Bob&session={bob.welcome['session']}")
         )
         await second.join(room)
+
+        async def all_are_known() -> bool:  # else the leave on one gateway may overtake the join on the other
+            _, rooms = await aside(lambda: gateways[0].get("/api/rooms"))
+            return {"room": room, "users": 2, "connections": 3} in json.loads(rooms)
+
+        await eventually(all_are_known, "presence knows all three connections")
         assert await bob.ask("leave_room", room=room, id="bye") == {
             "type": "left_room",
             "room": room,

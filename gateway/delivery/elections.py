@@ -1,0 +1,56 @@
+"""Noticing that a stream of a NATS cluster is led by another server now.
+
+A leader republishes what it stores. One that dies between the two leaves a message that is stored, acknowledged and
+told to nobody: the next message of that room would show the gap, but a quiet room has none. This gateway's own
+connection may stand all the while. So after an election everything is looked at as after a reconnect.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import structlog
+
+from services.bus.client import Bus, BusMessage
+from services.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+# A server that dies leads several streams, and gateways hear of all elections at once.
+_SETTLE_S = 0.5
+_SPREAD_S = 1.0
+
+
+class Elections:
+    """Calls `on_change` a moment after streams have got other leaders, once for all of them."""
+
+    def __init__(self, bus: Bus, settings: Settings, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
+        self._due: asyncio.TimerHandle | None = None
+        subjects = settings.subjects
+        streams = [subjects.rooms_stream(name) for name, kind in settings.namespaces.items() if kind.durable]
+        self._subscriptions = [
+            bus.subscribe(subjects.leader_elected(stream), self._on_elected)
+            for stream in (*streams, subjects.inbox_stream, subjects.revocations_stream)
+        ]
+
+    def close(self) -> None:
+        """Hear no more."""
+        for subscription in self._subscriptions:
+            subscription.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
+    def _on_elected(self, message: BusMessage) -> None:
+        log.info("a stream has another leader", stream=message.subject.rpartition(".")[2])
+        self._forget()
+        delay_s = _SETTLE_S + random.uniform(0, _SPREAD_S)  # noqa: S311  # jitter, no secret
+        self._due = asyncio.get_running_loop().call_later(delay_s, self._settled)
+
+    def _settled(self) -> None:
+        self._due = None
+        self._on_change()
