@@ -61,6 +61,7 @@ docs: $(SYNCED) ## Write the pages that are generated from the code
 	@$(BIN)/tidings config --docs metrics > docs/metrics.md
 	@$(BIN)/python -m services.cli.code_tables docs/protocol.md
 	@$(BIN)/python -m gateway.contracts --types clients/js/src/generated --python clients/python/tidings_client/generated --page docs/reference.md
+	@$(BIN)/python scripts/capacity.py
 	@$(BIN)/tidings permissions nats > deploy/nats/users.conf
 	@$(BIN)/tidings permissions redis > deploy/redis/users.conf.template
 	@sh deploy/kubernetes/rules.sh > $(KUBERNETES_RULES)
@@ -69,6 +70,7 @@ check-generated: $(SYNCED) ## Fail if a generated page is out of date
 	@$(BIN)/tidings config --docs configuration | diff -u docs/configuration.md - || { echo "run: make docs"; exit 1; }
 	@$(BIN)/tidings config --docs metrics | diff -u docs/metrics.md - || { echo "run: make docs"; exit 1; }
 	@$(BIN)/python -m services.cli.code_tables --check docs/protocol.md
+	@$(BIN)/python scripts/capacity.py --check
 	@$(BIN)/python -m gateway.contracts --check --types clients/js/src/generated --python clients/python/tidings_client/generated --page docs/reference.md
 	@sh deploy/kubernetes/rules.sh | diff -u $(KUBERNETES_RULES) - || { echo "run: make docs"; exit 1; }
 

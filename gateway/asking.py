@@ -98,6 +98,6 @@ class Asking:
         if was is breaker.state:
             return
         if breaker.state is State.CLOSED:
-            log.info("service answers again", service=service)
+            log.info("service answers again", asked=service)
         elif was is State.CLOSED:
-            log.warning("service does not answer; askers are told so at once", service=service)
+            log.warning("service does not answer; askers are told so at once", asked=service)

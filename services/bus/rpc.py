@@ -271,7 +271,7 @@ class Service:
         try:
             await request.respond(data, headers)
         except (nats_errors.Error, ValueError) as exc:  # ValueError: the asker wants no answer
-            _log.info("rpc answer undeliverable", service=self._name, error=str(exc))
+            _log.info("rpc answer undeliverable", asked=self._name, error=str(exc))
 
     def _correct_stats(self, stats: EndpointStats) -> None:
         """Put in what the handlers really did, before nats.micro sends it."""

@@ -30,7 +30,7 @@ from services.bus.publishing import Publisher, Stored
 __all__ = ["Batch", "DurableLog", "Stored", "StoredMessage", "StreamSpec"]
 
 _log = structlog.get_logger(__name__)
-_EPOCH_KEY = "tidings-epoch"
+EPOCH_KEY = "tidings-epoch"
 _NS = 1_000_000_000
 _OPEN_S = 15.0
 _RETRY_S = 0.25
@@ -142,7 +142,7 @@ class DurableLog:
         wanted = self.spec.config()
         info = await self._api("STREAM.INFO", None)
         if info.error is not None and info.error.err_code == STREAM_NOT_FOUND:
-            created = wanted | {"metadata": {_EPOCH_KEY: secrets.token_hex(8)}}
+            created = wanted | {"metadata": {EPOCH_KEY: secrets.token_hex(8)}}
             info = await self._api("STREAM.CREATE", created)
             if info.error is not None and info.error.err_code == STREAM_NAME_IN_USE:
                 info = await self._api("STREAM.INFO", None)  # another process was faster: its epoch holds
@@ -317,5 +317,5 @@ def _epoch_of(info: StreamInfo) -> str:
 
     A stream made again has another random id. One made by hand has none: its creation time is its epoch.
     """
-    identity = f"{info.config.get('metadata', {}).get(_EPOCH_KEY, '')}/{info.created}"
+    identity = f"{info.config.get('metadata', {}).get(EPOCH_KEY, '')}/{info.created}"
     return hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()

@@ -6,6 +6,7 @@
 - `token`          a development token
 - `verify`         prove delivery on a running deployment, or check a history
 - `check`          configuration and all that it names, each tried once, by `checks`
+- `backup`         the streams as files, and back
 - `health`         whether the process on this machine lives; `main` takes it past the others, whose imports cost
                    five times what it does
 - `configuration`  the effective settings, and the reference page made from their declaration

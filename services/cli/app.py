@@ -219,6 +219,35 @@ def check(
 
 
 @app.command(rich_help_panel=_OPERATING)
+def backup(folder: Annotated[Path, typer.Argument(help="A new folder.", show_default=False)]) -> None:
+    """Write the streams in NATS (rooms, inboxes, revocations) into a folder. Gateways may go on meanwhile."""
+    from services.cli import backup as backing
+    from services.cli.quiet import quietly
+
+    try:
+        with quietly():
+            backing.report(_run(backing.back_up(_with_servers(), folder)), typer.echo)
+    except backing.CannotBackUp as fault:
+        _fail(str(fault))
+
+
+@app.command(rich_help_panel=_OPERATING)
+def restore(
+    folder: Annotated[Path, typer.Argument(help="What `tidings backup` wrote.", show_default=False)],
+    replace: Annotated[bool, typer.Option("--replace", help="Delete streams that are there.")] = False,
+) -> None:
+    """Make the streams of a backup again, in a new epoch. Stop all gateways first."""
+    from services.cli import backup as backing
+    from services.cli.quiet import quietly
+
+    try:
+        with quietly():
+            backing.report(_run(backing.restore(_with_servers(), folder, replace=replace)), typer.echo)
+    except backing.CannotBackUp as fault:
+        _fail(str(fault))
+
+
+@app.command(rich_help_panel=_OPERATING)
 def health(
     ready: Annotated[
         bool, typer.Option("--ready", help="Whether it can serve, not just whether it lives.")
@@ -298,6 +327,17 @@ def _settings(**given: Any) -> Any:
     from services.lifecycle import load_settings
 
     return load_settings(**given)
+
+
+def _with_servers() -> Any:
+    """Return the settings; without a configured NATS, with that of a `tidings up` in this data directory."""
+    from services.local.servers import kept_url
+
+    settings = _settings()
+    url = settings.nats_url or kept_url(settings.data_dir, "nats")
+    if not url:
+        _fail("TIDINGS_NATS_URL is not set, and no `tidings up` has run in this data directory")
+    return settings.model_copy(update={"nats_url": url})
 
 
 def _run(work: Any) -> Any:

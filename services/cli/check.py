@@ -1,11 +1,6 @@
 """`tidings check`: is the configuration sound, does everything it names answer, and if not, what is to be done?"""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import msgspec
-import structlog
 from rich.console import Console
 from rich.text import Text
 
@@ -15,6 +10,7 @@ from services.cli.checks.machine import check_machine
 from services.cli.checks.nats import check_nats
 from services.cli.checks.outcome import Outcome, Verdict, bad
 from services.cli.checks.store import check_store
+from services.cli.quiet import quietly
 from services.local.servers import kept_url
 from services.logs.redaction import clean_text
 from services.permissions.roles import Role
@@ -23,23 +19,12 @@ from services.settings import Settings
 _COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Log errors only: the table says all there is to say, and what the parts log would stand in between."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
-
-
 async def run_checks(settings: Settings, role: Role | None = None) -> list[Outcome]:
     """Try everything once, or what one kind of process needs, as its user.
 
     Without configured URLs, the servers of a running `tidings up` are tried.
     """
-    with _quietly():
+    with quietly():
         return await _run_checks(settings, role)
 
 

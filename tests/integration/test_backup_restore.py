@@ -1,0 +1,170 @@
+"""Streams are backed up while gateways run, and come back after everything was lost, in a new epoch."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from websockets.sync.client import connect
+
+from services.bus.client import Bus
+from services.bus.streams import DurableLog, StreamSpec
+from services.cli.backup import CannotBackUp, back_up, restore
+from services.local.servers import NatsServer, RedisServer, free_port
+from services.settings import Settings
+from tests.support.cluster import ServiceProcess
+from tests.support.deadline import eventually, wait_until
+from tests.support.deployment import Deployment, websocket_url
+from tests.support.docs import ROOT
+from tests.support.requires import need
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("backup")]
+
+
+def _publish(gateway: ServiceProcess, text: str) -> dict[str, Any]:
+    body = json.dumps({"room": "hall", "content": text}).encode()
+    with urllib.request.urlopen(f"{gateway.url}/api/publish", body, timeout=10) as answer:  # noqa: S310  # our own
+        return dict(json.load(answer))
+
+
+def _history(gateway: ServiceProcess) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{gateway.url}/api/rooms/hall/history", timeout=10) as answer:  # noqa: S310  # our own
+        return dict(json.load(answer))
+
+
+def _join(gateway: ServiceProcess, **since: object) -> dict[str, Any]:
+    with connect(websocket_url(gateway, "username=ada")) as socket:
+        socket.send(json.dumps({"type": "join_room", "room": "hall", "since": since}))
+        while (answer := json.loads(socket.recv(10)))["type"] != "joined_room":
+            pass
+    return dict(answer)
+
+
+def _tidings(nats: NatsServer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TIDINGS_NATS_URL": nats.url, "TIDINGS_PREFIX": "kept"}
+    command = [sys.executable, "-m", "services.cli", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_everything_is_lost_and_comes_back(tmp_path: Path) -> None:
+    need("nats-server")
+    folder = tmp_path / "backup"
+    common = {
+        "prefix": "kept",
+        "redis_url": f"redis://127.0.0.1:{free_port()}",
+        "gateways": 1,
+        "services": False,
+    }
+    with NatsServer(tmp_path / "nats") as nats, Deployment(tmp_path, nats_url=nats.url, **common) as before:  # type: ignore[arg-type]
+        gateway = before.gateways[0]
+        kept = [_publish(gateway, f"kept {number}") for number in range(5)]
+        done = _tidings(nats, "backup", str(folder))
+        assert done.returncode == 0, done.stderr
+        assert "kept-rooms-default: 5 messages" in done.stdout
+        lost = _publish(gateway, "after the backup")
+        # While it runs, nothing is replaced under it.
+        refused = _tidings(nats, "restore", str(folder), "--replace")
+        assert refused.returncode == 1
+        assert "1 gateway(s) run: stop them" in refused.stderr
+        assert _join(gateway, epoch=kept[-1]["epoch"], seq=kept[-1]["seq"])["recovered"] is True
+
+    # Another server, with nothing in it.
+    with NatsServer(tmp_path / "new nats") as nats:
+        done = _tidings(nats, "restore", str(folder))
+        assert done.returncode == 0, done.stderr
+        assert "kept-rooms-default: 5 messages" in done.stdout
+        with Deployment(tmp_path, nats_url=nats.url, **common) as after:  # type: ignore[arg-type]
+            gateway = after.gateways[0]
+            history = _history(gateway)
+            assert [message["content"] for message in history["messages"]] == [f"kept {n}" for n in range(5)]
+            assert history["epoch"] != kept[0]["epoch"]
+            # What was stored after the backup is gone, and its sequence is used again: nobody may take one for the other.
+            assert _publish(gateway, "another")["seq"] == lost["seq"]
+            assert _join(gateway, epoch=lost["epoch"], seq=lost["seq"])["recovered"] is False
+            anew = _join(gateway, epoch=history["epoch"], seq=kept[-1]["seq"])
+            assert (anew["recovered"], [one["content"] for one in anew["missed"]]) == (True, ["another"])
+        again = _tidings(nats, "restore", str(folder))
+        assert again.returncode == 1
+        assert "--replace" in again.stderr
+        assert _tidings(nats, "restore", str(folder), "--replace").returncode == 0
+
+
+async def test_a_large_stream_travels_in_pieces(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = make_settings()
+    subjects = settings.subjects
+    spec = StreamSpec(
+        subjects.inbox_stream,
+        subjects.inboxes_captured,
+        subjects.inboxes_republished,
+        10_000,
+        600,
+        60,
+        1,
+    )
+    bus = await Bus.connect(settings, "test")
+    log = DurableLog(bus, spec)
+    await log.open()
+    for number in range(300):  # 12 MB that do not compress: more than the server sends unacknowledged
+        bus.publish(subjects.user_in("ada"), os.urandom(40_000))
+        if number % 50 == 49:
+            await bus.flush()
+    await eventually(lambda: _is_last(log, 300), "all are stored")
+    (copied,) = await back_up(settings, tmp_path / "backup")
+    assert copied.messages == 300
+    assert copied.size > 10_000_000
+    (back,) = await restore(settings, tmp_path / "backup", replace=True)
+    assert back.messages == 300
+    assert await log.last_seq() == 300
+    log.close()
+    await bus.close()
+
+
+async def _is_last(log: DurableLog, seq: int) -> bool:
+    return await log.last_seq() == seq
+
+
+async def test_what_cannot_be_done_is_said(make_settings: Callable[..., Settings], tmp_path: Path) -> None:
+    settings = make_settings()
+    with pytest.raises(CannotBackUp, match="no stream yet"):
+        await back_up(settings, tmp_path / "none")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "something").touch()
+    with pytest.raises(CannotBackUp, match="is not empty"):
+        await back_up(settings, tmp_path / "full")
+    with pytest.raises(CannotBackUp, match="is TIDINGS_PREFIX the same"):
+        await restore(settings, tmp_path / "full", replace=False)
+    away = settings.model_copy(update={"nats_url": f"nats://127.0.0.1:{free_port()}", "bus_connect_s": 0.5})
+    with pytest.raises(CannotBackUp, match="cannot be reached"):
+        await back_up(away, tmp_path / "away")
+
+
+def test_redis_comes_back_from_a_snapshot(tmp_path: Path) -> None:
+    """As docs/backup.md says: a snapshot is put in place with the append-only file off, which is switched on again."""
+    need("redis-server")
+    with RedisServer(tmp_path / "redis") as server, redis.Redis.from_url(server.url) as client:
+        client.hset("{tidings:alerts}:log", mapping={"one": "1", "two": "2"})
+        client.save()
+        snapshot = shutil.copy(server.directory / "dump.rdb", tmp_path / "snapshot.rdb")
+
+    class Restoring(RedisServer):
+        def _configuration(self) -> str:
+            return super()._configuration().replace("appendonly yes", "appendonly no")
+
+    folder = tmp_path / "new redis"
+    folder.mkdir()
+    shutil.copy(snapshot, folder / "dump.rdb")
+    with Restoring(folder) as server, redis.Redis.from_url(server.url) as client:
+        assert client.hlen("{tidings:alerts}:log") == 2
+        client.config_set("appendonly", "yes")
+        wait_until(lambda: not client.info("persistence")["aof_rewrite_in_progress"], "the file", 10)
+    with RedisServer(folder) as server, redis.Redis.from_url(server.url) as client:
+        assert client.hlen("{tidings:alerts}:log") == 2
