@@ -274,7 +274,7 @@ export class TidingsClient extends Emitter<ClientEvents> {
   }
 
   get #interest(): Interest {
-    const rooms = [...this.#rooms.values()].filter((room) => room.wanted);
+    const rooms = [...this.#rooms.values()].filter((room) => room.expected);
     return {
       rooms: new Map(rooms.map((room) => [room.name, room.position])),
       channels: this.#channels.wanted,

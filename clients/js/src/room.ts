@@ -97,6 +97,11 @@ export class Room extends Emitter<RoomEvents> {
     return this.#holders > 0;
   }
 
+  /** @internal Whether this client is in it, or on its way. */
+  get expected(): boolean {
+    return this.wanted && this.state.get() !== "refused";
+  }
+
   /** Becomes a member, and resolves when that is so. Stays one until `leave`, whatever becomes of connections. */
   join({ signal }: { signal?: AbortSignal } = {}): Promise<void> {
     if (signal?.aborted) return Promise.reject(signal.reason as Error);

@@ -131,13 +131,49 @@ describe("a stream", () => {
     await expect(client.setStatus("away")).rejects.toMatchObject({ code: "unsupported" });
   });
 
-  it("does not lose everything over one refused room", async () => {
-    await connected();
-    streams.refusals.push(Response.json({ code: "forbidden", message: "no", retryable: false }, { status: 403 }));
-    const joining = expect(client.room("secret").join()).rejects.toMatchObject({ code: "forbidden" });
-    await pass(50);
-    await joining;
+  it.each([true, false])("does not lose everything over one refused room or channel (wanted early: %s)", async (early) => {
+    streams.forbidden = ["secret", "logs"];
+    if (!early) await connected();
+    else client = new TidingsClient("http://server", { transports: ["sse"], fetch: streams.fetch, clock: evenClock, storage: null });
+    const errors: string[] = [];
+    client.on("error", ({ code }) => errors.push(code));
+    const joins = ["lobby", "secret", "other"].map((name) => client.room(name).join());
+    const refused = expect(joins[1]).rejects.toMatchObject({ code: "forbidden" });
+    for (const feed of [client.metrics, client.logs, client.alerts]) feed.watch();
+    if (early) void client.connect();
+    await pass(1000);
     expect(client.status.get().state).toBe("connected");
+    expect(streams.last.list("rooms").sort()).toEqual(["lobby", "other"]);
+    expect(streams.last.list("channels").sort()).toEqual(["alerts", "inbox", "metrics"]);
+    for (const room of ["lobby", "other"]) streams.last.message({ ...joined(1), room } as never);
+    await pass();
+    await refused;
+    await Promise.all([joins[0], joins[2]]);
+    expect(errors).toEqual(["forbidden"]);
+    const before = [streams.streams.length, streams.refused];
+    await pass(10_000);
+    expect([streams.streams.length, streams.refused]).toEqual(before); // it does not go on asking
+  });
+
+  it("can try a refused room again, and gives up alone what is refused later", async () => {
+    await connected();
+    streams.forbidden = ["secret"];
+    const refused = expect(client.room("secret").join()).rejects.toMatchObject({ code: "forbidden" });
+    await pass(100);
+    await refused;
+    streams.forbidden = [];
+    const joining = client.room("secret").join();
+    client.room("lobby").join().catch(() => undefined);
+    await pass(100);
+    for (const room of ["secret", "lobby"]) streams.last.message({ ...joined(1), room } as never);
+    await pass();
+    await joining;
+    streams.forbidden = ["secret"];
+    streams.last.end();
+    await pass(2000);
+    expect(client.status.get().state).toBe("connected");
+    expect(client.room("secret").state.get()).toBe("refused");
+    expect(streams.last.list("rooms")).toEqual(["lobby"]);
     await expect(client.room("a,b").join()).rejects.toMatchObject({ code: "unsupported" });
   });
 
@@ -145,7 +181,7 @@ describe("a stream", () => {
     streams.refusals.push(Response.json({ code: "unknown_channel", message: "no", retryable: false }, { status: 404 }));
     client = new TidingsClient("http://server", { transports: ["sse"], fetch: streams.fetch, clock: evenClock, storage: null });
     client.logs.watch();
-    await Promise.all([client.connect(), pass()]);
+    await Promise.all([client.connect(), pass(20)]);
     expect(client.status.get().state).toBe("connected");
   });
 

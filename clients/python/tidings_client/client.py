@@ -13,7 +13,7 @@ from tidings_client.connection.connection import Connection, ConnectionStatus
 from tidings_client.connection.fallback import Fallback, TransportKind
 from tidings_client.credentials import Credentials
 from tidings_client.endpoint import Endpoint
-from tidings_client.errors import Closed, ConnectionLost, ServerError, TidingsError, server_error
+from tidings_client.errors import Closed, ConnectionLost, ServerError, TidingsError, error_from
 from tidings_client.events import Event
 from tidings_client.feeds import Alerts, Logs, Metrics
 from tidings_client.generated.http import Operations, Path, Query
@@ -333,7 +333,7 @@ class TidingsClient(Operations):
             case TokenExpiring():
                 self.spawn(self._refresh())
             case ErrorMessage() if message.id is None:
-                fault = server_error(message.code, message.message, message.retryable, message.retry_after_ms)
+                fault = error_from(message.code, message.message, message.retryable, message.retry_after_ms)
                 self.errors.emit(fault)
             case _:
                 for presence in self._all_presences():
@@ -399,7 +399,7 @@ class TidingsClient(Operations):
         return {name: value for name, value in known.items() if value is not None}
 
     def _interest(self) -> Interest:
-        rooms = {room.name: room.position for room in self._rooms.values() if room.wanted}
+        rooms = {room.name: room.position for room in self._rooms.values() if room.expected}
         return Interest(rooms, self._channels.wanted, self.inbox.position)
 
     def _all_presences(self) -> tuple[Presence, ...]:

@@ -84,7 +84,9 @@ class Unsupported(LocalError):
     own_code = "unsupported"
 
 
-def server_error(code: str, message: str, retryable: bool, retry_after_ms: float | None) -> ServerError:
-    """Return the error of a server's words; times on the wire are milliseconds."""
+def error_from(code: str, message: str, retryable: bool, retry_after_ms: float | None) -> TidingsError:
+    """Return the error that an `error` message stands for; times on the wire are milliseconds."""
+    if code == Unsupported.own_code:  # a stream answers like a server, but this is its own word
+        return Unsupported(message)
     retry_after = None if retry_after_ms is None else retry_after_ms / 1000
     return ServerError(message, code=code, retryable=retryable, retry_after=retry_after)

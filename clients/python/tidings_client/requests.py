@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from tidings_client.clock import Clock, Timer
-from tidings_client.errors import AckTimeout, ConnectionLost, QueueFull, TidingsError, server_error
+from tidings_client.errors import AckTimeout, ConnectionLost, QueueFull, TidingsError, error_from
 from tidings_client.generated.wire import ClientMessage, ErrorMessage, ServerMessage
 
 # The server's window is 120 s by default; clocks and queues need a margin.
@@ -161,7 +161,7 @@ class Requests:
             after = _RETRY_S if answer.retry_after_ms is None else answer.retry_after_ms / 1000
             self._later(entry, after)
         else:
-            fault = server_error(answer.code, answer.message, answer.retryable, answer.retry_after_ms)
+            fault = error_from(answer.code, answer.message, answer.retryable, answer.retry_after_ms)
             self._fail(entry, fault)
         return entry.message
 

@@ -113,6 +113,11 @@ class Room:
         return self._wanted
 
     @property
+    def expected(self) -> bool:
+        """Whether this client is in it, or on its way."""
+        return self._wanted and self.state != "refused"
+
+    @property
     def position(self) -> Position | None:
         """After which message the next one comes; None in an ephemeral room, or before it was joined."""
         return self._log.position

@@ -1,6 +1,7 @@
 /**
  * The fallback: messages come by Server-Sent Events and go by HTTP. A stream says what it wants when it opens, so
- * joining and following open a new one that resumes where the old one stood.
+ * joining and following open a new one that resumes where the old one stood. A server that refuses one of several things
+ * refuses the stream: then they are asked for one by one, see `trial.ts`.
  *
  * Read with fetch, not EventSource: that one hides why it was refused, cannot show a token, and is not in Node.
  */
@@ -10,6 +11,7 @@ import type { Ack, ClientMessage, Disconnect, PublishRequest, ServerMessage } fr
 import { encodeEventId, INBOX_TOPIC, positionIn } from "./eventid.js";
 import { EventStreamParser, type StreamEvent } from "./eventstream.js";
 import { endOf } from "./ending.js";
+import { Trial } from "./trial.js";
 import type { End, Interest, Transport, TransportEvents } from "./transport.js";
 
 export interface StreamSetup {
@@ -34,10 +36,13 @@ export class EventStreamTransport implements Transport {
   #reopening: unknown;
   #greeted = false;
   #asked: Interest = { rooms: new Map(), channels: [], inbox: undefined };
+  /** Channels of the stream that is open. */
+  #carried: readonly string[] = [];
+  readonly #trial = new Trial();
   readonly #joined = new Set<string>();
   /** Requests that the stream answers: ids by room, and for `inbox`. */
   readonly #joins = new Map<string, string | undefined>();
-  #follows: ClientMessage[] = [];
+  #follows: (ClientMessage & { type: "subscribe" })[] = [];
 
   constructor(
     private readonly setup: StreamSetup,
@@ -81,22 +86,28 @@ export class EventStreamTransport implements Transport {
       return this.#refuse(id, localError("unsupported", "a room with a comma in its name needs a WebSocket"));
     }
     this.#joins.set(room, id);
+    this.#trial.pardon(room);
     if (!this.#asked.rooms.has(room) || this.#joined.has(room)) this.#later();
   }
 
   #follow(message: ClientMessage & { type: "subscribe" }): void {
     this.#follows.push(message);
-    const names = namesIn(message).filter((name) => name !== INBOX);
-    if (!names.every((name) => this.#asked.channels.includes(name))) this.#later();
-    else if (names.length > 0) queueMicrotask(() => this.#answerFollows());
+    const isAsked = (name: string): boolean => this.#asked.channels.includes(name) || this.#trial.channelFault(name) !== undefined;
+    if (channelsIn(message).every(isAsked)) queueMicrotask(() => this.#answerFollows());
+    else this.#later();
   }
 
+  /** Answers what needs no message of the stream: what it carries, and what it was refused. */
   #answerFollows(): void {
-    const open = this.#follows.filter((message) => namesIn(message).some((name) => name === INBOX));
-    const answered = this.#follows.filter((message) => !open.includes(message));
-    this.#follows = open;
-    for (const message of answered) {
-      this.#reply({ type: "subscribed", channels: namesIn(message), id: message.id });
+    const follows = this.#follows;
+    this.#follows = [];
+    for (const message of follows) {
+      const names = channelsIn(message);
+      const fault = names.map((name) => this.#trial.channelFault(name)).find((each) => each !== undefined);
+      if (fault !== undefined) this.#refuse(message.id, fault);
+      else if (names.length > 0 && names.every((name) => this.#carried.includes(name))) {
+        this.#reply({ type: "subscribed", channels: namesIn(message), id: message.id });
+      } else this.#follows.push(message);
     }
   }
 
@@ -115,15 +126,16 @@ export class EventStreamTransport implements Transport {
     }, REOPEN_MS);
   }
 
-  async #stream(interest: Interest): Promise<void> {
+  async #stream(wanted: Interest): Promise<void> {
     const request = (this.#request = new AbortController());
     const parser = new EventStreamParser();
     const last: { farewell?: Disconnect } = {};
-    this.#asked = interest;
+    const asked = (this.#asked = this.#trial.choose(wanted));
     this.#joined.clear();
+    this.#carried = [];
     let end: End;
     try {
-      const response = await this.setup.open(...questionOf(interest), request.signal);
+      const response = await this.setup.open(...questionOf(asked), request.signal);
       const reader = (response.body as ReadableStream<Uint8Array>).getReader();
       const text = new TextDecoder();
       for (;;) {
@@ -138,7 +150,7 @@ export class EventStreamTransport implements Transport {
       const { code, reason = "the stream ended", reconnect = true, retryAfterMs = parser.retryMs } = last.farewell ?? {};
       end = { reason, reconnect, retryAfterMs, code };
     } catch (fault) {
-      if (!request.signal.aborted && this.#survives(fault, interest)) return;
+      if (!request.signal.aborted && this.#survives(fault)) return;
       end = endOf(fault);
     }
     if (request.signal.aborted || this.#gone.signal.aborted) return; // replaced, or not wanted any more
@@ -146,17 +158,17 @@ export class EventStreamTransport implements Transport {
     this.events.ended(end);
   }
 
-  /** One room or channel that is not for us must not cost the others: refuse what was asked last, and go on. */
-  #survives(fault: unknown, interest: Interest): boolean {
-    const isEmpty = interest.rooms.size === 0 && interest.channels.length === 0;
-    if (!(fault instanceof TidingsError) || fault.retryable || fault.code === "unauthorized" || isEmpty) return false;
-    const ids = [...this.#joins.values(), ...this.#follows.map((message) => message.id)];
-    if (this.#greeted && ids.length === 0) return false;
-    this.#joins.clear();
-    this.#follows = [];
-    for (const id of ids) this.#refuse(id, fault);
-    if (this.#greeted) this.#later();
-    else void this.#stream({ rooms: new Map(), channels: [], inbox: interest.inbox });
+  /** One room or channel that is not for us must not cost the others. */
+  #survives(fault: unknown): boolean {
+    if (!(fault instanceof TidingsError) || fault.retryable || fault.code === "unauthorized") return false;
+    if (!this.#trial.onRefused(this.#asked, fault)) return false;
+    for (const [room, id] of this.#joins) {
+      if (this.#trial.roomFault(room) === undefined) continue;
+      this.#joins.delete(room);
+      this.#refuse(id, fault);
+    }
+    this.#answerFollows();
+    this.#later();
     return true;
   }
 
@@ -172,7 +184,7 @@ export class EventStreamTransport implements Transport {
       message.id = this.#joins.get(message.room);
       this.#joins.delete(message.room);
     } else if (message.type === "subscribed") {
-      const asked = this.#follows.find((request) => namesIn(request as never).includes(INBOX));
+      const asked = this.#follows.find((request) => namesIn(request).includes(INBOX));
       this.#follows = this.#follows.filter((request) => request !== asked);
       message.id = asked?.id;
     }
@@ -193,6 +205,8 @@ export class EventStreamTransport implements Transport {
         maxMessageBytes: Infinity,
       });
     }
+    this.#carried = this.#asked.channels;
+    if (this.#trial.onAdmitted(this.#asked, this.setup.interest())) this.#later();
     this.#answerFollows();
   }
 
@@ -220,6 +234,9 @@ export class EventStreamTransport implements Transport {
 function namesIn(message: ClientMessage & { channel?: string; channels?: string[] }): string[] {
   return [...(message.channels ?? []), ...(message.channel === undefined ? [] : [message.channel])];
 }
+
+const channelsIn = (message: ClientMessage & { channel?: string; channels?: string[] }): string[] =>
+  namesIn(message).filter((name) => name !== INBOX);
 
 function questionOf(interest: Interest): [query: Record<string, string>, headers: Record<string, string>] {
   const rooms = [...interest.rooms].filter(([room]) => !room.includes(","));

@@ -8,7 +8,7 @@ import type { TidingsOptions } from "../../src/options.js";
 import type { PublishOptions, Room } from "../../src/room.js";
 import type { WebSocketConstructor } from "../../src/transport/websocket.js";
 import { type Fleet, until } from "./fleet.js";
-import { collect, compare, isPart, must, Results, runSteps, type Step } from "./scenario.js";
+import { collect, compare, errorOf, isPart, must, Results, runSteps, type Step } from "./scenario.js";
 
 export const SECRET = "0123456789abcdef0123456789abcdef";
 
@@ -23,6 +23,7 @@ let rooms = 0;
 interface ActorOptions {
   way?: boolean;
   tokens?: number[];
+  limited?: boolean;
 }
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
@@ -38,11 +39,11 @@ class Actor {
   userId: string | undefined;
   gateway: string | undefined;
 
-  constructor(url: string, name: string, room: string, { tokens }: ActorOptions, way: TidingsOptions) {
+  constructor(url: string, name: string, room: string, { tokens, limited }: ActorOptions, way: TidingsOptions) {
     const getToken: TidingsOptions["getToken"] = ({ refresh }) => {
       const seconds = tokens?.[Math.min(this.asked.length, tokens.length - 1)] ?? 0;
       this.asked.push(refresh);
-      return tokenFor(name, seconds);
+      return tokenFor(name, seconds, limited ? LIMITED : ALL);
     };
     this.client = new TidingsClient(url, {
       username: name,
@@ -136,6 +137,10 @@ export class Real {
       must(!letIn, "it was let in");
     },
     join: (name: string) => this.#actor(name).room.join(),
+    refused: async (name: string, room: string) => {
+      const fault = await this.#actor(name).client.room(room).join().then(() => undefined, errorOf);
+      must(isPart({ code: "forbidden" }, fault), `it was answered ${JSON.stringify(fault)}`);
+    },
     follow: (name: string) => {
       this.#actor(name).room.presence.watch();
       this.#actor(name).client.metrics.watch();
@@ -210,10 +215,13 @@ function allOf(seen: readonly unknown[], expected: string): unknown {
 const said = (result: ReturnType<Results["get"]>): unknown =>
   typeof result === "object" && "ok" in result ? "ok" : typeof result === "object" ? (result.error as TidingsError).code : result;
 
-function tokenFor(sub: string, seconds: number): string {
+const ALL = { join: ["*"], publish: ["*"], admin: true };
+const LIMITED = { join: ["js-*"], publish: ["js-*"], channels: [] };
+
+function tokenFor(sub: string, seconds: number, grants: object): string {
   const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString("base64url");
   const exp = Math.floor(Date.now() / 1000) + seconds;
-  const claims = { sub, exp, aud: "tidings", tidings: { join: ["*"], publish: ["*"], admin: true } };
+  const claims = { sub, exp, aud: "tidings", tidings: grants };
   const head = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
   return `${head}.${createHmac("sha256", SECRET).update(head).digest("base64url")}`;
 }

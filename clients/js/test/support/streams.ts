@@ -47,6 +47,9 @@ export class FakeStreams {
   /** Answers instead of a stream, one for each request to come. */
   readonly refusals: Response[] = [];
   greets = true;
+  /** Rooms and channels for which a stream is refused, with all that it asked for. */
+  forbidden: string[] = [];
+  refused = 0;
 
   readonly fetch = vi.fn<typeof fetch>(async (input, init) => {
     const url = new URL(input as string);
@@ -57,6 +60,10 @@ export class FakeStreams {
       return Response.json({ type: "ack", epoch: "e1", seq: this.published.length, timestamp: 1 });
     }
     const stream = new FakeStream(url, new Headers(init?.headers), init?.signal);
+    if ([...stream.list("rooms"), ...stream.list("channels")].some((name) => this.forbidden.includes(name))) {
+      this.refused++;
+      return Response.json({ code: "forbidden", message: "no", retryable: false }, { status: 403 });
+    }
     this.streams.push(stream);
     if (this.greets) stream.event("connected", { status: "connected" });
     return stream.response;

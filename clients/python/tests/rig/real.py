@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jwt
+import pytest
 
 from rig.fleet import Fleet
 from rig.scenario import is_part
@@ -20,6 +21,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "sse": {"transports": ["sse"]},
 }
 _WAIT_S = 40.0
+ALL = {"join": ["*"], "publish": ["*"], "admin": True}
+LIMITED: dict[str, Any] = {"join": ["python-*"], "publish": ["python-*"], "channels": []}
 _rooms = itertools.count()
 
 
@@ -30,7 +33,9 @@ class Actor:
         self.asked: list[bool] = []
         given: dict[str, Any] = {"username": name, "backoff": Backoff(0.2, 1.0), "connect_timeout": 2.0}
         if "tokens" in options:
-            given["token"] = _token_giver(name, options["tokens"], self.asked)
+            given["token"] = _token_giver(
+                name, options["tokens"], self.asked, LIMITED if options.get("limited") else ALL
+            )
         self.client = TidingsClient(url, **given, **WAYS[way if options.get("way") else "json"])
         self.room = self.client.room(room)
         self.seen: list[Any] = []
@@ -83,14 +88,17 @@ class Real:
         await self._actors[name].connect()
 
     async def do_fail(self, name: str, options: dict[str, Any]) -> None:
-        try:
+        with pytest.raises(TidingsError):
             await self.do_connect(name, options)
-        except TidingsError:
-            return
-        raise AssertionError("it was let in")
 
     async def do_join(self, name: str) -> None:
         await self._actors[name].room.join()
+
+    async def do_refused(self, name: str, room: str) -> None:
+        with pytest.raises(TidingsError) as refusal:
+            async with asyncio.timeout(_WAIT_S):
+                await self._actors[name].client.room(room).join()
+        assert refusal.value.code == "forbidden"
 
     async def do_follow(self, name: str) -> None:
         self._actors[name].room.presence.follow()
@@ -232,12 +240,13 @@ class Real:
         return "another" if welcome and welcome.gateway != actor.gateway else "the same"
 
 
-def _token_giver(name: str, seconds: list[int], asked: list[bool]) -> Callable[[CredentialRequest], str]:
+def _token_giver(
+    name: str, seconds: list[int], asked: list[bool], grants: dict[str, Any]
+) -> Callable[[CredentialRequest], str]:
     def give(request: CredentialRequest) -> str:
         valid = seconds[min(len(asked), len(seconds) - 1)]
         asked.append(request.refresh)
         claims = {"sub": name, "exp": int(time.time()) + valid, "aud": "tidings"}
-        grants = {"join": ["*"], "publish": ["*"], "admin": True}
         return jwt.encode({**claims, "tidings": grants}, SECRET, algorithm="HS256")
 
     return give

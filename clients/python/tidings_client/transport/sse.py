@@ -1,6 +1,7 @@
 """The fallback: messages come by Server-Sent Events and go by HTTP.
 
 A stream says what it wants when it opens, so joining and following open a new one that resumes where the old one stood.
+A server that refuses one of several things refuses the stream: then they are asked for one by one, see `trial.py`.
 """
 
 import asyncio
@@ -37,6 +38,7 @@ from tidings_client.generated.wire import (
 from tidings_client.transport.base import End, Interest, TransportEvents, end_of
 from tidings_client.transport.eventid import INBOX_TOPIC, encode_event_id, position_in
 from tidings_client.transport.eventstream import EventStreamParser, StreamEvent
+from tidings_client.transport.trial import Trial
 
 _INBOX = "inbox"
 _REOPEN_S = 0.02  # a program joins several rooms at once
@@ -69,7 +71,9 @@ class EventStreamTransport:
         self._reopening: Timer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked = Interest({}, (), None)
+        self._trial = Trial()
         self._joined: set[str] = set()
+        self._carried: set[str] = set()  # channels of the stream that is open
         # Requests that the stream answers: ids by room, and subscriptions.
         self._joins: dict[str, str | None] = {}
         self._follows: list[ClientSubscribe] = []
@@ -128,22 +132,29 @@ class EventStreamTransport:
             self._refuse(request_id, fault)
             return
         self._joins[room] = request_id
+        self._trial.pardon(room)
         if room not in self._asked.rooms or room in self._joined:
             self._later()
 
     def _follow(self, message: ClientSubscribe) -> None:
         self._follows.append(message)
-        names = [name for name in _names_in(message) if name != _INBOX]
-        if not set(names) <= set(self._asked.channels):
-            self._later()
-        elif names:
+        if set(_channels_in(message)) <= {*self._asked.channels, *self._trial.refused_channels}:
             asyncio.get_running_loop().call_soon(self._answer_follows)
+        else:
+            self._later()
 
     def _answer_follows(self) -> None:
-        answered = [message for message in self._follows if _INBOX not in _names_in(message)]
-        self._follows = [message for message in self._follows if _INBOX in _names_in(message)]
-        for message in answered:
-            self._reply(Subscribed(channels=_names_in(message), id=message.id))
+        """Answer what needs no message of the stream: what it carries, and what it was refused."""
+        follows, self._follows = self._follows, []
+        for message in follows:
+            channels = _channels_in(message)
+            faults = [fault for name in channels if (fault := self._trial.refused_channels.get(name))]
+            if faults:
+                self._refuse(message.id, faults[0])
+            elif channels and set(channels) <= self._carried:
+                self._reply(Subscribed(channels=_names_in(message), id=message.id))
+            else:
+                self._follows.append(message)
 
     def _publish(self, body: PublishRequest) -> None:
         self._spawn(self._publish_now(body))
@@ -166,13 +177,14 @@ class EventStreamTransport:
             self._stream.cancel()
             self._stream = self._spawn(self._read(self._setup.interest()))
 
-    async def _read(self, interest: Interest) -> None:
-        self._asked = interest
+    async def _read(self, wanted: Interest) -> None:
+        self._asked = self._trial.choose(wanted)
         self._joined.clear()
+        self._carried.clear()
         try:
-            end = await self._carry(interest)
+            end = await self._carry(self._asked)
         except Exception as fault:  # noqa: BLE001 - whatever keeps it from opening: the next attempt may do
-            if self._survives(fault, interest):
+            if not self._is_replaced and self._survives(fault):
                 return
             end = end_of(fault)
         if self._stream is asyncio.current_task() and not self._is_over:
@@ -203,23 +215,17 @@ class EventStreamTransport:
         after = parser.retry if farewell.retry_after_ms is None else farewell.retry_after_ms / 1000
         return End(farewell.reason, farewell.reconnect, farewell.code, after)
 
-    def _survives(self, fault: Exception, interest: Interest) -> bool:
-        """One room or channel that is not for us must not cost the others: refuse what was asked last, and go on."""
-        is_empty = not interest.rooms and not interest.channels
-        final = isinstance(fault, ServerError) and not fault.retryable and fault.code != "unauthorized"
-        if not final or is_empty or self._is_replaced:
+    def _survives(self, fault: Exception) -> bool:
+        """One room or channel that is not for us must not cost the others."""
+        if not isinstance(fault, ServerError) or fault.retryable or fault.code == "unauthorized":
             return False
-        ids = [*self._joins.values(), *(message.id for message in self._follows)]
-        if self._greeted and not ids:
+        if not self._trial.on_refused(self._asked, fault):
             return False
-        self._joins.clear()
-        self._follows.clear()
-        for request_id in ids:
-            self._refuse(request_id, fault)
-        if self._greeted:
-            self._later()
-        else:
-            self._stream = self._spawn(self._read(Interest({}, (), interest.inbox)))
+        for room in self._trial.refused_rooms:
+            if room in self._joins:
+                self._refuse(self._joins.pop(room), fault)
+        self._answer_follows()
+        self._later()
         return True
 
     @property
@@ -267,6 +273,9 @@ class EventStreamTransport:
                     max_message_bytes=_NO_LIMIT,
                 )
             )
+        self._carried = set(self._asked.channels)
+        if self._trial.on_admitted(self._asked, self._setup.interest()):
+            self._later()
         self._answer_follows()
 
     def _refuse(self, request_id: str | None, fault: Exception) -> None:
@@ -290,6 +299,10 @@ class EventStreamTransport:
 
 def _names_in(message: ClientSubscribe | ClientUnsubscribe) -> list[str]:
     return [*(message.channels or ()), *(() if message.channel is None else (message.channel,))]
+
+
+def _channels_in(message: ClientSubscribe) -> list[str]:
+    return [name for name in _names_in(message) if name != _INBOX]
 
 
 def _question_of(interest: Interest) -> tuple[dict[str, str], dict[str, str]]:
