@@ -5,11 +5,17 @@ once, a loaded one writes less often and more.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+import os
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.delivery.direct import Direct, free
 from gateway.delivery.outbound import Outbound, Wire
 from gateway.delivery.traffic import Traffic
+
+_MANY = 16  # members with whom a room is large
 
 
 class Member(Protocol):
@@ -24,14 +30,43 @@ class Member(Protocol):
     write: Callable[[bytes], None]
 
     @property
+    def direct(self) -> Direct:
+        """The socket that may be written to instead, while it is free (`gateway.delivery.direct`); or NOWHERE."""
+
+    @property
     def take(self) -> Callable[[list[Outbound]], bool] | None:
         """None where bytes are shared; else what takes messages one by one, and returns False to decline."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Members of a large room on one wire, and where to write to them, side by side."""
+
+    wire: Wire
+    members: list[Member]
+    descriptors: array[int]
+    turns: bytes
+
+
+def _rows_of(members: Iterable[Member]) -> list[_Row]:
+    by_wire: dict[Wire, list[Member]] = {}
+    for member in members:
+        by_wire.setdefault(member.wire, []).append(member)
+    return [
+        _Row(
+            wire,
+            row,
+            array("i", [member.direct[0] for member in row]),
+            bytes([member.direct[1] for member in row]),
+        )
+        for wire, row in by_wire.items()
+    ]
 
 
 class Fanout:
     """A set of members and the messages they have yet to be sent."""
 
-    __slots__ = ("_flush_due", "_members", "_pending", "_skips", "_traffic")
+    __slots__ = ("_flush_due", "_members", "_pending", "_rows", "_skips", "_traffic")
 
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
@@ -40,6 +75,7 @@ class Fanout:
         self._pending: list[Outbound] | None = None
         # (index in _pending, connection id): who shall not get a message although a member.
         self._skips: list[tuple[int, str]] | None = None
+        self._rows: list[_Row] | None = None  # of a large room, for as long as nobody comes or goes
         self._flush_due = False
 
     def __len__(self) -> int:
@@ -56,12 +92,14 @@ class Fanout:
         if self._pending:
             self.flush()
         self._members[member.connection_id] = member
+        self._rows = None
 
     def discard(self, connection_id: str) -> None:
         """Remove a member, if there; what was sent before still reaches it."""
         if self._pending:
             self.flush()
         self._members.pop(connection_id, None)
+        self._rows = None
 
     def send(self, message: Outbound, skip: str = "") -> None:
         """Queue a message for every member but the connection `skip`."""
@@ -99,24 +137,65 @@ class Fanout:
         self._pending = self._skips = None
         aside = self._apart(pending, skips) if skips else {}
         shared: dict[Wire, bytes] = {}
-        wire, data = None, b""
-        sent_bytes = 0
-        # A write may find its member gone and discard it: iterate over a copy.
-        for member in list(self._members.values()):
-            if aside and (own := aside.get(member.connection_id)) is not None:
-                sent_bytes += self._write_apart(member, own)
-                continue
-            if member.take is not None and member.take(pending):
-                continue
-            if member.wire is not wire:  # neighbours mostly share it
-                wire = member.wire
-                if wire not in shared:
-                    shared[wire] = b"".join([message.on(wire) for message in pending])
-                data = shared[wire]
-            sent_bytes += len(data)
-            member.write(data)
+        if len(self._members) >= _MANY:
+            sent_bytes = self._write_many(pending, aside, shared)
+        else:
+            sent_bytes = 0
+            # A write may find its member gone and discard it: iterate over a copy.
+            for member in list(self._members.values()):
+                sent_bytes += self._write(member, pending, aside, shared)
         self._traffic.messages_out += len(self._members) * len(pending) - len(skips or ())
         self._traffic.bytes_out += sent_bytes
+
+    def _write(
+        self,
+        member: Member,
+        pending: list[Outbound],
+        aside: dict[str, list[Outbound]],
+        shared: dict[Wire, bytes],
+    ) -> int:
+        """Write to one member; return the bytes written."""
+        if aside and (own := aside.get(member.connection_id)) is not None:
+            return self._write_apart(member, own)
+        if member.take is not None and member.take(pending):
+            return 0
+        data = shared.get(member.wire)
+        if data is None:
+            data = shared[member.wire] = b"".join([message.on(member.wire) for message in pending])
+        member.write(data)
+        return len(data)
+
+    def _write_many(
+        self, pending: list[Outbound], aside: dict[str, list[Outbound]], shared: dict[Wire, bytes]
+    ) -> int:
+        """Write to a large room, past the transports of all who have nothing waiting; return the bytes written."""
+        if self._rows is None:
+            self._rows = _rows_of(self._members.values())
+        for connection_id in aside:
+            free[self._members[connection_id].direct[0]] = 0
+        write, sent_bytes = os.write, 0
+        for row in list(self._rows):
+            data = shared.get(row.wire)
+            if data is None:
+                data = shared[row.wire] = b"".join([message.on(row.wire) for message in pending])
+            size, others = len(data), 0
+            # What runs for each member stands here, without a call: see `direct`.
+            for index, descriptor, turn in zip(
+                range(len(row.members)), row.descriptors, row.turns, strict=True
+            ):
+                if free[descriptor] != turn:
+                    others += 1
+                    sent_bytes += self._write(row.members[index], pending, aside, shared)
+                    continue
+                try:
+                    sent = write(descriptor, data)
+                except OSError:
+                    sent = 0  # the kernel takes no more, or the peer is gone: the transport will see
+                if sent != size:
+                    free[descriptor] = 0
+                    row.members[index].write(data[sent:])
+            sent_bytes += size * (len(row.members) - others)
+        return sent_bytes
 
     @staticmethod
     def _write_apart(member: Member, messages: list[Outbound]) -> int:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from gateway.delivery.direct import NOWHERE
 from gateway.delivery.inbox import INBOX_TOPIC
 from gateway.delivery.outbound import Outbound, Wire, sse_event
 from gateway.delivery.traffic import Traffic
@@ -114,6 +115,7 @@ class RecordStream:
     """`/events/metrics`: bare records, one a second."""
 
     wire = Wire.SSE
+    direct = NOWHERE  # what is written goes through a response
     pulse_s = 10.0  # proxies cut what is silent for long; 15 s is the usual limit
 
     __slots__ = ("_traffic", "buffer", "connection_id", "stay", "user_id", "write")
@@ -164,6 +166,7 @@ class EventStream:
     """`/events`: the messages of channels and rooms as `event: TYPE`, resumable by id."""
 
     wire = Wire.SSE
+    direct = NOWHERE  # what is written goes through a response
     pulse_s = 5.0
 
     __slots__ = (

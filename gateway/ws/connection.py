@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from gateway.auth.identity import Identity
+from gateway.delivery.direct import Direct
 from gateway.delivery.follower import CatchUp
 from gateway.delivery.outbound import Outbound, Wire
 from gateway.delivery.publisher import PublishRefused, Sender
@@ -97,6 +98,11 @@ class Connection:
         self._joining = Joining()
         self._messages_in = 0
         self._inbox_from = 0  # personal messages after this sequence reach the connection live
+
+    @property
+    def direct(self) -> Direct:
+        """See `Member`."""
+        return self._link.direct
 
     # --- what the link calls ---
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.delivery.direct import NOWHERE
 from gateway.delivery.follower import Delivery
 from gateway.delivery.outbound import Outbound, Wire
 from services.bus.errors import BusError, Unavailable
@@ -16,6 +17,8 @@ from services.wire import server
 
 class Recorder:
     """A member that keeps its writes."""
+
+    direct = NOWHERE
 
     def __init__(self, connection_id: str, user_id: str = "u", wire: Wire = Wire.JSON) -> None:
         self.connection_id = connection_id
