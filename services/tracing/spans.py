@@ -19,6 +19,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from structlog.contextvars import bound_contextvars
 
 TRACEPARENT = "traceparent"
 _LEAST_TOKENS = 4  # PREFIX.out.user.USER
@@ -59,14 +60,19 @@ class Traces:
 
     def start(self, name: str, kind: SpanKind, attributes: Attributes, parent: Context | None = None) -> Span:
         """Begin a span; whoever begins it ends it."""
-        return self._tracer.start_span(name, parent, kind, dict(attributes))
+        return self._tracer.start_span(name, parent or _open_context(), kind, dict(attributes))
 
     @contextmanager
     def within(self, span: Span) -> Iterator[Span]:
         """Make a span the current one. It is not ended."""
         token = contexts.attach(trace.set_span_in_context(span))
         try:
-            yield span
+            if not span.is_recording():
+                yield span
+                return
+            # Log lines that are written meanwhile can be found by it.
+            with bound_contextvars(trace_id=trace.format_trace_id(span.get_span_context().trace_id)):
+                yield span
         finally:
             contexts.detach(token)
 
@@ -110,6 +116,17 @@ class Traces:
         if not headers or TRACEPARENT not in headers:
             return None
         return _propagator.extract(dict(headers), Context())
+
+
+def _open_context() -> Context:
+    """Return the current context, or an empty one where its span has ended.
+
+    A task that outlives the request which started it (a feed's, a room's) inherits that request's context, and what it
+    does later is no part of that trace.
+    """
+    span = trace.get_current_span()
+    ended = span.get_span_context().trace_flags.sampled and not span.is_recording()
+    return Context() if ended else contexts.get_current()
 
 
 def failed(span: Span, reason: str) -> None:
