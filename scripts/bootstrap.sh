@@ -41,9 +41,9 @@ fi
 node_group=""
 sh scripts/node.sh --have || node_group="--group node"
 
-# Fuzzers, the site's generator and schemas of Kubernetes are large; only who wants every test needs them.
+# Fuzzers, the site's generator, schemas of Kubernetes and what drives a browser are large; only who wants every test needs them.
 every_test=""
-[ -z "${REQUIRE_ALL:-}" ] || every_test="--group fuzz --group docs --group deploy"
+[ -z "${REQUIRE_ALL:-}" ] || every_test="--group fuzz --group docs --group deploy --group browser"
 
 echo "Making .venv from uv.lock with $python"
 # Inexact: what another run needed (fuzzers, benchmarks) may stay.

@@ -27,11 +27,13 @@ wanted=$(made_from)
 [ "$(cat $stamp 2>/dev/null)" != "$wanted" ] || exit 0
 sh scripts/node.sh node --version >/dev/null 2>&1 || cannot "there is no Node.js >= 20"
 
-# Checks and tests install more; what is there already is enough.
+# Checks and tests need more than a build; where that is there it stays.
 packages=dashboard/node_modules/.package-lock.json
 if [ ! $packages -nt dashboard/package-lock.json ]; then
     echo "Fetching what the dashboard is built with"
-    npm ci --ignore-scripts --omit=dev || cannot "its packages could not be fetched"
+    omit=--omit=dev
+    [ ! -e dashboard/node_modules/.bin/vitest ] || omit=--include=dev
+    npm ci --ignore-scripts $omit || cannot "its packages could not be fetched"
     touch $packages
 fi
 echo "Building the dashboard"

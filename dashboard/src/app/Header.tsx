@@ -22,8 +22,8 @@ export function Header({ become }: { become: (who: Who) => void }): ReactElement
       <div className="header-end">
         <button type="button" className="quiet" onClick={() => setAsking(true)} title="Your name and token">
           <UserRound size={17} aria-hidden />
-          <span className="wide-only">{who.username || "dashboard"}</span>
-          <span className="hidden">, you: name, status and token</span>
+          <span className="wide-only">{who.username || "dashboard"}</span>{" "}
+          <span className="hidden">(you: name, status and token)</span>
         </button>
         <button type="button" className="quiet icon" onClick={toggleTheme} title={`Switch to ${theme === "dark" ? "light" : "dark"}`}>
           {theme === "dark" ? <Sun size={17} aria-hidden /> : <Moon size={17} aria-hidden />}

@@ -69,9 +69,10 @@ export function OverviewView(): ReactElement {
                 key={each.id}
                 type="button"
                 aria-pressed={!zoom && each.id === range.id}
-                aria-label={`Last ${each.name}`}
+                title={`The last ${each.name}`}
                 onClick={() => (setRange(each), setZoom(undefined))}
               >
+                <span className="hidden">Last </span>
                 {each.label}
               </button>
             ))}

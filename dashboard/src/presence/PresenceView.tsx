@@ -35,7 +35,8 @@ export function PresenceView(): ReactElement {
   // A thousand names are sorted after the key stroke is shown, not before.
   const wanted = useDeferredValue(search);
   const shown = useMemo(() => found(users, wanted, order, rooms), [users, wanted, order, rooms]);
-  const total = Math.max(told ?? 0, users.length);
+  // The server's count is of its snapshot; it is told anew only where there are too many to list.
+  const total = users.length || (told ?? 0);
 
   return (
     <div className="view presence">

@@ -85,7 +85,7 @@ function Members({ name }: { name: string }): ReactElement {
   const client = useClient();
   const { users } = usePresence(name);
   const told = useValue(client.room(name).presence.count);
-  const total = Math.max(told ?? 0, users.length);
+  const total = users.length || (told ?? 0); // a count alone, where there are too many to list
   return (
     <aside className="members" aria-label="Members">
       <h3>{count(total, "member")}</h3>

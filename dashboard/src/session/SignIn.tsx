@@ -18,7 +18,7 @@ export function SignIn({ reason, become }: { reason: string | undefined; become:
       <h1>
         <KeyRound size={20} aria-hidden /> This server asks for a token
       </h1>
-      {reason && <Notice tone="critical">{reason}</Notice>}
+      {reason && <Notice tone="critical">The token was refused: {reason}.</Notice>}
       <p>
         Paste a JSON Web Token. It stays in this tab, and buys a one-time ticket for each connection: it never stands in an
         address. To see everything it needs the channels <code>metrics</code>, <code>alerts</code>, <code>presence</code> and{" "}

@@ -26,6 +26,6 @@ export function useAdmission(): Admission {
   }, [client, doubtful]);
 
   if (state === "failed" && error?.code === "unauthorized") return { state: "out", reason: who.token && error.message };
-  if (refusedOf === client) return { state: "out", reason: who.token && "The token was refused, or it has expired." };
+  if (refusedOf === client) return { state: "out", reason: undefined };
   return IN;
 }

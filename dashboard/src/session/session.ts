@@ -1,4 +1,4 @@
-import { TidingsClient, TidingsError, type Status } from "@tidings/client";
+import { TidingsClient, type Status } from "@tidings/client";
 import { createContext, useContext } from "react";
 import { Freshness } from "./freshness.js";
 import { Interruptible } from "./interruptible.js";
@@ -61,16 +61,12 @@ export function makeSession(who: Who): Session {
   const client = new TidingsClient("/", {
     username: who.username || "dashboard",
     WebSocket: line.WebSocket,
-    ...(who.token && { getToken: ({ refresh }) => (refresh ? refuse() : who.token) }),
+    // There is one token, pasted by hand. Shown again where it was refused, it is answered with the reason.
+    ...(who.token && { getToken: () => who.token }),
   });
   const status = rememberedStatus();
   if (status !== "online") client.setStatus(status).catch(() => undefined); // whoever sets it by hand is told
   return { client, line, freshness: new Freshness(client.metrics), who };
-}
-
-/** There is one token, pasted by hand: once it is refused or over, only a person has another. */
-function refuse(): never {
-  throw new TidingsError({ code: "unauthorized", message: "The token was refused, or it has expired." });
 }
 
 export const SessionContext = createContext<Session | undefined>(undefined);
