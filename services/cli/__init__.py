@@ -9,6 +9,7 @@
 - `backup`         the streams as files, and back
 - `health`         whether the process on this machine lives; `main` takes it past the others, whose imports cost
                    five times what it does
+- `secret_files`   the passwords and keys of a deployment; `certificates` makes those
 - `configuration`  the effective settings, and the reference page made from their declaration
 - `reference`      other pages made from declarations: metrics
 - `code_tables`    the tables of codes within a page that is otherwise written by hand

@@ -195,6 +195,27 @@ def permissions(
 
 
 @app.command(rich_help_panel=_OPERATING)
+def secrets(
+    folder: Annotated[Path, typer.Argument(help="Where they are kept; made if it is not there.")],
+    site: Annotated[
+        str, typer.Option(help="The host name that people connect to.  [default: localhost, or what it was]")
+    ] = "",
+) -> None:
+    """Make the passwords, keys and certificates of a deployment (deploy/compose.prod.yaml).
+
+    What is there is kept: run it again after an upgrade, or when `prefix` or `namespaces` changed. Certificates of
+    servers are renewed 30 days before they end.
+    """
+    from services.cli.secret_files import CannotKeep, SecretFiles
+
+    try:
+        for name, fate in SecretFiles(folder, _settings(), site).write():
+            typer.echo(f"{fate:8}{name}")
+    except CannotKeep as fault:
+        _fail(str(fault))
+
+
+@app.command(rich_help_panel=_OPERATING)
 def check(
     process: Annotated[
         Literal["gateway", "presence", "metrics", "agent"] | None,

@@ -16,7 +16,7 @@ from tests.support.docs import ROOT
 from tests.support.requires import need
 
 _DOCKERFILE = ROOT / "deploy" / "Dockerfile"
-_COMPOSE = ROOT / "deploy" / "compose.yaml"
+_COMPOSE_FILES = sorted((ROOT / "deploy").glob("compose*.yaml"))
 _SUITE = "trixie"
 _MIRROR = "http://deb.debian.org/debian"
 _PACKAGES = ("ca-certificates", "haproxy", "python3", "python3-venv", "redis-server", "wget")
@@ -36,10 +36,15 @@ _STARTS = {
 
 
 def wanted() -> list[str]:
-    """Return the names of the images that the Dockerfile and the compose file begin with."""
+    """Return the names of the images that the Dockerfile begins with, and of the compose files' servers."""
     named = re.findall(r"^FROM (\S+)", _DOCKERFILE.read_text(), re.MULTILINE)
-    named += re.findall(r"^ *image: (docker\.io/\S+)", _COMPOSE.read_text(), re.MULTILINE)
-    return sorted({name for name in named if name.startswith("docker.io/")})
+    for file in _COMPOSE_FILES:
+        named += re.findall(r"^ *image: (\S+)", file.read_text(), re.MULTILINE)
+    return sorted({name for name in named if _kind(name) in _STARTS})
+
+
+def _kind(name: str) -> str:
+    return name.rpartition("/")[2].partition(":")[0]
 
 
 def provide(engine: Engine) -> str:
@@ -129,7 +134,7 @@ def _import_tree(engine: Engine, root: Path) -> None:
 
 
 def _name_stand_in(engine: Engine, name: str) -> None:
-    kind = name.rpartition("/")[2].partition(":")[0]
+    kind = _kind(name)
     context = engine.home / "recipes" / kind
     context.mkdir(parents=True, exist_ok=True)
     (context / "Containerfile").write_text("\n".join([f"FROM {_stand_in()}", *_STARTS[kind], ""]))

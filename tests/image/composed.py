@@ -1,4 +1,4 @@
-"""The compose file to try Tidings, up, with the image built here."""
+"""A compose file of `deploy/`, up, with the image built here."""
 
 import json
 import os
@@ -13,10 +13,11 @@ from tests.image.engine import Engine
 from tests.support.deadline import wait_until
 from tests.support.docs import ROOT
 
-COMPOSE = ROOT / "deploy" / "compose.yaml"
+TRIED = ROOT / "deploy" / "compose.yaml"
+PRODUCTION = ROOT / "deploy" / "compose.prod.yaml"
 IMAGE = "localhost/tidings:0.1.0"
 _BUILD_S = 600
-_UP_S = 180
+_UP_S = 150
 _HEALTH_S = 90.0
 _ASK_EVERY_S = 1.0
 
@@ -31,16 +32,25 @@ def build(engine: Engine) -> None:
 
 
 class Composed:
-    """Every service of the compose file, on a free port of loopback. A context manager."""
+    """Services of a compose file, all or those named and what they depend on. A context manager.
 
-    def __init__(self, engine: Engine) -> None:
+    `port` of loopback is the load balancer's; `variables` are for the compose file.
+    """
+
+    def __init__(self, engine: Engine, file: Path, *services: str, **variables: str) -> None:
         self._engine = engine
+        self._file = file
+        self._services = services
         self.project = f"tidings-test-{secrets.token_hex(3)}"
         self.port = free_port()
         # A network of its own, so that somebody's who tries Tidings here does not get in the way.
         subnet = f"10.213.{secrets.randbelow(100) + 100}.0/24"
-        variables = {"TIDINGS_PORT": str(self.port), "FRONT_SUBNET": subnet}
-        self._composing = Engine(engine.environment | variables, engine.home)
+        self._composing = Engine(
+            engine.environment
+            | {"TIDINGS_PORT": str(self.port), "HTTPS_PORT": str(self.port), "FRONT_SUBNET": subnet}
+            | variables,
+            engine.home,
+        )
         self._ended = threading.Event()
         # Podman leaves it to systemd to ask containers for their health, and there may be none.
         self._asking = threading.Thread(target=self._ask_for_health, daemon=True)
@@ -57,7 +67,7 @@ class Composed:
 
     def compose(self, *arguments: str, timeout_s: float = 60) -> str:
         """Run podman-compose."""
-        command = ("podman-compose", "--project-name", self.project, "--file", str(COMPOSE))
+        command = ("podman-compose", "--project-name", self.project, "--file", str(self._file))
         return self._composing.run(*command, *arguments, timeout_s=timeout_s)
 
     def container(self, service: str, number: int = 1) -> "Container":
@@ -80,7 +90,7 @@ class Composed:
     def __enter__(self) -> Self:
         self._asking.start()
         try:
-            self.compose("up", "--detach", "--no-build", timeout_s=_UP_S)
+            self.compose("up", "--detach", "--no-build", *self._services, timeout_s=_UP_S)
             wait_until(self._all_healthy, "all containers to be healthy", _HEALTH_S)
         except BaseException as fault:
             fault.add_note(
@@ -122,8 +132,12 @@ class Container:
         return path.read_text(errors="replace") if path.is_file() else ""
 
     def execute(self, *command: str) -> str:
-        """Run a program in it."""
+        """Run a program in it, and return what it printed."""
         return self._engine.run("podman", "exec", self.name, *command)
+
+    def python(self, program: str) -> str:
+        """Run a program with the packages of the image."""
+        return self.execute("python", "-c", program)
 
     def crash(self) -> None:
         """Kill its process, behind podman's back."""

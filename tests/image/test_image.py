@@ -11,9 +11,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.image.bases import provide
-from tests.image.composed import IMAGE, Composed, Container, build
-from tests.image.engine import Engine, prepared
+from tests.image.composed import IMAGE, TRIED, Composed, Container
+from tests.image.engine import Engine
 from tests.support.clients import client, event_source
 from tests.support.deadline import eventually, wait_until
 
@@ -29,21 +28,8 @@ VERIFY_S = 8
 
 
 @pytest.fixture(scope="module")
-def engine() -> Engine:
-    engine = prepared()
-    began = time.monotonic()
-    how = provide(engine)
-    provided = time.monotonic()
-    build(engine)
-    sys.stderr.write(
-        f"\nbase images {how} in {provided - began:.0f} s, image built in {time.monotonic() - provided:.0f} s\n"
-    )
-    return engine
-
-
-@pytest.fixture(scope="module")
 def composed(engine: Engine) -> Iterator[Composed]:
-    with Composed(engine) as composed:
+    with Composed(engine, TRIED) as composed:
         yield composed
 
 
@@ -119,7 +105,7 @@ def test_processes_have_no_privileges_and_write_nothing(composed: Composed, serv
         "    except OSError as refused:\n"
         "        print(refused.strerror)\n"
     )
-    first, who, *writes = container.execute("python", "-c", program).splitlines()
+    first, who, *writes = container.python(program).splitlines()
     assert f"'-m', '{OURS[service]}'" in first  # the process itself, and no shell
     assert who.startswith("10001 ")
     assert f"'CapEff:', '{'0' * 16}'" in who
@@ -130,8 +116,8 @@ def test_processes_have_no_privileges_and_write_nothing(composed: Composed, serv
 
 def test_gateways_do_not_reach_redis(composed: Composed) -> None:
     program = "import socket\ntry:\n    socket.create_connection(('redis', 6379), 2)\nexcept OSError as no:\n    print('no')\n"
-    assert composed.container("gateway").execute("python", "-c", program) == "no"
-    assert composed.container("presence").execute("python", "-c", program) == ""
+    assert composed.container("gateway").python(program) == "no"
+    assert composed.container("presence").python(program) == ""
 
 
 # --- through the load balancer ----------------------------------------------------------------------------------------
@@ -233,7 +219,7 @@ def connections(composed: Composed) -> int:
 async def test_a_gateway_that_is_stopped_sends_its_clients_away(composed: Composed) -> None:
     async with client(composed) as one, client(composed) as two, client(composed) as three:  # type: ignore[arg-type]
         stopping = composed.container("gateway", 2)
-        host = stopping.execute("python", "-c", "import socket; print(socket.gethostname())")
+        host = stopping.python("import socket; print(socket.gethostname())")
         leaving = [each for each in (one, two, three) if f"-{host}-" in str(each.welcome["gateway"])]
         staying = [each for each in (one, two, three) if each not in leaving]
         assert leaving

@@ -12,6 +12,7 @@ import pytest
 import trustme
 
 from services import __version__
+from services.cli.secret_files import PASSWORDS, derived
 from services.settings import Settings
 from tests.support.docs import ROOT
 from tests.support.load_balancer import CONFIGURATION
@@ -19,7 +20,7 @@ from tests.support.requires import need
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = DEPLOY / "Dockerfile"
-COMPOSE_FILES = [DEPLOY / "compose.yaml"]
+COMPOSE_FILES = [DEPLOY / "compose.yaml", DEPLOY / "compose.prod.yaml"]
 OURS = ("gateway", "presence", "metrics", "agent")
 _IN_GROUP = "the dependency group `deploy`"
 _DIGITS = re.compile(r":v?\d+\.\d+[\w.-]*$")
@@ -141,6 +142,32 @@ def test_what_is_tried_is_published_on_loopback_alone() -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert list(published) == ["lb"]
     assert [port["host_ip"] for port in published["lb"]] == ["127.0.0.1"]
+
+
+def test_production_publishes_the_load_balancer_and_grafana_on_loopback() -> None:
+    services = composed(DEPLOY / "compose.prod.yaml")["services"]
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert set(published) == {"lb", "grafana"}
+    assert [port["host_ip"] for port in published["grafana"]] == ["127.0.0.1"]
+    for name in ("gateway", "presence", "metrics"):
+        assert services[name]["deploy"]["replicas"] == 2
+
+
+def test_production_has_no_secret_in_it() -> None:
+    """They are files, of which `tidings secrets` makes every one."""
+    read = composed(DEPLOY / "compose.prod.yaml")
+    for name, service in read["services"].items():
+        for variable in service.get("environment", {}):
+            assert not re.search(r"(NATS_URL|REDIS_URL|LOGIN|SECRETS?|KEYS|PASSWORD)$", variable), (
+                name,
+                variable,
+            )
+    files = {Path(secret["file"]).name for secret in read["secrets"].values()}
+    made = {"ca.pem", "site.pem", *(f"{name}.{end}" for name in ("nats", "redis") for end in ("pem", "key"))}
+    made |= set(derived(dict.fromkeys(PASSWORDS, "x"), Settings()))
+    assert files <= made
+    # Mounted nowhere: the operator's own.
+    assert made - files == {"tidings_nats_url"}
 
 
 def test_settings_named_in_deployment_files_exist() -> None:

@@ -1,0 +1,32 @@
+#!/bin/sh
+# Start Redis, or a Sentinel, on a configuration that it may rewrite: after a failover it has to remember who is master.
+# What it remembers is in /data; what is configured in /etc/redis is read after that, and wins.
+#
+#   start.sh redis NAME [MASTER]     without a MASTER it is master itself, until it has been told otherwise
+#   start.sh sentinel NAME MASTER
+set -eu
+kind=$1 name=$2 master=${3:-}
+kept=/data/$kind.conf
+
+if [ ! -s "$kept" ]; then
+    {
+        case $kind in
+            redis) [ -z "$master" ] || echo "replicaof $master 6379" ;;
+            sentinel)
+                echo "sentinel resolve-hostnames yes"
+                echo "sentinel announce-ip $name"
+                echo "sentinel monitor tidings $master 6379 2"
+                ;;
+        esac
+        echo "# Made by start.sh; the rest is written by the server."
+    } >"$kept"
+fi
+
+case $kind in
+    redis)
+        exec redis-server "$kept" --dir /data --replica-announce-ip "$name" --include /etc/redis/redis.conf
+        ;;
+    sentinel)
+        exec redis-server "$kept" --sentinel --dir /data --include /etc/redis/sentinel.conf
+        ;;
+esac

@@ -1,0 +1,25 @@
+"""The image, built once for all tests here."""
+
+import sys
+import time
+
+import pytest
+
+from tests.image.bases import provide
+from tests.image.composed import build
+from tests.image.engine import Engine, prepared
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """Podman and buildah, with the base images there and ours built."""
+    engine = prepared()
+    began = time.monotonic()
+    how = provide(engine)
+    provided = time.monotonic()
+    build(engine)
+    built = time.monotonic()
+    sys.stderr.write(
+        f"\nbase images {how}: {provided - began:.0f} s; image built: {built - provided:.0f} s\n"
+    )
+    return engine
