@@ -24,6 +24,9 @@ _ENVELOPE_BYTES = 1024  # what a message carries on the bus besides its content
 _GATHER_S = 0.5
 _NEARLY_FULL = 0.9
 
+_UNAVAILABLE = 500  # codes from here on pass, with 503 the servers have no leader
+
+_MAJORITY = "bring a majority of the NATS servers back; after a failure they take some seconds to elect"
 _START_NATS = "start it, or correct TIDINGS_NATS_URL; a firewall must let port 4222 through"
 
 
@@ -189,9 +192,10 @@ async def _account(bus: Bus) -> Outcome:
         answer = await bus.request("$JS.API.INFO", b"", timeout_s=REACH_S)
         account = msgspec.json.decode(answer.data, type=_Account)
     except (BusError, msgspec.DecodeError) as fault:
-        return bad(name, str(fault), "start nats-server with a `jetstream` block")
+        return bad(name, str(fault), _MAJORITY)
     if account.error is not None:
-        advice = "enable JetStream for the account of this user"
+        lasting = account.error.code < _UNAVAILABLE
+        advice = "enable JetStream for the account of this user" if lasting else _MAJORITY
         return bad(name, account.error.description or "refused", advice)
     said = f"{account.streams} streams, {account.storage} bytes stored"
     most = account.limits.max_storage
@@ -213,14 +217,14 @@ async def _streams(bus: Bus, names: list[str]) -> list[Outcome]:
             answer = await bus.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout_s=REACH_S)
             info = msgspec.json.decode(answer.data, type=_Stream)
         except (BusError, msgspec.DecodeError) as fault:
-            advice = "is a majority of the NATS servers up? `nats stream report` shows each copy"
-            outcomes.append(bad(f"stream {stream}", f"does not answer: {fault}", advice))
+            outcomes.append(bad(f"stream {stream}", f"does not answer: {fault}", _MAJORITY))
             continue
         if info.error is not None and info.error.err_code == STREAM_NOT_FOUND:
             absent.append(stream)
             continue
         if info.error is not None:
-            advice = "look at the server's own log; `nats stream info` shows more"
+            lasting = info.error.code < _UNAVAILABLE
+            advice = "look at the server's own log" if lasting else _MAJORITY
             outcomes.append(bad(f"stream {stream}", info.error.description, advice))
             continue
         there.append(stream)
@@ -246,8 +250,11 @@ def _copies(stream: str, group: _Group) -> list[Outcome]:
     if not late:
         return []
     described = ", ".join(
-        f"{peer.name} {'is away' if peer.offline else f'lags by {peer.lag}'}" for peer in late
+        f"{peer.name} {f'lags by {peer.lag}' if peer.lag and not peer.offline else 'is away'}"
+        for peer in late
     )
+    if 2 * len(late) > len(group.replicas) + 1:
+        return [bad(name, f"most of its servers are away: {described}", _MAJORITY)]
     advice = "bring the server back; one more loss and nothing can be stored"
     return [warning(name, f"not on all its servers: {described}", advice)]
 

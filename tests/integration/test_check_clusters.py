@@ -1,0 +1,104 @@
+"""`tidings check` on several servers: a copy that is away, a majority that is away, versions that differ, Redis Cluster."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from services.bus.client import Bus
+from services.bus.rpc import Service
+from services.bus.streams import DurableLog, StreamSpec
+from services.cli.check import run_checks
+from services.cli.checks.outcome import Outcome, Verdict
+from services.settings import Settings
+from services.wire.records import GatewayStats
+from services.wire.rpc import GATEWAY_STATS, Empty
+from tests.support.deadline import eventually
+from tests.support.nats_cluster import NatsCluster
+from tests.support.redis_cluster import RedisCluster
+from tests.support.requires import need
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("check clusters")]
+
+
+async def _named(settings: Settings, start: str) -> list[Outcome]:
+    return [outcome for outcome in await run_checks(settings) if outcome.name.startswith(start)]
+
+
+async def test_copies_of_a_stream(tmp_path: Path) -> None:
+    need("nats-server")
+    with NatsCluster(tmp_path, password="of-the-cluster") as cluster:
+        settings = Settings(nats_url=cluster.url, replicas=3, redis_url="redis://127.0.0.1:1", port=0)
+        subjects = settings.subjects
+        bus = await Bus.connect(settings, "test")
+        spec = StreamSpec(
+            subjects.inbox_stream, subjects.inboxes_captured, subjects.inboxes_republished, 100, 600, 60, 3
+        )
+        log = DurableLog(bus, spec)
+        await log.open()
+
+        async def whole() -> bool:
+            said = await _named(settings, "stream")
+            return all(outcome.verdict is Verdict.OK for outcome in said)
+
+        await eventually(whole, "all copies are there", 30)
+        (replicas,) = await _named(settings.model_copy(update={"replicas": 1}), "replicas")
+        assert (replicas.verdict, replicas.advice) == (Verdict.WARN, "set TIDINGS_REPLICAS=3")
+
+        leader = cluster.leader_of(subjects.inbox_stream)
+        others = [peer for peer in cluster.peers if peer is not leader]
+        others[0].kill()
+
+        async def late() -> list[Outcome]:
+            return [
+                outcome for outcome in await _named(settings, "stream ") if outcome.verdict is Verdict.WARN
+            ]
+
+        (said,) = await eventually(late, "a copy is away", 30)
+        assert others[0].peer_name in said.detail
+        assert "one more loss" in said.advice
+        (away,) = [outcome for outcome in await _named(settings, "NATS") if outcome.verdict is Verdict.WARN]
+        assert f"127.0.0.1:{others[0].port}" in away.detail
+
+        others[1].kill()
+
+        async def stuck() -> list[Outcome]:
+            return [
+                outcome
+                for outcome in await run_checks(settings)
+                if not outcome.ok and "tream" in outcome.name
+            ]
+
+        faults = await eventually(stuck, "no majority", 30)
+        assert {"majority" in outcome.advice for outcome in faults} == {True}, faults
+        log.close()
+        await bus.close()
+
+
+async def test_versions_that_differ(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings()
+    bus = await Bus.connect(settings, "test")
+    services = [Service(bus, settings, "gateway", version=version) for version in ("9.9.1", "9.9.2")]
+
+    async def stats(_: Empty) -> GatewayStats:
+        raise NotImplementedError
+
+    for service in services:
+        service.endpoint(GATEWAY_STATS, stats, queue=False)
+        await service.start()
+    (said,) = await _named(settings, "processes")
+    # Other tests' processes may answer on the same server.
+    assert said.verdict is Verdict.WARN
+    assert "9.9.1, 9.9.2" in said.detail
+    for service in services:
+        await service.stop()
+    await bus.close()
+
+
+async def test_redis_cluster(make_settings: Callable[..., Settings], tmp_path: Path) -> None:
+    need("redis-server")
+    with RedisCluster(tmp_path, password="of-the-cluster") as cluster:
+        said = await _named(make_settings(redis_url=cluster.url), "Redis")
+        assert {outcome.name for outcome in said} >= {"Redis", "Redis permissions", "Redis memory"}
+        assert [outcome for outcome in said if not outcome.ok] == []
+        assert await _named(make_settings(redis_url=cluster.url), "clock of Redis")
