@@ -1,33 +1,37 @@
 #!/bin/sh
-# Print the Secrets that the manifests refer to, with random values:
+# Print the Secrets that the manifests refer to:
 #
 #   sh deploy/kubernetes/secrets.sh | kubectl apply -f -
 #
-# Each run prints others, so apply them once. Options:
+# Without options for overlays/dev, with random values: each run prints others, so apply them once.
 #
-#   --keep FILE   make them once, keep them in FILE (for its owner alone), and print what is in there
-#   --tls         also an authority of your own, and certificates for NATS and Redis (needs openssl)
+#   --keep FILE     make them once, keep them in FILE (for its owner alone), and print what is in there
+#   --from FOLDER   for overlays/prod: from what `tidings secrets FOLDER` made and keeps
 set -eu
 
-keep="" tls=""
+fail() {
+    echo "secrets.sh: $1" >&2
+    exit 2
+}
+
+keep="" from=""
 while [ $# -gt 0 ]; do
     case $1 in
-        --keep) [ $# -gt 1 ] || { echo "secrets.sh: --keep needs a file" >&2; exit 2; }; keep=$2; shift ;;
-        --tls) tls=yes ;;
-        *) echo "secrets.sh: unknown option $1; there are --keep FILE and --tls" >&2; exit 2 ;;
+        --keep | --from)
+            [ $# -gt 1 ] || fail "$1 needs a value"
+            if [ "$1" = --keep ]; then keep=$2; else from=$2; fi
+            shift
+            ;;
+        *) fail "unknown option $1; there are --keep FILE and --from FOLDER" ;;
     esac
     shift
 done
+[ -z "$keep" ] || [ -z "$from" ] || fail "--from keeps them itself: leave out --keep"
 
 if [ -n "$keep" ] && [ -s "$keep" ]; then
     cat "$keep"
     exit
 fi
-
-# Letters and digits, and a letter first: these go into URLs, and into configuration that would take digits for a number.
-password() {
-    printf 't%s' "$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')"
-}
 
 # secret NAMESPACE NAME TYPE KEY=VALUE...
 secret() {
@@ -39,48 +43,59 @@ secret() {
     done
 }
 
-# certificate NAME SERVICE: a key and a certificate for a Service and its pods, signed by the authority
-certificate() {
-    names="DNS:localhost,DNS:$2,DNS:$2.tidings,DNS:$2.tidings.svc"
-    # No wildcard: OpenSSL takes none before a name without dots.
-    for pod in 0 1 2; do
-        names="$names,DNS:$2-$pod.$2-headless,DNS:$2-$pod.$2-headless.tidings.svc"
-    done
-    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$work/$1.key" -out "$work/$1.csr" \
-        -subj "/CN=$2" 2>/dev/null
-    printf '%s\n' "subjectAltName=$names" extendedKeyUsage=serverAuth,clientAuth keyUsage=critical,digitalSignature \
-        basicConstraints=critical,CA:FALSE authorityKeyIdentifier=keyid > "$work/$1.ext"
-    openssl x509 -req -in "$work/$1.csr" -CA "$work/ca.crt" -CAkey "$work/ca.key" -CAcreateserial -days 825 \
-        -extfile "$work/$1.ext" -out "$work/$1.crt" 2>/dev/null
-    secret tidings "$1" kubernetes.io/tls "tls.crt=$(cat "$work/$1.crt")" "tls.key=$(cat "$work/$1.key")" "ca.crt=$ca"
+# Letters and digits, and a letter first: these go into URLs, and into configuration that would take digits for a number.
+random() {
+    printf 't%s' "$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')"
 }
 
-make_all() {
-    agent=$(password)
-    secret tidings tidings-nats Opaque "gateway=$(password)" "presence=$(password)" "metrics=$(password)" "agent=$agent"
+make_random() {
+    agent=$(random)
+    secret tidings tidings-nats Opaque "gateway=$(random)" "presence=$(random)" "metrics=$(random)" "agent=$agent"
     secret tidings-agent tidings-nats Opaque "agent=$agent"
-    secret tidings tidings-redis Opaque "presence=$(password)" "metrics=$(password)"
-    secret tidings tidings-auth Opaque "jwt-secrets=$(password)" "session-secret=$(password)"
-    [ -n "$tls" ] || return 0
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj "/CN=Tidings" \
-        -addext keyUsage=critical,keyCertSign,cRLSign -keyout "$work/ca.key" -out "$work/ca.crt" 2>/dev/null
-    ca=$(cat "$work/ca.crt")
+    secret tidings tidings-redis Opaque "presence=$(random)" "metrics=$(random)"
+    secret tidings tidings-auth Opaque "session-secret=$(random)"
+}
+
+password() {
+    value=$(sed -n "s/^ *\"$1\": \"\([^\"]*\)\",*\$/\1/p" "$from/passwords.json")
+    [ -n "$value" ] || fail "$from/passwords.json has no $1; run: tidings secrets $from"
+    printf '%s' "$value"
+}
+
+file() {
+    [ -s "$from/$1" ] || fail "there is no $from/$1; run: tidings secrets $from"
+    cat "$from/$1"
+}
+
+# Each in a variable first: `set -e` does not look into an argument that fails.
+copy_files() {
+    ca=$(file ca.pem)
+    gateway=$(password nats_gateway) presence=$(password nats_presence) metrics=$(password nats_metrics)
+    agent=$(password nats_agent)
+    secret tidings tidings-nats Opaque "gateway=$gateway" "presence=$presence" "metrics=$metrics" "agent=$agent"
+    secret tidings-agent tidings-nats Opaque "agent=$agent"
+    presence=$(password redis_presence) metrics=$(password redis_metrics) login=$(file redis_sentinel_login)
+    secret tidings tidings-redis Opaque "presence=$presence" "metrics=$metrics" "sentinel-login=$login"
+    jwt=$(file jwt_secrets) keys=$(file api_keys)
+    secret tidings tidings-auth Opaque "jwt-secrets=$jwt" "api-keys=$keys"
     secret tidings tidings-ca Opaque "ca.crt=$ca"
     secret tidings-agent tidings-ca Opaque "ca.crt=$ca"
-    certificate nats-tls nats
-    certificate redis-tls redis
+    for server in nats redis; do
+        certificate=$(file "$server.pem") key=$(file "$server.key")
+        secret tidings "$server-tls" kubernetes.io/tls "tls.crt=$certificate" "tls.key=$key" "ca.crt=$ca"
+    done
+    users=$(file redis_users.acl) replication=$(file redis_replication.conf)
+    secret tidings redis-server Opaque "users=$users" "replication=$replication"
+    passwords=$(file sentinel_passwords.conf)
+    secret tidings redis-sentinel Opaque "passwords=$passwords"
 }
 
 umask 077
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-if [ -n "$tls" ] && ! command -v openssl >/dev/null; then
-    echo "secrets.sh: --tls needs openssl" >&2
-    exit 1
-fi
-make_all > "$work/secrets.yaml"
+draft=$(mktemp)
+trap 'rm -f "$draft"' EXIT
+if [ -n "$from" ]; then copy_files >"$draft"; else make_random >"$draft"; fi
 if [ -n "$keep" ]; then
     mkdir -p "$(dirname "$keep")"
-    cp "$work/secrets.yaml" "$keep"
+    cp "$draft" "$keep"
 fi
-cat "$work/secrets.yaml"
+cat "$draft"

@@ -2,7 +2,8 @@
 # Start Redis, or a Sentinel, on a configuration that it may rewrite: after a failover it has to remember who is master.
 # What it remembers is in /data; what is configured in /etc/redis is read after that, and wins.
 #
-#   start.sh redis NAME [MASTER]     without a MASTER it is master itself, until it has been told otherwise
+#   start.sh redis NAME [MASTER]     without a MASTER it is master itself, until it has been told otherwise; it refuses
+#                                    writes beyond REDIS_MAXMEMORY, where that is set
 #   start.sh sentinel NAME MASTER
 set -eu
 kind=$1 name=$2 master=${3:-}
@@ -24,7 +25,8 @@ fi
 
 case $kind in
     redis)
-        exec redis-server "$kept" --dir /data --replica-announce-ip "$name" --include /etc/redis/redis.conf
+        exec redis-server "$kept" --dir /data --replica-announce-ip "$name" --include /etc/redis/redis.conf \
+            ${REDIS_MAXMEMORY:+--maxmemory "$REDIS_MAXMEMORY"}
         ;;
     sentinel)
         exec redis-server "$kept" --sentinel --dir /data --include /etc/redis/sentinel.conf

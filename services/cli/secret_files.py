@@ -26,6 +26,7 @@ from services.settings import Settings
 NATS_SERVERS = ("nats-1", "nats-2", "nats-3")
 REDIS_SERVERS = ("redis-1", "redis-2")
 SENTINELS = ("sentinel-1", "sentinel-2", "sentinel-3")
+NAMESPACE = "tidings"  # where deploy/kubernetes has them
 MASTER = "tidings"  # what Sentinels call the Redis that is master
 
 _FOR_CONTAINERS = 0o644
@@ -101,7 +102,9 @@ class SecretFiles:
     def _certificates(self) -> Iterator[tuple[str, Fate]]:
         authority, fate = self._authority()
         yield "ca.pem", fate
-        for name, hosts in (("nats", NATS_SERVERS), ("redis", (*REDIS_SERVERS, *SENTINELS))):
+        # On Kubernetes agents call the servers of NATS from another namespace.
+        nats_hosts = (*NATS_SERVERS, *(f"{host}.{NAMESPACE}" for host in NATS_SERVERS))
+        for name, hosts in (("nats", nats_hosts), ("redis", (*REDIS_SERVERS, *SENTINELS))):
             yield f"{name}.pem", self._server(authority, name, [*hosts, "localhost", "127.0.0.1"])
         yield "site.pem", self._site(authority)
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,10 @@ import pytest
 import redis
 import yaml
 
+from services.cli.certificates import names_of
+from services.cli.secret_files import SecretFiles
 from services.local.child_server import free_port
+from services.settings import Settings
 from tests.support.cluster import ServiceProcess
 from tests.support.deadline import wait_until
 from tests.support.manifests import FOLDER, OVERLAYS, PROCESSES, manifests, secret_references
@@ -39,9 +43,17 @@ def secrets_in(text: str) -> Secrets:
 
 
 @pytest.fixture(scope="module")
-def secrets() -> Secrets:
-    need("openssl")
-    return secrets_in(script("--tls"))
+def folder_of_secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("secrets")
+    for _ in SecretFiles(folder, Settings(), "").write():
+        pass
+    return folder
+
+
+@pytest.fixture(scope="module")
+def secrets(folder_of_secrets: Path) -> Secrets:
+    """The Secrets of production."""
+    return secrets_in(script("--from", str(folder_of_secrets)))
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -67,12 +79,65 @@ def test_secrets_differ_each_time_unless_they_are_kept(tmp_path: Path) -> None:
     assert all(re.fullmatch(r"[a-z][a-z0-9]{32,}", value) for value in values)
 
 
-def test_the_script_refuses_what_it_does_not_know() -> None:
-    for options in (["--tsl"], ["--keep"]):
+def test_the_script_says_what_it_cannot_do(folder_of_secrets: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half"
+    shutil.copytree(folder_of_secrets, half)
+    (half / "redis.key").unlink()
+    for options, said in (
+        (["--form"], "--from FOLDER"),
+        (["--keep"], "--keep needs"),
+        (["--from", str(half)], "redis.key; run: tidings secrets"),
+        (["--from", str(half), "--keep", "x"], "leave out --keep"),
+    ):
         done = run_script(*options)
         assert done.returncode == 2
-        assert "--keep" in done.stderr
+        assert said in done.stderr
         assert done.stdout == ""
+
+
+def test_the_files_that_servers_of_production_read_are_mounted() -> None:
+    of = manifests("prod")
+    read = of.get("ConfigMap", "redis-servers")["data"]
+    for name, config in (("redis", "redis.conf"), ("sentinel", "sentinel.conf")):
+        workload = of.workload(name)
+        mounts = {mount["name"]: mount["mountPath"] for mount in workload.container["volumeMounts"]}
+        (sources,) = [
+            one["projected"]["sources"] for one in workload.pod["volumes"] if one["name"] == "secrets"
+        ]
+        mounted = {
+            f"{mounts['secrets']}/{item['path']}" for source in sources for item in source["secret"]["items"]
+        }
+        assert mounted == set(re.findall(r"/run/secrets/\w+", read[config]))
+        assert f"{mounts['config']}/{config}" in read["start.sh"]
+
+
+def test_servers_have_the_names_of_their_certificates(folder_of_secrets: Path) -> None:
+    of = manifests("prod")
+    by_pod = {
+        service["metadata"]["name"]: service["spec"]["selector"]["statefulset.kubernetes.io/pod-name"]
+        for service in of.of("Service")
+        if "statefulset.kubernetes.io/pod-name" in service["spec"]["selector"]
+    }
+    pods = set()
+    for name in ("nats", "redis", "sentinel"):
+        spec = of.workload(name).resource["spec"]
+        pods |= {f"{name}-{spec['ordinals']['start'] + number}" for number in range(spec["replicas"])}
+    assert by_pod == {pod: pod for pod in pods}
+    certified = {
+        name
+        for file in ("nats.pem", "redis.pem")
+        for name in names_of((folder_of_secrets / file).read_bytes())
+    }
+    # How each process calls them, from its own namespace.
+    called = {
+        host
+        for process in of.processes
+        for variable, value in of.environment(process).items()
+        if variable in ("TIDINGS_NATS_URL", "TIDINGS_REDIS_URL")
+        for host in re.findall(r"[@/,]([\w.-]+):\d+", value)
+    }
+    assert called <= certified
+    assert {host.removesuffix(".tidings") for host in called} <= pods
 
 
 def environment(overlay: str, name: str, secrets: Secrets) -> dict[str, str]:
@@ -136,7 +201,7 @@ def _moved(folder: Path, client: int, monitor: int, routes: list[int], me: int) 
         "0.0.0.0:4222": f"127.0.0.1:{client}",
         "0.0.0.0:8222": f"127.0.0.1:{monitor}",
         "0.0.0.0:6222": f"127.0.0.1:{routes[me]}",
-        **{f"nats-{n}.nats-headless:6222": f"localhost:{port}" for n, port in enumerate(routes)},
+        **{f"nats-{n}:6222": f"localhost:{port}" for n, port in enumerate(routes, start=1)},
         "/etc/nats-tls": str(folder),
         "/run/nats": str(folder),
         "/data": str(folder / "data"),
@@ -149,7 +214,7 @@ def redis_server(folder: Path, secrets: Secrets) -> Iterator[int]:
     pod = manifests("dev").workload("redis").pod
     port = free_port()
     moved = {
-        "/run/redis": str(folder),
+        "/run/secrets": str(folder),
         "/etc/redis": str(folder),
         "/data": str(folder),
         "port 6379": f"port {port}",
@@ -235,8 +300,9 @@ def test_a_gateway_is_ready_on_three_servers_over_tls_as_production_has_them(
             write_certificates(secrets["tidings", "nats-tls"], folder)
             write_configuration("prod", "nats", folder, _moved(folder, clients[n], free_port(), routes, n))
             running.enter_context(nats_server(folder, environment("prod", "nats", secrets), f"nats-{n}"))
-        # The certificate is for the Service's name and for localhost.
-        there = {"@nats:4222": f"@localhost:{clients[0]}", "/etc/tidings-ca": str(tmp_path)}
+        # The certificates are for their names and for localhost.
+        there = {f"nats-{n}:4222": f"localhost:{port}" for n, port in enumerate(clients, start=1)}
+        there["/etc/tidings-ca"] = str(tmp_path)
         gateway = process_of("prod", "gateway", secrets, tmp_path, there)
         running.callback(gateway.kill)
         # Its streams are made with a copy on each server, so it is ready when all three work together.

@@ -168,6 +168,9 @@ def secret_references(workload: Workload) -> Iterator[tuple[str, str, str, bool]
                     reference.get("optional", False),
                 )
     for volume in workload.pod.get("volumes", []):
+        for source in volume.get("projected", {}).get("sources", []):
+            for item in source.get("secret", {}).get("items", []):
+                yield workload.namespace, source["secret"]["name"], item["key"], False
         if "secret" in volume:
             yield (
                 workload.namespace,

@@ -33,6 +33,8 @@ def test_production_has_two_of_each_service_and_a_majority_of_servers() -> None:
     for name in SERVICES:
         assert _replicas(manifests("prod"), name) >= 2
     assert _replicas(manifests("prod"), "nats") == 3
+    assert _replicas(manifests("prod"), "redis") == 2
+    assert _replicas(manifests("prod"), "sentinel") == 3
 
 
 @both
@@ -43,10 +45,16 @@ def test_selectors_select_their_own_pods_alone(overlay: str) -> None:
         selected = [other.name for other in of.workloads if selects(selector, other.labels)]
         assert selected == [workload.name]
     for service in of.of("Service"):
-        (workload,) = [
-            one for one in of.workloads if selects({"matchLabels": service["spec"]["selector"]}, one.labels)
+        selector = dict(service["spec"]["selector"])
+        pod = selector.pop("statefulset.kubernetes.io/pod-name", "")
+        (workload, *others) = [
+            one
+            for one in of.workloads
+            if selects({"matchLabels": selector}, one.labels)
+            and (not pod or pod.rpartition("-")[0] == one.name)
         ]
-        for port in service["spec"]["ports"]:
+        assert not others or service["metadata"]["name"] == "redis-servers"
+        for port in service["spec"].get("ports", []):
             assert workload.port(port["targetPort"]) == port["port"]
 
 
@@ -57,7 +65,7 @@ def test_drains_of_nodes_take_one_pod_at_a_time(overlay: str) -> None:
     for budget in of.of("PodDisruptionBudget"):
         (workload,) = [one for one in of.workloads if selects(budget["spec"]["selector"], one.labels)]
         guarded[workload.name] = budget["spec"]["maxUnavailable"]
-    expected = {*SERVICES, "nats"} if overlay == "prod" else {*SERVICES}
+    expected = {*SERVICES, "nats", "redis", "sentinel"} if overlay == "prod" else {*SERVICES}
     assert guarded == dict.fromkeys(expected, 1)
 
 

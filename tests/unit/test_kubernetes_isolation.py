@@ -20,6 +20,10 @@ def _expected(of: Manifests) -> set[tuple[str, str]]:
     found |= {("prometheus", f"{process}:8081") for process in PROCESSES}
     if of.overlay == "prod":
         found.add(("nats", "nats:6222"))
+        found |= {(str(role), "sentinel:26379") for role in WITH_STATE}
+        found |= {
+            (server, port) for server in ("redis", "sentinel") for port in ("redis:6379", "sentinel:26379")
+        }
     return found
 
 
@@ -144,6 +148,8 @@ def test_each_process_sees_its_own_passwords_alone(overlay: str) -> None:
         expected = {("tidings-nats", process.name)}
         if process.name in {str(role) for role in WITH_STATE}:
             expected.add(("tidings-redis", process.name))
+            if overlay == "prod":
+                expected.add(("tidings-redis", "sentinel-login"))
         if process.name == "gateway":
             expected |= {("tidings-auth", key) for key in ("jwt-secrets", "session-secret", "api-keys")}
         if overlay == "prod":
