@@ -9,6 +9,7 @@ import pytest
 
 from services.local.servers import NatsServer, RedisServer
 from services.settings import Settings
+from tests.support.redis_cluster import RedisCluster
 from tests.support.requires import need
 from tests.support.stores import PlainRedisServer, ValkeyServer
 
@@ -44,6 +45,14 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSer
     """A valkey-server, for what must hold at both."""
     with ValkeyServer(tmp_path_factory.mktemp("valkey")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def cluster_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """A Redis Cluster of three masters, for what must hold there too."""
+    need("redis-server")
+    with RedisCluster(tmp_path_factory.mktemp("redis-cluster"), password="secret") as servers:
+        yield servers
 
 
 @pytest.fixture

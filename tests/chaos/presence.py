@@ -70,6 +70,10 @@ async def online_at(gateway: ServiceProcess) -> set[str]:
     return {user["userId"] for user in users} if status == 200 else set()
 
 
+async def are_online(gateway: ServiceProcess, users: set[str]) -> bool:
+    return users <= await online_at(gateway)
+
+
 @asynccontextmanager
 async def users_on(gateway: ServiceProcess, room: str, *names: str) -> AsyncIterator[list[Client]]:
     async with AsyncExitStack() as stack:

@@ -36,7 +36,7 @@ from tests.support.metrics import T0
 LONG_MS = 60_000
 
 
-@pytest.fixture(params=["memory", "redis", "valkey"])
+@pytest.fixture(params=["memory", "redis", "valkey", "cluster"])
 async def store(
     request: pytest.FixtureRequest, make_settings: Callable[..., Settings]
 ) -> AsyncIterator[MetricsStore]:

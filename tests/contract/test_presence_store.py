@@ -6,12 +6,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from redis.asyncio import Redis
 
 from presence_svc.changes import Changes, Outcome
 from presence_svc.store import PresenceStore
 from presence_svc.store_memory import MemoryPresenceStore
 from presence_svc.store_redis import RedisPresenceStore
+from services.redis_link import close_redis, open_redis
+from services.settings import Settings
 from services.wire.rpc import PresenceBatch
 from tests.support.presence import (
     TIMING,
@@ -33,17 +34,19 @@ def clock() -> TurnedClock:
     return TurnedClock()
 
 
-@pytest.fixture(params=["memory", "redis", "valkey"])
+@pytest.fixture(params=["memory", "redis", "valkey", "cluster"])
 async def store(
     request: pytest.FixtureRequest, clock: TurnedClock, prefix: str
 ) -> AsyncIterator[PresenceStore]:
     if request.param == "memory":
         yield MemoryPresenceStore(TIMING, clock)
         return
-    async with Redis.from_url(request.getfixturevalue(f"{request.param}_server").url) as redis:
-        redis_store = RedisPresenceStore(redis, prefix, TIMING, clock=clock)
-        yield redis_store
-        await redis_store.close()
+    url = request.getfixturevalue(f"{request.param}_server").url
+    redis = open_redis(Settings(redis_url=url), "presence")
+    redis_store = RedisPresenceStore(redis, prefix, TIMING, clock=clock)
+    yield redis_store
+    await redis_store.close()
+    await close_redis(redis)
 
 
 @pytest.fixture

@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 import pytest
-from redis.asyncio import Redis
 
 from presence_svc.changes import Outcome
 from presence_svc.hooks import HookKind
 from presence_svc.store import Telling, Timing
 from presence_svc.store_memory import MemoryPresenceStore
 from presence_svc.store_redis import RedisPresenceStore
+from services.redis_link import close_redis, open_redis
+from services.settings import Settings
 from services.wire.rpc import Connected, DataSet, PresenceBatch
 from tests.support.presence import (
     TIMING,
@@ -38,14 +39,15 @@ def clock() -> TurnedClock:
     return TurnedClock()
 
 
-@pytest.fixture(params=["memory", "redis", "valkey"])
+@pytest.fixture(params=["memory", "redis", "valkey", "cluster"])
 async def make_store(
     request: pytest.FixtureRequest, clock: TurnedClock, prefix: str
 ) -> AsyncIterator[MakeStore]:
     redis = None
     made: list[RedisPresenceStore] = []
     if request.param != "memory":
-        redis = Redis.from_url(request.getfixturevalue(f"{request.param}_server").url)
+        url = request.getfixturevalue(f"{request.param}_server").url
+        redis = open_redis(Settings(redis_url=url), "presence")
 
     async def make(telling: Telling = Telling(), timing: Timing = TIMING, work: int = 500) -> Store:  # noqa: B008
         if redis is None:
@@ -57,7 +59,7 @@ async def make_store(
     for store in made:
         await store.close()
     if redis is not None:
-        await redis.aclose()
+        await close_redis(redis)
 
 
 def batch(*ops: object, number: int = 1, fresh: bool | None = None) -> PresenceBatch:

@@ -1,23 +1,20 @@
 """Presence on a Redis Cluster of three masters, and behind Sentinels: the same scripts, whichever node has the slot."""
 
 import asyncio
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-import redis as redis_client
 
 from presence_svc.changes import Outcome
 from presence_svc.store import StoreUnavailable, Telling
 from presence_svc.store_redis import RedisPresenceStore
-from services.local.binaries import redis_binary
-from services.local.servers import RedisServer, free_port
 from services.redis_link import AnyRedis, check_server, close_redis, open_redis
 from services.settings import Settings
-from tests.support.deadline import eventually, wait_until
+from tests.support.deadline import eventually
 from tests.support.presence import TIMING, SimulatedGateway, connected, disconnected, joined, plain_page
 from tests.support.redis_cluster import RedisCluster
+from tests.support.redis_sentinels import SentinelSet
 from tests.support.requires import need
 
 
@@ -105,60 +102,11 @@ async def test_a_node_that_is_away_is_said_and_its_return_noticed(store, cluster
 # --- Sentinel -------------------------------------------------------------------------------------------------
 
 
-class Sentinels:
-    """A master, its replica, and one Sentinel that watches them."""
-
-    def __init__(self, directory: Path) -> None:
-        self.master = RedisServer(directory / "master").start()
-        self.replica = RedisServer(directory / "replica", password=self.master.password).start()
-        self._configure_replica()
-        self.port = free_port()
-        config = directory / "sentinel.conf"
-        config.write_text(
-            f"port {self.port}\nbind 127.0.0.1\ndir {directory}\n"
-            f"sentinel monitor home 127.0.0.1 {self.master.port} 1\n"
-            f"sentinel auth-pass home {self.master.password}\n"
-            f'requirepass "{self.master.password}"\n'
-            "sentinel down-after-milliseconds home 500\nsentinel failover-timeout home 3000\n"
-        )
-        self.process = subprocess.Popen(
-            [str(redis_binary().path), str(config), "--sentinel"], stdout=subprocess.DEVNULL
-        )
-
-    def _configure_replica(self) -> None:
-        for server in (self.replica, self.master):
-            with redis_client.Redis(port=server.port, password=server.password) as client:
-                client.config_set("masterauth", self.master.password)
-                if server is self.replica:
-                    client.execute_command("REPLICAOF", "127.0.0.1", self.master.port)
-
-    @property
-    def url(self) -> str:
-        return f"redis+sentinel://default:{self.master.password}@127.0.0.1:{self.port}/home/0"
-
-    def knows_the_replica(self) -> bool:
-        with redis_client.Redis(port=self.port, password=self.master.password) as client:
-            try:
-                return bool(client.execute_command("SENTINEL", "REPLICAS", "home"))
-            except redis_client.RedisError:
-                return False
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.replica.stop()
-        self.master.stop()
-
-
 @pytest.fixture
-def sentinels(tmp_path: Path) -> Iterator[Sentinels]:
+def sentinels(tmp_path: Path) -> Iterator[SentinelSet]:
     need("redis-server")
-    running = Sentinels(tmp_path)
-    try:
-        wait_until(running.knows_the_replica, "the Sentinel knows the replica", 20)
+    with SentinelSet(tmp_path, sentinels=1, down_after_ms=500) as running:
         yield running
-    finally:
-        running.stop()
 
 
 async def test_after_a_failover_presence_is_served_by_the_new_master(sentinels, prefix):
@@ -172,7 +120,7 @@ async def test_after_a_failover_presence_is_served_by_the_new_master(sentinels, 
         return bool(await redis.wait(1, 100))
 
     await eventually(replicated, "the replica has it")
-    sentinels.master.kill()
+    await asyncio.to_thread(lambda: sentinels.master.kill())
 
     async def served() -> bool:
         try:
