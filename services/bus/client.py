@@ -84,8 +84,8 @@ class Bus:
     ) -> "Bus":
         """Connect within `settings.bus_connect_s`. `name` is shown in the server's monitoring.
 
-        A server that is not there yet is waited for that long; one frozen is noticed after two to three
-        `ping_interval_s`. With a `role`, answers come to that role's inboxes, and it is proven that we may do
+        A server that is not there yet is waited for that long. One that is silent is left for another after
+        `probe_stale_s` and two probes; where there is no other, it is noticed after two to three `ping_interval_s`. With a `role`, answers come to that role's inboxes, and it is proven that we may do
         what the role needs. More than `max_pending_bytes` waiting to be written make publishes Unavailable.
 
         Raises:
@@ -351,10 +351,13 @@ class Bus:
             self.stats.probes_lost += 1
 
     async def _keep_probing(self) -> None:
+        silent = 0
         while True:
             self._send_probe()
             await asyncio.sleep(self._probe_interval_s)
-            self._link.check()
+            # Twice: a loop of ours that hung sees the first time only that it has not read for long.
+            silent = silent + 1 if self.connected and not self.healthy else 0
+            self._link.check(silent=silent > 1)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

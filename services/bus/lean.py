@@ -168,6 +168,16 @@ class LeanClient(Client):
         return self._state == Client.CLOSED
 
     @property
+    def knows_others(self) -> bool:
+        """Whether another server is known, from the configuration or from the cluster itself."""
+        return len(self._server_pool) > 1
+
+    def leave_server(self) -> None:
+        """Drop the connection as if it had broken: nats-py then tries the servers that it knows."""
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]
+
+    @property
     def server_info(self) -> dict[str, Any]:
         """What the server said of itself in INFO."""
         return self._server_info

@@ -175,10 +175,17 @@ class Link:
 
     # --- replacing the client ---
 
-    def check(self) -> None:
-        """Replace the client if it can no longer help itself."""
+    def check(self, *, silent: bool) -> None:
+        """Replace the client if it can no longer help itself; leave a server that is `silent` where there are others.
+
+        A machine that is gone without a word closes nothing, and nats-py's own pings take up to three intervals to
+        notice. A single server is waited for: leaving it would help nobody.
+        """
         if self.client.stuck:
             self._replace("the client is stuck")
+        elif silent and self.client.up and self.client.knows_others:
+            _log.warning("bus leaves a silent server")
+            self.client.leave_server()
 
     def _replace(self, why: str) -> None:
         if not self._closed and self._replacing is None:

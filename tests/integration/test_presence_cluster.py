@@ -1,6 +1,8 @@
 """Presence on a Redis Cluster of three masters, and behind Sentinels: the same scripts, whichever node has the slot."""
 
 import asyncio
+import logging
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from tests.support.presence import TIMING, SimulatedGateway, connected, disconne
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_sentinels import SentinelSet
 from tests.support.requires import need
+
+log = logging.getLogger(__name__)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +103,34 @@ async def test_a_node_that_is_away_is_said_and_its_return_noticed(store, cluster
     await eventually(answers, "the node is asked again")
 
 
+async def test_a_replica_takes_the_place_of_a_master_that_dies(tmp_path, prefix):
+    need("redis-server")
+    with RedisCluster(tmp_path, password="secret") as cluster:
+        dying = cluster.owner_of(f"{{{prefix}:presence}}")
+        await asyncio.to_thread(cluster.add_replica, dying)
+        redis = open_redis(Settings(redis_url=cluster.url), "presence")
+        store = RedisPresenceStore(redis, prefix, TIMING)
+        gateway = SimulatedGateway(store)
+        await gateway.send(connected("c1", "ann"), joined("c1", "lobby"))
+        with cluster.client(dying) as master:
+            await asyncio.to_thread(master.wait, 1, 5000)
+        await asyncio.to_thread(cluster.nodes[dying].kill)
+        died = time.monotonic()
+
+        async def served() -> bool:
+            try:
+                return (await gateway.send()).outcome in (Outcome.APPLIED, Outcome.UNKNOWN)
+            except StoreUnavailable:
+                gateway.batch -= 1
+                return False
+
+        await eventually(served, "the replica answers", timeout_s=30)
+        log.info("the replica answered %.1f s after its master died", time.monotonic() - died)
+        assert list(plain_page(await store.members("lobby"))) == ["ann"]
+        await store.close()
+        await close_redis(redis)
+
+
 # --- Sentinel -------------------------------------------------------------------------------------------------
 
 
@@ -120,7 +152,7 @@ async def test_after_a_failover_presence_is_served_by_the_new_master(sentinels, 
         return bool(await redis.wait(1, 100))
 
     await eventually(replicated, "the replica has it")
-    await asyncio.to_thread(lambda: sentinels.master.kill())
+    await asyncio.to_thread(sentinels.master.kill)
 
     async def served() -> bool:
         try:

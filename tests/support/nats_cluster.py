@@ -35,7 +35,7 @@ class Peer(NatsServer):
 
     def monitor(self, path: str) -> dict[str, Any]:
         """Return what the monitoring port says."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.monitor_port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.monitor_port}{path}", timeout=1) as answer:
             told: dict[str, Any] = json.load(answer)
         return told
 
@@ -78,6 +78,17 @@ class NatsCluster:
                     if one["name"] == stream:
                         name = one.get("cluster", {}).get("leader", "")
                         return next((peer for peer in self.peers if peer.peer_name == name), None)
+        return None
+
+    def peer_of(self, client: str) -> Peer | None:
+        """Return the server to which a process is connected, of those that answer."""
+        for peer in self.peers:
+            try:
+                connections = peer.monitor("/connz")["connections"] if peer.running else []
+            except OSError:
+                continue
+            if any(one.get("name") == client for one in connections):
+                return peer
         return None
 
     def is_whole(self) -> bool:

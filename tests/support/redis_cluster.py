@@ -31,6 +31,7 @@ class RedisCluster:
     def __init__(self, directory: Path, *, password: str) -> None:
         ports = _free_port_pairs(3)
         self.password = password
+        self._directory = directory
         self.nodes = [ClusterNode(directory / f"node-{port}", port=port, password=password) for port in ports]
 
     @property
@@ -55,6 +56,23 @@ class RedisCluster:
                 client.execute_command("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
         self._wait_joined()
         return self
+
+    def add_replica(self, of: int) -> None:
+        """Start one more node, and make it the replica of a master."""
+        node = ClusterNode(self._directory / "replica", port=_free_port_pairs(1)[0], password=self.password)
+        self.nodes.append(node)
+        node.start()
+        deadline = time.monotonic() + _JOIN_S
+        with self.client(of) as master, self.client(len(self.nodes) - 1) as replica:
+            name = master.execute_command("CLUSTER", "MYID").decode()
+            replica.execute_command("CLUSTER", "MEET", "127.0.0.1", self.nodes[of].port)
+            while name not in str(replica.execute_command("CLUSTER", "NODES")):
+                assert time.monotonic() < deadline, "the replica does not meet its master"
+                time.sleep(0.05)
+            replica.execute_command("CLUSTER", "REPLICATE", name)
+            while replica.info("replication")["master_link_status"] != "up":
+                assert time.monotonic() < deadline, "the replica does not follow its master"
+                time.sleep(0.05)
 
     def stop(self) -> None:
         """Stop all nodes."""

@@ -47,14 +47,29 @@ def deployment(
 
 
 def urls(deployment: Deployment) -> list[str]:
-    return [gateway.url for gateway in deployment.gateways]
+    return [gateway.url for gateway in deployment.gateways[:2]]  # those that are there all the time
 
 
-def note(what: str, running: Load) -> None:
-    """Say how long nothing was acknowledged: `docs/operations.md` has these times."""
-    times = [event.clock for event in running.events if isinstance(event, Acknowledged)]
-    pause_s = max(after - before for before, after in itertools.pairwise(sorted(times)))
-    log.info("%s: nothing was acknowledged for %.1f s\n%s", what, pause_s, running.report.text())
+def note(what: str, running: Load) -> float:
+    """Say how long nothing was acknowledged, and return that of one publisher: `docs/operations.md` has these times."""
+    acknowledged = [event for event in running.events if isinstance(event, Acknowledged)]
+    whole_s = _longest_pause(acknowledged)
+    one_s = max(
+        _longest_pause([e for e in acknowledged if e.who == who]) for who in {e.who for e in acknowledged}
+    )
+    log.info(
+        "%s: nothing was acknowledged for %.1f s, to one publisher for %.1f s\n%s",
+        what,
+        whole_s,
+        one_s,
+        running.report.text(),
+    )
+    return one_s
+
+
+def _longest_pause(events: list[Acknowledged]) -> float:
+    times = sorted(event.clock for event in events)
+    return max((after - before for before, after in itertools.pairwise(times)), default=0.0)
 
 
 async def leader(nats: NatsCluster) -> Peer:
@@ -85,6 +100,40 @@ async def test_nothing_acknowledged_is_lost_with_the_streams_leader(
     note("stream leader killed, twice", running)
     assert not running.report.gaps
     assert not running.lost, "a socket ended, though a gateway has other servers to go to"
+
+
+async def test_a_machine_that_is_gone_without_a_word_is_left_for_another(
+    nats_cluster: NatsCluster, deployment: Deployment, tmp_path: Path
+) -> None:
+    """Frozen, as by a power cut or a cable: connections to it stand, and nothing comes."""
+    async with under_load(urls(deployment), tmp_path / "history.jsonl") as running:
+        frozen = await aside(lambda: nats_cluster.peer_of("gateway-1"))
+        frozen.pause()
+        try:
+            await eventually(
+                lambda: aside(lambda: nats_cluster.peer_of("gateway-1")), "it goes to another server", 60
+            )
+            await running.acknowledged(40, timeout_s=60)
+        finally:
+            frozen.resume()
+        await aside(nats_cluster.start)
+    # The pings of the connection alone would notice after 20 to 30 s.
+    assert note("a gateway's server frozen", running) < 20
+    assert not running.report.gaps
+    assert not running.lost
+
+
+async def test_a_gateway_starts_while_the_first_server_named_is_away(
+    nats_cluster: NatsCluster, deployment: Deployment
+) -> None:
+    await aside(nats_cluster.peers[0].kill)
+    try:
+        late = await aside(lambda: deployment.extra_gateway("gateway-late"))
+        async with client(late, "username=Late") as one:
+            await one.join("anywhere")
+        assert await aside(lambda: late.terminate() or late.wait(15)) == 0
+    finally:
+        await aside(nats_cluster.start)
 
 
 async def test_servers_are_restarted_one_after_the_other(
