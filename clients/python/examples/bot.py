@@ -59,7 +59,7 @@ def main() -> None:
     asked = parser.parse_args()
     try:
         asyncio.run(serve(asked.url, asked.name, asked.room))
-    except TidingsError as fault:
+    except (TidingsError, ValueError) as fault:
         sys.exit(f"ended: {fault}")
     except KeyboardInterrupt:
         pass

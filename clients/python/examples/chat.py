@@ -5,27 +5,42 @@ Shows: the past of a room, who is here, own messages in their place, sending whi
 
 import argparse
 import asyncio
+import contextlib
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 
-from tidings_client import ConnectionStatus, RoomMessage, TidingsClient, TidingsError
+from tidings_client import ConnectionStatus, RoomMessage, Stream, TidingsClient, TidingsError
 
 
 async def lines() -> AsyncIterator[str]:
     """Yield what is typed, without holding up anything else."""
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-    )
-    while line := await reader.readline():
-        yield line.decode().strip()
+    loop = asyncio.get_running_loop()
+    typed: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def read() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop ended meanwhile
+            for line in sys.stdin:
+                loop.call_soon_threadsafe(typed.put_nowait, line.strip())
+            loop.call_soon_threadsafe(typed.put_nowait, None)
+
+    threading.Thread(target=read, daemon=True).start()
+    while (line := await typed.get()) is not None:
+        yield line
 
 
 def show(message: RoomMessage) -> None:
     """Print a message as `12:30 Ada: hello`."""
     at = time.strftime("%H:%M", time.localtime(message.timestamp / 1000))
     print(f"{at} {message.username}: {message.content}", flush=True)
+
+
+async def read(heard: Stream[RoomMessage], after: int) -> None:
+    """Show what comes, but for what the past had already."""
+    async for message in heard:
+        if message.seq is None or message.seq > after:
+            show(message)
 
 
 def show_status(status: ConnectionStatus) -> None:
@@ -38,24 +53,27 @@ def show_status(status: ConnectionStatus) -> None:
 
 async def chat(url: str, name: str, room_name: str) -> None:
     """Talk in a room until the input ends."""
-    async with TidingsClient(url, username=name) as client:
-        client.statuses.listen(show_status)
+    client = TidingsClient(url, username=name)
+    client.statuses.listen(show_status)
+    async with client:
         room = client.room(room_name)
         room.gaps.listen(lambda _: print("-- some messages are gone", flush=True))
         room.user_joins.listen(lambda user: print(f"-- {user.username} is here", flush=True))
         room.user_leaves.listen(lambda user: print(f"-- {user.username} left", flush=True))
+        heard = room.stream()  # from here on, while the past is read
         await room.join()
         past = await room.history(limit=10)
         for message in past.messages:
             show(message)
         print(f"-- you are {name} in {room_name}", flush=True)
-        room.messages.listen(show)
+        reading = asyncio.create_task(read(heard, past.seq or 0))
         async for line in lines():
             try:
                 if line:  # it waits while the line is down, and is sent once it is back
                     await room.publish(line, echo=True)
             except TidingsError as fault:
                 print(f"-- not sent: {fault}", flush=True)
+    await reading  # its stream ended with the client
 
 
 def main() -> None:
@@ -67,7 +85,7 @@ def main() -> None:
     asked = parser.parse_args()
     try:
         asyncio.run(chat(asked.url, asked.name, asked.room))
-    except TidingsError as fault:
+    except (TidingsError, ValueError) as fault:
         sys.exit(f"refused: {fault}")
     except KeyboardInterrupt:
         pass

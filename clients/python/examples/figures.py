@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8080")
     try:
         asyncio.run(run(parser.parse_args()))
-    except TidingsError as fault:
+    except (TidingsError, ValueError) as fault:
         sys.exit(f"refused: {fault}")
     except KeyboardInterrupt:
         pass

@@ -60,7 +60,7 @@ def main() -> None:
     asked = parser.parse_args()
     try:
         asyncio.run(notify(asked.url, asked.name, asked.room, asked.user))
-    except TidingsError as fault:
+    except (TidingsError, ValueError) as fault:
         sys.exit(f"ended: {fault}")
     except KeyboardInterrupt:
         pass

@@ -6,12 +6,23 @@ const byId = (id: string): HTMLElement => document.getElementById(id) as HTMLEle
 const client = new TidingsClient("/", { username: `guest ${Math.floor(Math.random() * 1000)}` });
 const room = client.room("example-chat");
 
-function show(message: Pick<RoomMessage, "username" | "content">): HTMLElement {
+/** What is shown, by its place in the room: history and live messages overlap, and come in any order. */
+const lines = new Map<number, HTMLElement>();
+
+function lineOf({ username, content }: Pick<RoomMessage, "username" | "content">): HTMLElement {
   const line = document.createElement("li");
-  line.textContent = `${message.username}: ${String(message.content)}`;
-  byId("messages").append(line);
+  line.textContent = `${username}: ${String(content)}`;
   return line;
 }
+
+function place(line: HTMLElement, seq: number): void {
+  if (lines.has(seq)) return line.remove();
+  const next = Math.min(...[...lines.keys()].filter((other) => other > seq));
+  byId("messages").insertBefore(line, lines.get(next) ?? null);
+  lines.set(seq, line);
+}
+
+const show = (message: RoomMessage): void => place(lineOf(message), message.seq ?? 0);
 
 client.on("status", ({ state, retryAt }) => {
   const wait = retryAt === undefined ? "" : `, again in ${Math.ceil((retryAt - Date.now()) / 1000)} s`;
@@ -25,7 +36,6 @@ room.on("joined", ({ recovered }) => {
 
 async function showHistory(): Promise<void> {
   const { messages } = await room.history({ limit: 50 });
-  byId("messages").replaceChildren();
   messages.forEach(show);
 }
 
@@ -37,10 +47,14 @@ room.presence.users.subscribe(() => {
 byId("form").addEventListener("submit", (event) => {
   event.preventDefault();
   const input = byId("text") as HTMLInputElement;
-  const line = show({ username: "you", content: input.value });
+  const line = lineOf({ username: "you", content: input.value });
+  byId("messages").append(line);
   line.style.opacity = "0.5"; // until the server has stored it, also if that is after a reconnect
   room.publish(input.value).then(
-    () => line.style.removeProperty("opacity"),
+    ({ seq = 0 }) => {
+      line.style.removeProperty("opacity");
+      place(line, seq); // where it stands in the room
+    },
     (fault: unknown) => (line.textContent += ` (not sent: ${(fault as Error).message})`),
   );
   input.value = "";
