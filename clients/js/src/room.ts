@@ -200,7 +200,7 @@ export class Room extends Emitter<RoomEvents> {
   /** @internal */
   onMessage(message: RoomMessage): void {
     if (this.#held) this.#held.push(message);
-    else if (this.#log.accept(message)) this.emit("message", message);
+    else if (this.wanted && this.#log.accept(message)) this.emit("message", message);
   }
 
   /** @internal An own message was stored. */
@@ -212,7 +212,7 @@ export class Room extends Emitter<RoomEvents> {
     const held = this.#held ?? [];
     this.#held = undefined;
     for (const missed of message.missed ?? []) this.onMessage(missed);
-    if (this.#log.joined(message)) this.emit("gap", { position: this.position });
+    if (this.wanted && this.#log.joined(message)) this.emit("gap", { position: this.position });
     for (const live of held) this.onMessage(live);
   }
 

@@ -163,7 +163,8 @@ class TidingsClient(Operations):
                 await self._connection.closed()
         except TimeoutError:
             pass  # the server is not obliged to answer a goodbye
-        await self._http.close()
+        finally:
+            await self._http.close()
 
     def wake(self) -> None:
         """Try to reconnect now, or look whether the connection still lives: the network or the machine is back."""
