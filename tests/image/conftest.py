@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.image.engine import Engine, prepared
 
 
 @pytest.fixture(scope="session")
-def engine() -> Engine:
+def engine() -> Iterator[Engine]:
     """Podman and buildah, with the base images there and ours built."""
     engine = prepared()
     began = time.monotonic()
@@ -22,4 +23,6 @@ def engine() -> Engine:
     sys.stderr.write(
         f"\nbase images {how}: {provided - began:.0f} s; image built: {built - provided:.0f} s\n"
     )
-    return engine
+    yield engine
+    # What earlier runs built, but not what the next one can go on from.
+    engine.succeeds("podman", "image", "prune", "--force", "--filter", "until=2h", timeout_s=120)
