@@ -129,18 +129,15 @@ def test_the_command_prints_json_and_ends_by_what_it_found(make_settings: Make) 
         "TIDINGS_PORT": "0",
     }
     command = [sys.executable, "-m", "services.cli", "check", "--json"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=40)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     report = json.loads(done.stdout)
     assert (done.returncode, report["ok"], done.stderr) == (0, True, "")
     assert set(report["checks"][0]) == {"name", "verdict", "detail", "advice", "latencyMs"}
     environment["TIDINGS_REDIS_URL"] = f"redis://:topsecret@127.0.0.1:{free_port()}"
-    done = subprocess.run(command[:-1], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=40)
+    done = subprocess.run(command[:-1], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "→ start it, or correct TIDINGS_REDIS_URL" in done.stdout
     assert "topsecret" not in done.stdout
-    environment["TIDINGS_PORT"] = "eighty"
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=40)
-    assert done.returncode == 2
 
 
 # --- NATS ---
