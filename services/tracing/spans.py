@@ -22,6 +22,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from structlog.contextvars import bound_contextvars
 
 TRACEPARENT = "traceparent"
+_TRACESTATE = "tracestate"
+_MAX_TRACESTATE = 512
 _LEAST_TOKENS = 4  # PREFIX.out.user.USER
 _propagator = TraceContextTextMapPropagator()
 
@@ -93,7 +95,7 @@ class Traces:
 
     def delivering(self, subject: str, traceparent: str, tracestate: str | None) -> Span:
         """Begin the span of a message that came from the bus."""
-        carrier = {TRACEPARENT: traceparent} | ({"tracestate": tracestate} if tracestate else {})
+        carrier = {TRACEPARENT: traceparent} | ({_TRACESTATE: tracestate} if tracestate else {})
         return self.start(
             f"deliver {shape(subject)}",
             SpanKind.CONSUMER,
@@ -108,8 +110,13 @@ class Traces:
 
     def parent_of_request(self, headers: Callable[[str], str | None]) -> Context:
         """Return the context that an HTTP request brings, by a function that looks up a header."""
-        carrier = {name: value for name in (TRACEPARENT, "tracestate") if (value := headers(name))}
-        return _propagator.extract(carrier if self._follow_clients else {}, Context())
+        carrier: dict[str, str] = {}
+        if self._follow_clients and (traceparent := headers(TRACEPARENT)):
+            carrier[TRACEPARENT] = traceparent
+            # It travels, and is stored, with each message: no longer than everybody has to take (W3C §3.3.1.5).
+            if (state := headers(_TRACESTATE)) and len(state) <= _MAX_TRACESTATE:
+                carrier[_TRACESTATE] = state
+        return _propagator.extract(carrier, Context())
 
     def parent_of_question(self, headers: Mapping[str, str] | None) -> Context | None:
         """Return the context that a question on the bus brings; None where it belongs to no trace."""
