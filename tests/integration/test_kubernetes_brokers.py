@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -238,10 +239,7 @@ def redis_server(folder: Path, secrets: Secrets) -> Iterator[int]:
         process.wait(15)
 
 
-def process_of(
-    overlay: str, name: str, secrets: Secrets, folder: Path, moved: Mapping[str, str]
-) -> ServiceProcess:
-    """Return a process with the environment of its container, but for where others are."""
+def _moved_environment(overlay: str, name: str, secrets: Secrets, moved: Mapping[str, str]) -> dict[str, str]:
     variables = environment(overlay, name, secrets) | {
         "TIDINGS_HOST": "127.0.0.1",
         "TIDINGS_AGENT_PROC": "/proc",
@@ -251,6 +249,14 @@ def process_of(
     for variable in ("TIDINGS_NATS_URL", "TIDINGS_REDIS_URL", "TIDINGS_NATS_CA"):
         if variable in variables:
             variables[variable] = replaced(variables[variable], moved)
+    return variables
+
+
+def process_of(
+    overlay: str, name: str, secrets: Secrets, folder: Path, moved: Mapping[str, str]
+) -> ServiceProcess:
+    """Return a process with the environment of its container, but for where others are."""
+    variables = _moved_environment(overlay, name, secrets, moved)
     module = {
         "gateway": "gateway",
         "presence": "presence_svc",
@@ -278,6 +284,16 @@ def test_all_processes_are_ready_on_the_brokers_of_the_development_overlay(tmp_p
             process.spawn()
         for process in processes:
             process.wait_ready()
+
+        # As the page says to look: from within a pod, with what that process may do.
+        for name in ("gateway", "presence"):
+            checked = subprocess.run(
+                [sys.executable, "-m", "services.cli", "check", name],
+                env={**os.environ, **_moved_environment("dev", name, secrets, there)},
+                capture_output=True,
+                text=True,
+            )
+            assert checked.returncode == 0, checked.stdout + checked.stderr
 
         with pytest.raises(redis.AuthenticationError):
             redis.Redis(port=store).ping()

@@ -15,6 +15,9 @@ FOLDER = ROOT / "deploy" / "kubernetes"
 OVERLAYS = ("dev", "tilt", "prod")
 PROCESSES = ("gateway", "presence", "metrics", "agent")
 
+# The one in C where there is one: ten times as fast.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 Resource = dict[str, Any]
 Labels = Mapping[str, str]
 
@@ -79,7 +82,7 @@ class Manifests:
     def __init__(self, overlay: str) -> None:
         self.overlay = overlay
         self.text = _rendered(overlay)
-        self.resources: list[Resource] = [document for document in yaml.safe_load_all(self.text) if document]
+        self.resources: list[Resource] = [one for one in yaml.load_all(self.text, _LOADER) if one]
 
     def of(self, *kinds: str) -> list[Resource]:
         """Return the resources of some kinds."""

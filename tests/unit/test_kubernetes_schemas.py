@@ -2,6 +2,7 @@
 
 import re
 from importlib import import_module
+from itertools import product
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from tests.support.manifests import FOLDER, OVERLAYS, containers, manifests
 from tests.support.requires import missing
 
 # From the first version in which `preStop.sleep` is on by itself.
-VERSIONS = ("1.30", "1.32", "1.34", "1.36", "1.37")
+VERSIONS = ("1.30", "1.34", "1.37")
 OPERATORS = {"monitoring.coreos.com/v1": "cloudcoil.models.prometheus_operator.v1"}
 GATEWAY_API = "gateway.networking.k8s.io/v1"
 
@@ -25,8 +26,10 @@ def _module(name: str) -> Any:
         missing(name, "uv sync --group deploy")
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-@pytest.mark.parametrize("version", VERSIONS)
+# The overlay for Tilt is that for development and a volume.
+@pytest.mark.parametrize(
+    ("overlay", "version"), [*product(("dev", "prod"), VERSIONS), ("tilt", VERSIONS[-1])]
+)
 def test_kubernetes_takes_every_resource_of_its_own(overlay: str, version: str) -> None:
     validator = _module("kubernetes_validate")
     for resource in manifests(overlay).resources:
