@@ -9,7 +9,7 @@ KUBERNETES_RULES := deploy/kubernetes/components/monitoring/rules.yaml
 PACKAGES := services gateway presence_svc metrics_svc tidings_client
 
 .DEFAULT_GOAL := help
-.PHONY: help run dashboard screenshots test test-js image-test chaos lint types format guards docs check-generated site site-serve bench lock clean
+.PHONY: help run examples dashboard screenshots test test-js image-test chaos lint types format guards docs check-generated site site-serve bench lock clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-16s %s\n", $$1, $$2 }'
@@ -28,6 +28,9 @@ dashboard: $(SYNCED) ## Build the page that gateways serve, if anything it is ma
 
 screenshots: $(SYNCED) ## Make the pictures of the dashboard that the documentation shows (needs Chromium)
 	@SCREENSHOTS=docs/images $(BIN)/pytest tests/browser/test_dashboard_pictures.py
+
+examples: $(SYNCED) ## Serve the JavaScript client's examples, beside a running server (ARGS="--server http://host:8080")
+	@sh scripts/examples.sh $(ARGS)
 
 # With ARGS only the Python suites are meant. Their closing line comes last.
 test: $(SYNCED) ## Run every suite this machine can run (REQUIRE_ALL=1: skip none)
