@@ -74,6 +74,11 @@ async def are_online(gateway: ServiceProcess, users: set[str]) -> bool:
     return users <= await online_at(gateway)
 
 
+async def are_members(gateway: ServiceProcess, room: str, users: set[str]) -> bool:
+    status, found = await get(gateway, f"/api/presence?room={room}")
+    return status == 200 and users <= {user["userId"] for user in found}
+
+
 @asynccontextmanager
 async def users_on(gateway: ServiceProcess, room: str, *names: str) -> AsyncIterator[list[Client]]:
     async with AsyncExitStack() as stack:

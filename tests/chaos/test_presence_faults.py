@@ -17,6 +17,7 @@ from tests.chaos.presence import (
     LEASE_S,
     OUTAGE_S,
     SLACK_S,
+    are_members,
     get,
     online_at,
     users_on,
@@ -27,11 +28,6 @@ from tests.support.cluster import Cluster, ServiceProcess, aside
 from tests.support.deadline import eventually
 from tests.support.faults import killed, paused
 from tests.support.requires import need
-
-
-async def are_members(gateway: ServiceProcess, room: str, users: set[str]) -> bool:
-    status, found = await get(gateway, f"/api/presence?room={room}")
-    return status == 200 and users <= {user["userId"] for user in found}
 
 
 async def unavailable(gateway: ServiceProcess) -> bool:
@@ -174,8 +170,14 @@ async def test_an_outage_is_said_rooms_go_on_and_all_is_right_soon_after(cluster
         back = time.monotonic()
 
         async def right() -> bool:
-            found = await online_at(one)
-            return stable | {newcomer.user} <= found and leaver.user not in found
+            status, users = await get(one, "/api/presence")
+            shown = {user["userId"]: user for user in users} if status == 200 else {}
+            return (
+                stable | {newcomer.user} <= set(shown)
+                and leaver.user not in shown
+                and shown[ann.user]["status"] == "busy"
+                and shown[bob.user].get("customData") == {"kept": True}
+            )
 
         await eventually(right, "all is right again", HEAL_S + SLACK_S)
         assert time.monotonic() - back <= HEAL_S + SLACK_S
@@ -183,10 +185,6 @@ async def test_an_outage_is_said_rooms_go_on_and_all_is_right_soon_after(cluster
         await eventually(lambda: leaver.user not in watcher.online, "and of who left", HEAL_S)
         listed = await ann.expect("presence_list", room=room)
         assert {user["userId"] for user in listed["users"]} >= stable
-        _, users = await get(two, f"/api/presence?user={ann.user}&user={bob.user}")
-        shown = {user["userId"]: user for user in users}
-        assert shown[ann.user]["status"] == "busy"
-        assert shown[bob.user]["customData"] == {"kept": True}
         await asyncio.sleep(GRACE_S + 1)
         assert not stable & set(watcher.went), "somebody flickered"
         assert stable <= await online_at(two)

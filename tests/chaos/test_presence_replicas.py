@@ -13,6 +13,7 @@ from tests.chaos.presence import (
     HEAL_S,
     OUTAGE_S,
     SLACK_S,
+    are_members,
     get,
     online_at,
     users_on,
@@ -87,7 +88,7 @@ async def test_replicas_that_sweep_at_once_and_late_let_everybody_go_once(cluste
         with contextlib.suppress(Exception):  # their sockets break under them
             async with users_on(dying, room, *(f"U{n}" for n in range(MANY))) as crowd:
                 gone = {one.user for one in crowd}
-                await eventually(lambda: gone <= set(watcher.online), "all are seen")
+                await eventually(lambda: are_members(alive, room, gone), "all are in the room")
                 died = time.monotonic()
                 await aside(dying.kill)
         # One replica sweeps until the lease is over; then this one is frozen wherever it is just now, and the other
