@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.core import Gateway
 from gateway.delivery.publisher import OnDone, Publisher, PublishRefused
 from services.bus.streams import DurableLog
-from services.tracing.spans import Traces, failed, shape
+from services.tracing.spans import UNRECORDED, Traces, failed, shape
 from services.wire import server
 from services.wire.records import UnsetType
 
@@ -44,6 +44,9 @@ class TracingPublisher(Publisher):
         id: str | UnsetType,
         on_done: OnDone,
     ) -> None:
+        if not self._traces.wanted():
+            super()._store(durable_log, subject, payload, unique_id, timestamp, id, on_done)
+            return
         span = self._begin(subject, payload, stored=True)
         with self._traces.within(span):
             super()._store(durable_log, subject, payload, unique_id, timestamp, id, _ending(span, on_done))
@@ -51,6 +54,9 @@ class TracingPublisher(Publisher):
     def _send(
         self, subject: str, payload: bytes, timestamp: int, id: str | UnsetType, on_done: OnDone
     ) -> None:
+        if not self._traces.wanted():
+            super()._send(subject, payload, timestamp, id, on_done)
+            return
         span = self._begin(subject, payload, stored=False)
         with self._traces.within(span):
             super()._send(subject, payload, timestamp, id, _ending(span, on_done))
@@ -68,9 +74,6 @@ class TracingPublisher(Publisher):
 
 
 def _ending(span: Span, on_done: OnDone) -> OnDone:
-    if not span.is_recording():
-        return on_done
-
     def done(outcome: server.Ack | PublishRefused) -> None:
         if isinstance(outcome, PublishRefused):
             failed(span, f"{outcome.code.code}: {outcome.message}")
@@ -96,11 +99,11 @@ class TracingRequests:
             return
         method = scope["method"]
         parent = self._traces.parent_of_request(Headers(scope=scope).get)
-        span = self._traces.start(method, SpanKind.SERVER, {"http.request.method": method}, parent)
-        if not span.is_recording():
-            with self._traces.within(span):
+        if not self._traces.wanted(parent):
+            with self._traces.within(UNRECORDED):
                 await self._app(scope, receive, send)
             return
+        span = self._traces.start(method, SpanKind.SERVER, {"http.request.method": method}, parent)
 
         async def send_noted(message: Message) -> None:
             if message["type"] == "http.response.start":

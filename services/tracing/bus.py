@@ -32,7 +32,8 @@ class TracingBus(Bus):
         self, subject: str, payload: bytes, *, timeout_s: float, headers: dict[str, str] | None = None
     ) -> BusMessage:
         """See Bus. What JetStream is asked is part of a trace that there is already, and begins none."""
-        if subject.startswith("$") and not self.traces.recording:
+        unwanted = not self.traces.recording if subject.startswith("$") else not self.traces.wanted()
+        if unwanted:
             return await super().request(subject, payload, timeout_s=timeout_s, headers=headers)
         about = {"messaging.system": "nats", "messaging.destination.name": subject}
         with self.traces.span(f"ask {subject}", SpanKind.CLIENT, about):

@@ -60,7 +60,7 @@ def open_traces(settings: Settings, kind: str, instance: str, lifecycle: Lifecyc
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 
     from services.tracing.spans import Traces
 
@@ -74,7 +74,7 @@ def open_traces(settings: Settings, kind: str, instance: str, lifecycle: Lifecyc
                 "service.version": __version__,
             }
         ),
-        sampler=ParentBased(TraceIdRatioBased(settings.traces_ratio)),
+        sampler=ParentBased(ALWAYS_ON),  # `Traces.wanted` is asked before
         shutdown_on_exit=False,
     )
     # Spans wait in a queue of limited length (OTEL_BSP_*), and a thread sends them; what is too much is dropped.
@@ -82,7 +82,11 @@ def open_traces(settings: Settings, kind: str, instance: str, lifecycle: Lifecyc
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url, timeout=_EXPORT_S)))
 
     lifecycle.on_stop("traces", lambda: _hand_over(provider.shutdown), timeout_s=2 * _LAST_EXPORT_S)
-    return Traces(provider.get_tracer("tidings", __version__), follow_clients=settings.traces_follow_clients)
+    return Traces(
+        provider.get_tracer("tidings", __version__),
+        ratio=settings.traces_ratio,
+        follow_clients=settings.traces_follow_clients,
+    )
 
 
 async def _hand_over(shutdown: Callable[[], None]) -> None:

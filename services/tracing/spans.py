@@ -11,13 +11,22 @@
 A message on the bus without `traceparent` belongs to no trace: whoever does not record sends none.
 """
 
+import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from opentelemetry import context as contexts
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    Tracer,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from structlog.contextvars import bound_contextvars
 
@@ -26,6 +35,8 @@ _TRACESTATE = "tracestate"
 _MAX_TRACESTATE = 512
 _LEAST_TOKENS = 4  # PREFIX.out.user.USER
 _propagator = TraceContextTextMapPropagator()
+# Stands where something is decided not to be recorded, so that nothing within it is either.
+UNRECORDED = NonRecordingSpan(SpanContext(trace_id=1, span_id=1, is_remote=False))
 
 Attributes = Mapping[str, str | int | bool]
 
@@ -33,9 +44,21 @@ Attributes = Mapping[str, str | int | bool]
 class Traces:
     """Makes spans, and reads and writes their context."""
 
-    def __init__(self, tracer: Tracer, *, follow_clients: bool = True) -> None:
+    def __init__(self, tracer: Tracer, *, ratio: float = 1.0, follow_clients: bool = True) -> None:
         self._tracer = tracer
+        self._ratio = ratio
         self._follow_clients = follow_clients
+
+    def wanted(self, parent: Context | None = None) -> bool:
+        """Decide whether what begins now is recorded: as its parent is, or, where there is none, by the ratio.
+
+        Asked before anything is made: most is not recorded, and a span that will be thrown away costs as much as ten of
+        these questions.
+        """
+        about = trace.get_current_span(parent or _open_context()).get_span_context()
+        if about.is_valid:
+            return about.trace_flags.sampled
+        return random.random() < self._ratio  # noqa: S311  # a sample, not a secret
 
     # --- context ---
 
@@ -61,7 +84,7 @@ class Traces:
     # --- spans ---
 
     def start(self, name: str, kind: SpanKind, attributes: Attributes, parent: Context | None = None) -> Span:
-        """Begin a span; whoever begins it ends it."""
+        """Begin a span of what is `wanted`; whoever begins it ends it."""
         return self._tracer.start_span(name, parent or _open_context(), kind, dict(attributes))
 
     @contextmanager

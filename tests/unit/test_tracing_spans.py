@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind
 
 from services.bus.headers import encode_headers, find_header
 from services.bus.message import BusMessage
-from services.tracing.spans import Traces, shape
+from services.tracing.spans import UNRECORDED, Traces, shape
 
 _PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -44,6 +44,20 @@ def test_a_header_block_keeps_what_was_in_it(traces: Traces) -> None:
             assert block.startswith(b"NATS/1.0\r\n")
             assert block.endswith(b"\r\n\r\n")
             assert block.count(b"\r\n\r\n") == 1
+
+
+def test_the_ratio_decides_where_no_parent_does(traces: Traces) -> None:
+    tracer = traces._tracer
+    rarely, always = Traces(tracer, ratio=0.0), Traces(tracer, ratio=1.0)
+    assert (rarely.wanted(), always.wanted()) == (False, True)
+    recorded = rarely.parent_of_request({"traceparent": _PARENT}.get)
+    unrecorded = rarely.parent_of_request({"traceparent": f"{_PARENT[:-2]}00"}.get)
+    assert (rarely.wanted(recorded), always.wanted(unrecorded)) == (True, False)
+    with always.within(UNRECORDED):
+        assert always.wanted() is False
+        assert always.headers() == {}
+    some = Traces(tracer, ratio=0.25)
+    assert 150 < sum(some.wanted() for _ in range(1000)) < 350
 
 
 def test_what_is_not_recorded_sends_nothing() -> None:
