@@ -10,7 +10,8 @@ from pathlib import Path
 import tidings_client
 from tidings_client.options import Options, OptionsDict
 
-FOLDER = Path(tidings_client.__file__).parent
+PROJECT = Path(__file__).resolve().parents[1]
+FOLDER = PROJECT / "tidings_client"
 ALLOWED = {"httpx", "msgspec", "websockets", "tidings_client"}
 
 
@@ -40,10 +41,10 @@ def test_everything_exported_exists() -> None:
 def test_the_wheel_has_all_modules_and_says_that_it_is_typed(tmp_path: Path) -> None:
     # The build tools that made this environment, without a network.
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    built = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, timeout=50)
+    built = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=50)
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    modules = {str(path.relative_to(FOLDER.parent)) for path in FOLDER.rglob("*.py")}
+    modules = {str(path.relative_to(PROJECT)) for path in FOLDER.rglob("*.py")}
     assert modules | {"tidings_client/py.typed"} <= names
