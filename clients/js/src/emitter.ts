@@ -32,8 +32,13 @@ export class Emitter<Events extends object> {
     const { signal } = options;
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
-      this.on(name, resolve, { signal, once: true });
-      signal?.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+      const abort = (): void => reject(signal?.reason as Error);
+      signal?.addEventListener("abort", abort);
+      const heard = (event: Events[Name]): void => {
+        signal?.removeEventListener("abort", abort);
+        resolve(event);
+      };
+      this.on(name, heard, { signal, once: true });
     });
   }
 

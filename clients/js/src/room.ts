@@ -109,9 +109,16 @@ export class Room extends Emitter<RoomEvents> {
     this.#want();
     return new Promise((resolve, reject) => {
       if (this.state.get() === "joined") return resolve();
-      const waiter = { resolve, reject };
+      const abort = (): void => {
+        if (this.#waiters.delete(waiter)) reject(signal?.reason as Error);
+      };
+      const unlisten = (): void => signal?.removeEventListener("abort", abort); // signals may outlive many joins
+      const waiter = {
+        resolve: () => (unlisten(), resolve()),
+        reject: (fault: unknown) => (unlisten(), reject(fault)),
+      };
       this.#waiters.add(waiter);
-      signal?.addEventListener("abort", () => this.#waiters.delete(waiter) && reject(signal.reason as Error));
+      signal?.addEventListener("abort", abort);
     });
   }
 

@@ -131,6 +131,24 @@ describe("rooms", () => {
   });
 });
 
+describe("a signal that outlives what it may abort", () => {
+  it("is not listened to any more", async () => {
+    client = await connected(server);
+    const { signal } = new AbortController();
+    const listening = vi.spyOn(signal, "addEventListener");
+    const ended = vi.spyOn(signal, "removeEventListener");
+    await client.room("lobby").join({ signal });
+    await client.room("lobby").publish("x", { signal });
+    const heard = client.once("broadcast", { signal });
+    server.last.send({ type: "broadcast", userId: "u", username: "u", content: 1, timestamp: 1 });
+    await heard;
+    await pass();
+    const given = (spy: typeof listening | typeof ended): unknown[] => spy.mock.calls.map(([, listener]) => listener);
+    expect(given(listening).length).toBeGreaterThan(2);
+    expect(given(listening).filter((listener) => !given(ended).includes(listener))).toEqual([]);
+  });
+});
+
 describe("channels", () => {
   it("end with a signal", async () => {
     client = await connected(server);
