@@ -4,7 +4,7 @@ import asyncio
 import resource
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -20,7 +20,6 @@ class Crowd:
         self._url = url.replace("http", "ws", 1)
         self._loop = asyncio.new_event_loop()
         self._connections: list[websockets.ClientConnection] = []
-        self._stack = AsyncExitStack()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def come(self, names: Sequence[str], rooms: Sequence[str] = ()) -> None:
@@ -40,8 +39,10 @@ class Crowd:
         async def connect(number: int, name: str) -> None:
             async with gate:
                 address = f"{self._url}/ws?username={quote(name)}"
-                opening = websockets.connect(address, open_timeout=60, ping_interval=None)
-                connection = await self._stack.enter_async_context(opening)
+                # Who reads nothing cannot see the other side's goodbye either, so it is not waited for long.
+                connection = await websockets.connect(
+                    address, open_timeout=60, close_timeout=1, ping_interval=None
+                )
             self._connections.append(connection)
             if rooms:
                 await connection.send(f'{{"type":"join_room","room":"{rooms[number % len(rooms)]}"}}')
@@ -52,13 +53,16 @@ class Crowd:
         for connection in self._connections[:changes]:
             await connection.send(f'{{"type":"status_change","status":"{status}"}}')
 
+    async def _go(self) -> None:
+        await asyncio.gather(*(connection.close() for connection in self._connections))
+
     def start(self) -> None:
         """Start the thread that the connections live in."""
         self._thread.start()
 
     def close(self) -> None:
         """Let all of them go."""
-        self._run(self._stack.aclose(), 60)
+        self._run(self._go(), 60)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()

@@ -105,6 +105,7 @@ def test_pictures_of_each_view(windows: Windows, folder: Path) -> None:
     taken = []
 
     def take(page: Page, name: str) -> None:
+        page.evaluate("document.querySelectorAll('.toast button').forEach((button) => button.click())")
         page.mouse.move(2, 2)
         path = folder / f"dashboard-{name}.png"
         page.screenshot(path=path)

@@ -90,7 +90,7 @@ function ActiveAlert({ alert, onChanged, onSilence }: { alert: Alert; onChanged:
         </p>
         <p className="note row">
           <span className={`tag ${alert.type}`}>{alert.type}</span>
-          <time dateTime={new Date(alert.timestamp).toISOString()}>since {ago(alert.timestamp, now)}</time>
+          <time dateTime={new Date(alert.timestamp).toISOString()}>{ago(alert.timestamp, now)}</time>
           {alert.source && <span>{alert.source}</span>}
           {Object.entries(alert.labels ?? {}).map(([name, value]) => (
             <code key={name}>

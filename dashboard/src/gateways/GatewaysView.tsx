@@ -65,7 +65,7 @@ function Card({ trail, mine, now }: { trail: Trail; mine: boolean; now: number }
         </span>
       </div>
       <dl className="facts">
-        <Fact name="Connections" value={short(latest.connections)} detail={latest.sseStreams > 0 ? `+${short(latest.sseStreams)} SSE` : "now"} line={line(past.map((s) => s.connections), 5)} />
+        <Fact name="Connections" value={short(latest.connections)} detail={latest.sseStreams > 0 ? `+${short(latest.sseStreams)} SSE` : ""} line={line(past.map((s) => s.connections), 5)} />
         <Fact name="Messages out" value={perSecond(latest.messagesOut)} detail={`${perSecond(latest.messagesIn)} in`} line={line(past.map((s) => s.messagesOut), 5)} />
         <Fact name="Bytes out" value={bytesPerSecond(latest.bytesOut)} line={line(past.map((s) => s.bytesOut), 1000)} />
         <Fact name="CPU" value={percent(latest.cpu)} line={line(past.map((s) => s.cpu), 100)} />
@@ -89,6 +89,7 @@ function Fact(props: { name: string; value: string; detail?: string; tone?: stri
       {props.line !== undefined && (
         <dd className="sparkline" aria-hidden>
           <svg viewBox="0 0 100 24" preserveAspectRatio="none">
+            {props.line && <polygon points={`${props.line} 100,24 ${props.line.split(",")[0] ?? ""},24`} />}
             <polyline points={props.line} />
           </svg>
         </dd>

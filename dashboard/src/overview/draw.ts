@@ -40,7 +40,7 @@ export function optionsOf(drawing: Drawing): uPlot.Options {
   return {
     width: drawing.width,
     height: drawing.height,
-    padding: [8, 10, 0, 0],
+    padding: [8, 16, 0, 0],
     legend: { show: false },
     focus: { alpha: 1 },
     cursor: {
@@ -60,7 +60,7 @@ export function optionsOf(drawing: Drawing): uPlot.Options {
       },
     },
     axes: [
-      { ...axis, space: 70, size: 24, gap: 4, values: TIMES },
+      { ...axis, space: 58, size: 24, gap: 4, values: TIMES },
       {
         ...axis,
         space: 34,

@@ -69,7 +69,7 @@ export function faultOf(fault: unknown): TidingsError {
 export function explain(fault: TidingsError): string {
   if (fault.code === "forbidden") return "Your token does not allow this.";
   if (fault.code === "unauthorized") return "Sign in again: the token was refused or has expired.";
-  return fault.message;
+  return /[.!?]$/.test(fault.message) ? fault.message : `${fault.message}.`;
 }
 
 /** Runs one action at a time; `busy` while it runs, `error` if it failed. */
