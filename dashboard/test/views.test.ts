@@ -2,7 +2,7 @@ import type { Alert, GatewayStats, User } from "@tidings/client";
 import { describe, expect, it } from "vitest";
 import { linkTo, parseRoute } from "../src/app/routes.js";
 import { enriched, matcherText, scopesOf, standing } from "../src/alerts/silencing.js";
-import { extended, FORGOTTEN_MS, KEPT, line } from "../src/gateways/trail.js";
+import { extended, FORGOTTEN_MS, KEPT, line, samplesOf } from "../src/gateways/trail.js";
 import { found, hueOf, HUES, initials, memberships, MOST_ROOMS } from "../src/presence/people.js";
 import { next, NOTHING_YET, type Happening } from "../src/rooms/resume.js";
 
@@ -113,16 +113,24 @@ describe("a room whose connection goes", () => {
 });
 
 describe("trails of gateways", () => {
-  const stats = (gateway: string, connections: number, boot = "b1") => ({ gateway, boot, connections }) as GatewayStats;
+  const stats = (gateway: string, connections: number) => ({ gateway, connections }) as GatewayStats;
 
-  it("grow, begin anew with the process, and are forgotten", () => {
+  it("grow, and are forgotten", () => {
     let trails = extended(new Map(), [stats("g2", 1), stats("g1", 1)], 0);
     for (let n = 0; n < KEPT + 5; n++) trails = extended(trails, [stats("g1", n)], n);
     expect([...trails.keys()]).toEqual(["g1", "g2"]);
     expect(trails.get("g1")?.past).toHaveLength(KEPT);
-    trails = extended(trails, [stats("g1", 7, "b2")], FORGOTTEN_MS);
+    trails = extended(trails, [stats("g1", 7)], FORGOTTEN_MS);
     expect([...trails.keys()]).toEqual(["g1"]);
-    expect(trails.get("g1")?.past.map(({ connections }) => connections)).toEqual([7]);
+  });
+
+  it("begin with what is known of before", () => {
+    const points = (...values: number[]) => values.map((value, index) => ({ timestamp: 1000 * (index + 1), value }));
+    const rest = { messagesOut: points(1, 1, 1, 1), bytesOut: points(1, 1, 1, 1), cpu: points(1, 1, 1, 1), memory: points(1, 1, 1, 1) };
+    const before = samplesOf({ connections: points(1, 2, 3, 4), errors: points(0, 0, 0), ...rest });
+    expect(before.map(({ connections }) => connections)).toEqual([2]); // each two seconds, and only whole ones
+    const trails = extended(new Map(), [stats("g1", 9)], 0, new Map([["g1", before]]));
+    expect(trails.get("g1")?.past.map(({ connections }) => connections)).toEqual([2, 9]);
   });
 
   it("are lines that end at the right", () => {

@@ -31,7 +31,7 @@ def windows(browser: Browser, running: RunningTidings) -> Iterator[Windows]:
     windows.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="package")
 def api(running: RunningTidings) -> Iterator[httpx.Client]:
     """The HTTP surface of the deployment, for what happens elsewhere than in the browser."""
     # Tried again, because a test may just have killed the gateway that would have answered.

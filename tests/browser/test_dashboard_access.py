@@ -1,5 +1,7 @@
 """The dashboard without a mouse, without sight, on a phone, in both themes."""
 
+from collections.abc import Iterator
+
 import httpx
 import pytest
 
@@ -8,16 +10,20 @@ from tests.browser.windows import PHONE, VIEWS, Page, Windows, connected, expect
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180), pytest.mark.xdist_group("browser")]
 
 
-@pytest.fixture(autouse=True)
-def _things_to_show(api: httpx.Client) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _things_to_show(api: httpx.Client) -> Iterator[None]:
     """An alert, a silence, something said and something logged: empty views are accessible easily."""
     api.put("/api/rules", json={"metric": "queue_depth", "source": "shop", "warning": 10})
     api.post("/api/metrics", json={"source": "shop", "gauges": {"queue_depth": 20}})
-    if not api.get("/api/silences").json():
-        matchers = [{"name": "metric", "value": "cpu"}]
-        api.post("/api/silences", json={"matchers": matchers, "duration": 900, "comment": "a loud day"})
-    api.post("/api/publish", json={"room": "lobby", "content": "good morning", "username": "Ada", "id": "m1"})
+    matchers = [{"name": "metric", "value": "cpu"}]
+    body = {"matchers": matchers, "duration": 900, "comment": "a loud day"}
+    silence = api.post("/api/silences", json=body).json()
+    api.post("/api/publish", json={"room": "hall", "content": "good morning", "username": "Ada"})
     api.post("/api/logs", json={"source": "shop", "level": "error", "event": "card refused"})
+    yield
+    api.delete(f"/api/silences/{silence['id']}")
+    api.post("/api/metrics", json={"source": "shop", "gauges": {"queue_depth": 0}})
+    api.delete("/api/rules/queue_depth@shop")
 
 
 def show(page: Page, view: str) -> None:
@@ -28,7 +34,7 @@ def show(page: Page, view: str) -> None:
         "overview": "[data-metric=cpu] b >> text=%",
         "alerts": "[data-silence]",
         "presence": ".person",
-        "rooms/lobby": ".message",
+        "rooms/hall": ".message",
         "gateways": "[data-gateway]",
         "logs": ".log.error",
     }[view]

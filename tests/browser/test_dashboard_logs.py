@@ -22,10 +22,12 @@ def test_lines_come_and_are_filtered(windows: Windows, api: httpx.Client) -> Non
     page = windows.open("logs")
     connected(page)
     expect(line(page, "before the page")).to_be_visible()  # what was kept
-    push(api, "card refused", level="error", fields={"order": 7, "reason": "expired"})
-    push(api, "card taken")
+    push(api, "payment refused", level="error", fields={"order": 7, "reason": "expired"})
+    push(api, "payment taken")
     push(api, "cart looked at", level="debug")
-    refused, taken, looked = (line(page, event) for event in ("card refused", "card taken", "cart looked at"))
+    refused, taken, looked = (
+        line(page, event) for event in ("payment refused", "payment taken", "cart looked at")
+    )
     expect(refused).to_contain_text("order=7 reason=expired")
     expect(taken).to_be_visible()
     expect(looked).to_have_count(0)
@@ -38,7 +40,7 @@ def test_lines_come_and_are_filtered(windows: Windows, api: httpx.Client) -> Non
     expect(refused).to_be_visible()
     level.select_option("info")
 
-    words.fill("card -refused")
+    words.fill("payment -refused")
     expect(taken).to_be_visible()
     expect(page.locator(".log")).to_have_count(1)
     words.fill("no such thing")

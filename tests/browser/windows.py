@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 AXE = ROOT / "dashboard" / "node_modules" / "axe-core" / "axe.min.js"
 DIST = ROOT / "gateway" / "page" / "dist"
 
-VIEWS = ["overview", "alerts", "presence", "rooms/lobby", "gateways", "logs"]
+VIEWS = ["overview", "alerts", "presence", "rooms/hall", "gateways", "logs"]
 DESKTOP = (1280, 800)
 PHONE = (360, 740)
 

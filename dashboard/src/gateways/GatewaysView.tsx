@@ -1,4 +1,4 @@
-import type { GatewayStats } from "@tidings/client";
+import type { GatewayStats, Operations, TidingsClient } from "@tidings/client";
 import { Server } from "lucide-react";
 import { useCallback, useRef, type ReactElement } from "react";
 import { ago, bytes, bytesPerSecond, count, duration, perSecond, percent, short } from "../format.js";
@@ -7,9 +7,13 @@ import { explain, useNow, useQuery } from "../parts/hooks.js";
 import { Notice } from "../parts/Notice.js";
 import { useGateway } from "../session/ConnectionState.js";
 import { useClient } from "../session/session.js";
-import { extended, LATE_MS, line, type Trail } from "./trail.js";
+import { CHARTED, extended, KEPT, LATE_MS, line, SAMPLE_S, samplesOf, type Sample, type Trail } from "./trail.js";
+
+type MetricPoint = Exclude<Operations["GET /api/metrics/history"]["answer"], { cpu: number }[]>[number];
 
 const EVERY_MS = 1500;
+/** Of how many gateways the last two minutes are read at once: six requests each. */
+const MOST_PASTS = 8;
 
 export function GatewaysView(): ReactElement {
   const client = useClient();
@@ -20,7 +24,9 @@ export function GatewaysView(): ReactElement {
     useCallback(
       async (signal) => {
         const answer = await client.request("GET /api/gateways", { signal });
-        return (kept.current = extended(kept.current, answer, Date.now()));
+        const unknown = answer.filter(({ gateway }) => !kept.current.has(gateway)).slice(0, MOST_PASTS);
+        const pasts = await Promise.all(unknown.map(async ({ gateway }) => [gateway, await pastOf(client, gateway, signal)] as const));
+        return (kept.current = extended(kept.current, answer, Date.now(), new Map(pasts)));
       },
       [client],
     ),
@@ -44,6 +50,21 @@ export function GatewaysView(): ReactElement {
       </ul>
     </div>
   );
+}
+
+/** Reads what a gateway measured before this page looked. Without it lines begin now. */
+async function pastOf(client: TidingsClient, source: string, signal: AbortSignal): Promise<readonly Sample[]> {
+  const ask = async ([name, metric]: [string, string]): Promise<[string, MetricPoint[]]> => {
+    const query = { source, metric, limit: KEPT * SAMPLE_S };
+    // With `metric` the answer is points.
+    return [name, (await client.request("GET /api/metrics/history", { query, signal })) as MetricPoint[]];
+  };
+  try {
+    const histories = await Promise.all(Object.entries(CHARTED).map(ask));
+    return samplesOf(Object.fromEntries(histories) as Record<keyof Sample, MetricPoint[]>);
+  } catch {
+    return [];
+  }
 }
 
 function sum(trails: readonly Trail[], read: (stats: GatewayStats) => number): number {

@@ -6,24 +6,56 @@ export interface Trail {
   latest: GatewayStats;
   /** When it last answered, in ms. */
   heardAt: number;
-  past: readonly GatewayStats[];
+  /** Oldest first, about one each two seconds. */
+  past: readonly Sample[];
 }
 
+/** What is shown as a line, and what each of it is called in the gateway's metrics. */
+export const CHARTED = {
+  connections: "connections",
+  messagesOut: "messages_out",
+  bytesOut: "bytes_out",
+  cpu: "process_cpu",
+  memory: "memory_bytes",
+  errors: "errors",
+} as const;
+
+export type Sample = Pick<GatewayStats, keyof typeof CHARTED>;
+
 export const KEPT = 60;
+export const SAMPLE_S = 2;
 /** One that did not answer for so long is no longer shown. */
 export const FORGOTTEN_MS = 30_000;
 /** One that missed an answer or two is late, not gone. */
 export const LATE_MS = 5000;
 
-/** Adds an answer to the trails. A gateway started anew (another `boot`) begins a new one. */
-export function extended(trails: ReadonlyMap<string, Trail>, answer: readonly GatewayStats[], now: number): Map<string, Trail> {
+/** Adds an answer to the trails. One that begins here begins with what is known of before. */
+export function extended(
+  trails: ReadonlyMap<string, Trail>,
+  answer: readonly GatewayStats[],
+  now: number,
+  before: ReadonlyMap<string, readonly Sample[]> = new Map(),
+): Map<string, Trail> {
   const after = new Map([...trails].filter(([, { heardAt }]) => now - heardAt < FORGOTTEN_MS));
   for (const stats of answer) {
-    const before = after.get(stats.gateway);
-    const past = before?.latest.boot === stats.boot ? before.past : [];
+    const past = after.get(stats.gateway)?.past ?? before.get(stats.gateway) ?? [];
     after.set(stats.gateway, { latest: stats, heardAt: now, past: [...past, stats].slice(-KEPT) });
   }
   return new Map([...after].sort(([one], [other]) => (one < other ? -1 : 1)));
+}
+
+type Points = readonly { timestamp: number; value: number }[];
+
+/** Returns samples from the history of a gateway's metrics, as they were each second. */
+export function samplesOf(history: Readonly<Record<keyof Sample, Points>>): Sample[] {
+  const byTime = new Map<number, Partial<Sample>>();
+  for (const [name, points] of Object.entries(history)) {
+    for (const { timestamp, value } of points) byTime.set(timestamp, { ...byTime.get(timestamp), [name]: value });
+  }
+  return [...byTime]
+    .filter(([timestamp, sample]) => (timestamp / 1000) % SAMPLE_S === 0 && Object.keys(sample).length === Object.keys(CHARTED).length)
+    .sort(([one], [other]) => one - other)
+    .map(([, sample]) => sample as Sample);
 }
 
 /** Points of a line in a box of 100 by 24, newest at the right. */
