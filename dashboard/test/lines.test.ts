@@ -20,9 +20,13 @@ describe("kept lines", () => {
   it("begin with those that are kept elsewhere, each once, in order of time", () => {
     const lines = new Lines();
     lines.add([entry("live", { timestamp: 30 })]);
-    lines.begin([entry("second", { timestamp: 20 }), entry("live", { timestamp: 30 }), entry("first", { timestamp: 10 })]);
+    const kept = [entry("second", { timestamp: 20 }), entry("live", { timestamp: 30 }), entry("first", { timestamp: 10 })];
+    expect(lines.merge(kept)).toBe(true);
     expect(lines.all.map((line) => line.entry.event)).toEqual(["first", "second", "live"]);
-    expect(new Set(lines.all.map(({ key }) => key)).size).toBe(3);
+    expect(lines.merge(kept)).toBe(false);
+    lines.merge([entry("between", { timestamp: 25 })]); // written late, or while there was no connection
+    expect(lines.all.map((line) => line.entry.event)).toEqual(["first", "second", "between", "live"]);
+    expect([new Set(lines.all.map(({ key }) => key)).size, lines.count]).toEqual([4, 4]);
   });
 
   it("are replaced, so that a paused view keeps its own", () => {

@@ -21,38 +21,42 @@ export const MOST_LINES = 4000;
 export class Lines {
   #lines: Line[] = [];
   #next = 0;
+  #count = 0;
 
-  /** Replaced, never changed, by `add`. */
+  /** Replaced, never changed. */
   get all(): readonly Line[] {
     return this.#lines;
   }
 
   /** How many there ever were. */
   get count(): number {
-    return this.#next;
+    return this.#count;
   }
 
+  /** Adds what came live. */
   add(entries: readonly LogEntry[]): void {
-    if (entries.length === 0) return;
-    const lines = entries.map((entry) => {
-      const fields = fieldsText(entry.fields);
-      const text = `${entry.source} ${entry.event} ${fields}`.toLowerCase();
-      return { key: this.#next++, entry, text, fields };
-    });
-    this.#lines = [...this.#lines, ...lines].slice(-MOST_LINES);
+    this.#count += entries.length;
+    this.#lines = [...this.#lines, ...entries.map((entry) => this.#line(entry))].slice(-MOST_LINES);
   }
 
-  /** Puts older lines before those that came live, each once. */
-  begin(entries: readonly LogEntry[]): void {
-    const live = this.#lines.map(({ entry }) => entry);
-    const known = new Set(live.map(identity));
-    const older = entries.filter((entry) => !known.has(identity(entry))).sort((one, other) => one.timestamp - other.timestamp);
-    this.#lines = [];
-    this.add([...older, ...live]);
+  /** Puts lines that are kept elsewhere in their places, each once; says whether any was new. */
+  merge(entries: readonly LogEntry[]): boolean {
+    const known = new Set(this.#lines.map(({ entry }) => identity(entry)));
+    const missing = entries.filter((entry) => !known.has(identity(entry)));
+    if (missing.length === 0) return false;
+    this.#count += missing.length;
+    const all = [...this.#lines.map(({ entry }) => entry), ...missing].sort((one, other) => one.timestamp - other.timestamp);
+    this.#lines = all.slice(-MOST_LINES).map((entry) => this.#line(entry));
+    return true;
   }
 
   clear(): void {
     this.#lines = [];
+  }
+
+  #line(entry: LogEntry): Line {
+    const fields = fieldsText(entry.fields);
+    return { key: this.#next++, entry, fields, text: `${entry.source} ${entry.event} ${fields}`.toLowerCase() };
   }
 }
 

@@ -3,6 +3,7 @@ import { useClient } from "../session/session.js";
 import { Lines, type Line } from "./lines.js";
 
 const BACKLOG = 500;
+const SETTLED_MS = 2500;
 const REFUSED = ["forbidden", "unknown_channel"];
 
 export interface Tail {
@@ -46,16 +47,23 @@ export function useTail(): Tail {
       { signal },
     );
     const release = client.logs.watch();
-    client.request("GET /api/logs", { query: { limit: BACKLOG }, signal }).then(
-      (entries) => {
-        lines.begin(entries);
-        soon();
-      },
-      () => undefined, // reading what is kept needs more rights than following does
-    );
+    const fill = (): void => {
+      client.request("GET /api/logs", { query: { limit: BACKLOG }, signal }).then(
+        (entries) => {
+          if (lines.merge(entries)) soon();
+        },
+        () => undefined, // reading what is kept needs more rights than following does
+      );
+    };
+    fill();
+    // What was written just before this page followed may be kept only just after it asked.
+    const again = setTimeout(fill, SETTLED_MS);
+    // And what was written while there was no connection is only kept.
+    client.on("welcome", fill, { signal });
     return () => {
       gone.abort();
       release();
+      clearTimeout(again);
       cancelAnimationFrame(frame);
     };
   }, [client, lines]);
