@@ -29,6 +29,14 @@ describe("kept lines", () => {
     expect([new Set(lines.all.map(({ key }) => key)).size, lines.count]).toEqual([4, 4]);
   });
 
+  it("do not come back when they were cleared", () => {
+    const lines = new Lines();
+    lines.add([entry("old", { timestamp: 10 })]);
+    lines.clear();
+    lines.merge([entry("old", { timestamp: 10 }), entry("new", { timestamp: 20 })]);
+    expect(lines.all.map((line) => line.entry.event)).toEqual(["new"]);
+  });
+
   it("are replaced, so that a paused view keeps its own", () => {
     const lines = new Lines();
     lines.add([entry("one")]);

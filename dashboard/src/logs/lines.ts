@@ -22,6 +22,7 @@ export class Lines {
   #lines: Line[] = [];
   #next = 0;
   #count = 0;
+  #after = 0;
 
   /** Replaced, never changed. */
   get all(): readonly Line[] {
@@ -42,7 +43,7 @@ export class Lines {
   /** Puts lines that are kept elsewhere in their places, each once; says whether any was new. */
   merge(entries: readonly LogEntry[]): boolean {
     const known = new Set(this.#lines.map(({ entry }) => identity(entry)));
-    const missing = entries.filter((entry) => !known.has(identity(entry)));
+    const missing = entries.filter((entry) => entry.timestamp > this.#after && !known.has(identity(entry)));
     if (missing.length === 0) return false;
     this.#count += missing.length;
     const all = [...this.#lines.map(({ entry }) => entry), ...missing].sort((one, other) => one.timestamp - other.timestamp);
@@ -50,7 +51,9 @@ export class Lines {
     return true;
   }
 
+  /** Forgets all lines; they do not come back with `merge` either. */
   clear(): void {
+    this.#after = this.#lines.reduce((latest, { entry }) => Math.max(latest, entry.timestamp), this.#after);
     this.#lines = [];
   }
 
