@@ -112,7 +112,8 @@ class Windows:
         """Close all windows, and fail if anything went wrong in them."""
         for context in self._contexts:
             context.close()
-        assert self._faults == []
+        if self._faults:
+            raise AssertionError("\n".join(["what went wrong in a window:", *self._faults]))
 
     def _on_console(self, message: Any) -> None:
         if message.type not in ("error", "warning"):
