@@ -1,6 +1,6 @@
 import type { Channels } from "./channels.js";
 import { Emitter } from "./emitter.js";
-import type { ServerMessage, User } from "./generated/wire.js";
+import type { PresenceList, ServerMessage, User } from "./generated/wire.js";
 import { Store } from "./store.js";
 
 export interface PresenceEvents {
@@ -23,6 +23,9 @@ export class Presence extends Emitter<PresenceEvents> {
   /** Whether `users` is what the server has now, as far as we know. */
   readonly synced = new Store(false);
 
+  /** While a list comes in parts: who is in it so far. Nobody has left before its last part says so. */
+  #listed: Set<string> | undefined;
+
   /** @internal */
   constructor(
     private readonly channels: Channels,
@@ -40,6 +43,7 @@ export class Presence extends Emitter<PresenceEvents> {
 
   /** @internal */
   onDown(): void {
+    this.#listed = undefined;
     this.synced.set(false);
   }
 
@@ -47,17 +51,17 @@ export class Presence extends Emitter<PresenceEvents> {
   take(message: ServerMessage): void {
     switch (message.type) {
       case "presence_list":
-        // A long list comes in parts, each of which adds to those before it.
-        if (message.room === this.room) {
-          this.count.set(message.count);
-          this.#replace(message.part ? [...this.users.get().values(), ...message.users] : message.users);
-        }
+        if (message.room === this.room) this.#takeList(message);
         return;
       case "user_online":
-        if (message.room === this.room) this.#put(message.user);
+        if (message.room !== this.room) return;
+        this.#listed?.add(message.user.userId);
+        this.#put(message.user);
         return;
       case "user_offline":
-        if (message.room === this.room) this.#remove(message.userId);
+        if (message.room !== this.room) return;
+        this.#listed?.delete(message.userId);
+        this.#remove(message.userId);
         return;
       case "status_changed":
         return this.#change(message.userId, { status: message.status });
@@ -66,12 +70,26 @@ export class Presence extends Emitter<PresenceEvents> {
     }
   }
 
-  #replace(users: readonly User[]): void {
+  #takeList({ users, count, part, more }: PresenceList): void {
+    this.count.set(count);
     const before = this.users.get();
-    const after = new Map(users.map((user) => [user.userId, user]));
+    if (count !== undefined && !part && !more) {
+      // Too many to be told: who is here is not known any more, which is not that they have left.
+      this.#listed = undefined;
+      this.users.set(new Map());
+      this.synced.set(true);
+      return;
+    }
+    const listed = (part ? this.#listed : undefined) ?? new Set<string>();
+    for (const user of users) listed.add(user.userId);
+    const after = new Map(before);
+    for (const user of users) after.set(user.userId, user);
+    const gone = more ? [] : [...before.values()].filter((user) => !listed.has(user.userId));
+    for (const user of gone) after.delete(user.userId);
+    this.#listed = more ? listed : undefined;
     this.users.set(after);
-    this.synced.set(true);
-    for (const user of before.values()) if (!after.has(user.userId)) this.emit("leave", user);
+    if (!more) this.synced.set(true);
+    for (const user of gone) this.emit("leave", user);
     for (const user of users) this.#announce(before.get(user.userId), user);
   }
 

@@ -40,6 +40,8 @@ class Presence(Mapping[str, User]):
         """Anything above, or `synced`, changed."""
         self._channels = channels
         self._users: dict[str, User] = {}
+        # While a list comes in parts: who is in it so far. Nobody has left before its last part says so.
+        self._listed: set[str] | None = None
 
     def __getitem__(self, user_id: str) -> User:
         return self._users[user_id]
@@ -65,6 +67,7 @@ class Presence(Mapping[str, User]):
 
     def on_down(self) -> None:
         """The connection is gone: what is here was so, and may be so."""
+        self._listed = None
         if self.synced:
             self.synced = False
             self.changes.emit(self)
@@ -73,13 +76,14 @@ class Presence(Mapping[str, User]):
         """Take any message; those of other scopes change nothing."""
         match message:
             case PresenceList(room=self.room):
-                self.count = message.count
-                # A long list comes in parts, each of which adds to those before it.
-                kept = list(self._users.values()) if message.part else []
-                self._replace({user.user_id: user for user in (*kept, *message.users)})
+                self._take_list(message)
             case UserOnline(room=self.room):
+                if self._listed is not None:
+                    self._listed.add(message.user.user_id)
                 self._put(message.user)
             case UserOffline(room=self.room):
+                if self._listed is not None:
+                    self._listed.discard(message.user_id)
                 gone = self._users.pop(message.user_id, None)
                 if gone is not None:
                     self.leaves.emit(gone)
@@ -89,14 +93,25 @@ class Presence(Mapping[str, User]):
             case PresenceUpdated() if message.user_id in self._users:
                 self._put(replace(self._users[message.user_id], custom_data=message.custom_data))
 
-    def _replace(self, after: dict[str, User]) -> None:
-        before, self._users = self._users, after
-        self.synced = True
-        for user_id, user in before.items():
-            if user_id not in after:
-                self.leaves.emit(user)
-        for user_id, user in after.items():
-            self._announce(before.get(user_id), user)
+    def _take_list(self, message: PresenceList) -> None:
+        self.count = message.count
+        if message.count is not None and not message.part and not message.more:
+            # Too many to be told: who is here is not known any more, which is not that they have left.
+            self._listed, self._users, self.synced = None, {}, True
+            self.changes.emit(self)
+            return
+        listed = self._listed if message.part and self._listed is not None else set()
+        listed.update(user.user_id for user in message.users)
+        before = dict(self._users)
+        self._users.update((user.user_id, user) for user in message.users)
+        if message.more:
+            self._listed = listed
+        else:
+            self._listed, self.synced = None, True
+            for user_id in [one for one in before if one not in listed]:
+                self.leaves.emit(self._users.pop(user_id))
+        for user in message.users:
+            self._announce(before.get(user.user_id), user)
         self.changes.emit(self)
 
     def _put(self, user: User) -> None:
