@@ -17,8 +17,8 @@ TRIED = ROOT / "deploy" / "compose.yaml"
 PRODUCTION = ROOT / "deploy" / "compose.prod.yaml"
 IMAGE = "localhost/tidings:0.1.0"
 _BUILD_S = 600
-_UP_S = 150
-_HEALTH_S = 90.0
+_UP_S = 240
+_HEALTH_S = 120.0
 _ASK_EVERY_S = 1.0
 
 

@@ -4,12 +4,14 @@ They run where there is no systemd (health checks are then for somebody else to 
 kind (runc takes them, crun does not), and within the limits of the shell they are started from.
 """
 
+import fcntl
 import os
 import resource
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from tests.support.requires import missing, need
 
@@ -17,6 +19,8 @@ _PROGRAMS = ("podman", "buildah", "podman-compose")
 _DEBIAN = "podman buildah runc netavark aardvark-dns iptables podman-compose debootstrap"
 # Kept between runs, for what takes long: what stands in for base images.
 _HOME = Path("/var/tmp/tidings-image-test")  # noqa: S108  # root's own, see `prepared`
+
+_kept_open: list[IO[str]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,20 @@ def prepared() -> Engine:
         "BUILDAH_ISOLATION": "chroot",
         "PODMAN_IGNORE_CGROUPSV1_WARNING": "1",
     }
-    return Engine(environment, _HOME)
+    engine = Engine(environment, _HOME)
+    _have_it_alone()
+    # What a run that was killed left behind.
+    engine.run("podman", "rm", "--all", "--force", "--time=0", timeout_s=120)
+    engine.run("podman", "volume", "prune", "--force")
+    engine.run("podman", "network", "prune", "--force")
+    return engine
+
+
+def _have_it_alone() -> None:
+    """Wait until no other run on this machine has the storage, and keep it until this process ends."""
+    lock = (_HOME / "lock").open("w")
+    _kept_open.append(lock)
+    fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _containers_conf() -> str:

@@ -176,7 +176,7 @@ def test_servers_fail_and_clients_go_on(
         return sum(int(one["connections"]) for one in http.get("/api/gateways").json())
 
     try:
-        wait_until(lambda: connections() >= 8, "the clients to be there", 20)
+        wait_until(lambda: connections() >= 8, "the clients to be there", 40)
         leader = inside_gateway["rooms-default"][2]
         production.container(leader).stop()
         production.container("redis-1").stop()
@@ -190,14 +190,14 @@ def test_servers_fail_and_clients_go_on(
     wait_until(
         lambda: production.container("redis-2").execute(*role).startswith("master"),
         "the other Redis to be master",
-        30,
+        60,
     )
-    wait_until(lambda: http.get("/api/presence").status_code == 200, "presence to answer", 30)
+    wait_until(lambda: http.get("/api/presence").status_code == 200, "presence to answer", 60)
     production.container("redis-1").start()
     wait_until(
         lambda: production.container("redis-1").execute(*role).startswith("slave"),
         "the first Redis to follow it",
-        30,
+        60,
     )
     production.container(leader).start()
     for name in (leader, "redis-1"):
