@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -179,10 +181,43 @@ async def test_a_cancelled_join_stays_wanted_and_can_be_waited_for_again(faked: 
     assert room.state == "joined"
 
 
-async def test_content_that_is_no_json_value_is_refused_and_costs_nothing_else(faked: Faked) -> None:
-    with pytest.raises(TypeError):
-        await faked.client.send_direct("u-other", object())
-    assert (await faked.client.send_direct("u-other", 1)).id is not None
+def _deep() -> Any:
+    value: Any = 0
+    for _ in range(100_000):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+@pytest.mark.parametrize(
+    "content",
+    [object(), _deep(), "\ud800", {(1, 2): 3}],
+    ids=["an object", "too deep", "half a character", "a key of two"],
+)
+async def test_content_that_is_no_json_value_is_refused_and_costs_nothing_else(
+    content: Any, codec: str
+) -> None:
+    faked = Faked({}, codec)
+    async with faked.client as client:
+        with pytest.raises((TypeError, ValueError, RecursionError)):
+            await client.send_direct("u-other", content)
+        assert (await client.send_direct("u-other", 1)).id is not None
+        assert len(faked.server.last.of("direct_message")) == 1
+
+
+@dataclass
+class Order:
+    number: int
+    placed: datetime
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+async def test_content_is_the_same_in_both_codecs(codec: str) -> None:
+    faked = Faked({}, codec)
+    async with faked.client as client:
+        await client.send_direct("u-other", {1: Order(7, datetime(2026, 1, 2, tzinfo=UTC)), "raw": b"ab"})
+    (sent,) = faked.server.last.of("direct_message")
+    assert sent["content"] == {"1": {"number": 7, "placed": "2026-01-02T00:00:00Z"}, "raw": "YWI="}
 
 
 async def test_an_id_that_is_on_its_way_is_not_sent_a_second_time(faked: Faked) -> None:

@@ -2,10 +2,13 @@
 
 import ast
 import dataclasses
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+import pytest
 
 import tidings_client
 from tidings_client.options import Options, OptionsDict
@@ -36,6 +39,24 @@ def test_everything_exported_exists() -> None:
     assert sorted(tidings_client.__all__) == tidings_client.__all__
     for name in tidings_client.__all__:
         assert getattr(tidings_client, name) is not None
+
+
+def _snippets() -> list[str]:
+    pages = (PROJECT / "README.md", PROJECT.parents[1] / "docs" / "clients-python.md")
+    blocks = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return [block for page in pages for block in blocks.findall(page.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("snippet", _snippets())
+def test_what_the_docs_show_exists(snippet: str) -> None:
+    tree = compile(snippet, "docs", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    client = tidings_client.TidingsClient("http://host")
+    known = {"client": client, "room": client.room("lobby")}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "tidings_client":
+            assert {each.name for each in node.names} <= set(tidings_client.__all__)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in known:
+            assert hasattr(known[node.value.id], node.attr), ast.unparse(node)
 
 
 def test_the_wheel_has_all_modules_and_says_that_it_is_typed(tmp_path: Path) -> None:

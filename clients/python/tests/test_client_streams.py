@@ -154,6 +154,8 @@ async def test_publishes_over_http_and_says_what_it_cannot_do(rig: Rig) -> None:
     with pytest.raises(ServerError) as refusal:
         await rig.client.broadcast(3)
     assert refusal.value.code == "forbidden"
+    with pytest.raises(TypeError):
+        await rig.client.broadcast(object())
     with pytest.raises(Unsupported):
         await rig.client.set_status("away")
     with pytest.raises(Unsupported):

@@ -10,6 +10,10 @@ from tidings_client.generated.wire import ClientMessage, ServerMessage
 CodecName = Literal["json", "msgpack"]
 
 
+# What encoding raises for values that are no JSON: of another type, too deep, too large, not Unicode.
+UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
+
+
 class Unreadable(Exception):
     """What came is no message of any version of the protocol."""
 
@@ -71,7 +75,11 @@ def _msgpack() -> Codec:
     def binary(decode: Callable[[bytes], Any]) -> Callable[[str | bytes], Any]:
         return lambda frame: decode(frame if isinstance(frame, bytes) else frame.encode())
 
-    return Codec("tidings.v1.msgpack", encoder.encode, binary(message.decode), binary(head.decode), bytes)
+    def encode(each: ClientMessage) -> bytes:
+        # The same values as in JSON: MessagePack has its own of times and bytes, which the protocol has not.
+        return encoder.encode(msgspec.to_builtins(each, str_keys=True))
+
+    return Codec("tidings.v1.msgpack", encode, binary(message.decode), binary(head.decode), bytes)
 
 
 JSON = _json()

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from tidings_client.clock import Clock, Timer
+from tidings_client.codec import UNENCODABLE
 from tidings_client.errors import AckTimeout, ConnectionLost, QueueFull, TidingsError, error_from
 from tidings_client.generated.wire import ClientMessage, ErrorMessage, ServerMessage
 
@@ -189,7 +190,7 @@ class Requests:
         entry.timer = self._clock.call_later(self._ack_timeout, lambda: self._unanswered(entry))
         try:
             self._link.send(entry.message)
-        except (TidingsError, TypeError) as fault:  # TypeError: `content` that is no JSON value
+        except (TidingsError, *UNENCODABLE) as fault:
             self._fail(entry, fault)
 
     def _unanswered(self, entry: _Entry) -> None:

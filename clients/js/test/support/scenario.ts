@@ -34,6 +34,7 @@ export function rows(table: string): Row[] {
   for (const row of all) {
     must(Object.keys(row).every((name) => KNOWN.includes(name)), `${row.name} has a field that is not known`);
     must((row.clients === undefined) === (row.why === undefined), `${row.name}: say why not for all clients`);
+    must((row.clients ?? []).every((who) => ["js", "python"].includes(who)), `${row.name}: there is no such client`);
   }
   return all.filter(({ clients = [WHO] }) => clients.includes(WHO));
 }

@@ -24,6 +24,7 @@ def rows(table: str) -> list[dict[str, Any]]:
     for row in loaded:
         assert set(row) <= {"name", "options", "steps", "clients", "why", "ways", "server"}, row["name"]
         assert ("clients" in row) == ("why" in row), f"{row['name']}: say why not for all clients"
+        assert set(row.get("clients", [WHO])) <= {"js", "python"}, f"{row['name']}: there is no such client"
     return [row for row in loaded if WHO in row.get("clients", [WHO])]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import httpx
+import msgspec
 from msgspec.structs import replace
 
 from tidings_client.clock import Clock, Timer
@@ -157,6 +158,7 @@ class EventStreamTransport:
                 self._follows.append(message)
 
     def _publish(self, body: PublishRequest) -> None:
+        msgspec.json.encode(body)  # raises here, to who publishes, what cannot be sent at all
         self._spawn(self._publish_now(body))
 
     async def _publish_now(self, body: PublishRequest) -> None:
