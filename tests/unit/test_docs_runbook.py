@@ -1,14 +1,17 @@
 """The runbook covers every alert, and names log lines and metrics that exist."""
 
 import ast
+import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from services.telemetry import MetricName
-from tests.support.docs import ROOT, anchors, name_of, pages
+from tests.support.docs import ROOT, anchors, name_of, pages, prose
+from tests.support.requires import need
 
 RUNBOOK = ROOT / "docs" / "runbook.md"
 RULES = (ROOT / "deploy" / "monitoring" / "tidings.rules.yml").read_text(encoding="utf-8")
@@ -71,3 +74,22 @@ def test_metrics_named_in_the_docs_exist(page: Path) -> None:
     known = {metric.value.name for metric in MetricName}
     named = set(re.findall(r"\btidings_[a-z]+_[a-z_]+[a-z]\b", page.read_text(encoding="utf-8")))
     assert {name for name in named if re.sub(r"_(bucket|sum|count)$", "", name) not in known} == set()
+
+
+def test_queries_in_the_docs_are_queries(tmp_path: Path) -> None:
+    promtool = need("promtool", "Debian: apt-get install prometheus")
+    queries = {
+        " ".join(query.split())
+        for page in pages()
+        for paragraph in prose(page).split("\n\n")
+        for query in paragraph.split("`")[1::2]
+        if re.search(r"\btidings_\w+[^ ]*[({\[]|[({]tidings_", query)
+    }
+    assert len(queries) > 3
+    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(sorted(queries))]
+    file = tmp_path / "rules.yml"  # JSON is YAML
+    file.write_text(json.dumps({"groups": [{"name": "docs", "rules": rules}]}), encoding="utf-8")
+    checked = subprocess.run(
+        [promtool, "check", "rules", str(file)], capture_output=True, text=True, timeout=30
+    )
+    assert checked.returncode == 0, checked.stderr
