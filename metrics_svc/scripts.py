@@ -8,7 +8,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from metrics_svc.store import StoreUnavailable
 from services import redis_scripts
-from services.redis_link import AnyRedis
+from services.redis_link import AnyRedis, fault_text
 from services.redis_scripts import Argument, Script
 
 
@@ -22,7 +22,7 @@ def reaching() -> Iterator[None]:
     try:
         yield
     except (RedisError, RedisClusterException) as fault:
-        raise StoreUnavailable(f"redis: {fault}") from fault
+        raise StoreUnavailable(f"redis: {fault_text(fault)}") from fault
 
 
 def load(name: str) -> Script:

@@ -146,8 +146,10 @@ class PresenceService:
 
 
 def _refusal(fault: StoreUnavailable) -> RpcRefusal:
+    """Return what the asker hears: strangers may read it, so it does not say what Redis said, and where."""
     counter(MetricName.PRESENCE_STORE_FAULTS).inc()
-    return RpcRefusal(ErrorCode.UNAVAILABLE, str(fault))
+    log.debug("store unreachable", reason=str(fault))  # the sweeper says it once, louder
+    return RpcRefusal(ErrorCode.UNAVAILABLE, "the presence store is out of reach")
 
 
 def _check(batch: PresenceBatch) -> None:

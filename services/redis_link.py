@@ -193,6 +193,11 @@ def _sentinel_login(settings: Settings, address: Address) -> Login:
     return Login(username or None, password)
 
 
+def fault_text(fault: Exception) -> str:
+    """Return what a fault says, in one line: one of Sentinels quotes its clients with all their options."""
+    return str(fault).partition(" : <")[0] or type(fault).__name__
+
+
 async def close_redis(redis: AnyRedis) -> None:
     """Close a client, and what it asks for the master's address."""
     await redis.aclose()

@@ -14,7 +14,7 @@ import redis
 
 from services.lifecycle import CannotStart
 from services.local.binaries import NATS_MINIMUM, REDIS_MINIMUM, Version, spell
-from services.redis_link import close_redis, infos, open_redis, spoken_address
+from services.redis_link import close_redis, fault_text, infos, open_redis, spoken_address
 from services.settings import Settings
 
 _REACH_S = 3.0
@@ -127,7 +127,7 @@ async def find_redis(settings: Settings) -> Found:
     try:
         found = [judge_redis(info, address) for info in await infos(client)]
     except (redis.RedisError, redis.RedisClusterException, OSError, ssl.SSLError) as fault:
-        raise Unusable(f"cannot use Redis at {address} (TIDINGS_REDIS_URL): {fault}") from None
+        raise Unusable(f"cannot use Redis at {address} (TIDINGS_REDIS_URL): {fault_text(fault)}") from None
     finally:
         await close_redis(client)
     return min(found, key=lambda one: one.version)

@@ -18,6 +18,7 @@ from services.redis_link import (
     Address,
     check_server,
     close_redis,
+    fault_text,
     open_redis,
     parse_address,
     parse_version,
@@ -165,3 +166,11 @@ def test_a_login_that_is_none_is_refused(login):
 )
 def test_an_address_is_spoken_without_its_secrets(url, spoken):
     assert spoken_address(url) == spoken
+
+
+async def test_what_no_sentinel_answers_is_said_in_one_line():
+    redis = open_redis(Settings(redis_url="redis+sentinel://127.0.0.1:1/home"), "presence")
+    with pytest.raises(ConnectionError) as caught:
+        await redis.ping()
+    assert fault_text(caught.value) == "No master found for 'home'"
+    await close_redis(redis)

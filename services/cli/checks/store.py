@@ -13,7 +13,7 @@ from services.local.binaries import spell
 from services.local.existing import Unusable, judge_redis
 from services.permissions.proof import prove_redis
 from services.permissions.roles import Role
-from services.redis_link import AnyRedis, close_redis, infos, open_redis, spoken_address
+from services.redis_link import AnyRedis, close_redis, fault_text, infos, open_redis, spoken_address
 from services.settings import Settings
 
 REACH_S = 3.0
@@ -45,7 +45,7 @@ async def _tried(client: AnyRedis, address: str, settings: Settings, role: Role 
         return [bad("Redis permissions", str(fault), advice)]
     except _FAULTS as fault:
         advice = "start it, or correct TIDINGS_REDIS_URL; a firewall must let its port through"
-        return [bad("Redis", f"{address} cannot be used: {fault}", advice)]
+        return [bad("Redis", f"{address} cannot be used: {fault_text(fault)}", advice)]
     watch = Stopwatch()
     try:
         ours = time.time()
