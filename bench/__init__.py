@@ -1,10 +1,11 @@
 """Reproducible measurements of Tidings beside named peers: `make bench`, or `python -m bench --help`.
 
-- `machine`   what this machine is, and which processor each process gets
-- `peers`     how each server under test is started; their programs are in `peers/`
+- `cases`     what is measured, one file a case; `catalogue` has all, and who takes part
+- `roster`    who is measured; `launch` starts them; the peers' programs are in `peers/`
 - `load`      the load: raw sockets and epoll, one dialect per protocol, so that it is not the bottleneck
-- `cases`     what is measured, one file a case
-- `report`    medians, ratios, a table, JSON
+- `machine`   what this machine is, and which processor each process gets; `contention` who else used it
+- `figures`   what a case may return; `report` keeps it: rounds, medians, ratios, JSON
+- `targets`   what has to be reached, and the verdicts; `tables` and `plots` show it, `page` in docs/performance.md
 - `results`   dated figures, one file a measurement
 - `delivery_*`, `presence_*`, `metrics_*`  measurements of one service, without peers: `python -m bench.NAME`
 

@@ -1,47 +1,82 @@
-"""How each server under test is started, and which of its processes count."""
+"""How a server under test is started, which of its processes count, and what of them can be read."""
 
+import http.client
+import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from bench.load.dialects import Dialect, Rooms, SocketIo
-from bench.machine import LOAD_CORES, SERVER_CORES, pinned
-from services.local.servers import NatsServer, RedisServer, free_port
+from bench.load.dialects import Dialect
+from bench.machine import LOAD_CORES, SERVER_CORES, cpu_s, pinned, prioritise
+from services.local.leash import leashed
+from services.local.servers import LocalServer, NatsServer, RedisServer, free_port
 
 PROGRAMS = Path(__file__).parent / "peers"
-_READY_S = 30.0
+_READY_S = 60.0
+_GATEWAY = "bench-gateway"
+_OF_ROOMS = ".room."  # in every subject on which gateways receive what a room says (`services.wire.subjects`)
+_STOP_S = 15.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a server is to be started for a case."""
+
+    gateways: int = 1
+    compression: bool = False
 
 
 @dataclass
 class Running:
-    """A started peer. `server` counts; `brokers` are reported beside it."""
+    """A started peer. Its `server` counts; its `brokers` are reported beside it."""
 
-    port: int
-    server: list[psutil.Process]
-    brokers: list[psutil.Process] = field(default_factory=list)
-    ports: list[int] = field(default_factory=list)
+    ports: list[int]
+    server: list[int]
+    brokers: list[int] = field(default_factory=list)
+    monitor: int = 0  # where NATS tells what it has done, if there is one
+
+    @property
+    def port(self) -> int:
+        """The port of the first server."""
+        return self.ports[0]
 
     def cpu_s(self) -> float:
-        """Return user and system seconds of the server's processes so far."""
-        return sum(sum(process.cpu_times()[:2]) for process in self.server)
+        """Return the CPU seconds of the server's processes so far."""
+        return sum(map(cpu_s, self.server))
 
     def broker_cpu_s(self) -> float:
-        """Return user and system seconds of the brokers so far."""
-        return sum(sum(process.cpu_times()[:2]) for process in self.brokers)
+        """Return the CPU seconds of the brokers so far."""
+        return sum(map(cpu_s, self.brokers))
 
     def memory(self) -> int:
         """Return resident bytes of the server's processes."""
-        return sum(process.memory_info().rss for process in self.server)
+        return sum(psutil.Process(pid).memory_info().rss for pid in self.server)
+
+    def bus_messages(self) -> int:
+        """Return how many messages of rooms NATS has delivered to all gateways, by its own count."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.monitor, timeout=10)) as connection:
+            connection.request("GET", "/connz?subs=detail&limit=1000")
+            told: dict[str, Any] = json.loads(connection.getresponse().read())
+        return sum(
+            subscription["msgs"]
+            for client in told["connections"]
+            if client.get("name", "").startswith(_GATEWAY)
+            for subscription in client.get("subscriptions_list_detail", ())
+            if _OF_ROOMS in subscription["subject"]
+        )
+
+
+Start = Callable[[ExitStack, Setup], Running]
 
 
 @dataclass(frozen=True)
@@ -49,138 +84,155 @@ class Peer:
     """One server under test."""
 
     name: str
+    label: str
     dialect: Dialect
-    start: Callable[[ExitStack], Running]
+    start: Start
     room: str = "bench"
-    available: Callable[[], bool] = lambda: True
+    missing: Callable[[], str] = lambda: ""  # what it lacks on this machine
 
 
 @contextmanager
-def running(peer: Peer) -> Iterator[Running]:
+def running(peer: Peer, setup: Setup = Setup()) -> Iterator[Running]:
     """Start a peer, wait until it listens, and stop it and its brokers afterwards."""
     with ExitStack() as stack:
-        yield peer.start(stack)
+        yield peer.start(stack, setup)
 
 
-def tidings(gateways: int = 1, **environment: str) -> Callable[[ExitStack], Running]:
-    """Return what starts gateways on NATS alone: presence and metrics services take no part in fan-out."""
+def tidings(stack: ExitStack, setup: Setup) -> Running:
+    """Start a whole deployment: NATS with JetStream, Redis, presence_svc, metrics_svc and gateways.
 
-    def start(stack: ExitStack) -> Running:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        nats = NatsServer(folder / "nats")
-        nats.start()
-        stack.callback(nats.stop)
-        os.sched_setaffinity(nats.pid, LOAD_CORES)
-        ports = [free_port() for _ in range(gateways)]
-        processes = []
-        for port in ports:
-            env = {
-                **os.environ,
-                "TIDINGS_NATS_URL": nats.url,
-                "TIDINGS_PORT": str(port),
-                "TIDINGS_SESSION_SECRET": "b" * 32,
-                "TIDINGS_MESSAGE_RATE": "0",  # one publisher plays the part of many
-                "TIDINGS_LOG_LEVEL": "error",
-                **environment,
-            }
-            processes.append(_spawn(stack, [sys.executable, "-m", "gateway"], env))
-        for port in ports:
-            _wait_until_listening(port)
-        return Running(ports[0], processes, [psutil.Process(nats.pid)], ports)
+    All options are the defaults but one: a publisher here plays the part of many, so it has no rate.
+    """
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidings-bench-")))
+    monitor = free_port()
+    nats = NatsServer(folder / "nats", extra_config=f'http: "127.0.0.1:{monitor}"')
+    redis = RedisServer(folder / "redis")
+    for broker in (nats, redis):
+        _start_broker(stack, broker)
+    shared = {
+        "TIDINGS_NATS_URL": nats.url,
+        "TIDINGS_REDIS_URL": redis.url,
+        "TIDINGS_SESSION_SECRET": "b" * 32,
+        "TIDINGS_MESSAGE_RATE": "0",
+        "TIDINGS_COMPRESSION": str(setup.compression).lower(),
+        "TIDINGS_LOG_FORMAT": "json",
+    }
 
-    return start
+    def ours(module: str, name: str, port_setting: str, cores: set[int]) -> _Child:
+        own = {"TIDINGS_INSTANCE": name, port_setting: str(free_port())}
+        return _spawn(stack, ["-m", module], shared | own, folder / name, cores, int(own[port_setting]))
+
+    services = [
+        ours(module, f"bench-{module}", "TIDINGS_HEALTH_PORT", LOAD_CORES)
+        for module in ("presence_svc", "metrics_svc")
+    ]
+    gateways = [
+        ours("gateway", f"{_GATEWAY}-{number}", "TIDINGS_PORT", SERVER_CORES)
+        for number in range(1, setup.gateways + 1)
+    ]
+    for child in (*services, *gateways):
+        child.wait_until(_ready)
+    brokers = [nats.pid, redis.pid, *(child.pid for child in services)]
+    return Running([child.port for child in gateways], [child.pid for child in gateways], brokers, monitor)
 
 
-def program(*command: str, redis: bool = False) -> Callable[[ExitStack], Running]:
+def program(*command: str, redis: bool = False) -> Start:
     """Return what starts one of the peers' programs, with a Redis of its own where it needs one."""
 
-    def start(stack: ExitStack) -> Running:
+    def start(stack: ExitStack, setup: Setup) -> Running:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidings-bench-")))
         port = free_port()
-        env = {**os.environ, "PORT": str(port), "NODE_ENV": "production"}
+        environment = {"PORT": str(port), "NODE_ENV": "production"}
+        if setup.compression:
+            environment["COMPRESS"] = "1"
         brokers = []
         if redis:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             server = RedisServer(folder / "redis")
-            server.start()
-            stack.callback(server.stop)
-            os.sched_setaffinity(server.pid, LOAD_CORES)
-            brokers.append(psutil.Process(server.pid))
-            env["REDIS_URL"] = server.url
-        process = _spawn(stack, list(command), env)
-        _wait_until_listening(port)
-        return Running(port, [process], brokers, [port])
+            _start_broker(stack, server)
+            brokers.append(server.pid)
+            environment["REDIS_URL"] = server.url
+        child = _spawn(stack, list(command), environment, folder / "log", SERVER_CORES, port)
+        child.wait_until(_listening)
+        return Running([port], [child.pid], brokers)
 
     return start
 
 
-def _spawn(stack: ExitStack, command: list[str], env: dict[str, str]) -> psutil.Process:
-    child = subprocess.Popen(command, env=env, preexec_fn=pinned(SERVER_CORES))  # noqa: PLW1509  # no threads here
+def _start_broker(stack: ExitStack, broker: LocalServer) -> None:
+    """Start a broker where this process runs, with the priority of this process."""
+    broker.start()
+    stack.callback(broker.stop)
+    if nice := os.getpriority(os.PRIO_PROCESS, 0):
+        prioritise(broker.pid, nice)
 
-    def stop() -> None:
-        child.terminate()
+
+class _Child:
+    """A child process that tells why, when it does not come up."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path, port: int) -> None:
+        self._process = process
+        self._log = log
+        self.pid = process.pid
+        self.port = port
+
+    def wait_until(self, ready: Callable[[int], bool]) -> None:
+        """Wait until what is on its port is ready.
+
+        Raises:
+            OSError: it ended, or took too long; with the end of what it said.
+        """
+        deadline = time.monotonic() + _READY_S
+        while not ready(self.port):
+            ended = self._process.poll()
+            if ended is not None or time.monotonic() > deadline:
+                said = self._log.read_text(errors="replace")[-1000:]
+                why = f"ended with {ended}" if ended is not None else f"was not ready within {_READY_S:.0f} s"
+                raise OSError(f"{Path(self._process.args[-1]).name} {why}: {said}")  # type: ignore[index,arg-type]
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End it, by force if need be."""
+        self._process.terminate()
         try:
-            child.wait(10)
+            self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-    stack.callback(stop)
-    return psutil.Process(child.pid)
+            self._process.kill()
+            self._process.wait()
 
 
-def _wait_until_listening(port: int) -> None:
-    deadline = time.monotonic() + _READY_S
-    while True:
+def _spawn(
+    stack: ExitStack, command: list[str], own: dict[str, str], log: Path, cores: set[int], port: int
+) -> _Child:
+    """Start a program, or one of our modules, with the settings given and no others."""
+    if command[0] == "-m":
+        command = [sys.executable, *command]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("TIDINGS_")}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            leashed(command),
+            env={**clean, **own},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=pinned(cores),  # noqa: PLW1509  # no threads here
+        )
+    child = _Child(process, log, port)
+    stack.callback(child.stop)
+    return child
+
+
+def _listening(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _ready(port: int) -> bool:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
-
-
-_MODULES = PROGRAMS / "node_modules"
-_BUN = _MODULES / ".bin" / "bun"
-
-
-def _compiled_loop() -> str:
-    target = PROGRAMS / "epoll_loop"
-    source = PROGRAMS / "epoll_loop.c"
-    if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
-        subprocess.run(["cc", "-O2", "-o", str(target), str(source)], check=True)  # noqa: S607  # the system's compiler
-    return str(target)
-
-
-def _c_loop(stack: ExitStack) -> Running:
-    return program(_compiled_loop())(stack)
-
-
-PEERS = {
-    peer.name: peer
-    for peer in (
-        Peer("tidings", Rooms(), tidings(), room="live:bench"),
-        Peer("tidings durable", Rooms(), tidings(), room="bench"),
-        Peer("bun", Rooms(), program(str(_BUN), str(PROGRAMS / "bun_native.ts")), available=_BUN.exists),
-        Peer(
-            "bun + redis",
-            Rooms(),
-            program(str(_BUN), str(PROGRAMS / "bun_redis.ts"), redis=True),
-            available=_BUN.exists,
-        ),
-        Peer(
-            "socket.io + redis",
-            SocketIo(),
-            program("node", str(PROGRAMS / "socketio_redis.mjs"), redis=True),
-            available=lambda: _MODULES.exists() and shutil.which("node") is not None,
-        ),
-        Peer(
-            "python-socketio + redis",
-            SocketIo(),
-            program(sys.executable, str(PROGRAMS / "socketio_python.py"), redis=True),
-        ),
-        Peer("starlette loop", Rooms(), program(sys.executable, str(PROGRAMS / "starlette_loop.py"))),
-        Peer("C epoll loop", Rooms(), _c_loop, available=lambda: shutil.which("cc") is not None),
-    )
-}
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == http.client.OK
+        except (OSError, http.client.HTTPException):
+            return False

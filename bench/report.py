@@ -1,61 +1,116 @@
-"""Medians over rounds, ratios beside a peer, a table to read and JSON to keep."""
+"""Figures of a run: collected by case, figure and peer, one value a round; kept as JSON; asked for as medians and ratios."""
 
 import dataclasses
 import json
-from collections import defaultdict
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import Any, Self
+
+from bench.cases.catalogue import Measured
 
 RESULTS = Path(__file__).parent / "results"
 
+Values = dict[str, list[float]]  # by peer, one a round
 
-class Report:
-    """Collects figures as (case, figure, peer) → one value a round."""
 
-    def __init__(self, machine: dict[str, object]) -> None:
-        self._machine = machine
-        self._values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+class Results:
+    """What was measured.
 
-    def add(self, case: str, peer: str, figures: object) -> None:
-        """Add one round of one peer; `figures` is a dataclass of numbers."""
-        for field in dataclasses.fields(figures):  # type: ignore[arg-type]  # checked by what the cases return
-            self._values[case, field.name][peer].append(float(getattr(figures, field.name)))
+    `about` is whatever a reader needs beside the figures: machine, versions, options, what was absent or failed.
+    """
 
-    def table(self, reference: str) -> str:
-        """Return Markdown: a row a figure, a column a peer, medians, and in brackets the ratio to `reference`."""
-        lines: list[str] = []
-        for case in dict.fromkeys(case for case, _ in self._values):
-            rows = {figure: peers for (c, figure), peers in self._values.items() if c == case}
-            peers = list(dict.fromkeys(peer for by_peer in rows.values() for peer in by_peer))
-            lines += [f"**{case}**", "", f"| | {' | '.join(peers)} |", "|---" * (len(peers) + 1) + "|"]
-            for figure, by_peer in rows.items():
-                base = median(by_peer[reference]) if reference in by_peer else 0.0
-                cells = [
-                    _cell(figure, by_peer.get(peer), 0.0 if peer == reference else base) for peer in peers
-                ]
-                lines.append(f"| {figure} | {' | '.join(cells)} |")
-            lines.append("")
-        return "\n".join(lines)
+    def __init__(self, about: dict[str, Any]) -> None:
+        self.about = about
+        self.titles: dict[str, str] = {}
+        self._values: dict[str, dict[str, Values]] = {}
 
-    def save(self, name: str) -> Path:
+    def add(self, peer: str, measured: Measured) -> None:
+        """Add one round of one peer."""
+        self.titles.setdefault(measured.key, measured.title)
+        of_case = self._values.setdefault(measured.key, {})
+        for field in dataclasses.fields(measured.figures):  # type: ignore[arg-type]  # cases return dataclasses
+            value = float(getattr(measured.figures, field.name))
+            of_case.setdefault(field.name, {}).setdefault(peer, []).append(value)
+
+    def cases(self) -> Iterator[str]:
+        """Return the keys of the cases, as they were measured."""
+        yield from self._values
+
+    def figures(self, case: str) -> list[str]:
+        """Return the names of a case's figures."""
+        return list(self._values.get(case, {}))
+
+    def peers(self, case: str) -> list[str]:
+        """Return who took part in a case."""
+        return list(dict.fromkeys(peer for values in self._values.get(case, {}).values() for peer in values))
+
+    def rounds(self, case: str, figure: str, peer: str) -> list[float]:
+        """Return a figure's values, one a round; none if it was not measured."""
+        return self._values.get(case, {}).get(figure, {}).get(peer, [])
+
+    def value(self, case: str, figure: str, peer: str) -> float | None:
+        """Return the median over the rounds."""
+        values = self.rounds(case, figure, peer)
+        return median(values) if values else None
+
+    def ratio(self, case: str, figure: str, peer: str, other: str, other_case: str = "") -> float | None:
+        """Return how often `other`'s figure goes into that of `peer`: the median of the rounds' ratios.
+
+        Round by round, because the two were measured within the same minutes; a machine that drifts between rounds
+        drifts for both.
+        """
+        own, others = self.rounds(case, figure, peer), self.rounds(other_case or case, figure, other)
+        if not own or not others:
+            return None
+        if len(own) == len(others) and all(others):
+            return median(mine / theirs for mine, theirs in zip(own, others, strict=True))
+        return median(own) / median(others) if median(others) else None
+
+    def save(self, path: Path | None = None) -> Path:
         """Write everything, rounds and medians, under today's date; return where."""
         now = datetime.now(UTC)
-        figures: dict[str, dict[str, dict[str, dict[str, object]]]] = defaultdict(lambda: defaultdict(dict))
-        for (case, figure), by_peer in self._values.items():
-            for peer, values in by_peer.items():
-                figures[case][figure][peer] = {"median": median(values), "rounds": values}
-        path = RESULTS / f"{now:%Y-%m-%d}-{name}.json"
-        document = {"case": name, "date": now.isoformat(timespec="seconds"), "machine": self._machine}
-        path.write_text(json.dumps(document | {"figures": figures}, indent=2) + "\n")
+        path = path or RESULTS / f"{now:%Y-%m-%d}-peers.json"
+        cases = {
+            case: {
+                "title": self.titles[case],
+                "figures": {
+                    figure: {
+                        peer: {"median": median(values), "rounds": values} for peer, values in peers.items()
+                    }
+                    for figure, peers in figures.items()
+                },
+            }
+            for case, figures in self._values.items()
+        }
+        document = {"case": "peers", "date": now.isoformat(timespec="seconds"), **self.about, "cases": cases}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return path
 
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote."""
+        document = json.loads(path.read_text(encoding="utf-8"))
+        cases = document.pop("cases")
+        results = cls(document)
+        for case, kept in cases.items():
+            results.titles[case] = kept["title"]
+            results._values[case] = {
+                figure: {peer: values["rounds"] for peer, values in peers.items()}
+                for figure, peers in kept["figures"].items()
+            }
+        return results
 
-def _cell(figure: str, values: list[float] | None, base: float) -> str:
-    if not values:
-        return "-"
-    value = median(values)
-    text = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-    if not base or figure == "lost":
-        return text
-    return f"{text} ({value / base:.2f}x)"
+
+def newest() -> Path:
+    """Return the newest kept results.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    kept = sorted(RESULTS.glob("*-peers.json"))
+    if not kept:
+        raise FileNotFoundError(f"no results in {RESULTS}: run `make bench` first")
+    return kept[-1]

@@ -1,36 +1,86 @@
-"""Connections that only exist: what they cost to make, and to keep."""
+"""Connections that only exist: what they cost to make, to keep, and to make again all at once."""
 
 import time
 from dataclasses import dataclass
 
 from bench.launch import Peer, Running
 from bench.load.clients import Clients
+from bench.load.dialects import places
+from bench.load.meter import Meter
+
+_AWAY_S = 0.2
 
 
 @dataclass(frozen=True)
 class IdleFigures:
-    """Each connection is connected, welcomed and joined to a room of ten."""
+    """Each connection is connected, welcomed and joined to a room of ten. A kibibyte is 1024 bytes."""
 
     connects_per_s: float
     cpu_us_per_connect: float
+    broker_us_per_connect: float
     kib_per_connection: float
+    server_utilisation: float
+    load_utilisation: float
 
 
-def measure(peer: Peer, server: Running, *, connections: int, window: int = 64) -> IdleFigures:
-    """Connect, join, and look at the server's memory once it has settled."""
+@dataclass(frozen=True)
+class ReconnectFigures:
+    """All connections break at once and come back: who they were, to the rooms they were in, with positions."""
+
+    reconnects_per_s: float
+    seconds_until_all_back: float
+    cpu_us_per_reconnect: float
+    kib_per_connection_after: float
+    server_utilisation: float
+    load_utilisation: float
+    not_recovered: int
+
+
+def measure(
+    peer: Peer, server: Running, *, connections: int, durable: bool, window: int = 64
+) -> tuple[IdleFigures, ReconnectFigures]:
+    """Connect and join, look at the server's memory once it has settled, then break all and let all come back."""
+
+    def room_of(number: int) -> str:
+        return f"{peer.room}-{number // 10}"
+
     # A first hundred pays for what is loaded once.
-    warm = Clients(peer.dialect, server.port)
-    warm.connect(100, lambda number: f"{peer.room}-warm-{number // 10}")
-    warm.close()
+    with Clients(peer.dialect, server.port) as warm:
+        warm.connect(min(100, connections), lambda number: f"{peer.room}-warm-{number // 10}")
     time.sleep(1.0)
     before = server.memory()
-    clients = Clients(peer.dialect, server.port)
-    try:
-        began, cpu = time.perf_counter(), server.cpu_s()
-        clients.connect(connections, lambda number: f"{peer.room}-{number // 10}", window)
-        elapsed, cpu = time.perf_counter() - began, server.cpu_s() - cpu
+    heard: list[bytes] = []
+    again: list[bytes] = []
+    with Clients(peer.dialect, server.port) as clients:
+        meter = Meter(server)
+        clients.connect(connections, room_of, window=window, heard=heard)
+        lap = meter.lap()
+        clients.drain(
+            1.0
+        )  # presence tells the others of a room who came, and that belongs to a connection too
+        idle = IdleFigures(
+            connects_per_s=connections / lap.elapsed_s,
+            cpu_us_per_connect=meter.cpu_us(connections),
+            broker_us_per_connect=meter.broker_us(connections),
+            kib_per_connection=(server.memory() - before) / connections / 1024,
+            server_utilisation=lap.server_utilisation,
+            load_utilisation=lap.load_utilisation,
+        )
+        meter = Meter(server)  # what it does about those who go belongs to their coming back
+    time.sleep(_AWAY_S)
+    known = places(heard)
+    with Clients(peer.dialect, server.port) as clients:
+        began = meter.elapsed_s
+        clients.connect(connections, room_of, window=window, places=known, heard=again)
+        lap = meter.lap()
         clients.drain(1.0)
-        grown = server.memory() - before
-        return IdleFigures(connections / elapsed, cpu / connections * 1e6, grown / connections / 1024)
-    finally:
-        clients.close()
+        back = ReconnectFigures(
+            reconnects_per_s=connections / (lap.elapsed_s - began),
+            seconds_until_all_back=lap.elapsed_s - began,
+            cpu_us_per_reconnect=meter.cpu_us(connections),
+            kib_per_connection_after=(server.memory() - before) / connections / 1024,
+            server_utilisation=lap.server_utilisation,
+            load_utilisation=lap.load_utilisation,
+            not_recovered=sum(b'"recovered":true' not in data for data in again) if durable else 0,
+        )
+    return idle, back

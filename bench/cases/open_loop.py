@@ -5,100 +5,134 @@ a stall is charged to every message it delayed (no coordinated omission). Each m
 """
 
 import time
+from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hdrh.histogram import HdrHistogram
 
 from bench.launch import Peer, Running
 from bench.load.clients import Clients
-from bench.load.dialects import MARK, content
+from bench.load.contents import MARK, content
+from bench.load.meter import Meter
 
-_MAX_US = 60_000_000
+_MAX_US = 120_000_000
 _NUMBER = 8  # digits after the mark
 
 
 @dataclass(frozen=True)
 class LatencyFigures:
-    """Milliseconds from due to received, over a sample of members."""
+    """Milliseconds from due to received, at every member."""
 
     p50_ms: float
     p99_ms: float
     p999_ms: float
+    deliveries_per_s: float
     cpu_us_per_delivery: float
+    server_utilisation: float
+    load_utilisation: float
     lost: int
 
 
-def measure(
-    peer: Peer, server: Running, *, members: int, rate: float, seconds: float, stalled: int = 0
-) -> LatencyFigures:
-    """Publish `rate` messages per second to a room of `members`; `stalled` more members never read."""
-    clients = Clients(peer.dialect, server.port)
-    try:
-        fds = clients.connect(members + 1 + stalled, lambda _number: peer.room)
-        deaf = [clients.forget(fd) for fd in fds[members + 1 :]]
-        try:
-            return _run(peer, server, clients, fds[members], members, rate, seconds)
-        finally:
-            for sock in deaf:
-                sock.close()
-    finally:
-        clients.close()
+class Arrivals:
+    """Which message arrived when. Only kept while messages come; counted afterwards."""
+
+    def __init__(self, publisher: int) -> None:
+        self.delivered = 0
+        self._publisher = publisher
+        self._times = array("d")
+        self._numbers: list[bytes] = []
+        self._cut: dict[int, bytes] = {}  # by connection: a number whose end is in the next read
+
+    def on_data(self, fd: int, data: memoryview, marks: int) -> None:
+        if fd == self._publisher:
+            return
+        if fd in self._cut:
+            begun = self._cut.pop(fd)
+            self._keep(fd, begun + bytes(data[: _NUMBER - len(begun)]))
+        if not marks:
+            return
+        self.delivered += marks
+        raw = bytes(data)
+        at = raw.find(MARK)
+        while at >= 0:
+            self._keep(fd, raw[at + 1 : at + 1 + _NUMBER])
+            at = raw.find(MARK, at + 1)
+
+    def _keep(self, fd: int, number: bytes) -> None:
+        if len(number) < _NUMBER:
+            self._cut[fd] = number
+            return
+        if not number.isdigit():  # no message of ours
+            self.delivered -= 1
+            return
+        self._numbers.append(number)
+        self._times.append(time.perf_counter())
+
+    @property
+    def last(self) -> float:
+        """When the last one came."""
+        return self._times[-1] if self._times else time.perf_counter()
+
+    def latencies(self, base: float, rate: float) -> HdrHistogram:
+        """Return microseconds from when each message was due."""
+        histogram = HdrHistogram(1, _MAX_US, 3)
+        for number, at in zip(self._numbers, self._times, strict=True):
+            histogram.record_value(min(_MAX_US, max(1, int((at - base - int(number) / rate) * 1e6))))
+        return histogram
 
 
-def _run(
-    peer: Peer, server: Running, clients: Clients, publisher: int, members: int, rate: float, seconds: float
+def measure(peer: Peer, server: Running, *, members: int, rate: float, seconds: float) -> LatencyFigures:
+    """Publish `rate` messages per second to a room of `members`."""
+    with Clients(peer.dialect, server.port) as clients:
+        fds = clients.connect(members + 1, lambda _: peer.room)
+        clients.drain()
+        return run(peer, server, clients, fds[-1], members=members, rate=rate, seconds=seconds)
+
+
+def run(
+    peer: Peer,
+    server: Running,
+    clients: Clients,
+    publisher: int,
+    *,
+    members: int,
+    rate: float,
+    seconds: float,
+    meanwhile: Callable[[float], None] = lambda _elapsed: None,
 ) -> LatencyFigures:
-    histogram = HdrHistogram(1, _MAX_US, 3)
-    total = int(rate * seconds)
-    clients.drain()
-    base = time.perf_counter() + 0.1
+    """Publish to members who are there already; `meanwhile` is called now and then with the seconds gone."""
+    total = max(1, int(rate * seconds))
     body = content()[1 + _NUMBER :]
     messages = [
         peer.dialect.publish(peer.room, f"{MARK.decode()}{number:0{_NUMBER}d}{body}")
         for number in range(total)
     ]
-    own = 0
-
-    def on_data(fd: int, data: memoryview, marks: int) -> None:
-        nonlocal own
-        if fd == publisher:
-            own += marks
-            return
-        if not marks:
-            return
-        now = time.perf_counter()
-        raw = bytes(data)
-        at = raw.find(MARK)
-        while at >= 0:
-            number = raw[at + 1 : at + 1 + _NUMBER]
-            if number.isdigit():
-                histogram.record_value(max(1, int((now - base - int(number) / rate) * 1e6)))
-            at = raw.find(MARK, at + 1)
-
-    sock = clients.sockets[publisher]
-    cpu = server.cpu_s()
-    sent = delivered = 0
+    arrivals = Arrivals(publisher)
+    base = time.perf_counter() + 0.1
+    meter = Meter(server)
+    sent = 0
     while sent < total:
-        due = base + sent / rate
-        wait = due - time.perf_counter()
+        now = time.perf_counter()
+        meanwhile(now - base)
+        wait = base + sent / rate - now
         if wait <= 0:
-            sock.setblocking(True)
-            sock.sendall(messages[sent])
-            sock.setblocking(False)
+            clients.send(publisher, messages[sent])
             sent += 1
             continue
-        delivered += clients.poll(min(wait, 0.05), on_data)
-    quiet = time.perf_counter()
-    while time.perf_counter() - quiet < 0.5:
-        if found := clients.poll(0.05, on_data):
-            delivered += found
-            quiet = time.perf_counter()
-    cpu = server.cpu_s() - cpu
+        clients.poll(min(wait, 0.05), arrivals.on_data)
+    lap = meter.lap()
     expected = total * members
+    clients.settle(arrivals.on_data, lambda: arrivals.delivered >= expected)
+    cpu_us = meter.cpu_us(arrivals.delivered)  # before the percentiles take their time
+    histogram = arrivals.latencies(base, rate)
     return LatencyFigures(
-        histogram.get_value_at_percentile(50) / 1000,
-        histogram.get_value_at_percentile(99) / 1000,
-        histogram.get_value_at_percentile(99.9) / 1000,
-        cpu / expected * 1e6,
-        expected - (delivered - own),
+        p50_ms=histogram.get_value_at_percentile(50) / 1000,
+        p99_ms=histogram.get_value_at_percentile(99) / 1000,
+        p999_ms=histogram.get_value_at_percentile(99.9) / 1000,
+        deliveries_per_s=arrivals.delivered / max(1e-9, arrivals.last - base),
+        cpu_us_per_delivery=cpu_us,
+        server_utilisation=lap.server_utilisation,
+        load_utilisation=lap.load_utilisation,
+        lost=expected - arrivals.delivered,
     )

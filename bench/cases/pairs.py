@@ -1,34 +1,36 @@
 """Many rooms of two: what a message costs where fan-out saves nothing."""
 
-import time
 from dataclasses import dataclass
 
 from bench.launch import Peer, Running
 from bench.load.clients import Clients
-from bench.load.dialects import content
+from bench.load.contents import content
+from bench.load.meter import Meter
 
 
 @dataclass(frozen=True)
 class PairFigures:
-    """Messages published, delivered to the other one of the room."""
+    """Messages published and delivered to the other one of the room."""
 
     messages_per_s: float
     cpu_us_per_message: float
+    broker_us_per_message: float
+    server_utilisation: float
+    load_utilisation: float
     lost: int
 
 
 def measure(peer: Peer, server: Running, *, rooms: int, seconds: float) -> PairFigures:
     """Let one member of each room publish, one message outstanding per room."""
-    clients = Clients(peer.dialect, server.port)
-    try:
+    with Clients(peer.dialect, server.port) as clients:
         fds = clients.connect(2 * rooms, lambda number: f"{peer.room}-{number // 2}")
         clients.drain()
-        speaker_of = {fds[2 * index + 1]: fds[2 * index] for index in range(rooms)}
+        speakers, listeners = fds[::2], fds[1::2]
+        speaker_of = dict(zip(listeners, speakers, strict=True))
         messages = {
-            fds[2 * index]: peer.dialect.publish(f"{peer.room}-{index}", content()) for index in range(rooms)
+            fd: peer.dialect.publish(f"{peer.room}-{index}", content()) for index, fd in enumerate(speakers)
         }
-        sent = 0
-        received = own = 0
+        sent = received = 0
         stopping = False
 
         def send(fd: int) -> None:
@@ -37,27 +39,27 @@ def measure(peer: Peer, server: Running, *, rooms: int, seconds: float) -> PairF
             sent += 1
 
         def on_data(fd: int, _data: memoryview, marks: int) -> None:
-            nonlocal received, own
-            if fd in messages:
-                own += marks
+            nonlocal received
+            if fd in messages:  # an acknowledgement, or a peer that echoes
                 return
             received += marks
-            if marks and not stopping:
+            if not stopping:
                 for _ in range(marks):
                     send(speaker_of[fd])
 
-        began, cpu = time.perf_counter(), server.cpu_s()
+        meter = Meter(server)
         for fd in messages:
             send(fd)
-        while time.perf_counter() - began < seconds:
+        while meter.elapsed_s < seconds:
             clients.poll(0.5, on_data)
-        elapsed = time.perf_counter() - began
-        rate = received / elapsed
         stopping = True
-        quiet = time.perf_counter()
-        while received < sent and time.perf_counter() - quiet < 2:
-            clients.poll(0.1, on_data)
-        cpu = server.cpu_s() - cpu
-        return PairFigures(rate, cpu / max(1, received) * 1e6, sent - received)
-    finally:
-        clients.close()
+        lap, in_time = meter.lap(), received
+        clients.settle(on_data, lambda: received >= sent)
+        return PairFigures(
+            messages_per_s=in_time / lap.elapsed_s,
+            cpu_us_per_message=meter.cpu_us(received),
+            broker_us_per_message=meter.broker_us(received),
+            server_utilisation=lap.server_utilisation,
+            load_utilisation=lap.load_utilisation,
+            lost=sent - received,
+        )

@@ -1,19 +1,23 @@
-"""Acknowledged publishes: messages stored and confirmed, per second."""
+"""Acknowledged publishes: messages taken (and, in durable rooms, stored) and confirmed."""
 
 import time
 from dataclasses import dataclass
 
 from bench.launch import Peer, Running
 from bench.load.clients import Clients
-from bench.load.dialects import content
+from bench.load.contents import content
+from bench.load.meter import Meter
 
 
 @dataclass(frozen=True)
 class PublishFigures:
-    """`ack` received for each; the room has one other member."""
+    """Each publisher is alone in its room, and nobody gets a copy."""
 
     acks_per_s: float
     cpu_us_per_ack: float
+    broker_us_per_ack: float
+    server_utilisation: float
+    load_utilisation: float
     lost: int
 
 
@@ -21,8 +25,7 @@ def measure(
     peer: Peer, server: Running, *, publishers: int, outstanding: int, seconds: float
 ) -> PublishFigures:
     """Let `publishers` publish to rooms of their own with `outstanding` unacknowledged messages each."""
-    clients = Clients(peer.dialect, server.port)
-    try:
+    with Clients(peer.dialect, server.port) as clients:
         fds = clients.connect(publishers, lambda number: f"{peer.room}-{number}")
         clients.drain()
         texts = {fd: peer.dialect.publish(f"{peer.room}-{index}", content()) for index, fd in enumerate(fds)}
@@ -37,19 +40,23 @@ def measure(
                 clients.sockets[fd].sendall(texts[fd] * found)
                 sent += found
 
-        began, cpu = time.perf_counter(), server.cpu_s()
+        meter = Meter(server)
         for fd in fds:
             clients.sockets[fd].sendall(texts[fd] * outstanding)
             sent += outstanding
-        while time.perf_counter() - began < seconds:
+        while meter.elapsed_s < seconds:
             clients.poll(0.5, on_data)
-        elapsed, rate = time.perf_counter() - began, 0.0
-        rate = acked / elapsed
         stopping = True
-        quiet = time.perf_counter()
-        while acked < sent and time.perf_counter() - quiet < 5:
+        lap, in_time = meter.lap(), acked
+        # Acknowledgements carry no mark, so `settle` would think that nothing comes.
+        end = time.perf_counter() + 10.0
+        while acked < sent and time.perf_counter() < end:
             clients.poll(0.1, on_data)
-        cpu = server.cpu_s() - cpu
-        return PublishFigures(rate, cpu / max(1, acked) * 1e6, sent - acked)
-    finally:
-        clients.close()
+        return PublishFigures(
+            acks_per_s=in_time / lap.elapsed_s,
+            cpu_us_per_ack=meter.cpu_us(acked),
+            broker_us_per_ack=meter.broker_us(acked),
+            server_utilisation=lap.server_utilisation,
+            load_utilisation=lap.load_utilisation,
+            lost=sent - acked,
+        )

@@ -3,30 +3,53 @@
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from bench.load.dialects import MARK, Dialect, open_socket
+from bench.load.dialects import MARK, Dialect, Place, open_socket
+from bench.load.frames import FrameCounter, inflated
 
 _CHUNK = 1 << 20
+_CONNECT_S = 240.0  # for all of them: ten thousand on a busy machine
+
+OnData = Callable[[int, memoryview, int], None]
 
 
 class LoadError(RuntimeError):
     """The server did not do what the load waits for."""
 
 
-class Clients:
-    """Connected clients, polled together."""
+@dataclass
+class _Arrival:
+    """A client that is not there yet."""
 
-    def __init__(self, dialect: Dialect, port: int) -> None:
+    number: int
+    received: bytes = b""
+    before: bytes = b""  # what it received until it asked to join
+    joining: bool = False
+
+
+class Clients:
+    """Connected clients, polled together. With several ports, they are spread over them in turn."""
+
+    def __init__(self, dialect: Dialect, *ports: int) -> None:
         self.dialect = dialect
-        self.port = port
+        self.ports = ports
         self.sockets: dict[int, socket.socket] = {}
         self._poll = select.epoll()
         self._buffer = bytearray(_CHUNK)
         self._view = memoryview(self._buffer)
+        self._frames: FrameCounter | None = None
+        self._arriving: dict[int, _Arrival] = {}
 
     def __len__(self) -> int:
         return len(self.sockets)
+
+    def __enter__(self) -> "Clients":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close all connections."""
@@ -35,95 +58,145 @@ class Clients:
         self.sockets.clear()
         self._poll.close()
 
-    def connect(self, count: int, room_of: Callable[[int], str | None], window: int = 64) -> list[int]:
+    def connect(
+        self,
+        count: int,
+        room_of: Callable[[int], str],
+        *,
+        dialect: Dialect | None = None,
+        window: int = 64,
+        places: Sequence[Place] = (),
+        heard: list[bytes] | None = None,
+        receive_buffer: int = 0,
+    ) -> list[int]:
         """Connect `count` clients and let each join its room, `window` of them under way at a time.
 
-        Return their file descriptors, in order.
+        `dialect` is another one than that of the rest; `places` are who they were before; `heard` gets what each
+        received until it had joined. Return their file descriptors, in order.
 
         Raises:
-            LoadError: the server refused, or took more than a minute.
+            LoadError: the server refused, or took too long.
         """
+        dialect = dialect or self.dialect
         order: list[int] = []
-        stage: dict[int, bytes] = {}
-        started = 0
+        arriving = self._arriving
         done = 0
-        deadline = time.monotonic() + 60
-        number_of: dict[int, int] = {}
-        waiting_join: set[int] = set()
+        deadline = time.monotonic() + _CONNECT_S
+        if heard is not None:
+            heard.extend([b""] * count)
         while done < count:
-            while started < count and started - done < window:
-                sock = open_socket(self.port)
-                sock.sendall(self.dialect.request(self.port, started))
-                sock.setblocking(False)
-                fd = sock.fileno()
-                self.sockets[fd] = sock
-                number_of[fd] = started
-                stage[fd] = b""
+            while len(order) < count and len(order) - done < window:
+                number = len(order)
+                place = places[number] if places else None
+                request = dialect.request(self._port(number), number, room_of(number), place)
+                fd = self._begin(self._port(number), request, receive_buffer)
+                arriving[fd] = _Arrival(number)
                 order.append(fd)
-                self._poll.register(fd, select.EPOLLIN)
-                started += 1
             for fd, _ in self._poll.poll(1.0):
                 data = self._read(fd)
-                if fd not in stage:
+                arrival = arriving.get(fd)
+                if arrival is None:
+                    self._keep_alive(fd, data)
                     continue
-                received = stage[fd] = stage[fd] + data
-                if fd in waiting_join:
-                    if self.dialect.joined(received):
-                        del stage[fd]
-                        waiting_join.discard(fd)
-                        done += 1
-                    continue
-                answer = self.dialect.connected(received)
-                if answer:
-                    self.sockets[fd].sendall(answer)
-                elif answer is not None:
-                    room = room_of(number_of[fd])
-                    if room is None:
-                        del stage[fd]
-                        done += 1
-                    else:
-                        stage[fd] = b""
-                        waiting_join.add(fd)
-                        self.sockets[fd].sendall(self.dialect.join(room))
+                arrival.received += data
+                place = places[arrival.number] if places else None
+                if self._advance(dialect, fd, arrival, room_of(arrival.number), place):
+                    done += 1
+                    if heard is not None:
+                        heard[arrival.number] = arrival.before + arrival.received
+                    del arriving[fd]
             if time.monotonic() > deadline:
-                raise LoadError(f"only {done} of {count} clients connected in a minute")
+                raise LoadError(f"only {done} of {count} clients connected in {_CONNECT_S:.0f} s")
         return order
+
+    def _port(self, number: int) -> int:
+        return self.ports[number % len(self.ports)]
+
+    def _begin(self, port: int, request: bytes, receive_buffer: int) -> int:
+        sock = open_socket(port, receive_buffer)
+        sock.sendall(request)
+        sock.setblocking(False)
+        fd = sock.fileno()
+        self.sockets[fd] = sock
+        self._poll.register(fd, select.EPOLLIN)
+        return fd
+
+    def _advance(self, dialect: Dialect, fd: int, arrival: _Arrival, room: str, place: Place | None) -> bool:
+        """Take the next step of connecting; True: there is none left."""
+        received = inflated(arrival.received) if dialect.by_frames else arrival.received
+        if arrival.joining:
+            return dialect.joined(received)
+        answer = dialect.connected(received)
+        if answer is None:
+            return False
+        if not answer:
+            answer = dialect.join(room, place)
+            if not answer:
+                return True
+            arrival.joining = True
+            arrival.before, arrival.received = arrival.received, b""
+        self.sockets[fd].sendall(answer)
+        return False
 
     def forget(self, fd: int) -> socket.socket:
         """Stop polling a client and hand its socket over."""
         self._poll.unregister(fd)
         return self.sockets.pop(fd)
 
-    def poll(self, timeout_s: float, on_data: Callable[[int, memoryview, int], None]) -> int:
-        """Read what there is; tell `on_data` (fd, bytes, marked messages in them); return the messages read."""
+    def send(self, fd: int, data: bytes) -> None:
+        """Send, waiting until the kernel has taken all of it."""
+        sock = self.sockets[fd]
+        sock.setblocking(True)
+        sock.sendall(data)
+        sock.setblocking(False)
+
+    def poll(self, timeout_s: float, on_data: OnData) -> int:
+        """Read what there is; tell `on_data` (fd, bytes, messages in them); return the messages read."""
         total = 0
-        buffer, view = self._buffer, self._view
+        buffer, view, frames, sockets = self._buffer, self._view, self._frames, self.sockets
         for fd, _ in self._poll.poll(timeout_s):
             try:
-                size = self.sockets[fd].recv_into(buffer)
+                size = sockets[fd].recv_into(buffer)
             except BlockingIOError:
                 continue
             except ConnectionError as fault:
                 raise LoadError(f"the server closed a connection: {fault}") from fault
             if size == 0:
                 raise LoadError("the server closed a connection")
-            marks = buffer.count(MARK, 0, size)
+            marks = buffer.count(MARK, 0, size) if frames is None else frames.count(fd, view[:size])
             total += marks
-            if size < 64 and (answer := self.dialect.answer(bytes(view[:size]))):
-                self.sockets[fd].sendall(answer)
+            if size < 64:
+                self._keep_alive(fd, bytes(view[:size]))
             on_data(fd, view[:size], marks)
         return total
 
-    def drain(self, quiet_s: float = 0.3) -> int:
-        """Read until nothing came for `quiet_s`; return the messages read."""
+    def drain(self, quiet_s: float = 0.5) -> int:
+        """Read until nothing with messages came for `quiet_s`; return the messages read."""
         total = 0
         last = time.monotonic()
-        while time.monotonic() - last < quiet_s:
-            found = self.poll(0.05, lambda _fd, _data, _marks: None)
-            if found:
-                total += found
-                last = time.monotonic()
+
+        def on_data(_fd: int, _data: memoryview, _marks: int) -> None:
+            nonlocal last
+            last = time.monotonic()
+
+        patience = last + 5.0  # some servers are never quiet
+        while time.monotonic() - last < quiet_s and time.monotonic() < patience:
+            total += self.poll(0.05, on_data)
+        if self.dialect.by_frames and self._frames is None:
+            self._frames = FrameCounter()  # from a quiet moment on, because that is where frames begin
         return total
+
+    def settle(self, on_data: OnData, complete: Callable[[], bool], *, patience_s: float = 20.0) -> None:
+        """Read until everything expected is here, or nothing has come for 2 s, or patience ends."""
+        quiet = end = time.monotonic()
+        end += patience_s
+        while not complete() and time.monotonic() < end and time.monotonic() - quiet < 2.0:
+            if self.poll(0.05, on_data):
+                quiet = time.monotonic()
+
+    def _keep_alive(self, fd: int, data: bytes) -> None:
+        if answer := self.dialect.answer(data):
+            self.sockets[fd].sendall(answer)
 
     def _read(self, fd: int) -> bytes:
         try:
@@ -131,5 +204,6 @@ class Clients:
         except BlockingIOError:
             return b""
         if not data:
-            raise LoadError("the server closed a connection while clients connected")
+            heard = self._arriving[fd].received[-200:] if fd in self._arriving else b""
+            raise LoadError(f"the server closed a connection while clients connected; it had said {heard!r}")
         return data

@@ -2,38 +2,60 @@
 
 import json
 import socket
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, Self
 
-# Once in every room message and nowhere else in what a server sends: DEL needs no escape in JSON, no frame of ours has
-# it as a length byte, and no server here uses it.
-MARK = b"\x7f"
+import msgspec
+
+from bench.load.contents import MARK, content
+
+__all__ = ["MARK", "Dialect", "MessagePackRooms", "Place", "Rooms", "SocketIo", "Streams", "content", "frame"]
+
+# Without context takeover for all, though some would keep a window by default: with one, nobody can share a frame, and
+# each connection costs some 100 KiB more.
+_DEFLATE = (
+    "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n"
+)
+_MSGPACK = "Sec-WebSocket-Protocol: tidings.v1.msgpack\r\n"
 
 
-def content(size: int = 80) -> str:
-    """Return what every message of the fan-out cases carries: frames of about 220 bytes."""
-    return MARK.decode() + "0" * size
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a client that was here keeps: who it was, and the last position it knows."""
+
+    session: str
+    epoch: str = ""
+    seq: int = 0
 
 
 class Dialect(Protocol):
-    """One protocol over WebSocket."""
+    """One protocol over one connection."""
 
-    name: str
+    @property
+    def by_frames(self) -> bool:
+        """Whether deliveries have to be counted by WebSocket frames, because their bytes are not plain text."""
 
-    def request(self, port: int, number: int) -> bytes:
-        """Return the upgrade request."""
+    def request(self, port: int, number: int, room: str, place: Place | None = None) -> bytes:
+        """Return the upgrade request, or the request of the stream."""
 
     def connected(self, received: bytes) -> bytes | None:
         """Return what to send next during connecting (b"": nothing, done), or None to read on."""
 
-    def join(self, room: str) -> bytes: ...
+    def join(self, room: str, place: Place | None = None) -> bytes:
+        """Return the message that joins, or nothing where connecting has joined already."""
 
-    def joined(self, received: bytes) -> bool: ...
+    def joined(self, received: bytes) -> bool:
+        """Return whether the answer to `join` is complete."""
 
-    def publish(self, room: str, text: str, id: str = "") -> bytes: ...
+    def publish(self, room: str, text: str) -> bytes:
+        """Return a message to a room."""
 
     def answer(self, received: bytes) -> bytes:
         """Return what keeps the connection alive, if the server just asked."""
+
+    def compressed(self) -> "Dialect":
+        """Return the same, asking for permessage-deflate."""
 
 
 def frame(payload: bytes, opcode: int = 0x81) -> bytes:
@@ -43,11 +65,16 @@ def frame(payload: bytes, opcode: int = 0x81) -> bytes:
     return head + b"\0\0\0\0" + payload
 
 
+def _get(path: str, port: int, headers: str = "") -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{headers}\r\n".encode()
+
+
 def _upgrade(path: str, port: int, extra: str = "") -> bytes:
-    return (
-        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{extra}\r\n"
-    ).encode()
+    headers = (
+        "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    )
+    return _get(path, port, headers + extra)
 
 
 def _compact(value: object) -> bytes:
@@ -58,38 +85,57 @@ def _compact(value: object) -> bytes:
 class Rooms:
     """Our messages, which the plain peers speak too."""
 
-    name: str = "rooms"
-    extra_headers: str = ""
+    headers: str = ""
+    by_frames: bool = False
 
-    def request(self, port: int, number: int) -> bytes:
-        return _upgrade(f"/ws?username=bench{number}", port, self.extra_headers)
+    def request(self, port: int, number: int, room: str, place: Place | None = None) -> bytes:  # noqa: ARG002
+        session = f"&session={place.session}" if place else ""
+        return _upgrade(f"/ws?username=bench{number}{session}", port, self.headers)
 
     def connected(self, received: bytes) -> bytes | None:
         return b"" if b"welcome" in received else None
 
-    def join(self, room: str) -> bytes:
-        return frame(_compact({"type": "join_room", "room": room}))
+    def join(self, room: str, place: Place | None = None) -> bytes:
+        since = {"since": {"epoch": place.epoch, "seq": place.seq}} if place and place.epoch else {}
+        return self._said({"type": "join_room", "room": room, **since})
 
     def joined(self, received: bytes) -> bool:
         return b"joined_room" in received
 
-    def publish(self, room: str, text: str, id: str = "") -> bytes:
-        message = {"type": "room_message", "room": room, "content": text}
-        return frame(_compact(message | ({"id": id} if id else {})))
+    def publish(self, room: str, text: str) -> bytes:
+        return self._said({"type": "room_message", "room": room, "content": text})
 
     def answer(self, received: bytes) -> bytes:
         # A server ping is 89 00; a pong with no payload, masked, answers it.
         return b"\x8a\x80\0\0\0\0" if received.endswith(b"\x89\x00") else b""
+
+    def compressed(self) -> Self:
+        return replace(self, headers=self.headers + _DEFLATE, by_frames=True)
+
+    def _said(self, message: dict[str, object]) -> bytes:
+        return frame(_compact(message))
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePackRooms(Rooms):
+    """Our messages in MessagePack."""
+
+    headers: str = _MSGPACK
+    by_frames: bool = True  # a MessagePack number may hold any byte, the mark too
+
+    def _said(self, message: dict[str, object]) -> bytes:
+        return frame(msgspec.msgpack.encode(message), 0x82)
 
 
 @dataclass(frozen=True, slots=True)
 class SocketIo:
     """Socket.IO 4 over Engine.IO 4, WebSocket only."""
 
-    name: str = "socket.io"
+    headers: str = ""
+    by_frames: bool = False
 
-    def request(self, port: int, number: int) -> bytes:  # noqa: ARG002  # nothing personal in this path
-        return _upgrade("/socket.io/?EIO=4&transport=websocket", port)
+    def request(self, port: int, number: int, room: str, place: Place | None = None) -> bytes:  # noqa: ARG002
+        return _upgrade("/socket.io/?EIO=4&transport=websocket", port, self.headers)
 
     def connected(self, received: bytes) -> bytes | None:
         if b'"welcome"' in received:
@@ -98,21 +144,78 @@ class SocketIo:
             return frame(b"40")
         return None
 
-    def join(self, room: str) -> bytes:
+    def join(self, room: str, place: Place | None = None) -> bytes:  # noqa: ARG002
         return frame(b"42" + _compact(["join_room", {"room": room}]))
 
     def joined(self, received: bytes) -> bool:
         return b'"joined_room"' in received
 
-    def publish(self, room: str, text: str, id: str = "") -> bytes:
-        return frame(b"42" + _compact(["room_message", {"room": room, "content": text, "id": id}]))
+    def publish(self, room: str, text: str) -> bytes:
+        return frame(b"42" + _compact(["room_message", {"room": room, "content": text}]))
 
     def answer(self, received: bytes) -> bytes:
         return frame(b"3") if received.endswith(b"\x81\x012") else b""
 
+    def compressed(self) -> Self:
+        return replace(self, headers=self.headers + _DEFLATE, by_frames=True)
 
-def open_socket(port: int) -> socket.socket:
-    """Return a connected socket."""
-    sock = socket.create_connection(("127.0.0.1", port), timeout=30)
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Server-Sent Events of one room. They only listen: who publishes is a WebSocket client."""
+
+    by_frames: bool = field(default=False, init=False)
+
+    def request(self, port: int, number: int, room: str, place: Place | None = None) -> bytes:  # noqa: ARG002
+        return _get(f"/events?rooms={room}", port, "Accept: text/event-stream\r\n")
+
+    def connected(self, received: bytes) -> bytes | None:
+        return b"" if b"event: joined_room" in received else None
+
+    def join(self, room: str, place: Place | None = None) -> bytes:  # noqa: ARG002
+        return b""
+
+    def joined(self, received: bytes) -> bool:  # noqa: ARG002
+        return True
+
+    def publish(self, room: str, text: str) -> bytes:  # noqa: ARG002
+        raise TypeError("a stream cannot publish")
+
+    def answer(self, received: bytes) -> bytes:  # noqa: ARG002
+        return b""
+
+    def compressed(self) -> Self:
+        return self
+
+
+def places(received: Sequence[bytes]) -> list[Place]:
+    """Return the place of each client, from what it received until it had joined (welcome and `joined_room`)."""
+    return [_place(data) for data in received]
+
+
+def _place(received: bytes) -> Place:
+    session = _string_after(received, b'"session":"')
+    _, _, rest = received.partition(b'"joined_room"')
+    epoch = _string_after(rest, b'"epoch":"')
+    if not epoch:
+        return Place(session)
+    number = rest.partition(b'"seq":')[2]
+    digits = number[: len(number) - len(number.lstrip(b"0123456789"))]
+    return Place(session, epoch, int(digits or 0))
+
+
+def _string_after(data: bytes, key: bytes) -> str:
+    _, found, rest = data.partition(key)
+    return rest.partition(b'"')[0].decode() if found else ""
+
+
+def open_socket(port: int, receive_buffer: int = 0) -> socket.socket:
+    """Return a connected socket. A buffer's size holds only if it is set before connecting (tcp(7))."""
+    # Not `create_connection`: it asks the resolver each time, and ten thousand times that counts.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if receive_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.settimeout(30)
+    sock.connect(("127.0.0.1", port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock

@@ -9,11 +9,11 @@ await publisher.connect();
 await subscriber.connect();
 
 const rooms = new Set<string>();
-const server = serve((room, text) => {
+const deliver = serve((room, text) => {
   publisher.publish(room, text);
   return true;
 }, async (room) => {
   if (rooms.has(room)) return;
   rooms.add(room);
-  await subscriber.subscribe(room, (text, channel) => server.publish(channel, text));
+  await subscriber.subscribe(room, (text, channel) => deliver(channel, text));
 });

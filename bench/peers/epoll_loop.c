@@ -1,6 +1,8 @@
 /* The limit: one thread, epoll, no allocation per message. Speaks just enough WebSocket for the load: every text frame
- * that a client sends after the handshake and that holds "room_message" goes to all clients as one prepared frame.
+ * that a client sends after the handshake and that holds "room_message" goes to all clients as one prepared frame, with
+ * the number that stands after the mark (DEL), by which the load tells when it was due.
  * cc -O2 -o epoll_loop epoll_loop.c */
+#define _GNU_SOURCE /* accept4 */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -21,8 +23,14 @@ static const char UPGRADE[] =
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
+#define BATCH 64
+#define NUMBER 8
+#define MARK 0x7f
+
 static int clients[MAX_CLIENTS], count;
-static char open_[MAX_CLIENTS * 8], frame[64 * FRAME_BYTES], input[1 << 20];
+static char open_[MAX_CLIENTS * 8], frame[BATCH * FRAME_BYTES], input[1 << 20];
+static size_t size, number_at; /* of one frame; where its number stands in it */
+static int pending;            /* frames that wait to be sent together */
 
 static void send_text(int fd, const char *text) {
     unsigned char head[2] = {0x81, (unsigned char)strlen(text)};
@@ -32,21 +40,38 @@ static void send_text(int fd, const char *text) {
     if (write(fd, out, head[1] + 2u) < 0 && errno != EAGAIN) perror("write");
 }
 
-/* Return how many masked text frames in `data` hold a room message (byte 13 of every payload tells them apart). */
-static int messages(unsigned char *data, ssize_t size, int *joins) {
-    int found = 0;
-    for (ssize_t at = 0; at + 6 <= size;) {
+/* Send what is pending to all. */
+static void flush(void) {
+    if (!pending) return;
+    for (int c = 0; c < count; c++)
+        if (write(clients[c], frame, (size_t)pending * size) < 0 && errno != EAGAIN) perror("write");
+    pending = 0;
+}
+
+/* Make frames of the room messages among the masked text frames in `data` (byte 9 of the payload tells them apart), and
+ * return how many others there are. */
+static int messages(unsigned char *data, ssize_t got) {
+    int joins = 0;
+    for (ssize_t at = 0; at + 6 <= got;) {
         size_t length = data[at + 1] & 0x7f, head = 6;
         if (length == 126) {
             length = (size_t)data[at + 2] << 8 | data[at + 3];
             head = 8;
         }
-        if (at + (ssize_t)(head + length) > size) break;
+        if (at + (ssize_t)(head + length) > got) break;
+        unsigned char *payload = data + at + head;
         /* {"type":"room_message" against {"type":"join_room": the load's mask is zero. */
-        if (data[at + (ssize_t)head + 9] == 'r') found++; else (*joins)++;
+        if (payload[9] == 'r') {
+            unsigned char *mark = memchr(payload, MARK, length);
+            if (mark && mark + 1 + NUMBER <= payload + length)
+                memcpy(frame + (size_t)pending * size + number_at, mark + 1, NUMBER);
+            if (++pending == BATCH) flush();
+        } else {
+            joins++;
+        }
         at += (ssize_t)(head + length);
     }
-    return found;
+    return joins;
 }
 
 int main(void) {
@@ -62,13 +87,14 @@ int main(void) {
         "{\"type\":\"room_message\",\"userId\":\"u-00000000000000000000\",\"username\":\"bench\",\"room\":\"bench\","
         "\"content\":\"\x7f%080d\",\"timestamp\":1790000000000}", 0);
     unsigned char head[4] = {0x81, 126, (unsigned char)(length >> 8), (unsigned char)length};
-    size_t size = (size_t)length + 4;
-    for (int i = 0; i < 64; i++) {
+    size = (size_t)length + 4;
+    number_at = (size_t)((char *)memchr(text, MARK, (size_t)length) - text) + 5;
+    for (int i = 0; i < BATCH; i++) {
         memcpy(frame + (size_t)i * size, head, 4);
         memcpy(frame + (size_t)i * size + 4, text, (size_t)length);
     }
     for (;;) {
-        int ready = epoll_wait(poll, events, 512, -1), pending = 0;
+        int ready = epoll_wait(poll, events, 512, -1);
         for (int i = 0; i < ready; i++) {
             int fd = events[i].data.fd;
             if (fd == listener) {
@@ -96,15 +122,8 @@ int main(void) {
                 send_text(fd, "{\"type\":\"welcome\"}");
                 continue;
             }
-            int joins = 0;
-            pending += messages((unsigned char *)input, got, &joins);
-            if (joins) send_text(fd, "{\"type\":\"joined_room\"}");
+            if (messages((unsigned char *)input, got)) send_text(fd, "{\"type\":\"joined_room\"}");
         }
-        while (pending > 0) {
-            int batch = pending < 64 ? pending : 64;
-            for (int c = 0; c < count; c++)
-                if (write(clients[c], frame, (size_t)batch * size) < 0 && errno != EAGAIN) perror("write");
-            pending -= batch;
-        }
+        flush();
     }
 }

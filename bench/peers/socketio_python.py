@@ -1,14 +1,21 @@
 """python-socketio with its Redis manager on uvicorn, WebSocket transport only."""
 
+import json
 import os
 import time
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import socketio
 import uvicorn
 
+# As UTF-8, as the other peers say it: the load counts by a character that Python would else escape.
+utf8 = SimpleNamespace(dumps=partial(json.dumps, ensure_ascii=False), loads=json.loads)
+
 server = socketio.AsyncServer(
     async_mode="asgi",
+    json=utf8,
     transports=["websocket"],
     client_manager=socketio.AsyncRedisManager(os.environ["REDIS_URL"]),
 )
@@ -44,5 +51,7 @@ if __name__ == "__main__":
         host="127.0.0.1",
         port=int(os.environ["PORT"]),
         log_level="error",
+        ws_ping_interval=None,  # its pings carry random bytes, among which the load would find its mark
+        ws_per_message_deflate=os.environ.get("COMPRESS") == "1",
         backlog=4096,
     )

@@ -12,7 +12,7 @@ const http = createServer((_, response) => response.end("ok"));
 const io = new Server(http, {
   adapter: createAdapter(publisher, subscriber),
   transports: ["websocket"],
-  perMessageDeflate: false,
+  perMessageDeflate: process.env.COMPRESS === "1",
 });
 io.on("connection", (socket) => {
   socket.emit("welcome", { userId: socket.id });

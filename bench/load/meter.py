@@ -1,0 +1,51 @@
+"""What a measurement takes: time, the server's CPU, the brokers', and that of the load itself."""
+
+import time
+from dataclasses import dataclass
+
+from bench.launch import Running
+
+
+@dataclass(frozen=True)
+class Lap:
+    """A stretch of time, and which share of a core server and load used meanwhile.
+
+    Above 0.9 of its core, the load may be what was measured.
+    """
+
+    elapsed_s: float
+    server_utilisation: float
+    load_utilisation: float
+
+
+class Meter:
+    """Runs from when it is made."""
+
+    def __init__(self, server: Running) -> None:
+        self._server = server
+        self._cpu = server.cpu_s()
+        self._broker = server.broker_cpu_s()
+        self._load = time.process_time()
+        self._began = time.perf_counter()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since it was made."""
+        return time.perf_counter() - self._began
+
+    def lap(self) -> Lap:
+        """Return how it went so far."""
+        elapsed = max(1e-9, self.elapsed_s)
+        return Lap(elapsed, self.cpu_s() / elapsed, (time.process_time() - self._load) / elapsed)
+
+    def cpu_s(self) -> float:
+        """Return the server's CPU seconds so far."""
+        return self._server.cpu_s() - self._cpu
+
+    def cpu_us(self, count: int) -> float:
+        """Return the server's CPU microseconds for each of `count`."""
+        return self.cpu_s() / max(1, count) * 1e6
+
+    def broker_us(self, count: int) -> float:
+        """Return the brokers' CPU microseconds for each of `count`."""
+        return (self._server.broker_cpu_s() - self._broker) / max(1, count) * 1e6
