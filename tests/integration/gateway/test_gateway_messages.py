@@ -85,8 +85,18 @@ async def test_echo_and_the_senders_other_connections(gateways: Gateways, room: 
 async def test_joins_and_leaves_follow_users_and_spare_the_one_who_comes(
     gateways: Gateways, room: str
 ) -> None:
+    async def known(users: int, connections: int) -> None:
+        """Wait for presence: a notice that is late finds members who came after it."""
+
+        async def is_known() -> bool:
+            _, rooms = await aside(lambda: gateways[0].get("/api/rooms"))
+            return {"room": room, "users": users, "connections": connections} in json.loads(rooms)
+
+        await eventually(is_known, f"presence knows {connections} connections")
+
     async with client(gateways[0], "username=Ann") as ann, AsyncExitStack() as bobs:
         await ann.join(room)
+        await known(1, 1)
         bob = await bobs.enter_async_context(client(gateways[1], "username=Bob"))
         await bob.join(room)
         joined = await ann.expect("user_joined")
@@ -95,12 +105,7 @@ async def test_joins_and_leaves_follow_users_and_spare_the_one_who_comes(
             client(gateways[0], f"username=Bob&session={bob.welcome['session']}")
         )
         await second.join(room)
-
-        async def all_are_known() -> bool:  # else the leave on one gateway may overtake the join on the other
-            _, rooms = await aside(lambda: gateways[0].get("/api/rooms"))
-            return {"room": room, "users": 2, "connections": 3} in json.loads(rooms)
-
-        await eventually(all_are_known, "presence knows all three connections")
+        await known(2, 3)  # else the leave on one gateway may overtake the join on the other
         assert await bob.ask("leave_room", room=room, id="bye") == {
             "type": "left_room",
             "room": room,
