@@ -15,12 +15,18 @@ Direct = tuple[int, int]  # descriptor and turn
 free = bytearray(1024)
 _turns = bytearray(1024)
 
-# Of those that have no socket of their own: nobody ever has the first turn of the first descriptor.
+# Of those that have no socket of their own; the first descriptor is never anybody's, so it is never free.
 NOWHERE: Direct = (0, 1)
 
 
 def take(descriptor: int) -> Direct:
-    """Give a descriptor to its new owner; its transport has to be asked first."""
+    """Give a descriptor to its new owner; its transport has to be asked first.
+
+    A process that was started without standard input may have a client at descriptor 0, which is NOWHERE here: its
+    transport is asked each time.
+    """
+    if descriptor <= 0:
+        return NOWHERE
     missing = descriptor + 1 - len(free)
     if missing > 0:
         free.extend(bytes(missing + 1024))

@@ -184,3 +184,9 @@ def test_turns_of_a_descriptor() -> None:
     assert turns[0] != first
     assert all(one != other for one, other in pairwise(turns))
     assert free[NOWHERE[0]] != NOWHERE[1]
+
+
+def test_nobody_takes_the_first_descriptor() -> None:
+    """A process started without standard input may have a client there; who has no socket must not reach it."""
+    assert take(0) is NOWHERE
+    assert free[0] == 0
