@@ -6,8 +6,10 @@ Without them a client that sends one header byte a minute, or nothing at all, ke
 """
 
 import asyncio
+import sys
 from typing import Any
 
+import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -48,6 +50,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         self._refused = False
+        self._received = b""  # what is being parsed
         self._answering: RequestResponseCycle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -71,7 +74,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Parse, and look at what is still unfinished afterwards."""
         if self._refused:
             return
+        self._received = data
         super().data_received(data)
+        self._received = b""
         if self.transport.is_closing() or self.transport.get_protocol() is not self:
             return
         if self._in_head:
@@ -122,10 +127,23 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Hand over: from here on the WebSocket protocol keeps the time."""
         if self._refused:
             return
+        early = self._received[_parsed_bytes() :]
+        if len(early) > self._settings.max_head_bytes:
+            self._refuse(_TOO_LARGE, Limit.HEAD_BYTES)
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            # The answers before would stand inside the WebSocket: they are given, and this one never is.
+            self._refused = True
+            self._stop_head_timer()
+            self.cycle.keep_alive = False
+            return
         self._stop_timers()
         self.connections.discard(self)
         lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.headers]
-        request = UpgradeRequest(self.scope["method"], self.url.decode("latin-1"), lines)
+        version = f"HTTP/{self.parser.get_http_version()}"
+        request = UpgradeRequest(
+            self.scope["method"], _origin_form(self.url), lines, version=version, early=early
+        )
         WebSocketProtocol(self._site, self.transport).begin(request)
 
     def _should_upgrade_to_ws(self) -> bool:
@@ -178,3 +196,19 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:  # else this would stand inside another answer
             self.transport.write(answer)
         self.transport.close()
+
+
+def _parsed_bytes() -> int:
+    """Return how much of what came was parsed when an upgrade ended it; called where uvicorn handles that."""
+    ended = sys.exception()
+    return ended.args[0] if isinstance(ended, httptools.HttpParserUpgrade) else sys.maxsize
+
+
+def _origin_form(url: bytes) -> str:
+    """Return path and query of a request's target, which may be a whole URL (RFC 9112 §3.2.2)."""
+    try:
+        target = httptools.parse_url(url)
+    except httptools.HttpParserInvalidURLError:  # `*`, and a CONNECT's
+        return url.decode("latin-1")
+    path = target.path or b"/"
+    return (path if target.query is None else b"%b?%b" % (path, target.query)).decode("latin-1")

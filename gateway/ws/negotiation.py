@@ -58,11 +58,15 @@ class SharedDeflate(ServerPerMessageDeflateFactory):
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What to answer an upgrade with, once its client is let in. `core` is there where an extension needs it."""
+    """What to answer an upgrade with, once its client is let in. `core` is there where an extension needs it.
+
+    `early` is what the client sent before it had the answer: it is the first of what comes.
+    """
 
     answer: bytes
     subprotocol: str | None = None
     core: Core | None = None
+    early: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ def negotiate(request: UpgradeRequest, settings: Settings) -> Agreement | Refuse
     offered = headers.get("sec-websocket-protocol")
     if (
         request.method == "GET"
+        and request.version == "HTTP/1.1"
         and not request.repeats
         and headers.get("upgrade", "").lower() == "websocket"
         and "upgrade" in [option.strip() for option in headers.get("connection", "").lower().split(",")]
@@ -89,7 +94,7 @@ def negotiate(request: UpgradeRequest, settings: Settings) -> Agreement | Refuse
         subprotocol = None
         if offered is not None:
             subprotocol = _spoken([Subprotocol(name.strip()) for name in offered.split(",")])
-        return Agreement(_switching(key, subprotocol), subprotocol)
+        return Agreement(_switching(key, subprotocol), subprotocol, early=request.early)
     return _negotiate_by_library(request, settings)
 
 
@@ -110,7 +115,7 @@ def _negotiate_by_library(request: UpgradeRequest, settings: Settings) -> Agreem
         logger=SILENT,
     )
     target = f"{request.path}?{request.query}" if request.query else request.path
-    response = library.accept(Request(target, Headers(request.lines), request.method))
+    response = library.accept(Request(target, Headers(request.lines), request.method, request.version))
     library.send_response(response)
     answer = b"".join(library.data_to_send())
     if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
@@ -119,7 +124,7 @@ def _negotiate_by_library(request: UpgradeRequest, settings: Settings) -> Agreem
     if library.extensions:
         core = Core(settings)
         core.extensions = library.extensions
-    return Agreement(answer, library.subprotocol, core)
+    return Agreement(answer, library.subprotocol, core, request.early)
 
 
 def _spoken(offered: Sequence[Subprotocol]) -> Subprotocol | None:

@@ -84,6 +84,8 @@ class WebSocketProtocol(Outlet):
         self._handler = handler
         self._begin_writing()
         self._site.keepalive.add(self)
+        if agreement.early:  # after what the handler does first, and before the loop reads on
+            self._site.loop.call_soon(self.data_received, agreement.early)
         return True
 
     def refuse(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:

@@ -15,14 +15,27 @@ _WITH_MORE = ("content-length", "transfer-encoding", "expect")
 
 
 class UpgradeRequest:
-    """Method, path, query and headers. `headers` has the first line of each name; names are in lower case."""
+    """Method, path, query and headers. `headers` has the first line of each name; names are in lower case.
 
-    __slots__ = ("headers", "lines", "method", "path", "query")
+    `early` is what the client sent behind the head, before it could have an answer.
+    """
 
-    def __init__(self, method: str, target: str, lines: list[tuple[str, str]]) -> None:
+    __slots__ = ("early", "headers", "lines", "method", "path", "query", "version")
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        lines: list[tuple[str, str]],
+        *,
+        version: str = "HTTP/1.1",
+        early: bytes = b"",
+    ) -> None:
         self.method = method
         self.path, _, self.query = target.partition("?")
         self.lines = lines
+        self.version = version
+        self.early = early
         self.headers = dict(lines)
         if self.repeats:
             self.headers = dict(reversed(lines))

@@ -9,6 +9,7 @@ import pytest
 from services.local.servers import NatsServer, RedisServer
 from tests.support.cluster import ServiceProcess
 from tests.support.deployment import Deployment
+from tests.support.rawsocket import FIN, TEXT, client_frame
 
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPTED = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -93,6 +94,9 @@ async def answer(port: int, request: bytes, *, pieces: bool) -> tuple[int, dict[
         pytest.param("/ws", (*PLAIN, "Origin: http://evil.example"), 403, id="foreign page"),
         pytest.param("/ws", instead("Host: evil.example"), 403, id="foreign name"),
         pytest.param("/ws?username=%00", PLAIN, 400, id="no name"),
+        pytest.param("http://127.0.0.1/ws?username=Eva", PLAIN, 101, id="a whole URL"),
+        pytest.param("http://127.0.0.1", PLAIN, 404, id="a whole URL without a path"),
+        pytest.param("*", PLAIN, 404, id="no path"),
         pytest.param("/nowhere", PLAIN, 404, id="no such path"),
         pytest.param("/wsx", PLAIN, 404, id="nearly the path"),
     ],
@@ -127,3 +131,47 @@ async def test_an_upgrade_with_another_method_is_refused(gateway: ServiceProcess
     lines = "\r\n".join(["POST /ws HTTP/1.1", *PLAIN, "Content-Length: 0", "", ""])
     status, _ = await answer(gateway.port, lines.encode(), pieces=False)
     assert status == 405
+
+
+async def test_an_upgrade_by_the_version_before_is_refused(gateway: ServiceProcess) -> None:
+    request = "\r\n".join(["GET /ws HTTP/1.0", *PLAIN, "", ""]).encode()  # RFC 9110 §7.8
+    status, _ = await answer(gateway.port, request, pieces=False)
+    assert status == 505
+
+
+async def test_what_follows_the_request_at_once_is_the_first_of_what_comes(gateway: ServiceProcess) -> None:
+    """The client should have waited, but what is not lost in another segment is not lost in this one."""
+    request = "\r\n".join(["GET {} HTTP/1.1", *PLAIN, "", ""])
+    heartbeat = client_frame(FIN | TEXT, b'{"type":"heartbeat","id":"early"}')
+    for path, expected in (("/ws", b'"id":"early"'), ("/ws/echo", b'{"type":"heartbeat","id":"early"}')):
+        for cut in (0, 1, len(heartbeat) - 1, len(heartbeat)):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            try:
+                writer.write(request.format(path).encode() + heartbeat[:cut])
+                await asyncio.sleep(0.02)
+                writer.write(heartbeat[cut:])
+                async with asyncio.timeout(5):
+                    await reader.readuntil(expected)
+            finally:
+                writer.transport.abort()
+
+
+async def test_more_than_a_head_behind_the_request_is_refused(gateway: ServiceProcess) -> None:
+    request = "\r\n".join(["GET /ws HTTP/1.1", *PLAIN, "", ""]).encode()
+    status, _ = await answer(gateway.port, request + bytes(40_000), pieces=False)
+    assert status == 431
+
+
+async def test_an_upgrade_behind_an_unanswered_request_ends_the_connection(gateway: ServiceProcess) -> None:
+    """Its answer must not stand before, nor within, another."""
+    first = b"GET /api/gateways HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    upgrade = "\r\n".join(["GET /ws/echo HTTP/1.1", *PLAIN, "", ""]).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    try:
+        writer.write(first + upgrade)
+        async with asyncio.timeout(5):
+            answered = await reader.read()
+    finally:
+        writer.transport.abort()
+    assert answered.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answered.count(b"HTTP/1.1") == 1
