@@ -38,7 +38,7 @@ async def main(settings: Settings, life: Lifecycle) -> None:
     gateway = Gateway(bus, settings, instance, authenticator, tickets)
     life.on_stop("gateway", gateway.close, timeout_s=1.5)
     await gateway.open()
-    REGISTRY.register(GatewayCollector(gateway))
+    REGISTRY.register(GatewayCollector(gateway, gateway.reporter))
     telemetry.announce_build("gateway")
     gateway.tasks.spawn(gateway.reporter.run(), "reporter")
 

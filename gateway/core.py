@@ -34,6 +34,7 @@ from gateway.presence.views import Views
 from gateway.reporting import Reporter
 from gateway.session.limits import KeyedBuckets, Limit
 from gateway.stay import Stay
+from gateway.timing import now_ms
 from gateway.user_limit import UserLimit
 from services.bus.client import Bus
 from services.bus.errors import BusError, Unavailable
@@ -61,11 +62,6 @@ class Client(Member, Announced, Protocol):
         """End at once, with nothing more sent."""
 
 
-def now_ms() -> int:
-    """Return the time as it stands on the wire: ms since 1970."""
-    return time.time_ns() // 1_000_000
-
-
 def peer_of(scope: Scope) -> str:
     """Return the address at the other end of a request; empty where there is none (a Unix socket)."""
     peer = scope.get("client")
@@ -91,7 +87,6 @@ class Gateway:
         self.subjects = settings.subjects
         self.authenticator = authenticator
         self.tickets = tickets
-        self.now_ms = now_ms
         self.draining = False
         self.tasks = TaskSet()
         self.traffic = Traffic()

@@ -6,9 +6,9 @@ import os
 import time
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 import psutil
@@ -17,14 +17,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from gateway.delivery.traffic import Traffic
+from services.bus.client import Bus
 from services.bus.errors import BusError
+from services.settings import Settings
 from services.sketch import LatencySketch
 from services.telemetry import MetricName
 from services.wire.events import MetricsReport
 from services.wire.records import UNSET, GatewayStats
-
-if TYPE_CHECKING:
-    from gateway.core import Gateway
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +46,26 @@ class Measured(NamedTuple):
     latency: LatencySketch
 
 
+class Reported(Protocol):
+    """The gateway, as its reports see it."""
+
+    bus: Bus
+    settings: Settings
+    instance: str
+    boot: str
+    started_at: int
+    traffic: Traffic
+    draining: bool
+
+    @property
+    def rooms(self) -> Sized:
+        """Those with members here."""
+
+    @property
+    def inboxes(self) -> Sized:
+        """One for each user with connections here."""
+
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -58,7 +77,7 @@ class Reporter:
     burst of now; the next report that leaves says how many did not (`reports_unsent`).
     """
 
-    def __init__(self, gateway: "Gateway", wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, gateway: Reported, wall: Callable[[], float] = time.time) -> None:
         self._gateway = gateway
         self._wall = wall
         self._process = psutil.Process(os.getpid())
@@ -135,7 +154,7 @@ class Reporter:
             kind="gateway",
             boot=gateway.boot,
             seq=self._seq,
-            timestamp=gateway.now_ms(),
+            timestamp=int(self._wall() * 1000),
             requests=named.pop("requests"),
             errors=named.pop("errors"),
             latency=latency.to_wire() if latency.count else UNSET,
@@ -186,8 +205,9 @@ def totals_of(traffic: Traffic) -> Totals:
 class GatewayCollector(Collector):
     """Prometheus metrics read from the traffic counters when scraped: nothing is counted twice on the hot path."""
 
-    def __init__(self, gateway: "Gateway") -> None:
+    def __init__(self, gateway: Reported, reporter: Reporter) -> None:
         self._gateway = gateway
+        self._reporter = reporter
 
     def collect(self) -> Iterator[Metric]:
         """Yield all families."""
@@ -210,7 +230,7 @@ class GatewayCollector(Collector):
             (MetricName.GATEWAY_DROPPED, traffic.dropped),
         ):
             yield CounterMetricFamily(metric.value.name, metric.value.help, value=value)
-        yield _latency_family(gateway.reporter.latency)
+        yield _latency_family(self._reporter.latency)
         declared = MetricName.GATEWAY_REFUSALS.value
         refusals = CounterMetricFamily(declared.name, declared.help, labels=declared.labels)
         for code, count in sorted(traffic.refusals.items()):

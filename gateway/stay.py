@@ -3,15 +3,24 @@
 The same for WebSocket connections and streams. Made when the client is let in, and ended once, whatever the reason.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from gateway.addresses import AddressLimit
 from gateway.auth.expiry import Expiry, to_ms
 from gateway.auth.identity import Identity
+from gateway.timing import now_ms
+from gateway.user_limit import UserLimit
+from services.settings import Settings
 from services.wire import server
 from services.wire.codes import CloseCode
 
-if TYPE_CHECKING:
-    from gateway.core import Gateway
+
+class House(Protocol):
+    """The gateway, as far as those who stay concern it."""
+
+    settings: Settings
+    users: UserLimit
+    addresses: AddressLimit
 
 
 class Guest(Protocol):
@@ -33,7 +42,7 @@ class Stay:
 
     def __init__(
         self,
-        gateway: "Gateway",
+        gateway: House,
         guest: Guest,
         identity: Identity,
         place: str,
@@ -50,7 +59,7 @@ class Stay:
     def begin(self) -> None:
         """Count the connection among its user's, and watch its credentials."""
         gateway = self._gateway
-        gateway.users.add(self.identity.user_id, self._guest.connection_id, gateway.now_ms())
+        gateway.users.add(self.identity.user_id, self._guest.connection_id, now_ms())
         self.renew(self.identity)
 
     def renew(self, identity: Identity) -> None:

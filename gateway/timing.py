@@ -1,4 +1,4 @@
-"""Counts HTTP requests and their latency, as messages over WebSocket are counted."""
+"""The time on the wire, and how long HTTP requests take: counted as messages over WebSocket are."""
 
 import time
 
@@ -10,6 +10,11 @@ from gateway.session.limits import Limit
 # Statuses that only these limits answer with.
 _LIMITS = {408: Limit.BODY_TIME, 413: Limit.BODY_BYTES}
 _GATHERS = "tidings.gathers"
+
+
+def now_ms() -> int:
+    """Return the time as it stands on the wire: ms since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 def takes_its_time(scope: Scope) -> None:

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.core import Gateway
 from gateway.delivery.publisher import OnDone, Publisher, PublishRefused
+from gateway.timing import now_ms
 from services.bus.streams import DurableLog
 from services.tracing.spans import UNRECORDED, Traces, failed, shape
 from services.wire import server
@@ -31,7 +32,7 @@ class TracingPublisher(Publisher):
     """Measures each publish until it is stored, and sends its context along."""
 
     def __init__(self, gateway: Gateway, traces: Traces) -> None:
-        super().__init__(gateway.bus, gateway.logs, gateway.settings, gateway.now_ms)
+        super().__init__(gateway.bus, gateway.logs, gateway.settings, now_ms)
         self._traces = traces
 
     def _store(

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api.errors import ApiError, too_many, too_many_from_there
 from gateway.auth.identity import Identity
-from gateway.core import Gateway, now_ms, peer_of
+from gateway.core import Gateway, peer_of
 from gateway.delivery.inbox import INBOX_TOPIC
 from gateway.delivery.outbound import Outbound, sse_event
 from gateway.delivery.recovery import Verdict
@@ -25,6 +25,7 @@ from gateway.session.session import error_reply
 from gateway.sse.positions import BadPosition, decode_id
 from gateway.sse.stream import EventStream, RecordStream, Stream
 from gateway.stay import Stay
+from gateway.timing import now_ms
 from services.bus.errors import BusError
 from services.wire import server
 from services.wire.codes import ErrorCode

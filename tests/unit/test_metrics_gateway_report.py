@@ -21,10 +21,9 @@ class Reported:
         self.traffic = Traffic()
         self.gateway: Any = SimpleNamespace(
             traffic=self.traffic, bus=self.bus, instance="gw-1", boot="b", started_at=0, rooms=[], inboxes=[],
-            draining=False, now_ms=lambda: int(self.time.now * 1000),
-            settings=SimpleNamespace(subjects=Subjects("t")),
+            draining=False, settings=SimpleNamespace(subjects=Subjects("t")),
         )  # fmt: skip
-        self.reporter = self.gateway.reporter = Reporter(self.gateway, self.time)
+        self.reporter = Reporter(self.gateway, self.time)
 
     def turn(self) -> None:
         self.time.now += 1
@@ -93,7 +92,7 @@ def test_prometheus_gets_latencies_as_a_histogram() -> None:
     for ms in (0.5, 4.0, 40.0, 4000.0):
         at.traffic.answered(0.0, ms / 1000)
     at.turn()
-    families = {family.name: family for family in GatewayCollector(at.gateway).collect()}
+    families = {family.name: family for family in GatewayCollector(at.gateway, at.reporter).collect()}
     samples = families["tidings_gateway_request_seconds"].samples
     buckets = {sample.labels["le"]: sample.value for sample in samples if sample.name.endswith("_bucket")}
     assert (buckets["0.001"], buckets["0.005"], buckets["0.05"], buckets["2.5"], buckets["+Inf"]) == (
