@@ -45,6 +45,9 @@ sh scripts/node.sh --have || node_group="--group node"
 every_test=""
 [ -z "${REQUIRE_ALL:-}" ] || every_test="--group fuzz --group docs --group deploy --group browser"
 
+# uv brings authorities of its own; those of the machine know a company's proxy too.
+[ ! -e /etc/ssl/certs/ca-certificates.crt ] || export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-true}"
+
 echo "Making .venv from uv.lock with $python"
 # Inexact: what another run needed (fuzzers, benchmarks) may stay.
 # shellcheck disable=SC2086  # several words, or none

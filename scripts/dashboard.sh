@@ -19,7 +19,7 @@ cannot() {
 }
 
 npm() {
-    sh scripts/node.sh npm --prefix dashboard --silent "$@"
+    sh scripts/node.sh npm --prefix dashboard --loglevel error "$@"
 }
 
 [ "${1:-}" != --try ] || try=yes

@@ -4,6 +4,10 @@
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 
+# Node.js brings authorities of its own; those of the machine know a company's proxy too.
+authorities=/etc/ssl/certs/ca-certificates.crt
+[ ! -e $authorities ] || export NODE_EXTRA_CA_CERTS="${NODE_EXTRA_CA_CERTS:-$authorities}"
+
 new_enough() {
     "$1" -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2>/dev/null
 }
