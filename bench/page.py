@@ -6,6 +6,7 @@ A table stands between `<!-- bench: NAME -->` and `<!-- bench: end -->`; NAME is
 
 import argparse
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def write(results: Results) -> None:
 
     PAGE.write_text(render(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
     plots.write(results, PLOTS)
+    # The plan for a million connections is calculated with these.
+    subprocess.run([sys.executable, str(PAGE.parent.parent / "scripts" / "capacity.py")], check=True)
     print(f"wrote {PAGE.relative_to(PAGE.parent.parent)} and its plots")
 
 
