@@ -131,6 +131,18 @@ describe("a stream", () => {
     await expect(client.setStatus("away")).rejects.toMatchObject({ code: "unsupported" });
   });
 
+  it("publishes one at a time, in order", async () => {
+    await connected();
+    let release: () => void = () => undefined;
+    streams.slow = new Promise<void>((resolve) => (release = resolve));
+    const sent = [1, 2, 3].map((content) => client.sendDirect("u-other", content));
+    await pass();
+    expect(streams.fetch.mock.calls.filter(([, init]) => init?.method === "POST")).toHaveLength(1);
+    release();
+    await Promise.all(sent);
+    expect(streams.published).toMatchObject([{ content: 1 }, { content: 2 }, { content: 3 }]);
+  });
+
   it.each([true, false])("does not lose everything over one refused room or channel (wanted early: %s)", async (early) => {
     streams.forbidden = ["secret", "logs"];
     if (!early) await connected();

@@ -162,6 +162,17 @@ async def test_publishes_over_http_and_says_what_it_cannot_do(rig: Rig) -> None:
         await rig.client.room("a,b").join()
 
 
+async def test_publishes_one_at_a_time_in_order(rig: Rig) -> None:
+    await rig.connect()
+    rig.streams.open_for_posts.clear()
+    sent = [rig.begin(rig.client.send_direct("u-other", number)) for number in range(3)]
+    await rig.clock.pass_()
+    assert rig.streams.posts == 1
+    rig.streams.open_for_posts.set()
+    await asyncio.gather(*sent)
+    assert [each["content"] for each in rig.streams.published] == [0, 1, 2]
+
+
 @pytest.mark.parametrize("early", [True, False], ids=["before it connects", "while it is connected"])
 async def test_one_refused_room_or_channel_does_not_cost_the_others(rig: Rig, early: bool) -> None:
     rig.streams.forbidden = {"secret", "logs"}

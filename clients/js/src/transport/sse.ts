@@ -26,6 +26,7 @@ export interface StreamSetup {
 const INBOX = "inbox";
 const REOPEN_MS = 20; // a page joins several rooms at once
 const HEARTBEAT_MS = 5000;
+const PUBLISH_MS = 10_000;
 
 export class EventStreamTransport implements Transport {
   readonly kind = "sse";
@@ -42,6 +43,7 @@ export class EventStreamTransport implements Transport {
   readonly #joined = new Set<string>();
   /** Requests that the stream answers: ids by room, and for `inbox`. */
   readonly #joins = new Map<string, string | undefined>();
+  #publishing = Promise.resolve();
   #follows: (ClientMessage & { type: "subscribe" })[] = [];
 
   constructor(
@@ -112,10 +114,15 @@ export class EventStreamTransport implements Transport {
   }
 
   #publish(body: PublishRequest): void {
-    this.setup.publish(body, this.#gone.signal).then(
-      (ack) => this.#reply({ ...ack, type: "ack", id: body.id }),
-      (fault: unknown) => this.#refuse(body.id, fault),
-    );
+    // One at a time: requests side by side would arrive in any order.
+    this.#publishing = this.#publishing.then(async () => {
+      if (this.#gone.signal.aborted) return;
+      try {
+        this.#reply({ ...(await this.setup.publish(body, AbortSignal.timeout(PUBLISH_MS))), type: "ack", id: body.id });
+      } catch (fault) {
+        this.#refuse(body.id, fault);
+      }
+    });
   }
 
   #later(): void {

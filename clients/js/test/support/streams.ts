@@ -47,6 +47,8 @@ export class FakeStreams {
   /** Answers instead of a stream, one for each request to come. */
   readonly refusals: Response[] = [];
   greets = true;
+  /** What publishes wait for. */
+  slow: Promise<unknown> | undefined;
   /** Rooms and channels for which a stream is refused, with all that it asked for. */
   forbidden: string[] = [];
   refused = 0;
@@ -56,6 +58,7 @@ export class FakeStreams {
     const refusal = this.refusals.shift();
     if (refusal) return refusal;
     if (init?.method === "POST") {
+      await this.slow;
       this.published.push(JSON.parse(init.body as string));
       return Response.json({ type: "ack", epoch: "e1", seq: this.published.length, timestamp: 1 });
     }

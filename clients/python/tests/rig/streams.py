@@ -53,6 +53,9 @@ class FakeStreams:
         self.forbidden: set[str] = set()
         """Rooms and channels for which a stream is refused, with all that it asked for."""
         self.refused = 0
+        self.posts = 0
+        self.open_for_posts = asyncio.Event()
+        self.open_for_posts.set()
         self.refusals: list[httpx.Response] = []
         self.client = httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
 
@@ -65,6 +68,8 @@ class FakeStreams:
         if self.refusals:
             return self.refusals.pop(0)
         if request.method == "POST":
+            self.posts += 1
+            await self.open_for_posts.wait()
             self.published.append(json.loads(request.content))
             ack = {"type": "ack", "epoch": "e1", "seq": len(self.published), "timestamp": 1}
             return httpx.Response(200, json=ack)

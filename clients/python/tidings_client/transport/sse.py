@@ -78,6 +78,8 @@ class EventStreamTransport:
         # Requests that the stream answers: ids by room, and subscriptions.
         self._joins: dict[str, str | None] = {}
         self._follows: list[ClientSubscribe] = []
+        self._outgoing: asyncio.Queue[PublishRequest] = asyncio.Queue()
+        self._publisher: asyncio.Task[None] | None = None
         self._stream = self._spawn(self._read(setup.interest()))
 
     def send(self, message: ClientMessage) -> None:
@@ -159,15 +161,20 @@ class EventStreamTransport:
 
     def _publish(self, body: PublishRequest) -> None:
         msgspec.json.encode(body)  # raises here, to who publishes, what cannot be sent at all
-        self._spawn(self._publish_now(body))
+        self._outgoing.put_nowait(body)
+        if self._publisher is None:
+            self._publisher = self._spawn(self._publish_in_order())
 
-    async def _publish_now(self, body: PublishRequest) -> None:
-        try:
-            ack = await self._setup.publish(body)
-        except Exception as fault:  # noqa: BLE001 - whatever it was, who publishes is told
-            self._refuse(body.id, fault)
-        else:
-            self._reply(replace(ack, id=body.id))
+    async def _publish_in_order(self) -> None:
+        """One at a time: requests side by side would arrive in any order."""
+        while True:
+            body = await self._outgoing.get()
+            try:
+                ack = await self._setup.publish(body)
+            except Exception as fault:  # noqa: BLE001 - whatever it was, who publishes is told
+                self._refuse(body.id, fault)
+            else:
+                self._reply(replace(ack, id=body.id))
 
     def _later(self) -> None:
         if self._reopening is not None:
