@@ -71,7 +71,10 @@ batches = st.builds(
     st.sampled_from(["next"] * 20 + ["repeat", "fresh", "lose", "reboot", "old"]),
 )
 pauses = st.sampled_from([0.5, 2.0, 4.5, 5.0, 9.0, 70.0])
-steps = st.lists(st.one_of(batches, batches, batches, pauses), min_size=5, max_size=40)
+# Several batches to a pause: `one_of` with the same strategy several times counts it once.
+steps = st.lists(st.tuples(st.lists(batches, min_size=1, max_size=8), pauses), min_size=1, max_size=6).map(
+    lambda parts: [step for sent, pause in parts for step in (*sent, pause)]
+)
 
 
 class Run:
