@@ -15,7 +15,7 @@ from tidings_client.credentials import Credentials
 from tidings_client.endpoint import Endpoint
 from tidings_client.errors import Closed, ConnectionLost, ServerError, TidingsError, error_from
 from tidings_client.events import Event
-from tidings_client.feeds import Alerts, Logs, Metrics
+from tidings_client.feeds import Alerts, Feed, Logs, Metrics
 from tidings_client.generated.http import Operations, Path, Query
 from tidings_client.generated.wire import (
     Ack,
@@ -31,7 +31,6 @@ from tidings_client.generated.wire import (
     ErrorMessage,
     JoinedRoom,
     Position,
-    PublishRequest,
     RoomMessage,
     RoomPast,
     ServerMessage,
@@ -96,6 +95,7 @@ class TidingsClient(Operations):
         self.metrics = Metrics(self._channels, chosen.history_limit)
         self.alerts = Alerts(self._channels)
         self.logs = Logs(self._channels)
+        self._feeds: tuple[Feed, ...] = (self.metrics, self.alerts, self.logs)
         self.inbox = Inbox(self._requests.submit)
         self._connection = Connection(
             self,
@@ -173,10 +173,9 @@ class TidingsClient(Operations):
     def room(self, name: str) -> Room:
         """Return the room of that name, always the same object. It is not joined by this."""
         normal = unicodedata.normalize("NFC", name)  # two spellings of one name are one room
-        room = self._rooms.get(normal)
-        if room is None:
-            room = self._rooms[normal] = Room(normal, self)
-        return room
+        if normal not in self._rooms:
+            self._rooms[normal] = Room(normal, self)
+        return self._rooms[normal]
 
     async def send_direct(self, user_id: str, content: Any, *, id: str | None = None) -> Ack:
         """Send to every connection of one user, now or when they are back. Returns when it is stored."""
@@ -226,10 +225,9 @@ class TidingsClient(Operations):
 
     def presence_of(self, room: str) -> Presence:
         """Return who is in a room."""
-        presence = self._presences.get(room)
-        if presence is None:
-            presence = self._presences[room] = Presence(self._channels, room)
-        return presence
+        if room not in self._presences:
+            self._presences[room] = Presence(self._channels, room)
+        return self._presences[room]
 
     async def history_of(
         self, room: str, limit: int | None, before: int | None, since: int | None
@@ -256,15 +254,14 @@ class TidingsClient(Operations):
                 self._endpoint, self.options.connect, self.options.websocket, codec, self._open_socket
             )
             return WebSocketTransport(setup, events)
-        return EventStreamTransport(
-            StreamSetup(
-                clock=self.clock,
-                open=lambda query, headers: self._http.open("/events", {**self._names, **query}, headers),
-                publish=self._publish,
-                interest=self._interest,
-            ),
-            events,
+        name = self.options.username
+        stream = StreamSetup(
+            clock=self.clock,
+            open=lambda query, headers: self._http.open("/events", {**self._names, **query}, headers),
+            publish=lambda body: self.request("POST /api/publish", body=replace(body, username=name)),
+            interest=self._interest,
         )
+        return EventStreamTransport(stream, events)
 
     def on_status(self, status: ConnectionStatus) -> None:
         """The connection changed its state."""
@@ -337,11 +334,8 @@ class TidingsClient(Operations):
                 fault = error_from(message.code, message.message, message.retryable, message.retry_after_ms)
                 self.errors.emit(fault)
             case _:
-                for presence in self._all_presences():
-                    presence.take(message)
-                self.metrics.take(message)
-                self.alerts.take(message)
-                self.logs.take(message)
+                for part in (*self._all_presences(), *self._feeds):
+                    part.take(message)
         self._settle(message)
         self.messages.emit(message)
 
@@ -365,15 +359,10 @@ class TidingsClient(Operations):
         self, connect: Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[Socket]]
     ) -> Socket:
         async def attempt() -> Socket:
-            token = await self._credentials.token()
-            ticket = await self._credentials.ticket() if token is None else None
-            query = {**self._names, **({} if ticket is None else {"ticket": ticket})}
-            return await connect(query, {} if token is None else {"Authorization": f"Bearer {token}"})
+            ticket, authorization = await self._credentials.shown()
+            return await connect({**self._names, **ticket}, authorization)
 
         return await self._credentials.show(attempt)
-
-    async def _publish(self, body: PublishRequest) -> Ack:
-        return await self.request("POST /api/publish", body=replace(body, username=self.options.username))
 
     async def _carry_out(self, operation: str, path: Path, query: Query, body: object) -> Any:
         return await self._http.request(operation, path, query, body)
@@ -407,6 +396,5 @@ class TidingsClient(Operations):
         return (self.presence, *self._presences.values())
 
     def _events(self) -> Iterator[Event[Any]]:
-        parts = (self, self.inbox, self.metrics, self.alerts, self.logs)
-        for part in (*parts, *self._rooms.values(), *self._all_presences()):
+        for part in (self, self.inbox, *self._feeds, *self._rooms.values(), *self._all_presences()):
             yield from (value for value in vars(part).values() if isinstance(value, Event))

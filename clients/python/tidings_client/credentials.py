@@ -42,6 +42,14 @@ class Credentials:
         self._refresh = False
         return await _answer(self._give_ticket, request)
 
+    async def shown(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return what shows who we are, to a request of any kind: for its query, and its headers."""
+        token = await self.token()
+        if token is not None:
+            return {}, {"Authorization": f"Bearer {token}"}
+        ticket = await self.ticket()
+        return ({} if ticket is None else {"ticket": ticket}), {}
+
     def expire(self) -> None:
         """Forget the token: it ran out."""
         self._token = None

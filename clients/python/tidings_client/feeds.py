@@ -1,6 +1,7 @@
 """What the deployment says of itself: metrics, alerts, logs."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from tidings_client.channels import Channels, Following
 from tidings_client.events import Event
@@ -15,6 +16,14 @@ from tidings_client.generated.wire import (
     MetricsUpdate,
     ServerMessage,
 )
+
+
+class Feed(Protocol):
+    """Something that the server's messages change."""
+
+    def take(self, message: ServerMessage) -> None:
+        """Take any message; others change nothing."""
+        ...
 
 
 class Metrics:

@@ -66,13 +66,11 @@ class Http:
         stream: bool,
     ) -> httpx.Response:
         async def attempt() -> httpx.Response:
-            token = await self._credentials.token()
-            ticket = await self._credentials.ticket() if token is None else None
-            shown = {} if token is None else {"Authorization": f"Bearer {token}"}
+            ticket, authorization = await self._credentials.shown()
             request = self._client.build_request(
                 method,
-                self._endpoint.http(path, {**query, "ticket": ticket}),
-                headers={**headers, **shown},
+                self._endpoint.http(path, {**query, **ticket}),
+                headers={**headers, **authorization},
                 content=content,
                 timeout=_STREAM_TIMEOUT if stream else _TIMEOUT,
             )
