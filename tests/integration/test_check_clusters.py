@@ -16,6 +16,7 @@ from services.wire.rpc import GATEWAY_STATS, Empty
 from tests.support.deadline import eventually
 from tests.support.nats_cluster import NatsCluster
 from tests.support.redis_cluster import RedisCluster
+from tests.support.redis_sentinels import NAME, SentinelSet
 from tests.support.requires import need
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("check clusters")]
@@ -102,3 +103,16 @@ async def test_redis_cluster(make_settings: Callable[..., Settings], tmp_path: P
         assert {outcome.name for outcome in said} >= {"Redis", "Redis permissions", "Redis memory"}
         assert [outcome for outcome in said if not outcome.ok] == []
         assert await _named(make_settings(redis_url=cluster.url), "clock of Redis")
+
+
+async def test_redis_under_sentinels(make_settings: Callable[..., Settings], tmp_path: Path) -> None:
+    need("redis-server")
+    with SentinelSet(tmp_path) as sentinels:
+        settings = make_settings(redis_url=sentinels.url)
+        said = {outcome.name: outcome for outcome in await _named(settings, "Redis")}
+        assert [outcome for outcome in said.values() if not outcome.ok] == []
+        assert "of Sentinels" in said["Redis"].detail
+        assert said["Redis replication"].detail == "1 replica(s)"
+        unknown = make_settings(redis_url=sentinels.url.replace(f"/{NAME}/", "/another/"))
+        (outcome,) = await _named(unknown, "Redis")
+        assert outcome.verdict is Verdict.FAIL
