@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from tests.support.deadline import wait_until
 from tests.support.requires import missing, need
 
 _PROGRAMS = ("podman", "buildah", "podman-compose")
@@ -20,6 +21,7 @@ _DEBIAN = "podman buildah runc netavark aardvark-dns iptables podman-compose deb
 # Kept between runs, for what takes long: what stands in for base images.
 _HOME = Path("/var/tmp/tidings-image-test")  # noqa: S108  # root's own, see `prepared`
 
+_OTHER_RUN_S = 300
 _kept_open: list[IO[str]] = []
 
 
@@ -93,10 +95,18 @@ def prepared() -> Engine:
 
 
 def _have_it_alone() -> None:
-    """Wait until no other run on this machine has the storage, and keep it until this process ends."""
+    """Keep the storage until this process ends; wait for another run on this machine to end, but not for ever."""
     lock = (_HOME / "lock").open("w")
     _kept_open.append(lock)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def locked() -> bool:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    wait_until(locked, f"another run of these tests to let go of {_HOME}", _OTHER_RUN_S)
 
 
 def _containers_conf() -> str:
