@@ -44,7 +44,7 @@ class _Row:
 
     wire: Wire
     members: list[Member]
-    descriptors: array[int]
+    descriptors: "array[int]"  # quoted: Python 3.11 cannot subscript it
     turns: bytes
 
 
