@@ -133,15 +133,16 @@ async def _connected(settings: Settings) -> Bus:
 
 
 async def _snapshot(bus: Bus, stream: str, folder: Path) -> Copied | None:
-    """Write one stream; None where there is none."""
+    """Write one stream; None where there is none (a cluster does not answer a snapshot of such a stream at all)."""
+    there = await _ask(bus, f"$JS.API.STREAM.INFO.{stream}", b"")
+    if there.error is not None and there.error.err_code == STREAM_NOT_FOUND:
+        return None
     chunks: asyncio.Queue[BusMessage] = asyncio.Queue()
     inbox = f"{bus.inbox_prefix}.backup.{secrets.token_hex(8)}"
     subscription = bus.subscribe(inbox, chunks.put_nowait)
     try:
         asked = {"deliver_subject": inbox, "no_consumers": True, "chunk_size": _CHUNK_BYTES}
         begun = await _ask(bus, f"$JS.API.STREAM.SNAPSHOT.{stream}", msgspec.json.encode(asked))
-        if begun.error is not None and begun.error.err_code == STREAM_NOT_FOUND:
-            return None
         if begun.error is not None:
             raise CannotBackUp(f"stream {stream}: {begun.error.description}")
         size = await _written(bus, chunks, folder / _DATA)

@@ -8,6 +8,7 @@ import pytest
 from services.bus.client import Bus
 from services.bus.rpc import Service
 from services.bus.streams import DurableLog, StreamSpec
+from services.cli.backup import back_up, restore
 from services.cli.check import run_checks
 from services.cli.checks.outcome import Outcome, Verdict
 from services.settings import Settings
@@ -46,6 +47,16 @@ async def test_copies_of_a_stream(tmp_path: Path) -> None:
         (replicas,) = await _named(settings.model_copy(update={"replicas": 1}), "replicas")
         assert (replicas.verdict, replicas.advice) == (Verdict.WARN, "set TIDINGS_REPLICAS=3")
 
+        # A backup of the cluster, where some of the streams are not there yet, comes back with all its copies.
+        log.publish(subjects.user_in("ada"), b"kept", message_id="", on_done=lambda _: None)
+        await eventually(lambda: _has(log, 1), "it is stored")
+        before = log.epoch
+        assert [one.messages for one in await back_up(settings, tmp_path / "backup")] == [1]
+        assert [one.messages for one in await restore(settings, tmp_path / "backup", replace=True)] == [1]
+        await log.open()
+        assert log.epoch != before
+        await eventually(whole, "all copies are there again", 30)
+
         leader = cluster.leader_of(subjects.inbox_stream)
         others = [peer for peer in cluster.peers if peer is not leader]
         others[0].kill()
@@ -74,6 +85,10 @@ async def test_copies_of_a_stream(tmp_path: Path) -> None:
         assert {"majority" in outcome.advice for outcome in faults} == {True}, faults
         log.close()
         await bus.close()
+
+
+async def _has(log: DurableLog, seq: int) -> bool:
+    return await log.last_seq() == seq
 
 
 async def test_versions_that_differ(make_settings: Callable[..., Settings]) -> None:
