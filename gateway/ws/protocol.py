@@ -89,9 +89,11 @@ class WebSocketProtocol(Outlet):
         return True
 
     def refuse(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """Answer the upgrade with an HTTP response, and close."""
+        """Answer the upgrade with an HTTP response, and close. Who was let in before is told so and sent away."""
         if self._end_handshake() is not None:
             self._answer_and_close(http_answer(status, headers, body))
+        elif self._handler is not None:  # a fault came up behind the answer
+            self.close(CloseCode.INTERNAL)
 
     def on_handshake_late(self) -> None:
         """Give up a handshake that the entrance could not decide in time."""

@@ -18,7 +18,7 @@ from gateway.ws.site import Site
 from services.settings import Settings
 from services.wire.codes import CloseCode
 
-_UPGRADE = (
+UPGRADE = (
     b"GET /ws HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
     b"sec-websocket-key: " + base64.b64encode(os.urandom(16)) + b"\r\n"
 )
@@ -121,7 +121,7 @@ async def outcome_of(
     transport = Transport()
     doorway = doorways(site, asyncio.Protocol)()
     doorway.connection_made(transport)
-    doorway.data_received(_UPGRADE + (_DEFLATE if deflate else b"") + b"\r\n")
+    doorway.data_received(UPGRADE + (_DEFLATE if deflate else b"") + b"\r\n")
     await accepted.wait()
     protocol = transport.get_protocol()
     assert isinstance(protocol, WebSocketProtocol)

@@ -1,0 +1,58 @@
+"""Faults of ours while a client comes in: it hears of them before the answer and behind it, and nobody is left half in."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from gateway.ws.doorway import doorways
+from gateway.ws.entrance import GatewayEntrance
+from gateway.ws.keepalive import Keepalive
+from gateway.ws.protocol import WebSocketProtocol
+from gateway.ws.request import UpgradeRequest
+from gateway.ws.site import Entrance, Site
+from services.settings import Settings
+from tests.property.test_threat_frames import UPGRADE, Recorder, Transport
+
+
+async def come_in(entrance: Entrance) -> Transport:
+    """Ask for an upgrade, and let the entrance decide."""
+    site = Site(Settings(), Keepalive(25, 60), lambda _: None, set(), entrance)
+    transport = Transport()
+    doorway = doorways(site, asyncio.Protocol)()
+    doorway.connection_made(transport)
+    doorway.data_received(UPGRADE + b"\r\n")
+    await asyncio.sleep(0)  # without eager tasks it is decided a turn later
+    return transport
+
+
+async def test_a_fault_in_the_decision_is_answered_and_logged_once() -> None:
+    def fault(_now: float) -> float:
+        raise RuntimeError("a fault of ours")
+
+    gateway: Any = SimpleNamespace(settings=Settings(), admission=SimpleNamespace(wait_s=fault))
+    with capture_logs() as lines:
+        transport = await come_in(GatewayEntrance(gateway))
+    assert transport.written.startswith(b"HTTP/1.1 500 ")
+    assert b'"internal"' in transport.written
+    assert transport.ended
+    assert [line["event"] for line in lines] == ["a handshake failed"]
+
+
+async def test_who_was_let_in_before_a_fault_is_sent_away() -> None:
+    class LetsIn:
+        def serves(self, path: str) -> bool:
+            return path == "/ws"
+
+        async def decide(self, link: WebSocketProtocol, request: UpgradeRequest) -> None:
+            link.accept(Recorder(link))
+            link.refuse(500, (), b"")
+
+    transport = await come_in(LetsIn())
+    assert transport.written.startswith(b"HTTP/1.1 101 ")
+    assert transport.written.endswith(b"\x88\x10\x03\xf3internal error")
+    protocol = transport.get_protocol()
+    assert isinstance(protocol, WebSocketProtocol)
+    assert protocol.closing
+    protocol.connection_lost(None)
