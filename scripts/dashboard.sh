@@ -37,5 +37,5 @@ if [ ! $packages -nt dashboard/package-lock.json ]; then
     touch $packages
 fi
 echo "Building the dashboard"
-npm run build || cannot "see above"
+npm run --silent build || cannot "see above"
 printf '%s\n' "$wanted" >$stamp

@@ -89,6 +89,22 @@ def test_a_cut_connection_costs_nothing(windows: Windows) -> None:
     connected(page)
 
 
+def test_who_cannot_wait_comes_back_at_once(windows: Windows) -> None:
+    page = windows.open("rooms/cut", username="Ada")
+    joined(page)
+    page.get_by_role("button", name="Cut the connection").click()
+    dialog = page.get_by_role("dialog", name="Cut the connection")
+    dialog.get_by_label("Stay away").select_option("30")
+    dialog.get_by_label("Meanwhile").uncheck()
+    dialog.get_by_role("button", name="Cut", exact=True).click()
+    expect(page.locator(".connection")).to_contain_text(re.compile(r"Reconnecting in \d+ s"))
+    cut_at = time.monotonic()
+    page.get_by_role("button", name="Now").click()
+    connected(page)
+    assert time.monotonic() - cut_at < 25
+    expect(page.locator(".resume")).to_contain_text("Nothing was said meanwhile, and nothing was missed.")
+
+
 def test_a_killed_gateway_costs_nothing(windows: Windows, running: RunningTidings, api: httpx.Client) -> None:
     windows.allow(LOST)
     page = windows.open("rooms/resilience", username="Ada")

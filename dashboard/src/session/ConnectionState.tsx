@@ -40,8 +40,9 @@ export function ConnectionState(): ReactElement {
         {state === "failed" && `Refused: ${status.reason ?? status.error?.message ?? "no reason given"}`}
         {state === "closed" && "Not connected"}
       </span>
+      {/* By hand also before the time that the server asked for: one person is no stampede. */}
       {state === "suspended" && (
-        <button type="button" className="small" onClick={() => client.wake()}>
+        <button type="button" className="small" onClick={() => void client.connect().catch(() => undefined)}>
           Now
         </button>
       )}
