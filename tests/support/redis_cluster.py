@@ -73,6 +73,12 @@ class RedisCluster:
             while replica.info("replication")["master_link_status"] != "up":
                 assert time.monotonic() < deadline, "the replica does not follow its master"
                 time.sleep(0.05)
+            own_name = replica.execute_command("CLUSTER", "MYID").decode()
+        for index in range(len(self.nodes) - 1):  # who does not know it as a replica would not vote for it
+            with self.client(index) as client:
+                while not _is_replica(own_name, client.execute_command("CLUSTER", "NODES")):
+                    assert time.monotonic() < deadline, "the others do not learn of the replica"
+                    time.sleep(0.05)
 
     def stop(self) -> None:
         """Stop all nodes."""
@@ -120,6 +126,11 @@ class RedisCluster:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _is_replica(name: str, nodes: bytes) -> bool:
+    """Whether the answer to CLUSTER NODES has a node of that name as a replica."""
+    return any(line.startswith(name) and "slave" in line for line in nodes.decode().splitlines())
 
 
 def _free_port_pairs(count: int) -> list[int]:
