@@ -311,11 +311,14 @@ class WebSocketProtocol(Outlet):
     def _follow(self, core: Core, answers: list[bytes]) -> None:
         """Send the core's last words where it is done with the connection, and see that it ends."""
         transport = self._transport
-        if core.close_sent is not None and core.close_sent.code == CloseCode.TOO_BIG.number:
-            self._site.on_limit(Limit.MESSAGE_BYTES)
-        if not self._closing and self._handler is not None and core.close_sent and not core.close_rcvd:
-            # The client broke the protocol. A closing handshake that it began needs no explanation.
-            transport.write(self._handler.farewell(_CLOSE_CODES[core.close_sent.code]))
+        if (
+            not self._closing and (closed := core.close_sent) is not None
+        ):  # what comes behind is no further fault
+            if closed.code == CloseCode.TOO_BIG.number:
+                self._site.on_limit(Limit.MESSAGE_BYTES)
+            if self._handler is not None and not core.close_rcvd:
+                # The client broke the protocol. A closing handshake that it began needs no explanation.
+                transport.write(self._handler.farewell(_CLOSE_CODES[closed.code]))
         self._stop_writing()
         for answer in answers:
             if answer:

@@ -6,6 +6,7 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
+from gateway.session.limits import Limit
 from gateway.ws.doorway import doorways
 from gateway.ws.entrance import GatewayEntrance
 from gateway.ws.keepalive import Keepalive
@@ -13,7 +14,7 @@ from gateway.ws.protocol import WebSocketProtocol
 from gateway.ws.request import UpgradeRequest
 from gateway.ws.site import Entrance, Site
 from services.settings import Settings
-from tests.property.test_threat_frames import UPGRADE, Recorder, Transport
+from tests.property.test_threat_frames import UPGRADE, Recorder, Transport, outcome_of
 
 
 async def come_in(entrance: Entrance) -> Transport:
@@ -56,3 +57,9 @@ async def test_who_was_let_in_before_a_fault_is_sent_away() -> None:
     assert isinstance(protocol, WebSocketProtocol)
     assert protocol.closing
     protocol.connection_lost(None)
+
+
+async def test_a_message_that_is_too_large_is_counted_once() -> None:
+    head = b"\x82\xfe\x04\x01" + bytes(4)  # 1,025 bytes follow
+    _, _, limits = await outcome_of([head, b"x" * 500, b"x" * 525], deflate=False)
+    assert limits == [Limit.MESSAGE_BYTES]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -207,6 +208,39 @@ async def test_health_follows_the_probe_while_the_server_is_frozen(
     await eventually(lambda: not bus.healthy, "killed server is noticed")
     server.start()
     await eventually(lambda: bus.healthy, "health returns")
+
+
+async def test_a_server_that_was_behind_gets_all_in_order(
+    breakable_nats: Callable[..., NatsServer], connect_bus: ConnectBus, prefix: str
+) -> None:
+    server = breakable_nats()
+    bus = await connect_bus(server, ping_interval_s=60)
+    got = Collected()
+    bus.subscribe(f"{prefix}.x", got)
+    await bus.flush()
+    sent: list[bytes] = []
+
+    def publish() -> None:
+        message = b"%d " % len(sent) + b"x" * 20_000
+        bus.publish(f"{prefix}.x", message)
+        sent.append(message)
+
+    async def publish_until_refused() -> None:
+        while True:
+            publish()
+            await asyncio.sleep(0)
+
+    freeze(server)
+    with pytest.raises(Unavailable, match="does not keep up"):
+        await publish_until_refused()
+    server.resume()
+    while len(got) < 100:  # while it catches up, by whichever way each of them goes
+        with suppress(Unavailable):
+            publish()
+        await asyncio.sleep(0)
+    await bus.flush(20)
+    assert got.data == sent
+    assert bus.stats.disconnects == 0
 
 
 async def test_close_is_idempotent_and_sends_what_is_queued(connect_bus: ConnectBus, prefix: str) -> None:
