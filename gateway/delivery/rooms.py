@@ -176,8 +176,6 @@ class Rooms:
                 on_break=partial(_break_notice, name),
             ),
         )
-        if self._logs.of_namespace(namespace) is None:
-            room.follower.open_at(0)
         return room
 
     async def _join(
@@ -220,20 +218,23 @@ class Rooms:
             on_joined(None)
 
     async def _open(self, room: Room) -> None:
-        """Learn the room's position; those who come meanwhile wait for the same answer."""
+        """Begin to follow; those who come meanwhile wait for the same answer."""
         if room.opening is not None:
             await asyncio.shield(room.opening)
             return
-        room.opening = asyncio.ensure_future(self._find_position(room))
+        room.opening = asyncio.ensure_future(self._begin_following(room))
         try:
             await asyncio.shield(room.opening)
         finally:
             room.opening = None
 
-    async def _find_position(self, room: Room) -> None:
+    async def _begin_following(self, room: Room) -> None:
         namespace = self._settings.namespace_of(room.name)
         durable_log = self._logs.of_namespace(namespace)
         if durable_log is None:
+            # Nothing will be filled in later: who is answered must be subscribed to what is sent from then on.
+            await self._bus.flush()
+            room.follower.open_at(0)
             return
         self._logs.require_open()
         last, stream_last = await durable_log.last_of(self._settings.subjects.room_in(namespace, room.name))
