@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from services.telemetry import Declaration, MetricName
 from tests.support.requires import need
@@ -70,4 +71,33 @@ def test_the_alert_rules_name_metrics_that_exist() -> None:
 def test_prometheus_reads_them(what: str, name: str) -> None:
     promtool = need("promtool", "Debian: apt-get install prometheus")
     done = subprocess.run([promtool, "check", what, str(FOLDER / name)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("alert", "series"),
+    [
+        ("TidingsNoMetricsLeader", 'tidings_metrics_leader{instance="m"}'),
+        ("TidingsNoGatewayTakesClients", 'tidings_gateway_draining{instance="g"}'),
+        ("TidingsNoPresence", 'up{job="tidings-presence",instance="p"}'),
+    ],
+)
+def test_somebody_is_woken_up_when_nothing_is_left_to_scrape(alert: str, series: str, tmp_path: Path) -> None:
+    """A sum over nothing is nothing, which is not below 1."""
+    promtool = need("promtool", "Debian: apt-get install prometheus")
+    well = "0" if alert == "TidingsNoGatewayTakesClients" else "1"
+    rules = yaml.safe_load((FOLDER / "tidings.rules.yml").read_text())["groups"]
+    (rule,) = [rule for group in rules for rule in group["rules"] if rule["alert"] == alert]
+    fires = {"exp_labels": rule["labels"], "exp_annotations": rule["annotations"]}
+    case = {
+        "interval": "15s",
+        "input_series": [{"series": series, "values": f"{well}x19 stale"}],  # gone after 5 minutes
+        "alert_rule_test": [
+            {"eval_time": "4m", "alertname": alert, "exp_alerts": []},
+            {"eval_time": "6m", "alertname": alert, "exp_alerts": [fires]},
+        ],
+    }
+    file = tmp_path / "test.yml"  # JSON is YAML
+    file.write_text(json.dumps({"rule_files": [str(FOLDER / "tidings.rules.yml")], "tests": [case]}))
+    done = subprocess.run([promtool, "test", "rules", str(file)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
