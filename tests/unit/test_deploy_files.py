@@ -16,6 +16,7 @@ from services.cli.secret_files import PASSWORDS, derived
 from services.settings import Settings
 from tests.support.docs import ROOT
 from tests.support.load_balancer import CONFIGURATION
+from tests.support.manifests import manifests
 from tests.support.requires import need
 
 DEPLOY = ROOT / "deploy"
@@ -168,6 +169,30 @@ def test_production_has_no_secret_in_it() -> None:
     assert files <= made
     # Mounted nowhere: the operator's own.
     assert made - files == {"tidings_nats_url"}
+
+
+def test_production_has_the_memory_that_it_has_on_kubernetes() -> None:
+    """Less the load balancer, which has every client; agents and Sentinels run their health checks in the container."""
+    services = composed(DEPLOY / "compose.prod.yaml")["services"]
+    of = manifests("prod")
+    units = {"Mi": 2**20, "Gi": 2**30}
+    for name, service in services.items():
+        kind = name.rstrip("-123")
+        if name == "lb" or kind in ("prometheus", "grafana"):
+            assert ("mem_limit" in service) == (name != "lb")
+            continue
+        limit = of.workload(kind).container["resources"]["limits"]["memory"]
+        factor = 2 if kind in ("agent", "sentinel") else 1
+        assert int(service["mem_limit"]) == factor * int(limit[:-2]) * units[limit[-2:]], name
+        if kind == "redis":
+            kept = of.environment(of.workload("redis"))["REDIS_MAXMEMORY"]
+            assert service["environment"]["REDIS_MAXMEMORY"] == kept
+            assert 2 * int(kept.removesuffix("mb")) * 10**6 <= int(service["mem_limit"])
+
+
+def test_production_says_how_it_is() -> None:
+    services = composed(DEPLOY / "compose.prod.yaml")["services"]
+    assert {name for name, service in services.items() if "healthcheck" not in service} == {"lb"}
 
 
 def test_settings_named_in_deployment_files_exist() -> None:
