@@ -86,7 +86,7 @@ def _faults(command: Command) -> list[str]:
     faults = [
         f"no file {word}"
         for word in command.words[1:]
-        if _OUR_FILES.match(word) and not (ROOT / word).exists() and not word.startswith(_MADE)
+        if _OUR_FILES.match(word) and not (ROOT / word).exists() and not f"{word}/".startswith(_MADE)
     ]
     match program:
         case "make":

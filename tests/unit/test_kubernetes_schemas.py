@@ -67,7 +67,16 @@ def test_the_way_in_leads_to_the_gateways_without_a_time_limit() -> None:
     }
     assert listeners["https"]["tls"]["certificateRefs"] == [{"kind": "Secret", "name": "tidings-tls"}]
 
-    (rule,) = prod.get("HTTPRoute", "tidings")["spec"]["rules"]
+    rule, inside = prod.get("HTTPRoute", "tidings")["spec"]["rules"]
+    whole, stream = rule["matches"]
+    assert whole["path"] == {"type": "PathPrefix", "value": "/"}
+    # The text for Prometheus is not for clients, the stream of that name is: the longer match wins.
+    assert inside["matches"] == [{"path": stream["path"]}]
+    assert (stream["path"], stream["headers"]) == (
+        {"type": "Exact", "value": "/metrics"},
+        [{"name": "accept", "value": "text/event-stream"}],
+    )
+    assert "backendRefs" not in inside
     assert rule["timeouts"] == {"request": "0s", "backendRequest": "0s"}
     (backend,) = rule["backendRefs"]
     service = prod.get("Service", backend["name"])
