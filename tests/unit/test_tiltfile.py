@@ -34,6 +34,7 @@ class Tilt:
     services: dict[str, dict[str, Any]] = field(default_factory=dict)  # compose
     buttons: dict[str, dict[str, Any]] = field(default_factory=dict)
     composed: list[Any] = field(default_factory=list)
+    project: str = ""
     commands: list[str] = field(default_factory=list)
 
 
@@ -84,6 +85,10 @@ def evaluate(**flags: bool) -> Tilt:
             "labels": labels or [],
         }
 
+    def docker_compose(files: list[Any], project_name: str = "") -> None:
+        tilt.composed.extend(files)
+        tilt.project = project_name
+
     def dc_resource(name: str, labels: list[str] | None = None) -> None:
         tilt.services[name] = {"labels": labels or []}
 
@@ -105,7 +110,7 @@ def evaluate(**flags: bool) -> Tilt:
         "local": local,
         "k8s_yaml": tilt.yaml.extend,
         "docker_build": docker_build,
-        "docker_compose": tilt.composed.extend,
+        "docker_compose": docker_compose,
         "encode_yaml": yaml.safe_dump,
         "decode_yaml_stream": lambda text: [one for one in yaml.safe_load_all(text) if one],
         "k8s_resource": k8s_resource,
@@ -223,7 +228,13 @@ def test_on_compose_its_resources_are_the_services(on_compose: Tilt) -> None:
     assert (ROOT / path).is_file()
     changed = yaml.safe_load(override)["services"]
     ours = {name for name, service in COMPOSE["services"].items() if service["image"].startswith("tidings:")}
-    assert changed == {name: {"read_only": False} for name in ours}
+    # Tilt asks for the container of a service, and cannot tell two apart.
+    assert changed.pop("gateway") == {"read_only": False, "deploy": {"replicas": 1}}
+    assert changed == {name: {"read_only": False} for name in ours - {"gateway"}}
+    scaled = {name for name, service in COMPOSE["services"].items() if "deploy" in service}
+    assert scaled == {"gateway"}
+    # Else it is that of the folder, and what buttons do is for another project.
+    assert on_compose.project == COMPOSE["name"]
     assert ours == set(PROCESSES)
 
 
