@@ -183,7 +183,7 @@ def main() -> int:
     print(f"kept in {kept}")
     if options.page:
         try:
-            page.write(results)
+            page.write(Results.load(kept))  # as kept, so that the page can be made again from the file
         except ValueError as fault:  # a case failed in every round
             print(fault, file=sys.stderr)
             return 1

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,8 @@ from statistics import median
 from typing import Any, Self
 
 from bench.cases.catalogue import Measured
+
+_LIST = re.compile(r"\[[^\[\]{}\"]*\]")  # a figure's rounds, on one line
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -31,7 +34,7 @@ class Results:
         self.titles.setdefault(measured.key, measured.title)
         of_case = self._values.setdefault(measured.key, {})
         for field in dataclasses.fields(measured.figures):  # type: ignore[arg-type]  # cases return dataclasses
-            value = float(getattr(measured.figures, field.name))
+            value = float(f"{getattr(measured.figures, field.name):.6g}")  # more digits say nothing
             of_case.setdefault(field.name, {}).setdefault(peer, []).append(value)
 
     def cases(self) -> Iterator[str]:
@@ -77,7 +80,8 @@ class Results:
                 "title": self.titles[case],
                 "figures": {
                     figure: {
-                        peer: {"median": median(values), "rounds": values} for peer, values in peers.items()
+                        peer: {"median": float(f"{median(values):.6g}"), "rounds": values}
+                        for peer, values in peers.items()
                     }
                     for figure, peers in figures.items()
                 },
@@ -86,7 +90,10 @@ class Results:
         }
         document = {"case": "peers", "date": now.isoformat(timespec="seconds"), **self.about, "cases": cases}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = _LIST.sub(
+            lambda found: " ".join(found[0].split()), json.dumps(document, indent=1, ensure_ascii=False)
+        )
+        path.write_text(text + "\n", encoding="utf-8")
         return path
 
     @classmethod
