@@ -119,6 +119,7 @@ class Keeper:
 
 async def end_all(children: Sequence[Child], screen: Screen) -> bool:
     """Ask children to end, all at once; kill those that do not in time. Returns whether none was killed."""
+    children = [child for child in children if child.pid]  # who was never started has no end to wait for
     started = time.monotonic()
     for child in children:
         child.terminate()

@@ -90,6 +90,19 @@ async def test_starts_in_groups_and_stops_in_the_order_given(stage: Stage) -> No
     assert any(line.startswith("gateway     │ last words") for line in lines)
 
 
+async def test_who_was_not_started_yet_is_not_waited_for(stage: Stage) -> None:
+    broker = stage.child("broker")
+    gateway = ProcessChild(ProcessSpec("gateway", ["never", "started"]), stage.screen.child_line)
+    supervisor = Supervisor([[broker], [gateway]], [[gateway], [broker]], stage.screen)
+    starting = asyncio.create_task(supervisor.start())
+    await eventually(lambda: broker.pid, "the broker's start")
+    supervisor.stopping.set()
+    assert not await starting
+    async with asyncio.timeout(5):
+        await supervisor.stop()
+    assert gateway.pid == 0
+
+
 async def test_a_crashed_child_comes_back(stage: Stage) -> None:
     child = stage.child("gateway")
     supervisor = Supervisor([[child]], [[child]], stage.screen)
