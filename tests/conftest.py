@@ -14,7 +14,6 @@ from tests.support.redis_cluster import RedisCluster
 from tests.support.requires import need
 from tests.support.stores import PlainRedisServer, ValkeyServer
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it runs in the background so, and every process that tests start would be deaf to Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
