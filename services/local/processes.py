@@ -37,6 +37,10 @@ class Child(Protocol):
         """Whether it is up now."""
 
     @property
+    def pid(self) -> int:
+        """The process id, 0 before the first start."""
+
+    @property
     def returncode(self) -> int | None:
         """How the process ended (negative: by that signal), None while it runs."""
 
