@@ -8,6 +8,7 @@ import pytest
 
 from services.local.servers import NatsServer, RedisServer
 from tests.support.cluster import ServiceProcess
+from tests.support.deadline import PATIENCE_S
 from tests.support.deployment import Deployment
 from tests.support.rawsocket import FIN, TEXT, client_frame
 
@@ -52,7 +53,7 @@ async def answer(port: int, request: bytes, *, pieces: bool) -> tuple[int, dict[
             writer.write(part)
             await writer.drain()
             await asyncio.sleep(0.01)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     finally:
         writer.transport.abort()
@@ -150,7 +151,7 @@ async def test_what_follows_the_request_at_once_is_the_first_of_what_comes(gatew
                 writer.write(request.format(path).encode() + heartbeat[:cut])
                 await asyncio.sleep(0.02)
                 writer.write(heartbeat[cut:])
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE_S):
                     await reader.readuntil(expected)
             finally:
                 writer.transport.abort()
@@ -169,7 +170,7 @@ async def test_an_upgrade_behind_an_unanswered_request_ends_the_connection(gatew
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     try:
         writer.write(first + upgrade)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             answered = await reader.read()
     finally:
         writer.transport.abort()

@@ -87,8 +87,11 @@ def prepared() -> Engine:
     }
     engine = Engine(environment, _HOME)
     _have_it_alone()
-    # What a run that was killed left behind.
-    engine.run("podman", "rm", "--all", "--force", "--time=0", timeout_s=120)
+    # What a run that was killed left behind. Podman refuses the first time where the containers' monitors were killed
+    # too: it is then that it notices.
+    remove = ("podman", "rm", "--all", "--force", "--time=0")
+    engine.succeeds(*remove, timeout_s=120)
+    engine.run(*remove, timeout_s=120)
     engine.run("podman", "volume", "prune", "--force")
     engine.run("podman", "network", "prune", "--force")
     return engine

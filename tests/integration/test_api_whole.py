@@ -13,7 +13,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.requires import need
 from tests.support.running import RunningTidings
 
@@ -51,7 +51,7 @@ def ws(url: str, query: str = "") -> str:
 
 async def received(socket: websockets.ClientConnection, type: str) -> dict[str, Any]:
     """Return the next message of that type."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             message: dict[str, Any] = json.loads(await socket.recv())
             if message["type"] == type:

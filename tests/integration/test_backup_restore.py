@@ -165,6 +165,6 @@ def test_redis_comes_back_from_a_snapshot(tmp_path: Path) -> None:
     with Restoring(folder) as server, redis.Redis.from_url(server.url) as client:
         assert client.hlen("{tidings:alerts}:log") == 2
         client.config_set("appendonly", "yes")
-        wait_until(lambda: not client.info("persistence")["aof_rewrite_in_progress"], "the file", 10)
+        wait_until(lambda: not client.info("persistence")["aof_rewrite_in_progress"], "the file")
     with RedisServer(folder) as server, redis.Redis.from_url(server.url) as client:
         assert client.hlen("{tidings:alerts}:log") == 2

@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from services.local.servers import free_port
 from services.settings import Settings
 from services.wire import rpc
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.metrics_fleet import Fleet
 
 pytestmark = pytest.mark.timeout(90)
@@ -110,7 +110,7 @@ async def test_application_logs_are_tailed_counted_and_kept(fleet: Fleet, http: 
     url = f"ws://127.0.0.1:{http.base_url.port}/ws?username=ann&channels=logs"
     async with connect(url) as socket:
         await socket.send('{"type":"heartbeat","id":"h"}')
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while msgspec.json.decode(await socket.recv())["type"] != "heartbeat_ack":
                 pass
             await http.post("/api/logs", json=[{"source": "shop", "level": "error", "event": "card refused"}])

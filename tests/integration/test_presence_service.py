@@ -196,7 +196,7 @@ async def test_a_dead_gateways_users_go_with_its_lease_and_the_grace(service, ga
         await other.send()
         return list(await gateway.users()) == ["bob"]
 
-    await eventually(only_bob, "ann offline", timeout_s=8)
+    await eventually(only_bob, "ann offline")
     assert [type(notice) for notice in notices.heard] == [UserJoined, UserLeft]
 
 
@@ -211,11 +211,15 @@ async def test_replicas_share_the_work_and_announce_each_change_once(
         for i in range(40):
             await gateway.send(connected(f"c{i}", f"u{i}"))
         await gateway.send(*(disconnected(f"c{i}") for i in range(40)))
-        await eventually(lambda: sum(len(diff.changes) for diff in diffs.heard) >= 80, "everyone offline")
+
+        async def everyone_offline() -> bool:
+            assert (await gateway.send()).known
+            return sum(len(diff.changes) for diff in diffs.heard) >= 80
+
+        await eventually(everyone_offline, "everyone offline")
         assert await second.stop() == 0
     versions = sorted(diff.version - i for diff in diffs.heard for i in range(len(diff.changes)))
     assert versions == list(range(1, 81))
-    assert (await gateway.send()).known
 
 
 async def test_diffs_of_one_replica_leave_in_the_order_of_their_versions(service, bus, settings):
@@ -248,7 +252,7 @@ async def test_without_redis_it_answers_unavailable_and_heals(gateway, make_sett
         for leftover in (*own_redis.directory.rglob("*.rdb"), *own_redis.directory.rglob("appendonly*/*")):
             leftover.unlink(missing_ok=True)
         own_redis.start()
-        await eventually(service.ready, "ready again", timeout_s=5)
+        await eventually(service.ready, "ready again")
         again = await gateway.send()
         assert not again.known
         assert again.epoch != first.epoch
@@ -266,7 +270,7 @@ async def test_a_redis_that_hangs_does_not_hang_the_asker(gateway, make_settings
                 await gateway.send()
         finally:
             own_redis.resume()
-        await eventually(service.ready, "ready again", timeout_s=5)
+        await eventually(service.ready, "ready again")
         repeated = await gateway.ask(PRESENCE_APPLY, gateway.request())
         assert repeated.known
 
@@ -281,7 +285,7 @@ async def test_it_starts_before_redis_does(make_settings, own_redis, tmp_path):
 
         await eventually(serves, "not ready")
         own_redis.start()
-        await eventually(service.ready, "ready", timeout_s=5)
+        await eventually(service.ready, "ready")
 
 
 async def test_it_stops_on_sigterm_with_exit_code_0(service):
@@ -326,7 +330,7 @@ async def test_what_another_replica_did_not_live_to_publish_is_published(service
         applied = await died.apply(batch)
         assert applied.changes.step == 2
         heard = (members.heard, diffs.heard, rooms.heard)
-        await eventually(lambda: all(heard), "the notice and the diffs", timeout_s=5)
+        await eventually(lambda: all(heard), "the notice and the diffs")
         assert members.heard == [UserJoined(user_id="bob", username="Bob", room="lobby")]
         assert [change.user.user_id for diff in diffs.heard for change in diff.changes] == ["bob"]
         assert [diff.version for diff in rooms.heard] == [applied.changes.rooms[0].version]
@@ -355,6 +359,6 @@ async def test_what_could_not_be_published_is_published_when_the_bus_is_back(
                 listener = Listener()
                 bus = await Bus.connect(settings, "test")
                 listener.listen(bus, settings.subjects.presence_diff, PresenceDiff)
-                await eventually(lambda: listener.heard, "the diff", timeout_s=15)
+                await eventually(lambda: listener.heard, "the diff")
                 await bus.close()
                 await store.close()

@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from services.local.servers import NatsServer, RedisServer
 from tests.support.cluster import ServiceProcess
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.deployment import Deployment, resident_bytes
 from tests.support.rawsocket import (
     BINARY,
@@ -28,8 +28,6 @@ from tests.support.rawsocket import (
     raw_socket,
 )
 from tests.support.secured import SERVER, WITH_TOKENS, bearer, client, counted, token
-
-_WAIT_S = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +111,7 @@ async def raw(gateway: ServiceProcess) -> AsyncIterator[tuple[asyncio.StreamRead
 
 async def rest_of(reader: asyncio.StreamReader) -> bytes:
     """Return what comes until the server closes."""
-    async with asyncio.timeout(_WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         with contextlib.suppress(ConnectionError):
             return await reader.read()
     return b""
@@ -164,7 +162,7 @@ async def test_a_body_that_drips(gateway: ServiceProcess) -> None:
     async with met(gateway, "body_time"), raw(gateway) as (reader, writer):
         head = f"POST /api/publish HTTP/1.1\r\nhost: x\r\nx-api-key: {SERVER['x-api-key']}\r\ncontent-length: 100\r\n\r\n{{"
         writer.write(head.encode())
-        async with asyncio.timeout(_WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             assert b" 408 " in await reader.readline()
 
 

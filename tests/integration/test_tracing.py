@@ -81,7 +81,7 @@ def _member(deployment: Deployment, gateway: int, room: str) -> Iterator[ClientC
 def _spans(
     collector: TraceReceiver, until: Callable[[list[ReceivedSpan]], bool], trace: str
 ) -> list[ReceivedSpan]:
-    wait_until(lambda: until(collector.trace(trace)), f"the spans of {trace}", 15)
+    wait_until(lambda: until(collector.trace(trace)), f"the spans of {trace}")
     return collector.trace(trace)
 
 
@@ -98,7 +98,7 @@ def test_a_publish_is_one_trace_up_to_its_delivery_on_another_gateway(
         sender.send(json.dumps({"type": "room_message", "room": "kitchen", "content": "hi", "id": "1"}))
         seq = _answers(sender, "ack")["seq"]
         _answers(reader, "room_message")
-    wait_until(lambda: collector.named("publish "), "a publish span", 15)
+    wait_until(lambda: collector.named("publish "), "a publish span")
     published = collector.named("publish ")[0]
     spans = _spans(collector, lambda found: len(found) == 3, published.trace_id)
     delivered = [span for span in spans if span.name.startswith("deliver ")]
@@ -143,7 +143,7 @@ def test_a_request_goes_on_with_its_clients_trace(
             if _came(reader, kind):
                 break
 
-    wait_until(lambda: _chain(collector.trace(trace)), "the spans from request to delivery", 15)
+    wait_until(lambda: _chain(collector.trace(trace)), "the spans from request to delivery")
     deliver, publish, post = _chain(collector.trace(trace)) or ()
     assert post.name == "POST /api/publish"
     assert post.parent_id == _CALLER
@@ -219,7 +219,6 @@ def test_what_a_stream_starts_is_no_part_of_its_trace(tracing: Deployment, colle
             for span in collector.named("deliver")
         ),
         "its span",
-        15,
     )
     spans = collector.trace(trace)
     assert not [span.name for span in spans if span.name.startswith(("publish", "deliver"))]
@@ -243,7 +242,7 @@ def test_log_lines_name_the_trace(tracing: Deployment, collector: TraceReceiver)
     answer.readline()
     stream.close()
     answer.close()
-    wait_until(lambda: trace in gateway.log_text(), "its line", 10)
+    wait_until(lambda: trace in gateway.log_text(), "its line")
     line = next(json.loads(line) for line in gateway.log_text().splitlines() if trace in line)
     assert (line["event"], line["trace_id"]) == ("stream closed", trace)
 
@@ -256,7 +255,7 @@ def test_clients_need_not_be_followed(tracing: Deployment, collector: TraceRecei
         {"room": "hall", "content": "hi"},
         traceparent=_PARENT.replace(_TRACE, trace),
     )
-    wait_until(lambda: any(span.instance == "gateway-aloof" for span in collector.spans), "its spans", 15)
+    wait_until(lambda: any(span.instance == "gateway-aloof" for span in collector.spans), "its spans")
     assert collector.trace(trace) == []
 
 

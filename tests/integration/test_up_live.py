@@ -39,7 +39,7 @@ class Running:
             self.process = subprocess.Popen([sys.executable, "-c", program], stdout=log, stderr=log)
 
     def said(self, text: str, times: int = 1) -> None:
-        wait_until(lambda: self._output.read_text().count(text) >= times, f"{text!r} in the output", 15)
+        wait_until(lambda: self._output.read_text().count(text) >= times, f"{text!r} in the output")
 
 
 @contextmanager

@@ -115,9 +115,10 @@ def test_check_reaches_the_servers_of_a_running_up(running: RunningTidings, data
 
 def test_metrics_of_this_machine_arrive(running: RunningTidings) -> None:
     def records() -> list[dict[str, float]]:
-        return list(httpx.get(f"{running.url}/api/metrics/history").json())
+        answer = httpx.get(f"{running.url}/api/metrics/history")
+        return list(answer.json()) if answer.status_code == 200 else []
 
-    newest = wait_until(records, "a metrics record", 10)[-1]
+    newest = wait_until(records, "a metrics record")[-1]
     assert newest["memory"] > 0
 
 

@@ -15,10 +15,10 @@ from websockets.frames import Close
 from websockets.typing import Subprotocol
 
 from tests.support.cluster import ServiceProcess
+from tests.support.deadline import PATIENCE_S
 from tests.support.deployment import websocket_url
 
 Message = dict[str, Any]
-_TIMEOUT_S = 10.0
 _ids = itertools.count(1)
 
 
@@ -46,13 +46,13 @@ class Client:
         else:
             await self.socket.send(json.dumps(message))
 
-    async def receive(self, timeout_s: float = _TIMEOUT_S) -> Message:
+    async def receive(self, timeout_s: float = PATIENCE_S) -> Message:
         """Return the next message, whatever it is."""
         if self.inbox:
             return self.inbox.pop(0)
         return await self._next(timeout_s)
 
-    async def _next(self, timeout_s: float = _TIMEOUT_S) -> Message:
+    async def _next(self, timeout_s: float = PATIENCE_S) -> Message:
         async with asyncio.timeout(timeout_s):
             data = await self.socket.recv()
         message: Message = msgspec.msgpack.decode(data) if isinstance(data, bytes) else json.loads(data)
@@ -96,13 +96,17 @@ class Client:
         assert reply["type"] == "joined_room", reply
         return reply
 
-    async def nothing_of(self, *types: str) -> None:
-        """Fail if any message of these types came before the answer to a heartbeat sent now."""
+    async def nothing_of(self, *types: str, **fields: Any) -> None:
+        """Fail if a message of these types, with these fields, came before the answer to a heartbeat sent now."""
         assert (await self.ask("heartbeat"))["type"] == "heartbeat_ack"
-        unwanted = [message for message in self.inbox if message["type"] in types]
+        unwanted = [
+            message
+            for message in self.inbox
+            if message["type"] in types and fields.items() <= message.items()
+        ]
         assert unwanted == []
 
-    async def closed(self, timeout_s: float = _TIMEOUT_S) -> Close | None:
+    async def closed(self, timeout_s: float = PATIENCE_S) -> Close | None:
         """Wait for the end; return the server's close frame, None where there was none."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -158,7 +162,7 @@ class EventSource:
 
     async def next(self) -> tuple[str, Any]:
         """Return the next event's type and data."""
-        async with asyncio.timeout(_TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             event, data = await anext(self._events)
         return event, json.loads(data)
 
@@ -172,7 +176,7 @@ class EventSource:
     async def ended(self) -> list[str]:
         """Wait for the end; return the types of the events before it."""
         types = []
-        async with asyncio.timeout(_TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             async for event, _ in self._events:
                 types.append(event)
         return types

@@ -7,11 +7,14 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# How long something that must come may take where nothing else is claimed: a machine full of other tests is slow.
+PATIENCE_S = 30.0
+
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.1
 
 
-def wait_until(condition: Callable[[], T], what: str = "the condition", timeout_s: float = 10.0) -> T:
+def wait_until(condition: Callable[[], T], what: str = "the condition", timeout_s: float = PATIENCE_S) -> T:
     """Return the first true value of `condition`; fail naming `what` after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     pause = _FIRST_PAUSE_S
@@ -24,7 +27,7 @@ def wait_until(condition: Callable[[], T], what: str = "the condition", timeout_
 
 
 async def eventually(
-    condition: Callable[[], T | Awaitable[T]], what: str = "the condition", timeout_s: float = 10.0
+    condition: Callable[[], T | Awaitable[T]], what: str = "the condition", timeout_s: float = PATIENCE_S
 ) -> T:
     """Return the first true value of `condition`, which may be a coroutine function; fail after `timeout_s`."""
     deadline = time.monotonic() + timeout_s

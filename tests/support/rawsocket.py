@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tests.support.deadline import PATIENCE_S
+
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 FIN, RSV1, RSV2, RSV3 = 0x80, 0x40, 0x20, 0x10
-_TIMEOUT_S = 10.0
 
 
 class Received(NamedTuple):
@@ -71,7 +72,7 @@ class RawSocket:
         return frame
 
     async def _frame(self) -> Received:
-        async with asyncio.timeout(_TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             try:
                 first, second = await self.reader.readexactly(2)
                 assert not second & 0x80, "a server must not mask"
@@ -93,7 +94,7 @@ class RawSocket:
 
     async def ended(self) -> None:
         """Expect the end of the connection, and nothing before it."""
-        async with asyncio.timeout(_TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             try:
                 assert await self.reader.read(1) == b""
             except ConnectionResetError:
@@ -116,7 +117,7 @@ async def raw_socket(port: int, path: str = "/ws/echo", *headers: str) -> AsyncI
     ]  # fmt: skip
     writer.write("\r\n".join(lines).encode())
     try:
-        async with asyncio.timeout(_TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 "), head
         yield RawSocket(reader, writer, head)

@@ -12,13 +12,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.support.cluster import ServiceProcess
+from tests.support.deadline import PATIENCE_S
 from tests.support.deployment import websocket_url
 
 SECRET = "a-secret-for-tests-of-32-bytes-or-more"
 KEY = "the-server-key-of-the-tests"
 WITH_TOKENS = {"auth": "jwt", "jwt_secrets": SECRET, "api_keys": KEY}
 SERVER = {"x-api-key": KEY}
-_WAIT_S = 10.0
 
 
 def token(sub: str = "ada", *, life_s: float = 60, **claims: object) -> str:
@@ -43,7 +43,7 @@ class Client:
     async def send(self, type: str, **fields: object) -> None:
         await self.socket.send(json.dumps({"type": type, **fields}))
 
-    async def receive(self, type: str, timeout_s: float = _WAIT_S) -> dict[str, Any]:
+    async def receive(self, type: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
         """Return the next message of that type; others are kept in `seen`."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -56,14 +56,14 @@ class Client:
         """Send a request and return what answers it."""
         id = f"{type}-{len(self.seen)}-{time.monotonic_ns()}"
         await self.send(type, id=id, **fields)
-        async with asyncio.timeout(_WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 message: dict[str, Any] = json.loads(await self.socket.recv())
                 self.seen.append(message)
                 if message.get("id") == id:
                     return message
 
-    async def closed(self, timeout_s: float = _WAIT_S) -> int:
+    async def closed(self, timeout_s: float = PATIENCE_S) -> int:
         """Wait for the end and return the close code."""
         async with asyncio.timeout(timeout_s):
             try:

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Sequence
 from typing import Self
 
+from tests.support.deadline import PATIENCE_S
+
 _HANDSHAKE = (
     b"GET /ws?username=stalled HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
     b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -18,7 +20,7 @@ class StalledClient:
 
     def __init__(self, port: int, rooms: Sequence[str], *, receive_buffer: int = 16_384) -> None:
         self._socket = self.connected(port, receive_buffer)
-        self._socket.settimeout(10)
+        self._socket.settimeout(PATIENCE_S)
         self._socket.sendall(_HANDSHAKE)
         self._read_until(b"\r\n\r\n")
         for room in rooms:

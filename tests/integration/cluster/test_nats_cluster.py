@@ -20,7 +20,7 @@ from services.wire.events import RoomPublished
 from tests.chaos.load import Load, under_load
 from tests.support.clients import Client, client
 from tests.support.cluster import aside
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.deployment import Deployment
 from tests.support.nats_cluster import NatsCluster, Peer
 
@@ -170,7 +170,7 @@ async def test_a_message_to_a_quiet_room_arrives_though_its_leader_dies(
             await killing
             await everything_acknowledged(writer, rooms)
             heard = set[str]()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while len(heard) < ROOMS:
                     heard.add((await reader.expect("room_message"))["room"])
             await aside(nats_cluster.start)

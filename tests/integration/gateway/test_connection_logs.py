@@ -29,7 +29,7 @@ def test_a_websocket_leaves_one_line(deployment: Deployment, code: int | None, r
             socket.socket.close()
         else:
             socket.close(code, "a text of the client's own")
-    wait_until(lambda: _lines(deployment, "connection closed", user), "the line", 10)
+    wait_until(lambda: _lines(deployment, "connection closed", user), "the line")
     (line,) = _lines(deployment, "connection closed", user)
     assert (line["code"], line["reason"], line["by_client"]) == (code or 1006, reason, code is not None)
     assert (line["rooms"], line["messages_in"]) == (1, 2)
@@ -56,7 +56,7 @@ def test_a_stream_leaves_one_line(deployment: Deployment) -> None:
         texts = [line for line in gateway.log_text().splitlines() if '"stream closed"' in line]
         return [json.loads(text) for text in texts[before:]]
 
-    wait_until(lines, "the line", 10)
+    wait_until(lines, "the line")
     (line,) = lines()
     assert (line["path"], line["by_client"]) == ("/events", True)
     assert line["bytes_out"] > len(read)

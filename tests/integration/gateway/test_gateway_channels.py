@@ -51,7 +51,7 @@ async def test_a_user_goes_offline_with_the_last_connection(gateways: Gateways) 
             async with client(gateways[0], f"session={bob.welcome['session']}") as second:
                 await second.ask("heartbeat")
             await asyncio.sleep(1)  # twice the grace: time for the offline that must not come
-            await ann.nothing_of("user_offline")
+            await ann.nothing_of("user_offline", userId=bob.user)
         await ann.expect("user_offline", userId=bob.user)
 
 

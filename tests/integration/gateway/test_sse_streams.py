@@ -8,7 +8,7 @@ import httpx
 
 from tests.support.clients import client, event_source
 from tests.support.cluster import ServiceProcess
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 
 Gateways = tuple[ServiceProcess, ServiceProcess]
 
@@ -151,7 +151,7 @@ async def test_metrics_as_plain_data(gateways: Gateways) -> None:
             http.stream("GET", path, headers=headers) as response,
         ):
             lines = response.aiter_lines()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 records = [json.loads((await _data_line(lines)).removeprefix("data: ")) for _ in range(2)]
         assert records[0]["timestamp"] < records[1]["timestamp"]
         assert "latencyP99" in records[0]
