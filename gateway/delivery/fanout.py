@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.delivery.direct import Direct, free
+from gateway.delivery.descriptors import Direct, free
 from gateway.delivery.outbound import Outbound, Wire
 from gateway.delivery.traffic import Traffic
 
@@ -31,7 +31,7 @@ class Member(Protocol):
 
     @property
     def direct(self) -> Direct:
-        """The socket that may be written to instead, while it is free (`gateway.delivery.direct`); or NOWHERE."""
+        """The socket that may be written to instead, while it is free (`gateway.delivery.descriptors`); or NOWHERE."""
 
     @property
     def take(self) -> Callable[[list[Outbound]], bool] | None:
@@ -179,7 +179,7 @@ class Fanout:
             if data is None:
                 data = shared[row.wire] = b"".join([message.on(row.wire) for message in pending])
             size, others = len(data), 0
-            # What runs for each member stands here, without a call: see `direct`.
+            # What runs for each member stands here, without a call: see `descriptors`.
             for index, descriptor, turn in zip(
                 range(len(row.members)), row.descriptors, row.turns, strict=True
             ):

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.delivery.direct import NOWHERE
+from gateway.delivery.descriptors import NOWHERE
 from gateway.delivery.inbox import INBOX_TOPIC
 from gateway.delivery.outbound import Outbound, Wire, sse_event
 from gateway.delivery.traffic import Traffic

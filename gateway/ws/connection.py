@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from gateway.auth.identity import Identity
-from gateway.delivery.direct import Direct
+from gateway.delivery.descriptors import Direct
 from gateway.delivery.follower import CatchUp
 from gateway.delivery.outbound import Outbound, Wire
 from gateway.delivery.publisher import PublishRefused, Sender

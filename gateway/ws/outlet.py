@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.delivery.direct import NOWHERE, free, take
+from gateway.delivery.descriptors import NOWHERE, free, take
 from gateway.session.limits import Limit
 from gateway.ws.site import Site
 from services.wire.codes import CloseCode

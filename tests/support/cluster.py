@@ -15,6 +15,7 @@ from typing import Protocol, Self, TypeVar
 
 from services.local.leash import leashed
 from services.local.servers import NatsServer, RedisServer, free_port
+from tests.support.startable import Startable
 from tests.support.tcp_proxy import TcpProxy
 
 T = TypeVar("T")
@@ -167,7 +168,7 @@ class ServiceProcess:
             self._process.send_signal(number)
 
 
-class Cluster:
+class Cluster(Startable):
     """NATS, Redis, gateways, one presence_svc and one metrics_svc on free ports. A context manager.
 
     The first gateway reaches NATS through `proxy`, so that it can be cut off alone.
@@ -255,13 +256,3 @@ class Cluster:
         self.nats.stop()
         self.redis.resume()
         self.redis.stop()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

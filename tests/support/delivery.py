@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.delivery.direct import NOWHERE
+from gateway.delivery.descriptors import NOWHERE
 from gateway.delivery.follower import Delivery
 from gateway.delivery.outbound import Outbound, Wire
 from services.bus.errors import BusError, Unavailable

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from services.local.servers import NatsServer, free_port
 from services.permissions.roles import OPERATOR
+from tests.support.startable import Startable
 
 _FORM_S = 30.0
 
@@ -40,7 +41,7 @@ class Peer(NatsServer):
         return told
 
 
-class NatsCluster:
+class NatsCluster(Startable):
     """Three peers. A context manager."""
 
     def __init__(self, directory: Path, *, password: str) -> None:
@@ -121,16 +122,6 @@ class NatsCluster:
             peer.terminate()
         for peer in self.peers:
             peer.stop()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def _distinct_ports(count: int) -> list[int]:

@@ -113,6 +113,22 @@ async def sweep_whole(store: PresenceStore) -> list[Swept]:
     return steps
 
 
+def told(changes: Changes) -> list[str]:
+    """Return the changes of everyone and the notices, as `type user ...` lines."""
+    lines = []
+    for one in [*changes.users, *changes.notices]:
+        fields = msgspec.json.decode(msgspec.json.encode(one))
+        user = fields.get("userId") or fields["user"]["userId"]
+        extra = fields.get("status") or fields.get("room") or fields.get("customData")
+        lines.append(f"{fields['type']} {user}" + (f" {extra}" if extra else ""))
+    return lines
+
+
+async def swept(store: PresenceStore) -> list[str]:
+    """Sweep until nothing is due; return what that told."""
+    return [line for step in await sweep_whole(store) for line in told(step.changes)]
+
+
 @dataclass
 class Follower:
     """Someone who took a snapshot of everyone and of some rooms once, and applies every diff since."""

@@ -8,6 +8,7 @@ from typing import Self
 import redis
 
 from services.local.servers import RedisServer
+from tests.support.startable import Startable
 
 _SLOTS = 16_384
 _JOIN_S = 20.0
@@ -25,7 +26,7 @@ class ClusterNode(RedisServer):
         )
 
 
-class RedisCluster:
+class RedisCluster(Startable):
     """Three masters that share the slots, with one password. A context manager."""
 
     def __init__(self, directory: Path, *, password: str) -> None:
@@ -116,16 +117,6 @@ class RedisCluster:
                 ):
                     assert time.monotonic() < deadline, "the cluster does not form"
                     time.sleep(0.05)
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def _is_replica(name: str, nodes: bytes) -> bool:

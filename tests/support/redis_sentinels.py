@@ -9,6 +9,7 @@ import redis
 
 from services.local.leash import leashed
 from services.local.servers import RedisServer, free_port
+from tests.support.startable import Startable
 
 NAME = "home"
 _READY_S = 40.0
@@ -31,7 +32,7 @@ class Replicated(RedisServer):
         return super()._configuration() + f'masterauth "{self.password}"\n{follows}'
 
 
-class SentinelSet:
+class SentinelSet(Startable):
     """Two servers and so many Sentinels. `down_after_ms` is how long a master is silent before they ask each other."""
 
     def __init__(self, directory: Path, *, sentinels: int = 3, down_after_ms: int = 1000) -> None:
@@ -112,13 +113,3 @@ class SentinelSet:
         for server in (self.second, self.first):
             server.resume()
             server.stop()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.delivery.direct import NOWHERE, free, take
+from gateway.delivery.descriptors import NOWHERE, free, take
 from gateway.delivery.fanout import Fanout
 from gateway.delivery.outbound import Outbound, Wire
 from gateway.delivery.traffic import Traffic

@@ -1,0 +1,85 @@
+"""What is still to be told, and to whom; on every store of metrics."""
+
+import msgspec
+import pytest
+
+from metrics_svc.notify.records import Acknowledged, NotifyChange, Sent
+from metrics_svc.store import Collection, MetricsStore, Tick
+from services.wire.alerting import Receiver, Window
+from services.wire.records import AlertTransition
+from services.wire.rpc import AlertAck, Matcher, Silence
+from tests.support.metrics import T0
+from tests.support.metrics_store import entry, firing, lead
+
+
+class TestNotifying:
+    def sent(self, key: str = "k") -> Sent:
+        return Sent("webhook-1", "{}", {"alertname": "cpu"}, T0 * 1000, key, [entry(T0)])
+
+    async def test_what_is_to_be_told_comes_with_the_second_that_decided_it(
+        self, store: MetricsStore
+    ) -> None:
+        term = await lead(store)
+        await store.write("a", term, Tick(T0, [], entries=[entry(T0), entry(T0, metric="disk")]))
+        await store.write("a", term, Tick(T0 + 1, [], entries=[entry(T0, T0 + 1)]))
+        state = await store.notify_state(T0 * 1000)
+        assert state.notices == {"cpu-alert": entry(T0, T0 + 1), "disk-alert": entry(T0, metric="disk")}
+        assert (state.log, state.intents, state.receivers, state.windows) == ({}, {}, {}, [])
+
+    async def test_messages_receivers_and_what_is_done(self, store: MetricsStore) -> None:
+        term = await lead(store)
+        await store.write("a", term, Tick(T0, [], entries=[entry(T0, T0 + 1)]))
+        receiver = Receiver(name="webhook-1", kind="webhook", up=False, error="refused", failures=3)
+        change = NotifyChange(
+            {"a": self.sent()}, {"b": self.sent("é")}, {"webhook-1": receiver}, [entry(T0, T0 + 1)]
+        )
+        assert await store.notify_write("a", term, change)
+        state = await store.notify_state(T0 * 1000)
+        assert (state.notices, state.log, state.intents) == ({}, {"a": self.sent()}, {"b": self.sent("é")})
+        assert state.receivers == {"webhook-1": receiver}
+        assert await store.notify_write(
+            "a", term, NotifyChange({"a": None}, {"b": None}, {"webhook-1": None})
+        )
+        state = await store.notify_state(T0 * 1000)
+        assert (state.log, state.intents, state.receivers) == ({}, {}, {})
+
+    async def test_a_notice_that_changed_meanwhile_stays(self, store: MetricsStore) -> None:
+        term = await lead(store)
+        await store.write("a", term, Tick(T0, [], entries=[entry(T0, T0 + 1)]))
+        await store.write("a", term, Tick(T0 + 5, [], entries=[entry(T0 + 5)]))
+        await store.notify_write("a", term, NotifyChange(done=[entry(T0, T0 + 1)]))
+        assert (await store.notify_state(0)).notices == {"cpu-alert": entry(T0 + 5)}
+
+    async def test_another_term_is_fenced(self, store: MetricsStore) -> None:
+        term = await lead(store)
+        await store.release("a", term)
+        await lead(store, "b")
+        assert not await store.notify_write("a", term, NotifyChange({"a": self.sent()}))
+        assert (await store.notify_state(0)).log == {}
+
+    async def test_who_acknowledged_silences_and_windows_are_read_together(self, store: MetricsStore) -> None:
+        term = await lead(store)
+        await store.write("a", term, Tick(T0, [], {"cpu-alert": firing()}, [entry(T0)]))
+        await store.acknowledge(AlertAck(id="cpu-alert", by="ann", comment="on it"), T0)
+        matchers = [Matcher(name="source", value="web-*", op="~")]
+        window = Window(id="w", matchers=matchers, days=["mon"], start="01:00", end="02:00")
+        await store.put_document(Collection.WINDOWS, "w", msgspec.json.encode(window))
+        silence = Silence(id="s", matchers=matchers, starts_at=0, ends_at=100)
+        await store.put_silence(silence, 0)
+        state = await store.notify_state(50)
+        assert state.acks == {"cpu-alert": Acknowledged(str(T0 * 1000), "ann", "on it")}
+        assert (state.windows, state.silences) == ([window], [silence])
+        assert (await store.notify_state(200)).silences == []
+
+    async def test_transitions_newest_first_and_bounded(
+        self, store: MetricsStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        term = await lead(store)
+        for at in range(3):
+            step = AlertTransition(
+                id="cpu-alert", timestamp=at, before="inactive", after="pending", reason="over"
+            )
+            await store.write("a", term, Tick(T0 + at, [], transitions=[step]))
+        assert [step.timestamp for step in await store.transitions(2)] == [2, 1]
+        assert len(await store.transitions(100)) == 3
+        assert await store.transitions(0) == []

@@ -1,0 +1,130 @@
+"""Who may write a second, once, and how rows of all tiers come back; on every store of metrics."""
+
+from metrics_svc.aggregation.rollups import SeriesRow
+from metrics_svc.aggregation.rows import merge
+from metrics_svc.aggregation.tiers import SECONDS, TENS
+from metrics_svc.store import MetricsStore, Tick, Written
+from tests.support.deadline import eventually
+from tests.support.metrics import T0
+from tests.support.metrics_store import LONG_MS, entry, firing, lead, second
+
+
+class TestLease:
+    async def test_one_holds_it_and_renews_it(self, store: MetricsStore) -> None:
+        first = await store.acquire("a", LONG_MS)
+        again = await store.acquire("a", LONG_MS)
+        other = await store.acquire("b", LONG_MS)
+        assert first.term == again.term > 0
+        assert other.term == 0
+        assert 0 < other.left_ms <= LONG_MS
+        assert first.clock_s > T0
+
+    async def test_terms_rise(self, store: MetricsStore) -> None:
+        terms = []
+        for holder in ("a", "b", "a"):
+            terms.append(await lead(store, holder))
+            await store.release(holder, terms[-1])
+        assert terms == sorted(set(terms))
+
+    async def test_it_runs_out(self, store: MetricsStore) -> None:
+        first = await store.acquire("a", 30)
+
+        async def taken() -> int:
+            return (await store.acquire("b", LONG_MS)).term
+
+        assert await eventually(taken, "the lease") > first.term
+
+    async def test_only_its_holder_gives_it_up(self, store: MetricsStore) -> None:
+        term = await lead(store)
+        await store.release("b", term)
+        await store.release("a", term - 1)
+        assert (await store.acquire("b", LONG_MS)).term == 0
+
+
+class TestWriting:
+    async def test_a_second_is_written_once(self, store: MetricsStore) -> None:
+        term = await lead(store)
+        tick = Tick(T0, [second(T0, cpu=1.0)])
+        assert await store.write("a", term, tick) is Written.DONE
+        assert await store.write("a", term, tick) is Written.AGAIN
+        assert await store.write("a", term, Tick(T0 - 1, [])) is Written.STALE
+        assert await store.last_second() == T0
+        assert len(await store.newest("", 10)) == 1
+
+    async def test_a_successor_does_not_write_it_again(self, store: MetricsStore) -> None:
+        term = await lead(store)
+        await store.write("a", term, Tick(T0, [second(T0, cpu=1.0)]))
+        await store.release("a", term)
+        successor = await lead(store, "b")
+        assert await store.write("b", successor, Tick(T0, [second(T0, cpu=2.0)])) is Written.STALE
+        assert await store.write("b", successor, Tick(T0 + 1, [])) is Written.DONE
+
+    async def test_a_fenced_writer_changes_nothing(self, store: MetricsStore) -> None:
+        term = await lead(store)
+        await store.release("a", term)
+        tick = Tick(T0, [second(T0, cpu=1.0)], {"cpu-alert": firing()}, [entry(T0)], [])
+        assert await store.write("a", term, tick) is Written.FENCED
+        await lead(store, "b")
+        assert await store.write("a", term, tick) is Written.FENCED
+        assert await store.write("b", term, tick) is Written.FENCED
+        assert await store.last_second() == 0
+        assert await store.newest("", 10) == []
+        assert await store.watches() == {}
+        assert await store.episodes(10) == []
+
+    async def test_nothing_is_there_before(self, store: MetricsStore) -> None:
+        assert await store.last_second() == 0
+        assert await store.newest("", 100) == []
+        assert await store.rows("", TENS, T0, T0 + 100, sketches=True) == []
+        assert await store.series(0) == {}
+        assert await store.active() == []
+        assert await store.episodes(10) == []
+        assert await store.unannounced() == []
+        assert await store.silences(0) == []
+        assert await store.recent_logs(10) == []
+
+
+class TestRows:
+    async def test_rows_come_back_as_they_were(self, store: MetricsStore) -> None:
+        term = await lead(store)
+        written = [second(T0 + at, [1.0, 50.0 * at + 1], cpu=float(at)) for at in range(3)]
+        for placed in written:
+            await store.write("a", term, Tick(placed.row.start, [placed]))
+        rows = await store.rows("", SECONDS, T0, T0 + 3, sketches=True)
+        assert [row.start for row in rows] == [T0, T0 + 1, T0 + 2]
+        for row, placed in zip(rows, written, strict=True):
+            assert row.stats == placed.row.stats
+            assert row.latency is not None
+            assert placed.row.latency is not None
+            assert row.latency.to_wire() == placed.row.latency.to_wire()
+        plain = await store.rows("", SECONDS, T0 + 1, T0 + 2, sketches=False)
+        assert [(row.start, row.latency, row.percentiles) for row in plain] == [
+            (T0 + 1, None, written[1].row.percentiles)
+        ]
+
+    async def test_series_and_tiers_are_apart(self, store: MetricsStore) -> None:
+        term = await lead(store)
+        tens = merge(T0, [second(T0 + at, cpu=1.0).row for at in range(10)])
+        name = "web:1 {x} é"
+        rows = [
+            second(T0, cpu=1.0),
+            second(T0, series=name, cpu=2.0),
+            SeriesRow("", TENS, tens),
+        ]
+        await store.write("a", term, Tick(T0, rows))
+        assert await store.series(T0) == {"": T0, name: T0}
+        assert await store.series(T0 + 1) == {}
+        assert [row.value("cpu") for row in await store.newest(name, 5)] == [2.0]
+        assert [row.seconds for row in await store.rows("", TENS, T0, T0 + 1, sketches=False)] == [10]
+        assert await store.rows(name, TENS, T0, T0 + 1, sketches=False) == []
+
+    async def test_the_newest_across_chunks(self, store: MetricsStore) -> None:
+        term = await lead(store)
+        border = SECONDS.chunk(T0) + SECONDS.chunk_s
+        for at in range(border - 3, border + 3):
+            await store.write("a", term, Tick(at, [second(at, cpu=1.0)]))
+        assert [row.start for row in await store.newest("", 4)] == list(range(border - 1, border + 3))
+        assert len(await store.newest("", 1000)) == 6
+        assert await store.newest("", 0) == []
+        across = await store.rows("", SECONDS, border - 2, border + 2, sketches=False)
+        assert [row.start for row in across] == list(range(border - 2, border + 2))
