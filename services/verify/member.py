@@ -1,7 +1,7 @@
 """A member of rooms: writes down what it receives, and resumes from where it stood after each loss."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from services.verify.client import Client, retry_delay_s
@@ -31,6 +31,22 @@ def position_of(joined: dict[str, Any]) -> Position:
     if "epoch" not in joined:
         raise NotDurable(f"room {joined['room']} is ephemeral: choose a durable namespace")
     return Position(joined["epoch"], joined["seq"])
+
+
+def note_join(recorder: Recorder, joined: Joined, missed: Iterable[dict[str, Any]]) -> None:
+    """Write down that a room was joined, and the messages that came with it because they had been missed."""
+    recorder.add(joined)
+    for message in missed:
+        recorder.add(
+            Received(
+                who=joined.who,
+                room=joined.room,
+                id=id_of(message),
+                epoch=joined.epoch,
+                seq=message["seq"],
+                via="missed",
+            )
+        )
 
 
 class Member(Client):
@@ -91,27 +107,11 @@ class Member(Client):
         # Asked with a position, or told by the gateway that the room began anew.
         since = before if "recovered" in message or "id" in message else None
         now = position_of(message)
-        self._record.add(
-            Joined(
-                who=self.who,
-                room=room,
-                epoch=now.epoch,
-                seq=now.seq,
-                since=since,
-                recovered=message.get("recovered"),
-            )
+        recovered = message.get("recovered")
+        joined = Joined(
+            who=self.who, room=room, epoch=now.epoch, seq=now.seq, since=since, recovered=recovered
         )
-        for missed in message.get("missed", ()):
-            self._record.add(
-                Received(
-                    who=self.who,
-                    room=room,
-                    id=id_of(missed),
-                    epoch=now.epoch,
-                    seq=missed["seq"],
-                    via="missed",
-                )
-            )
+        note_join(self._record, joined, message.get("missed", ()))
         self.positions[room] = now
         self.present.add(room)
 

@@ -12,7 +12,7 @@ import msgspec
 from services.verify.client import Receiver
 from services.verify.gateways import CannotConnect, FullJitter, Gateways
 from services.verify.history import Finished, Joined, Joining, Lost, Received, Recorder
-from services.verify.member import id_of, position_of
+from services.verify.member import id_of, note_join, position_of
 from services.verify.sse import BadChunk, ChunkedBody, SseEvent, SseParser
 from services.wire.records import Position
 
@@ -153,20 +153,10 @@ class StreamMember(Receiver):
 
     def _on_joined(self, room: str, now: Position, recovered: bool | None) -> None:
         since = self.positions.get(room)
-        self._record.add(
-            Joined(who=self.who, room=room, epoch=now.epoch, seq=now.seq, since=since, recovered=recovered)
+        joined = Joined(
+            who=self.who, room=room, epoch=now.epoch, seq=now.seq, since=since, recovered=recovered
         )
-        for missed in self._missed.pop(room, ()):
-            self._record.add(
-                Received(
-                    who=self.who,
-                    room=room,
-                    id=id_of(missed),
-                    epoch=now.epoch,
-                    seq=missed["seq"],
-                    via="missed",
-                )
-            )
+        note_join(self._record, joined, self._missed.pop(room, ()))
         self.positions[room] = now
         self.present.add(room)
 

@@ -1,7 +1,6 @@
 """Who may call what under `jwt`: one table for all paths."""
 
 import time
-from collections.abc import AsyncIterator
 
 import httpx
 import jwt
@@ -66,12 +65,6 @@ def deps(monkeypatch: pytest.MonkeyPatch) -> FakeDeps:
     monkeypatch.setattr(rpc, "ask", deps.ask)
     monkeypatch.setattr(rpc, "ask_all", deps.ask)
     return deps
-
-
-@pytest.fixture
-async def client(deps: FakeDeps) -> AsyncIterator[httpx.AsyncClient]:
-    async with api_client(deps) as client:
-        yield client
 
 
 def bearer(**tidings: object) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """What can be read over HTTP, under `open`."""
 
-from collections.abc import AsyncIterator
-
 import httpx
 import pytest
 
@@ -19,7 +17,7 @@ from services.wire.rpc import (
     RoomsPage,
 )
 from services.wire.server import RoomMessage
-from tests.support.api import FakeDeps, api_client, stats_of
+from tests.support.api import FakeDeps, stats_of
 
 
 @pytest.fixture
@@ -28,12 +26,6 @@ def deps(monkeypatch: pytest.MonkeyPatch) -> FakeDeps:
     monkeypatch.setattr(rpc, "ask", deps.ask)
     monkeypatch.setattr(rpc, "ask_all", deps.ask)
     return deps
-
-
-@pytest.fixture
-async def client(deps: FakeDeps) -> AsyncIterator[httpx.AsyncClient]:
-    async with api_client(deps) as client:
-        yield client
 
 
 def user(number: int) -> User:

@@ -1,18 +1,15 @@
 """Alerts, acknowledgements and silences over HTTP."""
 
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
-from services.bus import rpc
 from services.bus.errors import Refused
-from services.settings import Settings
 from services.wire.records import Alert, AlertLogEntry
 from services.wire.rpc import AlertAck, AlertList, AlertLog, Empty, Matcher, Silence, SilenceId, SilenceList
-from tests.support.api import FakeDeps, api_client
+from tests.support.api import FakeDeps
 
 ALERT = Alert(
     id="cpu-alert",
@@ -27,19 +24,6 @@ AS_JSON = {
     "id": "cpu-alert", "type": "warning", "metric": "cpu", "value": 71.0, "threshold": 70.0,
     "message": "cpu is high", "timestamp": 5,
 }  # fmt: skip
-
-
-@pytest.fixture
-def deps(monkeypatch: pytest.MonkeyPatch) -> FakeDeps:
-    deps = FakeDeps(Settings())
-    monkeypatch.setattr(rpc, "ask", deps.ask)
-    return deps
-
-
-@pytest.fixture
-async def client(deps: FakeDeps) -> AsyncIterator[httpx.AsyncClient]:
-    async with api_client(deps) as client:
-        yield client
 
 
 async def test_active_alerts(client: httpx.AsyncClient, deps: FakeDeps) -> None:

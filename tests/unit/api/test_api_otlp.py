@@ -3,7 +3,6 @@
 import gzip
 import math
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -18,24 +17,12 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, D
 
 from gateway.api.histograms import from_explicit, from_exponential
 from services.bus.errors import Unavailable
-from services.settings import Settings
 from services.sketch import BadSample
-from tests.support.api import FakeDeps, api_client
+from tests.support.api import FakeDeps
 
 DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 PROTOBUF = {"content-type": "application/x-protobuf"}
-
-
-@pytest.fixture
-def deps() -> FakeDeps:
-    return FakeDeps(Settings())
-
-
-@pytest.fixture
-async def client(deps: FakeDeps) -> AsyncIterator[httpx.AsyncClient]:
-    async with api_client(deps) as client:
-        yield client
 
 
 class Exporting:

@@ -19,12 +19,6 @@ def deps() -> FakeDeps:
     return FakeDeps(Settings(max_message_bytes=1024, max_body_bytes=4096))
 
 
-@pytest.fixture
-async def client(deps: FakeDeps) -> AsyncIterator[httpx.AsyncClient]:
-    async with api_client(deps) as client:
-        yield client
-
-
 async def test_to_a_room(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     answer = await client.post("/api/publish", json={"room": "den", "content": {"a": [1, "é"]}, "id": "m1"})
 

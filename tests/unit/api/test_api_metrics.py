@@ -1,7 +1,6 @@
 """Applications push metrics over HTTP."""
 
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -9,19 +8,7 @@ import pytest
 
 from gateway.api.reports import MAX_ITEMS, ReportNumbers
 from services.bus.errors import TooLarge, Unavailable
-from services.settings import Settings
-from tests.support.api import FakeDeps, api_client
-
-
-@pytest.fixture
-def deps() -> FakeDeps:
-    return FakeDeps(Settings())
-
-
-@pytest.fixture
-async def client(deps: FakeDeps) -> AsyncIterator[httpx.AsyncClient]:
-    async with api_client(deps) as client:
-        yield client
+from tests.support.api import FakeDeps
 
 
 async def test_one_item(client: httpx.AsyncClient, deps: FakeDeps) -> None:

@@ -1,13 +1,10 @@
 """Rules, maintenance windows, receivers, transitions and series over HTTP."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
-from services.bus import rpc
-from services.settings import Settings
 from services.wire.alerting import (
     AlertRule,
     Receiver,
@@ -21,20 +18,7 @@ from services.wire.alerting import (
 )
 from services.wire.records import AlertTransition, MetricPoint
 from services.wire.rpc import Empty, History, HistoryQuery, Matcher, SourceInfo, SourceList
-from tests.support.api import FakeDeps, api_client
-
-
-@pytest.fixture
-def deps(monkeypatch: pytest.MonkeyPatch) -> FakeDeps:
-    deps = FakeDeps(Settings())
-    monkeypatch.setattr(rpc, "ask", deps.ask)
-    return deps
-
-
-@pytest.fixture
-async def client(deps: FakeDeps) -> AsyncIterator[httpx.AsyncClient]:
-    async with api_client(deps) as client:
-        yield client
+from tests.support.api import FakeDeps
 
 
 async def test_rules(client: httpx.AsyncClient, deps: FakeDeps) -> None:

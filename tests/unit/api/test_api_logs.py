@@ -1,30 +1,13 @@
 """Applications push log lines over HTTP, and read the stream."""
 
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
-import pytest
 
-from services.bus import rpc
 from services.bus.errors import Unavailable
-from services.settings import Settings
 from services.wire.rpc import LogPage, LogQuery
-from tests.support.api import FakeDeps, api_client
-
-
-@pytest.fixture
-def deps(monkeypatch: pytest.MonkeyPatch) -> FakeDeps:
-    deps = FakeDeps(Settings())
-    monkeypatch.setattr(rpc, "ask", deps.ask)
-    return deps
-
-
-@pytest.fixture
-async def client(deps: FakeDeps) -> AsyncIterator[httpx.AsyncClient]:
-    async with api_client(deps) as client:
-        yield client
+from tests.support.api import FakeDeps
 
 
 async def test_one_line(client: httpx.AsyncClient, deps: FakeDeps) -> None:

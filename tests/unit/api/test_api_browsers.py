@@ -1,7 +1,5 @@
 """What browsers are told and refused: the page, foreign origins, headers."""
 
-from collections.abc import AsyncIterator
-
 import httpx
 import pytest
 from starlette.requests import Request
@@ -16,12 +14,6 @@ ALLOWED = "https://app.example"
 @pytest.fixture
 def deps() -> FakeDeps:
     return FakeDeps(Settings(origins=[ALLOWED]))
-
-
-@pytest.fixture
-async def client(deps: FakeDeps) -> AsyncIterator[httpx.AsyncClient]:
-    async with api_client(deps) as client:
-        yield client
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/api/presence", "/nothing"])
