@@ -18,7 +18,7 @@ from gateway.delivery.publisher import PublishRefused
 from services.bus.errors import BusError, Refused, TooLarge, Unavailable
 from services.wire.codes import ErrorCode
 from services.wire.names import InvalidName
-from services.wire.records import UNSET, Record, UnsetType
+from services.wire.records import UNSET, ErrorBody
 
 log = structlog.get_logger()
 
@@ -34,15 +34,6 @@ _BY_STATUS = {
     404: (ErrorCode.NOT_FOUND, "no such path"),
     405: (ErrorCode.NOT_FOUND, "no such method on this path; see the Allow header"),
 }
-
-
-class ErrorBody(Record, frozen=True, kw_only=True):
-    """What a failed request is answered with."""
-
-    code: str
-    message: str
-    retryable: bool
-    retry_after_ms: int | UnsetType = UNSET
 
 
 class ApiError(Exception):

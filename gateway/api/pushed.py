@@ -2,10 +2,9 @@
 
 from starlette.responses import Response
 
-from gateway.api.errors import ErrorBody
 from gateway.api.responses import JsonResponse
 from services.wire.codes import ErrorCode
-from services.wire.records import Record
+from services.wire.records import ErrorBody, Record
 
 
 class Rejection(Record, frozen=True, kw_only=True):

@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
-from gateway.api.errors import ErrorBody
 from gateway.api.operations import Access, Operation
 from gateway.api.routes import API_OPERATIONS
 from gateway.contracts.schemas import Schema, components_of
 from gateway.sse.operations import SSE_OPERATIONS
 from gateway.ws.entrance import PROTOCOL_VERSION
+from services.wire.records import ErrorBody
 
 CONTRACT_OPERATIONS = (
     Operation(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
+import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
@@ -20,6 +21,7 @@ from websockets.exceptions import (
 )
 
 from services.wire.codec import SUBPROTOCOL_JSON
+from services.wire.records import ErrorBody
 
 _ANSWER_S = 10.0
 _MAX_MESSAGE = 16 * 1024 * 1024  # a snapshot of presence may be large
@@ -123,9 +125,9 @@ async def _connected(gateway: Gateway, channels: str = "") -> AsyncIterator[Clie
             yield connection
     except InvalidStatus as fault:
         answer = fault.response
-        said = (answer.body or b"").decode(errors="replace").strip()
         hint = " (give a token with --token or TIDINGS_TOKEN)" if answer.status_code == 401 else ""
-        raise TalkFailed(f"{gateway.url} answered {answer.status_code}{hint}: {said[:500]}") from None
+        said = f": {text}" if (text := _said(answer.body or b"")) else ""
+        raise TalkFailed(f"{gateway.url} answered {answer.status_code}{hint}{said}") from None
     except (InvalidURI, InvalidMessage, InvalidHandshake) as fault:
         raise TalkFailed(f"{gateway.url} is no Tidings gateway: {fault}") from None
     except ConnectionClosed as fault:
@@ -160,6 +162,17 @@ async def _ask(connection: ClientConnection, request: dict[str, Any]) -> dict[st
     except TimeoutError:
         raise TalkFailed(f"no answer to {request['type']} within {_ANSWER_S:g} s") from None
     raise TalkFailed("the gateway closed the connection")
+
+
+def _said(body: bytes | bytearray) -> str:
+    """Return what a refusal over HTTP says, for a person: the body of an error of ours, or any text."""
+    text = body.decode(errors="replace").strip()[:500]
+    try:
+        error = msgspec.json.decode(text, type=ErrorBody)
+    except msgspec.DecodeError:
+        return text
+    again = f"; try again in {error.retry_after_ms / 1000:g} s" if error.retry_after_ms else ""
+    return f"{error.code}: {error.message}{again}"
 
 
 def _raise_if_refused(message: dict[str, Any]) -> None:

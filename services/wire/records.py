@@ -16,6 +16,15 @@ class Record(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     """Base of wire objects: camelCase names outside, snake_case inside, unset fields absent."""
 
 
+class ErrorBody(Record, frozen=True, kw_only=True):
+    """What a failed HTTP request is answered with."""
+
+    code: str
+    message: str
+    retryable: bool
+    retry_after_ms: int | UnsetType = UNSET
+
+
 class Status(StrEnum):
     """What a user says of themselves; the most available of several connections wins."""
 

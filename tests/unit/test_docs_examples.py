@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from gateway.api.alerts import AckRequest, SilenceRequest, silence_of
-from gateway.api.errors import ErrorBody
 from gateway.api.label_sets import LabelSets
 from gateway.api.log_lines import PushedLine
 from gateway.api.publish import PublishRequest
@@ -18,6 +17,7 @@ from gateway.auth.tokens import identity_of
 from services.wire import codec, server
 from services.wire.client import AnyClientMessage
 from services.wire.codes import CloseCode, ErrorCode
+from services.wire.records import ErrorBody
 from tests.support.docs import Block, blocks, pages
 
 NOW_MS = 1_795_996_800_000

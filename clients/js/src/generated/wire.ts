@@ -214,7 +214,7 @@ export interface Disconnect {
   retryAfterMs?: number;
 }
 
-/** What a failed request is answered with. */
+/** What a failed HTTP request is answered with. */
 export interface ErrorBody {
   code: string;
   message: string;

@@ -230,7 +230,7 @@ class Disconnect(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a failed request is answered with."""
+    """What a failed HTTP request is answered with."""
 
     code: str
     message: str

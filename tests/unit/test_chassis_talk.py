@@ -1,0 +1,35 @@
+"""What `tidings pub` and `tidings sub` say when a gateway does not let them in."""
+
+import asyncio
+
+import pytest
+
+from services.cli.talk import Gateway, TalkFailed, publish
+
+_UNAVAILABLE = '{"code":"unavailable","message":"the server cannot take connections now","retryable":true,"retryAfterMs":1500}'
+_NO_TOKEN = '{"code":"auth_required","message":"no credentials","retryable":false}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (503, _UNAVAILABLE, "503: unavailable: the server cannot take connections now; try again in 1.5 s"),
+        (401, _NO_TOKEN, "401 (give a token with --token or TIDINGS_TOKEN): auth_required: no credentials"),
+        (502, "<h1>Bad gateway</h1>", "502: <h1>Bad gateway</h1>"),
+        (500, '{"code":7}', '500: {"code":7}'),
+        (500, "", "500"),
+    ],
+)
+async def test_a_refusal_is_told_in_its_own_words(status: int, body: str, said: str) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 {status} No\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode() + body.encode())
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(TalkFailed) as failed:
+            await publish(Gateway(url, token="", username="ada"), "lobby", "hello")
+    assert str(failed.value) == f"{url} answered {said}"
