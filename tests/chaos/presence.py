@@ -17,7 +17,7 @@ LEASE_S, GRACE_S, HEAL_S = 9.0, 5.0, 5.0
 # Longer than a lease and the grace together.
 OUTAGE_S = 16.0
 # What a loaded machine adds: a poll of ours, a sweep that waits for its turn.
-SLACK_S = 1.5
+SLACK_S = 3.0
 
 
 class Watcher:
@@ -77,6 +77,11 @@ async def are_online(gateway: ServiceProcess, users: set[str]) -> bool:
 async def are_members(gateway: ServiceProcess, room: str, users: set[str]) -> bool:
     status, found = await get(gateway, f"/api/presence?room={room}")
     return status == 200 and users <= {user["userId"] for user in found}
+
+
+async def are_counted(gateway: ServiceProcess, connections: int) -> bool:
+    status, stats = await get(gateway, "/api/presence/stats")
+    return status == 200 and stats["connections"] == connections
 
 
 @asynccontextmanager
