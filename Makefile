@@ -36,7 +36,7 @@ examples: $(SYNCED) ## Serve the JavaScript client's examples, beside a running 
 test: $(SYNCED) ## Run every suite this machine can run (REQUIRE_ALL=1: skip none)
 	@[ -n "$(ARGS)" ] || sh scripts/test-js.sh
 	@[ -n "$(ARGS)" ] || sh scripts/test-dashboard.sh
-	@$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup $(ARGS)
+	@TEST_WORKERS=$(TEST_WORKERS) sh scripts/test-python.sh $(ARGS)
 
 test-js: $(SYNCED) ## Check and test the JavaScript client and the dashboard
 	@sh scripts/test-js.sh
