@@ -20,7 +20,7 @@ from services.cli.secret_files import NATS_SERVERS, REDIS_SERVERS, SENTINELS
 from services.local.servers import free_port
 from tests.image.composed import IMAGE, PRODUCTION, Composed
 from tests.image.engine import Engine
-from tests.support.deadline import wait_until
+from tests.support.deadline import eventually, wait_until
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(900), pytest.mark.xdist_group("image")]
 
@@ -94,8 +94,12 @@ async def test_people_come_in_with_a_token_over_tls(
         ) as socket:
             welcome = json.loads(await socket.recv())
             assert (welcome["type"], welcome["userId"]) == ("welcome", "ada")
-            users = (await http.get("/api/presence", headers=headers)).json()
-            assert [user["userId"] for user in users] == ["ada"]
+
+            async def is_seen() -> bool:
+                users = (await http.get("/api/presence", headers=headers)).json()
+                return [user["userId"] for user in users] == ["ada"]
+
+            await eventually(is_seen, "who came is online")  # presence is told of connections by and by
         ticket = (await http.post("/api/tickets", headers=headers)).json()["ticket"]
         async with connect(f"wss://localhost:{production.port}/ws?ticket={ticket}", ssl=trusting) as socket:
             assert json.loads(await socket.recv())["userId"] == "ada"
