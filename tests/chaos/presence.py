@@ -17,7 +17,7 @@ LEASE_S, GRACE_S, HEAL_S = 9.0, 5.0, 5.0
 # Longer than a lease and the grace together.
 OUTAGE_S = 16.0
 # What a loaded machine adds: a poll of ours, a sweep that waits for its turn.
-SLACK_S = 3.0
+SLACK_S = 1.5
 
 
 class Watcher:

@@ -153,7 +153,7 @@ async def test_a_lookup_of_those_who_have_gone_is_empty(deployment: Deployment) 
         user = ann.user
         await eventually(lambda: get(deployment, "/api/presence", user=user), "online")
     # The client closed with 1000: gone at once.
-    await eventually(lambda: is_gone(deployment, user), "offline")
+    await eventually(lambda: is_gone(deployment, user), "offline", timeout_s=3)
 
 
 async def is_gone(deployment: Deployment, user: str) -> bool:

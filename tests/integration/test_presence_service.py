@@ -196,7 +196,7 @@ async def test_a_dead_gateways_users_go_with_its_lease_and_the_grace(service, ga
         await other.send()
         return list(await gateway.users()) == ["bob"]
 
-    await eventually(only_bob, "ann offline")
+    await eventually(only_bob, "ann offline", timeout_s=8)
     assert [type(notice) for notice in notices.heard] == [UserJoined, UserLeft]
 
 
@@ -252,7 +252,7 @@ async def test_without_redis_it_answers_unavailable_and_heals(gateway, make_sett
         for leftover in (*own_redis.directory.rglob("*.rdb"), *own_redis.directory.rglob("appendonly*/*")):
             leftover.unlink(missing_ok=True)
         own_redis.start()
-        await eventually(service.ready, "ready again")
+        await eventually(service.ready, "ready again", timeout_s=5)
         again = await gateway.send()
         assert not again.known
         assert again.epoch != first.epoch
@@ -270,7 +270,7 @@ async def test_a_redis_that_hangs_does_not_hang_the_asker(gateway, make_settings
                 await gateway.send()
         finally:
             own_redis.resume()
-        await eventually(service.ready, "ready again")
+        await eventually(service.ready, "ready again", timeout_s=5)
         repeated = await gateway.ask(PRESENCE_APPLY, gateway.request())
         assert repeated.known
 
@@ -285,7 +285,7 @@ async def test_it_starts_before_redis_does(make_settings, own_redis, tmp_path):
 
         await eventually(serves, "not ready")
         own_redis.start()
-        await eventually(service.ready, "ready")
+        await eventually(service.ready, "ready", timeout_s=5)
 
 
 async def test_it_stops_on_sigterm_with_exit_code_0(service):
@@ -330,7 +330,7 @@ async def test_what_another_replica_did_not_live_to_publish_is_published(service
         applied = await died.apply(batch)
         assert applied.changes.step == 2
         heard = (members.heard, diffs.heard, rooms.heard)
-        await eventually(lambda: all(heard), "the notice and the diffs")
+        await eventually(lambda: all(heard), "the notice and the diffs", timeout_s=5)
         assert members.heard == [UserJoined(user_id="bob", username="Bob", room="lobby")]
         assert [change.user.user_id for diff in diffs.heard for change in diff.changes] == ["bob"]
         assert [diff.version for diff in rooms.heard] == [applied.changes.rooms[0].version]

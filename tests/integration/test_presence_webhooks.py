@@ -132,7 +132,7 @@ async def test_a_stopped_replica_gives_its_turn_to_the_next_at_once(settings, re
         assert await one.stop() == 0
     await gateway.send(connected("c2", "bob"))
     async with ready(settings, tmp_path):
-        await eventually(lambda: len(receiver.taken) == 2, "the second event")
+        await eventually(lambda: len(receiver.taken) == 2, "the second event", timeout_s=5)
 
 
 async def test_a_target_that_is_down_does_not_hold_up_the_other(make_settings, receiver, tmp_path):

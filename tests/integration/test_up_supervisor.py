@@ -16,7 +16,7 @@ from services.local.processes import ProcessChild, ProcessSpec, ServerChild
 from services.local.screen import Screen
 from services.local.servers import RedisServer
 from services.local.supervisor import CannotRun, Supervisor, describe_end, restart_pause_s
-from tests.support.deadline import PATIENCE_S, eventually, wait_until
+from tests.support.deadline import eventually, wait_until
 from tests.support.requires import need
 
 # Becomes ready like every process of ours, and ends as told: `stubborn` ignores SIGTERM, `crash` ends soon.
@@ -98,7 +98,7 @@ async def test_who_was_not_started_yet_is_not_waited_for(stage: Stage) -> None:
     await eventually(lambda: broker.pid, "the broker's start")
     supervisor.stopping.set()
     assert not await starting
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(5):
         await supervisor.stop()
     assert gateway.pid == 0
 
@@ -220,7 +220,7 @@ def test_a_second_signal_kills_what_does_not_stop(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)  # at first taken for the same Ctrl-C
             return process.poll() is not None
 
-        wait_until(ended, "the end")
+        wait_until(ended, "the end", 5)
         assert process.returncode == 128 + signal.SIGINT
         assert "killed everything" in process.stdout.read()
         wait_until(lambda: not child.is_running(), "the child to be gone")
