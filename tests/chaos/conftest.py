@@ -18,6 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.chaos)
+            item.add_marker(pytest.mark.timing)  # what a failure does to users is stated in seconds
             item.add_marker(pytest.mark.timeout(150))
 
 
