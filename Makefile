@@ -9,7 +9,7 @@ KUBERNETES_RULES := deploy/kubernetes/components/monitoring/rules.yaml
 PACKAGES := services gateway presence_svc metrics_svc tidings_client
 
 .DEFAULT_GOAL := help
-.PHONY: help run examples dashboard screenshots test test-js image-test chaos lint types format guards docs check-generated site site-serve bench lock clean
+.PHONY: help run examples dashboard screenshots test test-js test-oldest image-test chaos lint types format guards docs check-generated site site-serve bench lock clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-16s %s\n", $$1, $$2 }'
@@ -33,10 +33,15 @@ examples: $(SYNCED) ## Serve the JavaScript client's examples, beside a running 
 	@sh scripts/examples.sh $(ARGS)
 
 # With ARGS only the Python suites are meant. Their closing line comes last.
-test: $(SYNCED) ## Run every suite this machine can run (REQUIRE_ALL=1: skip none)
+test: $(SYNCED) ## Run every suite this machine can run (REQUIRE_ALL=1: skip none, and Python 3.11 too)
 	@[ -n "$(ARGS)" ] || sh scripts/test-js.sh
 	@[ -n "$(ARGS)" ] || sh scripts/test-dashboard.sh
+	@[ -n "$(ARGS)" ] || $(if $(REQUIRE_ALL),$(MAKE) --no-print-directory test-oldest,echo "Python 3.11: skipped, make test-oldest runs it")
 	@TEST_WORKERS=$(TEST_WORKERS) sh scripts/test-python.sh $(ARGS)
+
+test-oldest: $(SYNCED) ## Run the Python suites on Python 3.11, but for browsers, images and claimed times
+	@UV_PROJECT_ENVIRONMENT=.venv-3.11 PYTHON=python3.11 sh scripts/bootstrap.sh
+	@TEST_WORKERS=$(TEST_WORKERS) PYTEST=.venv-3.11/bin/pytest sh scripts/test-python.sh -m "not browser and not image and not timing"
 
 test-js: $(SYNCED) ## Check and test the JavaScript client and the dashboard
 	@sh scripts/test-js.sh
@@ -101,5 +106,5 @@ lock: $(SYNCED) ## Write uv.lock anew from pyproject.toml
 	@.tools/uv/bin/uv lock
 
 clean: ## Remove what was made here, but not the data in .tidings
-	rm -rf $(VENV) .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis dist clients/js/node_modules clients/js/dist scripts/site/node_modules dashboard/node_modules gateway/page/dist
+	rm -rf $(VENV) .venv-3.11 .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis dist clients/js/node_modules clients/js/dist scripts/site/node_modules dashboard/node_modules gateway/page/dist
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Make .venv from uv.lock, on a machine that has only Python >= 3.11. Called by the Makefile.
+# PYTHON names the interpreter, UV_PROJECT_ENVIRONMENT another folder than .venv.
 set -eu
 
 UV_VERSION=0.13.9
@@ -48,7 +49,7 @@ every_test=""
 # uv brings authorities of its own; those of the machine know a company's proxy too.
 [ ! -e /etc/ssl/certs/ca-certificates.crt ] || export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-true}"
 
-echo "Making .venv from uv.lock with $python"
+echo "Making ${UV_PROJECT_ENVIRONMENT:-.venv} from uv.lock with $python"
 # Inexact: what another run needed (fuzzers, benchmarks) may stay.
 # shellcheck disable=SC2086  # several words, or none
 UV_PYTHON_DOWNLOADS=never "$TOOLS/bin/uv" sync --quiet --frozen --inexact --extra local $node_group $every_test \

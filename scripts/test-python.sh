@@ -1,17 +1,17 @@
 #!/bin/sh
 # Run the Python suites: several tests at once, then those that claim times, alone. Nothing is run twice.
-# With arguments only the tests that they name, all at once.
+# With arguments only the tests that they name, all at once. PYTEST names the runner of another Python.
 set -u
 cd "$(dirname "$0")/.."
 
-pytest=.venv/bin/pytest
-[ $# -eq 0 ] || exec $pytest -n "${TEST_WORKERS:-4}" --dist loadgroup "$@"
+pytest=${PYTEST:-.venv/bin/pytest}
+[ $# -eq 0 ] || exec "$pytest" -n "${TEST_WORKERS:-4}" --dist loadgroup "$@"
 
-$pytest -n "${TEST_WORKERS:-4}" --dist loadgroup -m "not timing"
+"$pytest" -n "${TEST_WORKERS:-4}" --dist loadgroup -m "not timing"
 beside=$?
 echo
 echo "Tests that claim times, alone:"
-$pytest -m timing
+"$pytest" -m timing
 alone=$?
 [ $beside -eq 0 ] || exit $beside
 exit $alone
