@@ -212,8 +212,10 @@ class LocalServer(ABC):
             self._process.wait()
 
     def pause(self) -> None:
-        """Freeze it: connections stay open and nothing is answered."""
+        """Freeze it: connections stay open and nothing is answered. Returns when all its threads have stopped."""
         self._signal(signal.SIGSTOP)
+        # The signal only asks. An end is awaited too: it may have died meanwhile, and stays to be collected by `poll`.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let a paused server go on."""

@@ -53,7 +53,7 @@ def test_a_paused_server_does_not_answer_and_still_stops(kind: type[LocalServer]
         server.pause()
         assert not server.ready()
         server.resume()
-        assert server.ready()
+        server.wait_ready()
         server.pause()
         server.stop()
         assert not server.running

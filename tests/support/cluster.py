@@ -148,8 +148,10 @@ class ServiceProcess:
             self._process.wait()
 
     def pause(self) -> None:
-        """Freeze it (SIGSTOP)."""
+        """Freeze it (SIGSTOP). Returns when all its threads have stopped."""
+        assert self._process is not None
         self._signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let it go on (SIGCONT)."""
