@@ -12,7 +12,7 @@ from gateway.reporting import GatewayCollector
 from gateway.server import Server, bind
 from services import lifecycle, telemetry
 from services.bus.rpc import Service
-from services.health import HealthServer
+from services.health import HealthServer, export_process
 from services.lifecycle import CannotStart, Lifecycle
 from services.permissions.roles import Role
 from services.settings import Settings, instance_name
@@ -51,8 +51,9 @@ async def main(settings: Settings, life: Lifecycle) -> None:
     await service.start()
     life.on_stop("micro service", service.stop, timeout_s=0.5)
 
+    checks = {name: _check(gateway, name) for name in gateway.readiness()}
+    export_process(checks, bus.stats)
     if settings.health_port:
-        checks = {name: _check(gateway, name) for name in gateway.readiness()}
         health = HealthServer(settings, "gateway", checks, gateway.details)
         await health.start()
         life.on_stop("health", health.close, timeout_s=0.5)

@@ -22,7 +22,7 @@ from metrics_svc.store_redis import RedisStore
 from metrics_svc.ticker import Ticker
 from services.bus.errors import Misconfigured
 from services.bus.rpc import Service
-from services.health import HealthServer
+from services.health import HealthServer, export_process
 from services.lifecycle import Lifecycle, run
 from services.permissions.proof import prove_redis
 from services.permissions.roles import Role
@@ -81,9 +81,9 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
             "receivers_down": notifier.down if ticker.leads else [],
         }
 
-    health = HealthServer(
-        settings, KIND, {"bus": lambda: bus.healthy, "redis": lambda: lease.reachable}, details
-    )
+    checks = {"bus": lambda: bus.healthy, "redis": lambda: lease.reachable}
+    export_process(checks, bus.stats)
+    health = HealthServer(settings, KIND, checks, details)
     await health.start()
     lifecycle.on_stop("health", health.close, timeout_s=1)
 

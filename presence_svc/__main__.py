@@ -16,7 +16,7 @@ from presence_svc.sweeper import Sweeper
 from presence_svc.webhooks import Webhooks
 from services.bus.errors import Misconfigured
 from services.bus.rpc import Service
-from services.health import HealthServer
+from services.health import HealthServer, export_process
 from services.lifecycle import CannotStart, Lifecycle, run
 from services.permissions.proof import prove_redis
 from services.permissions.roles import Role
@@ -45,11 +45,9 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     announcer = Announcer(bus, settings, store)
     lifecycle.on_stop("confirmations", announcer.confirm, timeout_s=1)
     sweeper = Sweeper(store, announcer)
-    health = HealthServer(
-        settings,
-        "presence",
-        {"bus": lambda: bus.healthy, "redis": lambda: sweeper.store_healthy},
-    )
+    checks = {"bus": lambda: bus.healthy, "redis": lambda: sweeper.store_healthy}
+    export_process(checks, bus.stats)
+    health = HealthServer(settings, "presence", checks)
     await health.start()
     lifecycle.on_stop("health", health.close, timeout_s=1)
 

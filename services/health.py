@@ -9,16 +9,21 @@ nothing that grows. The gateway answers the same paths with its own HTTP stack, 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 import structlog
+from prometheus_client import REGISTRY
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from services import telemetry
+from services.bus.stats import BusStats
 from services.settings import Settings
+from services.telemetry import MetricName
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +70,51 @@ def readiness(checks: Checks, details: Details | None = None) -> Response:
 def liveness() -> Response:
     """Return what `/healthz` answers: that we answer is the whole answer."""
     return Response(HTTPStatus.OK, b'{"status":"ok"}', _JSON)
+
+
+# The outcomes and faults among `BusStats`, as labels.
+_PUBLISHES = {"stored": "stored", "not_stored": "not_stored", "refused": "publish_refused"}
+_FAULTS = (
+    "unanswered",
+    "disconnects",
+    "rebuilds",
+    "discarded",
+    "callback_errors",
+    "permission_violations",
+    "slow_consumers",
+    "client_errors",
+    "probes_lost",
+)
+
+
+class ProcessCollector(Collector):
+    """Readiness and the bus's counts for Prometheus, read when scraped."""
+
+    def __init__(self, checks: Checks, bus: BusStats) -> None:
+        self._checks = checks
+        self._bus = bus
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all families."""
+        declared = MetricName.READY.value
+        ready = GaugeMetricFamily(declared.name, declared.help, labels=declared.labels)
+        for name, check in self._checks.items():
+            ready.add_metric([name], int(check()))
+        yield ready
+        for metric, counts in (
+            (MetricName.BUS_PUBLISHES, _PUBLISHES),
+            (MetricName.BUS_FAULTS, {name: name for name in _FAULTS}),
+        ):
+            declared = metric.value
+            family = CounterMetricFamily(declared.name, declared.help, labels=declared.labels)
+            for label, field in counts.items():
+                family.add_metric([label], getattr(self._bus, field))
+            yield family
+
+
+def export_process(checks: Checks, bus: BusStats) -> None:
+    """Add the readiness checks and the bus's counts of this process to its Prometheus metrics."""
+    REGISTRY.register(ProcessCollector(checks, bus))
 
 
 class HealthServer:

@@ -19,6 +19,7 @@ process at once.
 import asyncio
 import gc
 import os
+import resource
 import signal
 import sys
 import threading
@@ -205,6 +206,20 @@ def _report_loop_fault(_loop: asyncio.AbstractEventLoop, context: dict[str, obje
         log.error("unhandled fault", detail=str(context.get("message")))
 
 
+def raise_file_limit() -> int:
+    """Raise the soft limit of open files to the hard one, and return the limit in force.
+
+    Each connection is one file. Container runtimes start processes with 1,024, and leave raising it to them.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError) as fault:  # macOS says "no limit" and takes 10,240
+        log.warning("the limit of open files cannot be raised", soft=soft, hard=hard, reason=str(fault))
+        return soft
+    return hard
+
+
 def run(kind: str, main: Main) -> NoReturn:
     """Run one process of `kind` (gateway, presence, metrics, agent) until it is told to stop, then exit.
 
@@ -218,7 +233,7 @@ def run(kind: str, main: Main) -> NoReturn:
         asyncio.get_running_loop().set_exception_handler(_report_loop_fault)
         lifecycle = Lifecycle(settings.shutdown_s, shipper)
         _listen_for_signals(lifecycle, settings.shutdown_s)
-        log.info("starting", version=__version__, pid=os.getpid())
+        log.info("starting", version=__version__, pid=os.getpid(), open_files=raise_file_limit())
         return await live(main, settings, lifecycle)
 
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:

@@ -31,6 +31,21 @@ class MetricName(Enum):
     """All metrics of all processes."""
 
     BUILD = Declaration("tidings_build_info", "gauge", "1, labelled with what runs.", ("service", "version"))
+    READY = Declaration(
+        "tidings_ready", "gauge", "1 while a readiness check of the process holds, else 0.", ("check",)
+    )
+    BUS_PUBLISHES = Declaration(
+        "tidings_bus_publishes_total",
+        "counter",
+        "Publishes to the bus: `stored` by a stream, `not_stored` although asked for, `refused` before they left.",
+        ("outcome",),
+    )
+    BUS_FAULTS = Declaration(
+        "tidings_bus_faults_total",
+        "counter",
+        "What went wrong between the process and the bus.",
+        ("fault",),
+    )
     LOG_LINES = Declaration("tidings_log_lines_total", "counter", "Log lines written.", ("level",))
     LOG_LINES_DROPPED = Declaration(
         "tidings_log_lines_dropped_total", "counter", "Log lines that did not reach the log stream."

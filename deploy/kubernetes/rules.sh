@@ -9,7 +9,8 @@ kind: PrometheusRule
 metadata:
   name: tidings
   namespace: tidings
-  labels: { app.kubernetes.io/part-of: tidings }
+  # kube-prometheus-stack selects what has its release's name, unless its values say otherwise.
+  labels: { app.kubernetes.io/part-of: tidings, release: kube-prometheus-stack }
 spec:
 EOF
 sed -n '/^groups:/,$p' tidings.rules.yml | sed 's/^\(.\)/  \1/'

@@ -7,7 +7,7 @@ import socket
 from metrics_svc.agent.machine import OWN_PROC, Machine, existing, watch_host
 from metrics_svc.agent.reporter import Reporter
 from services.bus.client import Bus
-from services.health import HealthServer
+from services.health import HealthServer, export_process
 from services.lifecycle import CannotStart, Lifecycle, run
 from services.permissions.roles import Role
 from services.settings import Settings, instance_name
@@ -30,7 +30,9 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
         machine.sample,
         settings.agent_interval_s,
     )
-    health = HealthServer(settings, KIND, {"bus": lambda: bus.healthy, "samples": lambda: reporter.sampling})
+    checks = {"bus": lambda: bus.healthy, "samples": lambda: reporter.sampling}
+    export_process(checks, bus.stats)
+    health = HealthServer(settings, KIND, checks)
     await health.start()
     lifecycle.on_stop("health", health.close, timeout_s=1)
     tasks = TaskSet()

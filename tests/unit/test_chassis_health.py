@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 
 from services import health
-from services.health import HealthServer
+from services.bus.stats import BusStats
+from services.health import HealthServer, ProcessCollector
 from services.settings import Settings
 
 
@@ -100,3 +102,16 @@ async def test_a_body_is_json() -> None:
         503,
         {"status": "not ready", "checks": {"bus": False}},
     )
+
+
+def test_readiness_and_the_counts_of_the_bus_are_metrics() -> None:
+    checks = {"bus": True}
+    stats = BusStats(stored=3, not_stored=1, disconnects=2)
+    registry = CollectorRegistry()
+    registry.register(ProcessCollector({"bus": lambda: checks["bus"]}, stats))
+    assert registry.get_sample_value("tidings_ready", {"check": "bus"}) == 1
+    checks["bus"] = False
+    assert registry.get_sample_value("tidings_ready", {"check": "bus"}) == 0
+    assert registry.get_sample_value("tidings_bus_publishes_total", {"outcome": "stored"}) == 3
+    assert registry.get_sample_value("tidings_bus_publishes_total", {"outcome": "not_stored"}) == 1
+    assert registry.get_sample_value("tidings_bus_faults_total", {"fault": "disconnects"}) == 2

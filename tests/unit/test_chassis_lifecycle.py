@@ -205,3 +205,13 @@ def test_a_missing_configuration_file_ends_with_2() -> None:
     with Child(TIDINGS_CONFIG="/nowhere/tidings.toml") as child:
         child.read_until("configuration: TIDINGS_CONFIG names /nowhere/tidings.toml, which does not exist")
         assert child.process.wait(10) == 2
+
+
+def test_the_limit_of_open_files_is_raised() -> None:
+    program = """
+import resource, services.lifecycle as lifecycle
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 3000))
+print(lifecycle.raise_file_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3000", "3000", "3000"]

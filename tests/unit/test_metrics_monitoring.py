@@ -74,30 +74,72 @@ def test_prometheus_reads_them(what: str, name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("alert", "series"),
-    [
-        ("TidingsNoMetricsLeader", 'tidings_metrics_leader{instance="m"}'),
-        ("TidingsNoGatewayTakesClients", 'tidings_gateway_draining{instance="g"}'),
-        ("TidingsNoPresence", 'up{job="tidings-presence",instance="p"}'),
-    ],
-)
-def test_somebody_is_woken_up_when_nothing_is_left_to_scrape(alert: str, series: str, tmp_path: Path) -> None:
-    """A sum over nothing is nothing, which is not below 1."""
+_READY = 'tidings_ready{check="%s",job="tidings-%s",instance="%s"}'
+_UP = "1x16"
+_DOWN = "0x40"
+# What Prometheus scrapes every 15 s for four minutes, and from then on.
+_OUTAGES = {
+    "NATS is gone, and nothing is published": (
+        ["TidingsBusLost", "TidingsNoGatewayTakesClients"],
+        {_READY % ("bus", "gateway", "g"): (_UP, _DOWN), _READY % ("bus", "presence", "p"): (_UP, _DOWN)},
+    ),
+    "NATS takes no messages": (
+        ["TidingsMessagesNotStored"],
+        {
+            'tidings_bus_publishes_total{outcome="stored",instance="g"}': ("0+15x16", "240+0x40"),
+            'tidings_bus_publishes_total{outcome="not_stored",instance="g"}': ("0x16", "0+15x40"),
+        },
+    ),
+    "Redis is gone": (
+        ["TidingsRedisLost"],
+        {_READY % ("redis", "presence", "p"): (_UP, _DOWN), _READY % ("redis", "metrics", "m"): (_UP, _DOWN)},
+    ),
+    "no gateway is left to scrape": (
+        ["TidingsNoGatewayTakesClients"],
+        {_READY % ("serving", "gateway", "g"): (_UP, "stale")},
+    ),
+    "every gateway drains": (
+        ["TidingsNoGatewayTakesClients"],
+        {_READY % ("serving", "gateway", "g"): (_UP, _DOWN)},
+    ),
+    "metrics_svc is gone": (
+        ["TidingsNoMetricsLeader"],
+        {'tidings_metrics_leader{instance="m"}': (_UP, "stale")},
+    ),
+    "presence_svc is gone": (
+        ["TidingsNoPresence"],
+        {'up{job="tidings-presence",instance="p"}': (_UP, "stale")},
+    ),
+}
+
+
+@pytest.mark.parametrize(("alerts", "series"), _OUTAGES.values(), ids=_OUTAGES.keys())
+def test_an_outage_raises_its_critical_alert_within_a_minute(
+    alerts: list[str], series: dict[str, tuple[str, str]], tmp_path: Path
+) -> None:
     promtool = need("promtool", "Debian: apt-get install prometheus")
-    well = "0" if alert == "TidingsNoGatewayTakesClients" else "1"
-    rules = yaml.safe_load((FOLDER / "tidings.rules.yml").read_text())["groups"]
-    (rule,) = [rule for group in rules for rule in group["rules"] if rule["alert"] == alert]
-    fires = {"exp_labels": rule["labels"], "exp_annotations": rule["annotations"]}
+    groups = yaml.safe_load((FOLDER / "tidings.rules.yml").read_text())["groups"]
+    rules = {rule["alert"]: rule for group in groups for rule in group["rules"]}
+    assert {rules[alert]["labels"]["severity"] for alert in alerts} == {"critical"}
     case = {
         "interval": "15s",
-        "input_series": [{"series": series, "values": f"{well}x19 stale"}],  # gone after 5 minutes
+        "input_series": [
+            {"series": name, "values": f"{before} {after}"} for name, (before, after) in series.items()
+        ],
         "alert_rule_test": [
-            {"eval_time": "4m", "alertname": alert, "exp_alerts": []},
-            {"eval_time": "6m", "alertname": alert, "exp_alerts": [fires]},
+            {
+                "eval_time": at,
+                "alertname": alert,
+                "exp_alerts": [
+                    {"exp_labels": rules[alert]["labels"], "exp_annotations": rules[alert]["annotations"]}
+                ][:fires],
+            }
+            for alert in alerts
+            for at, fires in (("4m", 0), ("5m15s", 1))
         ],
     }
     file = tmp_path / "test.yml"  # JSON is YAML
-    file.write_text(json.dumps({"rule_files": [str(FOLDER / "tidings.rules.yml")], "tests": [case]}))
+    tests = {"rule_files": [str(FOLDER / "tidings.rules.yml")], "evaluation_interval": "15s", "tests": [case]}
+    file.write_text(json.dumps(tests))
     done = subprocess.run([promtool, "test", "rules", str(file)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -35,15 +35,15 @@ async def check_machine(settings: Settings, role: Role | None) -> list[Outcome]:
 
 def _descriptors() -> Outcome:
     name = "file descriptors"
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
+    _, hard = resource.getrlimit(
+        resource.RLIMIT_NOFILE
+    )  # every process raises its soft limit to the hard one
+    if hard == resource.RLIM_INFINITY:
         return good(name, "no limit")
-    said = f"{soft}: room for some {max(0, soft - _OWN_DESCRIPTORS)} connections to one gateway"
-    if soft >= _FEW_DESCRIPTORS:
+    said = f"{hard}: room for some {max(0, hard - _OWN_DESCRIPTORS)} connections to one gateway"
+    if hard >= _FEW_DESCRIPTORS:
         return good(name, said)
-    raised = "no limit" if hard == resource.RLIM_INFINITY else str(hard)
-    advice = f"raise it, `ulimit -n` (here up to {raised}) or LimitNOFILE= of the systemd unit"
-    return warning(name, said, advice)
+    return warning(name, said, "raise the hard limit: `ulimit -Hn`, or LimitNOFILE= of the systemd unit")
 
 
 def _accept_queue() -> list[Outcome]:
