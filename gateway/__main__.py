@@ -35,12 +35,12 @@ async def main(settings: Settings, life: Lifecycle) -> None:
         authenticator = Authenticator(settings, tickets)
     except ValueError as fault:
         raise CannotStart(str(fault)) from fault
-    gateway = Gateway(bus, settings, instance, authenticator, tickets)
+    gateway = Gateway(bus, settings, instance, authenticator, tickets, life.fail)
     life.on_stop("gateway", gateway.close, timeout_s=1.5)
     await gateway.open()
     REGISTRY.register(GatewayCollector(gateway, gateway.reporter))
     telemetry.announce_build("gateway")
-    gateway.tasks.spawn(gateway.reporter.run(), "reporter")
+    gateway.tasks.spawn(gateway.reporter.run(), "reporter", critical=True)
 
     service = Service(bus, settings, "gateway")
 

@@ -78,6 +78,7 @@ class Gateway:
         instance: str,
         authenticator: Authenticator,
         tickets: TicketStore,
+        on_failure: Callable[[BaseException], object],
     ) -> None:
         self.bus = bus
         self.settings = settings
@@ -88,7 +89,7 @@ class Gateway:
         self.authenticator = authenticator
         self.tickets = tickets
         self.draining = False
-        self.tasks = TaskSet()
+        self.tasks = TaskSet(on_failure)
         self.traffic = Traffic()
         self.admission = Admission(settings.accept_rate, time.monotonic())
         self.on_limit = self.traffic.limit  # one bound method for all sessions
@@ -153,7 +154,7 @@ class Gateway:
         """
         await self.logs.open()
         await self._read_revocations()
-        self.tasks.spawn(self.presence.run(), "presence link")
+        self.tasks.spawn(self.presence.run(), "presence link", critical=True)
 
     async def _read_revocations(self) -> None:
         """Read them, and again while a stream that was made just now has no leader to read from."""

@@ -117,11 +117,8 @@ class Server(uvicorn.Server):
 
     async def run_on(self, listener: socket.socket) -> None:
         """Serve until cancelled or told to exit."""
-        ticking = self._gateway.tasks.spawn(self._tick(), "keepalive")
-        try:
-            await self.serve(sockets=[listener])
-        finally:
-            ticking.cancel()
+        self._gateway.tasks.spawn(self._tick(), "keepalive", critical=True)
+        await self.serve(sockets=[listener])
 
     async def drain(self) -> None:
         """Send everybody away, paced; return when they are gone or the time is up."""

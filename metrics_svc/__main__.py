@@ -91,7 +91,7 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     bus.subscribe(subjects.logs_feed, intake.on_logs)
     bus.subscribe(subjects.logs_report, logs.on_report, queue=QUEUE)
     await lease.attempt()  # learn the fleet's time before the first second begins
-    tasks = TaskSet()
+    tasks = TaskSet(lifecycle.fail)
     lifecycle.on_stop("lease", lease.release, timeout_s=1)
     lifecycle.on_stop("tasks", tasks.close, timeout_s=1)
     for name, work in (
@@ -101,8 +101,7 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
         ("redis check", _check_redis(redis, settings)),
         ("notifier", notifier.run()),
     ):
-        task = tasks.spawn(work, name)
-        task.add_done_callback(lambda done: _fail_with(lifecycle, done))
+        tasks.spawn(work, name, critical=True)
     await service.start()
     lifecycle.on_stop("service", service.stop, timeout_s=3)
     await lifecycle.stopped()
@@ -126,12 +125,6 @@ async def _check_redis(redis: AnyRedis, settings: Settings) -> None:
             await asyncio.sleep(_PROVE_AGAIN_S)
         else:
             return
-
-
-def _fail_with(lifecycle: Lifecycle, task: Any) -> None:
-    """End the process when one of its loops ends by a fault: a supervisor starts it afresh."""
-    if not task.cancelled() and (fault := task.exception()) is not None:
-        lifecycle.fail(fault)
 
 
 if __name__ == "__main__":

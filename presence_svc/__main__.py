@@ -14,7 +14,6 @@ from presence_svc.store import Telling, Timing
 from presence_svc.store_redis import RedisPresenceStore
 from presence_svc.sweeper import Sweeper
 from presence_svc.webhooks import Webhooks
-from services.bus.errors import Misconfigured
 from services.bus.rpc import Service
 from services.health import HealthServer, export_process
 from services.lifecycle import CannotStart, Lifecycle, run
@@ -51,17 +50,17 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     await health.start()
     lifecycle.on_stop("health", health.close, timeout_s=1)
 
-    tasks = TaskSet()
+    tasks = TaskSet(lifecycle.fail)
     lifecycle.on_stop("tasks", tasks.close, timeout_s=1)
     checked = asyncio.Event()
-    tasks.spawn(_check_redis(redis, settings, lifecycle, checked), "redis check")
-    tasks.spawn(_essential(sweeper.run, lifecycle, checked), "sweeper")
-    tasks.spawn(_essential(announcer.run, lifecycle, checked), "confirmations")
+    tasks.spawn(_check_redis(redis, settings, checked), "redis check", critical=True)
+    tasks.spawn(_once_checked(sweeper.run, checked), "sweeper", critical=True)
+    tasks.spawn(_once_checked(announcer.run, checked), "confirmations", critical=True)
     if settings.presence_webhook_urls:
         webhooks = Webhooks(store, settings)
         lifecycle.on_stop("webhooks", webhooks.close, timeout_s=1)
         for courier in webhooks.couriers:
-            tasks.spawn(_essential(courier.run, lifecycle, checked), f"webhook {courier.target}")
+            tasks.spawn(_once_checked(courier.run, checked), f"webhook {courier.target}", critical=True)
 
     service = Service(bus, settings, "presence")
     PresenceService(store, announcer, bus.max_payload).serve_on(service)
@@ -70,37 +69,32 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     await lifecycle.stopped()
 
 
-async def _essential(
-    work: Callable[[], Coroutine[Any, Any, None]], lifecycle: Lifecycle, checked: asyncio.Event
-) -> None:
-    """Do what a replica must not look well without, once Redis was found fit: end the process if it fails."""
+async def _once_checked(work: Callable[[], Coroutine[Any, Any, None]], checked: asyncio.Event) -> None:
+    """Do `work` once Redis was found fit."""
     await checked.wait()
-    try:
-        await work()
-    except Exception as fault:  # noqa: BLE001  # whatever it is
-        lifecycle.fail(fault)
+    await work()
 
 
-async def _check_redis(
-    redis: AnyRedis, settings: Settings, lifecycle: Lifecycle, checked: asyncio.Event
-) -> None:
-    """End the process if Redis turns out too old, or forbids what we need, however late it comes."""
+async def _check_redis(redis: AnyRedis, settings: Settings, checked: asyncio.Event) -> None:
+    """Find Redis fit, however late it comes.
+
+    Raises:
+        CannotStart: it is too old, or forbids what we need.
+        Misconfigured: it forbids what we need.
+    """
     while True:
         try:
             # The proof names everything that is missing; the version check would stop at its own one command.
             await prove_redis(redis, Role.PRESENCE, settings)
             await check_server(redis)
-        except (CannotStart, Misconfigured) as fault:
-            lifecycle.fail(fault)
         except NoPermissionError as fault:
-            lifecycle.fail(CannotStart(f"TIDINGS_REDIS_URL: {fault}"))
+            raise CannotStart(f"TIDINGS_REDIS_URL: {fault}") from None
         except (RedisError, RedisClusterException) as fault:
             log.debug("redis not checked yet", reason=str(fault))
             await asyncio.sleep(CHECK_AGAIN_S)
-            continue
         else:
             checked.set()
-        return
+            return
 
 
 if __name__ == "__main__":

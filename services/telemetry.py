@@ -92,6 +92,12 @@ class MetricName(Enum):
     GATEWAY_LIMITED = Declaration(
         "tidings_gateway_limited_total", "counter", "What met a limit, by the limit's name.", ("limit",)
     )
+    CONNECTION_FAULTS = Declaration(
+        "tidings_gateway_connection_faults_total",
+        "counter",
+        "Connections that a loop of the gateway failed with, by the loop; the others had their turn.",
+        ("loop",),
+    )
     METRICS_REPORTS = Declaration(
         "tidings_metrics_reports_total", "counter", "Metrics reports taken, at least in part.", ("kind",)
     )

@@ -10,8 +10,12 @@ from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
+import structlog
 
+from services.telemetry import MetricName, counter
 from services.wire.rpc import AnyPresenceOp, Disconnected, PresenceBatch
+
+log = structlog.get_logger(__name__)
 
 MAX_OPS = 500
 MAX_BYTES = 256 * 1024  # of operations, encoded: a quarter of what NATS takes unless configured otherwise
@@ -47,6 +51,16 @@ class _Room:
         self.ops -= len(ops)
         self.bytes -= size
         return True
+
+
+def _ops_of(connection: Announced) -> list[AnyPresenceOp]:
+    """Return what to say of a connection; nothing where it fails: the announcement of the others goes on."""
+    try:
+        return list(connection.presence_ops())
+    except Exception:
+        log.exception("a connection cannot be announced", connection=connection.connection_id)
+        counter(MetricName.CONNECTION_FAULTS).labels("presence").inc()
+        return []
 
 
 class Batches:
@@ -163,7 +177,7 @@ class Batches:
             if not self._unannounced or not room.ops:
                 return
             connection_id = next(iter(self._unannounced))
-            whole = list(self._unannounced[connection_id].presence_ops())
+            whole = _ops_of(self._unannounced[connection_id])
             if room.takes(whole):
                 ops += whole
             elif ops:

@@ -8,7 +8,12 @@ ping interval has seconds, and each second serves one slot: no timer per connect
 from itertools import cycle
 from typing import Protocol
 
+import structlog
+
+from services.telemetry import MetricName, counter
 from services.wire.codes import CloseCode
+
+log = structlog.get_logger(__name__)
 
 
 class Pinged(Protocol):
@@ -19,6 +24,8 @@ class Pinged(Protocol):
     def ping(self) -> None: ...
 
     def close(self, code: CloseCode) -> None: ...
+
+    def abort(self) -> None: ...
 
 
 class Keepalive:
@@ -46,9 +53,18 @@ class Keepalive:
             del self._slots[slot][connection]
 
     def tick(self, now: float) -> None:
-        """Ping the connections whose turn it is, and close those that have been silent too long."""
+        """Ping the connections whose turn it is, and close those that have been silent too long.
+
+        A connection with which that fails is cut off, and the others have their turn.
+        """
         for connection in list(self._slots[next(self._turn)]):
-            if now - connection.last_received > self._idle_timeout_s:
-                connection.close(CloseCode.IDLE_TIMEOUT)
-            else:
-                connection.ping()
+            try:
+                if now - connection.last_received > self._idle_timeout_s:
+                    connection.close(CloseCode.IDLE_TIMEOUT)
+                else:
+                    connection.ping()
+            except Exception:
+                log.exception("keepalive of a connection failed")
+                counter(MetricName.CONNECTION_FAULTS).labels("keepalive").inc()
+                self.discard(connection)
+                connection.abort()

@@ -35,10 +35,9 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     health = HealthServer(settings, KIND, checks)
     await health.start()
     lifecycle.on_stop("health", health.close, timeout_s=1)
-    tasks = TaskSet()
+    tasks = TaskSet(lifecycle.fail)
     lifecycle.on_stop("tasks", tasks.close, timeout_s=1)
-    reporting = tasks.spawn(reporter.run(), "reporter")
-    reporting.add_done_callback(lambda task: _fail_with(lifecycle, task))
+    tasks.spawn(reporter.run(), "reporter", critical=True)
     await lifecycle.stopped()
 
 
@@ -58,12 +57,6 @@ def machine_of(settings: Settings) -> Machine:
         raise CannotStart(
             f"TIDINGS_AGENT_PROC: {settings.agent_proc} is not the /proc of a machine: {fault}"
         ) from fault
-
-
-def _fail_with(lifecycle: Lifecycle, task: "asyncio.Task[None]") -> None:
-    """End the process when sampling ends by a fault: a supervisor starts it afresh."""
-    if not task.cancelled() and (fault := task.exception()) is not None:
-        lifecycle.fail(fault)
 
 
 if __name__ == "__main__":

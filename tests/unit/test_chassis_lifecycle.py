@@ -14,6 +14,7 @@ import pytest
 from services.bus.errors import Unavailable
 from services.lifecycle import Lifecycle, live
 from services.settings import Settings
+from services.tasks import TaskSet
 
 SETTINGS = Settings()
 
@@ -215,3 +216,36 @@ print(lifecycle.raise_file_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["3000", "3000", "3000"]
+
+
+async def _raises() -> None:
+    raise LookupError("broken")
+
+
+async def _waits() -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_critical_task_that_ends_ends_the_process() -> None:
+    for work, cancelled in ((_raises, False), (_waits, True)):
+
+        async def main(settings: Settings, lifecycle: Lifecycle) -> None:
+            task = TaskSet(lifecycle.fail).spawn(work(), "loop", critical=True)  # noqa: B023  # run at once
+            if cancelled:  # noqa: B023
+                asyncio.get_running_loop().call_soon(task.cancel)
+            await lifecycle.stopped()
+
+        lifecycle = Lifecycle(5)
+        assert await live(main, SETTINGS, lifecycle) == 1
+        assert lifecycle.failed
+
+
+async def test_tasks_that_are_not_critical_and_those_that_are_closed_fail_nobody() -> None:
+    faults: list[BaseException] = []
+    tasks = TaskSet(faults.append)
+    await asyncio.wait([tasks.spawn(_raises(), "once")])
+    tasks.spawn(_waits(), "loop", critical=True)
+    await tasks.close()
+    await tasks.close()
+    assert faults == []
+    assert len(tasks) == 0

@@ -168,3 +168,13 @@ def test_only_work_is_urgent(work: AnyPresenceOp | None):
     if work is not None:
         batches.add(work)
         assert batches.urgent
+
+
+def test_a_connection_that_cannot_be_announced_leaves_the_others():
+    class Broken(Here):
+        def presence_ops(self) -> Iterable[AnyPresenceOp]:
+            yield Connected(connection_id=self.connection_id, user_id="u", username="U")
+            raise LookupError("broken")
+
+    made = drain(Batches("g", "b"), [Here("a"), Broken("b"), Here("c")])
+    assert [op.connection_id for batch in made for op in batch.ops] == ["a", "c"]

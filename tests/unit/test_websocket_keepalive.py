@@ -1,6 +1,7 @@
 """Keepalive: pings spread over the interval, silence ends a connection."""
 
 from gateway.ws.keepalive import Keepalive
+from services.telemetry import MetricName, counter
 from services.wire.codes import CloseCode
 
 
@@ -9,6 +10,10 @@ class Watched:
         self.last_received = 0.0
         self.pings = 0
         self.closed: list[CloseCode] = []
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
 
     def ping(self) -> None:
         self.pings += 1
@@ -42,3 +47,21 @@ def test_silence_ends_a_connection_and_any_byte_keeps_it() -> None:
     keepalive.discard(silent)
     keepalive.discard(silent)
     assert len(keepalive) == 1
+
+
+def test_one_connection_that_fails_costs_the_others_nothing() -> None:
+    class Broken(Watched):
+        def ping(self) -> None:
+            raise LookupError("broken")
+
+    counted = counter(MetricName.CONNECTION_FAULTS).labels("keepalive")
+    before = counted._value.get()
+    keepalive = Keepalive(ping_interval_s=1, idle_timeout_s=3)
+    watched = [Watched(), Broken(), Watched()]
+    for one in watched:
+        keepalive.add(one)
+    for second in (1.0, 2.0):
+        keepalive.tick(second)
+    assert [(one.pings, one.aborted) for one in watched] == [(2, False), (0, True), (2, False)]
+    assert len(keepalive) == 2
+    assert counted._value.get() - before == 1

@@ -1,0 +1,36 @@
+"""A gateway does not outlive the loops it lives by: it would look well, and its users would go offline."""
+
+import secrets
+from typing import NoReturn
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from gateway import __main__ as process
+from gateway.presence.batches import Batches
+from gateway.reporting import Reporter
+from gateway.ws.keepalive import Keepalive
+from services.lifecycle import Lifecycle, live
+from services.local.servers import NatsServer, free_port
+from services.settings import Settings
+
+
+def _fail(*_: object) -> NoReturn:
+    raise LookupError("broken")
+
+
+@pytest.mark.parametrize(
+    ("part", "step"),
+    [(Batches, "next"), (Reporter, "turn"), (Keepalive, "tick")],
+    ids=["presence", "reports", "keepalive"],
+)
+async def test_a_loop_that_ends_ends_the_process(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch, part: type, step: str
+) -> None:
+    monkeypatch.setattr(process, "REGISTRY", CollectorRegistry())
+    monkeypatch.setattr(part, step, _fail)
+    settings = Settings(
+        nats_url=nats_server.url, prefix=f"loops-{secrets.token_hex(4)}", port=free_port(), drain_s=1
+    )
+    lifecycle = Lifecycle(10)
+    assert await live(process.main, settings, lifecycle) == 1
