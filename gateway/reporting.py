@@ -228,6 +228,7 @@ class GatewayCollector(Collector):
             (MetricName.GATEWAY_SLOW_CLIENTS, traffic.slow_clients),
             (MetricName.GATEWAY_ERRORS, traffic.errors),
             (MetricName.GATEWAY_DROPPED, traffic.dropped),
+            (MetricName.GATEWAY_UNEXPECTED, traffic.unexpected),
         ):
             yield CounterMetricFamily(metric.value.name, metric.value.help, value=value)
         yield _latency_family(self._reporter.latency)

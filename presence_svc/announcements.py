@@ -23,7 +23,7 @@ def messages(
     in the order of versions where one would be over `max_bytes`. Of large scopes the diff says the count.
     """
     for notice in changes.notices:
-        yield subjects.room_out(namespace_of(notice.room), notice.room), _ENCODER.encode(notice)
+        yield subjects.room_members(namespace_of(notice.room), notice.room), _ENCODER.encode(notice)
     for payload in _diffs(changes.epoch, changes.version, changes.users, UNSET, changes.count, max_bytes):
         yield subjects.presence_diff, payload
     for scope in changes.rooms:

@@ -98,6 +98,11 @@ class MetricName(Enum):
         "Connections that a loop of the gateway failed with, by the loop; the others had their turn.",
         ("loop",),
     )
+    GATEWAY_UNEXPECTED = Declaration(
+        "tidings_gateway_unexpected_messages_total",
+        "counter",
+        "Messages on the bus that do not belong on their subject, such as one that no stream stored; dropped.",
+    )
     METRICS_REPORTS = Declaration(
         "tidings_metrics_reports_total", "counter", "Metrics reports taken, at least in part.", ("kind",)
     )

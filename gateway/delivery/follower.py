@@ -35,11 +35,10 @@ _CATCH_UP_S = 5.0  # for several requests with limits of their own: a join is an
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message for the members, and who among them shall not get it: one connection, or one user."""
+    """A message for the members, but for one connection."""
 
     message: Outbound
     skip_connection: str = ""
-    skip_user: str = ""
 
 
 # Turns a stored or republished payload and its sequence (0: none) into a delivery.
@@ -62,7 +61,7 @@ class Follower:
 
     __slots__ = (
         "_away_since", "_bus", "_decode", "_epoch", "_fill_task", "_live_subject", "_log", "_on_break", "_on_hold", "_sequencer",
-        "_subscription", "_tails", "_tasks", "fanout", "is_open",
+        "_subscription", "_tails", "_tasks", "_traffic", "fanout", "is_open",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +80,7 @@ class Follower:
         self._live_subject = live_subject
         self._decode = decode
         self._tasks = tasks
+        self._traffic = traffic
         self._on_break = on_break
         self._epoch = ""
         # Until the position is known everything waits, as in a gap.
@@ -210,8 +210,13 @@ class Follower:
     def __call__(self, message: BusMessage) -> None:
         """Take a live message: what the subscription calls, without a bound method for each follower."""
         seq = message.seq
+        if seq == 0 and self._log is not None:
+            # What no stream stored was published past it: clients could not tell it from a message that was.
+            self._traffic.unexpected += 1
+            log.error("message without a sequence in a durable log dropped", subject=self._live_subject)
+            return
         delivery = self._decoded(message.data, seq)
-        if seq == 0 or self._log is None:
+        if self._log is None:
             if delivery is not None:
                 self._deliver(delivery)
             return
@@ -239,10 +244,7 @@ class Follower:
         if self._tails and message.seq:
             for tail in self._tails:
                 tail.append((message.seq, message))
-        if delivery.skip_user:
-            self.fanout.send_except_user(message, delivery.skip_user)
-        else:
-            self.fanout.send(message, delivery.skip_connection)
+        self.fanout.send(message, delivery.skip_connection)
 
     # --- gaps ---
 

@@ -18,17 +18,18 @@ from gateway.delivery.logs import Logs
 from gateway.delivery.outbound import Outbound
 from gateway.delivery.recovery import Verdict
 from gateway.delivery.traffic import Traffic
-from services.bus.client import Bus
+from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError
 from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire import server
-from services.wire.events import RoomEvent, RoomPublished
+from services.wire.events import MembersEvent, RoomPublished
 from services.wire.records import UNSET, Position, UnsetType
 
 log = structlog.get_logger(__name__)
 
-_decode_event = msgspec.json.Decoder(RoomEvent).decode
+_decode_message = msgspec.json.Decoder(RoomPublished).decode
+_decode_notice = msgspec.json.Decoder(MembersEvent).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +48,18 @@ def decode_room_event(data: bytes, seq: int) -> Delivery:
     """Turn what travels on a room's subject into what members receive.
 
     Raises:
-        msgspec.DecodeError: the payload is no room event.
+        msgspec.DecodeError: the payload is no message to a room.
     """
-    event = _decode_event(data)
-    if isinstance(event, RoomPublished):
-        message = server.RoomMessage(
-            user_id=event.user_id,
-            username=event.username,
-            room=event.room,
-            content=event.content,
-            timestamp=event.timestamp,
-            seq=seq or UNSET,
-        )
-        return Delivery(
-            Outbound(message, event.room, seq), skip_connection="" if event.echo else event.origin
-        )
-    # Those who were there hear of a user who comes or goes; the user does not.
-    return Delivery(Outbound(event), skip_user=event.user_id)
+    event = _decode_message(data)
+    message = server.RoomMessage(
+        user_id=event.user_id,
+        username=event.username,
+        room=event.room,
+        content=event.content,
+        timestamp=event.timestamp,
+        seq=seq or UNSET,
+    )
+    return Delivery(Outbound(message, event.room, seq), skip_connection="" if event.echo else event.origin)
 
 
 def _break_notice(room: str, position: Position) -> Outbound:
@@ -78,14 +74,34 @@ def _break_notice(room: str, position: Position) -> Outbound:
 class Room:
     """A room with members here, or with none since a moment ago."""
 
-    __slots__ = ("follower", "joining", "linger", "name", "opening")
+    __slots__ = ("_notices", "_traffic", "follower", "joining", "linger", "name", "opening")
 
-    def __init__(self, name: str, follower: Follower) -> None:
+    def __init__(
+        self, name: str, follower: Follower, bus: Bus, members_subject: str, traffic: Traffic
+    ) -> None:
         self.name = name
         self.follower = follower
+        self._traffic = traffic
+        self._notices = bus.subscribe(members_subject, self)
         self.opening: asyncio.Future[None] | None = None
         self.joining = 0  # members on their way in: the room must not be dropped under them
         self.linger: asyncio.TimerHandle | None = None
+
+    def __call__(self, message: BusMessage) -> None:
+        """Pass on who joined or left: what the subscription calls, without a bound method for each room."""
+        try:
+            event = _decode_notice(message.data)
+        except (msgspec.DecodeError, RecursionError) as fault:
+            self._traffic.unexpected += 1
+            log.error("not a join or leave", subject=message.subject, reason=str(fault))
+            return
+        # Those who were there hear of a user who comes or goes; the user does not.
+        self.follower.fanout.send_except_user(Outbound(event), event.user_id)
+
+    def close(self) -> None:
+        """Hear no more of it."""
+        self._notices.close()
+        self.follower.close()
 
 
 class Rooms:
@@ -158,7 +174,7 @@ class Rooms:
         for room in self._rooms.values():
             if room.linger is not None:
                 room.linger.cancel()
-            room.follower.close()
+            room.close()
         self._rooms.clear()
 
     def _make(self, name: str) -> Room:
@@ -175,6 +191,9 @@ class Rooms:
                 traffic=self._traffic,
                 on_break=partial(_break_notice, name),
             ),
+            self._bus,
+            subjects.room_members(namespace, name),
+            self._traffic,
         )
         return room
 
@@ -260,5 +279,5 @@ class Rooms:
     def _drop(self, room: Room) -> None:
         room.linger = None
         if not len(room.follower.fanout) and not room.joining:
-            room.follower.close()
+            room.close()
             self._rooms.pop(room.name, None)

@@ -13,7 +13,7 @@ class Traffic:
 
     __slots__ = (
         "bytes_out", "connections", "dropped", "errors", "latency", "limited", "messages_in", "messages_out", "refusals",
-        "requests", "slow_clients", "sse_streams",
+        "requests", "slow_clients", "sse_streams", "unexpected",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -28,6 +28,7 @@ class Traffic:
         self.limited: Counter[str] = Counter()  # what met a limit, by the limit's name
         self.slow_clients = 0
         self.dropped = 0  # writes of messages that a slow client had no room for
+        self.unexpected = 0  # messages of the bus that do not belong on their subject
         self.latency = LatencySketch()  # ms from a request to its answer
 
     def answered(self, started: float, now: float) -> None:

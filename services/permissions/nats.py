@@ -88,7 +88,7 @@ def _gateway(prefix: str, settings: Settings) -> _Pair:
 
 
 def _presence(prefix: str, settings: Settings) -> _Pair:
-    publish = (settings.subjects.presence_diff, f"{prefix}.presence.room.>", f"{prefix}.out.room.>")
+    publish = (settings.subjects.presence_diff, f"{prefix}.presence.room.>", f"{prefix}.out.members.>")
     return publish, (f"{prefix}.rpc.presence.*", _MONITORING)
 
 

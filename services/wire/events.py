@@ -57,8 +57,8 @@ class BroadcastPublished(Event, frozen=True, kw_only=True, tag="broadcast"):
     echo: bool = False
 
 
-# What a gateway hears on a room's subject.
-RoomEvent = RoomPublished | UserJoined | UserLeft
+# What a gateway hears on the subject of a room's members. On the room's own there are messages alone.
+MembersEvent = UserJoined | UserLeft
 
 PresenceChange = UserOnline | UserOffline | StatusChanged | PresenceUpdated
 

@@ -2,8 +2,9 @@
 
 ```
 PREFIX.in.room.NS.ROOM      publish to a durable room (captured by the namespace's stream)
-PREFIX.out.room.NS.ROOM     what members of a room hear: republished by the stream, or published directly
-                            (ephemeral rooms; joins and leaves from presence_svc, which carry no sequence)
+PREFIX.out.room.NS.ROOM     messages to members of a room: republished by the stream, or published directly where
+                            the room is ephemeral
+PREFIX.out.members.NS.ROOM  who joined and left a room, to its members: from presence_svc alone, never stored
 PREFIX.in.user.USER         publish to a user's inbox (captured)
 PREFIX.out.user.USER        what every connection of a user hears
 PREFIX.out.broadcast        what every connection hears
@@ -45,6 +46,9 @@ class Subjects:
 
     def room_out(self, namespace: str, room: str) -> str:
         return f"{self.prefix}.out.room.{namespace}.{to_token(room)}"
+
+    def room_members(self, namespace: str, room: str) -> str:
+        return f"{self.prefix}.out.members.{namespace}.{to_token(room)}"
 
     def user_in(self, user_id: str) -> str:
         return f"{self.prefix}.in.user.{to_token(user_id)}"

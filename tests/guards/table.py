@@ -4,9 +4,9 @@ Where a second guard stands behind the first, both are taken out (`edits` are ma
 out, because nothing is there but the absence of a mistake, is in `NOT_TAKEN_OUT`.
 """
 
-from tests.guards import access, hostile_input, servers
+from tests.guards import access, delivery, hostile_input, servers
 
-GUARDS = (*access.GUARDS, *hostile_input.GUARDS, *servers.GUARDS)
+GUARDS = (*access.GUARDS, *hostile_input.GUARDS, *servers.GUARDS, *delivery.GUARDS)
 
 # Tests of the threat table that no guard was taken out for, and why.
 NOT_TAKEN_OUT = {

@@ -71,6 +71,8 @@ FORBIDDEN = [
     (Role.PRESENCE, "lp.control"),
     (Role.PRESENCE, "lp.in.revoked.x"),
     (Role.PRESENCE, "lp.metrics.feed"),
+    (Role.PRESENCE, "lp.out.room.default.den"),
+    (Role.PRESENCE, "lp.out.room.live.live=3Acursor"),
     (Role.METRICS, "lp.out.room.default.den"),
     (Role.METRICS, "lp.presence.diff"),
     (Role.GATEWAY, "lp.out.room.default.den"),  # durable: nobody but the stream

@@ -115,7 +115,7 @@ async def test_followers_hear_one_diff_a_scope_and_members_hear_who_joins(servic
     subjects = settings.subjects
     diffs.listen(bus, subjects.presence_diff, PresenceDiff)
     rooms.listen(bus, subjects.presence_room("live", "live:a b"), PresenceDiff)
-    members.listen(bus, subjects.room_out("live", "live:a b"), UserJoined | UserLeft)
+    members.listen(bus, subjects.room_members("live", "live:a b"), UserJoined | UserLeft)
     await bus.flush()
 
     applied = await gateway.send(
@@ -186,7 +186,7 @@ async def test_an_unknown_lease_is_answered_not_known(service, gateway):
 
 async def test_a_dead_gateways_users_go_with_its_lease_and_the_grace(service, gateway, bus, settings):
     notices = Listener()
-    notices.listen(bus, settings.subjects.room_out("default", "lobby"), UserJoined | UserLeft)
+    notices.listen(bus, settings.subjects.room_members("default", "lobby"), UserJoined | UserLeft)
     await bus.flush()
     await gateway.send(connected("c1", "ann"), joined("c1", "lobby"), connected("c2", "bob"))
     other = Gateway(bus, settings, "g2")
@@ -318,7 +318,7 @@ async def test_what_another_replica_did_not_live_to_publish_is_published(service
     subjects = settings.subjects
     diffs.listen(bus, subjects.presence_diff, PresenceDiff)
     rooms.listen(bus, subjects.presence_room("default", "lobby"), PresenceDiff)
-    members.listen(bus, subjects.room_out("default", "lobby"), UserJoined | UserLeft)
+    members.listen(bus, subjects.room_members("default", "lobby"), UserJoined | UserLeft)
     await bus.flush()
     async with Redis.from_url(settings.redis_url) as redis:
         # As a replica that is killed between its script and the bus: the store has it, and nobody says so.

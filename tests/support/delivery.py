@@ -74,6 +74,7 @@ class FakeMessage:
     seq: int
     last_seq: int
     data: bytes
+    subject: str = ""
 
 
 class FakeBus:

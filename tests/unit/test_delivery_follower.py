@@ -29,13 +29,14 @@ class Rig:
         self.bus = FakeBus()
         self.tasks = TaskSet()
         self.breaks: list[Position] = []
+        self.traffic = Traffic()
         self.follower = Follower(
             cast(Any, self.bus),
             cast(Any, stream),
             live_subject=LIVE,
             decode=decode,
             tasks=self.tasks,
-            traffic=Traffic(),
+            traffic=self.traffic,
             on_break=self._on_break,
         )
         self.member = Recorder("m")
@@ -126,14 +127,6 @@ async def test_a_gap_that_no_read_explains_is_given_up(rig: Rig) -> None:
     rig.hear(FakeMessage(9, 8, msgspec.json.encode("after the gap")))
     await rig.heard(1, "joined_room", "after the gap")
     assert rig.breaks == [Position("e1", 8)]
-
-
-async def test_messages_without_a_place_pass_during_a_gap(rig: Rig) -> None:
-    rig.stream.fault = AWAY
-    rig.stream.store(0)
-    rig.hear(rig.stream.store(1))
-    rig.hear(FakeMessage(0, 0, b'"somebody joined"'))
-    await rig.heard("somebody joined")
 
 
 async def test_one_that_cannot_be_read_keeps_its_place(rig: Rig) -> None:
@@ -282,3 +275,11 @@ async def test_closing_ends_the_subscription_and_the_fill(rig: Rig) -> None:
     rig.follower.close()
     assert rig.bus.callbacks == {}
     await eventually(lambda: len(rig.tasks) == 0)
+
+
+async def test_a_message_that_no_stream_stored_reaches_nobody(rig: Rig) -> None:
+    rig.hear(rig.stream.store("stored"))
+    rig.hear(FakeMessage(0, 0, msgspec.json.encode("I quit")))
+    rig.hear(rig.stream.store("stored too"))
+    await rig.heard("stored", "stored too")
+    assert rig.traffic.unexpected == 1

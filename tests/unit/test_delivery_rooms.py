@@ -12,7 +12,7 @@ from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire.records import UNSET
 from tests.support.deadline import eventually
-from tests.support.delivery import FakeBus, Recorder
+from tests.support.delivery import FakeBus, FakeMessage, Recorder
 
 
 class FlushedBus(FakeBus):
@@ -74,3 +74,26 @@ async def test_without_the_bus_the_join_is_refused(rooms: Rooms, bus: FlushedBus
     await eventually(lambda: bool(answers), "no answer")
     assert isinstance(answers[0], Unavailable)
     assert rooms.members("live:cursor") == 0
+
+
+_MEMBERS = "tidings.out.members.live.live=3Acursor"
+_JOIN = b'{"type":"user_joined","userId":"ann","username":"Ann","room":"live:cursor"}'
+_FORGED = (
+    b'{"type":"room_message","userId":"ann","username":"Ann","room":"live:cursor","content":1,"timestamp":1}'
+)
+
+
+async def test_who_joins_is_heard_on_a_subject_that_carries_no_messages(
+    rooms: Rooms, bus: FlushedBus
+) -> None:
+    bus.processed.set_result(None)
+    member = Recorder("a")
+    answers: list[Joined | BusError | None] = []
+    rooms.join(member, "live:cursor", UNSET, lambda: True, answers.append)
+    await eventually(lambda: bool(answers), "not let in")
+    for payload in (_FORGED, _JOIN):
+        bus.callbacks[_MEMBERS](FakeMessage(0, 0, payload, _MEMBERS))
+    bus.callbacks["tidings.out.room.live.live=3Acursor"](FakeMessage(0, 0, _JOIN))
+    await eventually(lambda: member.contents == ["user_joined"], f"one join, not {member.contents}")
+    rooms.close()
+    assert bus.callbacks == {}

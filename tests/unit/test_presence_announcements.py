@@ -43,7 +43,7 @@ def test_each_scope_gets_one_diff_and_members_a_notice_each():
     }
     assert published(changes) == [
         (
-            "t.out.room.live.live=3Ax",
+            "t.out.members.live.live=3Ax",
             {"type": "user_joined", "userId": "ann", "username": "Ann", "room": "live:x"},
         ),
         (
@@ -79,7 +79,7 @@ def test_a_user_without_data_shows_none():
 def test_a_leave_goes_to_the_room_too():
     changes = Changes("e", 0, notices=[UserLeft(user_id="ann", username="Ann", room="lobby")])
     ((subject, notice),) = published(changes)
-    assert subject == "t.out.room.default.lobby"
+    assert subject == "t.out.members.default.lobby"
     assert notice["type"] == "user_left"
 
 

@@ -59,6 +59,7 @@ def test_subjects_of_hostile_names_stay_one_token() -> None:
         for subject in (
             subjects.room_in("default", name),
             subjects.room_out("default", name),
+            subjects.room_members("default", name),
             subjects.presence_room("default", name),
         ):
             assert subject.count(".") == 4
