@@ -33,13 +33,13 @@ class FleetClock:
 
         The answer was given somewhere between the two, so a difference within that span says nothing.
         """
+        first, self._set = not self._set, True
         span = (answered - asked) / 2
         error = store_s - (asked + span) - self._offset
         if abs(error) <= span:
             return
-        if not self._set:
+        if first:
             self._offset += error
             self._last = 0.0
         else:
             self._offset += max(-MAX_CORRECTION_S, min(MAX_CORRECTION_S, error))
-        self._set = True

@@ -1,5 +1,7 @@
 """The fleet's clock follows Redis and never runs backwards."""
 
+from itertools import pairwise
+
 import pytest
 
 from metrics_svc.clock import MAX_CORRECTION_S, FleetClock
@@ -43,3 +45,23 @@ def test_later_corrections_are_small_and_never_backwards(clock: FleetClock, mono
     assert told == sorted(told)
     monotonic.now += 100
     assert clock.now() == pytest.approx(T0 + 10 + 0.2 + 100 - 20 * MAX_CORRECTION_S)
+
+
+@pytest.mark.parametrize("step_s", [-5.0, 5.0])
+def test_a_step_of_the_stores_clock_is_slewed_also_when_the_first_look_agreed(
+    clock: FleetClock, monotonic: ManualTime, step_s: float
+) -> None:
+    """A replica beside its Redis: the same clock, until NTP sets it."""
+    told = [clock.now()]
+    for _ in range(10):
+        monotonic.now += 0.7
+        clock.observe(T0 + monotonic.now - 100.0, monotonic.now - 0.001, monotonic.now + 0.001)
+        told.append(clock.now())
+    for _ in range(200):
+        monotonic.now += 0.7
+        clock.observe(T0 + step_s + monotonic.now - 100.0, monotonic.now, monotonic.now)
+        told.append(clock.now())
+    moved = [later - earlier for earlier, later in pairwise(told)]
+    assert min(moved) >= 0.7 - MAX_CORRECTION_S - 1e-6
+    assert max(moved) <= 0.7 + MAX_CORRECTION_S + 1e-6
+    assert told[-1] == pytest.approx(T0 + step_s + monotonic.now - 100.0)
