@@ -1,7 +1,7 @@
 -- Acknowledge a firing alert, for this episode of it.
 --
 -- KEYS[1]  watches: hash id -> JSON
--- KEYS[2]  acks: hash id -> JSON of {startedAt, by, comment, at}
+-- KEYS[2]  acks: hash id -> JSON of {startedAt, by, comment, at}, all text
 -- ARGV[1]  alert id
 -- ARGV[2]  by    ARGV[3]  comment    ARGV[4]  at, in ms
 --
