@@ -50,7 +50,13 @@ class Leadership:
             rows = [SeriesRow(series, SECONDS, row) for series, row in closed.rows.items()]
             rows += self.rollups.advance(closed.second, closed.rows)
             tick = Tick(
-                closed.second, rows, outcome.watches, outcome.entries, outcome.events, outcome.transitions
+                closed.second,
+                rows,
+                outcome.watches,
+                outcome.entries,
+                outcome.events,
+                outcome.transitions,
+                outcome.current,
             )
             self._prepared = tick, outcome.changes
         return self._prepared

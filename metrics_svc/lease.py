@@ -2,7 +2,9 @@
 
 The lease lives two seconds and is renewed every 0.7 s; candidates ask again when it would run out. So a
 replica that dies is replaced within 2.5 s. Each new holder gets a higher term, every write names its term,
-and the store refuses a term that is over: a holder that was asleep can do no harm.
+and the store refuses a term that is over: a holder that was asleep can do no harm. A failover of Redis may
+lose the last term and lead to a slower clock; so every replica remembers the highest term it has seen, also
+while another holds the lease, and asks for one above.
 
 While Redis is away nobody can prove to hold the lease, so nobody ticks, and the page says that its data is
 late. To tick on would mean that two replicas may judge the same seconds and announce different alerts.
@@ -42,6 +44,7 @@ class Lease:
         self._clock = clock
         self._monotonic = monotonic
         self._term = 0
+        self._newest = 0  # the highest term known here, of any holder
         self._valid_until = 0.0
         self._answered_at = monotonic() - STALE_S
         self._away = False
@@ -77,7 +80,7 @@ class Lease:
         """Renew or ask once; return after how many seconds to do so again."""
         asked = self._monotonic()
         try:
-            grant = await self._store.acquire(self.holder, TTL_MS)
+            grant = await self._store.acquire(self.holder, TTL_MS, self._newest)
         except StoreUnavailable as fault:
             if not self._away:
                 log.warning("lease cannot be renewed", reason=str(fault))
@@ -86,6 +89,7 @@ class Lease:
         answered = self._monotonic()
         self._answered_at = answered
         self._away = False
+        self._newest = max(self._newest, grant.newest)
         self._clock.observe(grant.clock_s, asked, answered)
         if not grant.term:
             self.lose()

@@ -59,17 +59,21 @@ class Written(StrEnum):
 class Grant:
     """The answer to a candidate. `term` 0: another holds the lease, for `left_ms` more unless renewed.
 
-    `clock_s` is the store's time: the one clock that all replicas go by.
+    `clock_s` is the store's time: the one clock that all replicas go by. `newest` is the last term given, to anyone.
     """
 
     term: int
     left_ms: int
     clock_s: float
+    newest: int
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """All that one second changes: written whole or not at all."""
+    """All that one second changes: written whole or not at all.
+
+    `current` are alerts that go on firing, with the value they have now: for what is yet to be notified of them.
+    """
 
     second: int
     rows: list[SeriesRow]
@@ -77,6 +81,7 @@ class Tick:
     entries: list[AlertLogEntry] = field(default_factory=list)
     events: list[AlertEvent] = field(default_factory=list)
     transitions: list[AlertTransition] = field(default_factory=list)
+    current: list[AlertLogEntry] = field(default_factory=list)
 
     @property
     def ended(self) -> list[str]:
@@ -89,8 +94,11 @@ class MetricsStore(Protocol):
 
     # --- who ticks ---
 
-    async def acquire(self, holder: str, ttl_ms: int) -> Grant:
-        """Take the free lease under a new term, or renew the one `holder` has."""
+    async def acquire(self, holder: str, ttl_ms: int, seen: int = 0) -> Grant:
+        """Take the free lease under a new term, or renew the one `holder` has.
+
+        A new term is above `seen`, the highest that `holder` knows of: the store may have lost it.
+        """
 
     async def release(self, holder: str, term: int) -> None:
         """Give the lease up, if it is still this one."""

@@ -58,16 +58,16 @@ class MemoryStore:
         self._silences: dict[str, Silence] = {}
         self._logs: deque[LogEntry] = deque(maxlen=MAX_LOG_LINES)
 
-    async def acquire(self, holder: str, ttl_ms: int) -> Grant:
+    async def acquire(self, holder: str, ttl_ms: int, seen: int = 0) -> Grant:
         now = self._clock()
         held = now < self._lease_until
         if held and self._holder != holder:
-            return Grant(0, round((self._lease_until - now) * 1000), now)
-        if not held:
-            self._term = max(self._term + 1, round(now * 1000))
+            return Grant(0, round((self._lease_until - now) * 1000), now, self._term)
+        if not held or self._term < seen:
+            self._term = max(self._term + 1, round(now * 1000), seen + 1)
             self._holder = holder
         self._lease_until = now + ttl_ms / 1000
-        return Grant(self._term, ttl_ms, now)
+        return Grant(self._term, ttl_ms, now, self._term)
 
     async def release(self, holder: str, term: int) -> None:
         if self._holds(holder, term):
@@ -97,8 +97,12 @@ class MemoryStore:
         for entry in tick.entries:
             self._episodes[entry.id, entry.started_at] = entry
             self._notices[entry.id] = entry
-        while len(self._episodes) > MAX_EPISODES:
-            del self._episodes[min(self._episodes, key=lambda key: (key[1], key[0]))]
+        if surplus := len(self._episodes) - MAX_EPISODES:
+            for key in sorted(self._episodes, key=lambda key: (key[1], key[0]))[: max(0, surplus)]:
+                del self._episodes[key]
+        for entry in tick.current:
+            if entry.id in self._notices:
+                self._notices[entry.id] = entry
         for alert_id in tick.ended:
             self._acks.pop(alert_id, None)
         self._events.extend((tick.second, event) for event in tick.events)
@@ -138,12 +142,12 @@ class MemoryStore:
         firing.sort(key=lambda watch: watch.started_at or 0)
         return [
             msgspec.structs.replace(
-                watch.alert,
-                acknowledged=watch.alert.id in self._acks
-                and self._acks[watch.alert.id].started_at == str(watch.started_at),
+                alert,
+                acknowledged=alert.id in self._acks
+                and self._acks[alert.id].started_at == str(watch.started_at),
             )
             for watch in firing
-            if watch.alert is not None
+            if (alert := watch.shown) is not None
         ]
 
     async def episodes(self, limit: int) -> list[AlertLogEntry]:

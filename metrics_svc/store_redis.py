@@ -99,10 +99,10 @@ class RedisStore:
 
     # --- who ticks ---
 
-    async def acquire(self, holder: str, ttl_ms: int) -> Grant:
+    async def acquire(self, holder: str, ttl_ms: int, seen: int = 0) -> Grant:
         keys = [self._key("lease"), self._key("term")]
-        term, left_ms, seconds, micros = await run(self._redis, ACQUIRE, keys, [holder, ttl_ms])
-        return Grant(int(term), int(left_ms), int(seconds) + int(micros) / 1e6)
+        term, left_ms, seconds, micros, newest = await run(self._redis, ACQUIRE, keys, [holder, ttl_ms, seen])
+        return Grant(int(term), int(left_ms), int(seconds) + int(micros) / 1e6, int(newest))
 
     async def release(self, holder: str, term: int) -> None:
         await run(self._redis, RELEASE, [self._key("lease")], [_token(holder, term)])
@@ -131,6 +131,7 @@ class RedisStore:
                 [_json(event) for event in tick.events],
                 tick.ended,
                 [_json(transition) for transition in tick.transitions],
+                [(entry.id, _json(entry)) for entry in tick.current],
             )
         )
         arguments: list[Argument] = [
@@ -240,11 +241,9 @@ class RedisStore:
         firing = [watch for watch in map(_watch, stored) if watch.state is State.FIRING]
         firing.sort(key=lambda watch: watch.started_at or 0)
         return [
-            msgspec.structs.replace(
-                watch.alert, acknowledged=acknowledged.get(watch.alert.id) == str(watch.started_at)
-            )
+            msgspec.structs.replace(alert, acknowledged=acknowledged.get(alert.id) == str(watch.started_at))
             for watch in firing
-            if watch.alert is not None
+            if (alert := watch.shown) is not None
         ]
 
     async def episodes(self, limit: int) -> list[AlertLogEntry]:

@@ -56,6 +56,7 @@ class Ticker:
         self._backlog: deque[ClosedSecond] = deque(maxlen=BACKLOG_S)
         self._leadership: Leadership | None = None
         self._next = 0
+        self._first = 0
         self._store_was_away = False
 
     @property
@@ -86,9 +87,8 @@ class Ticker:
     def close_ended(self) -> None:
         """Close all seconds that have ended, but for those too old to be of use (after a suspension)."""
         current = int(self._clock.now())
-        if self._next < current - BACKLOG_S:
-            log.warning("seconds skipped", count=current - BACKLOG_S - self._next)
-            self._next = current - BACKLOG_S
+        self._first = self._first or self._next
+        self._next = max(self._next, current - BACKLOG_S)
         while self._next < current:
             self._backlog.append(self._seconds.close(self._next))
             self._next += 1
@@ -129,6 +129,7 @@ class Ticker:
             # Another term wrote it, though ours is valid: our state is not what the store has.
             log.warning("second was written by another term", second=tick.second, term=leadership.term)
             return False
+        self._count_missing(leadership.last_second, tick.second)
         leadership.wrote(tick)
         self._publish(leadership.term, tick, closed)
         for change in changes:
@@ -142,6 +143,13 @@ class Ticker:
                 message=change.alert.message,
             )
         return True
+
+    def _count_missing(self, last: int, second: int) -> None:
+        """Count the seconds between two writes that this replica closed, or slept through, and nobody wrote."""
+        missing = second - max(last + 1, self._first)
+        if last and missing > 0:
+            telemetry.counter(MetricName.METRICS_SECONDS_DROPPED).inc(missing)
+            log.warning("seconds are missing from the history", count=missing, after=last)
 
     def _publish(self, term: int, tick: Tick, closed: ClosedSecond) -> None:
         record = to_record(closed.rows[FLEET], SECONDS.step_s, rollup=False)

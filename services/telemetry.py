@@ -129,6 +129,11 @@ class MetricName(Enum):
     METRICS_UNPUBLISHED = Declaration(
         "tidings_metrics_unpublished_total", "counter", "Records stored that the bus did not take."
     )
+    METRICS_SECONDS_DROPPED = Declaration(
+        "tidings_metrics_seconds_dropped_total",
+        "counter",
+        "Seconds that no replica wrote: the store was away for too long, or this replica was suspended.",
+    )
     METRICS_RULES_BAD = Declaration(
         "tidings_metrics_rules_bad", "gauge", "1 while the rules file is wrong and older rules hold."
     )

@@ -107,6 +107,13 @@ class Row:
             return self.quantiles[base][QUANTILE_SUFFIXES.index(suffix)]
         return None
 
+    def is_percentile(self, name: str) -> bool:
+        """Say whether `value` of this name is a percentile."""
+        if name in LATENCY_NAMES:
+            return self.percentiles is not None
+        base, _, suffix = name.rpartition(".")
+        return name not in self.stats and suffix in QUANTILE_SUFFIXES and base in self.quantiles
+
     def measured(self, name: str) -> float:
         """Return how many values a percentile or histogram is made of in this row."""
         if name in LATENCY_NAMES:

@@ -206,13 +206,14 @@ def _fleet_row(
     others = [gauges[source] for source, kind in sources.items() if kind is not SourceKind.AGENT]
     values |= _sums([*others, *(counts.counters for counts in counted)])
     latency = LatencySketch()
-    histograms: dict[str, LatencySketch] = {}
+    named = sorted({name for counts in counted for name in counts.histograms})[:MAX_FLEET_HISTOGRAMS]
+    histograms = {name: LatencySketch() for name in named}
     for counts in counted:
         if counts.latency is not None:
             latency.merge(counts.latency)
         for name, sketch in counts.histograms.items():
-            if name in histograms or len(histograms) < MAX_FLEET_HISTOGRAMS:
-                histograms.setdefault(name, LatencySketch()).merge(sketch)
+            if name in histograms:
+                histograms[name].merge(sketch)
     return Row.of_second(second, values, latency, histograms)
 
 

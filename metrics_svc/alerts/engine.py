@@ -27,13 +27,17 @@ class Change:
 
 @dataclass(slots=True)
 class Outcome:
-    """What one second changed. A watch of None is to be forgotten."""
+    """What one second changed. A watch of None is to be forgotten.
+
+    `current` are alerts that go on firing with another value than before, which is not announced.
+    """
 
     watches: dict[str, Watch | None] = field(default_factory=dict)
     events: list[AlertEvent] = field(default_factory=list)
     entries: list[AlertLogEntry] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     transitions: list[AlertTransition] = field(default_factory=list)
+    current: list[AlertLogEntry] = field(default_factory=list)
 
 
 class AlertEngine:
@@ -127,6 +131,9 @@ class AlertEngine:
         elif after != before:
             self._watches[alert_id] = after
             outcome.watches[alert_id] = after
+            refreshed = before is not None and before.alert is after.alert and before.value != after.value
+            if refreshed and (shown := after.shown) is not None:
+                outcome.current.append(_entry(shown, after.started_at or now, after.reason, ended_at=None))
         self._announce(outcome, before, after, judgement, now)
 
     @staticmethod
@@ -164,8 +171,14 @@ def _value(rule: Rule, series: str, closed: ClosedSecond) -> float | None:
         return None
     if series != FLEET:
         return row.value(rule.metric)
-    own = row.value(rule.metric) if rule.aggregate == "sum" else None
-    return own if own is not None else _aggregate(rule, closed)
+    own = row.value(rule.metric)
+    if rule.aggregate == "sum" and own is not None:
+        return own
+    if rule.aggregate in ("sum", "mean") and any(
+        of.is_percentile(rule.metric) for of in closed.rows.values()
+    ):
+        return own  # that of all values together, or none: no sum or mean of percentiles means anything
+    return _aggregate(rule, closed)
 
 
 def _aggregate(rule: Rule, closed: ClosedSecond) -> float | None:

@@ -1,6 +1,7 @@
 """One rule and one value: which input of the state table is it, and what does the alert become."""
 
 from typing import Literal
+from zlib import crc32
 
 import msgspec
 
@@ -15,6 +16,10 @@ _LOST: dict[Literal["keep", "resolve", "alert"], Input] = {
     "alert": Input.LOST_ALERT,
 }
 
+# How often a firing alert takes over its value of now. Not each second: it is written to the store, and thousands may
+# fire. Each has its own second of these, so that they do not come all at once.
+REFRESH_S = 5
+
 
 class Timing(msgspec.Struct, frozen=True, omit_defaults=True):
     """Since when, without interruption, a value is over a threshold, or past its clear threshold (ms)."""
@@ -26,8 +31,8 @@ class Timing(msgspec.Struct, frozen=True, omit_defaults=True):
 class Watch(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that is remembered of one alert; what survives a restart.
 
-    `alert` is what was last announced while firing, `started_at` when it began to fire, `missing_since` when
-    data stopped coming, `reason` why the state is what it is. `source` is the series watched; `whole` the source
+    `alert` is what was last announced while firing, `value` and `message` what it would say now (None: the same),
+    `started_at` when it began to fire, `missing_since` when data stopped coming, `reason` why the state is what it is. `source` is the series watched; `whole` the source
     it is a label set of, if it is one; `labels` are the series' own.
     """
 
@@ -42,6 +47,15 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     whole: str = ""
     labels: dict[str, str] = {}
+    value: float | None = None
+    message: str = ""
+
+    @property
+    def shown(self) -> Alert | None:
+        """The alert that fires, with the value and the words of now; None when none does."""
+        if self.alert is None or self.value is None:
+            return self.alert
+        return msgspec.structs.replace(self.alert, value=self.value, message=self.message)
 
     def is_idle(self, rule: Rule) -> bool:
         """Whether there is nothing to remember: a new watch would go the same way."""
@@ -154,7 +168,7 @@ def _apply(rule: Rule, watch: Watch, input: Input, value: float | None, now: int
     transition = TABLE[watch.state][input]
     if transition.effect is Effect.NONE:
         if transition.next is State.FIRING:
-            return Judgement(watch, transition)
+            return Judgement(_refreshed(rule, watch, value, now), transition)
         return Judgement(_without_alert(watch, transition.next), transition)
     if transition.effect is Effect.RESOLVE:
         ended = _resolved_alert(rule, watch, value, now)
@@ -162,10 +176,28 @@ def _apply(rule: Rule, watch: Watch, input: Input, value: float | None, now: int
     alert = _alert(rule, watch, input, value, now)
     started_at = now if transition.effect is Effect.RAISE else watch.started_at
     return Judgement(
-        msgspec.structs.replace(watch, state=transition.next, started_at=started_at, alert=alert),
+        msgspec.structs.replace(
+            watch, state=transition.next, started_at=started_at, alert=alert, value=None, message=""
+        ),
         transition,
         alert,
     )
+
+
+def _refreshed(rule: Rule, watch: Watch, value: float | None, now: int) -> Watch:
+    """Return the watch of an alert that goes on firing with its value of now, when it is its turn."""
+    shown = watch.shown
+    if value is None or shown is None or (now // 1000 + crc32(shown.id.encode())) % REFRESH_S:
+        return watch
+    if shown.value == round(value, 3):
+        return watch
+    message = _message(rule, watch.source, shown.type, value)
+    return msgspec.structs.replace(watch, value=round(value, 3), message=message)
+
+
+def _message(rule: Rule, source: str, severity: Severity, value: float) -> str:
+    side = "at" if rule.op == ">=" else "at or below"
+    return f"{rule.describe(value, source)}, {severity} {side} {rule.threshold(severity):g}"
 
 
 def _labels(rule: Rule, watch: Watch) -> dict[str, str] | UnsetType:
@@ -173,7 +205,7 @@ def _labels(rule: Rule, watch: Watch) -> dict[str, str] | UnsetType:
 
 
 def _without_alert(watch: Watch, state: State) -> Watch:
-    return msgspec.structs.replace(watch, state=state, started_at=None, alert=None)
+    return msgspec.structs.replace(watch, state=state, started_at=None, alert=None, value=None, message="")
 
 
 def _alert(rule: Rule, watch: Watch, input: Input, value: float | None, now: int) -> Alert:
@@ -184,8 +216,7 @@ def _alert(rule: Rule, watch: Watch, input: Input, value: float | None, now: int
         # LOWERED means warning by definition, even where the warning threshold itself is not exceeded any
         # more.
         severity = "warning" if input is Input.LOWERED else _held(rule, watch, now) or rule.least_severity
-        side = "at" if rule.op == ">=" else "at or below"
-        message = f"{rule.describe(value, watch.source)}, {severity} {side} {rule.threshold(severity):g}"
+        message = _message(rule, watch.source, severity, value)
     return Alert(
         id=rule.alert_id(watch.source),
         type=severity,

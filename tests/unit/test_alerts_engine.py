@@ -1,13 +1,17 @@
 """Alerts from rows: when they are raised, changed, resolved, and when not."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 import pytest
 
-from metrics_svc.aggregation.seconds import ClosedSecond
+from metrics_svc.aggregation.rows import Row
+from metrics_svc.aggregation.seconds import FLEET, ClosedSecond
 from metrics_svc.alerts.engine import AlertEngine, Outcome
+from metrics_svc.alerts.judge import REFRESH_S
 from metrics_svc.alerts.rules import DEFAULT_RULES, EVERY_SOURCE, Rule, RuleSet
 from metrics_svc.alerts.states import State
+from services.sketch import LatencySketch
 from services.wire.records import UNSET
 from services.wire.server import AlertRaised
 from tests.support.metrics import T0, fleet, of_sources
@@ -251,3 +255,47 @@ def test_watches_are_written_only_when_they_change() -> None:
     assert [len(outcome.watches) for outcome in run.outcomes] == [0, 0, 1, 0, 0, 0]
     assert run.outcomes[2].watches["cpu-alert"] is not None
     assert run.outcomes[2].watches["cpu-alert"].state is State.FIRING
+
+
+def of_histograms(second: int, fleets: list[float] | None, **sources: list[float]) -> ClosedSecond:
+    """Return a second in which sources measured `basket`; the fleet's row has it, or had no room for it."""
+    rows = {
+        name: Row.of_second(second, {}, None, {"basket": LatencySketch(values)})
+        for name, values in sources.items()
+    }
+    whole = {"basket": LatencySketch(fleets)} if fleets else {}
+    return ClosedSecond(second, {FLEET: Row.of_second(second, {}, None, whole)} | rows, {})
+
+
+@pytest.mark.parametrize("aggregate", ["sum", "mean"])
+def test_percentiles_are_neither_summed_nor_averaged(aggregate: Literal["sum", "mean"]) -> None:
+    run = Run(Rule(metric="basket.p95", warning=60, aggregate=aggregate, clear_for_s=0))
+    run.take(of_histograms(T0, None, a=[40.0], b=[40.0], c=[40.0], d=[40.0]))
+    assert run.said == []
+    run.take(of_histograms(T0 + 1, [10.0, 80.0], a=[10.0], b=[80.0]))
+    assert run.said == ["basket.p95-alert warning"]
+    assert run.outcomes[-1].changes[0].alert.value == pytest.approx(80, rel=0.01)
+
+
+def test_the_worst_percentile_of_any_source_is_one() -> None:
+    run = Run(Rule(metric="basket.p95", warning=60, aggregate="max"))
+    run.take(of_histograms(T0, None, a=[40.0], b=[70.0]))
+    assert run.outcomes[-1].changes[0].alert.value == pytest.approx(70, rel=0.01)
+
+
+def test_a_firing_alert_has_the_value_of_now_and_announces_nothing() -> None:
+    run = Run(Rule(metric="disk", warning=80)).feed(81, metric="disk")
+    run.feed(*[99.9] * REFRESH_S, metric="disk")
+    assert run.said == ["disk-alert warning"]
+    shown = run.engine._watches["disk-alert"].shown
+    assert shown is not None
+    assert (shown.value, shown.message) == (99.9, "disk is 99.9 %, warning at 80")
+    assert shown.timestamp == (T0 + 1) * 1000
+    (current,) = [entry for outcome in run.outcomes for entry in outcome.current]
+    assert (current.value, current.state, current.started_at) == (99.9, "firing", (T0 + 1) * 1000)
+    assert current.reason == "over a threshold for long enough"
+
+
+def test_a_value_that_changes_all_the_time_is_written_now_and_then() -> None:
+    run = Run(CPU).feed(*[95 + at / 100 for at in range(50)])
+    assert sum(len(outcome.watches) for outcome in run.outcomes) <= 1 + 50 // REFRESH_S

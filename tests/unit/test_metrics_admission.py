@@ -103,9 +103,8 @@ def test_a_repeat_counts_once_and_a_gap_is_noticed() -> None:
 
 def test_boots_of_one_source_are_counted_apart() -> None:
     judge = Admission()
-    for boot in ("a", "b", "a", "b"):
-        seq = 1 if judge.judge(report(boot=boot, seq=1), NOW).sample is not None else 2
-        assert seq == 1 or judge.judge(report(boot=boot, seq=2), NOW).sample is not None
+    for boot, seq, taken in (("a", 1, True), ("b", 1, True), ("a", 1, False), ("a", 2, True), ("b", 2, True)):
+        assert (judge.judge(report(boot=boot, seq=seq), NOW).sample is not None) is taken, (boot, seq)
 
 
 def test_sources_are_capped_and_silent_ones_make_room() -> None:

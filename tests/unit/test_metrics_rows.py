@@ -62,13 +62,9 @@ def test_unpacking_without_sketch_keeps_the_percentiles() -> None:
     assert row.value("latencyP95") == pytest.approx(5.0, rel=0.01)
 
 
-@pytest.mark.parametrize(
-    ("requests", "second_bytes", "minute_bytes"), [(0, 268, 590), (30, 443, 1137), (1000, 742, 1494)]
-)
-def test_packed_sizes_are_what_the_documentation_says(
-    requests: int, second_bytes: int, minute_bytes: int
-) -> None:
-    """The bytes of the fleet's series in `packed` are measured, not guessed."""
+@pytest.mark.parametrize("requests", [0, 30, 1000])
+def test_a_minute_packs_into_far_less_than_its_seconds(requests: int) -> None:
+    """What the memory of history depends on: a row's size follows the spread of values, not how many there were."""
     random = Random(1)  # noqa: S311  # the same latencies in every run
     names = ("cpu", "memory", "disk", "network_in", "network_out", "requests", "errors")
     counted = (
@@ -84,8 +80,9 @@ def test_packed_sizes_are_what_the_documentation_says(
         )
         for at in range(60)
     ]
-    assert len(pack(rows[0])) == pytest.approx(second_bytes, rel=0.1)
-    assert len(pack(merge(T0, rows))) == pytest.approx(minute_bytes, rel=0.1)
+    seconds, minute = sum(len(pack(row)) for row in rows), len(pack(merge(T0, rows)))
+    assert seconds < 60 * 1024
+    assert minute < seconds / 20
 
 
 def test_bytes_that_are_no_row_say_so() -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from metrics_svc.aggregation.admission import Admission
 from metrics_svc.aggregation.rows import to_record
-from metrics_svc.aggregation.seconds import FLEET, Seconds
+from metrics_svc.aggregation.seconds import FLEET, MAX_FLEET_HISTOGRAMS, Seconds
+from services.sketch import LatencySketch
 from tests.support.metrics import T0, report
 
 
@@ -117,3 +118,12 @@ def test_an_applications_gauge_is_no_machines_cpu(fleet: Fleet) -> None:
     rows = fleet.seconds.close(T0).rows
     assert rows[FLEET].value("cpu") is None
     assert rows["shop"].value("cpu") == 99
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_which_histograms_the_fleet_has_does_not_depend_on_who_came_first(fleet: Fleet, order: int) -> None:
+    for at in range(MAX_FLEET_HISTOGRAMS + 2)[::order]:
+        sketch = LatencySketch([1.0]).to_wire()
+        fleet.hear(T0 + 0.1, f"app-{at}", "app", histograms={f"h{at}": sketch})
+    row = fleet.seconds.close(T0).rows[FLEET]
+    assert sorted(row.histograms) == [f"h{at}" for at in range(MAX_FLEET_HISTOGRAMS)]

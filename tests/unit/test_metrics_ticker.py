@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from metrics_svc.aggregation.admission import Admission
 from metrics_svc.aggregation.seconds import FLEET, Seconds
@@ -15,6 +16,8 @@ from metrics_svc.lease import TTL_MS, Lease
 from metrics_svc.store import StoreUnavailable, Tick, Written
 from metrics_svc.store_memory import MemoryStore
 from metrics_svc.ticker import BACKLOG_S, Ticker
+from services import telemetry
+from services.telemetry import MetricName
 from services.wire.events import AlertEvent, MetricsTick
 from services.wire.server import AlertRaised
 from services.wire.subjects import Subjects
@@ -29,9 +32,9 @@ class FaultyStore(MemoryStore):
     away = False
     answer_lost = False
 
-    async def acquire(self, holder: str, ttl_ms: int) -> Any:
+    async def acquire(self, holder: str, ttl_ms: int, seen: int = 0) -> Any:
         self._reach()
-        return await super().acquire(holder, ttl_ms)
+        return await super().acquire(holder, ttl_ms, seen)
 
     async def write(self, holder: str, term: int, tick: Tick) -> Written:
         self._reach()
@@ -176,6 +179,21 @@ async def test_a_long_outage_leaves_a_hole_and_no_burst(world: World) -> None:
     await world.run(1, world.a, requests=7.0)
     assert len(world.ticked) == 1 + BACKLOG_S
     assert {tick.record.requests for tick in world.ticks} == {7.0}
+
+
+async def test_seconds_that_nobody_wrote_are_counted(world: World) -> None:
+    dropped = telemetry.counter(MetricName.METRICS_SECONDS_DROPPED)
+    before = dropped._value.get()
+    await world.run(BACKLOG_S + 10, world.a, world.b)  # b keeps the last of them, and needs none
+    await world.run(4, world.b)
+    assert dropped._value.get() == before
+    world.store.away = True
+    await world.run(BACKLOG_S + 20, world.b)
+    world.store.away = False
+    with capture_logs() as logs:
+        await world.run(1, world.b)
+    assert dropped._value.get() - before == 21
+    assert [line["count"] for line in logs if line["event"] == "seconds are missing from the history"] == [21]
 
 
 async def test_a_write_whose_answer_was_lost_is_not_repeated(world: World) -> None:

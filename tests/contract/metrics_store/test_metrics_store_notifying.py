@@ -43,6 +43,17 @@ class TestNotifying:
         state = await store.notify_state(T0 * 1000)
         assert (state.log, state.intents, state.receivers) == ({}, {}, {})
 
+    async def test_what_goes_on_firing_has_its_value_of_now(self, store: MetricsStore) -> None:
+        term = await lead(store)
+        now = {"value": 99.9, "message": "cpu is 99.9 %"}
+        watch, line = msgspec.structs.replace(firing(), **now), msgspec.structs.replace(entry(T0), **now)
+        await store.write("a", term, Tick(T0, [], {"cpu-alert": firing()}, [entry(T0)]))
+        elsewhere = msgspec.structs.replace(line, id="gone-alert")
+        await store.write("a", term, Tick(T0 + 9, [], {"cpu-alert": watch}, current=[line, elsewhere]))
+        assert (await store.notify_state(0)).notices == {"cpu-alert": line}
+        assert [(alert.value, alert.message) for alert in await store.active()] == [(99.9, "cpu is 99.9 %")]
+        assert await store.episodes(10) == [entry(T0)]  # the log says what was announced
+
     async def test_a_notice_that_changed_meanwhile_stays(self, store: MetricsStore) -> None:
         term = await lead(store)
         await store.write("a", term, Tick(T0, [], entries=[entry(T0, T0 + 1)]))

@@ -1,9 +1,18 @@
 """Who may write a second, once, and how rows of all tiers come back; on every store of metrics."""
 
+from collections.abc import Callable
+
+import pytest
+
 from metrics_svc.aggregation.rollups import SeriesRow
 from metrics_svc.aggregation.rows import merge
 from metrics_svc.aggregation.tiers import SECONDS, TENS
-from metrics_svc.store import MetricsStore, Tick, Written
+from metrics_svc.store import MAX_EPISODES, MetricsStore, StoreUnavailable, Tick, Written
+from metrics_svc.store_redis import RedisStore
+from services.local.servers import RedisServer
+from services.redis_link import open_redis
+from services.settings import Settings
+from services.wire.records import AlertTransition
 from tests.support.deadline import eventually
 from tests.support.metrics import T0
 from tests.support.metrics_store import LONG_MS, entry, firing, lead, second
@@ -25,6 +34,16 @@ class TestLease:
             terms.append(await lead(store, holder))
             await store.release(holder, terms[-1])
         assert terms == sorted(set(terms))
+
+    async def test_a_term_is_above_every_one_that_was_seen(self, store: MetricsStore) -> None:
+        """A failover may lose the last term and lead to a slower clock."""
+        term = await lead(store)
+        lost = term + 3_600_000
+        assert (await store.acquire("b", LONG_MS, lost)).newest == term  # another's, and still held
+        renewed = await store.acquire("a", LONG_MS, lost)
+        assert renewed.term == renewed.newest > lost
+        await store.release("a", renewed.term)
+        assert (await store.acquire("b", LONG_MS, lost + 10)).term > lost + 10
 
     async def test_it_runs_out(self, store: MetricsStore) -> None:
         first = await store.acquire("a", 30)
@@ -50,6 +69,17 @@ class TestWriting:
         assert await store.write("a", term, Tick(T0 - 1, [])) is Written.STALE
         assert await store.last_second() == T0
         assert len(await store.newest("", 10)) == 1
+
+    async def test_any_number_of_episodes_at_once(self, store: MetricsStore) -> None:
+        """More than a command of Redis has room for when called from Lua."""
+        term = await lead(store)
+        many = [entry(T0 + at, metric=f"m{at}") for at in range(9_000)]
+        tick = Tick(T0, [second(T0, cpu=1.0)], entries=many)
+        assert await store.write("a", term, tick) is Written.DONE
+        assert len(await store.newest("", 10)) == 1
+        kept = await store.episodes(2 * MAX_EPISODES)
+        assert [line.metric for line in kept[:2]] == ["m8999", "m8998"]
+        assert len(kept) == MAX_EPISODES
 
     async def test_a_successor_does_not_write_it_again(self, store: MetricsStore) -> None:
         term = await lead(store)
@@ -128,3 +158,35 @@ class TestRows:
         assert await store.newest("", 0) == []
         across = await store.rows("", SECONDS, border - 2, border + 2, sketches=False)
         assert [row.start for row in across] == list(range(border - 2, border + 2))
+
+
+@pytest.mark.parametrize("key", ["watches", "order", "notices", "series", "transitions", "rows:10s"])
+async def test_a_second_that_fails_on_its_way_leaves_nothing(
+    redis_server: RedisServer, make_settings: Callable[..., Settings], key: str
+) -> None:
+    """Redis does not roll back a script. A write that failed is tried again, and must not push its rows twice."""
+    settings = make_settings(redis_url=redis_server.url)
+    redis = open_redis(settings, "metrics")
+    store = RedisStore(redis, settings.prefix)
+    rows = [second(T0, cpu=1.0), SeriesRow("", TENS, second(T0, cpu=1.0).row)]
+    tick = Tick(
+        T0, rows, watches={"cpu-alert": firing()}, entries=[entry(T0)],
+        transitions=[AlertTransition(id="a", timestamp=T0, before="x", after="y", reason="z")],
+    )  # fmt: skip
+    if key.startswith("rows"):
+        key = f"{key}:{TENS.chunk(T0)}:"
+    spoilt = f"{{{settings.prefix}:metrics}}:{key}"
+    try:
+        term = await lead(store)
+        await redis.set(spoilt, "something else")
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                await store.write("a", term, tick)
+        await redis.delete(spoilt)
+        assert await store.packed("", SECONDS, T0, T0 + 1) == []
+        assert await store.write("a", term, tick) is Written.DONE
+        assert len(await store.newest("", 10)) == 1
+        assert len(await store.packed("", SECONDS, T0, T0 + 1)) == 1
+        assert len(await store.transitions(10)) == 1
+    finally:
+        await store.close()
