@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from presence_svc.changes import Applied, Page, Stats, Swept
-from presence_svc.hooks import NO_HOOKS, HookKind, HookTurn, kinds_named
+from presence_svc.hooks import NO_HOOKS, HookEvent, HookKind, HookTurn, kinds_named
 from services.settings import Settings
 from services.wire.records import RoomSummary
 from services.wire.rpc import PresenceBatch
@@ -106,7 +106,14 @@ class HookQueue(Protocol):
     """Events that wait for webhook targets. All operations raise StoreUnavailable."""
 
     async def take_hooks(self, target: str, holder: str, hold_ms: int, limit: int) -> HookTurn:
-        """Return the oldest events that a target has not got, none while another holder has its turn."""
+        """Return the oldest events that a target has not got, none while another holder has its turn.
 
-    async def hooks_delivered(self, target: str, holder: str, last: int, targets: list[str]) -> None:
-        """Note what a target has got, and forget what all `targets` have. `last` 0 gives up the turn."""
+        A target exists from its first call on; events wait for it until it has them. It is forgotten when nobody
+        called for a day. `limit` 0 only holds the turn.
+        """
+
+    async def hooks_delivered(self, target: str, last: HookEvent) -> None:
+        """Note that a target has got events up to `last`, and forget those that all targets have."""
+
+    async def give_up_hooks(self, target: str, holder: str) -> None:
+        """End a holder's turn, if it has it."""

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable
 
 from presence_svc.changes import Applied, Page, Stats, Swept
-from presence_svc.hooks import HookTurn
+from presence_svc.hooks import HookEvent, HookTurn
 from presence_svc.model import Presence
 from presence_svc.store import Telling, Timing
 from services.wire.records import RoomSummary
@@ -60,6 +60,10 @@ class MemoryPresenceStore:
             target, holder, hold_ms, limit, self._clock(), self._presence.ledger.epoch
         )
 
-    async def hooks_delivered(self, target: str, holder: str, last: int, targets: list[str]) -> None:
+    async def hooks_delivered(self, target: str, last: HookEvent) -> None:
         """Note what a target has got."""
-        self._presence.hooks.delivered(target, holder, last, targets)
+        self._presence.hooks.delivered(target, last, self._clock())
+
+    async def give_up_hooks(self, target: str, holder: str) -> None:
+        """End a turn."""
+        self._presence.hooks.give_up(target, holder, self._clock())

@@ -57,7 +57,7 @@ OUTBOX_BYTES = 64 * 1024 * 1024
 
 
 class _Change(msgspec.Struct, array_like=True, frozen=True):
-    """A change as `lua/ledger.lua` packs it."""
+    """A change as `lua/settle.lua` packs it."""
 
     kind: int
     user_id: str
@@ -80,7 +80,7 @@ class _Change(msgspec.Struct, array_like=True, frozen=True):
 
 
 class _Settled(msgspec.Struct, array_like=True, frozen=True):
-    """What `settle` in `lua/ledger.lua` returns."""
+    """What `settle` in `lua/settle.lua` returns."""
 
     outcome: int
     epoch: str
@@ -224,9 +224,14 @@ class RedisPresenceStore:
         ]
         return HookTurn(epoch.decode(), lost, events)
 
-    async def hooks_delivered(self, target: str, holder: str, last: int, targets: list[str]) -> None:
+    async def hooks_delivered(self, target: str, last: HookEvent) -> None:
         """Note what a target has got."""
-        await self._read(HOOKS_DONE, target, holder, last, msgspec.msgpack.encode(targets))
+        packed = msgspec.msgpack.encode((last.number, int(last.kind), last.about, last.username, last.at_ms))
+        await self._read(HOOKS_DONE, target, "", packed, self._clock())
+
+    async def give_up_hooks(self, target: str, holder: str) -> None:
+        """End a turn."""
+        await self._read(HOOKS_DONE, target, holder, "", self._clock())
 
     async def close(self) -> None:
         """Give up what is waiting."""

@@ -56,6 +56,9 @@ class Outbox:
         return late
 
 
+FORGOTTEN_AFTER_MS = 86_400_000
+
+
 @dataclass(slots=True)
 class _Target:
     delivered: int = 0
@@ -90,12 +93,18 @@ class Hooks:
         lost = events[0].number - state.delivered - 1 if events and state.delivered else 0
         return HookTurn(epoch, lost, events)
 
-    def delivered(self, target: str, holder: str, last: int, targets: list[str]) -> None:
-        """Note what a target has got, and forget what all have."""
-        state = self._targets.setdefault(target, _Target())
-        state.delivered = max(state.delivered, last)
-        if not last and state.holder == holder:
-            state.held_until = 0
-        self._targets = {name: one for name, one in self._targets.items() if name in targets}
-        least = min([state.delivered, *(self._targets.get(name, _Target()).delivered for name in targets)])
+    def delivered(self, target: str, last: HookEvent, now: int) -> None:
+        """Note what a target has got, and forget what all have, and targets for which nobody asked for a day."""
+        state = self._targets.setdefault(target, _Target(held_until=now))
+        state.delivered = max(state.delivered, last.number)
+        self._targets = {
+            name: one for name, one in self._targets.items() if one.held_until >= now - FORGOTTEN_AFTER_MS
+        }
+        least = min([state.delivered, *(one.delivered for one in self._targets.values())])
         self._events = [event for event in self._events if event.number > least]
+
+    def give_up(self, target: str, holder: str, now: int) -> None:
+        """End a turn."""
+        state = self._targets.get(target)
+        if state is not None and state.holder == holder:
+            state.held_until = now

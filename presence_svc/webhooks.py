@@ -7,14 +7,10 @@ every event has an id by which a repeat is recognised.
 
 import asyncio
 import hashlib
-import hmac
 import random
 import secrets
-import time
-from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 import structlog
 
@@ -23,15 +19,13 @@ from presence_svc.store import HookQueue, StoreUnavailable
 from services.lifecycle import CannotStart
 from services.settings import Settings
 from services.telemetry import MetricName, counter
+from services.webhooks import NotTaken, WebhookSender
 from services.wire.records import UNSET, Record, UnsetType
 
 log = structlog.get_logger(__name__)
 
-TIMESTAMP_HEADER = "Tidings-Timestamp"
-SIGNATURE_HEADER = "Tidings-Signature"
 EVENTS_PER_POST = 100
-POST_TIMEOUT_S = 5.0
-TURN_MS = 15_000  # well over a post's time limit, so that two replicas do not post the same
+TURN_MS = 15_000  # three times what a post may take, so that two replicas do not post the same
 LOOK_EVERY_S = 0.5
 RETRY_S = 0.5
 RETRY_MAX_S = 60.0
@@ -51,7 +45,7 @@ class WebhookEvent(Record, frozen=True, kw_only=True, omit_defaults=True):
 class WebhookBody(Record, frozen=True, kw_only=True):
     """What is posted: events in the order in which they happened.
 
-    A new `epoch` says that the store lost its data: who was online before may be said to come online again, and who
+    A new `epoch` says that the store lost data: who was online before may be said to come online again, and who
     left meanwhile is not mentioned. `dropped` events before these were given up, because too many waited.
     """
 
@@ -62,16 +56,23 @@ class WebhookBody(Record, frozen=True, kw_only=True):
 
 def body_of(turn: HookTurn) -> bytes:
     """Return the JSON text of what one turn delivers."""
-    body = WebhookBody(
-        epoch=turn.epoch, dropped=turn.lost, events=[_event(turn.epoch, event) for event in turn.events]
-    )
+    body = WebhookBody(epoch=turn.epoch, dropped=turn.lost, events=[_event(event) for event in turn.events])
     return msgspec.json.encode(body)
 
 
-def _event(epoch: str, event: HookEvent) -> WebhookEvent:
+def event_id(event: HookEvent) -> str:
+    """Return an id that no other event ever has.
+
+    The number alone is not enough: a Redis that lost its last writes gives numbers again.
+    """
+    said = msgspec.json.encode((event.number, int(event.kind), event.about, event.username, event.at_ms))
+    return f"{hashlib.sha256(said).hexdigest()[:16]}-{event.number}"
+
+
+def _event(event: HookEvent) -> WebhookEvent:
     about_room = event.kind in (HookKind.ROOM_OCCUPIED, HookKind.ROOM_VACATED)
     return WebhookEvent(
-        id=f"{epoch}-{event.number}",
+        id=event_id(event),
         type=str(event.kind.name).lower(),
         timestamp=event.at_ms,
         user_id=UNSET if about_room else event.about,
@@ -80,31 +81,17 @@ def _event(epoch: str, event: HookEvent) -> WebhookEvent:
     )
 
 
-def signature(secret_keys: Sequence[str], timestamp: int, body: bytes) -> str:
-    """Return the signature header: `v1=HEX` of HMAC-SHA256 over `TIMESTAMP.BODY`, one for each secret."""
-    signed = str(timestamp).encode() + b"." + body
-    return ",".join(f"v1={hmac.new(key.encode(), signed, hashlib.sha256).hexdigest()}" for key in secret_keys)
-
-
 class Courier:
     """Delivers to one target. `target` is how logs name it: a URL's path and query may hold secrets."""
 
-    def __init__(
-        self,
-        queue: HookQueue,
-        client: httpx.AsyncClient,
-        url: str,
-        all_targets: list[str],
-        secret_keys: list[str],
-    ) -> None:
+    def __init__(self, queue: HookQueue, sender: WebhookSender, url: str) -> None:
         self.target = urlsplit(url).netloc.rpartition("@")[2]
         self._queue = queue
-        self._client = client
+        self._sender = sender
         self._url = url
         self._key = target_key(url)
-        self._all_targets = all_targets
-        self._secret_keys = secret_keys
         self._holder = secrets.token_hex(8)
+        self._limit = EVENTS_PER_POST
         self._failing = False
 
     async def run(self) -> None:
@@ -112,67 +99,78 @@ class Courier:
         delay_s = RETRY_S
         while True:
             try:
-                delivered = await self.deliver()
+                found = await self.deliver()
             except StoreUnavailable as fault:
                 log.debug("webhook events cannot be read", reason=str(fault))
-                delivered = None
-            if delivered is False:
+                found = False
+            except NotTaken as fault:
                 # Full jitter, and the time grows: a receiver that comes back is not overrun.
-                await asyncio.sleep(random.uniform(RETRY_S / 2, delay_s))  # noqa: S311  # jitter, no secret
+                jittered = random.uniform(RETRY_S / 2, delay_s)  # noqa: S311  # jitter, no secret
+                await asyncio.sleep(max(fault.after_s, jittered))
                 delay_s = min(2 * delay_s, RETRY_MAX_S)
                 continue
             delay_s = RETRY_S
-            if delivered is None:
+            if not found:
                 await asyncio.sleep(LOOK_EVERY_S)
 
-    async def deliver(self) -> bool | None:
-        """Post what waits: True if it was taken, False if not, None if there was nothing, or not for us.
+    async def deliver(self) -> bool:
+        """Post what waits. Returns whether there was anything for us.
 
         Raises:
+            NotTaken: the receiver did not take it, and may do so later.
             StoreUnavailable: the events cannot be read, or their delivery not noted; they will be posted again.
         """
-        turn = await self._queue.take_hooks(self._key, self._holder, TURN_MS, EVENTS_PER_POST)
+        turn = await self._queue.take_hooks(self._key, self._holder, TURN_MS, self._limit)
         if not turn.events:
-            return None
-        reason = await self._post(body_of(turn))
-        if reason is not None:
-            counter(MetricName.PRESENCE_HOOK_FAULTS).labels(reason).inc()
+            return False
+        try:
+            await self._sender.post(self._url, body_of(turn))
+        except NotTaken as fault:
+            counter(MetricName.PRESENCE_HOOK_FAULTS).labels(fault.reason).inc()
+            if not fault.retry:
+                await self._refused(turn, fault)
+                return True
             if not self._failing:
                 log.warning(
-                    "webhook does not take events; will keep trying", target=self.target, reason=reason
+                    "webhook does not take events; will keep trying", target=self.target, reason=str(fault)
                 )
             self._failing = True
-            return False
+            if fault.after_s:  # the receiver asked all of us to wait, not this replica alone
+                await self._queue.take_hooks(
+                    self._key, self._holder, round(fault.after_s * 1000) + TURN_MS, 0
+                )
+            raise
         if self._failing:
             log.info("webhook takes events again", target=self.target)
         self._failing = False
-        counter(MetricName.PRESENCE_HOOKS).labels("delivered").inc(len(turn.events))
-        counter(MetricName.PRESENCE_HOOKS).labels("dropped").inc(turn.lost)
-        await self._queue.hooks_delivered(self._key, self._holder, turn.events[-1].number, self._all_targets)
+        self._limit = min(2 * self._limit, EVENTS_PER_POST)
+        await self._done(turn, "delivered")
         return True
+
+    async def _refused(self, turn: HookTurn, fault: NotTaken) -> None:
+        """Find the event that the receiver refuses by posting fewer, and drop that one: the others wait behind it."""
+        if len(turn.events) > 1:
+            self._limit = len(turn.events) // 2
+            return
+        log.error(
+            "webhook refused an event; dropped",
+            target=self.target,
+            reason=str(fault),
+            id=event_id(turn.events[0]),
+        )
+        await self._done(turn, "refused")
+
+    async def _done(self, turn: HookTurn, outcome: str) -> None:
+        counter(MetricName.PRESENCE_HOOKS).labels(outcome).inc(len(turn.events))
+        counter(MetricName.PRESENCE_HOOKS).labels("dropped").inc(turn.lost)
+        await self._queue.hooks_delivered(self._key, turn.events[-1])
 
     async def give_up_turn(self) -> None:
         """Let another replica deliver at once."""
         try:
-            await self._queue.hooks_delivered(self._key, self._holder, 0, self._all_targets)
+            await self._queue.give_up_hooks(self._key, self._holder)
         except StoreUnavailable as fault:
             log.debug("webhook turn not given up; it runs out by itself", reason=str(fault))
-
-    async def _post(self, body: bytes) -> str | None:
-        """Return None if the events were taken, else why not, in one word of few."""
-        timestamp = int(time.time())
-        headers = {
-            "Content-Type": "application/json",
-            TIMESTAMP_HEADER: str(timestamp),
-            SIGNATURE_HEADER: signature(self._secret_keys, timestamp, body),
-        }
-        try:
-            answer = await self._client.post(self._url, content=body, headers=headers)
-        except httpx.TimeoutException:
-            return "timeout"
-        except (httpx.HTTPError, httpx.InvalidURL):
-            return "unreachable"
-        return None if answer.is_success else f"{answer.status_code // 100}xx"
 
 
 def target_key(url: str) -> str:
@@ -195,13 +193,11 @@ class Webhooks:
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise CannotStart("TIDINGS_PRESENCE_WEBHOOK_URLS: expected http:// or https:// addresses")
-        # Redirects are not followed: a receiver that moved is reconfigured, not guessed.
-        self._client = httpx.AsyncClient(timeout=POST_TIMEOUT_S, follow_redirects=False)
-        targets = [target_key(url) for url in urls]
-        self.couriers = [Courier(queue, self._client, url, targets, secret_keys) for url in urls]
+        self._sender = WebhookSender(secret_keys)
+        self.couriers = [Courier(queue, self._sender, url) for url in urls]
 
     async def close(self) -> None:
         """Give up the turns, and the connections."""
         for courier in self.couriers:
             await courier.give_up_turn()
-        await self._client.aclose()
+        await self._sender.close()

@@ -181,13 +181,13 @@ class MetricName(Enum):
     PRESENCE_HOOKS = Declaration(
         "tidings_presence_webhook_events_total",
         "counter",
-        "Events for webhooks: delivered, or dropped because too many waited.",
+        "Events for webhooks: delivered, refused by the receiver (4xx), or dropped because too many waited.",
         ("outcome",),
     )
     PRESENCE_HOOK_FAULTS = Declaration(
         "tidings_presence_webhook_faults_total",
         "counter",
-        "Deliveries to webhooks that failed and are tried again.",
+        "Posts to webhooks that failed.",
         ("reason",),
     )
     BREAKER_STATE = Declaration(

@@ -4,7 +4,7 @@
 -- ARGV[1]  the target
 -- ARGV[2]  the process that asks
 -- ARGV[3]  ms for which it alone may deliver
--- ARGV[4]  the most events to return
+-- ARGV[4]  the most events to return; 0 to hold the turn alone
 -- ARGV[5]  a fixed time in ms for tests, else 0
 --
 -- Returns {epoch, lost, event, ...}: `lost` events went before they were delivered, because too many waited; an event is

@@ -228,37 +228,79 @@ async def test_only_what_is_wanted_is_kept(make_store):
     assert await take(store) == ["1 ROOM_OCCUPIED hall"]
 
 
+async def deliver(store: Store, target: str = "t", holder: str = "h", limit: int = 100) -> list[str]:
+    """Take events, and note that the target has them."""
+    turn = await store.take_hooks(target, holder, 15_000, limit)
+    if turn.events:
+        await store.hooks_delivered(target, turn.events[-1])
+    return [event.about for event in turn.events]
+
+
 async def test_one_process_delivers_at_a_time_and_another_goes_on(make_store, clock):
     store = await make_store(Telling(hooks=ALL_HOOKS))
     await SimulatedGateway(store).send(*users(0, 3))
-    assert len(await take(store, holder="a", limit=2)) == 2
-    assert await take(store, holder="b") == []
-    await store.hooks_delivered("t", "a", 2, ["t"])
+    assert len(await deliver(store, holder="a", limit=2)) == 2
     assert await take(store, holder="b") == []
     clock.turn(15.1)
     assert [line.split()[0] for line in await take(store, holder="b")] == ["3", "4"]
     assert await take(store, holder="a") == []
-    await store.hooks_delivered("t", "b", 0, ["t"])  # gives up its turn
+    await store.give_up_hooks("t", "a")  # it is not its turn to give up
+    assert await take(store, holder="a") == []
+    await store.give_up_hooks("t", "b")
+    assert len(await take(store, holder="a")) == 2
+
+
+async def test_a_turn_is_held_without_taking_anything(make_store, clock):
+    store = await make_store(Telling(hooks=ALL_HOOKS))
+    await SimulatedGateway(store).send(*users(0, 1))
+    assert (await store.take_hooks("t", "a", 60_000, 0)).events == []
+    clock.turn(59)
+    assert await take(store, holder="b") == []
     assert len(await take(store, holder="a")) == 2
 
 
 async def test_each_target_has_its_own_place(make_store):
     store = await make_store(Telling(hooks=ALL_HOOKS))
     await SimulatedGateway(store).send(*users(0, 3))
-    await take(store, "up")
-    await store.hooks_delivered("up", "h", 4, ["up", "down"])
+    await take(store, "down")
+    assert len(await deliver(store, "up")) == 4
     assert await take(store, "up") == []
-    assert len(await take(store, "down")) == 4
-    await store.hooks_delivered("down", "h", 4, ["up", "down"])
+    assert len(await deliver(store, "down")) == 4
     assert await take(store, "third") == []  # what all have got is gone
+
+
+async def test_who_delivers_to_one_target_takes_nothing_from_those_it_does_not_know(make_store):
+    """Replicas are configured with different targets while a change of them is rolled out."""
+    store = await make_store(Telling(hooks=HookKind.USER_ONLINE))
+    gateway = SimulatedGateway(store)
+    assert await take(store, "new", "n") == []  # it is there, and waits
+    for n in range(3):
+        await gateway.send(*users(n, n + 1))
+        assert await deliver(store, "old", "o") == [f"u{n:02}"]
+        assert await take(store, "new", "another") == []  # its turn holds, too
+    assert await deliver(store, "new", "n") == ["u00", "u01", "u02"]
+
+
+async def test_a_target_that_nobody_serves_for_a_day_keeps_nothing_any_more(make_store, clock):
+    store = await make_store(Telling(hooks=HookKind.USER_ONLINE))
+    gateway = SimulatedGateway(store)
+    await take(store, "gone", "g")
+    await store.give_up_hooks("gone", "g")
+    await gateway.send(*users(0, 1))
+    clock.turn(23 * 3600)
+    await deliver(store, "stays")
+    assert await take(store, "gone", "g") == ["1 USER_ONLINE u00"]
+    clock.turn(24 * 3600 + 60)
+    await gateway.send(*users(1, 2), fresh=True)
+    assert await deliver(store, "stays") == ["u01"]
+    assert await take(store, "gone", "g") == []
 
 
 async def test_the_oldest_are_dropped_when_too_many_wait_and_counted(make_store):
     store = await make_store(Telling(hooks=HookKind.USER_ONLINE, hooks_kept=3))
     gateway = SimulatedGateway(store)
     await gateway.send(*users(0, 1))
-    await store.take_hooks("t", "h", 15_000, 100)
-    await store.hooks_delivered("t", "h", 1, ["t"])
+    await deliver(store)
     await gateway.send(*users(1, 9))
     turn = await store.take_hooks("t", "h", 15_000, 100)
     assert ([event.about for event in turn.events], turn.lost) == (["u06", "u07", "u08"], 5)

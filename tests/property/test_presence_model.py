@@ -141,7 +141,7 @@ class Run:
         told, self.told = sorted(self.told), []
         turn = await self.store.take_hooks("t", "h", 1000, 1000)
         if turn.events:
-            await self.store.hooks_delivered("t", "h", turn.events[-1].number, ["t"])
+            await self.store.hooks_delivered("t", turn.events[-1])
         events = [replace(event, number=0) for event in turn.events]
         return told, sorted(events, key=lambda event: (event.kind, event.about))
 

@@ -1,5 +1,6 @@
 """An application's server that webhooks are posted to: it checks signatures, remembers, and fails when told to."""
 
+import contextlib
 import hashlib
 import hmac
 import http.server
@@ -17,6 +18,7 @@ class Post:
     body: bytes
     headers: dict[str, str]
     answered: int
+    at: float = 0.0
 
     @property
     def json(self) -> dict[str, Any]:
@@ -39,6 +41,9 @@ class WebhookReceiver:
 
     status: int = 200
     delay_s: float = 0.0
+    drip_s: float = 0.0  # sends a byte of a header every 0.1 s for so long, and no end of headers
+    retry_after: str = ""
+    poison: str = ""  # posts that mention this are answered with 400
     posts: list[Post] = field(default_factory=list)
     port: int = 0
     _server: http.server.ThreadingHTTPServer | None = None
@@ -60,11 +65,27 @@ class WebhookReceiver:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 status = receiver.status
+                if receiver.poison and receiver.poison.encode() in body:
+                    status = 400
                 time.sleep(receiver.delay_s)
-                receiver.posts.append(Post(body, headers, status))
+                receiver.posts.append(Post(body, headers, status, time.monotonic()))
+                if receiver.drip_s:
+                    self.drip()
+                    return
                 self.send_response(status)
+                if receiver.retry_after:
+                    self.send_header("retry-after", receiver.retry_after)
                 self.send_header("content-length", "0")
                 self.end_headers()
+
+            def drip(self) -> None:
+                self.close_connection = True
+                end = time.monotonic() + receiver.drip_s
+                with contextlib.suppress(OSError):  # who waits for the end has gone
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\nx: ")
+                    while time.monotonic() < end:
+                        self.wfile.write(b"x")
+                        time.sleep(0.1)
 
             def log_message(self, format: str, *args: object) -> None:
                 """Say nothing."""
