@@ -1,12 +1,15 @@
 """The load balancer's configuration, run by the real HAProxy in front of two real gateways. Nothing is sticky."""
 
+import os
 import re
 import secrets
 import ssl
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from socket import create_connection
 from typing import Any
 
 import httpx
@@ -91,6 +94,16 @@ async def joined(balancer: Any, room: str, sub: str = "ada", **fields: Any) -> A
     async with client(balancer, additional_headers=bearer(token(sub))) as one:
         one.inbox.append(await one.join(room, **fields))
         yield one
+
+
+def renewed(balancer: LoadBalancer, certificate: Path) -> str:
+    """Put a certificate in place as the documentation says, and return what HAProxy answers."""
+    script = CONFIGURATION.with_name("renew.sh")
+    environment = {"LB_CERTIFICATE": str(certificate), "PATH": os.environ["PATH"]}
+    commands = subprocess.run(["/bin/sh", script], env=environment, capture_output=True, check=True).stdout
+    with create_connection(("127.0.0.1", balancer.admin_port)) as api:
+        api.sendall(commands)
+        return b"".join(iter(lambda: api.recv(4096), b"")).decode()
 
 
 async def say(balancer: LoadBalancer, room: str, content: object) -> None:
@@ -260,6 +273,34 @@ async def test_with_a_certificate_everything_is_behind_tls(
                 "GET", f"{site}/metrics", headers={"accept": "text/event-stream"}
             ) as stream:
                 assert stream.status_code == 200
+
+
+async def test_a_new_certificate_cuts_no_connection(
+    gateways: list[ServiceProcess], balancer: LoadBalancer, tmp_path: Path
+) -> None:
+    served, before, after = tmp_path / "site.pem", trustme.CA(), trustme.CA()
+    before.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(served))
+    trusting_before, trusting_after = ssl.create_default_context(), ssl.create_default_context()
+    before.configure_trust(trusting_before)
+    after.configure_trust(trusting_after)
+    tls_port = free_port()
+    url, user = f"wss://localhost:{tls_port}/ws", bearer(token())
+    with LoadBalancer(tmp_path, gateways, LB_CERTIFICATE=str(served), LB_TLS_PORT=str(tls_port)) as secured:
+        async with connect(url, ssl=trusting_before, additional_headers=user) as socket:
+            await socket.recv()
+            after.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(served))
+            assert "Success" in await aside(lambda: renewed(secured, served))
+            async with connect(url, ssl=trusting_after, additional_headers=user) as newer:
+                assert '"welcome"' in str(await newer.recv())
+            await socket.send('{"type":"heartbeat","id":"still here"}')
+            assert '"still here"' in str(await socket.recv())
+
+
+async def test_the_load_balancer_is_scraped_apart_from_clients(balancer: LoadBalancer) -> None:
+    async with httpx.AsyncClient() as http:
+        text = (await http.get(f"http://127.0.0.1:{balancer.watch_port}/metrics")).text
+        assert 'haproxy_server_status{proxy="gateways",server="gateway-1",state="UP"} 1' in text
+        assert (await http.get(f"http://127.0.0.1:{balancer.watch_port}/")).status_code == 404
 
 
 def test_time_limits_are_longer_than_what_keeps_connections_busy() -> None:

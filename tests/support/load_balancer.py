@@ -25,6 +25,8 @@ class LoadBalancer:
 
     def __init__(self, directory: Path, gateways: list[ServiceProcess], **environment: str) -> None:
         self.port = free_port()
+        self.admin_port = free_port()
+        self.watch_port = free_port()
         self._gateways = gateways
         self._names = NameServer(_NAME, [gateway.host for gateway in gateways])
         self._log = directory / "haproxy.log"
@@ -32,6 +34,8 @@ class LoadBalancer:
         self._environment = {
             **os.environ,
             "LB_PORT": str(self.port),
+            "LB_ADMIN": f"127.0.0.1:{self.admin_port}",
+            "LB_WATCH": f"127.0.0.1:{self.watch_port}",
             "LB_GATEWAYS": f"{_NAME}:{gateways[0].port}",
             "LB_NAMESERVER": self._names.address,
             **environment,

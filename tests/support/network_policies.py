@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from tests.support.manifests import Labels, Manifests, selects
@@ -9,16 +10,22 @@ from tests.support.manifests import Labels, Manifests, selects
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod as policies see it. `policed` is false outside of our namespaces: there, others' policies hold."""
+    """A pod as policies see it. `policed` is false outside of our namespaces: there, others' policies hold.
+
+    An `address` makes it something on the network that is no pod: only an `ipBlock` selects it.
+    """
 
     namespace: str
     labels: Labels
     policed: bool = True
+    address: str = ""
 
 
 # The name server of a cluster, Prometheus where its operator is usually put, and whatever stands before the gateways.
 DNS = Pod("kube-system", {"k8s-app": "kube-dns"}, policed=False)
 PROMETHEUS = Pod("monitoring", {"app.kubernetes.io/name": "prometheus"}, policed=False)
+NODE_DNS = Pod("", {}, policed=False, address="169.254.20.10")
+CLOUD_DNS = Pod("", {}, policed=False, address="169.254.169.254")
 STRANGER = Pod("elsewhere", {"app": "anything"}, policed=False)
 
 
@@ -56,6 +63,9 @@ def _allows(of: Manifests, at: Pod, other: Pod, port: int, protocol: str, way: s
 def _is_peer(peers: list[Mapping[str, Any]] | None, other: Pod, namespace: str) -> bool:
     if not peers:
         return True
+    blocks = [ip_network(peer["ipBlock"]["cidr"]) for peer in peers if "ipBlock" in peer]
+    if other.address:
+        return any(ip_address(other.address) in block for block in blocks)
     return any(
         (
             selects(peer["namespaceSelector"], {"kubernetes.io/metadata.name": other.namespace})
@@ -64,6 +74,7 @@ def _is_peer(peers: list[Mapping[str, Any]] | None, other: Pod, namespace: str) 
         )
         and selects(peer.get("podSelector", {}), other.labels)
         for peer in peers
+        if "ipBlock" not in peer
     )
 
 

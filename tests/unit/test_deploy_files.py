@@ -194,7 +194,23 @@ def test_production_has_the_memory_that_it_has_on_kubernetes() -> None:
 
 def test_production_says_how_it_is() -> None:
     services = composed(DEPLOY / "compose.prod.yaml")["services"]
-    assert {name for name, service in services.items() if "healthcheck" not in service} == {"lb"}
+    assert {name for name, service in services.items() if "healthcheck" not in service} == set()
+
+
+def test_the_two_files_are_projects_of_their_own() -> None:
+    """Else `down` of the one to try removes the other's containers."""
+    names = [composed(file)["name"] for file in COMPOSE_FILES]
+    assert len(set(names)) == len(names)
+
+
+def test_limits_by_address_and_user_are_on_in_production() -> None:
+    of = manifests("prod")
+    for environment in (
+        composed(DEPLOY / "compose.prod.yaml")["services"]["gateway"]["environment"],
+        of.environment(of.workload("gateway")),
+    ):
+        for limit in ("ACCEPT_RATE", "REQUEST_RATE", "CONNECTIONS_PER_ADDRESS", "CONNECTIONS_PER_USER"):
+            assert int(environment[f"TIDINGS_{limit}"]) > 0
 
 
 def test_settings_named_in_deployment_files_exist() -> None:
@@ -219,6 +235,7 @@ def test_haproxy_reads_its_configuration(certificate: bool, tmp_path: Path) -> N
     environment = {"PATH": os.environ["PATH"]}
     if certificate:
         environment["LB_CERTIFICATE"] = str(tmp_path / "site.pem")
+        environment["LB_ACME"] = "127.0.0.1:8402"
         issued = trustme.CA().issue_cert("chat.example")
         issued.private_key_and_cert_chain_pem.write_to_path(environment["LB_CERTIFICATE"])
     done = subprocess.run(

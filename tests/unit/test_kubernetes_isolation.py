@@ -7,7 +7,7 @@ import pytest
 from services.permissions.redis import ROLES as WITH_STATE
 from services.permissions.roles import Role
 from tests.support.manifests import OVERLAYS, PROCESSES, Manifests, containers, manifests, secret_references
-from tests.support.network_policies import DNS, PROMETHEUS, STRANGER, Pod, pods, reaches
+from tests.support.network_policies import CLOUD_DNS, DNS, NODE_DNS, PROMETHEUS, STRANGER, Pod, pods, reaches
 
 both = pytest.mark.parametrize("overlay", OVERLAYS)
 
@@ -59,9 +59,10 @@ def test_gateways_cannot_reach_redis(overlay: str) -> None:
 def test_names_can_be_looked_up_and_nothing_else_outside_reached(overlay: str) -> None:
     of = manifests(overlay)
     for name, pod in pods(of).items():
-        assert reaches(of, pod, DNS, 53, "UDP"), name
-        assert reaches(of, pod, DNS, 53, "TCP"), name
-        assert not reaches(of, pod, DNS, 443), name
+        for server in (DNS, NODE_DNS, CLOUD_DNS):
+            assert reaches(of, pod, server, 53, "UDP"), (name, server)
+            assert reaches(of, pod, server, 53, "TCP"), (name, server)
+            assert not reaches(of, pod, server, 443), (name, server)
         assert not reaches(of, pod, STRANGER, 443), name
 
 
@@ -133,6 +134,7 @@ def test_only_the_agent_sees_its_host_and_only_to_read(overlay: str) -> None:
     levels = {
         space["metadata"]["name"]: space["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
         for space in of.of("Namespace")
+        if space["metadata"]["name"] in {workload.namespace for workload in of.workloads}
     }
     assert levels == {"tidings": "restricted", "tidings-agent": "privileged"}
     assert {workload.name for workload in of.workloads if workload.namespace == "tidings-agent"} == {"agent"}
