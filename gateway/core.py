@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
 import structlog
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -29,25 +30,30 @@ from gateway.delivery.traffic import Traffic
 from gateway.feeds.everyone import Everyone
 from gateway.feeds.logs import LogsFeed
 from gateway.feeds.metrics import MetricsFeed
+from gateway.presence.batches import Chosen
 from gateway.presence.link import Announced, PresenceLink
 from gateway.presence.views import Views
 from gateway.reporting import Reporter
 from gateway.session.limits import KeyedBuckets, Limit
+from gateway.session.senders import Senders
 from gateway.stay import Stay
 from gateway.timing import now_ms
 from gateway.user_limit import UserLimit
 from services.bus.client import Bus
-from services.bus.errors import BusError, Unavailable
+from services.bus.errors import BusError, NoAnswer, Unavailable
 from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire.codes import CloseCode
-from services.wire.events import CloseConnections, ControlEvent, Revoked
-from services.wire.records import GatewayStats
+from services.wire.events import CloseConnections, ControlEvent, Revoked, SetPresence
+from services.wire.records import UNSET, GatewayStats, Status, UnsetType
+from services.wire.rpc import PRESENCE_LIST, PresenceQuery
 
 log = structlog.get_logger(__name__)
 
 _REOPEN_MAX_S = 1.0
 _FIRST_READ_S = 15.0
+_ONLINE_TIMEOUT_S = 1.0
+_ORDER_TIMEOUT_S = 1.0  # for a gateway that has such a connection to say so
 
 
 class Client(Member, Announced, Protocol):
@@ -60,6 +66,9 @@ class Client(Member, Announced, Protocol):
 
     def abort(self) -> None:
         """End at once, with nothing more sent."""
+
+    def chosen(self) -> Chosen | None:
+        """Return what its user chose to show by it; None where presence knows nothing of this connection."""
 
 
 def peer_of(scope: Scope) -> str:
@@ -96,6 +105,7 @@ class Gateway:
         self.addresses = AddressLimit(settings.connections_per_address)
         self.proxies = Proxies(settings.trusted_proxies, settings.proxy_header)
         self._tickets_by_user = KeyedBuckets(settings.ticket_rate, time.monotonic())
+        self.senders = Senders(settings, self.on_limit, time.monotonic())
         self.clients: dict[str, Client] = {}
         self.logs = Logs(bus, settings)
         self.rooms = Rooms(bus, self.logs, settings, self.tasks, self.traffic)
@@ -145,6 +155,75 @@ class Gateway:
         if wait_s:
             self.traffic.limit(Limit.TICKET_RATE)
         return wait_s
+
+    # --- what users do, over a connection or over HTTP ---
+
+    def owner_of(self, connection_id: str) -> str | None:
+        """Return whose connection this is; None where this gateway has none of that id."""
+        client = self.clients.get(connection_id)
+        return None if client is None else client.user_id
+
+    def note_message(self, user_id: str) -> None:
+        """Count a message that a user sent over HTTP."""
+        self.traffic.messages_in += 1
+        self.presence.active(user_id)
+
+    async def is_online(self, user_id: str) -> bool | UnsetType:
+        """Whether a user has a connection anywhere; unset where presence cannot say."""
+        if user_id in self.inboxes:
+            return True
+        query = PresenceQuery(users=[user_id], limit=1)
+        try:
+            page = await self.asking.ask(PRESENCE_LIST, query, timeout_s=_ONLINE_TIMEOUT_S)
+        except BusError:
+            return UNSET
+        return bool(page.users)
+
+    def choose(
+        self, client: Client, *, status: Status | UnsetType = UNSET, custom_data: object = UNSET
+    ) -> bool:
+        """Show a status or custom data by a connection; False where presence knows nothing of it."""
+        chosen = client.chosen()
+        if chosen is None:
+            return False
+        if status is not UNSET:
+            chosen.status = status
+            self.presence.status(client.connection_id, status)
+        if custom_data is not UNSET:
+            chosen.custom_data, chosen.custom_data_at = custom_data, time.monotonic()
+            self.presence.custom_data(client.connection_id, custom_data)
+        return True
+
+    async def set_presence(self, order: SetPresence) -> bool:
+        """Carry out what a user chose over HTTP, wherever the connection is; False where no gateway has one.
+
+        Raises:
+            BusError: the other gateways cannot be asked.
+        """
+        found = self._set_presence_here(order)
+        if found and order.connection_id:
+            return True
+        payload = msgspec.json.encode(order)
+        if found:
+            self.bus.publish(self.subjects.control, payload)
+            return True
+        try:
+            await self.bus.request(self.subjects.control, payload, timeout_s=_ORDER_TIMEOUT_S)
+        except NoAnswer:
+            return False
+        return True
+
+    def _set_presence_here(self, order: SetPresence) -> bool:
+        ids = (
+            [order.connection_id]
+            if order.connection_id
+            else [member.connection_id for member in self.inboxes.connections_of(order.user_id)]
+        )
+        clients = [
+            client for id in ids if (client := self.clients.get(id)) and client.user_id == order.user_id
+        ]
+        done = [self.choose(client, status=order.status, custom_data=order.custom_data) for client in clients]
+        return any(done)
 
     async def open(self) -> None:
         """Open the durable logs and start what runs in the background.
@@ -224,13 +303,23 @@ class Gateway:
                 self.inboxes.resync()
                 return
 
-    def _on_control(self, event: ControlEvent) -> None:
+    def _on_control(self, event: ControlEvent, reply: str) -> None:
         if isinstance(event, CloseConnections):
             self.users.on_order(event.connection_ids)
+            return
+        if isinstance(event, SetPresence):
+            if self._set_presence_here(event) and reply:
+                self._confirm(reply)
             return
         for client in list(self.clients.values()):
             if client.user_id == event.user_id:
                 client.end(CloseCode.DISCONNECTED, reason=event.reason)
+
+    def _confirm(self, reply: str) -> None:
+        try:
+            self.bus.publish(reply, b"")
+        except BusError as fault:
+            log.debug("order not confirmed", reason=str(fault))
 
     def _on_revoked(self, revoked: Revoked) -> None:
         for client in list(self.clients.values()):

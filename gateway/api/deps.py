@@ -11,10 +11,12 @@ from gateway.asking import Asking
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.tickets import TicketStore
 from gateway.delivery.publisher import Sender
+from gateway.session.limits import Limit
+from gateway.session.senders import Senders
 from services.bus.client import Bus
 from services.settings import Settings
 from services.wire import server
-from services.wire.events import Revoked
+from services.wire.events import Revoked, SetPresence
 from services.wire.records import UNSET, GatewayStats, UnsetType
 from services.wire.subjects import Subjects
 
@@ -28,9 +30,15 @@ class Publisher(Protocol):
     """
 
     async def publish_room(
-        self, sender: Sender, room: str, content: msgspec.Raw, id: str | UnsetType = UNSET
+        self,
+        sender: Sender,
+        room: str,
+        content: msgspec.Raw,
+        id: str | UnsetType = UNSET,
+        *,
+        echo: bool = False,
     ) -> server.Ack:
-        """Publish to a room and wait until it is stored."""
+        """Publish to a room and wait until it is stored; with `echo` the sender's connection gets a copy too."""
 
     async def publish_user(
         self, sender: Sender, user_id: str, content: msgspec.Raw, id: str | UnsetType = UNSET
@@ -105,6 +113,27 @@ class ApiDeps(Protocol):
 
     @property
     def history(self) -> History: ...
+
+    @property
+    def senders(self) -> Senders: ...
+
+    @property
+    def on_limit(self) -> Callable[[Limit], object]: ...
+
+    def owner_of(self, connection_id: str) -> str | None:
+        """Return whose connection this is; None where this gateway has none of that id."""
+
+    def note_message(self, user_id: str) -> None:
+        """Count a message that a user sent over HTTP."""
+
+    async def is_online(self, user_id: str) -> bool | UnsetType:
+        """Whether a user has a connection anywhere; unset where presence cannot say."""
+
+    async def set_presence(self, order: SetPresence) -> bool:
+        """Carry out what a user chose, on whatever gateway; False where they have no such connection.
+
+        Raises BusError.
+        """
 
     def ticket_wait_s(self, user_id: str) -> float:
         """Return 0.0 where a user may have another ticket now, else the seconds until then."""

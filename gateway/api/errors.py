@@ -15,10 +15,11 @@ from starlette.responses import Response
 from gateway.api.responses import JsonResponse
 from gateway.auth.refusal import AuthRefused
 from gateway.delivery.publisher import PublishRefused
+from gateway.session.session import Refusal
 from services.bus.errors import BusError, Refused, TooLarge, Unavailable
 from services.wire.codes import ErrorCode
 from services.wire.names import InvalidName
-from services.wire.records import UNSET, ErrorBody
+from services.wire.records import UNSET, ErrorBody, UnsetType
 
 log = structlog.get_logger()
 
@@ -101,6 +102,9 @@ async def _on_refusal(_request: Request, fault: Exception) -> Response:
     if isinstance(fault, ApiError | AuthRefused | PublishRefused):
         status = fault.status if isinstance(fault, ApiError) else None
         return refusal_response(fault.code, fault.message, _retry_ms(fault.code), status=status)
+    if isinstance(fault, Refusal):
+        retry_ms = None if isinstance(fault.retry_after_ms, UnsetType) else fault.retry_after_ms
+        return refusal_response(fault.code, fault.message, retry_ms)
     raise fault
 
 
@@ -144,6 +148,7 @@ def error_handlers() -> dict[Any, Callable[..., Any]]:
         ApiError: _on_refusal,
         AuthRefused: _on_refusal,
         PublishRefused: _on_refusal,
+        Refusal: _on_refusal,
         InvalidName: _on_refusal,
         BusError: _on_bus_error,
         HTTPException: _on_http_exception,

@@ -14,8 +14,8 @@ from gateway.auth.origins import OriginPolicy
 from gateway.auth.refusal import AuthRefused
 
 _PREFLIGHT = {
-    "access-control-allow-methods": "GET, POST, DELETE",
-    "access-control-allow-headers": "Authorization, Content-Type, X-API-Key, Last-Event-ID",
+    "access-control-allow-methods": "GET, POST, PUT, DELETE",
+    "access-control-allow-headers": "Authorization, Content-Type, X-API-Key, Last-Event-ID, Tidings-Connection",
     "access-control-max-age": "600",
 }
 _EXPOSED = "Link, Retry-After"

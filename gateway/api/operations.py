@@ -18,11 +18,14 @@ class Access(Enum):
     READER = "Needs a token or ticket with the grant, or a server key; nothing under `TIDINGS_AUTH=open`."
     SERVER = "Needs a server key or a token with `admin`; nothing under `TIDINGS_AUTH=open`."
     BEARER = "Needs a token."
+    USER = (
+        "Needs a token or ticket, and the grant; under `TIDINGS_AUTH=open` a `session` says which user it is."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One parameter of the query string. `type` is what its text must mean."""
+    """One parameter of the query string, or one header. `type` is what its text must mean."""
 
     name: str
     type: Any
@@ -50,6 +53,7 @@ class Operation:
     body: Any = None
     body_required: bool = True
     query: tuple[Query, ...] = ()
+    headers: tuple[Query, ...] = ()
 
 
 def between(low: int, high: int) -> Any:

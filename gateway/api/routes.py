@@ -6,6 +6,7 @@ from gateway.api import (
     alerts,
     gateways,
     logs,
+    messages,
     metrics,
     ops,
     otlp,
@@ -22,6 +23,7 @@ from gateway.api.alerts import alert_routes
 from gateway.api.deps import ApiDeps, Handler
 from gateway.api.gateways import gateway_routes
 from gateway.api.logs import log_routes
+from gateway.api.messages import message_routes
 from gateway.api.metrics import metric_routes
 from gateway.api.operations import Operation
 from gateway.api.ops import ops_routes
@@ -44,6 +46,7 @@ _AREAS = (
     windows,
     logs,
     publish,
+    messages,
     rooms,
     gateways,
     users,
@@ -66,6 +69,7 @@ def api_routes(deps: ApiDeps, metrics_stream: Handler | None = None) -> list[Rou
         *window_routes(deps),
         *log_routes(deps),
         *publish_routes(deps),
+        *message_routes(deps),
         *room_routes(deps),
         *gateway_routes(deps),
         *user_routes(deps),

@@ -43,13 +43,14 @@ def _operation(operation: Any) -> str:
         f"### `{operation.method} {operation.path}`\n",
         f"{operation.summary}. {operation.access.value}\n",
     ]
-    query = [
-        f"| `{each['name']}` | {_code(type_of(each['schema']))} | {_cell(each['description'])} |"
-        for each in rendered["parameters"]
-        if each["in"] == "query"
-    ]
-    if query:
-        lines += ["| query | type | |", "|---|---|---|", *query, ""]
+    for place in ("query", "header"):
+        rows = [
+            f"| `{each['name']}` | {_code(type_of(each['schema']))} | {_cell(each['description'])} |"
+            for each in rendered["parameters"]
+            if each["in"] == place
+        ]
+        if rows:
+            lines += [f"| {place} | type | |", "|---|---|---|", *rows, ""]
     if "requestBody" in rendered:
         lines.append(f"Body: `{_body_type(rendered['requestBody'])}`.\n")
     answer = rendered["responses"][str(operation.status)]

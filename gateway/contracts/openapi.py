@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.api.operations import Access, Operation
+from gateway.api.operations import Access, Operation, Query
 from gateway.api.routes import API_OPERATIONS
 from gateway.contracts.schemas import Schema, components_of
 from gateway.sse.operations import SSE_OPERATIONS
@@ -46,6 +46,7 @@ _SECURITY: dict[Access, list[Schema]] = {
     Access.READER: [{}, {"token": []}, {"ticket": []}, {"serverKey": []}],
     Access.SERVER: [{}, {"serverKey": []}, {"token": []}],
     Access.BEARER: [{}, {"token": []}],
+    Access.USER: [{}, {"token": []}, {"ticket": []}],
 }
 
 
@@ -87,7 +88,8 @@ def _rendered(operation: Operation, schemas: dict[str, Schema]) -> Schema:
         "tags": [_section(operation.path)],
         "parameters": [
             *map(_path_parameter, _IN_PATH.findall(operation.path)),
-            *_query_parameters(operation),
+            *_parameters("query", operation.query),
+            *_parameters("header", operation.headers),
         ],
         "security": _SECURITY[operation.access],
         "responses": {str(operation.status): _answer(operation, schemas), "default": _failure(schemas)},
@@ -119,15 +121,15 @@ def _path_parameter(name: str) -> Schema:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
-def _query_parameters(operation: Operation) -> list[Schema]:
+def _parameters(place: str, declared: tuple[Query, ...]) -> list[Schema]:
     return [
         {
-            "name": query.name,
-            "in": "query",
-            "description": query.meaning,
-            "schema": msgspec.json.schema(query.type),
+            "name": each.name,
+            "in": place,
+            "description": each.meaning,
+            "schema": msgspec.json.schema(each.type),
         }
-        for query in operation.query
+        for each in declared
     ]
 
 

@@ -100,6 +100,8 @@ def _http() -> str:
 def _operation_row(name: str, rendered: Schema, status: str) -> str:
     parameters: dict[str, list[str]] = {"path": [], "query": []}
     for parameter in rendered["parameters"]:
+        if parameter["in"] not in parameters:
+            continue  # headers: no client sets one by hand
         mark = "" if parameter.get("required") else "?"
         parameters[parameter["in"]].append(f"{parameter['name']}{mark}: {type_of(parameter['schema'])}")
     body = rendered.get("requestBody")

@@ -101,13 +101,16 @@ class Fanout:
         self._members.pop(connection_id, None)
         self._rows = None
 
-    def send(self, message: Outbound, skip: str = "") -> None:
-        """Queue a message for every member but the connection `skip`."""
+    def send(self, message: Outbound, skip: str = "", sender: str = "") -> None:
+        """Queue a message for every member but the connection `skip`, if that is one of the user `sender`.
+
+        Who publishes over HTTP names the connection: nobody may keep a message from somebody else's.
+        """
         if not self._members:
             return
         if self._pending is None:
             self._pending = []
-        if skip and skip in self._members:
+        if skip and (member := self._members.get(skip)) is not None and member.user_id == sender:
             self._skip(skip)
         self._pending.append(message)
         if not self._flush_due:

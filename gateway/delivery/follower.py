@@ -35,10 +35,11 @@ _CATCH_UP_S = 5.0  # for several requests with limits of their own: a join is an
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message for the members, but for one connection."""
+    """A message for the members, but for one connection, if that is one of the user `sender`."""
 
     message: Outbound
     skip_connection: str = ""
+    sender: str = ""
 
 
 # Turns a stored or republished payload and its sequence (0: none) into a delivery.
@@ -244,7 +245,7 @@ class Follower:
         if self._tails and message.seq:
             for tail in self._tails:
                 tail.append((message.seq, message))
-        self.fanout.send(message, delivery.skip_connection)
+        self.fanout.send(message, delivery.skip_connection, delivery.sender)
 
     # --- gaps ---
 

@@ -27,7 +27,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """On whose behalf something is published. `connection_id` gets no copy; empty for the server API."""
+    """On whose behalf something is published. `connection_id`, where it is this user's, gets no copy."""
 
     user_id: str
     username: str
@@ -167,10 +167,16 @@ class Publisher:
     # The same as coroutines, for the HTTP surface.
 
     async def publish_room(
-        self, sender: Sender, room: str, content: msgspec.Raw, id: str | UnsetType = UNSET
+        self,
+        sender: Sender,
+        room: str,
+        content: msgspec.Raw,
+        id: str | UnsetType = UNSET,
+        *,
+        echo: bool = False,
     ) -> server.Ack:
         """Publish to a room and wait for the acknowledgement. Raises PublishRefused."""
-        return await _awaited(lambda done: self.to_room(sender, room, content, done, id=id))
+        return await _awaited(lambda done: self.to_room(sender, room, content, done, id=id, echo=echo))
 
     async def publish_user(
         self, sender: Sender, user_id: str, content: msgspec.Raw, id: str | UnsetType = UNSET

@@ -59,7 +59,11 @@ def decode_room_event(data: bytes, seq: int) -> Delivery:
         timestamp=event.timestamp,
         seq=seq or UNSET,
     )
-    return Delivery(Outbound(message, event.room, seq), skip_connection="" if event.echo else event.origin)
+    return Delivery(
+        Outbound(message, event.room, seq),
+        skip_connection="" if event.echo else event.origin,
+        sender=event.user_id,
+    )
 
 
 def _break_notice(room: str, position: Position) -> Outbound:

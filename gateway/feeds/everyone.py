@@ -23,7 +23,7 @@ class Everyone:
     """All connections of this gateway."""
 
     def __init__(
-        self, bus: Bus, settings: Settings, traffic: Traffic, on_control: Callable[[ControlEvent], None]
+        self, bus: Bus, settings: Settings, traffic: Traffic, on_control: Callable[[ControlEvent, str], None]
     ) -> None:
         self.fanout = Fanout(traffic)
         self._on_order = on_control
@@ -51,7 +51,7 @@ class Everyone:
                 timestamp=event.timestamp,
             )
         )
-        self.fanout.send(outbound, "" if event.echo else event.origin)
+        self.fanout.send(outbound, "" if event.echo else event.origin, event.user_id)
 
     def _on_control(self, message: BusMessage) -> None:
         try:
@@ -59,4 +59,4 @@ class Everyone:
         except (msgspec.DecodeError, RecursionError) as fault:
             log.error("control event is not readable", reason=str(fault))
             return
-        self._on_order(event)
+        self._on_order(event, message.reply)

@@ -6,14 +6,15 @@ data. So a number belongs to a batch until that batch has been answered.
 
 import secrets
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import msgspec
 import structlog
 
 from services.telemetry import MetricName, counter
-from services.wire.rpc import AnyPresenceOp, Disconnected, PresenceBatch
+from services.wire.records import UNSET, Status
+from services.wire.rpc import AnyPresenceOp, DataSet, Disconnected, PresenceBatch, StatusSet
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +33,25 @@ class Announced(Protocol):
 
     def presence_ops(self) -> Iterable[AnyPresenceOp]:
         """Return what to say of this connection to somebody who knows nothing; nothing if it is not present."""
+
+
+class Chosen:
+    """What a connection's user chose to show, kept to be announced again. Times are monotonic, in seconds."""
+
+    __slots__ = ("custom_data", "custom_data_at", "status")
+
+    def __init__(self) -> None:
+        self.status: Status | None = None
+        self.custom_data: object = UNSET
+        self.custom_data_at = 0.0
+
+    def ops(self, connection_id: str, now: float) -> Iterator[AnyPresenceOp]:
+        """Return what to say of it."""
+        if self.status is not None:
+            yield StatusSet(connection_id=connection_id, status=self.status)
+        if self.custom_data is not UNSET:
+            age_ms = round((now - self.custom_data_at) * 1000)
+            yield DataSet(connection_id=connection_id, custom_data=self.custom_data, age_ms=age_ms)
 
 
 class _Room:

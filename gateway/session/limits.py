@@ -1,6 +1,10 @@
 """Limits: what they are called where they are counted, and the arithmetic of rates. Time is passed in."""
 
+from collections.abc import Callable
 from enum import StrEnum
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 
 class Limit(StrEnum):
@@ -56,37 +60,57 @@ class TokenBucket:
         return (1.0 - tokens) / rate
 
 
+class Recent(Generic[T]):
+    """Something for each key that was seen lately: within the last `keep_s` seconds at least.
+
+    Keys that were not seen for so long are forgotten a generation at a time, and early where one generation has
+    more than `MAX_KEYS`: memory is bounded.
+    """
+
+    def __init__(self, keep_s: float, now: float) -> None:
+        self._keep_s = keep_s
+        self._recent: dict[str, T] = {}
+        self._older: dict[str, T] = {}
+        self._turns_at = now + keep_s
+
+    def __len__(self) -> int:
+        return len(self._recent) + len(self._older)
+
+    def get(self, key: str, now: float, make: Callable[[], T]) -> T:
+        """Return what there is for a key, or make it."""
+        if now >= self._turns_at + self._keep_s:
+            self._older, self._recent, self._turns_at = {}, {}, now + self._keep_s
+        elif now >= self._turns_at or len(self._recent) >= MAX_KEYS:
+            self._older, self._recent, self._turns_at = self._recent, {}, now + self._keep_s
+        if key not in self._recent:
+            self._recent[key] = self._older.pop(key) if key in self._older else make()
+        return self._recent[key]
+
+
+def refill_s(rate: float) -> float:
+    """Return how long an empty bucket of this rate takes to be as good as a new one."""
+    return max(2.0, 1 / rate) if rate else 0.0
+
+
 class KeyedBuckets:
     """A `TokenBucket` for each key: an address, a user.
 
-    A bucket that is full again is as good as none, so keys that were not seen for the time that takes are forgotten,
-    a generation at a time. With more than `MAX_KEYS` in one generation they are forgotten early: memory is bounded,
-    and who commands so many addresses has no use for bursts.
+    A bucket that is full again is as good as none, so it is kept for the time that takes. Where very many keys are
+    seen, buckets are forgotten earlier: who commands so many addresses has no use for bursts.
     """
 
     def __init__(self, rate: float, now: float) -> None:
         self.rate = rate
-        self._fills_s = max(2.0, 1 / rate) if rate else 0.0
-        self._recent: dict[str, TokenBucket] = {}
-        self._older: dict[str, TokenBucket] = {}
-        self._turns_at = now + self._fills_s
+        self._buckets: Recent[TokenBucket] = Recent(refill_s(rate), now)
 
     def __len__(self) -> int:
-        return len(self._recent) + len(self._older)
+        return len(self._buckets)
 
     def take(self, key: str, now: float) -> float:
         """Take one token of a key. Return 0.0, or the seconds until there will be one (and take none)."""
         if not self.rate:
             return 0.0
-        if now >= self._turns_at + self._fills_s:
-            self._older, self._recent, self._turns_at = {}, {}, now + self._fills_s
-        elif now >= self._turns_at or len(self._recent) >= MAX_KEYS:
-            self._older, self._recent, self._turns_at = self._recent, {}, now + self._fills_s
-        bucket = self._recent.get(key)
-        if bucket is None:
-            known = self._older.pop(key) if key in self._older else None
-            bucket = self._recent[key] = known or TokenBucket(self.rate, now)
-        return bucket.take(now)
+        return self._buckets.get(key, now, lambda: TokenBucket(self.rate, now)).take(now)
 
 
 class Strikes:

@@ -97,10 +97,14 @@ class Session:
     def receive(self, message: client.AnyClientMessage, now: float) -> list[Effect]:
         """Take one message; return what to do about it. `now` is any monotonic clock in seconds."""
         try:
-            self._check_rate(now)
-            return self._handle(message, now)
+            return self.check(message, now)
         except Refusal as refusal:
             return refusal.effects(message.id)
+
+    def check(self, message: client.AnyClientMessage, now: float) -> list[Effect]:
+        """Do the same for a message that is answered elsewhere. Raises Refusal."""
+        self._check_rate(now)
+        return self._handle(message, now)
 
     def malformed(self, fault: BadMessage, now: float) -> list[Effect]:
         """Answer bytes that were no message. They count against the rate like any other."""

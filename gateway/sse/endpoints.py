@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 
+import msgspec
 import structlog
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import Request
@@ -30,7 +31,7 @@ from services.bus.errors import BusError
 from services.wire import server
 from services.wire.codes import ErrorCode
 from services.wire.names import normalize_name
-from services.wire.records import UNSET, Position, UnsetType
+from services.wire.records import UNSET, Position, Record, UnsetType
 
 log = structlog.get_logger(__name__)
 
@@ -170,6 +171,16 @@ class _FollowedStream(StreamResponse):
             self._gateway.clients.pop(self._records.connection_id, None)
 
 
+class Greeting(Record, frozen=True, kw_only=True):
+    """What `connected` says: who the stream's user is, and how requests beside it name the stream."""
+
+    status: str = "connected"
+    connection_id: str
+    user_id: str
+    username: str
+    session: str | UnsetType = UNSET
+
+
 class _Opening:
     """The request of one `/events` stream: checked whole before the first byte, because a browser's EventSource
     never comes back after any status but 200.
@@ -198,7 +209,13 @@ class _Opening:
             self._gateway.traffic,
             now_ms,
         )
-        stream.write(sse_event("connected", b'{"status":"connected"}'))
+        greeting = Greeting(
+            connection_id=stream.connection_id,
+            user_id=identity.user_id,
+            username=identity.username,
+            session=identity.session or UNSET,
+        )
+        stream.write(sse_event("connected", msgspec.json.encode(greeting)))
         topics = [*rooms, INBOX_TOPIC] if channels.INBOX in names else rooms
         stream.positions = self._since(stream, topics)
         return _EventsResponse(self._gateway, stream, identity, rooms, names)

@@ -4,6 +4,7 @@ The buffer is bounded in bytes: a client that reads too slowly is told `disconne
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from gateway.delivery.descriptors import NOWHERE
 from gateway.delivery.inbox import INBOX_TOPIC
 from gateway.delivery.outbound import Outbound, Wire, sse_event
 from gateway.delivery.traffic import Traffic
+from gateway.presence.batches import Chosen
 from gateway.session.limits import Limit
 from gateway.sse.positions import encode_id
 from gateway.stay import Stay
@@ -143,6 +145,9 @@ class RecordStream:
         """Whoever watches numbers is not present."""
         return ()
 
+    def chosen(self) -> None:
+        """See `Client`."""
+
     def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:  # noqa: ARG002  # bare records have no envelope for it
         """End the stream, and say when to come back."""
         self.buffer.end(b"" if retry_after_ms is None else b"retry: %d\n\n" % retry_after_ms)
@@ -170,7 +175,7 @@ class EventStream:
     pulse_s = 5.0
 
     __slots__ = (
-        "_held", "_now_ms", "_opened_at", "_traffic", "announced", "buffer", "connection_id", "positions", "rooms", "stay", "user_id",
+        "_chosen", "_held", "_now_ms", "_opened_at", "_traffic", "announced", "buffer", "connection_id", "positions", "rooms", "stay", "user_id",
         "username", "write",
     )  # fmt: skip
 
@@ -191,6 +196,7 @@ class EventStream:
         self.positions: dict[str, Position] = {}
         self.rooms: set[str] = set()
         self.announced = False
+        self._chosen = Chosen()
         self._held: list[Outbound] | None = None
         self._traffic = traffic
         self._now_ms = now_ms
@@ -264,6 +270,11 @@ class EventStream:
             )
             for room in self.rooms:
                 yield Joined(connection_id=self.connection_id, room=room)
+            yield from self._chosen.ops(self.connection_id, time.monotonic())
+
+    def chosen(self) -> Chosen | None:
+        """See `Client`."""
+        return self._chosen if self.announced else None
 
     def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
         """Say `disconnect` and end the stream."""

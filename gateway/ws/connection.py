@@ -19,6 +19,7 @@ from gateway.delivery.publisher import PublishRefused, Sender
 from gateway.delivery.recovery import Verdict
 from gateway.delivery.rooms import Joined
 from gateway.feeds import following
+from gateway.presence.batches import Chosen
 from gateway.session import channels
 from gateway.session.effects import (
     Effect,
@@ -47,8 +48,8 @@ from services.wire import server
 from services.wire.codec import BadMessage, Codec, json_content
 from services.wire.codes import CloseCode, ErrorCode
 from services.wire.faults import TooDeep
-from services.wire.records import UNSET, Position, Status, UnsetType
-from services.wire.rpc import AnyPresenceOp, Connected, DataSet, StatusSet
+from services.wire.records import UNSET, Position, UnsetType
+from services.wire.rpc import AnyPresenceOp, Connected
 from services.wire.rpc import Joined as JoinedOp
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ class Connection:
     """The handler of one client's WebSocket, and a member wherever the client is one."""
 
     __slots__ = (
-        "_codec", "_custom_data", "_custom_data_at", "_gateway", "_inbox_from", "_joining", "_link", "_messages_in", "_opened_at", "_seen_at", "_sender",
-        "_session", "_status", "connection_id", "stay", "user_id", "wire", "write",
+        "_chosen", "_codec", "_gateway", "_inbox_from", "_joining", "_link", "_messages_in", "_opened_at", "_seen_at", "_sender",
+        "_session", "connection_id", "stay", "user_id", "wire", "write",
     )  # fmt: skip
 
     take = None  # the bytes of a fan-out suit every WebSocket on the same wire
@@ -92,9 +93,8 @@ class Connection:
         self._opened_at = _monotonic()
         self._session = Session(identity, gateway.settings, self._opened_at, gateway.on_limit)
         self._sender = Sender(identity.user_id, identity.username, connection_id)
-        self._status: Status | None = None
-        self._custom_data: object = UNSET
-        self._custom_data_at = self._seen_at = self._opened_at
+        self._chosen: Chosen | None = None  # most never choose anything
+        self._seen_at = self._opened_at
         self._joining = Joining()
         self._messages_in = 0
         self._inbox_from = 0  # personal messages after this sequence reach the connection live
@@ -213,11 +213,14 @@ class Connection:
         for room in self._session.rooms:
             if self._gateway.rooms.has(self.connection_id, room):
                 yield JoinedOp(connection_id=self.connection_id, room=room)
-        if self._status is not None:
-            yield StatusSet(connection_id=self.connection_id, status=self._status)
-        if self._custom_data is not UNSET:
-            age_ms = _ms(now - self._custom_data_at)
-            yield DataSet(connection_id=self.connection_id, custom_data=self._custom_data, age_ms=age_ms)
+        if self._chosen is not None:
+            yield from self._chosen.ops(self.connection_id, now)
+
+    def chosen(self) -> Chosen:
+        """See `Client`."""
+        if self._chosen is None:
+            self._chosen = Chosen()
+        return self._chosen
 
     # --- effects ---
 
@@ -248,8 +251,7 @@ class Connection:
             case PublishToAll():
                 self._publish(effect, started)
             case SetStatus(status, id):
-                self._status = status
-                self._gateway.presence.status(self.connection_id, status)
+                self._gateway.choose(self, status=status)
                 self.reply(server.Ack(id=id), started)
             case SetCustomData():
                 self._set_custom_data(effect, started)
@@ -347,8 +349,7 @@ class Connection:
     def _set_custom_data(self, effect: SetCustomData, started: float) -> None:
         data = self._json(effect.custom_data, effect.id, started)
         if data is not None:
-            self._custom_data, self._custom_data_at = data, _monotonic()
-            self._gateway.presence.custom_data(self.connection_id, data)
+            self._gateway.choose(self, custom_data=data)
             self.reply(server.Ack(id=effect.id), started)
 
     # --- channels ---

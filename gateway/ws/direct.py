@@ -8,16 +8,12 @@ import msgspec
 
 from gateway.delivery.publisher import PublishRefused, Sender
 from gateway.session.effects import PublishToUser
-from services.bus.errors import BusError
 from services.wire import server
-from services.wire.records import UNSET, UnsetType
-from services.wire.rpc import PRESENCE_LIST, PresenceQuery
+from services.wire.records import UnsetType
 
 if TYPE_CHECKING:
     from gateway.core import Gateway
     from gateway.ws.connection import Connection
-
-_ONLINE_TIMEOUT_S = 1.0
 
 
 def publish_to_user(
@@ -29,7 +25,7 @@ def publish_to_user(
     started: float,
 ) -> None:
     """Store the message and ask for the receiver at the same time; the answer waits for both."""
-    online = gateway.tasks.spawn(_is_online(gateway, effect.user_id), "is online")
+    online = gateway.tasks.spawn(gateway.is_online(effect.user_id), "is online")
 
     def done(outcome: server.Ack | PublishRefused) -> None:
         if isinstance(outcome, PublishRefused):
@@ -46,15 +42,3 @@ def _acknowledge(
     if not online.cancelled():
         ack = msgspec.structs.replace(ack, online=online.result())
     connection.reply(ack, started)
-
-
-async def _is_online(gateway: "Gateway", user_id: str) -> bool | UnsetType:
-    """Whether a user has a connection anywhere; unset where presence cannot say."""
-    if user_id in gateway.inboxes:
-        return True
-    query = PresenceQuery(users=[user_id], limit=1)
-    try:
-        page = await gateway.asking.ask(PRESENCE_LIST, query, timeout_s=_ONLINE_TIMEOUT_S)
-    except BusError:
-        return UNSET
-    return bool(page.users)

@@ -5,7 +5,7 @@ Where an event is just what clients receive (a diff of presence, an alert), the 
 
 import msgspec
 
-from services.wire.records import UNSET, LogEntry, MetricsRecord, UnsetType
+from services.wire.records import UNSET, LogEntry, MetricsRecord, Status, UnsetType
 from services.wire.server import (
     AlertRaised,
     AlertResolved,
@@ -168,7 +168,19 @@ class CloseConnections(Event, frozen=True, kw_only=True, tag="close_connections"
     connection_ids: list[str]
 
 
-ControlEvent = DisconnectUser | CloseConnections
+class SetPresence(Event, frozen=True, kw_only=True, tag="set_presence"):
+    """An order to all gateways: a user chose this over HTTP, for one connection or for all they have.
+
+    Each gateway that has such a connection answers with an empty message.
+    """
+
+    user_id: str
+    connection_id: str = ""
+    status: Status | UnsetType = UNSET
+    custom_data: msgspec.Raw | UnsetType = UNSET
+
+
+ControlEvent = DisconnectUser | CloseConnections | SetPresence
 
 
 class RosterQuery(Event, frozen=True, kw_only=True, tag="roster_query"):

@@ -12,7 +12,7 @@ PREFIX.presence.diff        changes of who is online                PREFIX.prese
 PREFIX.metrics.report       samples of one source                   PREFIX.metrics.feed           the record each second
 PREFIX.alerts.feed          alerts raised and resolved
 PREFIX.logs.report          log lines of one process                PREFIX.logs.feed              the fleet's log stream
-PREFIX.control              orders to all gateways (disconnect a user)
+PREFIX.control              orders to all gateways (disconnect a user; what a user chose over HTTP)
 PREFIX.roster               who has connections of this user? (each gateway answers for itself)
 PREFIX.in.revoked.HASH      a revocation (captured)          PREFIX.out.revoked.HASH       what every gateway hears
 PREFIX.ticket.HASH          a one-time ticket (captured by the tickets' stream)

@@ -159,6 +159,19 @@ GUARDS = (
         ],
     ),
     guard(
+        "a message is kept from the sender's own connection alone",
+        "tests/unit/test_delivery_fanout.py::test_nobody_keeps_a_message_from_another_users_connection",
+        "tests/integration/gateway/test_http_messages.py::test_nobody_keeps_a_message_from_another_user",
+        edits=[("gateway/delivery/fanout.py", " and member.user_id == sender:", ":")],
+    ),
+    guard(
+        "status and data are set for the user's own connection alone",
+        "tests/integration/gateway/test_http_messages.py::test_status_and_data_count_as_on_a_socket",
+        edits=[
+            ("gateway/core.py", "and client.user_id == order.user_id", ""),
+        ],
+    ),
+    guard(
         "a ticket is taken",
         f"{HANDSHAKE}::test_ticket_reuse",
         edits=[

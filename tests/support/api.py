@@ -1,5 +1,6 @@
 """The HTTP surface over fakes: what the handlers are asked, without bus or services."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +17,12 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.identity import Identity
 from gateway.delivery.publisher import Sender
 from gateway.page import page_routes
+from gateway.session.limits import Limit
+from gateway.session.senders import Senders
 from services.bus.errors import BusError
 from services.settings import Settings
 from services.wire import server
-from services.wire.events import Revoked
+from services.wire.events import Revoked, SetPresence
 from services.wire.records import UNSET, GatewayStats, UnsetType
 from services.wire.rpc import Endpoint
 
@@ -54,6 +57,7 @@ class FakePublisher:
 
     def __init__(self) -> None:
         self.published: list[tuple[str, Sender, str, bytes, str | UnsetType]] = []
+        self.echoes: list[bool] = []
         self.fault: Exception | None = None
 
     def _publish(
@@ -65,8 +69,15 @@ class FakePublisher:
         return server.Ack(id=id, epoch="e", seq=len(self.published), timestamp=1)
 
     async def publish_room(
-        self, sender: Sender, room: str, content: msgspec.Raw, id: str | UnsetType = UNSET
+        self,
+        sender: Sender,
+        room: str,
+        content: msgspec.Raw,
+        id: str | UnsetType = UNSET,
+        *,
+        echo: bool = False,
     ) -> server.Ack:
+        self.echoes.append(echo)
         return self._publish("room", sender, room, content, id)
 
     async def publish_user(
@@ -142,11 +153,34 @@ class FakeDeps:
         self.history = FakeHistory()
         self.ticket_wait = 0.0
         self.checks = {"bus": True}
+        self.limited: list[Limit] = []
+        self.senders = Senders(settings, self.on_limit, time.monotonic())
+        self.owners: dict[str, str] = {}
+        self.active: list[str] = []
+        self.online: dict[str, bool] = {}
+        self.orders: list[SetPresence] = []
+        self.present = True
         self.answers: dict[str, Any] = {}
         self.asked: list[Any] = []
 
     def ticket_wait_s(self, user_id: str) -> float:
         return self.ticket_wait
+
+    def on_limit(self, limit: Limit) -> None:
+        self.limited.append(limit)
+
+    def owner_of(self, connection_id: str) -> str | None:
+        return self.owners.get(connection_id)
+
+    def note_message(self, user_id: str) -> None:
+        self.active.append(user_id)
+
+    async def is_online(self, user_id: str) -> bool | UnsetType:
+        return self.online.get(user_id, UNSET)
+
+    async def set_presence(self, order: SetPresence) -> bool:
+        self.orders.append(order)
+        return self.present
 
     def readiness(self) -> dict[str, bool]:
         return self.checks

@@ -46,10 +46,10 @@ async def test_one_message_is_the_outbounds_own_bytes_for_everyone() -> None:
 async def test_the_skipped_connection_gets_only_the_others() -> None:
     a, b = Recorder("a"), Recorder("b")
     room = fanout(a, b)
-    room.send(said(1), skip="a")
+    room.send(said(1), skip="a", sender="u")
     room.send(said(2))
-    room.send(said(3), skip="b")
-    room.send(said(4), skip="nobody here")
+    room.send(said(3), skip="b", sender="u")
+    room.send(said(4), skip="nobody here", sender="u")
     await turn()
     assert (a.contents, b.contents) == ([2, 3, 4], [1, 2, 4])
 
@@ -109,6 +109,16 @@ async def test_who_takes_messages_one_by_one_is_not_written_to() -> None:
     assert (taker.taken, taker.writes, plain.contents) == (2, [], [1, 2])
 
 
+async def test_nobody_keeps_a_message_from_another_users_connection() -> None:
+    victim = Recorder("a", user_id="victim")
+    room = fanout(victim)
+    room.send(said(1), skip="a", sender="attacker")
+    room.send(said(2), skip="a")
+    room.send(said(3), skip="a", sender="victim")
+    await turn()
+    assert victim.contents == [1, 2]
+
+
 async def test_without_members_nothing_is_kept_and_what_leaves_is_counted() -> None:
     traffic = Traffic()
     room = Fanout(traffic)
@@ -116,7 +126,7 @@ async def test_without_members_nothing_is_kept_and_what_leaves_is_counted() -> N
     member = Recorder("a")
     room.add(member)
     room.add(Recorder("b"))
-    room.send(said(2), skip="b")
+    room.send(said(2), skip="b", sender="u")
     room.send(said(3))
     await turn()
     assert member.contents == [2, 3]

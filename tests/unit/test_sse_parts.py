@@ -1,6 +1,7 @@
 """SSE without a server: positions in ids, the bounded buffer, what a stream makes of messages."""
 
 import asyncio
+import time
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from gateway.sse.stream import Buffer, EventStream, RecordStream
 from services.wire import server
 from services.wire.codes import CloseCode
 from services.wire.records import MetricsRecord, Network, Position
+from services.wire.rpc import Connected, DataSet, Joined, StatusSet
 from tests.support.delivery import said
 
 
@@ -115,6 +117,25 @@ async def test_personal_messages_wait_for_the_missed_ones() -> None:
     stream.start_topic("", Position("e", 4), [direct(3), direct(4)], subscribed)
     stream.release_inbox()
     assert [event[2].get("content", event[0]) for event in await events(stream)] == [3, 4, "subscribed", 5]
+
+
+async def test_what_a_stream_shows_is_announced_again() -> None:
+    stream = EventStream("c", "ada", "Ada", 10_000, Traffic(), lambda: 0)
+    assert stream.chosen() is None  # no rooms and no inbox: presence knows nothing of it
+    stream.announced = True
+    stream.rooms.add("den")
+    assert list(stream.presence_ops()) == [
+        Connected(connection_id="c", user_id="ada", username="Ada"),
+        Joined(connection_id="c", room="den"),
+    ]
+    chosen = stream.chosen()
+    assert chosen is not None
+    chosen.status = "busy"
+    chosen.custom_data, chosen.custom_data_at = {"page": 1}, time.monotonic() - 60
+    *_, status, data = stream.presence_ops()
+    assert status == StatusSet(connection_id="c", status="busy")
+    assert isinstance(data, DataSet)
+    assert (data.custom_data, data.age_ms >= 60_000) == ({"page": 1}, True)
 
 
 async def test_a_stream_without_positions_shares_bytes() -> None:

@@ -15,7 +15,9 @@ Gateways = tuple[ServiceProcess, ServiceProcess]
 
 async def test_events_begin_with_connected_and_beat(gateways: Gateways) -> None:
     async with event_source(gateways[0]) as stream:
-        assert await stream.next() == ("connected", {"status": "connected"})
+        event, data = await stream.next()
+        assert (event, data["status"]) == ("connected", "connected")
+        assert set(data) == {"status", "connectionId", "userId", "username", "session"}
         event, data = await stream.next()
         assert event == "heartbeat"
         assert set(data) == {"timestamp", "message"}

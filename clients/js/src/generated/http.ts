@@ -7,9 +7,11 @@ import type {
   AlertLogEntry,
   AlertRule,
   AlertTransition,
+  CustomDataPut,
   GatewayStats,
   Liveness,
   LogEntry,
+  MessagePost,
   MetricPoint,
   MetricsRecord,
   Ordered,
@@ -22,6 +24,7 @@ import type {
   Receiver,
   Revocation,
   RevocationRequest,
+  RoomMessagePost,
   RoomPast,
   RoomSummary,
   RuleList,
@@ -29,6 +32,7 @@ import type {
   Silence,
   SilenceRequest,
   SourceInfo,
+  StatusPut,
   Ticket,
   TicketRequest,
   User,
@@ -174,6 +178,36 @@ export interface Operations {
     path: Record<string, never>;
     query: Record<string, never>;
     body: PublishRequest;
+    answer: Ack;
+  };
+  "POST /api/rooms/{room}/messages": {
+    path: { room: string };
+    query: { username?: string; session?: string };
+    body: RoomMessagePost;
+    answer: Ack;
+  };
+  "POST /api/users/{userId}/messages": {
+    path: { userId: string };
+    query: { username?: string; session?: string };
+    body: MessagePost;
+    answer: Ack;
+  };
+  "POST /api/broadcast": {
+    path: Record<string, never>;
+    query: { username?: string; session?: string };
+    body: MessagePost;
+    answer: Ack;
+  };
+  "PUT /api/me/status": {
+    path: Record<string, never>;
+    query: { username?: string; session?: string };
+    body: StatusPut;
+    answer: Ack;
+  };
+  "PUT /api/me/data": {
+    path: Record<string, never>;
+    query: { username?: string; session?: string };
+    body: CustomDataPut;
     answer: Ack;
   };
   "GET /api/rooms": {

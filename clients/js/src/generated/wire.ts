@@ -195,6 +195,11 @@ export interface ClientUnsubscribe {
   channels?: string[];
 }
 
+/** Replaces the user's custom data. */
+export interface CustomDataPut {
+  customData: unknown;
+}
+
 /** A message to every connection of one user. */
 export interface DirectMessage {
   type: "direct_message";
@@ -314,6 +319,12 @@ export interface MatcherRequest {
   name: string;
   value: string;
   op?: "!=" | "!~" | "=" | "~";
+}
+
+/** `id` makes a retry no second message, on whatever transport the first try went. */
+export interface MessagePost {
+  content: unknown;
+  id?: string;
 }
 
 /** One metric over one stretch of time. `value` is its mean, or a percentile of all that was measured. `min`, `max` and `count` (of seconds) are set on rollup rows. `timestamp` is the end of the stretch, in ms. */
@@ -486,6 +497,13 @@ export interface RoomMessage {
   seq?: number;
 }
 
+/** `echo` asks for a copy on the connection that `Tidings-Connection` names; unset, the room's namespace decides. */
+export interface RoomMessagePost {
+  content: unknown;
+  id?: string;
+  echo?: boolean;
+}
+
 /** Messages of a room, oldest first. (epoch, seq) is where the room stands; absent for ephemeral rooms. */
 export interface RoomPast {
   room: string;
@@ -561,6 +579,11 @@ export type Status = "away" | "busy" | "online";
 export interface StatusChanged {
   type: "status_changed";
   userId: string;
+  status: Status;
+}
+
+/** How available the user is. */
+export interface StatusPut {
   status: Status;
 }
 

@@ -33,6 +33,11 @@ ANSWERS: dict[str, Any] = {
     "GET /api/logs": list[wire.LogEntry],
     "POST /api/logs": wire.PushResult,
     "POST /api/publish": wire.Ack,
+    "POST /api/rooms/{room}/messages": wire.Ack,
+    "POST /api/users/{userId}/messages": wire.Ack,
+    "POST /api/broadcast": wire.Ack,
+    "PUT /api/me/status": wire.Ack,
+    "PUT /api/me/data": wire.Ack,
     "GET /api/rooms": list[wire.RoomSummary],
     "GET /api/rooms/{room}/history": wire.RoomPast,
     "GET /api/gateways": list[wire.GatewayStats],
@@ -118,6 +123,21 @@ class Operations:
 
     @overload
     async def request(self, operation: Literal["POST /api/publish"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.Ack: ...
+
+    @overload
+    async def request(self, operation: Literal["POST /api/rooms/{room}/messages"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.Ack: ...
+
+    @overload
+    async def request(self, operation: Literal["POST /api/users/{userId}/messages"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.Ack: ...
+
+    @overload
+    async def request(self, operation: Literal["POST /api/broadcast"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.Ack: ...
+
+    @overload
+    async def request(self, operation: Literal["PUT /api/me/status"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.Ack: ...
+
+    @overload
+    async def request(self, operation: Literal["PUT /api/me/data"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.Ack: ...
 
     @overload
     async def request(self, operation: Literal["GET /api/rooms"], *, path: Path = {}, query: Query = {}, body: object = None) -> list[wire.RoomSummary]: ...

@@ -210,6 +210,12 @@ class ClientUnsubscribe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     id: str | None = None
 
 
+class CustomDataPut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Replaces the user's custom data."""
+
+    custom_data: Any = field(name="customData")
+
+
 class DirectMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="direct_message"):
     """A message to every connection of one user."""
 
@@ -335,6 +341,13 @@ class MatcherRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     name: str
     value: str
     op: str | None = None
+
+
+class MessagePost(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`id` makes a retry no second message, on whatever transport the first try went."""
+
+    content: Any
+    id: str | None = None
 
 
 class MetricPoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -523,6 +536,14 @@ class RoomMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     seq: int | None = None
 
 
+class RoomMessagePost(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`echo` asks for a copy on the connection that `Tidings-Connection` names; unset, the room's namespace decides."""
+
+    content: Any
+    id: str | None = None
+    echo: bool | None = None
+
+
 class RoomPast(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Messages of a room, oldest first. (epoch, seq) is where the room stands; absent for ephemeral rooms."""
 
@@ -602,6 +623,12 @@ class StatusChanged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """A user's status changed."""
 
     user_id: str = field(name="userId")
+    status: str
+
+
+class StatusPut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How available the user is."""
+
     status: str
 
 
