@@ -1,12 +1,14 @@
-"""HTTP as uvicorn speaks it, with what it lacks: limits on how long and how large a request's head may be, and on how
-long a client may take to read an answer.
+"""HTTP as uvicorn speaks it, with what it lacks: limits on how long and how large a request's head may be, on how many
+requests may wait behind an answer, and on how long a client may take to read one.
 
 Without them a client that sends one header byte a minute, or nothing at all, keeps a connection for ever
 (slow-loris), one with headers without end fills our memory, and one that does not read keeps its answer there.
+
+Requests that two servers in a row may read differently are refused: no `Host` or two (RFC 9112 §3.2), no version, an
+upgrade with a body. Trailers are dropped: merged into the headers they would speak for a proxy (RFC 9110 §6.5.1).
 """
 
 import asyncio
-import sys
 from typing import Any
 
 import httptools
@@ -16,19 +18,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from gateway.session.limits import Limit
+from gateway.ws.negotiation import http_answer
 from gateway.ws.protocol import WebSocketProtocol
 from gateway.ws.request import UpgradeRequest
 from gateway.ws.site import Site
 
 _PER_HEADER = 4  # colon, blank and line end
-_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-type: text/plain\r\n"
-    b"content-length: 35\r\n\r\nThe request's headers are too large"
-)
-_TOO_LATE = (
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: text/plain\r\n"
-    b"content-length: 30\r\n\r\nThe request took too long here"
-)
+# A client may ask further before it has its answer; nobody who waits for answers asks this often.
+_MAX_PIPELINED = 32
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
@@ -49,8 +46,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._on_limit = site.on_limit
         self._in_head = False
         self._head_bytes = 0
-        self._refused = False
-        self._received = b""  # what is being parsed
+        self._in_body = False  # of the request that `cycle` answers
+        self._unfinished_bytes = 0  # of a trailer, or another part of a body that is none of its content
+        self._trailer_bytes = 0
+        self._parsed_some = False  # of what is being parsed
+        self._refused = False  # nothing that still comes is looked at
         self._answering: RequestResponseCycle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -71,18 +71,28 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and look at what is still unfinished afterwards."""
+        """Parse, and look at what is still unfinished afterwards. Stands for uvicorn's, which keeps no rest of an upgrade."""
         if self._refused:
             return
-        self._received = data
-        super().data_received(data)
-        self._received = b""
-        if self.transport.is_closing() or self.transport.get_protocol() is not self:
+        self._unset_keepalive_if_required()
+        self._parsed_some = False
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self._upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(Limit.BAD_REQUEST, 400, "This is no HTTP request.")
+        if self._refused or self.transport.is_closing() or self.transport.get_protocol() is not self:
             return
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > self._settings.max_head_bytes:
-                self._refuse(_TOO_LARGE, Limit.HEAD_BYTES)
+                self._refuse_head()
+        elif self._in_body:
+            self._unfinished_bytes = 0 if self._parsed_some else self._unfinished_bytes + len(data)
+            if self._unfinished_bytes > self._settings.max_head_bytes:
+                self._refuse_head()
         elif self._is_idle and self._head_timer is None:
             # Bytes that begin no request (line breaks) stop uvicorn's clock for idle connections.
             self._start_head_timer()
@@ -90,29 +100,52 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins: on a kept connection, its clock does too."""
         super().on_message_begin()
+        if self._refused:
+            return
         self._in_head = True
         if self._head_timer is None:
             self._start_head_timer()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header. Trailers are counted and dropped."""
+        if self._in_head:
+            super().on_header(name, value)
+            return
+        self._parsed_some = True
+        self._trailer_bytes += len(name) + len(value) + _PER_HEADER
+        if self._trailer_bytes > self._settings.max_head_bytes:
+            self._refuse_head()
 
     def on_headers_complete(self) -> None:
         """The head is in: what limits the rest is the application's."""
         self._in_head = False
         self._head_bytes = 0
         self._stop_head_timer()
+        if self._refused:
+            return
         size = len(self.url) + sum(len(name) + len(value) + _PER_HEADER for name, value in self.headers)
         if size > self._settings.max_head_bytes:  # it came at once, and was never unfinished
-            self._refuse(_TOO_LARGE, Limit.HEAD_BYTES)
+            self._refuse_head()
+        elif why := self._fault_of_head():
+            self._refuse(Limit.BAD_REQUEST, 400, why)
+        elif len(self.pipeline) >= _MAX_PIPELINED:
+            self._on_limit(Limit.PIPELINED)
+            self._close_after_answers()
         else:
             super().on_headers_complete()
+            self._in_body = True
+            self._unfinished_bytes = self._trailer_bytes = 0
 
     def on_body(self, body: bytes) -> None:
         """Keep no body of a request that was refused."""
+        self._parsed_some = True
         if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Pass over a request that was refused."""
         if not self._refused:
+            self._in_body = False
             super().on_message_complete()
 
     @property
@@ -123,19 +156,31 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
 
-    def handle_websocket_upgrade(self) -> None:
-        """Hand over: from here on the WebSocket protocol keeps the time."""
+    def _fault_of_head(self) -> str:
+        """Return what makes a request ambiguous or unusable, or nothing."""
+        version = self.parser.get_http_version()
+        names = [name for name, _ in self.headers]
+        if version not in ("1.0", "1.1"):
+            return "The request names no version of HTTP that is served here."
+        if names.count(b"host") > 1 or (version == "1.1" and b"host" not in names):
+            return "A request has one Host header."
+        # The parser passes over such a body. What a proxy takes for it would be read as frames, or as a request.
+        if self.parser.should_upgrade() and any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+            for name, value in self.headers
+        ):
+            return "An upgrade has no body."
+        return ""
+
+    def _upgrade(self, early: bytes) -> None:
+        """Hand over, with what came behind the head: from here on the WebSocket protocol keeps the time."""
         if self._refused:
             return
-        early = self._received[_parsed_bytes() :]
         if len(early) > self._settings.max_head_bytes:
-            self._refuse(_TOO_LARGE, Limit.HEAD_BYTES)
+            self._refuse_head()
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            # The answers before would stand inside the WebSocket: they are given, and this one never is.
-            self._refused = True
-            self._stop_head_timer()
-            self.cycle.keep_alive = False
+            self._close_after_answers()  # they would stand inside the WebSocket
             return
         self._stop_timers()
         self.connections.discard(self)
@@ -179,29 +224,52 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _on_head_late(self) -> None:
         self._head_timer = None
-        # Browsers open connections in advance: to one that never asked, there is nothing to say.
-        self._refuse(_TOO_LATE if self._in_head else b"", Limit.HEAD_TIME)
+        if self._in_head:
+            self._refuse(Limit.HEAD_TIME, 408, "The request took too long.")
+        else:
+            # Browsers open connections in advance: to one that never asked, there is nothing to say.
+            self._refuse(Limit.HEAD_TIME)
 
     def _on_write_late(self) -> None:
         self._write_timer = None
         self._on_limit(Limit.WRITE_TIME)
         self.transport.abort()  # closing would wait for the client to read
 
-    def _refuse(self, answer: bytes, limit: Limit) -> None:
+    def _refuse_head(self) -> None:
+        self._refuse(Limit.HEAD_BYTES, 431, "The request's headers or trailers are too large.")
+
+    def _refuse(self, limit: Limit, status: int = 0, why: str = "") -> None:
+        """Answer with `status`, if any and where this would not stand inside another answer, and close."""
+        if self._refused:
+            return
         self._refused = True
         self._stop_timers()
         if self.transport.is_closing():
             return
         self._on_limit(limit)
-        if self.cycle is None or self.cycle.response_complete:  # else this would stand inside another answer
-            self.transport.write(answer)
+        if status and self._may_answer():
+            text = why.encode()
+            length = str(len(text)).encode()
+            headers = ((b"content-type", b"text/plain"), (b"content-length", length))
+            self.transport.write(http_answer(status, headers, text))
         self.transport.close()
 
+    def _may_answer(self) -> bool:
+        """Whether the next answer is to the request that is coming in, and has not begun; then it is ours."""
+        cycle = self.cycle
+        if not self._in_body:
+            return cycle is None or cycle.response_complete
+        if cycle is not self._answering or cycle.response_started:
+            return False
+        cycle.disconnected = True
+        cycle.message_event.set()
+        return True
 
-def _parsed_bytes() -> int:
-    """Return how much of what came was parsed when an upgrade ended it; called where uvicorn handles that."""
-    ended = sys.exception()
-    return ended.args[0] if isinstance(ended, httptools.HttpParserUpgrade) else sys.maxsize
+    def _close_after_answers(self) -> None:
+        """Answer what was asked before, and nothing more: the last answer says so (RFC 9112 §9.3.2)."""
+        self._refused = True
+        self._stop_head_timer()
+        self.cycle.keep_alive = False
 
 
 def _origin_form(url: bytes) -> str:

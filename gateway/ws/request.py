@@ -12,6 +12,7 @@ _HEAD = re.compile(
     rb"GET (/[!-~]*) HTTP/1\.1\r\n((?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)+)\r\n"
 )
 _WITH_MORE = ("content-length", "transfer-encoding", "expect")
+_NEEDED = ("host", "upgrade")
 
 
 class UpgradeRequest:
@@ -63,6 +64,8 @@ def ordinary_upgrade(data: bytes, max_bytes: int, is_served: Callable[[str], boo
         lines.append((name.lower(), value.strip(" \t")))
     request = UpgradeRequest("GET", head[1].decode("ascii"), lines)
     headers = request.headers
-    if "upgrade" not in headers or not is_served(request.path) or any(name in headers for name in _WITH_MORE):
+    if not is_served(request.path) or any(name in headers for name in _WITH_MORE):
+        return None
+    if any(name not in headers for name in _NEEDED) or (request.repeats and len(request.all("host")) > 1):
         return None
     return request

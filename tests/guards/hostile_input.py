@@ -9,6 +9,7 @@ from tests.guards.guard import (
     MESSAGES,
     RATES,
     SANITIZING,
+    TLS,
     WIRE,
     guard,
 )
@@ -114,6 +115,59 @@ GUARDS = (
         edits=[
             ("gateway/http_protocol.py", "if self._head_bytes > self._settings.max_head_bytes:", "if False:"),
             ("gateway/http_protocol.py", "if size > self._settings.max_head_bytes:", "if False:"),
+        ],
+    ),
+    guard(
+        "trailers are no headers",
+        f"{WIRE}::test_trailers_are_no_headers",
+        edits=[
+            (
+                "gateway/http_protocol.py",
+                "if self._in_head:\n            super().on_header(name, value)\n            return",
+                "super().on_header(name, value)",
+            )
+        ],
+    ),
+    guard(
+        "the size of trailers",
+        f"{WIRE}::test_trailers_without_end",
+        edits=[
+            (
+                "gateway/http_protocol.py",
+                "if self._trailer_bytes > self._settings.max_head_bytes:",
+                "if False:",
+            ),
+            (
+                "gateway/http_protocol.py",
+                "if self._unfinished_bytes > self._settings.max_head_bytes:",
+                "if False:",
+            ),
+        ],
+    ),
+    guard(
+        "one host, and a version",
+        f"{WIRE}::test_a_request_names_one_host_and_a_version",
+        edits=[
+            ("gateway/http_protocol.py", 'if version not in ("1.0", "1.1"):', "if False:"),
+            ("gateway/http_protocol.py", 'if names.count(b"host") > 1 or', "if False and"),
+        ],
+    ),
+    guard(
+        "upgrades without a body",
+        f"{WIRE}::test_an_upgrade_with_a_body",
+        edits=[("gateway/http_protocol.py", "if self.parser.should_upgrade() and any(", "if False and any(")],
+    ),
+    guard(
+        "requests that wait behind an answer",
+        f"{WIRE}::test_requests_behind_an_answer",
+        f"{WIRE}::test_requests_behind_a_stream",
+        edits=[("gateway/http_protocol.py", "elif len(self.pipeline) >= _MAX_PIPELINED:", "elif False:")],
+    ),
+    guard(
+        "the time for a TLS handshake",
+        f"{TLS}::test_a_tls_handshake_that_does_not_end",
+        edits=[
+            ("gateway/server.py", "ssl_handshake_timeout=limit_s", "ssl_handshake_timeout=limit_s and 3600")
         ],
     ),
     guard(

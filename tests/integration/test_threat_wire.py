@@ -204,6 +204,92 @@ async def test_a_large_body_is_no_large_head(gateway: ServiceProcess) -> None:
         assert http.headers
 
 
+# --- requests that two servers in a row may read differently ----------------------------------------------------
+
+
+CHUNKED = "host: x\r\ntransfer-encoding: chunked\r\n"
+CONTENT = b'{"room": "a", "content": 1}'
+BODY = b"%x\r\n%b\r\n0\r\n" % (len(CONTENT), CONTENT)
+
+
+@pytest.mark.parametrize(
+    "trailers", [b"a: b\r\n" * 4000, b"a: " + b"b" * 20_000], ids=["many", "one without end"]
+)
+@pytest.mark.parametrize("known", [True, False])
+async def test_trailers_without_end(gateway: ServiceProcess, trailers: bytes, known: bool) -> None:
+    """Whether a handler waits for the end of the body or has answered already."""
+    path = f"/api/publish HTTP/1.1\r\nx-api-key: {SERVER['x-api-key']}" if known else "/nope HTTP/1.1"
+    async with met(gateway, "head_bytes"), raw(gateway) as (reader, writer):
+        writer.write(f"POST {path}\r\n{CHUNKED}\r\n".encode() + BODY)
+        for part in (trailers[:3], trailers[3:-3], trailers[-3:]):
+            await asyncio.sleep(0.02)  # segments
+            writer.write(part)
+        answer = await rest_of(reader)
+        assert (b" 431 " if known else b" 404 ") in answer.splitlines()[0]
+        assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_trailers_are_no_headers(gateway: ServiceProcess) -> None:
+    trailer = f"x-api-key: {SERVER['x-api-key']}\r\n\r\n".encode()
+    head = f"POST /api/publish HTTP/1.1\r\n{CHUNKED}\r\n".encode()
+    async with raw(gateway) as (reader, writer):
+        writer.write(head + BODY + trailer)
+        assert b" 401 " in await reader.readline()
+    async with raw(gateway) as (reader, writer):
+        writer.write(head.replace(b"\r\n\r\n", b"\r\n" + trailer) + BODY + b"x-a: b\r\n\r\n")
+        assert b" 200 " in await reader.readline()
+
+
+@pytest.mark.parametrize(
+    "head", ["GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nhost: x\r\nhost: y\r\n", "GET /x\r\n"]
+)
+async def test_a_request_names_one_host_and_a_version(gateway: ServiceProcess, head: str) -> None:
+    async with met(gateway, "bad_request"), raw(gateway) as (reader, writer):
+        writer.write(f"{head}\r\n".encode())
+        assert b" 400 " in await rest_of(reader)
+
+
+async def test_an_old_client_names_no_host(gateway: ServiceProcess) -> None:
+    async with raw(gateway) as (reader, writer):
+        writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert b" 200 " in await reader.readline()
+
+
+@pytest.mark.parametrize("length", ["content-length: 5", "transfer-encoding: chunked"])
+@pytest.mark.parametrize("request_line", ["GET /ws/echo", "POST /api/publish"])
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+async def test_an_upgrade_with_a_body(
+    gateway: ServiceProcess, request_line: str, length: str, protocol: str
+) -> None:
+    head = (
+        f"{request_line} HTTP/1.1\r\nhost: 127.0.0.1\r\nupgrade: {protocol}\r\nconnection: upgrade\r\n"
+        f"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{length}\r\n\r\n"
+    )
+    async with met(gateway, "bad_request"), raw(gateway) as (reader, writer):
+        writer.write(head.encode() + b"5\r\nabcde\r\n0\r\n\r\n")
+        answer = await rest_of(reader)
+        assert b" 400 " in answer.splitlines()[0]
+        assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_requests_behind_an_answer(gateway: ServiceProcess) -> None:
+    """So many wait; the last of them says that the others have to be asked again."""
+    health = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+    async with met(gateway, "pipelined"), raw(gateway) as (reader, writer):
+        writer.write(health * 200)
+        answers = (await rest_of(reader)).split(b"HTTP/1.1 200 OK\r\n")[1:]
+        assert len(answers) == 33
+        assert [b"connection: close" in answer for answer in answers] == [False] * 32 + [True]
+
+
+async def test_requests_behind_a_stream(gateway: ServiceProcess) -> None:
+    stream = f"GET /events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token()}\r\n\r\n"
+    async with met(gateway, "pipelined"), raw(gateway) as (reader, writer):
+        writer.write(stream.encode() + b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" * 200)
+        await reader.readuntil(b"event: connected")
+        await reader.readuntil(b"event: heartbeat")  # it goes on
+
+
 async def test_what_is_no_http(gateway: ServiceProcess) -> None:
     for garbage in (
         b"\x00\x01\x02\r\n\r\n",
