@@ -11,18 +11,16 @@ import errno
 import logging
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.server import ServerState
 
 from gateway.core import Gateway
 from gateway.http_protocol import LimitedHttpProtocol
-from gateway.ws.doorway import Doorway, doorways
+from gateway.ws.doorway import doorways
 from gateway.ws.entrance import GatewayEntrance
 from gateway.ws.keepalive import Keepalive
 from gateway.ws.site import Site
@@ -69,16 +67,10 @@ class Server(uvicorn.Server):
         self._gateway = gateway
         settings = gateway.settings
         self._keepalive = Keepalive(settings.heartbeat_interval_ms / 1000, settings.idle_timeout_s)
-
-        self._entrance = GatewayEntrance(gateway)
-        self._doorway: Callable[[], Doorway] | None = (
-            None  # made with the first connection, by what uvicorn says then
-        )
         super().__init__(
             uvicorn.Config(
                 app,
                 ws="none",  # upgrades never reach uvicorn's own choice
-                http=self._protocol,  # type: ignore[arg-type]  # any factory will do; the annotation names classes only
                 ssl_certfile=settings.tls_cert,
                 ssl_keyfile=settings.tls_key,
                 loop="none",
@@ -93,22 +85,23 @@ class Server(uvicorn.Server):
             )
         )
 
-    def _protocol(
-        self,
-        config: uvicorn.Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> Doorway:
-        """Return the protocol of a new connection."""
-        if self._doorway is None:
-            gateway = self._gateway
-            site = Site(
-                gateway.settings, self._keepalive, gateway.on_limit, server_state.connections, self._entrance
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, with our protocols. Stands for uvicorn's, which lets a TLS handshake take a minute."""
+        config, state, gateway = self.config, self.server_state, self._gateway
+        site = Site(
+            gateway.settings, self._keepalive, gateway.on_limit, state.connections, GatewayEntrance(gateway)
+        )
+        make_http = partial(LimitedHttpProtocol, config, state, self.lifespan.state, site=site)
+        make = doorways(site, make_http, tls=config.is_ssl)
+        limit_s = gateway.settings.handshake_timeout_s if config.is_ssl else None
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                make, sock=listener, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=limit_s
             )
-            make_http = partial(LimitedHttpProtocol, config, server_state, app_state, _loop, site=site)
-            self._doorway = doorways(site, make_http)
-        return self._doorway()
+            for listener in sockets or []
+        ]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

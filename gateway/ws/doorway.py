@@ -1,7 +1,8 @@
 """What a connection is before it has asked for anything.
 
 An ordinary upgrade goes from here to its WebSocket, and everything else to the HTTP protocol, with the bytes that came. A
-client has `handshake_timeout_s` for its first bytes; for the rest of a head that came in pieces, HTTP's clock starts then.
+client has `handshake_timeout_s` for its TLS handshake (asyncio cuts it), and again for its first bytes; for the rest of a
+head that came in pieces, HTTP's clock starts then.
 """
 
 import asyncio
@@ -18,18 +19,24 @@ from gateway.ws.site import Site
 class Doorway(asyncio.Protocol):
     """One connection until its first bytes."""
 
-    __slots__ = ("_make_http", "_silent", "_site", "_transport")
+    __slots__ = ("_in_tls", "_make_http", "_silent", "_site", "_transport")
 
     def __init__(
-        self, site: Site, silent: "Deadlines[Doorway]", make_http: Callable[[], asyncio.Protocol]
+        self,
+        site: Site,
+        in_tls: "Deadlines[Doorway]",
+        silent: "Deadlines[Doorway]",
+        make_http: Callable[[], asyncio.Protocol],
     ) -> None:
         self._site = site
+        self._in_tls = in_tls
         self._silent = silent
         self._make_http = make_http
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # set by connection_made, first
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the clock."""
+        """Start the clock. With TLS, this is the end of its handshake."""
+        self._in_tls.discard(self)
         self._transport = cast(asyncio.Transport, transport)
         self._site.connections.add(self)
         self._silent.add(self)
@@ -60,12 +67,27 @@ class Doorway(asyncio.Protocol):
         self._site.on_limit(Limit.HEAD_TIME)
         self._transport.close()
 
+    def on_tls_late(self) -> None:
+        """Count a TLS handshake that took too long or failed: in neither case does asyncio say anything."""
+        self._site.on_limit(Limit.TLS_HANDSHAKE)
+
     def _leave(self) -> None:
         self._silent.discard(self)
         self._site.connections.discard(self)
 
 
-def doorways(site: Site, make_http: Callable[[], asyncio.Protocol]) -> Callable[[], Doorway]:
-    """Return what makes the protocol of each new connection."""
+def doorways(
+    site: Site, make_http: Callable[[], asyncio.Protocol], *, tls: bool = False
+) -> Callable[[], Doorway]:
+    """Return what makes the protocol of each new connection, which with TLS happens before the handshake."""
+    limit_s = site.settings.handshake_timeout_s
+    in_tls: Deadlines[Doorway] = Deadlines(limit_s, Doorway.on_tls_late)
     silent: Deadlines[Doorway] = Deadlines(site.settings.handshake_timeout_s, Doorway.on_late)
-    return lambda: Doorway(site, silent, make_http)
+
+    def make() -> Doorway:
+        doorway = Doorway(site, in_tls, silent, make_http)
+        if tls:
+            in_tls.add(doorway)
+        return doorway
+
+    return make

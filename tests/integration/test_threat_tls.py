@@ -22,10 +22,10 @@ from services.local.servers import NatsServer, RedisServer, free_port
 from services.redis_link import open_redis
 from services.settings import Settings
 from tests.support.cluster import aside
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.deployment import Deployment
 from tests.support.requires import need
-from tests.support.secured import WITH_TOKENS, bearer, token
+from tests.support.secured import SERVER, WITH_TOKENS, bearer, counted, token
 
 
 class Certificates:
@@ -74,22 +74,21 @@ def running(*command: str, cwd: Path) -> Iterator[None]:
 # --- clients --------------------------------------------------------------------------------------------------------
 
 
-async def test_clients_over_tls(
-    nats_server: NatsServer,
-    redis_server: RedisServer,
-    certificates: Certificates,
-    strangers_ca: Path,
-    tmp_path: Path,
-) -> None:
+@asynccontextmanager
+async def tls_gateway(
+    nats: NatsServer, redis: RedisServer, certificates: Certificates, directory: Path, **more: object
+) -> AsyncIterator[tuple[int, httpx.AsyncClient]]:
+    """Run a gateway that serves TLS; hand over its port, and HTTP to it."""
     settings: dict[str, object] = {
         **WITH_TOKENS,
-        "nats_url": nats_server.url,
-        "redis_url": redis_server.url,
+        "nats_url": nats.url,
+        "redis_url": redis.url,
         "prefix": "tls-clients",
         "tls_cert": certificates.server[0],
         "tls_key": certificates.server[1],
+        **more,
     }
-    deployment = Deployment(tmp_path, gateways=1, services=False, **settings)
+    deployment = Deployment(directory, gateways=1, services=False, **settings)
     gateway = deployment.gateways[0]
     trusting = ssl.create_default_context(cafile=str(certificates.ca))
     await aside(gateway.spawn)
@@ -103,9 +102,24 @@ async def test_clients_over_tls(
                     return False
 
             await eventually(ready, "the gateway to be ready", 40)
-            answer = await http.get("/api/presence", headers=bearer(token()))
-            assert answer.status_code == 503  # let in; presence_svc does not run here
-        url = f"wss://127.0.0.1:{gateway.port}/ws"
+            yield gateway.port, http
+    finally:
+        deployment.stop()
+    assert deployment.faults() == []
+
+
+async def test_clients_over_tls(
+    nats_server: NatsServer,
+    redis_server: RedisServer,
+    certificates: Certificates,
+    strangers_ca: Path,
+    tmp_path: Path,
+) -> None:
+    async with tls_gateway(nats_server, redis_server, certificates, tmp_path) as (port, http):
+        answer = await http.get("/api/presence", headers=bearer(token()))
+        assert answer.status_code == 503  # let in; presence_svc does not run here
+        url = f"wss://127.0.0.1:{port}/ws"
+        trusting = ssl.create_default_context(cafile=str(certificates.ca))
         async with connect(url, ssl=trusting, additional_headers=bearer(token())) as socket:
             assert '"welcome"' in str(await socket.recv())
             await socket.send('{"type":"join_room","room":"r","id":"1"}')
@@ -114,9 +128,33 @@ async def test_clients_over_tls(
         with pytest.raises(ssl.SSLCertVerificationError):
             async with connect(url, ssl=distrusting):
                 pass
-    finally:
-        deployment.stop()
-    assert deployment.faults() == []
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], ids=["nothing", "half a hello"]
+)
+async def test_a_tls_handshake_that_does_not_end(
+    nats_server: NatsServer,
+    redis_server: RedisServer,
+    certificates: Certificates,
+    tmp_path: Path,
+    said: bytes,
+) -> None:
+    async with tls_gateway(nats_server, redis_server, certificates, tmp_path, handshake_timeout_s=1) as (
+        port,
+        http,
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(said)
+        async with asyncio.timeout(PATIENCE_S):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        writer.close()
+
+        async def is_counted() -> bool:
+            return counted((await http.get("/metrics", headers=SERVER)).text, "tls_handshake") > 0
+
+        await eventually(is_counted, "the handshake to be counted")
 
 
 # --- NATS -----------------------------------------------------------------------------------------------------------
