@@ -5,7 +5,6 @@ import random
 import secrets
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
 import structlog
@@ -17,10 +16,9 @@ from gateway.admission import Admission
 from gateway.asking import Asking
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.revocation_log import RevocationLog
-from gateway.auth.revocations import concerns
 from gateway.auth.tickets import TicketStore
+from gateway.connections import Client, Connections
 from gateway.delivery.elections import Elections
-from gateway.delivery.fanout import Member
 from gateway.delivery.history import History
 from gateway.delivery.inbox import Inboxes
 from gateway.delivery.logs import Logs
@@ -30,13 +28,11 @@ from gateway.delivery.traffic import Traffic
 from gateway.feeds.everyone import Everyone
 from gateway.feeds.logs import LogsFeed
 from gateway.feeds.metrics import MetricsFeed
-from gateway.presence.batches import Chosen
-from gateway.presence.link import Announced, PresenceLink
+from gateway.presence.link import PresenceLink
 from gateway.presence.views import Views
 from gateway.reporting import Reporter
 from gateway.session.limits import KeyedBuckets, Limit
 from gateway.session.senders import Senders
-from gateway.stay import Stay
 from gateway.timing import now_ms
 from gateway.user_limit import UserLimit
 from services.bus.client import Bus
@@ -54,21 +50,6 @@ _REOPEN_MAX_S = 1.0
 _FIRST_READ_S = 15.0
 _ONLINE_TIMEOUT_S = 1.0
 _ORDER_TIMEOUT_S = 1.0  # for a gateway that has such a connection to say so
-
-
-class Client(Member, Announced, Protocol):
-    """A connection as the gateway's parts see it: it receives, it is announced, it can be sent away."""
-
-    stay: Stay
-
-    def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
-        """Say `disconnect`, with that reason or the code's own, and close."""
-
-    def abort(self) -> None:
-        """End at once, with nothing more sent."""
-
-    def chosen(self) -> Chosen | None:
-        """Return what its user chose to show by it; None where presence knows nothing of this connection."""
 
 
 def peer_of(scope: Scope) -> str:
@@ -106,14 +87,14 @@ class Gateway:
         self.proxies = Proxies(settings.trusted_proxies, settings.proxy_header)
         self._tickets_by_user = KeyedBuckets(settings.ticket_rate, time.monotonic())
         self.senders = Senders(settings, self.on_limit, time.monotonic())
-        self.clients: dict[str, Client] = {}
+        self.connections = Connections()
         self.logs = Logs(bus, settings)
         self.rooms = Rooms(bus, self.logs, settings, self.tasks, self.traffic)
         self.inboxes = Inboxes(bus, self.logs, settings, self.tasks, self.traffic)
         self.history = History(self.logs, settings)
         self.publisher = Publisher(bus, self.logs, settings, now_ms)
         self.asking = Asking(bus, self.subjects)
-        self.presence = PresenceLink(self.asking, settings, instance, self.boot, self.clients.values)
+        self.presence = PresenceLink(self.asking, settings, instance, self.boot, lambda: self.connections)
         self.views = Views(bus, self.asking, settings, self.tasks, self.traffic)
         self.metrics = MetricsFeed(bus, self.asking, settings, self.tasks, self.traffic)
         self.log_lines = LogsFeed(bus, settings, self.traffic)
@@ -160,7 +141,7 @@ class Gateway:
 
     def owner_of(self, connection_id: str) -> str | None:
         """Return whose connection this is; None where this gateway has none of that id."""
-        client = self.clients.get(connection_id)
+        client = self.connections.get(connection_id)
         return None if client is None else client.user_id
 
     def note_message(self, user_id: str) -> None:
@@ -214,14 +195,11 @@ class Gateway:
         return True
 
     def _set_presence_here(self, order: SetPresence) -> bool:
-        ids = (
-            [order.connection_id]
-            if order.connection_id
-            else [member.connection_id for member in self.inboxes.connections_of(order.user_id)]
-        )
-        clients = [
-            client for id in ids if (client := self.clients.get(id)) and client.user_id == order.user_id
-        ]
+        if order.connection_id:
+            one = self.connections.get(order.connection_id)
+            clients = [one] if one is not None and one.user_id == order.user_id else []
+        else:
+            clients = self.connections.of_user(order.user_id)
         done = [self.choose(client, status=order.status, custom_data=order.custom_data) for client in clients]
         return any(done)
 
@@ -252,7 +230,11 @@ class Gateway:
 
     def readiness(self) -> dict[str, bool]:
         """Return what a gateway needs to take new connections, and whether it is there."""
-        return {"bus": self.bus.healthy, "streams": self.logs.is_open, "serving": not self.draining}
+        return {
+            "bus": self.bus.healthy,
+            "streams": self.logs.is_open and self.authenticator.revocations.current,
+            "serving": not self.draining,
+        }
 
     def details(self) -> dict[str, object]:
         """Return what a reader of `/readyz` may want to know besides."""
@@ -275,6 +257,7 @@ class Gateway:
 
     def _on_bus_lost(self) -> None:
         self.logs.lost()
+        self.revocation_log.lost()
         self.rooms.hold()
         self.inboxes.hold()
 
@@ -305,15 +288,16 @@ class Gateway:
 
     def _on_control(self, event: ControlEvent, reply: str) -> None:
         if isinstance(event, CloseConnections):
-            self.users.on_order(event.connection_ids)
+            for connection_id in event.connection_ids:
+                if (surplus := self.connections.get(connection_id)) is not None:
+                    self.users.end(surplus.user_id, connection_id)
             return
         if isinstance(event, SetPresence):
             if self._set_presence_here(event) and reply:
                 self._confirm(reply)
             return
-        for client in list(self.clients.values()):
-            if client.user_id == event.user_id:
-                client.end(CloseCode.DISCONNECTED, reason=event.reason)
+        for client in self.connections.of_user(event.user_id):
+            client.end(CloseCode.DISCONNECTED, reason=event.reason)
 
     def _confirm(self, reply: str) -> None:
         try:
@@ -322,12 +306,11 @@ class Gateway:
             log.debug("order not confirmed", reason=str(fault))
 
     def _on_revoked(self, revoked: Revoked) -> None:
-        for client in list(self.clients.values()):
-            if concerns(revoked, client.stay.identity):
-                client.end(CloseCode.BAD_TOKEN)
+        for client in self.connections.concerned_by(revoked):
+            client.end(CloseCode.BAD_TOKEN)
 
     def _replace(self, connection_id: str) -> None:
-        client = self.clients.get(connection_id)
+        client = self.connections.get(connection_id)
         if client is not None:
             self.traffic.limit(Limit.USER_CONNECTIONS)
             client.end(CloseCode.REPLACED)

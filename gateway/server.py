@@ -120,7 +120,7 @@ class Server(uvicorn.Server):
         gateway.admission.close()
         for server in self.servers:
             server.close()
-        clients = list(gateway.clients.values())
+        clients = list(gateway.connections)
         if clients:
             log.info("draining", clients=len(clients))
         budget_s = gateway.settings.drain_s
@@ -133,13 +133,13 @@ class Server(uvicorn.Server):
             if index + 1 < slices:
                 await asyncio.sleep(_SLICE_S)
         await self._wait_until_gone(_CLOSE_WAIT_S)
-        for client in list(gateway.clients.values()):
+        for client in gateway.connections:
             client.abort()
 
     async def _wait_until_gone(self, limit_s: float) -> None:
         deadline = asyncio.get_running_loop().time() + limit_s
         # Clients leave by themselves, one at a time: there is no one event that says that all are gone.
-        while self._gateway.clients and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        while self._gateway.connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
     async def _tick(self) -> None:

@@ -6,7 +6,7 @@ gateway for each new connection; without a limit nothing is asked. While the bus
 gateway by itself.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 import structlog
@@ -54,15 +54,13 @@ class UserLimit:
         self._asking: dict[str, bool] = {}  # users being asked about; True: ask once more afterwards
         self._subscription = bus.subscribe(self._subjects.roster, self._on_query) if self._limit else None
 
-    def __len__(self) -> int:
-        return len(self._by_user)
-
     def add(self, user_id: str, connection_id: str, opened_at: int) -> None:
         """Count a connection, opened at that time (ms), and see that the user has no more than allowed."""
         if not self._limit or not user_id:
             return
         self._by_user.setdefault(user_id, {})[connection_id] = opened_at
-        self._end(user_id, excess(self._by_user[user_id], self._limit))
+        for surplus in excess(self._by_user[user_id], self._limit):
+            self.end(user_id, surplus)
         if user_id in self._asking:
             self._asking[user_id] = True
         else:
@@ -78,22 +76,15 @@ class UserLimit:
             del self._by_user[user_id]
         return True
 
-    def on_order(self, connection_ids: Iterable[str]) -> None:
-        """End those of these connections that are here: another gateway found them to be too many."""
-        wanted = set(connection_ids)
-        for user_id, connections in list(self._by_user.items()):
-            if here := wanted.intersection(connections):
-                self._end(user_id, here)
+    def end(self, user_id: str, connection_id: str) -> None:
+        """End a connection that a gateway found to be one too many."""
+        if self.discard(user_id, connection_id):
+            self._close(connection_id)
 
     def close(self) -> None:
         """Answer no more."""
         if self._subscription is not None:
             self._subscription.close()
-
-    def _end(self, user_id: str, connection_ids: Iterable[str]) -> None:
-        for connection_id in list(connection_ids):
-            if self.discard(user_id, connection_id):
-                self._close(connection_id)
 
     async def _check(self, user_id: str) -> None:
         try:

@@ -15,6 +15,7 @@ from gateway.api.errors import ApiError
 from gateway.api.operations import Access, Operation
 from gateway.api.responses import JsonResponse
 from gateway.auth.server_keys import Scope
+from gateway.auth.tokens import CLOCK_SKEW_S
 from services.wire.codes import ErrorCode
 from services.wire.events import Revoked
 from services.wire.names import normalize_name
@@ -25,7 +26,7 @@ _MAX_LISTED = 1000
 
 
 class RevocationRequest(Record, frozen=True, kw_only=True):
-    """Exactly one of `user_id` (all tokens issued until now) and `token_id` (`jti`); `lift` takes it back."""
+    """Exactly one of `user_id` (all tokens issued until now, by any clock that is believed) and `token_id` (`jti`); `lift` takes it back."""
 
     user_id: str | UnsetType = UNSET
     token_id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | UnsetType = UNSET
@@ -69,10 +70,15 @@ def revocation_routes(deps: ApiDeps) -> list[Route]:
 
 
 def revocation(deps: ApiDeps, *, user_id: str = "", token_id: str = "", lift: bool = False) -> Revoked:
-    """Return the revocation, as of now, of a user's tokens or of one token."""
+    """Return the revocation, as of now, of a user's tokens or of one token.
+
+    The clock of an issuer may be ahead, and its tokens are believed: those that exist now say that they were issued up
+    to `CLOCK_SKEW_S` from now.
+    """
     now = time.time()
     until = now if lift else now + deps.settings.revocation_s
-    return Revoked(until=until, user_id=user_id, token_id=token_id, issued_before=now if user_id else 0.0)
+    issued_before = now + CLOCK_SKEW_S if user_id else 0.0
+    return Revoked(until=until, user_id=user_id, token_id=token_id, issued_before=issued_before)
 
 
 def _shown(revoked: Revoked) -> Revocation:

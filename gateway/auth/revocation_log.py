@@ -43,6 +43,9 @@ class RevocationLog:
         self._now = now
         self._on_revoked = on_revoked
         self._heard_meanwhile: set[str] | None = None  # while the stream is read: keys that were heard live
+        self._reading = asyncio.Lock()  # an election may ask for it while a reconnect does
+        self._losses = 0
+        revocations.current = False
         self._log = DurableLog(
             bus,
             StreamSpec(
@@ -64,7 +67,19 @@ class RevocationLog:
         Raises:
             BusError: it cannot be opened or read.
         """
-        await self._log.open()
+        async with self._reading:
+            losses = self._losses
+            await self._log.open()
+            await self._read()
+            if losses == self._losses:  # else what was read first may have changed unheard
+                self._revocations.current = True
+
+    def lost(self) -> None:
+        """Nothing is heard until the bus is back and the stream was read: until then nobody can be let in."""
+        self._losses += 1
+        self._revocations.current = False
+
+    async def _read(self) -> None:
         self._heard_meanwhile = set()
         try:
             seq, complete = 1, False

@@ -53,10 +53,6 @@ class ServerKeys:
                 found = scopes if found is None else found | scopes
         return found
 
-    def knows(self, key: str) -> bool:
-        """Whether this is one of the keys."""
-        return self.scopes_of(key) is not None
-
 
 def _parse(number: int, text: str) -> tuple[bytes, frozenset[Scope]]:
     key, marked, scopes = text.partition(_SCOPES)

@@ -77,11 +77,6 @@ class Inboxes:
     def __contains__(self, user_id: str) -> bool:
         return user_id in self._by_user
 
-    def connections_of(self, user_id: str) -> list[Member]:
-        """Return this gateway's connections of a user."""
-        follower = self._by_user.get(user_id)
-        return list(follower.fanout) if follower else []
-
     async def open(self, member: Member) -> Position:
         """Make `member` receive its user's personal messages; return the position after which they follow.
 

@@ -148,7 +148,9 @@ async def metrics_stream(gateway: Gateway, request: Request) -> Response:
     identity = await gateway.authenticator.reader(request.headers, request.query_params)
     if not identity.grants.may_follow(channels.METRICS):
         raise ApiError(ErrorCode.FORBIDDEN, "no such stream, or not for this user")
-    stream = RecordStream(secrets.token_hex(8), "", gateway.settings.write_buffer_bytes, gateway.traffic)
+    stream = RecordStream(
+        secrets.token_hex(8), identity.user_id, gateway.settings.write_buffer_bytes, gateway.traffic
+    )
     if (latest := gateway.metrics.latest) is not None:
         stream.take([Outbound(server.MetricsUpdate(data=latest))])
     return _FollowedStream(gateway, stream, identity)
@@ -163,12 +165,12 @@ class _FollowedStream(StreamResponse):
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._gateway.metrics.streams.add(self._records)
-        self._gateway.clients[self._records.connection_id] = self._records
+        self._gateway.connections.add(self._records)
         try:
             await super()._serve(scope, receive, send)
         finally:
             self._gateway.metrics.streams.discard(self._records.connection_id)
-            self._gateway.clients.pop(self._records.connection_id, None)
+            self._gateway.connections.discard(self._records.connection_id)
 
 
 class Greeting(Record, frozen=True, kw_only=True):
@@ -262,7 +264,7 @@ class _EventsResponse(StreamResponse):
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway, stream = self._gateway, self._events
-        gateway.clients[stream.connection_id] = stream
+        gateway.connections.add(stream)
         opening = gateway.tasks.spawn(self._enter(), "open event stream")
         try:
             await super()._serve(scope, receive, send)
@@ -353,7 +355,7 @@ class _EventsResponse(StreamResponse):
         gateway.everyone.fanout.discard(stream.connection_id)
         following.unfollow(gateway, stream.connection_id, self._names)
         gateway.inboxes.close(stream)
-        gateway.clients.pop(stream.connection_id, None)
+        gateway.connections.discard(stream.connection_id)
         if stream.announced:
             gateway.presence.disconnected(stream.connection_id, clean=False)
 

@@ -142,7 +142,7 @@ class Connection:
         following.unfollow(gateway, self.connection_id, self._session.followed)
         gateway.everyone.fanout.discard(self.connection_id)
         gateway.inboxes.close(self)
-        gateway.clients.pop(self.connection_id, None)
+        gateway.connections.discard(self.connection_id)
         gateway.traffic.connections -= 1
         clean = by_client and code == CloseCode.NORMAL.number
         gateway.presence.disconnected(self.connection_id, clean=clean)
@@ -172,7 +172,7 @@ class Connection:
         self._inbox_from = inbox.seq
         if not self._link.accept(self, Outbound(welcome).on(self.wire)):
             return False
-        gateway.clients[self.connection_id] = self
+        gateway.connections.add(self)
         gateway.traffic.connections += 1
         gateway.everyone.fanout.add(self)
         self.stay.begin()

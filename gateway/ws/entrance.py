@@ -149,14 +149,17 @@ class GatewayEntrance:
     def _refusal(self, fault: AuthRefused | BusError) -> Response:
         """Count a refusal, and return how it is answered."""
         traffic = self._gateway.traffic
-        if isinstance(fault, AuthRefused):
+        if isinstance(fault, AuthRefused) and fault.code is not ErrorCode.UNAVAILABLE:
             traffic.refused(fault.code.code, our_fault=False)
             return refusal_response(fault.code, fault.message)
-        log.info("connection refused: the bus is out of reach", reason=str(fault))
+        if isinstance(fault, AuthRefused):
+            message = fault.message
+            log.info("connection refused: its credentials cannot be checked", reason=message)
+        else:
+            message = "the server cannot take connections now"
+            log.info("connection refused: the bus is out of reach", reason=str(fault))
         traffic.refused(ErrorCode.UNAVAILABLE.code, our_fault=True)
-        return refusal_response(
-            ErrorCode.UNAVAILABLE, "the server cannot take connections now", retry_after_ms=_RETRY_MS
-        )
+        return refusal_response(ErrorCode.UNAVAILABLE, message, retry_after_ms=_RETRY_MS)
 
 
 def _refuse(link: WebSocketProtocol, response: Response) -> None:

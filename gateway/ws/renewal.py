@@ -43,11 +43,11 @@ async def _renew(
         text = "the ticket cannot be looked up now"
         connection.reply(error_reply(ErrorCode.UNAVAILABLE, text, effect.id), started)
     else:
-        if connection.connection_id in gateway.clients:  # else it closed meanwhile
+        if connection.connection_id in gateway.connections:  # else it closed meanwhile
             _go_on_as(gateway, connection, session, identity)
             expires_at = UNSET if identity.expires_at is None else to_ms(identity.expires_at)
             connection.reply(server.Ack(id=effect.id, expires_at=expires_at), started)
-            connection.stay.renew(identity)
+            gateway.connections.renew(connection, identity)
     finally:
         connection.stay.renewing = False
 

@@ -1,6 +1,6 @@
 """Guards of who comes in, and of what they may do."""
 
-from tests.guards.guard import AUTHENTICATOR, HANDSHAKE, JWKS, LIVE, TOKENS, guard
+from tests.guards.guard import AUTHENTICATOR, ENDINGS, HANDSHAKE, JWKS, LIVE, TOKENS, guard
 
 GUARDS = (
     # --- pages ---
@@ -186,6 +186,7 @@ GUARDS = (
     guard(
         "the end of a token ends its connection",
         f"{LIVE}::test_an_expired_token_ends_the_connection_after_a_warning",
+        f"{ENDINGS}::test_expiry_ends_every_kind",
         edits=[("gateway/stay.py", "self._guest.end(CloseCode.TOKEN_EXPIRED)", "pass")],
     ),
     guard(
@@ -218,5 +219,32 @@ GUARDS = (
         "revocations are read at start",
         f"{LIVE}::test_a_gateway_that_starts_later_knows",
         edits=[("gateway/auth/revocation_log.py", "seq, complete = 1, False", "seq, complete = 1, True")],
+    ),
+    guard(
+        "streams of metrics have a user",
+        f"{ENDINGS}::test_every_order_ends_every_kind",
+        edits=[
+            (
+                "gateway/sse/endpoints.py",
+                "secrets.token_hex(8), identity.user_id, gateway",
+                'secrets.token_hex(8), "", gateway',
+            )
+        ],
+    ),
+    guard(
+        "revocations cover clocks that are ahead",
+        f"{ENDINGS}::test_a_clock_that_is_ahead_is_no_way_around_a_revocation",
+        edits=[("gateway/api/revocations.py", "now + CLOCK_SKEW_S if user_id", "now if user_id")],
+    ),
+    guard(
+        "revocations are known before anybody is let in",
+        f"{ENDINGS}::test_nobody_is_let_in_while_it_is_not_known_what_was_revoked",
+        edits=[
+            (
+                "gateway/auth/authenticator.py",
+                "if not self.open and not self.revocations.current:",
+                "if False:",
+            )
+        ],
     ),
 )

@@ -228,6 +228,20 @@ class TestRevocation:
         authenticator = Authenticator(settings, OneTicket("t", identity), revocations)
         assert (await refusal_of(authenticator, {}, {"ticket": "t"})).code is ErrorCode.UNAUTHORIZED
 
+    async def test_while_it_is_not_known_what_was_revoked(self) -> None:
+        authenticator = with_tokens()
+        ada = await authenticator.authenticate(bearer(token()), {})
+        authenticator.revocations.current = False
+        assert (await refusal_of(authenticator, bearer(token()), {})).code is ErrorCode.UNAVAILABLE
+        with pytest.raises(AuthRefused) as caught:
+            await authenticator.require_server_key(bearer(token(tidings={"admin": True})), Scope.USERS)
+        assert caught.value.code is ErrorCode.UNAVAILABLE
+        # Who is in goes on, and under `open` a revocation keeps nobody out who does not want to be.
+        assert (await authenticator.renew(ada, token=token(), origin=None)).user_id == "ada"
+        anyone = open_to_all()
+        anyone.revocations.current = False
+        await anyone.authenticate({}, {})
+
     async def test_a_session(self) -> None:
         ada = await open_to_all().authenticate({}, {})
         authenticator = open_to_all()

@@ -479,7 +479,7 @@ export interface Revocation {
   issuedBefore?: number;
 }
 
-/** Exactly one of `userId` (all tokens issued until now) and `tokenId` (`jti`); `lift` takes it back. */
+/** Exactly one of `userId` (all tokens issued until now, by any clock that is believed) and `tokenId` (`jti`); `lift` takes it back. */
 export interface RevocationRequest {
   userId?: string;
   tokenId?: string;

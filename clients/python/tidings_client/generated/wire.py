@@ -518,7 +518,7 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RevocationRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Exactly one of `userId` (all tokens issued until now) and `tokenId` (`jti`); `lift` takes it back."""
+    """Exactly one of `userId` (all tokens issued until now, by any clock that is believed) and `tokenId` (`jti`); `lift` takes it back."""
 
     user_id: str | None = field(default=None, name="userId")
     token_id: str | None = field(default=None, name="tokenId")

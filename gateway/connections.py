@@ -1,0 +1,103 @@
+"""The open connections and streams of this gateway, by id, by user and by token.
+
+Orders reach every gateway: a user is to be disconnected, a token was revoked, a connection is one too many. Each is a
+look-up here, so that it costs nothing on a gateway that it does not concern, however many connections that has.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from gateway.auth.identity import Identity
+from gateway.auth.revocations import concerns
+from gateway.delivery.fanout import Member
+from gateway.presence.batches import Announced, Chosen
+from gateway.stay import Stay
+from services.wire.codes import CloseCode
+from services.wire.events import Revoked
+
+
+class Client(Member, Announced, Protocol):
+    """A connection as the gateway's parts see it: it receives, it is announced, it can be sent away."""
+
+    stay: Stay
+
+    def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
+        """Say `disconnect`, with that reason or the code's own, and close."""
+
+    def abort(self) -> None:
+        """End at once, with nothing more sent."""
+
+    def chosen(self) -> Chosen | None:
+        """Return what its user chose to show by it; None where presence knows nothing of this connection."""
+
+
+class Connections:
+    """Every WebSocket connection, event stream and metrics stream that was let in, until it is gone.
+
+    A stream opened with a server key, or under `open` by nobody in particular, has no user: its user id is empty.
+    """
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Client] = {}
+        self._by_user = _Index()
+        self._by_token = _Index()
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Client]:
+        return iter(list(self._by_id.values()))
+
+    def __contains__(self, connection_id: str) -> bool:
+        return connection_id in self._by_id
+
+    def get(self, connection_id: str) -> Client | None:
+        """Return a connection, if it is here."""
+        return self._by_id.get(connection_id)
+
+    def add(self, client: Client) -> None:
+        """Take in a connection that was let in."""
+        self._by_id[client.connection_id] = client
+        self._by_user.add(client.user_id, client)
+        self._by_token.add(client.stay.identity.token_id, client)
+
+    def discard(self, connection_id: str) -> None:
+        """Forget a connection, if it is here."""
+        client = self._by_id.pop(connection_id, None)
+        if client is not None:
+            self._by_user.discard(client.user_id, connection_id)
+            self._by_token.discard(client.stay.identity.token_id, connection_id)
+
+    def renew(self, client: Client, identity: Identity) -> None:
+        """Go on with other credentials of the same user."""
+        self._by_token.discard(client.stay.identity.token_id, client.connection_id)
+        client.stay.renew(identity)
+        self._by_token.add(identity.token_id, client)
+
+    def of_user(self, user_id: str) -> list[Client]:
+        """Return the connections of a user."""
+        return self._by_user.of(user_id)
+
+    def concerned_by(self, revoked: Revoked) -> list[Client]:
+        """Return the connections whose credentials a revocation is about."""
+        near = self._by_token.of(revoked.token_id) if revoked.token_id else self.of_user(revoked.user_id)
+        return [client for client in near if concerns(revoked, client.stay.identity)]
+
+
+class _Index:
+    """Connections by something that several may share. The empty key stands for none, and is not kept."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, dict[str, Client]] = {}
+
+    def add(self, key: str, client: Client) -> None:
+        if key:
+            self._clients.setdefault(key, {})[client.connection_id] = client
+
+    def discard(self, key: str, connection_id: str) -> None:
+        clients = self._clients.get(key)
+        if clients is not None and clients.pop(connection_id, None) is not None and not clients:
+            del self._clients[key]
+
+    def of(self, key: str) -> list[Client]:
+        return list(self._clients.get(key, {}).values())
