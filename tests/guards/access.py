@@ -168,7 +168,7 @@ GUARDS = (
         "status and data are set for the user's own connection alone",
         "tests/integration/gateway/test_http_messages.py::test_status_and_data_count_as_on_a_socket",
         edits=[
-            ("gateway/core.py", "and client.user_id == order.user_id", ""),
+            ("gateway/core.py", " and one.user_id == order.user_id", ""),
         ],
     ),
     guard(
