@@ -64,6 +64,7 @@ class AlertEndpoints:
         self._store = store
         self._clock = clock
         self._rules = rules
+        self._muting = Muting()
 
     def serve(self, service: Service) -> None:
         """Declare every endpoint on a service that has not started yet."""
@@ -90,8 +91,8 @@ class AlertEndpoints:
             silences = await self._store.silences(now)
             windows = list(map(_window, (await self._store.documents(Collection.WINDOWS)).values()))
             await self._take_rules()
-        muting = Muting(silences, windows, self._rules.rules.inhibitions, firing)
-        return AlertList(alerts=[muting.shown(alert, now) for alert in firing])
+        muted = self._muting.look(firing, silences, windows, self._rules.rules.inhibitions, now)
+        return AlertList(alerts=[muted.shown(alert) for alert in firing])
 
     async def alert_log(self, question: AlertLogQuery) -> AlertLog:
         """Answer with the newest lines of the alert log."""

@@ -17,7 +17,8 @@ Works on Redis 6.2 and later and on Valkey, alone or in a cluster (all keys are 
 ```
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -58,6 +59,8 @@ PUT_SILENCE = load("put_silence")
 PUT_DOCUMENT = load("put_document")
 NOTIFY = load("notify")
 
+T = TypeVar("T")
+
 _to_json = msgspec.json.Encoder().encode
 _pack = msgspec.msgpack.Encoder().encode
 _watch = msgspec.json.Decoder(Watch).decode
@@ -79,6 +82,25 @@ _receiver = msgspec.json.Decoder(Receiver).decode
 _window = msgspec.json.Decoder(Window).decode
 
 
+class _Decoded(Generic[T]):
+    """The values of one hash, decoded. What has not changed since the last read is not decoded again."""
+
+    def __init__(self, decode: Callable[[bytes], T]) -> None:
+        self._decode = decode
+        self._known: dict[bytes, tuple[bytes, T]] = {}
+
+    def of(self, stored: dict[bytes, bytes]) -> dict[str, T]:
+        """Return the values by key: the same objects as before, where they are the same bytes."""
+        known = self._known
+        self._known = {
+            key: before
+            if (before := known.get(key)) is not None and before[0] == data
+            else (data, self._decode(data))
+            for key, data in stored.items()
+        }
+        return {key.decode(): value for key, (_, value) in self._known.items()}
+
+
 class RedisStore:
     """See `store.MetricsStore`.
 
@@ -90,6 +112,14 @@ class RedisStore:
     def __init__(self, redis: AnyRedis, prefix: str) -> None:
         self._redis = redis
         self._prefix = prefix
+        # Twice a second the replica that ticks reads all of these; thousands of alerts may fire.
+        self._notices = _Decoded(_entry)
+        self._told = _Decoded(_sent)
+        self._intents = _Decoded(_sent)
+        self._receivers = _Decoded(_receiver)
+        self._acks = _Decoded(_ack)
+        self._silences = _Decoded(_silence)
+        self._windows = _Decoded(_window)
 
     def _key(self, *parts: str) -> str:
         return ":".join((f"{{{self._prefix}:metrics}}", *parts))
@@ -171,15 +201,15 @@ class RedisStore:
                 for name in names:
                     pipeline.hgetall(self._key(name))
                 notices, told, intents, receivers, acks, silences, windows = await pipeline.execute()
-        kept = [silence for silence in map(_silence, silences.values()) if silence.ends_at > now]
+        kept = [silence for silence in self._silences.of(silences).values() if silence.ends_at > now]
         return NotifyState(
-            {id.decode(): _entry(data) for id, data in notices.items()},
-            {key.decode(): _sent(data) for key, data in told.items()},
-            {key.decode(): _sent(data) for key, data in intents.items()},
-            {name.decode(): _receiver(data) for name, data in receivers.items()},
-            {id.decode(): _ack(data) for id, data in acks.items()},
+            self._notices.of(notices),
+            self._told.of(told),
+            self._intents.of(intents),
+            self._receivers.of(receivers),
+            self._acks.of(acks),
             sorted(kept, key=lambda silence: (silence.starts_at, silence.id)),
-            [_window(data) for data in windows.values()],
+            list(self._windows.of(windows).values()),
         )
 
     async def notify_write(self, holder: str, term: int, change: NotifyChange) -> bool:

@@ -7,5 +7,5 @@
 - `judge`       one rule and one value: which input of the table is it, and what does the alert become
 - `engine`      all rules over one second: events, states to keep, lines of the alert log
 - `matching`    which alerts a list of matchers means
-- `silences`, `windows`, `inhibition`   what keeps alerts from being notified; `muting` is all of it
+- `windows`, `inhibition`   what keeps alerts from being notified, beside silences; `muting` is all of it
 """

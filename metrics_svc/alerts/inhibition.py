@@ -6,12 +6,11 @@ sides is not inhibited by one that does, so that nothing inhibits itself.
 https://prometheus.io/docs/alerting/latest/configuration/#inhibition-related-settings
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from metrics_svc.alerts.matching import fields_of, matches
-from services.wire.records import Alert
+from metrics_svc.alerts.matching import Fields, matches
 from services.wire.rpc import Matcher
 
 
@@ -49,22 +48,43 @@ DEFAULT_INHIBITIONS = (
 )
 
 
-def inhibiting(inhibitions: Iterable[Inhibition], alert: Alert, firing: Sequence[Alert]) -> list[str]:
-    """Return the ids of the alerts that inhibit this one, among those that fire now."""
-    fields = fields_of(alert)
-    found: set[str] = set()
-    for inhibition in inhibitions:
-        if not matches(inhibition.target, fields):
-            continue
-        both = matches(inhibition.source, fields)
-        for other in firing:
-            if other.id == alert.id:
+# Of one alert, so many of those that inhibit it are named: the first by id.
+MAX_NAMED = 10
+
+
+class Inhibitors:
+    """The alerts that inhibit others, by the fields in which both must agree. `firing` are fields by alert id."""
+
+    def __init__(self, inhibitions: Iterable[Inhibition], firing: Mapping[str, Fields]) -> None:
+        self._indexes = [(inhibition, _Index(inhibition, firing)) for inhibition in inhibitions]
+
+    def of(self, fields: Fields) -> list[str]:
+        """Return the ids of the alerts that inhibit the one with these fields, `MAX_NAMED` at most, in order."""
+        found: set[str] = set()
+        for inhibition, index in self._indexes:
+            if not matches(inhibition.target, fields):
                 continue
-            others = fields_of(other)
-            if not matches(inhibition.source, others):
-                continue
-            if both and matches(inhibition.target, others):
-                continue
-            if all(fields.get(name, "") == others.get(name, "") for name in inhibition.equal):
-                found.add(other.id)
-    return sorted(found)
+            agreeing = _agreement(inhibition, fields)
+            found.update(index.sources.get(agreeing, ()))
+            if not matches(inhibition.source, fields):
+                found.update(index.both.get(agreeing, ()))
+        return sorted(found)[:MAX_NAMED]
+
+
+class _Index:
+    """Ids of the alerts on the source side of an inhibition; apart, those that are on its target side too."""
+
+    def __init__(self, inhibition: Inhibition, firing: Mapping[str, Fields]) -> None:
+        self.sources: dict[tuple[str, ...], list[str]] = {}
+        self.both: dict[tuple[str, ...], list[str]] = {}
+        for id in sorted(firing):
+            fields = firing[id]
+            if matches(inhibition.source, fields):
+                side = self.both if matches(inhibition.target, fields) else self.sources
+                named = side.setdefault(_agreement(inhibition, fields), [])
+                if len(named) < MAX_NAMED:
+                    named.append(id)
+
+
+def _agreement(inhibition: Inhibition, fields: Fields) -> tuple[str, ...]:
+    return tuple(fields.get(name, "") for name in inhibition.equal)

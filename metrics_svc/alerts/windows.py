@@ -1,13 +1,10 @@
 """Maintenance windows: times that come again, in which alerts that match are not notified."""
 
-from collections.abc import Iterable
 from datetime import UTC, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from metrics_svc.alerts.matching import fields_of, matches
 from services.wire.alerting import Window
-from services.wire.records import Alert
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -35,12 +32,6 @@ def in_force(window: Window, now_ms: int) -> bool:
     if start < end:
         return today and start <= now < end
     return (today and now >= start) or (yesterday and now < end)
-
-
-def muting(windows: Iterable[Window], alert: Alert, now_ms: int) -> list[str]:
-    """Return the ids of the windows that mute an alert at `now_ms`."""
-    fields = fields_of(alert)
-    return [window.id for window in windows if in_force(window, now_ms) and matches(window.matchers, fields)]
 
 
 def _opens_on(window: Window, day: datetime) -> bool:

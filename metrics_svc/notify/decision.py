@@ -2,7 +2,8 @@
 
 The rules are those of Alertmanager's `group_wait`, `group_interval` and `repeat_interval`
 (https://prometheus.io/docs/alerting/latest/configuration/#route) with these differences: a group's interval counts
-from its last message, not from its creation; an alert that turns critical does not wait for it; what ends while it
+from its last message, not from its creation; `group_wait` counts from the first alert that the receiver has not been
+told of, also in a group that it knows, and goes on while that alert comes and goes; an alert that turns critical does not wait for it; what ends while it
 is silenced is told when the silence has ended; an acknowledged alert is not repeated.
 """
 
@@ -53,13 +54,15 @@ _SENDS = frozenset(
 class Decision:
     """Why, and what the message says: the alerts that fire and those that ended since they were told.
 
-    `replaced` are those that were told and now fire at another severity.
+    `replaced` are those that were told and now fire at another severity. `waits` says that something fires of which the
+    receiver has not been told.
     """
 
     reason: Reason
     firing: Sequence[AlertLogEntry] = ()
     ended: Sequence[AlertLogEntry] = ()
     replaced: Sequence[AlertLogEntry] = ()
+    waits: bool = False
 
     @property
     def sends(self) -> bool:
@@ -71,8 +74,9 @@ class Decision:
 class Situation:
     """One group as one receiver is to see it.
 
-    `notices` are the group's alerts, firing or ended. `muted` and `acknowledged` name alerts by id; `elsewhere` those
-    that fire in other groups (the grouping was changed). `sent` is the last message taken, `intent` one that may have been.
+    `notices` are the group's alerts, firing or ended. `muted` and `acknowledged` name alerts by id; `firing` all that
+    fire, in other groups too (the grouping was changed). `sent` is the last message taken, `intent` one that may have been.
+    `since` (ms) is when the oldest alert that waits to be told was first seen, None where none was.
     """
 
     notices: Sequence[AlertLogEntry]
@@ -80,7 +84,8 @@ class Situation:
     intent: Sent | None = None
     muted: Collection[str] = ()
     acknowledged: Collection[str] = ()
-    elsewhere: Collection[str] = ()
+    firing: Collection[str] = ()
+    since: int | None = None
 
 
 def decide(situation: Situation, timing: Timing, now: int) -> Decision:
@@ -91,10 +96,24 @@ def decide(situation: Situation, timing: Timing, now: int) -> Decision:
     ended = _ended(situation, told, now)
     if not firing and not ended:
         return Decision(Reason.NOTHING)
-    reason = _reason(situation, told, firing, ended, timing, now)
+    new = _new(situation, told, firing)
+    reason = _reason(situation, told, firing, ended, new, timing, now)
     types = {entry.id: entry.type for entry in firing}
     replaced = [entry for entry in told.values() if types.get(entry.id, entry.type) != entry.type]
-    return Decision(reason, firing, ended, replaced)
+    return Decision(reason, firing, ended, replaced, bool(new))
+
+
+def _new(
+    situation: Situation, told: dict[str, AlertLogEntry], firing: list[AlertLogEntry]
+) -> list[AlertLogEntry]:
+    """Return what fires and was not told, or not at this severity."""
+    known = {entry.id for entry in told.values()}
+    # Who acknowledged an alert needs no message about it, not even the first.
+    return [
+        entry
+        for entry in firing
+        if identity(entry) not in told and (entry.id in known or entry.id not in situation.acknowledged)
+    ]
 
 
 def _told(situation: Situation) -> dict[str, AlertLogEntry]:
@@ -110,7 +129,7 @@ def _ended(situation: Situation, told: dict[str, AlertLogEntry], now: int) -> li
     for entry in told.values():
         notice = current.get(entry.id)
         still = notice is not None and notice.state == "firing"
-        if still or entry.id in situation.muted or entry.id in situation.elsewhere:
+        if still or entry.id in situation.muted or entry.id in situation.firing:
             continue
         at = notice.ended_at if notice is not None and notice.ended_at is not UNSET else now
         ended[entry.id] = _as_ended(entry, at)
@@ -127,21 +146,22 @@ def _reason(
     told: dict[str, AlertLogEntry],
     firing: list[AlertLogEntry],
     ended: list[AlertLogEntry],
+    new: list[AlertLogEntry],
     timing: Timing,
     now: int,
 ) -> Reason:
     if situation.intent is not None:
         return Reason.UNCONFIRMED
-    known = {entry.id: entry for entry in told.values()}
-    changed = [entry for entry in firing if identity(entry) not in told]
-    if any(entry.type == "critical" and entry.id in known for entry in changed):
-        return Reason.ESCALATED
-    # Who acknowledged an alert needs no message about it, not even the first.
-    new = [entry for entry in changed if entry.id in known or entry.id not in situation.acknowledged]
+    if any(entry.type == "critical" for entry in new):
+        known = {entry.id for entry in told.values()}
+        if any(entry.type == "critical" and entry.id in known for entry in new):
+            return Reason.ESCALATED
     if not new and not ended:
         return _repetition(situation, firing, timing, now)
-    if new and now < min(entry.started_at for entry in new) + timing.group_wait_s * 1000:
-        return Reason.GROUP_WAIT
+    if new:
+        since = min(entry.started_at for entry in new)
+        if now < min(since, situation.since or since) + timing.group_wait_s * 1000:
+            return Reason.GROUP_WAIT
     if situation.sent is not None and now < situation.sent.at + timing.group_interval_s * 1000:
         return Reason.GROUP_INTERVAL
     if not firing:

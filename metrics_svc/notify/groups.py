@@ -33,11 +33,14 @@ def group_key(labels: dict[str, str]) -> str:
 
 def grouped(notices: Iterable[AlertLogEntry], group_by: Sequence[str]) -> dict[str, Group]:
     """Return the groups by key. Grouped by nothing, all alerts share one."""
-    groups: dict[str, Group] = {}
+    names = ("id",) if EACH in group_by else tuple(_ALIASES.get(name, name) for name in group_by)
+    agreeing: dict[tuple[str, ...], list[AlertLogEntry]] = {}
     for notice in notices:
         fields = fields_of(notice)
-        names = ("id",) if EACH in group_by else [_ALIASES.get(name, name) for name in group_by]
-        labels = {SHOWN_AS.get(name, name): fields[name] for name in names if fields.get(name)}
+        agreeing.setdefault(tuple([fields.get(name, "") for name in names]), []).append(notice)
+    groups: dict[str, Group] = {}
+    for values, inside in agreeing.items():
+        labels = {SHOWN_AS.get(name, name): value for name, value in zip(names, values, strict=True) if value}
         key = group_key(labels)
-        groups.setdefault(key, Group(key, labels)).notices.append(notice)
+        groups[key] = Group(key, labels, inside)
     return groups

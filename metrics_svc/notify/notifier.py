@@ -16,11 +16,12 @@ from metrics_svc.notify.receivers import Target, pause_s
 from metrics_svc.notify.records import NotifyChange, NotifyState, Sent, log_key
 from metrics_svc.store import MetricsStore, StoreUnavailable
 from services.tasks import TaskSet
-from services.wire.records import AlertLogEntry
 
 log = structlog.get_logger(__name__)
 
 TURN_S = 0.5
+# Without receivers there is only to forget what has ended.
+IDLE_S = 5.0
 # When the process stops: what is on its way may arrive, so that a successor need not send it again.
 SETTLE_S = 0.5
 
@@ -34,10 +35,22 @@ class _Attempts:
 
 
 @dataclass(slots=True)
+class _Waiting:
+    """When alerts of a group that the receiver has not been told of were first and last seen (ms)."""
+
+    first: int
+    last: int
+
+
+@dataclass(slots=True)
 class _Term:
-    """What is known during one term of the lease: dropped when it ends."""
+    """What is known during one term of the lease: dropped when it ends.
+
+    `waiting` keeps the beginning of a group's wait while its alerts come and go; of a successor it begins again.
+    """
 
     number: int
+    waiting: dict[str, _Waiting] = field(default_factory=dict)
     attempts: dict[str, _Attempts] = field(default_factory=dict)
     sending: set[str] = field(default_factory=set)
 
@@ -64,6 +77,7 @@ class Notifier:
         self._now = now
         self._external_url = external_url
         self._term = _Term(0)
+        self._muting = Muting()
         self._tasks = TaskSet()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -77,7 +91,9 @@ class Notifier:
         try:
             while True:
                 await self.turn()
-                await asyncio.sleep(TURN_S)
+                await asyncio.sleep(
+                    TURN_S if self._targets or self._term.number != self._lease_term() else IDLE_S
+                )
         finally:
             await self.settle(SETTLE_S)
             await self._tasks.close()
@@ -123,22 +139,37 @@ class Notifier:
         self._term = _Term(term)
 
     async def _decide(self, state: NotifyState, busy: set[str], now: int) -> None:
-        firing = [notice for notice in state.notices.values() if notice.state == "firing"]
-        rules = self._rules()
-        muting = Muting(state.silences, state.windows, rules.inhibitions, firing)
-        muted = {notice.id for notice in state.notices.values() if muting.of(notice, now)}
-        seen = {
-            notice.id
-            for notice in firing
-            if notice.id in state.acks and state.acks[notice.id].started_at == str(notice.started_at)
-        }
         change = NotifyChange()
+        if self._targets:
+            self._look(state, busy, now, change)
+        if not busy and not self._term.sending:
+            messages = (*state.log.values(), *state.intents.values())
+            believed = {entry.id for message in messages for entry in message.firing}
+            change.done = [
+                notice
+                for notice in state.notices.values()
+                if notice.state == "resolved" and notice.id not in believed
+            ]
+        if change.done or change.log or change.receivers:
+            await self._store.notify_write(self._holder, self._term.number, change)
+
+    def _look(self, state: NotifyState, busy: set[str], now: int, change: NotifyChange) -> None:
+        """Decide about every group of every receiver."""
+        firing = {notice.id for notice in state.notices.values() if notice.state == "firing"}
+        inhibitions = self._rules().inhibitions
+        muted = self._muting.look(state.notices.values(), state.silences, state.windows, inhibitions, now).ids
+        seen = {
+            id
+            for id, ack in state.acks.items()
+            if id in firing and ack.started_at == str(state.notices[id].started_at)
+        }
         due: set[str] = set()
         for target in self._targets:
             waiting = 0
+            forget_ms = 1000 * max(target.timing.group_wait_s, target.timing.group_interval_s)
             for group in _groups(target, state):
                 key = log_key(target.name, group.key)
-                inside = {notice.id for notice in group.notices}
+                waits = self._term.waiting.get(key)
                 decision = decide(
                     Situation(
                         notices=group.notices,
@@ -146,11 +177,15 @@ class Notifier:
                         intent=state.intents.get(key),
                         muted=() if target.raw else muted,
                         acknowledged=() if target.raw else seen,
-                        elsewhere={notice.id for notice in firing} - inside,
+                        firing=firing,
+                        since=waits.first if waits is not None else None,
                     ),
                     target.timing,
                     now,
                 )
+                if decision.waits:
+                    first = min(line.started_at for line in decision.firing)
+                    self._term.waiting[key] = _Waiting(waits.first if waits is not None else first, now)
                 if decision.sends:
                     due.add(key)
                     waiting += key in self._term.attempts
@@ -160,12 +195,18 @@ class Notifier:
                     change.log[key] = change.intents[key] = None  # its alerts belong to other groups now
             if target.wait(waiting):
                 change.receivers[target.name] = target.status
+            self._forget_waits(target, now - forget_ms)
         for key in self._term.attempts.keys() - due:
             del self._term.attempts[key]  # overtaken: there is nothing to tell any more
-        if not busy and not self._term.sending:
-            change.done = [notice for notice in state.notices.values() if _is_done(notice, state)]
-        if change.done or change.log or change.receivers:
-            await self._store.notify_write(self._holder, self._term.number, change)
+
+    def _forget_waits(self, target: Target, before: float) -> None:
+        """Forget the waits of groups in which nothing untold has fired for as long as messages are apart."""
+        prefix = log_key(target.name, "")
+        gone = [
+            key for key, waits in self._term.waiting.items() if waits.last < before and key.startswith(prefix)
+        ]
+        for key in gone:
+            del self._term.waiting[key]
 
     def _start(
         self, target: Target, group: Group, key: str, decision: Decision, state: NotifyState, now: int
@@ -211,6 +252,7 @@ class Notifier:
                 await self._note_failure(term, target, key, fault, forget=not (uncertain or fault.perhaps))
                 return
             term.attempts.pop(key, None)
+            term.waiting.pop(key, None)
             target.succeeded(self._now())
             log.info(
                 "notified",
@@ -248,14 +290,6 @@ class Notifier:
 
     async def _write(self, term: _Term, change: NotifyChange) -> bool:
         return await self._store.notify_write(self._holder, term.number, change)
-
-
-def _is_done(notice: AlertLogEntry, state: NotifyState) -> bool:
-    """Say whether an alert has ended and no receiver believes, or may believe, that it fires."""
-    messages = (*state.log.values(), *state.intents.values())
-    return notice.state == "resolved" and not any(
-        entry.id == notice.id for message in messages for entry in message.firing
-    )
 
 
 def _groups(target: Target, state: NotifyState) -> Iterable[Group]:

@@ -151,13 +151,44 @@ async def _after_an_end_a_new_group(at: Telling) -> None:
     await at.run(10)
 
 
+async def _flaps(at: Telling) -> None:
+    """Fires 25 s of every 30 s, for ten minutes."""
+    for _ in range(20):
+        await at.fire("cpu-alert", "critical")
+        await at.run(25)
+        await at.end()
+        await at.run(5)
+
+
+async def _flaps_in_a_told_group(at: Telling) -> None:
+    await at.fire("cpu-a-alert")
+    await at.run(31)
+    for _ in range(20):
+        await at.fire("cpu-b-alert")
+        await at.run(25)
+        await at.end("cpu-b-alert")
+        await at.run(5)
+
+
+async def _comes_back_long_after(at: Telling) -> None:
+    await at.fire()
+    await at.run(20)
+    await at.end()
+    await at.run(400, 10)
+    await at.fire()
+    await at.run(29)
+    assert at.said == []
+    await at.run(2)
+
+
 @dataclass(frozen=True)
 class Row:
-    """One behaviour: what happens, and what the receiver is told."""
+    """One behaviour: what happens, and what the receiver is told, in order; or in any, of groups that are apart."""
 
     behaviour: str
     script: Script
     said: list[str]
+    in_order: bool = True
 
 
 TABLE = [
@@ -202,6 +233,7 @@ TABLE = [
         "a host that is down mutes what else is wrong with it",
         _host_down_mutes_its_others,
         ["firing up-web-alert|critical", "firing disk-db-alert|critical"],
+        in_order=False,
     ),
     Row(
         "an alert that turns critical does not wait",
@@ -213,7 +245,18 @@ TABLE = [
         _calms,
         ["firing cpu-alert|critical", "firing cpu-alert|warning"],
     ),
-    Row("groups are told apart", _groups_are_apart, ["firing cpu-alert|warning", "firing memory-alert|warning"]),
+    Row("groups are told apart", _groups_are_apart, ["firing cpu-alert|warning", "firing memory-alert|warning"], in_order=False),
+    Row(
+        "an alert that comes and goes is told after group_wait, then as often as group_interval allows",
+        _flaps,
+        ["firing cpu-alert|critical", "resolved -cpu-alert", "firing cpu-alert|critical"],
+    ),
+    Row(
+        "so is one that joins a group the receiver knows",
+        _flaps_in_a_told_group,
+        ["firing cpu-a-alert|warning", "firing cpu-a-alert|warning cpu-b-alert|warning"],
+    ),
+    Row("one that comes back after group_interval waits again", _comes_back_long_after, ["firing cpu-alert|warning"]),
     Row(
         "after its end the same alert begins a new group",
         _after_an_end_a_new_group,
@@ -227,7 +270,10 @@ async def test_behaviour(row: Row) -> None:
     telling = Telling()
     await telling.lead()
     await row.script(telling)
-    assert sorted(telling.said) == sorted(row.said)
+    if row.in_order:
+        assert telling.said == row.said
+    else:
+        assert sorted(telling.said) == sorted(row.said)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,18 @@
 """What keeps an alert from being notified: matchers, silences, maintenance windows, inhibition."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
 
-from metrics_svc.alerts.inhibition import DEFAULT_INHIBITIONS, Inhibition, inhibiting
+from metrics_svc.alerts.inhibition import DEFAULT_INHIBITIONS, MAX_NAMED, Inhibition
 from metrics_svc.alerts.matching import matches
-from metrics_svc.alerts.muting import Muting
-from metrics_svc.alerts.silences import silencing
-from metrics_svc.alerts.windows import BadWindow, check, in_force, muting
+from metrics_svc.alerts.muting import Muted, Muting
+from metrics_svc.alerts.windows import BadWindow, check, in_force
 from services.wire.alerting import Window
 from services.wire.records import UNSET, Alert
 from services.wire.rpc import Matcher, Silence
+from tests.support.notifying import entry
 
 
 def alert(id: str = "cpu-alert", severity: str = "critical", source: str = "", **labels: str) -> Alert:
@@ -19,6 +20,16 @@ def alert(id: str = "cpu-alert", severity: str = "critical", source: str = "", *
         id=id, type=severity, metric=id.split("-")[0], value=95, threshold=90, message="", timestamp=0,
         source=source or UNSET, labels=labels or UNSET,
     )  # type: ignore[arg-type]  # fmt: skip
+
+
+def mutes(
+    *alerts: Alert,
+    silences: Sequence[Silence] = (),
+    windows: Sequence[Window] = (),
+    inhibitions: Sequence[Inhibition] = (),
+    now: int = 150,
+) -> Muted:
+    return Muting().look(alerts, silences, windows, inhibitions, now)
 
 
 # A label cannot pose as a field of the alert.
@@ -44,12 +55,12 @@ def silence(*matchers: tuple[str, str], starts_at: int = 100, ends_at: int = 200
     ],
 )
 def test_all_matchers_must_match(matchers: list[tuple[str, str]], covered: bool) -> None:
-    assert silencing([silence(*matchers)], ALERT, 150) == (["s"] if covered else [])
+    assert mutes(ALERT, silences=[silence(*matchers)]).silences == ({ALERT.id: {"s"}} if covered else {})
 
 
 @pytest.mark.parametrize(("now", "covered"), [(99, False), (100, True), (199, True), (200, False)])
 def test_only_in_its_time(now: int, covered: bool) -> None:
-    assert bool(silencing([silence(("metric", "cpu"))], ALERT, now)) == covered
+    assert bool(mutes(ALERT, silences=[silence(("metric", "cpu"))], now=now).ids) == covered
 
 
 @pytest.mark.parametrize(
@@ -95,8 +106,8 @@ def at(day: int, hour: int, minute: int = 0) -> int:
 )  # fmt: skip
 def test_windows(when: str, opened: Window, now: int, expected: bool) -> None:
     assert in_force(opened, now) == expected, when
-    assert muting([opened], ALERT, now) == (["w"] if expected else [])
-    assert muting([opened], alert("disk-alert"), now) == []
+    muted = mutes(ALERT, alert("disk-alert"), windows=[opened], now=now)
+    assert muted.windows == ({ALERT.id: {"w"}} if expected else {})
 
 
 @pytest.mark.parametrize(
@@ -125,17 +136,69 @@ CRITICAL = alert("cpu-alert", "critical")
     ],
 )
 def test_built_in_inhibitions(about: Alert, firing: list[Alert], inhibitors: list[str]) -> None:
-    assert inhibiting(DEFAULT_INHIBITIONS, about, firing) == inhibitors
+    muted = mutes(about, *firing, inhibitions=DEFAULT_INHIBITIONS)
+    assert list(muted.inhibitors.get(about.id, ())) == inhibitors
 
 
 def test_what_matches_both_sides_is_not_inhibited_by_its_like() -> None:
     every = [Matcher(name="metric", value="*", op="~")]
     inhibition = Inhibition(source=every, target=every)
-    assert inhibiting([inhibition], alert("a-alert"), [alert("a-alert"), alert("b-alert")]) == []
+    assert mutes(alert("a-alert"), alert("b-alert"), inhibitions=[inhibition]).ids == frozenset()
+
+
+def test_what_is_over_inhibits_nothing() -> None:
+    over, warning = entry("cpu-alert", "critical", ended=1), entry("cpu-web-alert", "warning", source="web")
+    assert mutes(over, warning, inhibitions=DEFAULT_INHIBITIONS).ids == frozenset()
+
+
+def test_of_many_that_inhibit_the_first_are_named() -> None:
+    sources = [alert(f"up-{at:03}-alert", source=f"s{at}") for at in range(100)]
+    inhibition = Inhibition(
+        source=[Matcher(name="metric", value="up")], target=[Matcher(name="metric", value="cpu")]
+    )
+    named = mutes(ALERT, *sources, inhibitions=[inhibition]).inhibitors[ALERT.id]
+    assert named == [one.id for one in sources[:MAX_NAMED]]
+
+
+def test_a_look_sees_what_changed_since_the_last_one() -> None:
+    muting, now = Muting(), at(2, 3)
+    web, db = alert("cpu-web-alert", source="web"), alert("cpu-db-alert", source="db")
+    of_web = Silence(
+        id="w", matchers=[Matcher(name="source", value="web")], starts_at=0, ends_at=now + 60_000
+    )
+    of_db = Silence(id="w", matchers=[Matcher(name="source", value="db")], starts_at=0, ends_at=now + 60_000)
+
+    def look(
+        *alerts: Alert, silences: Sequence[Silence] = (), windows: Sequence[Window] = (), at: int = now
+    ) -> set[str]:
+        return set(muting.look(alerts, silences, windows, (), at).ids)
+
+    assert look(web, db) == set()
+    assert look(web, db, silences=[of_web]) == {web.id}
+    assert look(web, db, silences=[of_db]) == {db.id}  # the same silence, replaced
+    assert look(web, silences=[of_db]) == set()
+    assert look(web, db, silences=[of_db]) == {db.id}
+    assert look(alert(web.id, source="db"), db, silences=[of_db]) == {
+        web.id,
+        db.id,
+    }  # the same alert, changed
+    assert look(web, db, silences=[of_db], at=now + 60_000) == set()
+    assert look(web, db) == set()
+    opened = window("03:00", "03:01")
+    assert look(web, db, windows=[opened]) == {web.id, db.id}
+    assert look(web, db, windows=[opened], at=now + 60_000) == set()
 
 
 def test_the_api_shows_what_mutes_an_alert() -> None:
-    muted = Muting([silence(("metric", "cpu"))], [window("00:00", "00:00")], DEFAULT_INHIBITIONS, [CRITICAL])
-    shown = muted.shown(alert("cpu-web-alert", "warning", "web"), 150)
+    warning, other = alert("cpu-web-alert", "warning", "web"), alert("disk-alert")
+    muted = mutes(
+        CRITICAL,
+        warning,
+        other,
+        silences=[silence(("metric", "cpu"))],
+        windows=[window("00:00", "00:00")],
+        inhibitions=DEFAULT_INHIBITIONS,
+    )
+    shown = muted.shown(warning)
     assert (shown.silenced_by, shown.muted_by, shown.inhibited_by) == (["s"], ["w"], ["cpu-alert"])
-    assert muted.shown(alert("disk-alert"), 150).silenced_by is UNSET
+    assert muted.shown(other).silenced_by is UNSET

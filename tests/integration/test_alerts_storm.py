@@ -1,0 +1,96 @@
+"""What 2,000 alerts that fire at once cost: CPU time, not time of day, so that a busy machine says the same."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from metrics_svc.alert_endpoints import AlertEndpoints
+from metrics_svc.alerts.judge import Watch
+from metrics_svc.alerts.rulebook import Rulebook
+from metrics_svc.alerts.rules import DEFAULT_RULES
+from metrics_svc.alerts.states import State
+from metrics_svc.clock import FleetClock
+from metrics_svc.notify.decision import Timing
+from metrics_svc.notify.notifier import TURN_S, Notifier
+from metrics_svc.notify.receivers import Target
+from metrics_svc.store import MAX_SILENCES, Collection, Tick
+from metrics_svc.store_redis import RedisStore
+from services.local.servers import RedisServer
+from services.redis_link import open_redis
+from services.settings import Settings
+from services.wire.alerting import Receiver
+from services.wire.records import AlertLogEntry
+from services.wire.rpc import Empty, Matcher, Silence
+from tests.support.metrics import T0, ManualTime
+from tests.support.metrics_store import LONG_MS, alert
+from tests.support.notifying import FakeOutlet, entry
+
+ALERTS = 2000
+CPU_S_PER_S = 0.05
+
+
+@pytest.fixture
+async def store(
+    make_settings: Callable[..., Settings], redis_server: RedisServer
+) -> AsyncIterator[RedisStore]:
+    settings = make_settings(redis_url=redis_server.url)
+    store = RedisStore(open_redis(settings, "metrics", timeout_s=5), settings.prefix)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def term(store: RedisStore) -> int:
+    """A term in which four metrics of 500 sources fire, and which knows as many silences and some windows."""
+    term = (await store.acquire("a", LONG_MS)).term
+    lines: list[AlertLogEntry] = []
+    watches: dict[str, Watch | None] = {}
+    for at in range(ALERTS):
+        metric, source = f"m{at % 4}", f"s{at // 4}"
+        severity = "critical" if at % 3 else "warning"
+        line = entry(f"{metric}-{source}-alert", severity, source=source, team="x")
+        lines.append(line)
+        raised = alert(severity, f"{metric}-{source}")
+        watches[line.id] = Watch(metric, source, State.FIRING, started_at=T0 * 1000, alert=raised)
+    await store.write("a", term, Tick(T0, [], watches, lines))
+    for at in range(MAX_SILENCES):
+        matcher = Matcher(name="source", value=f"web-{at}*", op="~")
+        await store.put_silence(Silence(id=f"s{at}", matchers=[matcher], starts_at=1, ends_at=10**14), 1)
+    for at in range(50):
+        data = b'{"id":"w%d","matchers":[{"name":"source","value":"x"}],"start":"00:00","end":"00:00"}' % at
+        await store.put_document(Collection.WINDOWS, f"w{at}", data)
+    return term
+
+
+@pytest.mark.timing
+async def test_the_replica_that_ticks_notifies_of_a_storm_for_little(store: RedisStore, term: int) -> None:
+    clock, outlet = ManualTime(T0 + 60), FakeOutlet()
+    target = Target(Receiver(name="webhook-1", kind="webhook", up=True), outlet, Timing())
+    notifier = Notifier(
+        [target], store, "a", lambda: term, lambda: DEFAULT_RULES, lambda: int(clock.now * 1000)
+    )
+    await notifier.turn()
+    await notifier.settle(10)
+    await notifier.turn()
+    assert (
+        sum(len(message.firing) for message in outlet.got) > ALERTS / 2
+    )  # of critical ones, no warning is told
+    seconds = 5.0
+    began = time.process_time()
+    for _ in range(int(seconds / TURN_S)):
+        clock.now += TURN_S
+        await notifier.turn()
+    assert (time.process_time() - began) / seconds < CPU_S_PER_S
+
+
+@pytest.mark.timing
+@pytest.mark.usefixtures("term")
+async def test_an_answer_about_a_storm_costs_little(store: RedisStore) -> None:
+    endpoints = AlertEndpoints(store, FleetClock(), Rulebook(None))
+    assert len((await endpoints.alerts(Empty())).alerts) == ALERTS
+    answers = 5
+    began = time.process_time()
+    for _ in range(answers):
+        await endpoints.alerts(Empty())
+    assert (time.process_time() - began) / answers < CPU_S_PER_S
