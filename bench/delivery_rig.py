@@ -25,7 +25,12 @@ CONTENT = "x" * 150  # about 250 bytes on the wire
 _ids = itertools.count()
 
 # No limit that a measurement would only measure itself by.
-_UNLIMITED = {"message_rate": "0", "max_rooms_per_connection": "0"}
+_UNLIMITED = {
+    "message_rate": "0",
+    "message_bytes_rate": "0",
+    "presence_rate": "0",
+    "max_rooms_per_connection": "0",
+}
 
 
 @contextmanager

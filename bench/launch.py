@@ -114,6 +114,7 @@ def tidings(stack: ExitStack, setup: Setup) -> Running:
         "TIDINGS_REDIS_URL": redis.url,
         "TIDINGS_SESSION_SECRET": "b" * 32,
         "TIDINGS_MESSAGE_RATE": "0",
+        "TIDINGS_MESSAGE_BYTES_RATE": "0",
         "TIDINGS_COMPRESSION": str(setup.compression).lower(),
         "TIDINGS_LOG_FORMAT": "json",
     }

@@ -204,6 +204,16 @@ class Settings(BaseSettings):
     message_rate: float = Field(
         100.0, ge=0, description="Messages per second of one connection; bursts of twice that pass."
     )
+    message_bytes_rate: float = Field(
+        1_048_576.0,
+        ge=0,
+        description="Bytes of messages per second of one connection; bursts of twice that pass. Custom data counts once for each room that is told of it.",
+    )
+    presence_rate: float = Field(
+        5.0,
+        ge=0,
+        description="Changes of status and custom data per second of one connection; bursts of twice that pass.",
+    )
     accept_rate: float = Field(
         0.0,
         ge=0,

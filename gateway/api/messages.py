@@ -35,13 +35,14 @@ from services.wire.client import MessageId
 from services.wire.codes import ErrorCode
 from services.wire.content import content_from_json
 from services.wire.events import SetPresence
-from services.wire.faults import BadMessage, TooDeep
+from services.wire.faults import BadMessage, TooDeep, TooLarge
 from services.wire.names import normalize_name
 from services.wire.records import UNSET, Record, Status, UnsetType
 from services.wire.server import Ack
 
 CONNECTION_HEADER = "Tidings-Connection"
 _MAX_CONNECTION_ID = 64
+_ROOMS_CHARGED = 100  # where a connection may be in any number
 
 T = TypeVar("T")
 
@@ -153,7 +154,11 @@ class _Asker:
         deps, now = self._deps, time.monotonic()
         deps.note_message(self.identity.user_id)
         session = deps.senders.session(self.identity, rooms or set(), now)
-        (effect,) = session.check(message, now)
+        size = sum(len(part) for part in msgspec.structs.astuple(message) if isinstance(part, msgspec.Raw))
+        (effect,) = session.check(message, now, size)
+        if isinstance(effect, SetCustomData):
+            # Which rooms the user is in is known where their connections are: as many as one may be in are charged.
+            session.charge_custom_data(size, deps.settings.max_rooms_per_connection or _ROOMS_CHARGED, now)
         return await self._perform(effect)
 
     async def _perform(self, effect: Effect) -> Ack:
@@ -173,7 +178,9 @@ class _Asker:
             case SetStatus(status):
                 return await self._choose(status=status)
             case SetCustomData(custom_data):
-                return await self._choose(custom_data=self._json(custom_data))
+                limit = deps.settings.max_custom_data_bytes
+                data = self._json(custom_data, limit, Limit.CUSTOM_DATA_BYTES)
+                return await self._choose(custom_data=data)
             case _:
                 raise TypeError(f"no request asks for {effect!r}")
 
@@ -191,12 +198,16 @@ class _Asker:
             raise ApiError(ErrorCode.CONFLICT, text)
         return Ack()
 
-    def _json(self, content: msgspec.Raw) -> msgspec.Raw:
+    def _json(
+        self, content: msgspec.Raw, max_bytes: int = 0, limit: Limit = Limit.MESSAGE_BYTES
+    ) -> msgspec.Raw:
         try:
-            return content_from_json(content, self._deps.settings.max_json_depth)
+            return content_from_json(content, self._deps.settings.max_json_depth, max_bytes)
         except BadMessage as fault:
             if isinstance(fault, TooDeep):
                 self._deps.on_limit(Limit.JSON_DEPTH)
+            elif isinstance(fault, TooLarge):
+                self._deps.on_limit(limit)
             raise ApiError(fault.code, fault.message) from None
 
 

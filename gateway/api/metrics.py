@@ -1,6 +1,5 @@
 """Metrics: applications push theirs, and anybody with the grant reads the fleet's history."""
 
-import re
 import time
 from typing import Annotated
 
@@ -22,7 +21,7 @@ from gateway.api.responses import JsonResponse
 from gateway.auth.server_keys import Scope
 from services.bus.errors import BusError, Unavailable
 from services.wire.codes import ErrorCode
-from services.wire.names import normalize_name
+from services.wire.names import METRIC_OR_PERCENTILE, normalize_name
 from services.wire.records import MetricPoint, MetricsRecord
 from services.wire.rpc import (
     METRICS_HISTORY,
@@ -37,13 +36,10 @@ from services.wire.rpc import (
 _MAX_ROWS = 3600
 _MAX_STEP_S = 86_400
 _MAX_SERIES_CHARS = 2400
-# A histogram's percentile has a suffix: `checkout.total.p95`.
-METRIC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,67}")
 
 
-def metric_routes(deps: ApiDeps) -> list[Route]:
+def metric_routes(deps: ApiDeps, numbers: ReportNumbers, label_sets: LabelSets) -> list[Route]:
     """Return the paths under `/api/metrics`."""
-    numbers, label_sets = ReportNumbers(), LabelSets()
 
     async def push(request: Request) -> Response:
         """Take one item or an array: 202 when any was handed to the bus, with the reasons for the rest."""
@@ -120,7 +116,7 @@ def _series_name(source: str) -> str:
 
 
 def _metric_name(metric: str) -> str:
-    if metric and not METRIC_NAME.fullmatch(metric):
+    if metric and not METRIC_OR_PERCENTILE.fullmatch(metric):
         raise ApiError(ErrorCode.INVALID_FIELD, "`metric` is not the name of a metric")
     return metric
 

@@ -38,9 +38,8 @@ _JSON = "application/json"
 _MAX_REASONS = 5
 
 
-def otlp_routes(deps: ApiDeps) -> list[Route]:
+def otlp_routes(deps: ApiDeps, numbers: ReportNumbers, label_sets: LabelSets) -> list[Route]:
     """Return `POST /v1/metrics`."""
-    numbers, label_sets = ReportNumbers(), LabelSets()
 
     async def export(request: Request) -> Response:
         """Take an export and answer what was not taken of it."""

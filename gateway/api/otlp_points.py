@@ -10,7 +10,6 @@ A bad point is refused by itself, with a reason. https://opentelemetry.io/docs/s
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 from gateway.api.histograms import from_explicit, from_exponential
 from services.sketch import BadSample, LatencySketch
 from services.wire.events import MetricsReport, SketchTotal, Total
-from services.wire.names import InvalidName, normalize_name
+from services.wire.names import METRIC_NAME, InvalidName, normalize_name
 
 MAX_POINTS = 20_000
 _MAX_LABELS = 16
@@ -38,7 +37,6 @@ _OLDEST_MS = 3_600_000
 _NEWEST_MS = 60_000
 _DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 _CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
-_METRIC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
 # Semantic conventions, present and past, and milliseconds per unit.
 _SERVED = {"http.server.request.duration": 1000.0, "http.server.duration": 1.0, "rpc.server.duration": 1.0}
 _STATUS = ("http.response.status_code", "http.status_code")
@@ -134,7 +132,7 @@ def _take(
 ) -> None:
     if point.flags & DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK:
         return  # says that there is nothing to say
-    if not _METRIC_NAME.fullmatch(metric.name):
+    if not METRIC_NAME.fullmatch(metric.name):
         raise _Refused("a metric's name is a letter or _ and up to 63 letters, digits, and any of _ . : -")
     at = point.time_unix_nano // 1_000_000
     if point.time_unix_nano and not now_ms - _OLDEST_MS <= at <= now_ms + _NEWEST_MS:

@@ -4,7 +4,6 @@ A bad item is refused by itself, with its index and a reason; the good ones besi
 """
 
 import math
-import re
 import secrets
 from typing import Annotated
 
@@ -17,7 +16,7 @@ from gateway.api.label_sets import MAX_LABEL_SETS, LabelSets
 from services.sketch import BadSample, LatencySketch
 from services.wire.codes import ErrorCode
 from services.wire.events import MetricsReport, Sketch
-from services.wire.names import InvalidName, normalize_name
+from services.wire.names import METRIC_NAME, InvalidName, normalize_name
 from services.wire.records import UNSET, Record, UnsetType
 
 MAX_ITEMS = 1000
@@ -32,7 +31,6 @@ _MAX_HISTOGRAMS = 8
 _OLDEST_MS = 3_600_000
 _NEWEST_MS = 60_000
 
-_METRIC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
 _SOURCES_REMEMBERED = 10_000
 
 _Count = Annotated[float, msgspec.Meta(ge=0)]
@@ -169,7 +167,7 @@ def _check_series(what: str, series: dict[str, float]) -> None:
 
 
 def _check_metric_name(what: str, name: str) -> None:
-    if not _METRIC_NAME.fullmatch(name):
+    if not METRIC_NAME.fullmatch(name):
         raise _invalid(
             f"`{what}`: a name is a letter or _ and up to 63 letters, digits, and any of _ . : - after it"
         )

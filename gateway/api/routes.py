@@ -22,6 +22,7 @@ from gateway.api import (
 from gateway.api.alerts import alert_routes
 from gateway.api.deps import ApiDeps, Handler
 from gateway.api.gateways import gateway_routes
+from gateway.api.label_sets import LabelSets
 from gateway.api.logs import log_routes
 from gateway.api.messages import message_routes
 from gateway.api.metrics import metric_routes
@@ -30,6 +31,7 @@ from gateway.api.ops import ops_routes
 from gateway.api.otlp import otlp_routes
 from gateway.api.presence import presence_routes
 from gateway.api.publish import publish_routes
+from gateway.api.reports import ReportNumbers
 from gateway.api.revocations import revocation_routes
 from gateway.api.rooms import room_routes
 from gateway.api.rules import rule_routes
@@ -60,10 +62,11 @@ API_OPERATIONS: tuple[Operation, ...] = tuple(operation for area in _AREAS for o
 
 def api_routes(deps: ApiDeps, metrics_stream: Handler | None = None) -> list[Route]:
     """Return the routes; `metrics_stream` answers `/metrics` where `text/event-stream` is asked for."""
+    numbers, label_sets = ReportNumbers(), LabelSets()  # of a source, whichever way its metrics are pushed
     return [
         *presence_routes(deps),
-        *metric_routes(deps),
-        *otlp_routes(deps),
+        *metric_routes(deps, numbers, label_sets),
+        *otlp_routes(deps, numbers, label_sets),
         *alert_routes(deps),
         *rule_routes(deps),
         *window_routes(deps),

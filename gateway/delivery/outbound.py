@@ -12,6 +12,8 @@ from services.wire import server
 
 _encode_json = msgspec.json.Encoder().encode
 _encode_msgpack = msgspec.msgpack.Encoder().encode
+# Content was checked where it came in; msgspec's own conversion takes 12 µs for a number like `9e307`.
+_decode_json = msgspec.json.Decoder(float_hook=float).decode
 
 # Below this size deflate saves little and costs everybody time; RFC 7692 §6 lets each message choose.
 MIN_COMPRESSED_BYTES = 512
@@ -94,7 +96,7 @@ class Outbound:
 
     def _msgpack(self) -> bytes:
         # By way of JSON: `content` is raw JSON text inside the message, and MessagePack needs it as values.
-        return _encode_msgpack(msgspec.json.decode(self.json))
+        return _encode_msgpack(_decode_json(self.json))
 
 
 def sse_event(event: str, data: bytes, event_id: str = "") -> bytes:

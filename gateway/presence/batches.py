@@ -5,7 +5,7 @@ data. So a number belongs to a batch until that batch has been answered.
 """
 
 import secrets
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -96,7 +96,9 @@ class Batches:
         self._opening = False  # the batch that was to open the lease could not be sent
         self._unannounced: dict[str, Announced] = {}
         self._begun: deque[AnyPresenceOp] = deque()  # the rest of a connection too large for one batch
-        self._waiting: deque[AnyPresenceOp] = deque()
+        # By connection and kind where only the last one counts, by a number of their own elsewhere.
+        self._waiting: OrderedDict[object, AnyPresenceOp] = OrderedDict()
+        self._added = 0
         self._active: dict[str, None] = {}
 
     @property
@@ -118,13 +120,16 @@ class Batches:
         """Say this after what waits already.
 
         Of a connection whose announcement is still to come nothing needs to be said: it will be announced as it is
-        then, and one that ended meanwhile never was.
+        then, and one that ended meanwhile never was. Of a connection's statuses and custom data that wait, only the
+        last are kept.
         """
         if op.connection_id in self._unannounced:
             if isinstance(op, Disconnected):
                 del self._unannounced[op.connection_id]
             return
-        self._waiting.append(op)
+        self._added += 1
+        replaces = isinstance(op, DataSet | StatusSet)
+        self._waiting[(type(op), op.connection_id) if replaces else self._added] = op
 
     def active(self, user_id: str) -> None:
         """Say that a user did something."""
@@ -159,10 +164,10 @@ class Batches:
         room, ops = _Room(self._max_bytes), list[AnyPresenceOp]()
         self._announce(room, ops)
         if not self._begun:
-            while self._waiting and room.takes([self._waiting[0]]):
-                ops.append(self._waiting.popleft())
+            while self._waiting and room.takes([next(iter(self._waiting.values()))]):
+                ops.append(self._waiting.popitem(last=False)[1])
             if self._waiting and not ops:  # larger than any batch: the bus will say what it thinks of it
-                ops.append(self._waiting.popleft())
+                ops.append(self._waiting.popitem(last=False)[1])
         self._number += 1
         return PresenceBatch(
             gateway=self._gateway,

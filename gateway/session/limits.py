@@ -24,7 +24,10 @@ class Limit(StrEnum):
     TLS_HANDSHAKE = "tls_handshake"
     HANDSHAKE_TIME = "handshake_time"
     MESSAGE_BYTES = "message_bytes"
+    CUSTOM_DATA_BYTES = "custom_data_bytes"
     MESSAGE_RATE = "message_rate"
+    MESSAGE_BYTES_RATE = "message_bytes_rate"
+    PRESENCE_RATE = "presence_rate"
     NAMESPACE_RATE = "namespace_rate"
     FLOODING = "flooding"
     FRAME_RATE = "frame_rate"
@@ -49,18 +52,20 @@ class TokenBucket:
         self._tokens = max(1.0, 2 * rate)
         self._at = now
 
-    def take(self, now: float) -> float:
-        """Take one token. Return 0.0, or the seconds until there will be one (and take none)."""
+    def take(self, now: float, cost: float = 1.0) -> float:
+        """Take `cost` tokens, at most a whole burst. Return 0.0, or the seconds until there are as many (and take none)."""
         rate = self._rate
         if not rate:
             return 0.0
-        tokens = min(max(1.0, 2 * rate), self._tokens + (now - self._at) * rate)
+        burst = max(1.0, 2 * rate)
+        tokens = min(burst, self._tokens + (now - self._at) * rate)
         self._at = now
-        if tokens >= 1.0:
-            self._tokens = tokens - 1.0
+        cost = min(cost, burst)
+        if tokens >= cost:
+            self._tokens = tokens - cost
             return 0.0
         self._tokens = tokens
-        return (1.0 - tokens) / rate
+        return (cost - tokens) / rate
 
 
 class Recent(Generic[T]):

@@ -17,7 +17,11 @@ class Senders:
     def __init__(self, settings: Settings, on_limit: Callable[[Limit], object], now: float) -> None:
         self._settings = settings
         self._on_limit = on_limit
-        rates = [settings.message_rate, *(each.message_rate for each in settings.namespaces.values())]
+        rates = [
+            settings.message_rate,
+            settings.presence_rate,
+            *(each.message_rate for each in settings.namespaces.values()),
+        ]
         self._sessions: Recent[Session] = Recent(max(map(refill_s, rates)), now)
 
     def __len__(self) -> int:

@@ -74,7 +74,8 @@ class Session:
     """What one connection is allowed to do, is in, and follows."""
 
     __slots__ = (
-        "_bucket", "_namespace_buckets", "_on_limit", "_settings", "_strikes", "followed", "identity", "rooms",
+        "_bucket", "_byte_bucket", "_namespace_buckets", "_on_limit", "_presence_bucket", "_settings", "_strikes",
+        "followed", "identity", "rooms",
     )  # fmt: skip
 
     def __init__(
@@ -85,7 +86,8 @@ class Session:
         on_limit: Callable[[Limit], object] = lambda _limit: None,
     ) -> None:
         self._on_limit = on_limit
-        # Most clients never need either.
+        # Most clients never need these.
+        self._presence_bucket: TokenBucket | None = None
         self._strikes: Strikes | None = None
         self._namespace_buckets: dict[str, TokenBucket] | None = None
         self.identity = identity
@@ -93,27 +95,34 @@ class Session:
         self.followed: set[str] = set()
         self._settings = settings
         self._bucket = TokenBucket(settings.message_rate, now)
+        self._byte_bucket = TokenBucket(settings.message_bytes_rate, now)
 
-    def receive(self, message: client.AnyClientMessage, now: float) -> list[Effect]:
-        """Take one message; return what to do about it. `now` is any monotonic clock in seconds."""
+    def receive(self, message: client.AnyClientMessage, now: float, size: int = 0) -> list[Effect]:
+        """Take one message of `size` bytes; return what to do about it. `now` is any monotonic clock in seconds."""
         try:
-            return self.check(message, now)
+            return self.check(message, now, size)
         except Refusal as refusal:
             return refusal.effects(message.id)
 
-    def check(self, message: client.AnyClientMessage, now: float) -> list[Effect]:
+    def check(self, message: client.AnyClientMessage, now: float, size: int = 0) -> list[Effect]:
         """Do the same for a message that is answered elsewhere. Raises Refusal."""
         self._check_rate(now)
+        self._check_bytes(size, now)
         return self._handle(message, now)
 
-    def malformed(self, fault: BadMessage, now: float) -> list[Effect]:
-        """Answer bytes that were no message. They count against the rate like any other."""
+    def malformed(self, fault: BadMessage, now: float, size: int = 0) -> list[Effect]:
+        """Answer `size` bytes that were no message. They count against the rates like any other."""
         id = UNSET if fault.id is None else fault.id
         try:
             self._check_rate(now)
+            self._check_bytes(size, now)
         except Refusal as refusal:
             return refusal.effects(id)
         return [Reply(error_reply(fault.code, fault.message, id))]
+
+    def charge_custom_data(self, size: int, rooms: int, now: float) -> None:
+        """Charge custom data of `size` bytes, once for each room that is told of it. Raises Refusal."""
+        self._check_bytes(size * rooms, now)
 
     def open_channels(self, names: list[str]) -> list[Effect]:
         """Follow the channels named when connecting."""
@@ -149,6 +158,29 @@ class Session:
                 f"more than {rate:g} messages per second on this connection",
                 math.ceil(wait_s * 1000),
                 flood=self._strikes.add(now),
+            )
+
+    def _check_bytes(self, size: int, now: float) -> None:
+        wait_s = self._byte_bucket.take(now, size)
+        if wait_s:
+            self._on_limit(Limit.MESSAGE_BYTES_RATE)
+            raise Refusal(
+                ErrorCode.RATE_LIMITED,
+                f"more than {self._settings.message_bytes_rate:g} bytes per second on this connection",
+                math.ceil(wait_s * 1000),
+            )
+
+    def _check_presence_rate(self, now: float) -> None:
+        rate = self._settings.presence_rate
+        if self._presence_bucket is None:
+            self._presence_bucket = TokenBucket(rate, now)
+        wait_s = self._presence_bucket.take(now)
+        if wait_s:
+            self._on_limit(Limit.PRESENCE_RATE)
+            raise Refusal(
+                ErrorCode.RATE_LIMITED,
+                f"more than {rate:g} changes of status or custom data per second on this connection",
+                math.ceil(wait_s * 1000),
             )
 
     def _check_namespace_rate(self, name: str, rate: float, now: float) -> None:
@@ -187,9 +219,11 @@ class Session:
                 self._require(self.identity.grants.broadcast, "broadcasting is not allowed")
                 return [PublishToAll(message.content, message.echo, message.id)]
             case client.StatusChange():
+                self._check_presence_rate(now)
                 return [SetStatus(message.status, message.id)]
             case client.PresenceUpdate():
-                return [self._custom_data(message)]
+                self._check_presence_rate(now)
+                return [SetCustomData(message.custom_data, message.id)]
             case client.Subscribe():
                 names = self._follow(_channel_list(message))
                 return [Follow(names, message.since, message.id)]
@@ -225,12 +259,6 @@ class Session:
             raise Refusal(ErrorCode.TOO_MANY_ROOMS, f"a connection may be in {limit} rooms; leave one first")
         self.rooms.add(room)
         return EnterRoom(room, message.since, message.id)
-
-    def _custom_data(self, message: client.PresenceUpdate) -> SetCustomData:
-        size, limit = len(bytes(message.custom_data)), self._settings.max_custom_data_bytes
-        if limit and size > limit:
-            raise Refusal(ErrorCode.TOO_LARGE, f"customData is {size} bytes, the limit is {limit}")
-        return SetCustomData(message.custom_data, message.id)
 
     def _follow(self, names: list[str]) -> list[str]:
         """Check all, then follow all: a request is carried out whole or not at all."""

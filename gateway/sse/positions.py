@@ -9,11 +9,11 @@ import binascii
 
 import msgspec
 
-from services.wire.records import Position
+from services.wire.records import Position, Sequence
 
 MAX_ID_LENGTH = 16_384
 
-_decode = msgspec.json.Decoder(list[tuple[str, str, int]]).decode
+_decode = msgspec.json.Decoder(list[tuple[str, str, Sequence]]).decode
 
 
 class BadPosition(ValueError):

@@ -37,7 +37,7 @@ from gateway.session.effects import (
     Unfollow,
 )
 from gateway.session.limits import Limit
-from gateway.session.session import Session, error_reply
+from gateway.session.session import Refusal, Session, error_reply
 from gateway.stay import Stay
 from gateway.ws.direct import publish_to_user
 from gateway.ws.joining import Joining
@@ -47,7 +47,7 @@ from services.bus.errors import BusError
 from services.wire import server
 from services.wire.codec import BadMessage, Codec, json_content
 from services.wire.codes import CloseCode, ErrorCode
-from services.wire.faults import TooDeep
+from services.wire.faults import TooDeep, TooLarge
 from services.wire.records import UNSET, Position, UnsetType
 from services.wire.rpc import AnyPresenceOp, Connected
 from services.wire.rpc import Joined as JoinedOp
@@ -121,9 +121,9 @@ class Connection:
         except BadMessage as fault:
             if isinstance(fault, TooDeep):
                 gateway.traffic.limit(Limit.JSON_DEPTH)
-            effects = self._session.malformed(fault, now)
+            effects = self._session.malformed(fault, now, len(data))
         else:
-            effects = self._session.receive(message, now)
+            effects = self._session.receive(message, now, len(data))
         for effect in effects:
             self._perform(effect, now)
 
@@ -245,7 +245,7 @@ class Connection:
                     self._gateway.presence.left(self.connection_id, room)
                 self.reply(server.LeftRoom(room=room, id=id), started)
             case PublishToUser():
-                content = self._json(effect.content, effect.id, started)
+                content = self._content(effect, started)
                 if content is not None:
                     publish_to_user(self._gateway, self, self._sender, effect, content, started)
             case PublishToAll():
@@ -278,18 +278,28 @@ class Connection:
     def _refuse(self, code: ErrorCode, text: str, id: str | UnsetType, started: float) -> None:
         self.reply(error_reply(code, text, id), started)
 
-    def _json(self, raw: msgspec.Raw, id: str | UnsetType, started: float) -> msgspec.Raw | None:
-        """Return content as JSON, or answer why there is none."""
+    def _json(
+        self, raw: msgspec.Raw, id: str | UnsetType, started: float, max_bytes: int, limit: Limit
+    ) -> msgspec.Raw | None:
+        """Return content as JSON of at most `max_bytes` (counted as `limit`), or answer why there is none."""
         try:
-            return json_content(self._codec, raw, self._gateway.settings.max_json_depth)
+            return json_content(self._codec, raw, self._gateway.settings.max_json_depth, max_bytes)
         except BadMessage as fault:
             if isinstance(fault, TooDeep):
                 self._gateway.traffic.limit(Limit.JSON_DEPTH)
+            elif isinstance(fault, TooLarge):
+                self._gateway.traffic.limit(limit)
             self._refuse(fault.code, fault.message, id, started)
             return None
 
+    def _content(
+        self, effect: PublishToRoom | PublishToUser | PublishToAll, started: float
+    ) -> msgspec.Raw | None:
+        limit = self._gateway.settings.max_message_bytes
+        return self._json(effect.content, effect.id, started, limit, Limit.MESSAGE_BYTES)
+
     def _publish(self, effect: PublishToRoom | PublishToAll, started: float) -> None:
-        content = self._json(effect.content, effect.id, started)
+        content = self._content(effect, started)
         if content is None:
             return
         done = partial(self.on_published, effect.id, started)
@@ -347,8 +357,16 @@ class Connection:
         self._gateway.presence.joined(self.connection_id, room)
 
     def _set_custom_data(self, effect: SetCustomData, started: float) -> None:
-        data = self._json(effect.custom_data, effect.id, started)
-        if data is not None:
+        limit = self._gateway.settings.max_custom_data_bytes
+        data = self._json(effect.custom_data, effect.id, started, limit, Limit.CUSTOM_DATA_BYTES)
+        if data is None:
+            return
+        try:
+            self._session.charge_custom_data(len(data), len(self._session.rooms), started)
+        except Refusal as refusal:
+            for answer in refusal.effects(effect.id):
+                self._perform(answer, started)
+        else:
             self._gateway.choose(self, custom_data=data)
             self.reply(server.Ack(id=effect.id), started)
 

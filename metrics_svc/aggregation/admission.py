@@ -14,6 +14,7 @@ from enum import StrEnum
 from metrics_svc.aggregation.totals import Totals
 from services.sketch import BadSample, LatencySketch
 from services.wire.events import MetricsReport, Sketch
+from services.wire.names import METRIC_NAME
 from services.wire.records import UNSET
 
 MAX_SOURCES = 256
@@ -36,7 +37,6 @@ MAX_AGE_S = 3600
 # Gateways push for applications, each with a boot of its own: so one source may have several boots at once.
 MAX_BOOTS = 64
 
-METRIC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
 _SOURCE_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 

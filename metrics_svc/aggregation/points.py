@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from metrics_svc.aggregation.admission import METRIC_NAME
 from metrics_svc.aggregation.rows import LATENCY_NAMES, QUANTILE_SUFFIXES, Percentiles, Stat, shown
+from services.wire.names import METRIC_NAME
 from services.wire.records import MetricPoint
 
 

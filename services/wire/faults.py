@@ -18,3 +18,7 @@ class BadMessage(ValueError):
 
 class TooDeep(BadMessage):
     """Arrays or objects nested deeper than allowed. Counted apart: nobody sends that by mistake."""
+
+
+class TooLarge(BadMessage):
+    """Content larger than allowed, as the JSON in which it is passed on."""

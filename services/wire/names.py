@@ -1,4 +1,4 @@
-"""Names of rooms and users, and their one spelling as a bus token.
+"""Names of rooms and users, and their one spelling as a bus token; names of metrics.
 
 A name is any Unicode text of 1 to 128 bytes (UTF-8, after NFC) without control characters. NATS subjects allow far
 less, and a client that could put `.`, `*` or `>` into one would read other people's rooms; so a name becomes
@@ -17,6 +17,10 @@ _MAX_UNCOMPOSED = 4 * MAX_NAME_BYTES
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 _TOKEN_OF_BYTE = [chr(b) if b in _PLAIN else f"={b:02X}" for b in range(256)]
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+# Of a gauge, a counter or a histogram. Where values are asked for, a percentile's suffix may follow:
+# `checkout.total.p95`.
+METRIC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
+METRIC_OR_PERCENTILE = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,67}")
 _TOKEN = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+")
 
 

@@ -4,7 +4,7 @@ Times are integer milliseconds since 1970; percentages run from 0 to 100; latenc
 """
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -43,11 +43,16 @@ class User(Record, frozen=True, kw_only=True):
     custom_data: Any | UnsetType = UNSET
 
 
+# What no stream reaches; a larger one is a mistake of the client's, and NATS could not read it.
+MAX_SEQ = 2**63 - 1
+Sequence = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
+
+
 class Position(msgspec.Struct, frozen=True):
     """A place in a durable log: sequence numbers compare only within one epoch."""
 
     epoch: str
-    seq: int
+    seq: Sequence
 
 
 class Network(Record, frozen=True, kw_only=True, gc=False):

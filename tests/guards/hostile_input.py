@@ -2,7 +2,10 @@
 
 from tests.guards.guard import (
     ADDRESSES,
+    BATCHES,
+    CODEC,
     CONTRACT,
+    COST,
     FRAMES,
     FUZZING,
     HANDSHAKE,
@@ -43,6 +46,27 @@ GUARDS = (
         "the depth of content",
         f"{HANDSHAKE}::test_json_bomb",
         edits=[("services/wire/depth.py", 'if json.count(b"[") + json.count(b"{") <= limit:', "if True:")],
+    ),
+    guard(
+        "numbers are read in short time",
+        f"{COST}::test_json_content",
+        f"{COST}::test_content_for_receivers_of_messagepack",
+        f"{COST}::test_a_message_with_a_wrong_id",
+        edits=[
+            ("services/wire/content.py", "Decoder(float_hook=number)", "Decoder()"),
+            ("services/wire/codec.py", "Decoder(_Peek, float_hook=number)", "Decoder(_Peek)"),
+            ("gateway/delivery/outbound.py", "Decoder(float_hook=float)", "Decoder()"),
+        ],
+    ),
+    guard(
+        "the size of content as JSON",
+        f"{CODEC}::test_content_is_as_large_as_its_json",
+        edits=[("services/wire/content.py", "if max_bytes and len(text) > max_bytes:", "if False:")],
+    ),
+    guard(
+        "positions that a stream can have",
+        f"{CODEC}::test_a_position_that_no_stream_has",
+        edits=[("services/wire/records.py", "msgspec.Meta(ge=0, le=MAX_SEQ)", "msgspec.Meta()")],
     ),
     guard(
         "an allow-list of HTML",
@@ -279,6 +303,39 @@ GUARDS = (
         "the rate of messages",
         f"{WIRE}::test_publish_flood",
         edits=[("gateway/session/session.py", "wait_s = self._bucket.take(now)", "wait_s = 0.0")],
+    ),
+    guard(
+        "the rate of bytes",
+        f"{RATES}::test_bytes_have_a_rate_of_their_own",
+        f"{RATES}::test_bytes_that_are_no_message_count_too",
+        edits=[("gateway/session/session.py", "wait_s = self._byte_bucket.take(now, size)", "wait_s = 0.0")],
+    ),
+    guard(
+        "the rate of presence",
+        f"{RATES}::test_presence_has_a_rate_of_its_own",
+        edits=[("gateway/session/session.py", "wait_s = self._presence_bucket.take(now)", "wait_s = 0.0")],
+    ),
+    guard(
+        "custom data counts for each room",
+        f"{RATES}::test_custom_data_counts_once_for_each_room_that_is_told",
+        edits=[
+            (
+                "gateway/session/session.py",
+                "self._check_bytes(size * rooms, now)",
+                "self._check_bytes(size, now)",
+            )
+        ],
+    ),
+    guard(
+        "the last custom data alone waits",
+        f"{BATCHES}::test_of_what_a_connection_says_of_itself_only_the_last_waits",
+        edits=[
+            (
+                "gateway/presence/batches.py",
+                "replaces = isinstance(op, DataSet | StatusSet)",
+                "replaces = False",
+            )
+        ],
     ),
     guard(
         "the end of a flood",

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.auth.grants import ALL, DEFAULT
 from gateway.auth.identity import Identity
+from gateway.delivery.outbound import Outbound, Wire
 from gateway.delivery.sanitizing import sanitized
 from gateway.session.effects import PublishToAll, PublishToRoom, PublishToUser, Reply
 from gateway.session.session import Session
@@ -62,8 +63,7 @@ def answered(codec: Codec, data: bytes, grants: Any = ALL) -> None:
     assert effects
     for effect in effects:
         if isinstance(effect, Reply):
-            JSON.encode(effect.message)
-            MSGPACK.encode(effect.message)
+            Outbound(effect.message).on(Wire.MSGPACK)
             assert not isinstance(effect.message, server.Error) or effect.message.code in CODES
         if isinstance(effect, PublishToRoom | PublishToUser | PublishToAll):
             try:

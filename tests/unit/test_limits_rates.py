@@ -8,12 +8,13 @@ from gateway.auth.identity import Identity
 from gateway.session import limits
 from gateway.session.effects import Effect, Expel, PublishToRoom, Reply
 from gateway.session.limits import KeyedBuckets, Limit, Strikes, TokenBucket
-from gateway.session.session import Session
+from gateway.session.session import Refusal, Session
 from gateway.user_limit import excess
 from services.settings import Namespace, Settings
 from services.wire import client, server
 from services.wire.codes import CloseCode, ErrorCode
 from services.wire.faults import BadMessage
+from services.wire.records import Status
 
 
 def test_a_slow_rate_still_lets_single_ones_through() -> None:
@@ -88,14 +89,14 @@ class Counted:
             self.limits.append,  # type: ignore[arg-type]
         )
 
-    def send(self, message: client.AnyClientMessage, now: float = 0.0) -> list[Effect]:
-        return self.session.receive(message, now)
+    def send(self, message: client.AnyClientMessage, now: float = 0.0, size: int = 0) -> list[Effect]:
+        return self.session.receive(message, now, size)
 
 
 def code_of(effects: list[Effect]) -> str:
+    """Return the code of the refusal, empty where there is none."""
     reply = effects[0]
-    assert isinstance(reply, Reply)
-    return reply.message.code if isinstance(reply.message, server.Error) else ""
+    return reply.message.code if isinstance(reply, Reply) and isinstance(reply.message, server.Error) else ""
 
 
 def test_publish_flood_ends_the_connection() -> None:
@@ -111,6 +112,52 @@ def test_malformed_messages_are_a_flood_too() -> None:
     ada = Counted(message_rate=10)
     fault = BadMessage(ErrorCode.BAD_MESSAGE, "no")
     assert any(Expel(CloseCode.FLOODING) in ada.session.malformed(fault, 0.0) for _ in range(200))
+
+
+def test_bytes_have_a_rate_of_their_own() -> None:
+    ada = Counted(message_bytes_rate=1000)
+    assert [code_of(ada.send(client.Heartbeat(), size=900)) for _ in range(3)] == ["", "", "rate_limited"]
+    assert code_of(ada.send(client.Heartbeat(), size=200)) == ""
+    (reply,) = ada.send(client.Heartbeat(), size=900)
+    assert isinstance(reply, Reply)
+    assert isinstance(reply.message, server.Error)
+    assert reply.message.retry_after_ms == 900
+    assert code_of(ada.send(client.Heartbeat(), now=0.9, size=900)) == ""
+    assert ada.limits == [Limit.MESSAGE_BYTES_RATE] * 2
+
+
+def test_a_message_larger_than_a_burst_takes_all_of_one() -> None:
+    ada = Counted(message_bytes_rate=1000)
+    assert code_of(ada.send(client.Heartbeat(), size=50_000)) == ""
+    assert code_of(ada.send(client.Heartbeat(), now=1.9, size=50_000)) == "rate_limited"
+    assert code_of(ada.send(client.Heartbeat(), now=2.0, size=50_000)) == ""
+
+
+def test_bytes_that_are_no_message_count_too() -> None:
+    ada = Counted(message_bytes_rate=1000)
+    fault = BadMessage(ErrorCode.BAD_MESSAGE, "no")
+    codes = [code_of(ada.session.malformed(fault, 0.0, 1500)) for _ in range(2)]
+    assert codes == ["bad_message", "rate_limited"]
+
+
+def test_presence_has_a_rate_of_its_own() -> None:
+    ada = Counted(presence_rate=2)
+    update = client.PresenceUpdate(custom_data=msgspec.Raw(b"1"))
+    changes = [update, client.StatusChange(status=Status.AWAY)] * 3
+    refused = [isinstance(ada.send(change)[0], Reply) for change in changes]
+    assert refused == [False] * 4 + [True] * 2
+    assert code_of(ada.send(update)) == "rate_limited"
+    assert code_of(ada.send(client.Heartbeat())) == ""
+    assert set(ada.limits) == {Limit.PRESENCE_RATE}
+
+
+def test_custom_data_counts_once_for_each_room_that_is_told() -> None:
+    """So no client makes others carry more bytes than it may send."""
+    ada = Counted(message_bytes_rate=1000)
+    ada.session.charge_custom_data(150, 10, 0.0)
+    with pytest.raises(Refusal, match="1000 bytes per second"):
+        ada.session.charge_custom_data(150, 10, 0.0)
+    ada.session.charge_custom_data(50, 10, 0.0)
 
 
 NAMESPACES = {

@@ -178,3 +178,22 @@ def test_a_connection_that_cannot_be_announced_leaves_the_others():
 
     made = drain(Batches("g", "b"), [Here("a"), Broken("b"), Here("c")])
     assert [op.connection_id for batch in made for op in batch.ops] == ["a", "c"]
+
+
+def test_of_what_a_connection_says_of_itself_only_the_last_waits() -> None:
+    batches = Batches("gw", "boot")
+    batches.next([])
+    batches.add(Connected(connection_id="a", user_id="u", username="U"))
+    for number in range(1000):
+        batches.add(DataSet(connection_id="a", custom_data=number))
+        batches.add(StatusSet(connection_id="a", status=Status.AWAY if number % 2 else Status.BUSY))
+        batches.add(DataSet(connection_id="b", custom_data=-number))
+    batches.add(Joined(connection_id="a", room="r"))
+    assert batches.waiting == 5
+    assert batches.next([]).ops == [
+        Connected(connection_id="a", user_id="u", username="U"),
+        DataSet(connection_id="a", custom_data=999),
+        StatusSet(connection_id="a", status=Status.AWAY),
+        DataSet(connection_id="b", custom_data=-999),
+        Joined(connection_id="a", room="r"),
+    ]

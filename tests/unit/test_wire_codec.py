@@ -60,6 +60,27 @@ def content(codec: Codec, value: bytes, max_depth: int = 64) -> bytes:
     return bytes(json_content(codec, msgspec.Raw(value), max_depth))
 
 
+@pytest.mark.parametrize(
+    ("value", "size"), [([None] * 40, 201), (["\x01"] * 10, 91), ([b"x" * 50], 72), ("ü" * 60, 122)]
+)
+def test_content_is_as_large_as_its_json(value: object, size: int) -> None:
+    raw = msgspec.Raw(msgspec.msgpack.encode(value))
+    assert len(raw) <= 122
+    assert len(bytes(json_content(MSGPACK, raw, 64, size))) == size
+    with pytest.raises(BadMessage, match=f"the limit is {size - 1}") as caught:
+        json_content(MSGPACK, raw, 64, size - 1)
+    assert caught.value.code is ErrorCode.TOO_LARGE
+
+
+@pytest.mark.parametrize("seq", [-1, 2**63, 2**64, 2**80, 1.5, 9e307])
+def test_a_position_that_no_stream_has(seq: float) -> None:
+    text = msgspec.json.encode(
+        {"type": "join_room", "room": "r", "since": {"epoch": "e", "seq": 0}, "id": "7"}
+    )
+    fault = refusal(JSON, text.replace(b'"seq":0', f'"seq":{seq}'.encode()))
+    assert (fault.code, fault.id) == (ErrorCode.INVALID_FIELD, "7")
+
+
 def test_content_crosses_the_bus_as_json() -> None:
     assert content(JSON, b'{"a": [1, 2]}') == b'{"a": [1, 2]}'
     assert content(MSGPACK, msgspec.msgpack.encode({"a": [1, 2.5, None], "b": "ü"})) == (

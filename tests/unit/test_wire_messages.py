@@ -134,8 +134,8 @@ def tag(message: object) -> str:
 
 @pytest.mark.parametrize(("message", "wire"), SERVER_MESSAGES, ids=[tag(m) for m, _ in SERVER_MESSAGES])
 def test_what_a_client_receives(message: server.ServerMessage, wire: dict[str, Any]) -> None:
-    assert msgspec.json.decode(JSON.encode(message)) == wire
-    assert msgspec.msgpack.decode(MSGPACK.encode(message)) == wire
+    assert msgspec.json.decode(msgspec.json.encode(message)) == wire
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(message)) == wire
 
 
 @pytest.mark.parametrize(("wire", "message"), CLIENT_MESSAGES, ids=[w["type"] for w, _ in CLIENT_MESSAGES])
