@@ -89,7 +89,7 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
 
     bus.subscribe(subjects.metrics_report, intake.on_report)
     bus.subscribe(subjects.logs_feed, intake.on_logs)
-    bus.subscribe(subjects.logs_report, logs.on_report, queue=QUEUE)
+    bus.subscribe(subjects.logs_report("*"), logs.on_report, queue=QUEUE)
     await lease.attempt()  # learn the fleet's time before the first second begins
     tasks = TaskSet(lifecycle.fail)
     lifecycle.on_stop("lease", lease.release, timeout_s=1)

@@ -6,6 +6,7 @@ oldest waiting go.
 """
 
 import asyncio
+import re
 from collections import deque
 
 import msgspec
@@ -16,10 +17,11 @@ from services import telemetry
 from services.bus.client import Bus
 from services.bus.errors import BusError
 from services.bus.message import BusMessage
+from services.permissions.roles import Role
 from services.telemetry import MetricName
 from services.wire.events import LogReport
 from services.wire.records import UNSET, LogEntry
-from services.wire.subjects import Subjects
+from services.wire.subjects import LOGS_OF_APPLICATIONS, Subjects
 
 log = structlog.get_logger(__name__)
 
@@ -28,15 +30,30 @@ MAX_WAITING_LINES = 10_000
 MAX_LINES_PER_REPORT = 1000
 MAX_EVENT_CHARS = 4096
 MAX_FIELDS_BYTES = 8192
+_FIRST_WORD = re.compile(r"[-:]")
+_ROLES = frozenset(Role)
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 _decode = msgspec.json.Decoder(LogReport).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def tidy(entry: LogEntry) -> LogEntry:
-    """Return a line of bounded size and known level."""
+def source_name(kind: str, source: str) -> str:
+    """Return a source's name in the stream; no role, and no application, can take another role's names.
+
+    What `kind` may write is what NATS let it publish to, what it calls itself is not: `gateway-1` is a gateway's line
+    for sure, and an agent that calls itself so is `agent:gateway-1`.
+    """
+    word = _FIRST_WORD.split(source, maxsplit=1)[0]
+    plain = word not in _ROLES if kind == LOGS_OF_APPLICATIONS else word == kind
+    return source if plain else f"{kind}:{source}"
+
+
+def tidy(entry: LogEntry, kind: str) -> LogEntry:
+    """Return a line of bounded size, known level and a source's name that is its own."""
     changes: dict[str, object] = {}
+    if (source := source_name(kind, entry.source)) != entry.source:
+        changes["source"] = source
     if entry.level not in LEVELS:
         changes["level"] = "info"
     if len(entry.event) > MAX_EVENT_CHARS:
@@ -65,12 +82,12 @@ class LogStream:
         except (msgspec.DecodeError, RecursionError):
             _count("malformed", 1)
             return
+        kind = message.subject.rpartition(".")[2]
         surplus = max(0, len(report.entries) - MAX_LINES_PER_REPORT)
-        entries = [tidy(entry) for entry in report.entries[surplus:]]
+        entries = [tidy(entry, kind) for entry in report.entries[surplus:]]
         _count("dropped", surplus + report.dropped)
-        self._waiting.append(
-            LogReport(source=report.source, entries=entries, dropped=report.dropped + surplus)
-        )
+        source = source_name(kind, report.source)
+        self._waiting.append(LogReport(source=source, entries=entries, dropped=report.dropped + surplus))
         self._waiting_lines += len(entries)
         while self._waiting_lines > MAX_WAITING_LINES:
             lost = self._waiting.popleft()

@@ -50,7 +50,8 @@ random() {
 
 make_random() {
     agent=$(random)
-    secret tidings tidings-nats Opaque "gateway=$(random)" "presence=$(random)" "metrics=$(random)" "agent=$agent"
+    secret tidings tidings-nats Opaque "operator=$(random)" "gateway=$(random)" "presence=$(random)" \
+        "metrics=$(random)" "agent=$agent"
     secret tidings-agent tidings-nats Opaque "agent=$agent"
     secret tidings tidings-redis Opaque "presence=$(random)" "metrics=$(random)"
     secret tidings tidings-auth Opaque "session-secret=$(random)"
@@ -71,11 +72,14 @@ file() {
 copy_files() {
     ca=$(file ca.pem)
     gateway=$(password nats_gateway) presence=$(password nats_presence) metrics=$(password nats_metrics)
-    agent=$(password nats_agent)
-    secret tidings tidings-nats Opaque "gateway=$gateway" "presence=$presence" "metrics=$metrics" "agent=$agent"
+    agent=$(password nats_agent) operator=$(password nats_tidings)
+    secret tidings tidings-nats Opaque "operator=$operator" "gateway=$gateway" "presence=$presence" \
+        "metrics=$metrics" "agent=$agent"
     secret tidings-agent tidings-nats Opaque "agent=$agent"
     presence=$(password redis_presence) metrics=$(password redis_metrics) login=$(file redis_sentinel_login)
-    secret tidings tidings-redis Opaque "presence=$presence" "metrics=$metrics" "sentinel-login=$login"
+    operator=$(password redis_operator)
+    secret tidings tidings-redis Opaque "operator=$operator" "presence=$presence" "metrics=$metrics" \
+        "sentinel-login=$login"
     jwt=$(file jwt_secrets) keys=$(file api_keys)
     secret tidings tidings-auth Opaque "jwt-secrets=$jwt" "api-keys=$keys"
     secret tidings tidings-ca Opaque "ca.crt=$ca"

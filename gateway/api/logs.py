@@ -24,6 +24,7 @@ from services.wire.codes import ErrorCode
 from services.wire.events import LogReport
 from services.wire.records import LogEntry
 from services.wire.rpc import LOGS_RECENT, LogPage, LogQuery
+from services.wire.subjects import LOGS_OF_APPLICATIONS
 
 _MAX_LINES = 1000
 
@@ -72,12 +73,13 @@ def _take(deps: ApiDeps, items: list[msgspec.Raw]) -> PushResult:
             rejected.append(Rejection(index=index, code=fault.code.code, message=fault.message))
         else:
             by_source.setdefault(entry.source, []).append((index, entry))
+    subject = deps.subjects.logs_report(LOGS_OF_APPLICATIONS)
     accepted = 0
     for source, lines in by_source.items():
         for some in batches(lines):
             report = LogReport(source=source, entries=[entry for _, entry in some])
             try:
-                deps.bus.publish(deps.subjects.logs_report, msgspec.json.encode(report))
+                deps.bus.publish(subject, msgspec.json.encode(report))
             except BusError as fault:
                 if isinstance(fault, Unavailable) and not accepted:
                     raise

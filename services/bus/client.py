@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,9 +18,9 @@ from services.bus.link import ClientHook, Link
 from services.bus.message import BusMessage
 from services.bus.probe import Probe
 from services.bus.stats import BusStats
-from services.permissions.nats import inbox_prefix
+from services.permissions.nats import answerer_of, inbox_prefix
 from services.permissions.proof import prove_nats
-from services.permissions.roles import Role
+from services.permissions.roles import OPERATOR, Role
 from services.settings import Settings, random_suffix
 from services.tls import nats_context
 
@@ -28,6 +28,7 @@ __all__ = ["Bus", "BusMessage", "Subscription"]
 
 _log = structlog.get_logger(__name__)
 _MAX_PENDING_BYTES = 8 * 1024 * 1024  # a second or so of traffic; more means that the server does not take it
+_TRY_S = 2.0
 
 _NOTHING = nullcontext()
 
@@ -47,7 +48,7 @@ class Bus:
         role: Role | None,
     ) -> None:
         self.stats = BusStats()
-        self.inbox_prefix = inbox_prefix(role)
+        self.inbox_prefix = inbox_prefix(role)  # where the server answers: JetStream
         self._link = Link(
             parse_address(settings.nats_url),
             self,
@@ -59,7 +60,10 @@ class Bus:
         )
         self._detach = self._link.detach  # one bound method for all subscriptions
         self._loop = asyncio.get_running_loop()
-        self._inbox: Inbox[Waiting] = Inbox(prefix=self.inbox_prefix)
+        self._role = role
+        self._prefix = settings.prefix
+        # One for each role that answers, so that none can answer for another.
+        self._questions: dict[str, Inbox[Waiting]] = {}
         self._inboxes: dict[Inbox[Any], Subscription] = {}
         self._violations: list[str] = []
         self._disconnect_callbacks: list[Callable[[], None]] = []
@@ -68,7 +72,10 @@ class Bus:
         self._closed = False
         self._probe = Probe(probe_stale_s, self._loop.time())
         self._probe_interval_s = probe_interval_s
-        self._probe_subject = settings.subjects.probe(f"{name}-{random_suffix()}-{id(self):x}")
+        self._refused: set[tuple[str, str]] | None = None
+        instance = f"{name}-{random_suffix()}-{id(self):x}"
+        self._probe_subject = settings.subjects.probe(role or OPERATOR, instance)
+        self._trace_subject = settings.subjects.probe(role or OPERATOR, f"{instance}-trace")
 
     @classmethod
     async def connect(
@@ -112,7 +119,7 @@ class Bus:
         return bus
 
     async def _begin(self) -> None:
-        self.add_inbox(self._inbox)
+        self._inbox_for("$")
         self.subscribe(self._probe_subject, self._on_probe)
         await self.flush()
         self._probe.on_echo(b"0", self._loop.time())
@@ -221,14 +228,15 @@ class Bus:
             TooLarge: over `max_payload`.
         """
         question = Question(subject)
-        reply = self._ask(subject, payload, question, headers)
+        inbox = self._inbox_for(subject)
+        reply = self._ask(inbox, subject, payload, question, headers)
         try:
             return await question.answer(timeout_s)
         except BusError:
             self.stats.unanswered += 1
             raise
         finally:
-            self._inbox.close(reply)
+            inbox.close(reply)
 
     def answering(
         self,
@@ -253,29 +261,69 @@ class Bus:
         when the connection is lost are dropped.
         """
         survey = Survey(subject, until)
-        reply = self._ask(subject, payload, survey, None)
+        inbox = self._inbox_for(subject)
+        reply = self._ask(inbox, subject, payload, survey, None)
         try:
             answers = await survey.gather(timeout_s, stall_s)
         except BusError:
             self.stats.unanswered += 1
             raise
         finally:
-            self._inbox.close(reply)
+            inbox.close(reply)
         if not answers:
             self.stats.unanswered += 1
         return answers
 
-    def _ask(self, subject: str, payload: bytes, waiting: Waiting, headers: dict[str, str] | None) -> str:
+    def _inbox_for(self, subject: str) -> Inbox[Waiting]:
+        """Return the table of those who wait for who answers on a subject."""
+        answerer = answerer_of(subject, self._prefix)
+        inbox = self._questions.get(answerer)
+        if inbox is None:
+            inbox = self._questions[answerer] = Inbox(prefix=inbox_prefix(self._role, answerer))
+            self.add_inbox(inbox)
+        return inbox
+
+    def _ask(
+        self,
+        inbox: Inbox[Waiting],
+        subject: str,
+        payload: bytes,
+        waiting: Waiting,
+        headers: dict[str, str] | None,
+    ) -> str:
         check_publishable(subject)
         encoded = encode_headers(headers) if headers else b""
-        reply = self._inbox.open(waiting)
+        reply = inbox.open(waiting)
         try:
             self._client.send(subject, payload, reply, encoded)
         except BusError:
-            self._inbox.close(reply)
+            inbox.close(reply)
             raise
         self.stats.requests += 1
         return reply
+
+    # --- permissions ---
+
+    async def refused(self, publish: Collection[str], subscribe: Collection[str]) -> set[tuple[str, str]]:
+        """Try subjects, and return those refused, as (`publish` or `subscription`, subject in lower case).
+
+        Nothing is delivered: the server only traces these messages (`Nats-Trace-Only`, NATS ADR-41).
+
+        Raises:
+            Unavailable: disconnected, or no answer in time.
+        """
+        self._refused = set()
+        subscriptions = [self.subscribe(subject, _ignore) for subject in subscribe]
+        try:
+            for subject in publish:
+                headers = {"Nats-Trace-Only": "true", "Nats-Trace-Dest": self._trace_subject}
+                self.publish(subject, b"", headers=headers)
+            await self._client.barrier(_TRY_S)
+            return self._refused
+        finally:
+            self._refused = None
+            for subscription in subscriptions:
+                subscription.close()
 
     # --- coming and going ---
 
@@ -326,6 +374,8 @@ class Bus:
 
     def on_violation(self, operation: str, subject: str) -> None:
         """See LinkEvents. Those who asked there hear it at once instead of at their deadline."""
+        if self._refused is not None:
+            self._refused.add((operation, subject))
         described = f"permissions violation for {operation} to {subject}"
         self._violations = [*self._violations[-9:], described]
         error = Misconfigured(f"NATS: {described}")
@@ -363,6 +413,10 @@ class Bus:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _ignore(_message: BusMessage) -> None:
+    """Nobody sends on subjects that are only tried."""
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

@@ -26,6 +26,9 @@ _OPERATING = "Operate"
 
 Url = Annotated[str, typer.Option(envvar="TIDINGS_URL", help="The gateway.")]
 Token = Annotated[str, typer.Option(envvar="TIDINGS_TOKEN", help="A JWT, where the gateway asks for one.")]
+Rolling = Annotated[
+    bool, typer.Option("--rolling", help="Users of NATS may also do what the version before needs.")
+]
 Username = Annotated[str, typer.Option(help="The name others see.")]
 _DEFAULT_URL = "http://127.0.0.1:8080"
 
@@ -183,6 +186,7 @@ def key(
 @app.command(rich_help_panel=_OPERATING)
 def permissions(
     server: Annotated[Literal["nats", "redis"], typer.Argument(help="Whose configuration.")],
+    rolling: Rolling = False,
 ) -> None:
     """Print the users of NATS or Redis and what each may do, as the server's configuration.
 
@@ -190,8 +194,8 @@ def permissions(
     """
     from services.permissions.render import nats_template, redis_template
 
-    template = nats_template if server == "nats" else redis_template
-    typer.echo(template(_settings()), nl=False)
+    text = nats_template(_settings(), rolling=rolling) if server == "nats" else redis_template(_settings())
+    typer.echo(text, nl=False)
 
 
 @app.command(rich_help_panel=_OPERATING)
@@ -200,6 +204,7 @@ def secrets(
     site: Annotated[
         str, typer.Option(help="The host name that people connect to.  [default: localhost, or what it was]")
     ] = "",
+    rolling: Rolling = False,
 ) -> None:
     """Make the passwords, keys and certificates of a deployment (deploy/compose.prod.yaml).
 
@@ -209,7 +214,7 @@ def secrets(
     from services.cli.secret_files import CannotKeep, SecretFiles
 
     try:
-        for name, fate in SecretFiles(folder, _settings(), site).write():
+        for name, fate in SecretFiles(folder, _settings(), site, rolling=rolling).write():
             typer.echo(f"{fate:8}{name}")
     except CannotKeep as fault:
         _fail(str(fault))

@@ -63,6 +63,7 @@ class SecretFiles:
     settings: Settings
     site: str
     now: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
+    rolling: bool = False  # users of NATS for this version and the one before
 
     def write(self) -> Iterator[tuple[str, Fate]]:
         """Make what is missing, and bring up to date what follows from it.
@@ -75,7 +76,7 @@ class SecretFiles:
             self.folder.chmod(0o700)
             passwords = self._passwords()
             yield from self._certificates()
-            for name, content in derived(passwords, self.settings).items():
+            for name, content in derived(passwords, self.settings, rolling=self.rolling).items():
                 yield name, self._put(name, content)
         except OSError as fault:
             raise CannotKeep(f"{fault.filename or self.folder}: {fault.strerror or fault}") from fault
@@ -172,7 +173,7 @@ class SecretFiles:
         return "made" if before is None else "changed"
 
 
-def derived(passwords: dict[str, str], settings: Settings) -> dict[str, str]:
+def derived(passwords: dict[str, str], settings: Settings, *, rolling: bool = False) -> dict[str, str]:
     """Return the files that follow from the passwords: what servers are configured with, and what processes show them."""
     nats_hosts = [f"{host}:4222" for host in NATS_SERVERS]
     of_nats = {user: passwords[f"nats_{user}"] for user in (*(role.value for role in Role), OPERATOR)}
@@ -188,7 +189,7 @@ def derived(passwords: dict[str, str], settings: Settings) -> dict[str, str]:
         for role in STORE_ROLES
     }
     return files | {
-        "nats_users.conf": nats_users(settings, of_nats),
+        "nats_users.conf": nats_users(settings, of_nats, rolling=rolling),
         "redis_users.acl": _redis_acl(passwords, settings),
         "redis_replication.conf": f"masteruser replica\nmasterauth {passwords['redis_replica']}\n",
         "sentinel_passwords.conf": (

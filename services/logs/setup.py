@@ -68,7 +68,7 @@ def configure_logging(
     level = _LEVELS[settings.log_level.upper()]
     on_terminal = stream.isatty()
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not on_terminal)
-    shipper = LogShipper(instance)
+    shipper = LogShipper(instance, service)
     chain: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

@@ -44,11 +44,13 @@ class LogShipper:
 
     Args:
         source: the name of this process in the stream.
+        kind: its kind, a role.
         capacity: lines kept while the bus takes none.
     """
 
-    def __init__(self, source: str, capacity: int = BUFFER_LINES) -> None:
+    def __init__(self, source: str, kind: str, capacity: int = BUFFER_LINES) -> None:
         self.source = source
+        self.kind = kind
         self.dropped = 0
         self._lines: deque[LogEntry] = deque()
         self._capacity = capacity
@@ -79,8 +81,8 @@ class LogShipper:
     def start(self, bus: Publisher, subjects: Subjects) -> None:
         """Send what is kept, now and from here on, until `stop`."""
         if self._task is None:
-            self._task = asyncio.create_task(self._run(bus, subjects.logs_report), name="log-shipper")
-            self._bus, self._subject = bus, subjects.logs_report
+            self._bus, self._subject = bus, subjects.logs_report(self.kind)
+            self._task = asyncio.create_task(self._run(bus, self._subject), name="log-shipper")
 
     async def stop(self) -> None:
         """Send the rest and end. Idempotent; what the bus does not take now is given up."""

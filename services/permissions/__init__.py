@@ -1,10 +1,10 @@
 """What each kind of process may do at NATS and Redis, declared once.
 
 - `roles`   the kinds of process
-- `nats`    subjects each role publishes to and hears; whether one set of subjects covers another
+- `nats`    subjects each role publishes to and hears
 - `redis`   keys and commands of each role
 - `render`  the same as configuration of nats-server and redis-server
-- `proof`   ask the server, at start, whether we may do what we need
+- `proof`   find out, at start, whether we may do what we need
 
 `tidings up` uses it for its own servers, so that permissions are in force every day, and `deploy/` has what
 `render` writes. No I/O but in `proof`.

@@ -1,24 +1,40 @@
 """Subjects that each role publishes to and hears.
 
-Answers are not among them: whoever is asked may answer once (`allow_responses`), and nobody may write into another's
-inbox otherwise. Each role hears its own inboxes only, so that no role reads what another was told.
+NATS checks the subject of a message and not the reply subject that it names. So nobody may answer wherever a request
+says (`allow_responses`): those who answer publish to inboxes whose names say who answers there, and nowhere else. And
+no role may ask what the server itself answers to any reply subject, `$SYS.REQ.USER.INFO` for one; gateways alone may
+ask JetStream, and are trusted with what that allows.
+
+```
+_INBOX.ASKER.ANSWERER.RANDOM.TOKEN   a role asks a role; ANSWERER is `server` for JetStream
+_INBOX.RANDOM[.TOKEN]                a user without a role (the operator's tools) asks
+```
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from services.permissions.roles import Role
 from services.settings import Settings
+from services.wire.subjects import LOGS_OF_APPLICATIONS
 
 # Monitoring of micro services (NATS ADR-32): `$SRV.PING`, `$SRV.INFO.NAME`, `$SRV.STATS.NAME.ID`.
 _MONITORING = "$SRV.>"
-# A client asks about itself; see `proof`.
-USER_INFO = "$SYS.REQ.USER.INFO"
+# Where clients in general, and our own without a role, hear answers.
+_INBOXES_WITHOUT_ROLE = ("_INBOX.*", "_INBOX.*.*")
+_ANSWERING = (Role.GATEWAY, Role.PRESENCE, Role.METRICS)
+SERVER = "server"
 
 
-def inbox_prefix(role: Role | None) -> str:
-    """Return what the reply subjects of a role begin with; without a role, NATS's own default."""
-    return "_INBOX" if role is None else f"_INBOX.{role}"
+def inbox_prefix(asker: Role | None, answerer: str = SERVER) -> str:
+    """Return what the reply subjects of questions begin with; without a role, NATS's own default."""
+    return "_INBOX" if asker is None else f"_INBOX.{asker}.{answerer}"
+
+
+def answerer_of(subject: str, prefix: str) -> str:
+    """Return who answers questions on a subject: a role, or `server`."""
+    if subject.startswith(f"{prefix}.rpc."):
+        return subject.removeprefix(f"{prefix}.rpc.").partition(".")[0]
+    return Role.GATEWAY if subject == f"{prefix}.roster" else SERVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +45,11 @@ class Subjects:
     subscribe: tuple[str, ...]
 
 
-def subjects_of(role: Role, settings: Settings) -> Subjects:
-    """Return all that a role needs under these settings (`prefix` and `namespaces` count)."""
+def subjects_of(role: Role, settings: Settings, *, rolling: bool = False) -> Subjects:
+    """Return all that a role needs under these settings (`prefix` and `namespaces` count).
+
+    With `rolling` also what the version before needs, for as long as processes of both run.
+    """
     prefix = settings.prefix
     publish, subscribe = {
         Role.GATEWAY: _gateway,
@@ -38,10 +57,30 @@ def subjects_of(role: Role, settings: Settings) -> Subjects:
         Role.METRICS: _metrics,
         Role.AGENT: _agent,
     }[role](prefix, settings)
-    return Subjects(
-        publish=(*publish, f"{prefix}.logs.report", f"{prefix}.probe.*", USER_INFO),
-        subscribe=(*subscribe, f"{prefix}.probe.*", f"{inbox_prefix(role)}.>"),
+    answers = (inbox_prefix(Role.GATEWAY, role) + ".*.*", *_INBOXES_WITHOUT_ROLE)
+    needed = Subjects(
+        publish=(
+            *publish,
+            settings.subjects.logs_report(role),
+            f"{prefix}.probe.{role}.*",
+            *(answers if role in _ANSWERING else ()),
+        ),
+        subscribe=(*subscribe, f"{prefix}.probe.{role}.*", f"_INBOX.{role}.>"),
     )
+    if not rolling:
+        return needed
+    before = _version_before(role, prefix)
+    return Subjects((*needed.publish, *before.publish), (*needed.subscribe, *before.subscribe))
+
+
+def _version_before(role: Role, prefix: str) -> Subjects:
+    """Return what 0.1 needs and this version does not."""
+    publish = (f"{prefix}.logs.report", f"{prefix}.probe.*", "$SYS.REQ.USER.INFO")
+    if role is Role.PRESENCE:
+        publish += (f"{prefix}.out.room.>",)
+    answers = ("_INBOX.gateway.*.*",) if role in _ANSWERING else ()
+    reports = (f"{prefix}.logs.report",) if role is Role.METRICS else ()
+    return Subjects((*publish, *answers), (f"{prefix}.probe.*", *reports))
 
 
 _Pair = tuple[tuple[str, ...], tuple[str, ...]]
@@ -64,6 +103,7 @@ def _gateway(prefix: str, settings: Settings) -> _Pair:
         subjects.control,
         subjects.roster,
         subjects.metrics_report,
+        subjects.logs_report(LOGS_OF_APPLICATIONS),
         f"{subjects.tickets}.*",
         *(f"{prefix}.rpc.{service}.*" for service in ("gateway", "presence", "metrics")),
         *(
@@ -97,7 +137,7 @@ def _metrics(prefix: str, settings: Settings) -> _Pair:
     publish = (subjects.metrics_feed, subjects.alerts_feed, subjects.logs_feed)
     subscribe = (
         subjects.metrics_report,
-        subjects.logs_report,
+        subjects.logs_report("*"),
         subjects.logs_feed,
         f"{prefix}.rpc.metrics.*",
         _MONITORING,
@@ -107,41 +147,3 @@ def _metrics(prefix: str, settings: Settings) -> _Pair:
 
 def _agent(prefix: str, settings: Settings) -> _Pair:  # noqa: ARG001  # the four have one shape
     return (settings.subjects.metrics_report,), ()
-
-
-# --- comparing ----------------------------------------------------------------------------------------------------
-
-
-def covers(allowed: str, needed: str) -> bool:
-    """Whether every subject that `needed` matches is matched by `allowed`, both with wildcards."""
-    ours, theirs = allowed.split("."), needed.split(".")
-    for index, word in enumerate(ours):
-        if word == ">":
-            return index < len(theirs)
-        if index >= len(theirs) or theirs[index] == ">":
-            return False
-        if word != "*" and word != theirs[index]:
-            return False
-    return len(ours) == len(theirs)
-
-
-def overlaps(one: str, other: str) -> bool:
-    """Whether some subject is matched by both."""
-    ours, theirs = one.split("."), other.split(".")
-    for a, b in zip(ours, theirs, strict=False):
-        if ">" in (a, b):
-            return True
-        if a != b and "*" not in (a, b):
-            return False
-    return len(ours) == len(theirs)
-
-
-def missing(needed: Iterable[str], allow: Iterable[str], deny: Iterable[str]) -> list[str]:
-    """Return what is needed and not wholly allowed. An empty `allow` allows everything, as at NATS."""
-    allow, deny = list(allow), list(deny)
-    return [
-        subject
-        for subject in needed
-        if (allow and not any(covers(pattern, subject) for pattern in allow))
-        or any(overlaps(pattern, subject) for pattern in deny)
-    ]

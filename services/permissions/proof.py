@@ -1,75 +1,53 @@
 """Ask the servers, at start, whether we may do what we need: what is missing is said before it is missed.
 
-A message that NATS refuses is only seen by who waits for its effect, and some are published without waiting. So the
-server is asked for the permissions in force, and they are compared with what the role needs; nothing is tried out,
-except at a Redis before 7, which cannot be asked: there each command is tried on a key that nobody else uses.
+A message that NATS refuses is only seen by who waits for its effect, and some are published without waiting. So each
+subject is tried without effect: subscribed to for a moment, or published to by a message that the server traces and
+does not deliver. Redis is asked; one before 7 cannot be, and there each command is tried on a key that nobody else
+uses.
 """
 
+import secrets
+from collections.abc import Collection
 from typing import Any, Protocol
 
 import msgspec
-import structlog
 
-from services.bus.errors import BusError, Misconfigured
-from services.bus.message import BusMessage
-from services.permissions.nats import USER_INFO, missing, subjects_of
+from services.bus.errors import Misconfigured
+from services.permissions.nats import subjects_of
 from services.permissions.redis import PROBES, access_of
 from services.permissions.roles import Role
 from services.settings import Settings
 
-log = structlog.get_logger(__name__)
 
-_ASK_S = 2.0
-
-
-class _Side(msgspec.Struct):
-    allow: list[str] | None = None
-    deny: list[str] | None = None
-
-
-class _Permissions(msgspec.Struct):
-    publish: _Side | None = None
-    subscribe: _Side | None = None
-
-
-class _User(msgspec.Struct):
-    user: str = ""
-    permissions: _Permissions | None = None
-
-
-class _UserInfo(msgspec.Struct):
-    """Answer to `$SYS.REQ.USER.INFO`."""
-
-    data: _User | None = None
-
-
-class Asking(Protocol):
+class Trying(Protocol):
     """What is asked of the bus."""
 
-    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> BusMessage:
-        """Ask and wait for one answer, or raise a BusError."""
+    async def refused(self, publish: Collection[str], subscribe: Collection[str]) -> set[tuple[str, str]]:
+        """See `Bus.refused`."""
 
 
-async def prove_nats(bus: Asking, role: Role, settings: Settings) -> None:
-    """Return if this user of NATS may do all that the role needs, or if the server does not say.
+async def prove_nats(bus: Trying, role: Role, settings: Settings) -> None:
+    """Return if this user of NATS may do all that the role needs.
 
     Raises:
         Misconfigured: it may not; the message lists what is missing.
+        Unavailable: the server did not answer.
     """
-    try:
-        answer = await bus.request(USER_INFO, b"", timeout_s=_ASK_S)
-        found = msgspec.json.decode(answer.data, type=_UserInfo).data
-    except (BusError, msgspec.DecodeError) as fault:
-        log.warning("permissions at NATS not checked: the server does not say", reason=str(fault))
-        return
-    permissions = found.permissions if found is not None else None
-    if permissions is None:
-        log.debug("this user of NATS may do everything", role=role)
-        return
     needed = subjects_of(role, settings)
+    publish = {_one_of(subject): subject for subject in needed.publish}
+    subscribe = {_one_of(subject): subject for subject in needed.subscribe}
+    refused = await bus.refused(publish, subscribe)
     lacking = [
-        *(f"publish {subject}" for subject in _lacking(needed.publish, permissions.publish)),
-        *(f"subscribe {subject}" for subject in _lacking(needed.subscribe, permissions.subscribe)),
+        *(
+            f"publish {pattern}"
+            for tried, pattern in publish.items()
+            if ("publish", tried.lower()) in refused
+        ),
+        *(
+            f"subscribe {pattern}"
+            for tried, pattern in subscribe.items()
+            if ("subscription", tried.lower()) in refused
+        ),
     ]
     if lacking:
         raise Misconfigured(
@@ -78,8 +56,9 @@ async def prove_nats(bus: Asking, role: Role, settings: Settings) -> None:
         )
 
 
-def _lacking(needed: tuple[str, ...], side: _Side | None) -> list[str]:
-    return [] if side is None else missing(needed, side.allow or (), side.deny or ())
+def _one_of(pattern: str) -> str:
+    """Return a subject that a pattern matches, and that nobody uses where it has wildcards."""
+    return ".".join(secrets.token_hex(8) if word in ("*", ">") else word for word in pattern.split("."))
 
 
 class Store(Protocol):

@@ -11,13 +11,16 @@ from services.permissions.roles import OPERATOR, Role
 from services.settings import Settings
 
 
-def nats_users(settings: Settings, passwords: Mapping[str, str], *, operator: bool = True) -> str:
-    """Return the `authorization` block. `passwords` are by role (and `OPERATOR`), as they stand in the file.
+def nats_users(settings: Settings, passwords: Mapping[str, str], *, rolling: bool = False) -> str:
+    """Return the `authorization` block. `passwords` are by role and `OPERATOR`, as they stand in the file.
 
-    A password that begins with `$` is a variable of the server's environment.
+    A password that begins with `$` is a variable of the server's environment. With `rolling`, users may also do what
+    the version before needs.
     """
-    users = [f"    {{ user: {OPERATOR}, password: {_secret(passwords[OPERATOR])} }}"] if operator else []
-    users += [_nats_user(role, passwords[role], subjects_of(role, settings)) for role in Role]
+    users = [f"    {{ user: {OPERATOR}, password: {_secret(passwords[OPERATOR])} }}"]
+    users += [
+        _nats_user(role, passwords[role], subjects_of(role, settings, rolling=rolling)) for role in Role
+    ]
     return "authorization {\n  users = [\n" + "\n".join(users) + "\n  ]\n}\n"
 
 
@@ -26,7 +29,6 @@ def _nats_user(role: Role, password: str, subjects: Subjects) -> str:
         f"    {{ user: {role}, password: {_secret(password)}, permissions: {{\n"
         f"      publish: {{ allow: {_listed(subjects.publish)} }}\n"
         f"      subscribe: {{ allow: {_listed(subjects.subscribe)} }}\n"
-        f'      allow_responses: {{ max: 1, expires: "1m" }}\n'
         f"    }} }}"
     )
 
@@ -60,10 +62,11 @@ user default off
 """
 
 
-def nats_template(settings: Settings) -> str:
+def nats_template(settings: Settings, *, rolling: bool = False) -> str:
     """Return the users for a server whose environment holds the passwords."""
     variables = {role.value: f"$NATS_{role.upper()}_PASSWORD" for role in Role}
-    return NATS_TEMPLATE_HEAD + nats_users(settings, variables, operator=False)
+    variables[OPERATOR] = "$NATS_OPERATOR_PASSWORD"
+    return NATS_TEMPLATE_HEAD + nats_users(settings, variables, rolling=rolling)
 
 
 def redis_template(settings: Settings) -> str:

@@ -45,7 +45,7 @@ class TracingBus(Bus):
     ) -> Subscription:
         """See Bus."""
         # Answers are part of the question's span, and a message read back would bring the context it was stored with.
-        if not subject.startswith(f"{self.inbox_prefix}."):
+        if not subject.startswith("_INBOX."):
             on_message = self._delivering(subject, on_message)
         return super().subscribe(subject, on_message, queue=queue)
 

@@ -11,13 +11,14 @@ PREFIX.out.broadcast        what every connection hears
 PREFIX.presence.diff        changes of who is online                PREFIX.presence.room.NS.ROOM  the same of one room
 PREFIX.metrics.report       samples of one source                   PREFIX.metrics.feed           the record each second
 PREFIX.alerts.feed          alerts raised and resolved
-PREFIX.logs.report          log lines of one process                PREFIX.logs.feed              the fleet's log stream
+PREFIX.logs.report.KIND     log lines of one process, KIND its role (`app`: of applications, through a gateway)
+PREFIX.logs.feed            the fleet's log stream
 PREFIX.control              orders to all gateways (disconnect a user; what a user chose over HTTP)
 PREFIX.roster               who has connections of this user? (each gateway answers for itself)
 PREFIX.in.revoked.HASH      a revocation (captured)          PREFIX.out.revoked.HASH       what every gateway hears
 PREFIX.ticket.HASH          a one-time ticket (captured by the tickets' stream)
 PREFIX.rpc.SERVICE.ENDPOINT requests, answered by a NATS micro service
-PREFIX.probe.INSTANCE       a process asking itself whether the bus carries messages
+PREFIX.probe.ROLE.INSTANCE  a process asking itself whether the bus carries messages
 ```
 
 Rooms, users and instances are tokens (`names.to_token`); PREFIX and namespaces are plain by validation.
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 from services.wire.names import to_token
 
 DEFAULT_NAMESPACE = "default"
+LOGS_OF_APPLICATIONS = "app"
 
 
 def stored_subject(republished: str) -> str:
@@ -79,9 +81,9 @@ class Subjects:
     def alerts_feed(self) -> str:
         return f"{self.prefix}.alerts.feed"
 
-    @property
-    def logs_report(self) -> str:
-        return f"{self.prefix}.logs.report"
+    def logs_report(self, kind: str) -> str:
+        """`kind` is a role, `LOGS_OF_APPLICATIONS`, or `*` for all."""
+        return f"{self.prefix}.logs.report.{kind}"
 
     @property
     def logs_feed(self) -> str:
@@ -111,8 +113,8 @@ class Subjects:
     def rpc(self, service: str, endpoint: str) -> str:
         return f"{self.prefix}.rpc.{service}.{endpoint}"
 
-    def probe(self, instance: str) -> str:
-        return f"{self.prefix}.probe.{to_token(instance)}"
+    def probe(self, role: str, instance: str) -> str:
+        return f"{self.prefix}.probe.{role}.{to_token(instance)}"
 
     # What the streams capture and republish; `{{wildcard(N)}}` is NATS's own mapping syntax.
 

@@ -18,12 +18,53 @@ GUARDS = (
     guard(
         "subjects a role may hear",
         f"{SERVERS}::test_what_a_role_may_not_hear",
+        f"{SERVERS}::test_a_role_hears_its_subjects_alone",
         edits=[
             (
                 "services/permissions/render.py",
                 "subscribe: {{ allow: {_listed(subjects.subscribe)} }}",
                 "subscribe: {{ allow: ['>'] }}",
             )
+        ],
+    ),
+    guard(
+        "answers to inboxes of one's own answers alone",
+        f"{SERVERS}::test_a_role_publishes_to_its_subjects_alone_plainly_and_by_reply",
+        edits=[
+            (
+                "services/permissions/render.py",
+                "      subscribe: {{ allow: {_listed(subjects.subscribe)} }}\\n",
+                "      subscribe: {{ allow: {_listed(subjects.subscribe)} }}\\n      allow_responses: true\\n",
+            )
+        ],
+    ),
+    guard(
+        "questions the server answers to any subject",
+        f"{SERVERS}::test_a_role_publishes_to_its_subjects_alone_plainly_and_by_reply",
+        edits=[
+            (
+                "services/permissions/nats.py",
+                'f"{prefix}.probe.{role}.*",\n            *(answers',
+                'f"{prefix}.probe.{role}.*", "$SYS.REQ.USER.INFO",\n            *(answers',
+            )
+        ],
+    ),
+    guard(
+        "an inbox for each role that answers",
+        f"{SERVERS}::test_no_role_answers_for_another",
+        edits=[
+            (
+                "services/permissions/nats.py",
+                '(inbox_prefix(Role.GATEWAY, role) + ".*.*", *_INBOXES_WITHOUT_ROLE)',
+                '("_INBOX.gateway.>", *_INBOXES_WITHOUT_ROLE)',
+            )
+        ],
+    ),
+    guard(
+        "names of sources in the log stream",
+        "tests/unit/test_metrics_logs.py::test_no_role_writes_lines_in_anothers_name",
+        edits=[
+            ("metrics_svc/log_stream.py", 'return source if plain else f"{kind}:{source}"', "return source")
         ],
     ),
     guard(

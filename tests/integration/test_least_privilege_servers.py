@@ -14,16 +14,21 @@ import redis
 import redis.asyncio
 
 from services.bus.client import Bus
-from services.bus.errors import BusError, Misconfigured
+from services.bus.errors import BusError, Misconfigured, NoAnswer
+from services.bus.rpc import Service, ask
 from services.local.servers import NatsServer, RedisServer, free_port
 from services.permissions import proof
+from services.permissions.nats import subjects_of
 from services.permissions.proof import prove_redis
 from services.permissions.redis import ROLES, access_of
 from services.permissions.render import nats_template, nats_users, redis_template
 from services.permissions.roles import OPERATOR, Role
 from services.settings import Settings
+from services.wire.rpc import PRESENCE_LIST, PresencePage, PresenceQuery
 from tests.support.deadline import eventually
 from tests.support.docs import ROOT
+from tests.support.nats_subjects import matches
+from tests.support.raw_nats import raw_nats
 from tests.support.requires import need
 
 SETTINGS = Settings(prefix="lp")
@@ -113,20 +118,185 @@ async def test_what_a_role_may_not_hear(nats: NatsServer, role: Role, subject: s
             await bus.flush()
 
 
-async def test_who_is_asked_may_answer_once(nats: NatsServer) -> None:
+# What the server itself answers to any reply subject, checking nothing. JetStream answers gateways alone, which have to
+# ask it: they are trusted with what that allows (docs/security.md).
+ASKING_JETSTREAM = ("$JS.API.", "lp.in.", "lp.ticket.")
+
+
+def concrete(pattern: str) -> str:
+    return ".".join("x" if word in ("*", ">") else word for word in pattern.split("."))
+
+
+TARGETS = sorted(
+    {
+        concrete(subject)
+        for role in Role
+        for subjects in [subjects_of(role, SETTINGS)]
+        for subject in (*subjects.publish, *subjects.subscribe)
+    }
+    | {
+        "lp.in.room.default.den",
+        "lp.in.user.ada",
+        "lp.in.revoked.x",
+        "lp.out.room.default.den",
+        "lp.out.room.live.den",
+        "lp.out.user.ada",
+        "lp.presence.room.default.den",
+        "lp.logs.report",
+        "lp.probe.x",
+        "other.control",
+        "$SYS.REQ.USER.INFO",
+        "$SRV.PING",
+        *(f"$JS.API.{what}" for what in ("INFO", "STREAM.NAMES", "STREAM.LIST")),
+        *(
+            f"$JS.API.{verb}.lp-rooms-default"
+            for verb in (
+                "STREAM.DELETE",
+                "STREAM.PURGE",
+                "STREAM.MSG.DELETE",
+                "STREAM.SNAPSHOT",
+                "CONSUMER.CREATE",
+            )
+        ),
+        *(f"_INBOX.{role}.{answerer}.r.1" for role in Role for answerer in (*Role, "server")),
+        *(f"_INBOX.{role}.r.1" for role in Role),
+    }
+)
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_a_role_publishes_to_its_subjects_alone_plainly_and_by_reply(
+    nats: NatsServer, role: Role
+) -> None:
+    own = subjects_of(role, SETTINGS)
+    allowed = {target for target in TARGETS if any(matches(subject, target) for subject in own.publish)}
+    asked = [subject for subject in map(concrete, own.publish) if not subject.startswith(ASKING_JETSTREAM)]
+    async with raw_nats(nats.url) as spy, raw_nats(nats.url_of(role), answer=b"by reply") as thief:
+        spy.subscribe(">")
+        await spy.flush()
+        for subject in own.subscribe:
+            thief.subscribe(subject)
+        for target in TARGETS:
+            thief.publish(target, b"plainly")
+        await thief.flush()
+        await spy.flush()
+        assert {subject for subject, _, payload in spy.seen if payload == b"plainly"} == allowed
+        spy.seen.clear()
+        for target in TARGETS:
+            for subject in (*asked, *sorted(set(TARGETS) - allowed)):
+                thief.publish(subject, b"a question", reply=target)
+        for _ in range(3):  # what it hears it answers, and what it answers it may hear
+            await thief.flush()
+            await spy.flush()
+        # JetStream says for itself that it was asked.
+        heard = {subject for subject, _, _ in spy.seen if not subject.startswith("$JS.EVENT.")}
+        assert heard <= allowed, f"{role} reached {sorted(heard - allowed)}"
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_a_role_hears_its_subjects_alone(nats: NatsServer, role: Role) -> None:
+    own = subjects_of(role, SETTINGS)
+    async with raw_nats(nats.url) as operator, raw_nats(nats.url_of(role)) as listener:
+        for target in TARGETS:
+            listener.subscribe(target)
+        listener.subscribe(">")
+        listener.subscribe("_INBOX.>")
+        await listener.flush()
+        for target in TARGETS:
+            operator.publish(target, b"a secret")
+        await operator.flush()
+        await listener.flush()
+        heard = {subject for subject, _, _ in listener.seen}
+        assert heard == {
+            target for target in TARGETS if any(matches(subject, target) for subject in own.subscribe)
+        }
+
+
+async def test_traces_of_messages_go_where_the_role_may_publish(nats: NatsServer) -> None:
+    async with raw_nats(nats.url) as spy, raw_nats(nats.url_of(Role.AGENT)) as thief:
+        spy.subscribe(">")
+        await spy.flush()
+        head = b"NATS/1.0\r\nNats-Trace-Dest: lp.control\r\n\r\n"
+        thief.writer.write(b"HPUB lp.metrics.report %d %d\r\n%b\r\n" % (len(head), len(head), head))
+        await thief.flush()
+        await spy.flush()
+        assert not [subject for subject, _, _ in spy.seen if subject == "lp.control"]
+
+
+async def test_the_proof_delivers_nothing(nats: NatsServer) -> None:
+    async with raw_nats(nats.url) as spy:
+        spy.subscribe("lp.>")
+        spy.subscribe("$JS.>")
+        await spy.flush()
+        for role in Role:
+            async with connected(nats.url_of(role), role) as bus:
+                assert bus.stats.permission_violations == 0
+        await spy.flush()
+        assert {subject.split(".")[1] for subject, _, _ in spy.seen} <= {"probe"}
+
+
+async def test_services_answer_roles_and_tools(nats: NatsServer) -> None:
+    """Monitoring too, and tools that know nothing of our inboxes: their reply subjects have two or three tokens."""
+    settings = Settings(prefix="lp", nats_url=nats.url_of(Role.PRESENCE))
+
+    async def listed(_query: object) -> PresencePage:
+        return PresencePage(epoch="e", version=1, users=[])
+
     async with (
         connected(nats.url_of(Role.PRESENCE), Role.PRESENCE) as presence,
         connected(nats.url_of(Role.GATEWAY), Role.GATEWAY) as gateway,
+        connected(nats.url, None) as operator,
+        raw_nats(nats.url) as tool,
     ):
+        service = Service(presence, settings, "presence")
+        service.endpoint(PRESENCE_LIST, listed)
+        await service.start()
+        assert (await ask(gateway, settings.subjects, PRESENCE_LIST, PresenceQuery())).users == []
+        assert (await ask(operator, settings.subjects, PRESENCE_LIST, PresenceQuery())).users == []
+        for verb in ("PING", "INFO", "STATS"):
+            for inbox in (f"_INBOX.{verb}", f"_INBOX.{verb}.1"):
+                tool.subscribe(inbox)
+                tool.publish(f"$SRV.{verb}.tidings-presence", reply=inbox)
+        await eventually(lambda: len(tool.seen) == 6, "answers to a tool")
+        await service.stop()
 
-        def answer_twice(message: object) -> None:
-            presence.publish(message.reply, b"one")  # type: ignore[attr-defined]
-            presence.publish(message.reply, b"two")  # type: ignore[attr-defined]
 
-        presence.subscribe("lp.rpc.presence.list", answer_twice)
-        await presence.flush()
-        assert (await gateway.request("lp.rpc.presence.list", b"", timeout_s=2)).data == b"one"
-        await eventually(lambda: presence.stats.permission_violations, "the second answer to be refused")
+async def test_no_role_answers_for_another(nats: NatsServer) -> None:
+    """metrics hears a gateway's questions to metrics, and with them nothing of where JetStream answers."""
+    async with (
+        connected(nats.url_of(Role.GATEWAY), Role.GATEWAY) as gateway,
+        raw_nats(nats.url_of(Role.METRICS)) as metrics,
+        raw_nats(nats.url) as spy,
+    ):
+        spy.subscribe("_INBOX.>")
+        metrics.subscribe("lp.rpc.metrics.*")
+        await metrics.flush()
+        await spy.flush()
+        with pytest.raises(NoAnswer):
+            await gateway.request("lp.rpc.metrics.state", b"", timeout_s=0.2)
+        (reply,) = {reply for _, reply, _ in metrics.seen}
+        metrics.publish(reply, b"mine to give")
+        for answerer in ("server", "presence", "gateway"):
+            metrics.publish(reply.replace("metrics", answerer), b"forged")
+        await metrics.flush()
+        await spy.flush()
+        assert [payload for _, _, payload in spy.seen] == [b"mine to give"]
+
+
+async def test_both_versions_work_with_the_users_for_a_roll_out(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path / "rolling", password="o")
+    passwords = {role.value: "p" for role in Role} | {OPERATOR: "o"}
+    server._authorization = lambda: nats_users(SETTINGS, passwords, rolling=True)  # type: ignore[method-assign]
+    with server:
+        for role in Role:
+            url = f"nats://{role}:p@127.0.0.1:{server.port}"
+            async with connected(url, role), raw_nats(url) as old:
+                old.subscribe("lp.probe.x")
+                old.publish("lp.probe.x", b"1")
+                old.publish("lp.logs.report", b"{}")
+                await old.flush()
+                assert old.refused == []
+                assert old.seen == [("lp.probe.x", "", b"1")]
 
 
 async def test_the_proof_names_what_is_missing(tmp_path: Path) -> None:
@@ -282,12 +452,17 @@ async def test_the_deployments_users_work_at_nats(tmp_path: Path) -> None:
     config.write_text(
         f'host: 127.0.0.1\nport: {port}\njetstream {{ store_dir: "{tmp_path}" }}\ninclude "users.conf"\n'
     )
-    variables = {f"NATS_{role.upper()}_PASSWORD": f"secret-of-{role}" for role in Role}
+    users = [*Role, "operator"]
+    variables = {f"NATS_{user.upper()}_PASSWORD": f"secret-of-{user}" for user in users}
     with running(need("nats-server"), "-c", str(config), cwd=tmp_path, **variables):
         for role in Role:
             url = f"nats://{role}:secret-of-{role}@127.0.0.1:{port}"
             bus = await Bus.connect(Settings(nats_url=url), "test", role=role)
             await bus.close()
+        async with raw_nats(f"nats://{OPERATOR}:secret-of-operator@127.0.0.1:{port}") as operator:
+            operator.subscribe(">")
+            await operator.flush()
+            assert operator.refused == []
 
 
 async def test_the_deployments_users_work_at_redis(tmp_path: Path) -> None:

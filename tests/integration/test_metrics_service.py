@@ -123,7 +123,7 @@ async def test_log_lines_are_stored_published_and_counted_as_errors(fleet: Fleet
         return LogEntry(timestamp=fleet.now_ms(), level=level, source="shop", event=event)
 
     sent = LogReport(source="shop", entries=[line("info", "fine"), line("error", "broken")])
-    fleet.bus.publish(fleet.settings.subjects.logs_report, msgspec.json.encode(sent))
+    fleet.bus.publish(fleet.settings.subjects.logs_report("app"), msgspec.json.encode(sent))
     await eventually(lambda: sent in fleet.logs, "the lines on the feed")
     await eventually(lambda: any(tick.record.errors == 1 for tick in fleet.ticks), "an error counted")
 

@@ -64,5 +64,6 @@ class RecordingBus:
 class Message:
     """A bus message as far as its receivers look."""
 
-    def __init__(self, event: object) -> None:
+    def __init__(self, event: object, subject: str = "") -> None:
+        self.subject = subject
         self.data = event if isinstance(event, bytes) else msgspec.json.encode(event)

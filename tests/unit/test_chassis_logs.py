@@ -149,7 +149,7 @@ class FakeBus:
         self.most_entries = 1000
 
     def publish(self, subject: str, payload: bytes) -> None:
-        assert subject == "t.logs.report"
+        assert subject == "t.logs.report.gateway"
         structlog.get_logger().error("written while shipping")
         if self.down:
             raise Unavailable("down")
@@ -163,7 +163,7 @@ def entry(number: int) -> LogEntry:
     return LogEntry(timestamp=number, level="info", source="s", event=f"e{number}")
 
 
-SUBJECT = Subjects("t").logs_report
+SUBJECT = Subjects("t").logs_report("gateway")
 
 
 def test_lines_reach_the_stream_without_recursion() -> None:
@@ -181,7 +181,7 @@ def test_lines_reach_the_stream_without_recursion() -> None:
 
 
 def test_a_full_buffer_loses_the_oldest_and_says_how_many() -> None:
-    shipper = LogShipper("s", capacity=10)
+    shipper = LogShipper("s", "gateway", capacity=10)
     bus = FakeBus()
     bus.down = True
     for number in range(15):
@@ -196,7 +196,7 @@ def test_a_full_buffer_loses_the_oldest_and_says_how_many() -> None:
 
 
 def test_reports_are_split_to_fit_the_bus() -> None:
-    shipper = LogShipper("s")
+    shipper = LogShipper("s", "gateway")
     for number in range(250):
         shipper.add(entry(number))
     bus = FakeBus()
@@ -207,7 +207,7 @@ def test_reports_are_split_to_fit_the_bus() -> None:
 
 
 def test_a_line_that_never_fits_is_given_up() -> None:
-    shipper = LogShipper("s")
+    shipper = LogShipper("s", "gateway")
     shipper.add(entry(1))
     bus = FakeBus()
     bus.most_entries = 0
@@ -216,7 +216,7 @@ def test_a_line_that_never_fits_is_given_up() -> None:
 
 
 async def test_stopping_sends_the_rest() -> None:
-    shipper = LogShipper("s")
+    shipper = LogShipper("s", "gateway")
     bus = FakeBus()
     shipper.start(bus, Subjects("t"))
     shipper.add(entry(1))

@@ -247,7 +247,7 @@ def test_haproxy_reads_its_configuration(certificate: bool, tmp_path: Path) -> N
 
 def test_nats_reads_its_configuration() -> None:
     program = need("nats-server")
-    passwords = {f"NATS_{role.upper()}_PASSWORD": "p" for role in OURS}
+    passwords = {f"NATS_{role.upper()}_PASSWORD": "p" for role in (*OURS, "operator")}
     file = DEPLOY / "nats" / "nats.conf"
     done = subprocess.run([program, "-t", "-c", str(file)], env=passwords, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

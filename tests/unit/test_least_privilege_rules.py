@@ -5,10 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.local.up import Brokers
-from services.permissions.nats import covers, inbox_prefix, missing, overlaps, subjects_of
+from services.permissions.nats import answerer_of, inbox_prefix, subjects_of
 from services.permissions.redis import ROLES, access_of
 from services.permissions.roles import Role
 from services.settings import Namespace, Settings
+from tests.support.nats_subjects import matches, overlaps
 
 WORDS = st.sampled_from(["a", "b", "c"])
 SUBJECTS = st.lists(WORDS, min_size=1, max_size=4).map(".".join)
@@ -19,45 +20,11 @@ PATTERNS = (
 )
 
 
-def matches(pattern: str, subject: str) -> bool:
-    """Say what NATS says, the plain way."""
-    want, have = pattern.split("."), subject.split(".")
-    for index, word in enumerate(want):
-        if word == ">":
-            return len(have) > index
-        if index >= len(have) or word not in ("*", have[index]):
-            return False
-    return len(want) == len(have)
-
-
-@given(allowed=PATTERNS, needed=PATTERNS, subject=SUBJECTS)
-def test_what_covers_matches_all_that_the_other_does(allowed: str, needed: str, subject: str) -> None:
-    if covers(allowed, needed) and matches(needed, subject):
-        assert matches(allowed, subject)
-
-
 @given(one=PATTERNS, other=PATTERNS, subject=SUBJECTS)
 def test_what_both_match_is_an_overlap(one: str, other: str, subject: str) -> None:
     if matches(one, subject) and matches(other, subject):
         assert overlaps(one, other)
         assert overlaps(other, one)
-
-
-@pytest.mark.parametrize(
-    ("allowed", "needed", "expected"),
-    [
-        ("a.*", "a.b", True), ("a.*", "a.*", True), ("a.>", "a.*", True), ("a.>", "a.b.c", True), (">", "a.>", True),
-        ("a.*", "a.>", False), ("a.b", "a.*", False), ("a.>", "a", False), ("*", "a.b", False), ("a.*.c", "a.>", False),
-    ],
-)  # fmt: skip
-def test_covering(allowed: str, needed: str, expected: bool) -> None:
-    assert covers(allowed, needed) is expected
-
-
-def test_what_is_missing() -> None:
-    assert missing(["a.b", "c.*"], allow=["a.*"], deny=[]) == ["c.*"]
-    assert missing(["a.b", "c.*"], allow=[], deny=[]) == []
-    assert missing(["a.b", "a.c"], allow=["a.>"], deny=["a.c"]) == ["a.c"]
 
 
 @pytest.mark.parametrize("role", Role)
@@ -67,8 +34,39 @@ def test_nobody_may_do_everything_or_hear_anothers_inbox(role: Role) -> None:
         assert subject.split(".")[0] in ("tidings", "$JS", "$SRV", "$SYS", "_INBOX")
     for other in set(Role) - {role}:
         for subject in subjects.subscribe:
-            assert not overlaps(subject, f"{inbox_prefix(other)}.x")
-    assert not any(overlaps(subject, "_INBOX.>") for subject in subjects.publish)
+            assert not overlaps(subject, f"_INBOX.{other}.>")
+
+
+@pytest.mark.parametrize("asker", Role)
+@pytest.mark.parametrize("answerer", [*Role, "server"])
+def test_a_role_answers_gateways_and_only_for_itself(asker: Role, answerer: str) -> None:
+    reply = f"{inbox_prefix(asker, answerer)}.random.1"
+    assert any(matches(subject, reply) for subject in subjects_of(asker, Settings()).subscribe)
+    may_answer = {
+        role
+        for role in Role
+        if any(matches(subject, reply) for subject in subjects_of(role, Settings()).publish)
+    }
+    assert may_answer == ({answerer} if asker is Role.GATEWAY and answerer in _ANSWERING else set())
+
+
+_ANSWERING = {Role.GATEWAY, Role.PRESENCE, Role.METRICS}
+
+
+def test_who_answers_a_question() -> None:
+    subjects = Settings(prefix="p").subjects
+    assert answerer_of(subjects.rpc("presence", "list"), "p") == Role.PRESENCE
+    assert answerer_of(subjects.roster, "p") == Role.GATEWAY
+    assert answerer_of("$JS.API.STREAM.INFO.p-inbox", "p") == "server"
+    assert answerer_of("p2.rpc.presence.list", "p") == "server"
+
+
+@pytest.mark.parametrize("role", Role)
+def test_while_versions_roll_a_role_may_do_what_both_need(role: Role) -> None:
+    now, both = subjects_of(role, Settings()), subjects_of(role, Settings(), rolling=True)
+    assert set(now.publish) < set(both.publish)
+    assert set(now.subscribe) < set(both.subscribe)
+    assert "tidings.probe.*" in both.publish
 
 
 def test_streams_are_named_one_by_one() -> None:

@@ -38,7 +38,8 @@ def published(bus: RecordingBus) -> list[LogReport]:
 
 
 def hear(logs: LogStream, *entries: LogEntry, dropped: int = 0) -> None:
-    logs.on_report(Message(LogReport(source="gw", entries=list(entries), dropped=dropped)))  # type: ignore[arg-type]
+    report = LogReport(source="gw", entries=list(entries), dropped=dropped)
+    logs.on_report(Message(report, SUBJECTS.logs_report("app")))  # type: ignore[arg-type]
 
 
 async def test_stored_then_published_as_it_came(bus: RecordingBus) -> None:
@@ -79,10 +80,10 @@ async def test_the_oldest_waiting_give_way(bus: RecordingBus, monkeypatch: pytes
 
 
 def test_lines_are_cut_to_size() -> None:
-    assert tidy(line()) == line()
-    assert tidy(line(level="shout")).level == "info"
-    assert len(tidy(line("x" * 10_000)).event) == log_stream.MAX_EVENT_CHARS + 1
-    assert tidy(line(big="x" * 10_000)).fields == {"omitted": "fields over the size limit"}
+    assert tidy(line(), "app") == line()
+    assert tidy(line(level="shout"), "app").level == "info"
+    assert len(tidy(line("x" * 10_000), "app").event) == log_stream.MAX_EVENT_CHARS + 1
+    assert tidy(line(big="x" * 10_000), "app").fields == {"omitted": "fields over the size limit"}
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[" * 100_000, b'{"type":"log_report","entries":[{}]}'])
@@ -100,3 +101,30 @@ async def test_a_report_has_a_most_of_lines(bus: RecordingBus) -> None:
     (report,) = published(bus)
     assert report.entries[0].event == "2"
     assert report.dropped == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "shown"),
+    [
+        ("gateway", "gateway-1", "gateway-1"),
+        ("agent", "agent", "agent"),
+        ("app", "shop", "shop"),
+        ("app", "agents-of-change", "agents-of-change"),
+        ("agent", "gateway-1", "agent:gateway-1"),
+        ("agent", "shop", "agent:shop"),
+        ("presence", "metrics:x", "presence:metrics:x"),
+        ("app", "gateway-1", "app:gateway-1"),
+        ("app", "metrics", "app:metrics"),
+        ("app", "agent:shop", "app:agent:shop"),
+    ],
+)
+async def test_no_role_writes_lines_in_anothers_name(
+    bus: RecordingBus, kind: str, source: str, shown: str
+) -> None:
+    store = MemoryStore()
+    logs = stream(store, bus)
+    entry = msgspec.structs.replace(line(), source=source)
+    logs.on_report(Message(LogReport(source=source, entries=[entry]), SUBJECTS.logs_report(kind)))  # type: ignore[arg-type]
+    await logs.drain()
+    assert [kept.source for kept in await store.recent_logs(10)] == [shown]
+    assert [report.source for report in published(bus)] == [shown]

@@ -16,7 +16,7 @@ async def test_one_line(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     answer = await client.post("/api/logs", json=line)
     assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "rejected": []})
     ((subject, report),) = deps.bus.published
-    assert subject == "tidings.logs.report"
+    assert subject == "tidings.logs.report.app"
     assert report == {"type": "log_report", "source": "shop", "entries": [line]}
 
 
