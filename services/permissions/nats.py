@@ -76,11 +76,10 @@ def subjects_of(role: Role, settings: Settings, *, rolling: bool = False) -> Sub
 def _version_before(role: Role, prefix: str) -> Subjects:
     """Return what 0.1 needs and this version does not."""
     publish = (f"{prefix}.logs.report", f"{prefix}.probe.*", "$SYS.REQ.USER.INFO")
-    if role is Role.PRESENCE:
-        publish += (f"{prefix}.out.room.>",)
+    members = (f"{prefix}.out.room.>",) if role is Role.PRESENCE else ()
     answers = ("_INBOX.gateway.*.*",) if role in _ANSWERING else ()
     reports = (f"{prefix}.logs.report",) if role is Role.METRICS else ()
-    return Subjects((*publish, *answers), (f"{prefix}.probe.*", *reports))
+    return Subjects((*publish, *members, *answers), (f"{prefix}.probe.*", *reports))
 
 
 _Pair = tuple[tuple[str, ...], tuple[str, ...]]
