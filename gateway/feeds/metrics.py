@@ -33,6 +33,7 @@ _decode_tick = msgspec.json.Decoder(MetricsTick).decode
 _decode_alert = msgspec.json.Decoder(AlertEvent).decode
 _RETRY_S = 0.5
 _RETRY_MAX_S = 3.0
+_MAX_ALERTS_MEANWHILE = 1000  # more while one question is answered, and it is asked again
 
 
 class MetricsFeed:
@@ -50,6 +51,7 @@ class MetricsFeed:
         self._active: dict[str, Alert] = {}
         self._loaded = False
         self._loading = False
+        self._stale = False  # the answer on its way is older than what was missed
         self._alerts_meanwhile: list[AlertEvent] = []  # heard while the state was on its way
         self._waiting: dict[str, tuple[Member, bool, bool]] = {}
         self._told: set[str] = set()
@@ -71,6 +73,7 @@ class MetricsFeed:
         else:
             _, also_metrics, also_alerts = self._waiting.get(member.connection_id, (member, False, False))
             self._waiting[member.connection_id] = (member, metrics or also_metrics, alerts or also_alerts)
+            self._load_soon()
 
     def unfollow(self, connection_id: str, *, metrics: bool, alerts: bool) -> None:
         """Stop sending the one, the other, or both."""
@@ -86,9 +89,8 @@ class MetricsFeed:
 
     def resync(self) -> None:
         """Fetch the state again: records or alerts may have been missed."""
-        if not self._loading:
-            self._loading = True
-            self._tasks.spawn(self._load(), "metrics state")
+        self._stale = True
+        self._load_soon()
 
     def close(self) -> None:
         """End the subscriptions."""
@@ -126,14 +128,35 @@ class MetricsFeed:
             log.error("alert event is not readable", reason=str(fault))
             return
         if self._loading:
-            self._alerts_meanwhile.append(event)
+            self._keep_meanwhile(event)
         _apply(self._active, event)
         self.alerts.send(Outbound(event))
 
+    def _keep_meanwhile(self, event: AlertEvent) -> None:
+        if len(self._alerts_meanwhile) < _MAX_ALERTS_MEANWHILE:
+            self._alerts_meanwhile.append(event)
+        else:
+            self._stale = True
+
+    def _load_soon(self) -> None:
+        if not self._loading:
+            self._loading = True
+            self._tasks.spawn(self._load(), "metrics state")
+
     async def _load(self) -> None:
+        try:
+            state = await self._fetch()
+        finally:
+            self._loading = False
+        self._take(state)
+
+    async def _fetch(self) -> MetricsState:
+        """Ask for the state, however long it takes, and until no alert was missed since the question was sent."""
         delay_s = _RETRY_S
-        state: MetricsState | None = None
-        while state is None:
+        while True:
+            self._stale = False
+            # What was heard before the question is part of the answer, with all that followed it unheard.
+            self._alerts_meanwhile.clear()
             try:
                 state = await self._asking.ask(METRICS_STATE, Empty())
             except BusError as fault:
@@ -141,8 +164,9 @@ class MetricsFeed:
                 self._tell_waiting()
                 await asyncio.sleep(random.uniform(0.1, delay_s))  # noqa: S311  # jitter, no secret
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
-        self._loading = False
-        self._take(state)
+            else:
+                if not self._stale:
+                    return state
 
     def _take(self, state: MetricsState) -> None:
         newest = state.history[-1].timestamp if state.history else 0

@@ -22,6 +22,9 @@ MAX_OPS = 500
 MAX_BYTES = 256 * 1024  # of operations, encoded: a quarter of what NATS takes unless configured otherwise
 MAX_ACTIVE = 2000
 MAX_ACTIVE_BYTES = 128 * 1024
+# What waits while presence_svc is away.
+MAX_WAITING = 20_000
+MAX_ACTIVE_WAITING = 20_000
 
 _encode = msgspec.json.Encoder().encode
 
@@ -132,12 +135,19 @@ class Batches:
         self._waiting[(type(op), op.connection_id) if replaces else self._added] = op
 
     def active(self, user_id: str) -> None:
-        """Say that a user did something."""
-        self._active[user_id] = None
+        """Say that a user did something; not, where too many wait for that to be said (`is_overfull`)."""
+        if len(self._active) < MAX_ACTIVE_WAITING:
+            self._active[user_id] = None
+
+    @property
+    def is_overfull(self) -> bool:
+        """Whether so much waits that announcing everything afresh is cheaper: it says, too, when each was active."""
+        return len(self._waiting) > MAX_WAITING or len(self._active) >= MAX_ACTIVE_WAITING
 
     def announce_afresh(self) -> None:
         """Begin with the next batch as if nothing had been said: all connections, in a lease opened anew."""
         self._fresh = True
+        self._active.clear()
         self._unannounced.clear()
         self._begun.clear()
         self._waiting.clear()
@@ -185,7 +195,8 @@ class Batches:
         """
         self._number = batch.batch - 1
         self._opening = batch.fresh
-        self._active |= dict.fromkeys(batch.active)
+        for user_id in batch.active:
+            self.active(user_id)
         if len(batch.ops) > 1:
             self._begun.extendleft(reversed(batch.ops))
             self._max_bytes //= 2

@@ -35,7 +35,6 @@ __all__ = ["Announced", "PresenceLink"]
 
 log = structlog.get_logger(__name__)
 
-_MAX_WAITING_OPS = 20_000  # more than that, and announcing everything afresh is cheaper and bounded
 _RETRY_S = 0.25
 _RETRY_MAX_S = 1.0
 # Where one gateway is not known, all of them may be: Redis lost its data. They do not all speak at once.
@@ -122,7 +121,7 @@ class PresenceLink:
 
     def _bound_waiting(self) -> None:
         """Forget what waits when it is too much: the announcement that replaces it costs what is here now."""
-        if self._batches.waiting > _MAX_WAITING_OPS:
+        if self._batches.is_overfull:
             self._batches.announce_afresh()
 
     def _add(self, op: AnyPresenceOp) -> None:

@@ -248,23 +248,30 @@ class View:
             self._tasks.spawn(self._load(), f"presence view {self.room!r}")
 
     async def _load(self) -> None:
-        """Fetch a snapshot, however long it takes; give up when nobody follows any more."""
+        try:
+            snapshot = await self._fetch_settled()
+        finally:
+            self._loading = False
+        if snapshot is not None and not self._closed:
+            self._take(snapshot)
+
+    async def _fetch_settled(self) -> Snapshot | None:
+        """Fetch a snapshot, however long it takes; None when nobody follows any more."""
         delay_s = _RETRY_S
-        snapshot = None
-        while snapshot is None and not self._closed:
+        while not self._closed:
             try:
                 snapshot = await self._fetch()
-                if wait_s := self._epochs.settling(snapshot.epoch, asyncio.get_running_loop().time()):
-                    snapshot = None
-                    await asyncio.sleep(wait_s)
             except BusError as fault:
                 log.info("no presence snapshot yet", room=self.room, reason=str(fault))
                 self._tell_waiting()
                 await asyncio.sleep(random.uniform(0.05, delay_s))  # noqa: S311  # jitter, no secret
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
-        self._loading = False
-        if snapshot is not None and not self._closed:
-            self._take(snapshot)
+                continue
+            wait_s = self._epochs.settling(snapshot.epoch, asyncio.get_running_loop().time())
+            if not wait_s:
+                return snapshot
+            await asyncio.sleep(wait_s)
+        return None
 
     def _take(self, snapshot: Snapshot) -> None:
         first, was_counting = self._loaded_at is None, self._roster.count is not None

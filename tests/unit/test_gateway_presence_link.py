@@ -8,6 +8,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from gateway.presence import batches as batches_module
 from gateway.presence import link as link_module
 from gateway.presence.link import PresenceLink
 from services.bus.errors import BusError, Refused, TooLarge, Unavailable
@@ -114,17 +115,20 @@ async def test_who_is_not_known_announces_all(rig: Rig) -> None:
 async def test_a_long_outage_costs_bounded_memory_and_ends_in_an_announcement(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link_module, "_MAX_WAITING_OPS", 50)
+    monkeypatch.setattr(batches_module, "MAX_WAITING", 50)
+    monkeypatch.setattr(batches_module, "MAX_ACTIVE_WAITING", 50)
     rig.run()
     await eventually(lambda: rig.link.reachable)
     rig.presence.fault = Unavailable("away")
     rig.here = [Here("last")]
     for number in range(300):
         rig.link.connected(str(number), "u", "U")
+        rig.link.active(f"user-{number}")
         rig.link.disconnected(str(number), clean=False)
         if number % 30 == 0:
             seen = len(rig.presence.batches)
             await eventually(lambda: len(rig.presence.batches) > seen)  # noqa: B023  # awaited at once
+        assert len(rig.link._batches._active) <= 50
     await eventually(lambda: rig.link._batches.waiting <= 50)
     rig.presence.fault = None
     await eventually(lambda: rig.presence.batches[-1].batch > 2)

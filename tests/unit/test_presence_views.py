@@ -263,3 +263,13 @@ async def test_after_lost_data_nobody_seems_to_leave_while_gateways_announce_aga
     presence.tell(UserOnline(user=user("bob")), version=2)
     await eventually(lambda: len(member.got) > 1)
     assert [(m["type"], m["userId"]) for m in member.got[1:]] == [("user_offline", "gone")]
+
+
+async def test_after_a_fault_of_any_kind_the_next_who_follows_has_a_list(presence: Presence, views: Views):
+    presence.fault = LookupError("broken")  # type: ignore[assignment]
+    first = Member("c1")
+    views.follow(first)
+    await eventually(lambda: presence.asked and not views._views[""]._loading)
+    presence.fault = None
+    second = await followed(views, Member("c2"))
+    assert second.types() == first.types() == ["presence_list"]
