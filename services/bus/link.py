@@ -71,6 +71,7 @@ class Link:
         self._subscriptions: set[Subscription] = set()
         self._hooks: list[ClientHook] = []
         self._replacing: asyncio.Task[None] | None = None
+        self._settling: asyncio.Task[None] | None = None
         self._closed = False
 
     async def open(self, timeout_s: float) -> None:
@@ -101,9 +102,10 @@ class Link:
     async def close(self) -> None:
         """Send what is queued, briefly, and disconnect. Never raises."""
         self._closed = True
-        if self._replacing is not None:
-            self._replacing.cancel()
-            await asyncio.wait((self._replacing,))
+        for task in (self._replacing, self._settling):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait((task,))
         try:
             await self.client.barrier(_CLOSE_S)
         except Unavailable as exc:
@@ -190,6 +192,9 @@ class Link:
     def _replace(self, why: str) -> None:
         if not self._closed and self._replacing is None:
             _log.warning("bus rebuilding", reason=why)
+            if self._settling is not None:
+                self._settling.cancel()  # with a client that is given up
+                self._settling = None
             self._events.on_lost()
             self._replacing = self._loop.create_task(self._replace_client())
 
@@ -201,11 +206,9 @@ class Link:
             self._adopt(client)
             self._backoff.reset()
             self._stats.rebuilds += 1
+            self._settling = self._loop.create_task(self._settle(client))
         finally:
             self._replacing = None
-        if await self._settle(client):
-            _log.info("bus rebuilt", server=self._address.shown)
-            self._events.on_return()
 
     async def _open_patiently(self) -> LeanClient:
         while True:
@@ -222,11 +225,37 @@ class Link:
         for subscription in self._subscriptions:
             client.attach(subscription)
 
-    async def _settle(self, client: LeanClient) -> bool:
-        """Run the hooks; False when the connection was lost again, and a next client gets them."""
-        hooks = [hook(client) for hook in self._hooks]
-        outcomes = await asyncio.gather(*hooks, client.barrier(_FLUSH_S), return_exceptions=True)
-        faults = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-        for fault in faults:
+    async def _settle(self, client: LeanClient) -> None:
+        """Run the hooks with a new client until each has succeeded, and announce the return.
+
+        A server that is slow, or away again, is waited for: nothing else would tell those who wait for the return.
+        """
+        backoff = Backoff()
+        waiting = list(self._hooks)
+        while True:
+            if client.up:
+                waiting = await self._run_hooks(client, [hook for hook in waiting if hook in self._hooks])
+                if not waiting and await self._is_through(client):
+                    break
+            await asyncio.sleep(backoff.next_s())
+        _log.info("bus rebuilt", server=self._address.shown)
+        self._events.on_return()
+
+    async def _run_hooks(self, client: LeanClient, hooks: list[ClientHook]) -> list[ClientHook]:
+        """Return those that failed."""
+        outcomes = await asyncio.gather(*(hook(client) for hook in hooks), return_exceptions=True)
+        failed = []
+        for hook, outcome in zip(hooks, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                _log.warning("bus not settled", error=repr(outcome))
+                failed.append(hook)
+        return failed
+
+    async def _is_through(self, client: LeanClient) -> bool:
+        """Whether the server has processed all that was sent, subscriptions among it."""
+        try:
+            await client.barrier(_FLUSH_S)
+        except Unavailable as fault:
             _log.warning("bus not settled", error=repr(fault))
-        return not faults
+            return False
+        return True

@@ -9,6 +9,7 @@ from nats.errors import OutboundBufferLimitError
 
 from services.bus.client import Bus
 from services.bus.errors import Misconfigured, TooLarge, Unavailable
+from services.bus.lean import LeanClient
 from services.bus.link import Link
 from services.local.servers import NatsServer
 from services.settings import Settings
@@ -90,6 +91,34 @@ async def test_server_error_closes_the_client_for_good(connect_bus: ConnectBus, 
     assert got.data == [b"again"]
     assert bus.stats.rebuilds == 1
     assert (await bus.request("$JS.API.INFO", b"", timeout_s=5)).data
+
+
+@pytest.mark.parametrize("slow", ["hook", "barrier"])
+async def test_a_return_is_announced_however_long_a_new_client_takes_to_settle(
+    connect_bus: ConnectBus, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    bus = await connect_bus()
+    returns, tries = [], list[LeanClient]()
+
+    async def note_return() -> None:
+        returns.append(len(tries))
+
+    async def settle(client: LeanClient, *_: object) -> None:
+        tries.append(client)
+        if client is not first and tries.count(client) < 3:
+            raise Unavailable("the server is slow")
+
+    first = bus._client
+    bus.on_reconnect(note_return)
+    if slow == "hook":
+        await bus.add_client_hook(settle)
+    else:
+        monkeypatch.setattr(LeanClient, "barrier", settle)
+    first._queue_command(b"NONSENSE\r\n")  # -ERR, which ends the client
+
+    await eventually(lambda: returns, "the return")
+    assert tries.count(bus._client) == 3
+    assert len(returns) == 1
 
 
 async def test_permission_violations_reach_only_the_error_callback(
