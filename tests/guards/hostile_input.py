@@ -90,8 +90,8 @@ GUARDS = (
         edits=[
             (
                 "services/logs/redaction.py",
-                '_UNPRINTABLE.sub("", text))\n\n\ndef clean_traceback',
-                "text)\n\n\ndef clean_traceback",
+                'text = clean_urls(_UNPRINTABLE.sub("", text))\n    return f"{text[:limit]}',
+                'text = clean_urls(text)\n    return f"{text[:limit]}',
             )
         ],
     ),
