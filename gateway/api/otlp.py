@@ -1,18 +1,18 @@
 """`POST /v1/metrics`: OpenTelemetry exporters push over HTTP, as protobuf or JSON, plain or gzip.
 
 https://opentelemetry.io/docs/specs/otlp/#otlphttp: what was taken is answered with 200, with the number of points
-that were not and why; what can be sent again with 503 and Retry-After, what cannot with 400 or 413.
+that were not and why; what can be sent again with 429 or 503 and Retry-After, what cannot with 400 or 413.
 """
 
 import time
 import zlib
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import msgspec
 from google.protobuf import json_format
-from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
 from starlette.requests import Request
@@ -25,14 +25,17 @@ from gateway.api.deps import ApiDeps
 from gateway.api.errors import ApiError
 from gateway.api.label_sets import LabelSets
 from gateway.api.operations import Access, Operation
-from gateway.api.otlp_points import Export, reports_of
+from gateway.api.otlp_pieces import MAX_UNPACKED_BYTES, pieces_of
+from gateway.api.otlp_points import Export, convert
 from gateway.api.reports import ReportNumbers
+from gateway.api.slices import Slices
 from gateway.auth.server_keys import Scope
+from gateway.session.limits import Limit
 from services.bus.errors import TooLarge
 from services.wire.codes import ErrorCode
 
-# Of one export: that much more than it may have on the wire. Text compresses ten times, a bomb a thousand.
-_MAX_INFLATION = 16
+_UNPACKED_AT_ONCE = 256 * 1024
+_MAX_WAITING = 4
 _PROTOBUF = "application/x-protobuf"
 _JSON = "application/json"
 _MAX_REASONS = 5
@@ -40,6 +43,7 @@ _MAX_REASONS = 5
 
 def otlp_routes(deps: ApiDeps, numbers: ReportNumbers, label_sets: LabelSets) -> list[Route]:
     """Return `POST /v1/metrics`."""
+    slices = Slices(_MAX_WAITING, lambda: deps.on_limit(Limit.EXPORTS))
 
     async def export(request: Request) -> Response:
         """Take an export and answer what was not taken of it."""
@@ -47,13 +51,13 @@ def otlp_routes(deps: ApiDeps, numbers: ReportNumbers, label_sets: LabelSets) ->
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type not in (_PROTOBUF, _JSON):
             raise _UnknownType(ErrorCode.BAD_MESSAGE, f"the body must be {_PROTOBUF} or {_JSON}")
-        limit = deps.settings.max_body_bytes
-        body = await read_bytes(request, limit, deps.settings.body_timeout_s)
-        body = _decoded(
-            body, request.headers.get("content-encoding", "identity").lower(), limit * _MAX_INFLATION
-        )
-        found = reports_of(_parsed(body, media_type), int(time.time() * 1000))
-        _publish(deps, found, numbers, label_sets)
+        encoding = request.headers.get("content-encoding", "identity").lower()
+        if encoding not in ("identity", "", "gzip"):
+            raise _UnknownType(ErrorCode.BAD_MESSAGE, "the content encoding must be gzip or none")
+        body = await read_bytes(request, deps.settings.max_body_bytes, deps.settings.body_timeout_s)
+        found = Export()
+        steps = steps_of(body, found, zipped=encoding == "gzip", json=media_type == _JSON)
+        await slices.run(chain(steps, _publish(deps, found, numbers, label_sets)))
         return _answer(found, media_type)
 
     return [Route("/v1/metrics", export, methods=["POST"])]
@@ -65,39 +69,44 @@ class _UnknownType(ApiError):
     status = 415
 
 
-def _decoded(body: bytes, encoding: str, most: int) -> bytes:
-    """Return the body as it was before compression. Raises ApiError."""
-    if encoding in ("identity", ""):
-        return body
-    if encoding != "gzip":
-        raise _UnknownType(ErrorCode.BAD_MESSAGE, "the content encoding must be gzip or none")
+def steps_of(body: bytes, found: Export, *, zipped: bool, json: bool) -> Iterator[None]:
+    """Convert a request into `found`, a step at a time.
+
+    Raises:
+        ApiError: the request is no export, or too large a one.
+    """
+    if zipped:
+        plain = bytearray()
+        for part in _unpacked(body):
+            plain += part
+            yield
+        body = bytes(plain)
+    elif len(body) > MAX_UNPACKED_BYTES:
+        raise ApiError(ErrorCode.TOO_LARGE, f"the body is larger than {MAX_UNPACKED_BYTES} bytes")
+    yield from convert(pieces_of(body, json=json), found, int(time.time() * 1000))
+
+
+def _unpacked(body: bytes) -> Iterator[bytes]:
+    """Yield what a gzip body was before compression. Raises ApiError."""
     inflating = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    try:
-        plain = inflating.decompress(body, most + 1)
-    except zlib.error:
-        raise ApiError(ErrorCode.BAD_MESSAGE, "the body is not gzip") from None
-    if len(plain) > most:
-        raise ApiError(ErrorCode.TOO_LARGE, f"the body is larger than {most} bytes when it is unpacked")
-    if not inflating.eof:
-        raise ApiError(ErrorCode.BAD_MESSAGE, "the gzip body ends early")
-    return plain
+    size = 0
+    while not inflating.eof:
+        try:
+            part = inflating.decompress(body, _UNPACKED_AT_ONCE)
+        except zlib.error:
+            raise ApiError(ErrorCode.BAD_MESSAGE, "the body is not gzip") from None
+        body = inflating.unconsumed_tail
+        size += len(part)
+        if size > MAX_UNPACKED_BYTES:
+            text = f"the body is larger than {MAX_UNPACKED_BYTES} bytes when it is unpacked"
+            raise ApiError(ErrorCode.TOO_LARGE, text)
+        if not part and not body and not inflating.eof:
+            raise ApiError(ErrorCode.BAD_MESSAGE, "the gzip body ends early")
+        yield part
 
 
-def _parsed(body: bytes, media_type: str) -> ExportMetricsServiceRequest:
-    """Return the request. Raises ApiError."""
-    request = ExportMetricsServiceRequest()
-    try:
-        if media_type == _PROTOBUF:
-            request.ParseFromString(body)
-        else:
-            json_format.Parse(body, request, ignore_unknown_fields=True)
-    except (DecodeError, json_format.ParseError, UnicodeDecodeError, RecursionError, ValueError):
-        raise ApiError(ErrorCode.BAD_MESSAGE, "not an ExportMetricsServiceRequest") from None
-    return request
-
-
-def _publish(deps: ApiDeps, found: Export, numbers: ReportNumbers, label_sets: LabelSets) -> None:
-    """Hand the reports to the bus. Raises BusError when it takes none: all may be sent again."""
+def _publish(deps: ApiDeps, found: Export, numbers: ReportNumbers, label_sets: LabelSets) -> Iterator[None]:
+    """Hand the reports to the bus, one a step. Raises BusError when it takes none: all may be sent again."""
     for report in found.reports:
         if report.labels and not label_sets.admit(report.source, report.labels):
             found.warnings.add("label sets over the limit of a source count in the source alone")
@@ -107,6 +116,7 @@ def _publish(deps: ApiDeps, found: Export, numbers: ReportNumbers, label_sets: L
             deps.bus.publish(deps.subjects.metrics_report, msgspec.json.encode(numbered))
         except TooLarge:
             found.refused["too large for the bus"] += 1
+        yield
 
 
 def _answer(found: Export, media_type: str) -> Response:

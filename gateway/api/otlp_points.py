@@ -11,10 +11,9 @@ A bad point is refused by itself, with a reason. https://opentelemetry.io/docs/s
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     AggregationTemporality,
@@ -24,14 +23,21 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     Metric,
     NumberDataPoint,
 )
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
+from gateway.api.errors import ApiError
 from gateway.api.histograms import from_explicit, from_exponential
+from gateway.api.otlp_pieces import Piece
 from services.sketch import BadSample, LatencySketch
+from services.wire.codes import ErrorCode
 from services.wire.events import MetricsReport, SketchTotal, Total
 from services.wire.names import METRIC_NAME, InvalidName, normalize_name
 
 MAX_POINTS = 20_000
 _MAX_LABELS = 16
+_MAX_RESOURCE_ATTRIBUTES = (
+    128  # as SDKs have it: https://opentelemetry.io/docs/specs/otel/common/#attribute-limits
+)
 _MAX_LABEL_CHARS = 128
 _OLDEST_MS = 3_600_000
 _NEWEST_MS = 60_000
@@ -93,26 +99,48 @@ class _Draft:
         )
 
 
-def reports_of(request: ExportMetricsServiceRequest, now_ms: int) -> Export:
-    """Return the reports of an export that arrived at `now_ms`. `boot` and `seq` are the sender's to fill in."""
-    export = Export()
+_Drafts = dict[tuple[tuple[str, str], ...], _Draft]  # by label set
+
+
+def convert(pieces: Iterable[Piece | None], export: Export, now_ms: int) -> Iterator[None]:
+    """Add the reports of what arrived at `now_ms` to an export; `boot` and `seq` are the sender's to fill in.
+
+    A step is what one yields: a millisecond or two of work.
+
+    Raises:
+        ApiError: `too_large` for a resource with more than `_MAX_RESOURCE_ATTRIBUTES`.
+    """
     seen = 0
-    for resource in request.resource_metrics:
-        attributes = _texts(resource.resource.attributes)
-        drafts: dict[tuple[tuple[str, str], ...], _Draft] = {}
-        for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
-            points = _points(metric)
-            seen += len(points)
-            if seen > MAX_POINTS:
-                export.refused[f"more than {MAX_POINTS} points in one request"] += len(points)
-                continue
-            for point in points:
-                try:
-                    _take(drafts, attributes, metric, point, now_ms)
-                except (_Refused, BadSample, InvalidName) as fault:
-                    export.refused[str(fault)] += 1
-        export.reports += [draft.report(now_ms) for draft in drafts.values()]
-    return export
+    resource: Resource | None = None
+    attributes: dict[str, str] = {}
+    drafts: _Drafts = {}
+    for piece in pieces:
+        yield
+        if piece is None:
+            continue
+        if piece.resource is not resource:
+            for draft in drafts.values():
+                export.reports.append(draft.report(now_ms))
+                yield
+            drafts, resource = {}, piece.resource
+            if len(resource.attributes) > _MAX_RESOURCE_ATTRIBUTES:
+                text = f"a resource has more than {_MAX_RESOURCE_ATTRIBUTES} attributes"
+                raise ApiError(ErrorCode.TOO_LARGE, text)
+            attributes = _texts(resource.attributes)
+        points = _points(piece.metric)
+        seen += len(points)
+        if seen > MAX_POINTS:
+            export.refused[f"more than {MAX_POINTS} points in one request"] += len(points)
+            continue
+        for point in points:
+            try:
+                _take(drafts, attributes, piece.metric, point, now_ms)
+            except (_Refused, BadSample, InvalidName) as fault:
+                export.refused[str(fault)] += 1
+            yield
+    for draft in drafts.values():
+        export.reports.append(draft.report(now_ms))
+        yield
 
 
 Point = NumberDataPoint | HistogramDataPoint | ExponentialHistogramDataPoint
@@ -124,7 +152,7 @@ def _points(metric: Metric) -> list[Point]:
 
 
 def _take(
-    drafts: dict[tuple[tuple[str, str], ...], _Draft],
+    drafts: _Drafts,
     resource: dict[str, str],
     metric: Metric,
     point: Point,
@@ -242,9 +270,9 @@ def _instance(resource: dict[str, str]) -> str:
 
 
 def _labels(point: Point) -> dict[str, str]:
-    labels = _texts(point.attributes)
-    if len(labels) > _MAX_LABELS:
+    if len(point.attributes) > _MAX_LABELS:
         raise _Refused(f"more than {_MAX_LABELS} attributes")
+    labels = _texts(point.attributes)
     for name, value in labels.items():
         if not name or len(name) + len(value) > _MAX_LABEL_CHARS:
             raise _Refused(f"an attribute has more than {_MAX_LABEL_CHARS} characters, or no name")

@@ -21,6 +21,7 @@ class Limit(StrEnum):
     PIPELINED = "pipelined"
     BODY_BYTES = "body_bytes"
     BODY_TIME = "body_time"
+    EXPORTS = "exports"
     TLS_HANDSHAKE = "tls_handshake"
     HANDSHAKE_TIME = "handshake_time"
     MESSAGE_BYTES = "message_bytes"

@@ -10,6 +10,7 @@ from tests.guards.guard import (
     FUZZING,
     HANDSHAKE,
     MESSAGES,
+    OTLP,
     RATES,
     SANITIZING,
     TLS,
@@ -67,6 +68,43 @@ GUARDS = (
         "positions that a stream can have",
         f"{CODEC}::test_a_position_that_no_stream_has",
         edits=[("services/wire/records.py", "msgspec.Meta(ge=0, le=MAX_SEQ)", "msgspec.Meta()")],
+    ),
+    guard(
+        "the elements of an export",
+        f"{OTLP}::test_too_much_in_one_export",
+        f"{COST}::test_exports_as_json",
+        edits=[("gateway/api/otlp_pieces.py", "if self._left < 0:", "if False:")],
+    ),
+    guard(
+        "an export is parsed in pieces",
+        f"{COST}::test_exports_as_protobuf",
+        f"{COST}::test_exports_as_json",
+        edits=[
+            ("gateway/api/otlp_pieces.py", "if group and size + len(point) > _PIECE_BYTES:", "if False:"),
+            ("gateway/api/otlp_pieces.py", "if len(data) > _MAX_PART_BYTES:", "if False:"),
+            (
+                "gateway/api/otlp_pieces.py",
+                "if objects > _MAX_PART_OBJECTS or commas > _MAX_PART_COMMAS:",
+                "if False:",
+            ),
+        ],
+    ),
+    guard(
+        "the size of an export",
+        f"{COST}::test_a_gzip_bomb",
+        edits=[
+            ("gateway/api/otlp.py", "decompress(body, _UNPACKED_AT_ONCE)", "decompress(body)"),
+        ],
+    ),
+    guard(
+        "exports that wait",
+        f"{OTLP}::test_exports_wait_for_each_other_and_few_do",
+        edits=[("gateway/api/slices.py", "if self._waiting > self._max_waiting:", "if False:")],
+    ),
+    guard(
+        "a slice at a time",
+        f"{OTLP}::test_others_are_served_between_the_slices",
+        edits=[("gateway/api/slices.py", "if spent >= SLICE_S:", "if False:")],
     ),
     guard(
         "an allow-list of HTML",

@@ -5,13 +5,19 @@ Time of this thread, not of the clock: what else the machine does is not counted
 """
 
 import contextlib
+import gc
+import gzip
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 import pytest
 
+from gateway.api.errors import ApiError
+from gateway.api.otlp import steps_of
+from gateway.api.otlp_pieces import MAX_UNPACKED_BYTES
+from gateway.api.otlp_points import Export
 from gateway.delivery.outbound import Outbound, Wire
 from services.wire import server
 from services.wire.codec import JSON, MSGPACK, BadMessage, json_content
@@ -37,6 +43,18 @@ def cost_ms(action: Callable[[], object], runs: int = 3) -> float:
 def many(item: bytes, size: int = MESSAGE - 100) -> bytes:
     """Return a JSON array of `size` bytes."""
     return b"[" + b",".join([item] * (size // (len(item) + 1))) + b"]"
+
+
+def slowest_step_ms(steps: Iterable[object]) -> float:
+    """Return the CPU time of the longest step; a request that is refused ends with one."""
+    slowest, running = 0.0, iter(steps)
+    while True:
+        began = time.thread_time()
+        try:
+            next(running)
+        except (StopIteration, ApiError):
+            return 1000 * max(slowest, time.thread_time() - began)
+        slowest = max(slowest, time.thread_time() - began)
 
 
 def packed(count: int, items: bytes, first: int = 0xDD) -> bytes:
@@ -97,3 +115,79 @@ def test_content_for_receivers_of_messagepack(content: bytes) -> None:
 def test_a_message_with_a_wrong_id(id: bytes) -> None:
     assert cost_ms(lambda: JSON.decode(b'{"type":"heartbeat","id":' + id + b"}")) < BOUND_MS
     assert cost_ms(lambda: JSON.decode(b'{"type":' + id + b"}")) < BOUND_MS
+
+
+# --- exports ---
+
+
+def field(number: int, value: bytes) -> bytes:
+    """Return a field of a protobuf message that has a length."""
+    size, length = len(value), bytearray()
+    while size >= 0x80:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes((number << 3 | 2, *length, size)) + value
+
+
+def export(*points: bytes, kind: int = 5, name: bytes = b"a", head: bytes = b"") -> bytes:
+    """Return an export of one metric; `kind` is the number of its field in `Metric`."""
+    data = head + b"".join(field(1, point) for point in points)
+    return field(1, field(2, field(2, field(1, name) + field(kind, data))))
+
+
+MANY = MAX_UNPACKED_BYTES // 2 - 50
+DELTA = b"\x10\x01"
+BUCKETS = field(6, struct.pack("<1000Q", *[5] * 1000)) + field(7, struct.pack("<999d", *range(1, 1000)))
+WIDE = b"\x30\x0a" + field(8, b"\x08\x00" + field(2, b"\x05" * 1000))
+PROTOBUF_EXPORTS = {
+    "resources": b"\x0a\x00" * MANY,
+    "scopes": field(1, b"\x12\x00" * MANY),
+    "metrics": field(1, field(2, b"\x12\x00" * MANY)),
+    "points": field(1, field(2, field(2, field(5, b"\x0a\x00" * MANY)))),
+    "attributes of a resource": field(1, field(1, b"\x0a\x00" * MANY)),
+    "attributes of points": export(*[b"\x3a\x00" * 16_000] * 100),
+    "exemplars of points": export(*[b"\x2a\x00" * 16_000] * 100),
+    "buckets": export(*[BUCKETS] * 100, kind=9, head=DELTA),
+    "exponential buckets": export(*[WIDE] * 500, kind=10, head=DELTA, name=b"http.server.request.duration"),
+    "unknown fields": b"\xfa\x01\x00" * (MANY // 2),
+}
+JSON_POINTS = (
+    b'{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"a","histogram":{"dataPoints":%s}}]}]}]}'
+)
+JSON_EXPORTS = {
+    "resources": b'{"resourceMetrics":' + many(b"{}       ", 3_900_000) + b"}",
+    "points": JSON_POINTS % many(b"{}       ", 3_900_000),
+    "points that are none": JSON_POINTS % many(b"1", MAX_UNPACKED_BYTES - 200),
+    "unknown fields": b'{"x":' + many(b"[]       ", 3_900_000) + b"}",
+    "attributes": JSON_POINTS % many(b'{"attributes":' + many(b"{}", 890) + b"}", 1_200_000),
+    "counts": JSON_POINTS % many(b'{"bucketCounts":' + many(b"1", 5900) + b"}", 700_000),
+    "numbers": JSON_POINTS % many(b'{"explicitBounds":' + many(b"9e307", 17_000) + b"}", 2_000_000),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_collection() -> Iterator[None]:
+    """What other tests left to collect is not this input's cost."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("body", PROTOBUF_EXPORTS.values(), ids=PROTOBUF_EXPORTS)
+def test_exports_as_protobuf(body: bytes) -> None:
+    assert len(body) <= MAX_UNPACKED_BYTES
+    assert slowest_step_ms(steps_of(body, Export(), zipped=False, json=False)) < BOUND_MS
+    zipped = gzip.compress(body, 1)
+    assert slowest_step_ms(steps_of(zipped, Export(), zipped=True, json=False)) < BOUND_MS
+
+
+@pytest.mark.parametrize("body", JSON_EXPORTS.values(), ids=JSON_EXPORTS)
+def test_exports_as_json(body: bytes) -> None:
+    assert len(body) <= MAX_UNPACKED_BYTES
+    assert slowest_step_ms(steps_of(body, Export(), zipped=False, json=True)) < BOUND_MS
+
+
+def test_a_gzip_bomb() -> None:
+    bomb = gzip.compress(bytes(200_000_000), 9)
+    assert slowest_step_ms(steps_of(bomb, Export(), zipped=True, json=False)) < BOUND_MS

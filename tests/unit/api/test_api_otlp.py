@@ -1,8 +1,10 @@
 """OTLP over HTTP: what is taken of an export, and what is answered."""
 
+import asyncio
 import gzip
 import math
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -16,6 +18,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, DataPointFlags, Metric
 
 from gateway.api.histograms import from_explicit, from_exponential
+from gateway.api.otlp_pieces import pieces_of
+from gateway.api.slices import SLICE_S, Slices
+from gateway.session.limits import Limit
 from services.bus.errors import Unavailable
 from services.sketch import BadSample
 from tests.support.api import FakeDeps
@@ -64,6 +69,11 @@ class Exporting:
         point.explicit_bounds.extend(bounds)
         point.bucket_counts.extend(counts)
         point.count = sum(counts)
+
+    def gauged(self) -> bytes:
+        """Return it as bytes, with a gauge."""
+        self.gauge("depth", 1)
+        return self.request.SerializeToString()
 
 
 async def push(client: httpx.AsyncClient, export: Exporting) -> ExportMetricsServiceResponse:
@@ -212,6 +222,121 @@ async def test_bodies_that_are_no_exports(
     answer = await client.post("/v1/metrics", content=content, headers=PROTOBUF | headers)
     assert answer.status_code == status
     assert deps.bus.published == []
+
+
+def batch(points: int) -> Exporting:
+    """An export as a collector sends it: one resource, some metrics, many points."""
+    export = Exporting()
+    gauges = [export.metric(f"m{number}").gauge.data_points for number in range(10)]
+    histogram = export.metric("took").histogram
+    histogram.aggregation_temporality = DELTA
+    for number in range(points):
+        labels = {"route": f"/r{number % 7}", "method": "GET"}
+        if number % 4:
+            export.point(gauges[number % 10], **labels).as_double = number / 3
+        else:
+            point = export.point(histogram.data_points, **labels)
+            point.explicit_bounds.extend(range(1, 15))
+            point.bucket_counts.extend(range(15))
+    return export
+
+
+@pytest.mark.parametrize("kind", ["protobuf", "json"])
+async def test_a_collectors_batch_is_taken(client: httpx.AsyncClient, deps: FakeDeps, kind: str) -> None:
+    export = batch(8192)
+    if kind == "json":
+        text = json_format.MessageToJson(export.request, indent=None).encode()
+        headers = {"content-type": "application/json", "content-encoding": "gzip"}
+        answer = await client.post("/v1/metrics", content=gzip.compress(text), headers=headers)
+        assert (answer.status_code, answer.json()) == (200, {})
+    else:
+        assert not (await push(client, export)).HasField("partial_success")
+    found = {report["labels"]["route"]: report for report in reports(deps)}
+    assert sorted(found) == [f"/r{number}" for number in range(7)]
+    last = max(number for number in range(8192) if number % 10 == 1 and number % 7 == 3 and number % 4)
+    assert found["/r3"]["gauges"]["m1"] == last / 3
+    counted = sum(sum(report["histograms"]["took"]["bins"].values()) for report in found.values())
+    assert counted == pytest.approx(2048 * sum(range(15)))
+
+
+@pytest.mark.parametrize("points", [1, 2, 300])
+async def test_a_metric_in_pieces_is_the_metric_whole(points: int) -> None:
+    """Whatever is between its points, and wherever its resource stands."""
+    export = Exporting(**{"service.namespace": "eu"})
+    export.metric("n").sum.aggregation_temporality = DELTA
+    found = export.scope.metrics[0].sum
+    found.is_monotonic = True
+    for number in range(points):
+        export.point(found.data_points, **{"l": "x" * 100}).as_int = number
+    one, two = export.request.SerializeToString(), json_format.MessageToJson(export.request).encode()
+    for pieces in (list(pieces_of(one, json=False)), list(pieces_of(two, json=True))):
+        parts = [piece for piece in pieces if piece is not None]
+        assert (len(parts) > 1) == (points == 300)
+        merged = Metric()
+        for part in parts:
+            assert part.resource == export.resource.resource
+            merged.MergeFrom(part.metric)
+        assert merged == export.scope.metrics[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (batch(25_000).request.SerializeToString, ""),
+        (lambda: b"\x0a\x00" * 60_000, "more than 50000 resources"),
+        (lambda: Exporting(**{f"a{n}": "x" for n in range(200)}).gauged(), "more than 128 attributes"),
+        (lambda: Exporting(large="x" * 40_000).gauged(), "more than 32768 bytes"),
+    ],
+    ids=["points", "resources", "attributes", "bytes"],
+)
+async def test_too_much_in_one_export(
+    client: httpx.AsyncClient, make: Callable[[], bytes], reason: str
+) -> None:
+    headers = PROTOBUF | {"content-encoding": "gzip"}
+    answer = await client.post("/v1/metrics", content=gzip.compress(make()), headers=headers)
+    if not reason:  # points over the limit are refused by themselves
+        assert answer.status_code == 200
+        assert b"more than 20000 points" in answer.content
+        return
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+    assert reason in answer.json()["message"]
+
+
+async def test_exports_wait_for_each_other_and_few_do(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+    body = batch(3000).request.SerializeToString()
+    answers = await asyncio.gather(
+        *[client.post("/v1/metrics", content=body, headers=PROTOBUF) for _ in range(20)]
+    )
+    taken = [answer for answer in answers if answer.status_code == 200]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(taken) + len(refused) == 20
+    assert len(taken) >= 5
+    assert deps.limited == [Limit.EXPORTS] * len(refused)
+    assert {answer.headers["retry-after"] for answer in refused} == {"2"}
+
+
+async def test_others_are_served_between_the_slices() -> None:
+    served = [0]
+
+    async def others() -> None:
+        while True:
+            await asyncio.sleep(0)
+            served.append(served[-1] + 1)
+
+    def steps() -> Iterator[None]:
+        for _ in range(50):
+            before = served[-1]
+            yield
+            until = time.perf_counter() + 2 * SLICE_S
+            counts.append(served[-1] - before)
+            while time.perf_counter() < until:
+                pass
+
+    counts: list[int] = []
+    task = asyncio.create_task(others())
+    await Slices(1, lambda: None).run(steps())
+    task.cancel()
+    assert sum(count > 0 for count in counts) > 40
 
 
 async def test_an_empty_export_is_fine(client: httpx.AsyncClient) -> None:

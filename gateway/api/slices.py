@@ -1,0 +1,46 @@
+"""Long work on the event loop, a slice at a time: what is pushed is converted while everybody else is served.
+
+A thread would not do: parsers written in C keep the interpreter's lock while they run.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+from gateway.session.session import Refusal
+from services.wire.codes import ErrorCode
+
+# The loop is kept for so long at a time. A slice ends with the first step after it.
+SLICE_S = 0.002
+_RETRY_MS = 2000
+
+
+class Slices:
+    """Carries out one piece of work after the other, with half of the loop's time at most; a few wait."""
+
+    def __init__(self, max_waiting: int, on_limit: Callable[[], object]) -> None:
+        self._max_waiting = max_waiting
+        self._on_limit = on_limit
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+
+    async def run(self, steps: Iterable[object]) -> None:
+        """Carry out the steps. Each takes a millisecond or two; what they yield is nothing.
+
+        Raises:
+            Refusal: as many wait as may; `on_limit` was called.
+        """
+        if self._waiting > self._max_waiting:
+            self._on_limit()
+            raise Refusal(ErrorCode.RATE_LIMITED, "too much waits to be converted; try again", _RETRY_MS)
+        self._waiting += 1
+        try:
+            async with self._turn:
+                began = time.perf_counter()
+                for _ in steps:
+                    spent = time.perf_counter() - began
+                    if spent >= SLICE_S:
+                        await asyncio.sleep(spent)  # as long as we kept it, the loop is others'
+                        began = time.perf_counter()
+        finally:
+            self._waiting -= 1
