@@ -15,7 +15,7 @@ help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-16s %s\n", $$1, $$2 }'
 
 # Again only when the lock or the project changed.
-$(SYNCED): uv.lock pyproject.toml scripts/bootstrap.sh scripts/node.sh
+$(SYNCED): uv.lock pyproject.toml scripts/uv.txt scripts/bootstrap.sh scripts/node.sh
 	@sh scripts/bootstrap.sh
 	@touch $@
 

@@ -3,7 +3,7 @@
 # PYTHON names the interpreter, UV_PROJECT_ENVIRONMENT another folder than .venv.
 set -eu
 
-UV_VERSION=0.13.9
+UV_VERSION=$(sed -n 's/^uv==\([0-9.]*\).*/\1/p' scripts/uv.txt)
 TOOLS=.tools/uv
 
 usable() {
@@ -35,7 +35,7 @@ if ! "$TOOLS/bin/uv" --version 2>/dev/null | grep -qF "uv $UV_VERSION"; then
     echo "Installing uv $UV_VERSION into $TOOLS"
     rm -rf "$TOOLS"
     "$python" -m venv "$TOOLS"
-    "$TOOLS/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+    "$TOOLS/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r scripts/uv.txt
 fi
 
 # Node.js builds and tests what runs in browsers. As a wheel it is 60 MB, so only where the machine has none.

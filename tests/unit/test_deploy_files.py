@@ -69,9 +69,6 @@ def test_versions_are_those_of_the_project() -> None:
     text = DOCKERFILE.read_text()
     assert f"ARG VERSION={__version__}\n" in text
     assert f"tidings:{__version__} ." in text
-    uv = re.search(r"^UV_VERSION=(\S+)$", (ROOT / "scripts" / "bootstrap.sh").read_text(), re.MULTILINE)
-    assert uv is not None
-    assert f"uv=={uv[1]}\n" in text
 
 
 def test_what_is_copied_is_not_ignored() -> None:
