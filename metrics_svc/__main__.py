@@ -78,6 +78,7 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
             "instance": instance,
             "leads": ticker.leads,
             "rules_error": rules.error,
+            "rules_limited": sorted(ticker.limited),
             "receivers_down": notifier.down if ticker.leads else [],
         }
 

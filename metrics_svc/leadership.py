@@ -9,7 +9,7 @@ from metrics_svc.aggregation.packed import decode_row, merge_packed
 from metrics_svc.aggregation.rollups import Rollups, SeriesRow
 from metrics_svc.aggregation.seconds import FLEET, ClosedSecond
 from metrics_svc.aggregation.tiers import MINUTES, ROLLUP_TIERS, SECONDS
-from metrics_svc.alerts.engine import AlertEngine, Change
+from metrics_svc.alerts.engine import AlertEngine, Outcome
 from metrics_svc.alerts.rules import RuleSet
 from metrics_svc.store import MAX_UNANNOUNCED, MetricsStore, Tick
 from services.wire.events import AlertEvent
@@ -29,7 +29,7 @@ class Leadership:
     rollups: Rollups
     unannounced: list[AlertEvent]
     announced_through: int = 0
-    _prepared: tuple[Tick, list[Change]] | None = field(default=None)
+    _prepared: tuple[Tick, Outcome] | None = field(default=None)
 
     @classmethod
     async def begin(cls, store: MetricsStore, term: int, rules: RuleSet) -> "Leadership":
@@ -43,7 +43,7 @@ class Leadership:
             await store.unannounced(),
         )
 
-    def prepare(self, closed: ClosedSecond) -> tuple[Tick, list[Change]]:
+    def prepare(self, closed: ClosedSecond) -> tuple[Tick, Outcome]:
         """Return what a second changes; asked again for the same second, the same: nothing is judged twice."""
         if self._prepared is None or self._prepared[0].second != closed.second:
             outcome = self.engine.evaluate(closed)
@@ -58,7 +58,7 @@ class Leadership:
                 outcome.transitions,
                 outcome.current,
             )
-            self._prepared = tick, outcome.changes
+            self._prepared = tick, outcome
         return self._prepared
 
     def wrote(self, tick: Tick) -> None:

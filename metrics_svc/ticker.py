@@ -5,7 +5,7 @@ Seconds that could not be written (Redis away, the lease not yet taken over) wai
 in order.
 """
 
-from collections import deque
+from collections import Counter, deque
 
 import msgspec
 import structlog
@@ -58,6 +58,7 @@ class Ticker:
         self._next = 0
         self._first = 0
         self._store_was_away = False
+        self.limited: frozenset[str] = frozenset()  # ids of rules with more alerts than their limit
 
     @property
     def leads(self) -> bool:
@@ -82,6 +83,8 @@ class Ticker:
             if not self._store_was_away:
                 log.warning("seconds wait: the store is away", reason=str(fault), waiting=len(self._backlog))
             self._store_was_away = True
+        if not self.leads:
+            self._note_limited(Counter())
         telemetry.gauge(MetricName.METRICS_LEADER).set(self.leads)
 
     def close_ended(self) -> None:
@@ -120,7 +123,7 @@ class Ticker:
 
     async def _write(self, leadership: Leadership, closed: ClosedSecond) -> bool:
         """Store and publish one second; False when the lease is another's."""
-        tick, changes = leadership.prepare(closed)
+        tick, outcome = leadership.prepare(closed)
         written = await self._store.write(self._lease.holder, leadership.term, tick)
         telemetry.counter(MetricName.METRICS_TICKS).labels(written.value).inc()
         if written is Written.FENCED:
@@ -132,7 +135,8 @@ class Ticker:
         self._count_missing(leadership.last_second, tick.second)
         leadership.wrote(tick)
         self._publish(leadership.term, tick, closed)
-        for change in changes:
+        self._note_limited(outcome.limited)
+        for change in outcome.changes:
             telemetry.counter(MetricName.ALERTS_ANNOUNCED).labels(change.effect.name.lower()).inc()
             log.info(
                 "alert",
@@ -150,6 +154,13 @@ class Ticker:
         if last and missing > 0:
             telemetry.counter(MetricName.METRICS_SECONDS_DROPPED).inc(missing)
             log.warning("seconds are missing from the history", count=missing, after=last)
+
+    def _note_limited(self, limited: Counter[str]) -> None:
+        """Count alerts over their rule's limit; log a rule when it meets its limit, not each second while it does."""
+        telemetry.gauge(MetricName.ALERTS_LIMITED).set(limited.total())
+        for rule in limited.keys() - self.limited:
+            log.warning("a rule has more alerts than its limit", rule=rule, refused=limited[rule])
+        self.limited = frozenset(limited)
 
     def _publish(self, term: int, tick: Tick, closed: ClosedSecond) -> None:
         record = to_record(closed.rows[FLEET], SECONDS.step_s, rollup=False)

@@ -140,6 +140,11 @@ class MetricName(Enum):
     ALERTS_ANNOUNCED = Declaration(
         "tidings_alerts_announced_total", "counter", "Alerts raised, changed and resolved.", ("effect",)
     )
+    ALERTS_LIMITED = Declaration(
+        "tidings_alerts_limited",
+        "gauge",
+        "Alerts that do not fire because their rule has as many as its limit.",
+    )
     NOTIFICATIONS = Declaration(
         "tidings_notifications_total", "counter", "Attempts to notify receivers.", ("receiver", "outcome")
     )

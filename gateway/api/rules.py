@@ -40,6 +40,7 @@ class RuleRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True)
     no_data_for_s: _Seconds = 10.0
     forget_s: _Seconds = 86_400.0
     min_count: Annotated[int, msgspec.Meta(ge=0)] = 0
+    limit: Annotated[int, msgspec.Meta(ge=1)] = 1000
     labels: _Words = msgspec.field(default_factory=dict)
 
 

@@ -38,6 +38,8 @@ MAX_AGE_S = 3600
 MAX_BOOTS = 64
 
 _SOURCE_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
+# A source of this name could not be told from a label set of another one (`part_name`).
+_LIKE_A_PART = re.compile(r".*\{.*\}", re.DOTALL)
 
 
 class SourceKind(StrEnum):
@@ -139,7 +141,9 @@ class Admission:
     def judge(self, report: MetricsReport, now: float) -> Verdict:
         """Return what is taken of a report that arrived at `now` (seconds since 1970)."""
         source = self._sources.get(report.source)
-        if source is None and not _SOURCE_NAME.fullmatch(report.source):
+        if source is None and (
+            not _SOURCE_NAME.fullmatch(report.source) or _LIKE_A_PART.fullmatch(report.source)
+        ):
             return Verdict(None, [Refusal.BAD_SOURCE])
         if report.kind not in _KINDS:
             return Verdict(None, [Refusal.BAD_KIND])

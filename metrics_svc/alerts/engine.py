@@ -1,6 +1,7 @@
 """All rules over one second: events to announce, states to keep, lines of the alert log."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import fsum
 
@@ -9,11 +10,13 @@ import msgspec
 from metrics_svc.aggregation.rows import Row
 from metrics_svc.aggregation.seconds import FLEET, ClosedSecond
 from metrics_svc.alerts.judge import Judgement, Watch, judge, remove
-from metrics_svc.alerts.rules import EVERY_SOURCE, Rule, RuleSet
+from metrics_svc.alerts.rules import EVERY_SOURCE, Rule, RuleSet, alert_id
 from metrics_svc.alerts.states import Effect, Reason, State
 from services.wire.events import AlertEvent
 from services.wire.records import UNSET, Alert, AlertLogEntry, AlertTransition
 from services.wire.server import AlertRaised, AlertResolved
+
+_ACTIVE = frozenset((State.PENDING, State.FIRING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,8 @@ class Change:
 class Outcome:
     """What one second changed. A watch of None is to be forgotten.
 
-    `current` are alerts that go on firing with another value than before, which is not announced.
+    `current` are alerts that go on firing with another value than before, which is not announced. `limited` counts, by
+    rule, the alerts that were over its limit and are not kept.
     """
 
     watches: dict[str, Watch | None] = field(default_factory=dict)
@@ -38,6 +42,7 @@ class Outcome:
     changes: list[Change] = field(default_factory=list)
     transitions: list[AlertTransition] = field(default_factory=list)
     current: list[AlertLogEntry] = field(default_factory=list)
+    limited: Counter[str] = field(default_factory=Counter)
 
 
 class AlertEngine:
@@ -45,36 +50,70 @@ class AlertEngine:
 
     def __init__(self, rules: RuleSet, watches: Mapping[str, Watch]) -> None:
         self.rules = rules
-        self._watches = dict(watches)
+        # Stored by an earlier version, which gave other ids: renamed with the first second.
+        self._renamed = {
+            id: watch for id, watch in watches.items() if id != alert_id(watch.metric, watch.source)
+        }
+        self._watches = {id: watch for id, watch in watches.items() if id not in self._renamed}
 
     def evaluate(self, closed: ClosedSecond) -> Outcome:
         """Judge every rule by the rows of one second. Called with seconds in rising order."""
         now = (closed.second + 1) * 1000
         outcome = Outcome()
+        self._rename(outcome, now)
         seen: set[str] = set()
-        for rule, series in self._scopes(closed):
-            alert_id = rule.alert_id(series)
-            if alert_id in seen:  # two rules match the same label set: the first one in the file holds
-                continue
-            seen.add(alert_id)
-            before = self._watches.get(alert_id)
-            value = _value(rule, series, closed)
-            watch = _labelled(before or Watch(rule.metric, series), closed)
-            self._record(outcome, alert_id, rule, before, judge(rule, watch, value, now), value, now)
-        for alert_id in [known for known in self._watches if known not in seen]:
-            before = self._watches[alert_id]
-            self._record(outcome, alert_id, None, before, remove(before, now), None, now)
+        for rule in self.rules.rules:
+            watched = self._series(rule, closed)
+            active: int | None = None
+            for series in watched:
+                id = rule.alert_id(series)
+                if id in seen:  # two rules match the same label set: the first one in the file holds
+                    continue
+                seen.add(id)
+                before = self._watches.get(id)
+                value = _value(rule, series, closed)
+                watch = _labelled(before or Watch(rule.metric, series), closed)
+                judgement = judge(rule, watch, value, now)
+                if judgement.watch.state in _ACTIVE and (before is None or before.state not in _ACTIVE):
+                    active = self._active(rule, watched) if active is None else active
+                    if active >= rule.limit:
+                        outcome.limited[rule.id] += 1
+                        continue
+                    active += 1
+                self._record(outcome, id, rule, before, judgement, value, now)
+        for id in [known for known in self._watches if known not in seen]:
+            before = self._watches[id]
+            self._record(outcome, id, None, before, remove(before, now), None, now)
         return outcome
 
-    def _scopes(self, closed: ClosedSecond) -> Iterator[tuple[Rule, str]]:
-        """Yield each rule with each series it watches now: those that report, and those still remembered."""
-        for rule in self.rules.rules:
-            if rule.match:
-                yield from ((rule, series) for series in self._label_sets(rule, closed))
-            elif rule.source != EVERY_SOURCE:
-                yield rule, rule.source
-            else:
-                yield from ((rule, source) for source in self._sources(rule, closed))
+    def _active(self, rule: Rule, watched: list[str]) -> int:
+        """Return how many alerts of a rule are pending or fire."""
+        watches = (self._watches.get(rule.alert_id(series)) for series in watched)
+        return sum(watch is not None and watch.state in _ACTIVE for watch in watches)
+
+    def _rename(self, outcome: Outcome, now: int) -> None:
+        """Let alerts end under the ids they had, and go on under those they have."""
+        for old, watch in self._renamed.items():
+            id = alert_id(watch.metric, watch.source)
+            outcome.watches[old] = None
+            alert, started_at = watch.alert, watch.started_at
+            if alert is not None and started_at is not None:
+                outcome.events.append(AlertResolved(data=alert))
+                outcome.entries.append(_entry(alert, started_at, watch.reason, ended_at=now))
+            if id in self._watches:
+                continue  # known by both: versions took turns
+            if alert is not None and started_at is not None:
+                alert = msgspec.structs.replace(alert, id=id)
+                outcome.events.append(AlertRaised(data=alert))
+                outcome.entries.append(_entry(alert, started_at, watch.reason, ended_at=None))
+            self._watches[id] = outcome.watches[id] = msgspec.structs.replace(watch, alert=alert)
+        self._renamed = {}
+
+    def _series(self, rule: Rule, closed: ClosedSecond) -> list[str]:
+        """Return the series that a rule watches now: those that report, and those still remembered."""
+        if rule.match:
+            return self._label_sets(rule, closed)
+        return [rule.source] if rule.source != EVERY_SOURCE else self._sources(rule, closed)
 
     def _sources(self, rule: Rule, closed: ClosedSecond) -> list[str]:
         sources = {

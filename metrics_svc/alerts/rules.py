@@ -6,7 +6,9 @@ from typing import Literal
 
 import msgspec
 
+from metrics_svc.aggregation.rows import QUANTILE_SUFFIXES
 from metrics_svc.alerts.inhibition import DEFAULT_INHIBITIONS, Inhibition
+from services.wire.names import METRIC_NAME
 from services.wire.records import Severity
 
 FLEET = ""
@@ -30,6 +32,14 @@ _UNITS = {
 }
 
 
+def alert_id(metric: str, source: str) -> str:
+    """Return the id of the alert about a metric of a source (empty: the fleet).
+
+    No two have the same: there is no `@` in the name of a metric.
+    """
+    return f"{metric}@{source}-alert" if source else f"{metric}-alert"
+
+
 class BadRules(ValueError):
     """Rules that cannot be meant; the message says which and why."""
 
@@ -51,6 +61,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         forget_s: a source (of `*`) without data for so long is gone for good, and so is its alert.
         min_count: for latencies and histograms: a second with fewer measured values says nothing, like one
             without data.
+        limit: most alerts of this rule at a time, pending or firing; more are counted and logged, and do not fire.
         labels: what alerts carry and silences can match, besides those of the source.
     """
 
@@ -69,6 +80,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     no_data_for_s: float = 10.0
     forget_s: float = 86_400.0
     min_count: int = 0
+    limit: int = 1000
     labels: dict[str, str] = msgspec.field(default_factory=dict)
 
     @property
@@ -118,7 +130,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def alert_id(self, source: str) -> str:
         """Return the id of this rule's alert for a source (empty: the fleet)."""
-        return f"{self.metric}-{source}-alert" if source else f"{self.metric}-alert"
+        return alert_id(self.metric, source)
 
     def describe(self, value: float, source: str) -> str:
         """Return the value in words: `cpu is 93.1 %`."""
@@ -159,6 +171,12 @@ def _check(rule: Rule) -> None:
     what = f"rule for {rule.metric or 'no metric'}"
     if not rule.metric:
         raise BadRules(f"{what}: `metric` is empty")
+    base, _, suffix = rule.metric.rpartition(".")
+    histogram = suffix in QUANTILE_SUFFIXES and METRIC_NAME.fullmatch(base)
+    if not histogram and not METRIC_NAME.fullmatch(rule.metric):
+        raise BadRules(
+            f"{what}: no metric has this name: a letter or _, then letters, digits, and any of _ . : -"
+        )
     numbers = (rule.warning, rule.critical, rule.warning_clear, rule.critical_clear)
     durations = (rule.for_s, rule.clear_for_s, rule.no_data_for_s, rule.forget_s)
     if not all(number is None or isfinite(number) for number in (*numbers, *durations)):
@@ -170,6 +188,8 @@ def _check(rule: Rule) -> None:
         raise BadRules(f"{what}: `match` needs a `source`, or `*`: the fleet has no labels")
     if rule.warning is None and rule.critical is None:
         raise BadRules(f"{what}: neither `warning` nor `critical` is given")
+    if rule.limit < 1:
+        raise BadRules(f"{what}: `limit` must be at least 1")
     if min(durations) < 0 or rule.min_count < 0:
         raise BadRules(f"{what}: durations and counts must not be negative")
     if rule.warning is not None and rule.critical is not None and not rule.is_over(rule.critical, "warning"):

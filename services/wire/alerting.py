@@ -32,6 +32,7 @@ class AlertRule(Message, frozen=True, kw_only=True):
     no_data_for_s: float = 10.0
     forget_s: float = 86_400.0
     min_count: int = 0
+    limit: int = 1000
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     id: str = ""
     origin: str | UnsetType = UNSET

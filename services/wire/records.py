@@ -102,7 +102,7 @@ class MetricPoint(Record, frozen=True, kw_only=True, gc=False):
 
 
 class Alert(Record, frozen=True, kw_only=True):
-    """An alert as clients see it. `id` is `METRIC-alert` for the fleet, `METRIC-SOURCE-alert` for one source.
+    """An alert as clients see it. `id` is `METRIC-alert` for the fleet, `METRIC@SOURCE-alert` for one source or label set.
 
     `source` and `labels` are absent where there are none. Answers of the API also say what keeps the alert from
     being notified: ids of silences, of maintenance windows, and of alerts that inhibit it.

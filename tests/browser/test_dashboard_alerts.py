@@ -11,7 +11,7 @@ from tests.support.deadline import wait_until
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120), pytest.mark.xdist_group("browser")]
 
 RULE = {"metric": "queue_depth", "source": "shop", "warning": 10, "critical": 100, "clearForS": 0}
-ALERT = "queue_depth-shop-alert"
+ALERT = "queue_depth@shop-alert"
 
 
 def push_depth(api: httpx.Client, depth: float) -> None:
@@ -60,17 +60,17 @@ def test_an_alert_appears_and_resolves(windows: Windows, api: httpx.Client) -> N
 @pytest.mark.usefixtures("firing")
 def test_acknowledging_shows_everywhere(windows: Windows) -> None:
     ada, grace = windows.open("alerts", username="Ada"), windows.open("alerts", username="Grace")
-    alert = ada.locator(f"[data-alert={ALERT}]")
+    alert = ada.locator(f"[data-alert='{ALERT}']")
     alert.get_by_role("button", name="Acknowledge").click()
     expect(alert.get_by_text("acknowledged")).to_be_visible()
     expect(alert.get_by_role("button", name="Acknowledge")).to_have_count(0)
-    expect(grace.locator(f"[data-alert={ALERT}]").get_by_text("acknowledged")).to_be_visible()
+    expect(grace.locator(f"[data-alert='{ALERT}']").get_by_text("acknowledged")).to_be_visible()
 
 
 @pytest.mark.usefixtures("firing")
 def test_silencing_and_expiring(windows: Windows, api: httpx.Client) -> None:
     page = windows.open("alerts", username="Ada")
-    alert = page.locator(f"[data-alert={ALERT}]")
+    alert = page.locator(f"[data-alert='{ALERT}']")
     alert.get_by_role("button", name="Silence").click()
     dialog = page.get_by_role("dialog", name="Silence alerts")
     dialog.get_by_role("button", name="Silence", exact=True).click()

@@ -129,7 +129,7 @@ def test_pictures_of_each_view(windows: Windows, folder: Path) -> None:
     take(page, "overview")
 
     turn_to(page, "alerts", "[data-silence]")
-    expect(page.locator("[data-alert=queue_depth-shop-alert]")).to_be_visible()
+    expect(page.locator("[data-alert='queue_depth@shop-alert']")).to_be_visible()
     take(page, "alerts")
     turn_to(page, "presence", ".person")
     expect(page.locator(".person-rooms .tag").first).to_be_visible()

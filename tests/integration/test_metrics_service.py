@@ -78,15 +78,15 @@ async def test_rules_change_while_running(fleet: Fleet, tmp_path: Path) -> None:
     await fleet.leader(service)
     shop = {"source": "shop", "kind": "app", "gauges": {"depth": 7.0, "cpu": 99.0}}
     await fleet.report_until(lambda: fleet.alerts, "the alert", **shop)
-    assert fleet.said == ["depth-shop-alert warning"]
+    assert fleet.said == ["depth@shop-alert warning"]
     rules.write_text("[[rule")
     await fleet.report_until(
         lambda: service.logged("rules file refused; the rules before it hold"), "the refusal", **shop
     )
-    assert fleet.said == ["depth-shop-alert warning"]
+    assert fleet.said == ["depth@shop-alert warning"]
     rules.write_text('[[rule]]\nmetric = "depth"\nsource = "*"\nwarning = 8\nclear_for_s = 0\n')
     await fleet.report_until(lambda: len(fleet.alerts) > 1, "the end", **shop)
-    assert fleet.said == ["depth-shop-alert warning", "depth-shop-alert resolved"]
+    assert fleet.said == ["depth@shop-alert warning", "depth@shop-alert resolved"]
 
 
 async def test_silences(fleet: Fleet) -> None:

@@ -141,8 +141,8 @@ async def test_several_hosts_and_one_that_falls_silent(fleet: Fleet, tmp_path: P
 
     await eventually(both, "both hosts in the history", 20)
     hosts["web-2"].kill()
-    await eventually(lambda: "up-web-2-alert critical" in fleet.said, "the silent host", 20)
-    assert fleet.said == ["up-web-2-alert critical"]
+    await eventually(lambda: "up@web-2-alert critical" in fleet.said, "the silent host", 20)
+    assert fleet.said == ["up@web-2-alert critical"]
     fleet.start("metrics_svc.agent", TIDINGS_INSTANCE="web-2")
     await eventually(lambda: len(fleet.said) > 1, "its return", 20)
-    assert fleet.said == ["up-web-2-alert critical", "up-web-2-alert resolved"]
+    assert fleet.said == ["up@web-2-alert critical", "up@web-2-alert resolved"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal
 
+import msgspec
 import pytest
 
 from metrics_svc.aggregation.rows import Row
@@ -185,10 +186,10 @@ def test_each_source_on_its_own() -> None:
     rule = Rule(metric="cpu", source=EVERY_SOURCE, warning=70, clear_for_s=0)
     run = Run(rule)
     run.take(of_sources(T0, web_1={"cpu": 95.0}, web_2={"cpu": 20.0}, gw={"requests": 1.0}))
-    assert run.said == ["cpu-web-1-alert warning"]
+    assert run.said == ["cpu@web-1-alert warning"]
     assert run.outcomes[0].changes[0].alert.message == "cpu of web-1 is 95 %, warning at 70"
     run.take(of_sources(T0 + 1, web_1={"cpu": 20.0}, web_2={"cpu": 80.0}))
-    assert run.said[1:] == ["cpu-web-1-alert resolved", "cpu-web-2-alert warning"]
+    assert run.said[1:] == ["cpu@web-1-alert resolved", "cpu@web-2-alert warning"]
 
 
 def test_a_rule_for_one_source_takes_precedence() -> None:
@@ -197,7 +198,7 @@ def test_a_rule_for_one_source_takes_precedence() -> None:
         Rule(metric="cpu", source="batch", warning=99, clear_for_s=0),
     )
     run.take(of_sources(T0, web={"cpu": 95.0}, batch={"cpu": 95.0}))
-    assert run.said == ["cpu-web-alert warning"]
+    assert run.said == ["cpu@web-alert warning"]
 
 
 def test_a_source_that_left_is_forgotten() -> None:
@@ -206,7 +207,7 @@ def test_a_source_that_left_is_forgotten() -> None:
     run.take(of_sources(T0, web={"cpu": 95.0}))
     for second in range(T0 + 1, T0 + 6):
         run.take(of_sources(second))
-    assert run.said == ["cpu-web-alert warning", "cpu-web-alert resolved"]
+    assert run.said == ["cpu@web-alert warning", "cpu@web-alert resolved"]
     assert run.engine._watches == {}
 
 
@@ -299,3 +300,73 @@ def test_a_firing_alert_has_the_value_of_now_and_announces_nothing() -> None:
 def test_a_value_that_changes_all_the_time_is_written_now_and_then() -> None:
     run = Run(CPU).feed(*[95 + at / 100 for at in range(50)])
     assert sum(len(outcome.watches) for outcome in run.outcomes) <= 1 + 50 // REFRESH_S
+
+
+def test_alerts_of_two_rules_never_share_an_id() -> None:
+    """A metric's name may end as another source's begins."""
+    run = Run(
+        Rule(metric="queue", source="a", warning=1),
+        Rule(metric="queue-a", warning=1),
+        Rule(metric="queue", warning=1),
+    )
+    run.take(
+        ClosedSecond(
+            T0,
+            {
+                FLEET: Row.of_second(T0, {"queue-a": 500.0, "queue": 500.0}, None),
+                "a": Row.of_second(T0, {"queue": 0.0}, None),
+            },
+            {},
+        )
+    )
+    assert run.said == ["queue-a-alert warning", "queue-alert warning"]
+
+
+def test_alerts_stored_under_other_ids_end_there_and_go_on() -> None:
+    """Earlier versions wrote `METRIC-SOURCE-alert`."""
+    rule = Rule(metric="up", source=EVERY_SOURCE, critical=0, op="<=", no_data="alert", no_data_for_s=2)
+    run = Run(rule)
+    run.take(of_sources(T0, web={"up": 1.0}, db={"up": 1.0}))
+    for second in range(T0 + 1, T0 + 5):
+        run.take(of_sources(second, db={"up": 1.0}))
+    stored = {
+        f"up-{watch.source}-alert": msgspec.structs.replace(
+            watch, alert=watch.alert and msgspec.structs.replace(watch.alert, id=f"up-{watch.source}-alert")
+        )
+        for watch in run.engine._watches.values()
+    }
+    assert sorted(stored) == ["up-db-alert", "up-web-alert"]
+    later = Run(rule)
+    later.engine = AlertEngine(RuleSet([rule]), stored)
+    for second in range(T0 + 5, T0 + 9):
+        later.take(of_sources(second, db={"up": 1.0}))
+    assert later.said == [
+        "up-web-alert resolved",
+        "up@web-alert critical",
+    ]  # and of `db`, which is well, nothing
+    first = later.outcomes[0]
+    assert {id: watch is not None for id, watch in first.watches.items()} == {
+        "up-web-alert": False, "up-db-alert": False, "up@web-alert": True, "up@db-alert": True,
+    }  # fmt: skip
+    assert [(entry.id, entry.state, entry.started_at // 1000 - T0) for entry in first.entries] == [
+        ("up-web-alert", "resolved", 4),
+        ("up@web-alert", "firing", 4),
+    ]
+    later.take(of_sources(T0 + 9, web={"up": 1.0}, db={"up": 1.0}))
+    later.take(of_sources(T0 + 13, web={"up": 1.0}, db={"up": 1.0}))
+    assert later.said[2:] == ["up@web-alert resolved"]
+
+
+def test_a_rule_has_so_many_alerts_and_no_more() -> None:
+    run = Run(Rule(metric="cpu", source=EVERY_SOURCE, warning=70, clear_for_s=0, limit=3))
+    hot = {f"h{at}": {"cpu": 95.0} for at in range(5)}
+    run.take(of_sources(T0, **hot))
+    assert run.said == [f"cpu@h{at}-alert warning" for at in range(3)]
+    assert run.outcomes[-1].limited == {"cpu@*": 2}
+    run.take(of_sources(T0 + 1, **hot))
+    assert (len(run.said), run.outcomes[-1].limited) == (3, {"cpu@*": 2})
+    hot["h0"] = {"cpu": 1.0}
+    run.take(of_sources(T0 + 2, **hot))
+    run.take(of_sources(T0 + 3, **hot))
+    assert run.said[3:] == ["cpu@h0-alert resolved", "cpu@h3-alert warning"]
+    assert run.outcomes[-1].limited == {"cpu@*": 1}

@@ -45,6 +45,9 @@ def test_a_good_file() -> None:
         ('[[rule]]\nmetric = "cpu"\nwarning = 70\nwarning_clear = 71', "wrong side"),
         ('[[rule]]\nmetric = "cpu"\nwarning = 70\nfro_s = 3', "fro_s"),
         ('[[rule]]\nmetric = "cpu"\nwarning = 70\n[[rule]]\nmetric = "cpu"\ncritical = 9', "two rules"),
+        ('[[rule]]\nmetric = "queue@a"\nwarning = 5', "no metric has this name"),
+        ('[[rule]]\nmetric = "queue depth.p95"\nwarning = 5', "no metric has this name"),
+        ('[[rule]]\nmetric = "cpu"\nwarning = 5\nlimit = 0', "limit"),
         ("rules = 5", "rules"),
     ],
 )

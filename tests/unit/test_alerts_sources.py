@@ -33,19 +33,19 @@ def test_a_source_that_falls_silent_alerts_and_comes_back() -> None:
     engine = AlertEngine(RuleSet([DOWN]), {})
     outcomes = [engine.evaluate(with_up(T0, "web", "db"))]
     outcomes += [engine.evaluate(with_up(T0 + at, "db")) for at in range(1, 8)]
-    assert said(outcomes) == ["up-web-alert critical"]
+    assert said(outcomes) == ["up@web-alert critical"]
     alert = outcomes[4].events[0].data
     assert alert.message == "no data for up of web"
     assert (alert.source, alert.labels) == ("web", {"zone": "a", "team": "ops"})
     outcomes.append(engine.evaluate(with_up(T0 + 8, "web", "db")))
-    assert said(outcomes)[1:] == ["up-web-alert resolved"]
+    assert said(outcomes)[1:] == ["up@web-alert resolved"]
 
 
 def test_a_source_that_never_comes_back_is_forgotten() -> None:
     engine = AlertEngine(RuleSet([DOWN]), {})
     engine.evaluate(with_up(T0, "web"))
     outcomes = [engine.evaluate(with_up(T0 + at)) for at in range(1, 30)]
-    assert said(outcomes) == ["up-web-alert critical", "up-web-alert resolved"]
+    assert said(outcomes) == ["up@web-alert critical", "up@web-alert resolved"]
     assert engine._watches == {}
     reasons = [transition.reason for outcome in outcomes for transition in outcome.transitions]
     assert reasons[-1] == "no data for so long that the source is taken for gone"
@@ -56,7 +56,7 @@ def test_that_a_source_exists_survives_a_restart() -> None:
     kept = first.evaluate(with_up(T0, "web")).watches
     second = AlertEngine(RuleSet([DOWN]), {id: watch for id, watch in kept.items() if watch is not None})
     outcomes = [second.evaluate(with_up(T0 + at)) for at in range(1, 6)]
-    assert said(outcomes) == ["up-web-alert critical"]
+    assert said(outcomes) == ["up@web-alert critical"]
 
 
 def test_label_sets_are_watched_where_a_rule_matches_them() -> None:
@@ -75,11 +75,11 @@ def test_label_sets_are_watched_where_a_rule_matches_them() -> None:
         closed.labels[name] = {"route": route, "tier": tier}
         closed.parts[name] = "shop"
     outcome = engine.evaluate(closed)
-    assert said([outcome]) == ['errors-shop{route="/a"}-alert warning']
+    assert said([outcome]) == ['errors@shop{route="/a"}-alert warning']
     alert = outcome.events[0].data
     assert (alert.source, alert.labels) == ("shop", {"route": "/a", "tier": "1"})
     plain = AlertEngine(RuleSet([Rule(metric="errors", source=EVERY_SOURCE, warning=5)]), {})
-    assert said([plain.evaluate(closed)]) == ["errors-shop-alert warning"]
+    assert said([plain.evaluate(closed)]) == ["errors@shop-alert warning"]
 
 
 def test_the_fleets_value_of_any_metric_comes_from_its_sources() -> None:

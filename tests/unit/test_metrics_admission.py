@@ -74,6 +74,7 @@ def test_a_bad_sketch_loses_the_sketch_alone() -> None:
         ({"source": ""}, Refusal.BAD_SOURCE),
         ({"source": "x" * 129}, Refusal.BAD_SOURCE),
         ({"source": "a\nb"}, Refusal.BAD_SOURCE),
+        ({"source": 'shop{route="/cart"}'}, Refusal.BAD_SOURCE),
         ({"kind": "robot"}, Refusal.BAD_KIND),
         ({"timestamp": (T0 + 61) * 1000}, Refusal.FUTURE),
         ({"timestamp": (T0 - 3601) * 1000}, Refusal.TOO_OLD),

@@ -17,7 +17,7 @@ export interface AckRequest {
   comment?: string;
 }
 
-/** An alert as clients see it. `id` is `METRIC-alert` for the fleet, `METRIC-SOURCE-alert` for one source. `source` and `labels` are absent where there are none. Answers of the API also say what keeps the alert from being notified: ids of silences, of maintenance windows, and of alerts that inhibit it. */
+/** An alert as clients see it. `id` is `METRIC-alert` for the fleet, `METRIC@SOURCE-alert` for one source or label set. `source` and `labels` are absent where there are none. Answers of the API also say what keeps the alert from being notified: ids of silences, of maintenance windows, and of alerts that inhibit it. */
 export interface Alert {
   id: string;
   type: "critical" | "warning";
@@ -84,6 +84,7 @@ export interface AlertRule {
   noDataForS?: number;
   forgetS?: number;
   minCount?: number;
+  limit?: number;
   labels?: Record<string, string>;
   id?: string;
   origin?: string;
@@ -543,6 +544,7 @@ export interface RuleRequest {
   noDataForS?: number;
   forgetS?: number;
   minCount?: number;
+  limit?: number;
   labels?: Record<string, string>;
 }
 

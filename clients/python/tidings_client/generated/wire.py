@@ -29,7 +29,7 @@ class AckRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An alert as clients see it. `id` is `METRIC-alert` for the fleet, `METRIC-SOURCE-alert` for one source. `source` and `labels` are absent where there are none. Answers of the API also say what keeps the alert from being notified: ids of silences, of maintenance windows, and of alerts that inhibit it."""
+    """An alert as clients see it. `id` is `METRIC-alert` for the fleet, `METRIC@SOURCE-alert` for one source or label set. `source` and `labels` are absent where there are none. Answers of the API also say what keeps the alert from being notified: ids of silences, of maintenance windows, and of alerts that inhibit it."""
 
     id: str
     type: str
@@ -98,6 +98,7 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     no_data_for_s: float | None = field(default=None, name="noDataForS")
     forget_s: float | None = field(default=None, name="forgetS")
     min_count: int | None = field(default=None, name="minCount")
+    limit: int | None = None
     labels: dict[str, str] | None = None
     id: str | None = None
     origin: str | None = None
@@ -587,6 +588,7 @@ class RuleRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     no_data_for_s: float | None = field(default=None, name="noDataForS")
     forget_s: float | None = field(default=None, name="forgetS")
     min_count: int | None = field(default=None, name="minCount")
+    limit: int | None = None
     labels: dict[str, str] | None = None
 
 
