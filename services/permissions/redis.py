@@ -39,6 +39,9 @@ PROBES: tuple[tuple[str, ...], ...] = (
 
 ROLES = (Role.PRESENCE, Role.METRICS)
 
+# For health checks: whether a server has its data, and whether its master is in reach. No password, and nothing else.
+PROBE_USER = "user probe on nopass resetchannels -@all +ping +role\n"
+
 
 @dataclass(frozen=True, slots=True)
 class Access:

@@ -5,8 +5,8 @@ import json
 from collections.abc import Mapping
 
 from services.permissions.nats import Subjects, subjects_of
+from services.permissions.redis import PROBE_USER, access_of
 from services.permissions.redis import ROLES as REDIS_ROLES
-from services.permissions.redis import access_of
 from services.permissions.roles import OPERATOR, Role
 from services.settings import Settings
 
@@ -43,8 +43,8 @@ def _listed(subjects: tuple[str, ...]) -> str:
 
 
 def redis_users(settings: Settings, passwords: Mapping[str, str]) -> str:
-    """Return one `user` line for each role with state in Redis, the passwords hashed."""
-    return "".join(
+    """Return one `user` line for each role with state in Redis, the passwords hashed, and that of health checks."""
+    return PROBE_USER + "".join(
         f"user {role} on #{hashlib.sha256(passwords[role].encode()).hexdigest()} "
         f"{access_of(role, settings).rules}\n"
         for role in REDIS_ROLES
@@ -75,4 +75,4 @@ def redis_template(settings: Settings) -> str:
         f"user {role} on >${{REDIS_{role.upper()}_PASSWORD}} {access_of(role, settings).rules}\n"
         for role in REDIS_ROLES
     ]
-    return REDIS_TEMPLATE_HEAD + "".join(lines)
+    return REDIS_TEMPLATE_HEAD + PROBE_USER + "".join(lines)

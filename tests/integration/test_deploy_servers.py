@@ -162,6 +162,11 @@ def test_redis_and_a_sentinel_know_their_users(place: Path, tmp_path: Path) -> N
         wait_until(lambda: answers(port, **operator), "redis to answer")
         with redis.Redis(port=port) as nobody, pytest.raises(redis.AuthenticationError):
             nobody.ping()
+        with redis.Redis(port=port, username="probe", password="any") as probe:
+            assert probe.execute_command("ROLE")[0] == b"master"
+            for command in (("GET", "x"), ("INFO",), ("CONFIG", "GET", "*"), ("ACL", "LIST")):
+                with pytest.raises(redis.exceptions.NoPermissionError):
+                    probe.execute_command(*command)
         forbidden = {
             "presence": (("GET", "{tidings:metrics}:x"), ("FLUSHALL",), ("CONFIG", "GET", "*")),
             "metrics": (("GET", "{tidings:presence}:x"), ("KEYS", "*")),

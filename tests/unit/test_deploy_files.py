@@ -194,6 +194,13 @@ def test_production_says_how_it_is() -> None:
     assert {name for name, service in services.items() if "healthcheck" not in service} == set()
 
 
+def test_redis_is_ready_on_both_when_it_has_its_data_or_follows_its_master() -> None:
+    (_, checked) = composed(DEPLOY / "compose.prod.yaml")["services"]["redis-1"]["healthcheck"]["test"]
+    probe = manifests("prod").workload("redis").container["readinessProbe"]["exec"]["command"]
+    assert probe == ["sh", "-c", checked.replace("$$", "$")]
+    assert "role | grep -qE '^(master|connected)$'" in probe[2]
+
+
 def test_the_two_files_are_projects_of_their_own() -> None:
     """Else `down` of the one to try removes the other's containers."""
     names = [composed(file)["name"] for file in COMPOSE_FILES]

@@ -124,6 +124,15 @@ def test_the_grace_period_is_longer_than_stopping_takes(
 
 
 @both
+def test_a_probe_has_one_way_to_ask(overlay: str) -> None:
+    """Merged from two files it may have two, which Kubernetes refuses and schemas do not."""
+    ways = {"exec", "httpGet", "tcpSocket", "grpc"}
+    for workload in manifests(overlay).workloads:
+        for name in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert len(ways & set(workload.container.get(name, {"exec": ()}))) == 1, (workload.name, name)
+
+
+@both
 def test_brokers_have_time_to_send_their_clients_away(overlay: str) -> None:
     nats = manifests(overlay).workload("nats")
     config = manifests(overlay).get("ConfigMap", "nats-config")["data"]["nats.conf"]
