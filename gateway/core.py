@@ -92,7 +92,7 @@ class Gateway:
         self.rooms = Rooms(bus, self.logs, settings, self.tasks, self.traffic)
         self.inboxes = Inboxes(bus, self.logs, settings, self.tasks, self.traffic)
         self.history = History(self.logs, settings)
-        self.publisher = Publisher(bus, self.logs, settings, now_ms)
+        self.publisher = Publisher(bus, self.logs, settings, now_ms, self.traffic.limit)
         self.asking = Asking(bus, self.subjects)
         self.presence = PresenceLink(self.asking, settings, instance, self.boot, lambda: self.connections)
         self.views = Views(bus, self.asking, settings, self.tasks, self.traffic)

@@ -41,7 +41,8 @@ class Namespace(BaseModel):
         "members", description="Who may publish: members with the permission, or the server API alone."
     )
     sanitize: bool = Field(
-        False, description="Every string in `content` becomes harmless HTML before it is stored."
+        False,
+        description="Every string in `content`, and the `username`, becomes harmless HTML before it is stored.",
     )
     message_rate: float = Field(
         0.0, ge=0, description="Messages per second of one connection to all rooms of the namespace together."

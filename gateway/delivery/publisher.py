@@ -12,7 +12,8 @@ from hashlib import blake2b
 import msgspec
 
 from gateway.delivery.logs import Logs
-from gateway.delivery.sanitizing import sanitized
+from gateway.delivery.sanitizing import sanitized, sanitized_text
+from gateway.session.limits import Limit
 from services.bus.client import Bus
 from services.bus.errors import BusError, TooLarge
 from services.bus.streams import DurableLog, Stored
@@ -20,6 +21,8 @@ from services.settings import Settings
 from services.wire import server
 from services.wire.codes import ErrorCode
 from services.wire.events import BroadcastPublished, DirectPublished, RoomPublished
+from services.wire.faults import BadMessage
+from services.wire.faults import TooLarge as ContentTooLarge
 from services.wire.records import UNSET, UnsetType
 
 _encode = msgspec.json.Encoder().encode
@@ -50,12 +53,20 @@ OnDone = Callable[[server.Ack | PublishRefused], None]
 class Publisher:
     """Turns messages into events, stores them where they are durable, and says what came of it."""
 
-    def __init__(self, bus: Bus, logs: Logs, settings: Settings, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        logs: Logs,
+        settings: Settings,
+        now_ms: Callable[[], int],
+        on_limit: Callable[[Limit], object],
+    ) -> None:
         self._bus = bus
         self._logs = logs
         self._settings = settings
         self._subjects = settings.subjects
         self._now_ms = now_ms
+        self._on_limit = on_limit
 
     def to_room(
         self,
@@ -68,13 +79,19 @@ class Publisher:
         echo: bool = False,
     ) -> None:
         """Publish to a room; `content` is JSON."""
-        timestamp = self._now_ms()
+        timestamp, username = self._now_ms(), sender.username
         namespace = self._settings.namespace_of(room)
         if self._settings.namespaces[namespace].sanitize:
-            content = sanitized(content)
+            try:
+                content = sanitized(content, self._settings.max_message_bytes)
+            except BadMessage as fault:
+                self._on_limit(Limit.MESSAGE_BYTES if isinstance(fault, ContentTooLarge) else Limit.MARKUP)
+                on_done(PublishRefused(fault.code, fault.message))
+                return
+            username = sanitized_text(username)
         event = RoomPublished(
             user_id=sender.user_id,
-            username=sender.username,
+            username=username,
             room=room,
             content=content,
             timestamp=timestamp,

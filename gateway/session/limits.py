@@ -33,6 +33,7 @@ class Limit(StrEnum):
     FLOODING = "flooding"
     FRAME_RATE = "frame_rate"
     JSON_DEPTH = "json_depth"
+    MARKUP = "markup"
     ROOMS = "rooms"
     WRITE_BYTES = "write_bytes"
     WRITE_TIME = "write_time"

@@ -109,7 +109,26 @@ GUARDS = (
     guard(
         "an allow-list of HTML",
         f"{SANITIZING}::test_nothing_runs",
-        edits=[("gateway/delivery/sanitizing.py", "return nh3.clean(value)", "return value")],
+        edits=[
+            ("gateway/delivery/sanitizing.py", "        return nh3.clean(text)\n", "        return text\n")
+        ],
+    ),
+    guard(
+        "the markup of a message",
+        f"{SANITIZING}::test_more_markup_than_is_cleaned_in_a_few_milliseconds",
+        f"{COST}::test_sanitizing",
+        edits=[
+            (
+                "gateway/delivery/sanitizing.py",
+                "if self._strings < 0 or self._markup < 0 or self._bytes < 0:",
+                "if False:",
+            )
+        ],
+    ),
+    guard(
+        "the size of sanitized content",
+        f"{SANITIZING}::test_what_comes_out_has_a_size_too",
+        edits=[("gateway/delivery/sanitizing.py", "if max_bytes and len(found) > max_bytes:", "if False:")],
     ),
     guard(
         "a search without backtracking",

@@ -71,7 +71,7 @@ def answered(codec: Codec, data: bytes, grants: Any = ALL) -> None:
             except BadMessage:
                 continue
             assert b"\n" not in bytes(content)
-            for text in (content, sanitized(content)):
+            for text in (content, sanitized(content)):  # as short as they are, none has too much markup
                 msgspec.msgpack.encode(msgspec.json.decode(text))  # every receiver can be told
 
 

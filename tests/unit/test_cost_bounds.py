@@ -19,6 +19,7 @@ from gateway.api.otlp import steps_of
 from gateway.api.otlp_pieces import MAX_UNPACKED_BYTES
 from gateway.api.otlp_points import Export
 from gateway.delivery.outbound import Outbound, Wire
+from gateway.delivery.sanitizing import sanitized
 from services.wire import server
 from services.wire.codec import JSON, MSGPACK, BadMessage, json_content
 
@@ -117,6 +118,39 @@ def test_a_message_with_a_wrong_id(id: bytes) -> None:
     assert cost_ms(lambda: JSON.decode(b'{"type":' + id + b"}")) < BOUND_MS
 
 
+# --- content that becomes HTML ---
+
+
+def string(text: str) -> bytes:
+    return msgspec.json.encode(text)
+
+
+HTML = {
+    "nested tags": string("<div>" * 12_000),
+    "as many as are allowed": string("<div>" * 1000),
+    "formatting across paragraphs": string("<b><p>" * 500),
+    "misnested formatting": string("<b></p>" * 500),
+    "formatting of all kinds": string("<a><b><i><u><em><font><p><table>" * 125),
+    "tables": string("<table><tr><td>" * 333),
+    "attributes": string("<a " + " ".join(f"{number:x}" for number in range(4000)) + ">"),
+    "attributes of one character": string("<a " + "".join(f"{chr(0x4E00 + n)} " for n in range(4000)) + ">"),
+    "entities": string("&notin;" * 1000),
+    "ampersands": string("&" * MESSAGE),
+    "spaces that do not break": string("\xa0" * 30_000),
+    "short strings with markup": many(b'"<a"'),
+    "short strings to be escaped": many(b'">"'),
+    "short strings": many(b'"a"'),
+    "keys": b"{" + b",".join(b'"%x":1' % number for number in range(8000)) + b"}",
+    "numbers": many(b"9e307"),
+    "arrays": many(b"[]"),
+}
+
+
+@pytest.mark.parametrize("content", HTML.values(), ids=HTML)
+def test_sanitizing(content: bytes) -> None:
+    assert cost_ms(lambda: sanitized(msgspec.Raw(content), MESSAGE)) < BOUND_MS
+
+
 # --- exports ---
 
 
@@ -160,6 +194,9 @@ JSON_EXPORTS = {
     "points that are none": JSON_POINTS % many(b"1", MAX_UNPACKED_BYTES - 200),
     "unknown fields": b'{"x":' + many(b"[]       ", 3_900_000) + b"}",
     "attributes": JSON_POINTS % many(b'{"attributes":' + many(b"{}", 890) + b"}", 1_200_000),
+    "attributes of one point": JSON_POINTS % (b'[{"attributes":' + many(b"{}", 900_000) + b"}]"),
+    "attributes of a resource": b'{"resourceMetrics":[{"resource":{"attributes":%s}}]}'
+    % many(b"{}", 900_000),
     "counts": JSON_POINTS % many(b'{"bucketCounts":' + many(b"1", 5900) + b"}", 700_000),
     "numbers": JSON_POINTS % many(b'{"explicitBounds":' + many(b"9e307", 17_000) + b"}", 2_000_000),
 }

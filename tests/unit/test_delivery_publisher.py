@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 
 from gateway.delivery.publisher import Publisher, PublishRefused, Sender
+from gateway.session.limits import Limit
 from services.bus.errors import Unavailable
-from services.settings import Settings
+from services.settings import Namespace, Settings
 from services.wire.codes import ErrorCode
 
 _ANN = Sender("u-ann", "Ann", "c1")
@@ -32,7 +33,7 @@ class _ClosedLogs:
 
 def test_nothing_is_stored_before_the_epoch_is_known_again() -> None:
     logs = _ClosedLogs()
-    publisher = Publisher(SimpleNamespace(), logs, Settings(), lambda: 0)  # type: ignore[arg-type]
+    publisher = Publisher(SimpleNamespace(), logs, Settings(), lambda: 0, print)  # type: ignore[arg-type]
     outcomes: list[object] = []
     publisher.to_room(_ANN, "lobby", _CONTENT, outcomes.append, id="1")
     publisher.to_user(_ANN, "u-bob", _CONTENT, outcomes.append, id="2")
@@ -41,3 +42,20 @@ def test_nothing_is_stored_before_the_epoch_is_known_again() -> None:
         ErrorCode.UNAVAILABLE,
         ErrorCode.UNAVAILABLE,
     ]
+
+
+def test_content_that_cannot_be_sanitized_is_refused_and_counted() -> None:
+    sent: list[dict[str, Any]] = []
+    limits: list[str] = []
+    bus = SimpleNamespace(publish=lambda _subject, payload: sent.append(msgspec.json.decode(payload)))
+    settings = Settings(namespaces={"safe": Namespace(sanitize=True, durable=False)}, max_message_bytes=6000)
+    logs = SimpleNamespace(of_namespace=lambda _name: None)
+    publisher = Publisher(bus, logs, settings, lambda: 0, limits.append)  # type: ignore[arg-type]
+    outcomes: list[object] = []
+    eve = Sender("u-eve", "<img src=x onerror=alert(1)>", "c1")
+    for text in ("<b>fine</b>", "<b>" * 1001, "<div>" * 900):
+        publisher.to_room(eve, "safe:1", msgspec.Raw(msgspec.json.encode(text)), outcomes.append)
+    refused = [outcome.code for outcome in outcomes if isinstance(outcome, PublishRefused)]
+    assert refused == [ErrorCode.INVALID_FIELD, ErrorCode.TOO_LARGE]
+    assert limits == [Limit.MARKUP, Limit.MESSAGE_BYTES]
+    assert [(event["username"], event["content"]) for event in sent] == [('<img src="x">', "<b>fine</b>")]
