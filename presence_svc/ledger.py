@@ -140,6 +140,10 @@ class Ledger:
             self._idle_rooms[room] = now + idle_room_ms
         return self._room_versions.setdefault(room, self.clock)
 
+    def room_version(self, room: str) -> int:
+        """Return a room's version, or where it would start."""
+        return self._room_versions.get(room, self.clock)
+
     def forget_idle_rooms(self, now: int) -> None:
         """Drop the versions of rooms that have been empty, and not looked at, for long enough."""
         for room in [room for room, due in self._idle_rooms.items() if due <= now]:

@@ -108,6 +108,7 @@ class Presence:
         self.outbox = Outbox(timing.confirm_ms)
         self.hooks = Hooks(telling)
         self.ledger = Ledger(epoch, self.people, telling, self.hooks)
+        self._replaced: list[Lease] = []
         self._swept_at: int | None = None
         self._hold_until = 0
 
@@ -167,6 +168,9 @@ class Presence:
             if lease.due <= now:
                 del self.leases[gateway]
                 self._lose_all(lease, now)
+        for lease in [lease for lease in self._replaced if lease.due <= now]:
+            self._replaced.remove(lease)
+            self._lose_all(lease, now)
         for user_id, person in list(self.people.items()):
             for room, membership in list(person.rooms.items()):
                 if membership.grace_due is not None and membership.grace_due <= now:
@@ -187,7 +191,11 @@ class Presence:
             lease.retired.extend(old.retired)
             if old.boot != batch.boot:
                 lease.retired.append(old.boot)
-            self._lose_all(old, now)
+            if self.timing.grace_ms:
+                self._lose_all(old, now)
+            else:  # no grace bridges the announcement: the old connections live on beside it for a lease
+                old.due = now + self.timing.lease_ms
+                self._replaced.append(old)
         self.leases[batch.gateway] = lease
         return lease
 
@@ -227,8 +235,9 @@ class Presence:
             person.live[connection.status] -= 1
             connection.status = op.status
             person.live[connection.status] += 1
-        elif isinstance(op, DataSet) and now - op.age_ms >= person.data_at:
+        elif isinstance(op, DataSet) and (not op.age_ms or now - op.age_ms >= person.data_at):
             # What a gateway announces again was set a while ago; what another connection set since then holds.
+            # What was set just now always holds: the clock may have stepped back.
             person.data, person.data_at = msgspec.json.encode(op.custom_data).decode(), now - op.age_ms
 
     def _connect(self, op: Connected, now: int) -> Connection:
@@ -286,17 +295,19 @@ class Presence:
         return self._page(EVERYONE, sorted(self.people), cursor, limit, self.ledger.version, unless_large)
 
     def members(self, room: str, cursor: str, limit: int, now: int, unless_large: bool) -> Page:
-        """Return a page of a room's members. Looking at an empty room keeps its version for a while."""
-        version = self.ledger.look_at(room, now, self.timing.idle_room_ms)
+        """Return a page of a room's members; `unless_large` is asked by who follows it from here."""
+        version = (
+            self.ledger.look_at(room, now, self.timing.idle_room_ms)
+            if unless_large
+            else self.ledger.room_version(room)
+        )
         ids = sorted(user_id for user_id, person in self.people.items() if room in person.rooms)
         return self._page(room, ids, cursor, limit, version, unless_large)
 
-    def lookup(self, users: list[str], room: str | None, now: int) -> Page:
+    def lookup(self, users: list[str], room: str | None) -> Page:
         """Return those of `users` who are online, or in the room."""
         found = {u for u in users if (p := self.people.get(u)) and (room is None or room in p.rooms)}
-        version = (
-            self.ledger.version if room is None else self.ledger.look_at(room, now, self.timing.idle_room_ms)
-        )
+        version = self.ledger.version if room is None else self.ledger.room_version(room)
         size = len(self.people) if room is None else self.ledger.room_users[room]
         records = [self._user(user_id) for user_id in sorted(found)]
         return Page(self.ledger.epoch, version, records, "", size, (room or EVERYONE) in self.ledger.large)
@@ -309,7 +320,7 @@ class Presence:
         """Return counts."""
         return Stats(
             users=len(self.people),
-            connections=sum(len(lease.connections) for lease in self.leases.values()),
+            connections=sum(len(lease.connections) for lease in [*self.leases.values(), *self._replaced]),
             rooms=len(self.ledger.room_users),
             gateways=len(self.leases),
         )

@@ -23,8 +23,8 @@ class Timing:
     """How long things live, in ms.
 
     `lease_ms` since a gateway's last batch; `grace_ms` since a connection was lost; `idle_room_ms` is how
-    long the version of a room outlives its last member or the last look at it, so that its followers need
-    no new snapshot. When nobody swept for `outage_ms`, nothing is let go for `hold_ms` (0: no such pause).
+    long the version of a room outlives its last member or the last follower's snapshot, so that followers need
+    no new one. When nobody swept for `outage_ms`, nothing is let go for `hold_ms` (0: no such pause).
     What a step changed is handed to another replica when its publication is not confirmed for `confirm_ms`.
     """
 
@@ -85,7 +85,11 @@ class PresenceStore(Protocol):
         """Forget steps whose changes have reached the bus; others are returned by a later sweep."""
 
     async def everyone(self, *, cursor: str = "", limit: int = 1000, unless_large: bool = False) -> Page:
-        """Return up to `limit` users after `cursor`; `unless_large`: no users where only counts are told."""
+        """Return up to `limit` users after `cursor`.
+
+        `unless_large` is for who follows the scope from here: no users where only counts are told, and the version of
+        an empty room is kept for a while. Without it, asking changes nothing.
+        """
 
     async def members(
         self, room: str, *, cursor: str = "", limit: int = 1000, unless_large: bool = False
@@ -100,6 +104,9 @@ class PresenceStore(Protocol):
 
     async def stats(self) -> Stats:
         """Return counts."""
+
+    async def audit(self) -> int:
+        """Compare some counts with what they count; return how many were wrong, and are right now."""
 
 
 class HookQueue(Protocol):

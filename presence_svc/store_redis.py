@@ -7,6 +7,7 @@ connections.
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,7 @@ CONFIRM = Script.load("confirm", "state", "confirm")
 PAGE = Script.load("page", "state", "page")
 ROOMS = Script.load("rooms", "state", "rooms")
 STATS = Script.load("stats", "state", "stats")
+AUDIT = Script.load("audit", "state", "audit")
 HOOKS_TAKE = Script.load("hooks_take", "state", "hooks_take")
 HOOKS_DONE = Script.load("hooks_done", "state", "hooks_done")
 
@@ -52,6 +54,9 @@ HOOKS_DONE = Script.load("hooks_done", "state", "hooks_done")
 WORK_PER_CALL = 300
 # Writes need one connection, checks another; who reads waits for its turn.
 MAX_READING = MAX_CONNECTIONS - 4
+# What one audit looks at: a millisecond or two of Redis' time.
+AUDITED_ROOMS = 20
+AUDITED_MEMBERSHIPS = 1000
 # Steps kept for publication: what a million users mean who leave while the bus is away.
 OUTBOX_BYTES = 64 * 1024 * 1024
 
@@ -91,6 +96,7 @@ class _Settled(msgspec.Struct, array_like=True, frozen=True):
     again: bool
     count: int
     step: int
+    mark: int = 0
 
     def net_changes(self) -> Changes:
         """Return the changes as the store's interface has them."""
@@ -129,6 +135,36 @@ _HOOK = msgspec.msgpack.Decoder(tuple[int, int, str, str, int])
 _EVERYTHING = Telling()
 
 
+# Beyond every mark.
+_FAR = 2**53
+_REMEMBERED_EPOCHS = 32
+
+
+class _Answered:
+    """What the store answered last: by it a script notices that the store was set back since."""
+
+    def __init__(self) -> None:
+        self._replica = secrets.token_hex(8)
+        self._epoch = ""
+        self._mark = 0
+        self._version = 0
+        self._ended: deque[str] = deque(maxlen=_REMEMBERED_EPOCHS)
+
+    def arguments(self) -> list[Argument]:
+        """Return ARGV[4] to ARGV[7] of `lua/ledger.lua`."""
+        return [self._replica, self._epoch, self._mark, self._version]
+
+    def note(self, settled: _Settled) -> None:
+        """Take an answer; they come in the order in which the store gave them."""
+        if settled.epoch == self._epoch:
+            self._mark, self._version = max(self._mark, settled.mark), max(self._version, settled.version)
+            return
+        self._ended.append(self._epoch)
+        # An epoch that had ended holds again: the store was set back beyond its end. The next step begins another.
+        self._mark = _FAR if settled.epoch in self._ended else settled.mark
+        self._epoch, self._version = settled.epoch, settled.version
+
+
 class RedisPresenceStore:
     """A PresenceStore and a HookQueue in Redis.
 
@@ -156,6 +192,7 @@ class RedisPresenceStore:
         self._timing = timing
         self._telling = telling
         self._clock = clock
+        self._answered = _Answered()
         self._policy = msgspec.msgpack.encode(
             {
                 "lease_ms": timing.lease_ms,
@@ -176,11 +213,13 @@ class RedisPresenceStore:
     async def apply(self, batch: PresenceBatch) -> Applied:
         """Apply a batch; AGAIN while an earlier lease of the gateway has connections to let go."""
         settled = _SETTLED.decode(await self._write(APPLY, _pack(batch)))
+        self._answered.note(settled)
         return Applied(Outcome(settled.outcome), settled.net_changes())
 
     async def sweep(self) -> Swept:
         """Let go some of what is due."""
         first, *overdue = [_SETTLED.decode(packed) for packed in await self._write(SWEEP)]
+        self._answered.note(first)
         return Swept(first.net_changes(), first.again, [step.net_changes() for step in overdue])
 
     async def confirm(self, steps: list[int]) -> None:
@@ -215,6 +254,11 @@ class RedisPresenceStore:
         users, connections, rooms, gateways = await self._read(STATS)
         return Stats(users, connections, rooms, gateways)
 
+    async def audit(self) -> int:
+        """Correct counts of everything, and of some rooms."""
+        wrong: int = await self._read(AUDIT, AUDITED_ROOMS, AUDITED_MEMBERSHIPS)
+        return wrong
+
     async def take_hooks(self, target: str, holder: str, hold_ms: int, limit: int) -> HookTurn:
         """Return the next events of a target."""
         epoch, lost, *packed = await self._read(HOOKS_TAKE, target, holder, hold_ms, limit, self._clock())
@@ -238,7 +282,7 @@ class RedisPresenceStore:
         await self._writes.close()
 
     async def _write(self, script: Script, *arguments: Argument) -> Any:
-        common: list[Argument] = [self._policy, _new_epoch(), self._clock()]
+        common: list[Argument] = [self._policy, _new_epoch(), self._clock(), *self._answered.arguments()]
         return await self._writes.run(script, self._keys, [*common, *arguments])
 
     async def _read(self, script: Script, *arguments: Argument) -> Any:

@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import random
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -24,16 +25,19 @@ COUNT_EVERY = 10
 class Sweeper:
     """Sweeps the store, publishes what that changed, and knows by it whether the store can be reached."""
 
-    def __init__(self, store: PresenceStore, announcer: Announcer) -> None:
+    def __init__(
+        self, store: PresenceStore, announcer: Announcer, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._store = store
         self._announcer = announcer
+        self._clock = clock
         self._succeeded_at = float("-inf")
         self._reachable: bool | None = None
 
     @property
     def store_healthy(self) -> bool:
         """Whether the store answered the last sweep, and lately."""
-        return bool(self._reachable) and time.monotonic() - self._succeeded_at < STALE_S
+        return bool(self._reachable) and self._clock() - self._succeeded_at < STALE_S
 
     async def run(self) -> None:
         """Sweep until cancelled. Replicas spread out by chance, so that together they sweep more often."""
@@ -44,6 +48,7 @@ class Sweeper:
                 else:
                     await self.sweep()
                     if turn % COUNT_EVERY == 0:
+                        await self._audit()
                         await self._count()
             except StoreUnavailable as fault:
                 self._failed(fault)
@@ -61,6 +66,12 @@ class Sweeper:
             self._succeeded()
             again = swept.again
 
+    async def _audit(self) -> None:
+        """Correct counts that are wrong; none ever is, unless by a fault of ours."""
+        if wrong := await self._store.audit():
+            counter(MetricName.PRESENCE_CORRECTED).inc(wrong)
+            log.error("counts of presence were wrong; corrected", counts=wrong)
+
     async def _count(self) -> None:
         stats = await self._store.stats()
         self._succeeded()
@@ -70,7 +81,7 @@ class Sweeper:
         gauge(MetricName.PRESENCE_GATEWAYS).set(stats.gateways)
 
     def _succeeded(self) -> None:
-        self._succeeded_at = time.monotonic()
+        self._succeeded_at = self._clock()
         if not self._reachable:
             log.info("store reachable")
         self._reachable = True

@@ -183,6 +183,11 @@ class MetricName(Enum):
         "counter",
         "Steps published again because nobody confirmed their publication in time.",
     )
+    PRESENCE_CORRECTED = Declaration(
+        "tidings_presence_corrected_total",
+        "counter",
+        "Counts of presence that an audit found wrong, and corrected. Report it: it is a fault of ours.",
+    )
     PRESENCE_HOOKS = Declaration(
         "tidings_presence_webhook_events_total",
         "counter",

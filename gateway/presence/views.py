@@ -40,6 +40,7 @@ _FRESH_S = 10.0
 _PAGE_BYTES = 65_536
 _PAGE_EVERY_S = 0.05
 _COUNT_EVERY_S = 1.0
+_ARRIVES_S = 1.0  # within which a diff arrives that was published before the answer to a batch
 # A new epoch means that data were lost: gateways are about to announce everybody again, and who is not there yet has
 # not left. Longer than they take to notice and to begin (`gateway.presence.link`), and well within 5 s with that.
 _SETTLE_S = 2.5
@@ -125,7 +126,17 @@ class View:
         """Learn where presence_svc stands: a diff that was the last one and got lost is noticed here."""
         if self._loaded_at is not None and self._is_behind(epoch, version):
             # The diff may just be on its way: look again when it had time to arrive.
-            asyncio.get_running_loop().call_later(1.0, self._compare_again, epoch, version)
+            asyncio.get_running_loop().call_later(_ARRIVES_S, self._compare_again, epoch, version)
+
+    @property
+    def reached(self) -> tuple[str, int]:
+        """Return the epoch and version of what followers have; nothing while a snapshot replaces it."""
+        return ("", 0) if self._loading else (self._roster.epoch, self._roster.version)
+
+    def enter_epoch(self, epoch: str) -> None:
+        """Fetch a new snapshot if ours is of another epoch."""
+        if self._loaded_at is not None and epoch != self._roster.epoch:
+            self._load_soon()
 
     def resync(self) -> None:
         """Fetch a new snapshot: diffs may have been lost unseen."""
@@ -338,6 +349,8 @@ class Views:
         self._traffic = traffic
         self._epochs = Epochs()
         self._views: dict[str, View] = {}
+        # Where presence_svc was at least when the last batch was answered: one is on its way at a time.
+        self._reached = ("", 0)
 
     def follow(self, member: Member, room: str = EVERYONE) -> None:
         """Follow everyone's presence, or one room's."""
@@ -360,9 +373,19 @@ class Views:
     def on_applied(self, applied: PresenceApplied) -> None:
         """Compare the version presence_svc reported with ours."""
         self._epochs.settling(applied.epoch, asyncio.get_running_loop().time())
-        view = self._views.get(EVERYONE)
-        if view is not None:
-            view.compare(applied.epoch, applied.version)
+        epoch, reached = self._reached
+        if applied.epoch == epoch and applied.version < reached:
+            # Its store was set back, and will give versions that we have to other changes.
+            log.warning("presence was set back; fetching lists", version=applied.version, before=reached)
+            self.resync()
+        for view in self._views.values():
+            view.enter_epoch(applied.epoch)
+        self._reached = (applied.epoch, applied.version)
+        everyone = self._views.get(EVERYONE)
+        if everyone is not None:
+            everyone.compare(applied.epoch, applied.version)
+            if everyone.reached[0] == applied.epoch:
+                self._reached = max(self._reached, everyone.reached)
 
     def resync(self) -> None:
         """Fetch new snapshots after the bus was away."""

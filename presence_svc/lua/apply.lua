@@ -1,8 +1,8 @@
 -- Apply one batch of a gateway, and renew its lease.
 --
 -- KEYS[1]  base (see state.lua)
--- ARGV[1]  policy, ARGV[2] new epoch, ARGV[3] fixed time (see ledger.lua)
--- ARGV[4]  the batch: pack{gateway, boot, batch, fresh, ops, active}, with ops as
+-- ARGV[1]  policy, ARGV[2] new epoch, ARGV[3] fixed time, ARGV[4] to ARGV[7] the replica (see ledger.lua)
+-- ARGV[8]  the batch: pack{gateway, boot, batch, fresh, ops, active}, with ops as
 --          {'c', connection, user, name, idle ms}  {'d', connection, clean}  {'j', connection, room}
 --          {'l', connection, room}  {'s', connection, rank}  {'u', connection, data, age ms}
 --
@@ -13,7 +13,7 @@ local APPLIED, REPEATED, UNKNOWN, SUPERSEDED, AGAIN = 0, 1, 2, 3, 4
 local REMEMBERED_BOOTS = 8
 local ACTIVE_PIECE = 500  -- unpack() fits some 8,000 values; so many cost about as much as ten units of work
 
-local gateway, boot, number, fresh, ops, active = unpack(cmsgpack.unpack(ARGV[4]))
+local gateway, boot, number, fresh, ops, active = unpack(cmsgpack.unpack(ARGV[8]))
 
 -- A lease's fields.
 local BOOT, BATCH, GENERATION, LEAVING, RETIRED, DONE = 1, 2, 3, 4, 5, 6
@@ -37,7 +37,8 @@ local going_on = lease and lease[BOOT] == boot and number == lease[BATCH] + 1 an
 if fresh and not going_on then
   if not lease then lease = {boot, 0, 0, 0, {}, 0} end
   if lease[GENERATION] ~= 0 then
-    redis.call('ZADD', K.lost, now, lease[GENERATION])
+    -- A grace bridges the announcement. Where there is none, the old connections live on beside it for a lease.
+    redis.call('ZADD', K.lost, P.grace_ms > 0 and now or now + P.lease_ms, lease[GENERATION])
     lease[LEAVING], lease[GENERATION] = lease[GENERATION], 0
   end
   if lease[BOOT] ~= boot then
@@ -49,7 +50,7 @@ if fresh and not going_on then
   if lease[LEAVING] ~= 0 then
     local lost_at = redis.call('ZSCORE', K.lost, lease[LEAVING])
     -- Without a score a sweep has let it go meanwhile.
-    if lost_at and not let_go(lease[LEAVING], tonumber(lost_at)) then
+    if lost_at and tonumber(lost_at) <= now and not let_go(lease[LEAVING], tonumber(lost_at)) then
       save(lease)
       return settle(AGAIN, true)
     end
@@ -59,10 +60,8 @@ if fresh and not going_on then
 elseif not lease or lease[BOOT] ~= boot or lease[GENERATION] == 0 then
   return settle(UNKNOWN, false)
 elseif number > lease[BATCH] + 1 then
-  -- A batch that was acknowledged is missing: this Redis lost its last writes (a failover, a restore), and may give
-  -- versions a second time. A new epoch makes every follower ask again.
-  epoch = ARGV[2]
-  redis.call('HSET', K.meta, 'epoch', epoch)
+  -- A batch that was acknowledged is missing: this Redis lost its last writes, as a mark may show (see ledger.lua).
+  begin_epoch()
   return settle(UNKNOWN, false)
 end
 
@@ -144,8 +143,9 @@ function on.u(_, connection, data, age_ms)
   if not connection then return end
   local user = touch(connection[OWNER])
   local record = user.record
-  -- What a gateway announces again was set a while ago; what another connection set since then holds.
-  if now - age_ms < record[DATA_AT] then return end
+  -- What a gateway announces again was set a while ago; what another connection set since then holds. What was set just
+  -- now always holds: this clock may have stepped back.
+  if age_ms > 0 and now - age_ms < record[DATA_AT] then return end
   record[DATA], record[DATA_AT] = data, now - age_ms
   will_be_told(user)
 end

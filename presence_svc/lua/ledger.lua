@@ -4,9 +4,24 @@
 -- ARGV[1]  the policy: pack of a map (see store_redis.py)
 -- ARGV[2]  a new epoch, taken when the keyspace is empty or has lost data
 -- ARGV[3]  a fixed time in ms for tests, else 0
+-- ARGV[4]  the replica that calls, and what it was answered last: ARGV[5] the epoch, ARGV[6] its highest mark in it,
+--          ARGV[7] the highest version in it
 
 local P = cmsgpack.unpack(ARGV[1])
 local epoch, now = read_epoch(ARGV[2]), read_clock(ARGV[3])
+
+local function begin_epoch()
+  epoch = ARGV[2]
+  redis.call('HSET', K.meta, 'epoch', epoch)
+end
+
+-- A mark counts a replica's steps that changed something. A store that knows fewer of them than the replica was answered
+-- has lost its last writes (a failover, a restore) and will give their versions a second time, to other changes. A new
+-- epoch makes every follower ask again. The version says the same for steps of a replica that is no more.
+local MARK_KEPT_MS = 86400000
+local mark_key = KEYS[1] .. ':mark:' .. ARGV[4]
+local mark = tonumber(redis.call('GET', mark_key) or 0)
+if epoch == ARGV[5] and (mark < tonumber(ARGV[6]) or read_counter('version') < tonumber(ARGV[7])) then begin_epoch() end
 
 -- What this call has done, in connections, memberships and changes: some 30 us of Redis' time each. At P.work it
 -- stops, and is called again, so that others get their turn.

@@ -5,22 +5,22 @@
 -- ARGV[2]  the user after whom the page starts, or ''
 -- ARGV[3]  the most users to return
 -- ARGV[4]  ms for which the version of an empty room is kept
--- ARGV[5]  a new epoch, taken when the keyspace is empty
+-- ARGV[5]  a new epoch, taken by who follows from here when the keyspace is empty
 -- ARGV[6]  a fixed time in ms for tests, else 0
 -- ARGV[7]  pack{user, ...} to return those of them who are there, sorted by the caller; or '' for a range
 -- ARGV[8]  the size above which the scope may be large (see settle.lua), or 0
--- ARGV[9]  '1' to return no users of a large scope
+-- ARGV[9]  '1' for who will follow the scope from here: no users of a large one
 --
 -- Returns {epoch, version, pack{user, ...}, pack{record, ...}, seen, more, count, large}, with records as in
 -- state.lua; `seen` is the times, separated by blanks; more is 1 if users follow; count is the scope's size; large is 1
 -- where only counts are told.
 -- Packed, because a client parses three replies far sooner than 3,000.
 --
--- Looking at an empty room keeps its version for a while, so that who follows it from here needs no second snapshot
--- when the first user comes in.
+-- Only who follows writes: the version of an empty room is kept for a while, so that no second snapshot is needed when
+-- the first user comes in. Every other question leaves the store as it is, whatever rooms it names.
 
-local room, limit = ARGV[1], tonumber(ARGV[3])
-local epoch = read_epoch(ARGV[5])
+local room, limit, follows = ARGV[1], tonumber(ARGV[3]), ARGV[9] == '1'
+local epoch = follows and read_epoch(ARGV[5]) or redis.call('HGET', K.meta, 'epoch') or ''
 local scope = room == '' and K.index or members_key(room)
 
 local version
@@ -28,18 +28,19 @@ if room == '' then
   version = read_counter('version')
 else
   version = redis.call('HGET', K.room_versions, room)
-  if not version then
+  if follows and not version then
     version = read_counter('clock')
     redis.call('HSET', K.room_versions, room, version)
   end
-  if redis.call('EXISTS', scope) == 0 then
+  if follows and redis.call('EXISTS', scope) == 0 then
     redis.call('ZADD', K.idle_rooms, read_clock(ARGV[6]) + tonumber(ARGV[4]), room)
   end
+  version = version or read_counter('clock')
 end
 
 local ids, more = {}, 0
 local large = tonumber(ARGV[8]) > 0 and redis.call('SISMEMBER', K.large, room) or 0
-if ARGV[9] == '1' and large == 1 then
+if follows and large == 1 then
   ids = {}
 elseif ARGV[7] ~= '' then
   for _, id in ipairs(cmsgpack.unpack(ARGV[7])) do

@@ -83,11 +83,12 @@ local function keep_step(step, settled)
   end
 end
 
--- Write every touched user; return {outcome, epoch, version, changes, rooms, notices, again, count, step} packed:
+-- Write every touched user; return {outcome, epoch, version, changes, rooms, notices, again, count, step, mark} packed:
 -- rooms     {room, version, changes, count}, where a change that is in `changes` too is its place there
 -- notices   {joined, user, name, room}
 -- count     users of the scope where it is large: its changes are left out then; else -1
 -- step      by which to confirm that this was published, 0 where there is nothing to publish
+-- mark      of the replica that called (see ledger.lua)
 local function settle(outcome, again)
   local changes, notices = {}, {}
   local room_changes, room_names, users_delta = {}, {}, {}
@@ -195,9 +196,13 @@ local function settle(outcome, again)
     notices = audible
   end
   local step = 0
-  if total > 0 then step = redis.call('HINCRBY', K.meta, 'step', 1) end
+  if total > 0 then
+    step = redis.call('HINCRBY', K.meta, 'step', 1)
+    mark = mark + 1
+    redis.call('SET', mark_key, mark, 'PX', MARK_KEPT_MS)
+  end
   local settled = cmsgpack.pack({outcome, epoch, version, count < 0 and changes or {}, rooms, notices, again, count,
-                                 step})
+                                 step, mark})
   if step > 0 then keep_step(step, settled) end
   return settled
 end

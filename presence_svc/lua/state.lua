@@ -11,7 +11,7 @@
 --                                being opened, while `leaving`, the generation before, is let go; `done` of the next
 --                                batch's operations have been applied
 -- base:lease_due         zset    gateway by ms
--- base:lost              zset    generation by ms: connections that are lost, but not yet let go
+-- base:lost              zset    generation by ms: connections that are lost from then on, but not yet let go
 -- base:connections:GEN   hash    connection -> pack{user, rank, {room, ...}}
 -- base:users             hash    user -> pack{name, data, rank, ghost, away, online, busy, data_at}: `rank` is the
 --                                status seen by others; `ghost` the strongest of lost connections whose grace runs, or
@@ -29,6 +29,7 @@
 -- base:large             set     rooms over their limit, of which only counts are told; '' is everyone
 -- base:outbox            hash    step -> what it changed, until the one who publishes it has confirmed that
 -- base:outbox_due        zset    step by ms: when somebody else publishes it
+-- base:mark:REPLICA      string  steps of this replica that changed something (see ledger.lua); for a day after the last
 -- base:hooks             zset    pack{number, kind, user or room, name, ms} by number: events for webhooks
 -- base:hook_targets      hash    target -> pack{last number delivered, holder, ms until which it may deliver}
 

@@ -2,12 +2,14 @@
 -- what others published, or did not live to publish.
 --
 -- KEYS[1]  base (see state.lua)
--- ARGV[1]  policy, ARGV[2] new epoch, ARGV[3] fixed time (see ledger.lua)
+-- ARGV[1]  policy, ARGV[2] new epoch, ARGV[3] fixed time, ARGV[4] to ARGV[7] the replica (see ledger.lua)
 --
 -- Returns what settle() does (see settle.lua), and after it the same of earlier steps that nobody confirmed in time.
 -- Any number of processes may sweep: what one has taken, another does not find.
 
 local OVERDUE_PER_CALL = 20
+
+redis.call('PEXPIRE', mark_key, MARK_KEPT_MS)
 
 -- When nobody swept for a while, nobody renewed leases or came back either, as far as this store heard. They get the
 -- time to say so before anything is let go.
@@ -31,7 +33,7 @@ if not holding then
   end
 
   while work < P.work do
-    local lost = redis.call('ZRANGE', K.lost, 0, 0, 'WITHSCORES')
+    local lost = redis.call('ZRANGEBYSCORE', K.lost, '-inf', now, 'WITHSCORES', 'LIMIT', 0, 1)
     if #lost == 0 then break end
     let_go(lost[1], tonumber(lost[2]))
   end

@@ -138,7 +138,8 @@ class PresenceApplied(Message, frozen=True, kw_only=True):
 class PresenceQuery(Message, frozen=True, kw_only=True):
     """Who is online. `room`: its members only. `users`: these only. `cursor` continues a page of `limit`.
 
-    `unless_large`: no users of a scope of which only counts are told.
+    `unless_large` is said by who follows the scope from here: no users where only counts are told, and the version of an
+    empty room is kept.
     """
 
     room: str | UnsetType = UNSET

@@ -333,6 +333,56 @@ async def test_custom_data_announced_again_does_not_replace_what_was_set_later(m
     assert plain_page(await store.everyone())["ann"]["customData"] == "newest"
 
 
+async def test_custom_data_is_taken_after_the_clock_stepped_back(make_store, clock):
+    store = await make_store()
+    gateway = SimulatedGateway(store)
+    await gateway.send(connected("c1", "ann"), data("c1", "before"))
+    clock.turn(-30)
+    (change,) = (await gateway.send(data("c1", "after"))).changes.users
+    assert bytes(change.custom_data) == b'"after"'
+    assert plain_page(await store.everyone())["ann"]["customData"] == "after"
+
+
+# --- without a grace ------------------------------------------------------------------------------------------
+
+NO_GRACE = Timing(lease_ms=9000, grace_ms=0, idle_room_ms=60_000)
+
+
+@pytest.mark.parametrize("batches", [1, 5])
+async def test_without_a_grace_an_announcement_of_all_tells_nothing(make_store, clock, batches):
+    store = await make_store(timing=NO_GRACE)
+    gateway = SimulatedGateway(store)
+    await gateway.send(*users(0, 20), status("c3", "busy"), data("c4", 1))
+    ops = [*users(0, 20), status("c3", "busy"), DataSet(connection_id="c4", custom_data=1, age_ms=2000)]
+    size = -(-len(ops) // batches)
+    for first in range(0, len(ops), size):
+        announced = await gateway.send(*ops[first : first + size], fresh=first == 0)
+        assert (announced.changes.users, announced.changes.rooms, announced.changes.notices) == ([], [], [])
+        clock.turn(1)
+        for swept in await sweep_whole(store):
+            assert swept.changes.empty
+    clock.turn(8)
+    await gateway.send()
+    for swept in await sweep_whole(store):
+        assert swept.changes.empty
+    assert ((await store.stats()).users, (await store.stats()).connections) == (20, 20)
+
+
+async def test_without_a_grace_who_is_not_announced_again_goes_when_the_lease_would_end(make_store, clock):
+    store = await make_store(timing=NO_GRACE)
+    gateway = SimulatedGateway(store)
+    await gateway.send(*users(0, 2))
+    await gateway.send(*users(0, 1), fresh=True)
+    clock.turn(8.9)
+    await gateway.send()
+    assert all(swept.changes.empty for swept in await sweep_whole(store))
+    clock.turn(0.2)
+    (gone,) = [change for swept in await sweep_whole(store) for change in swept.changes.users]
+    assert gone.user_id == "u01"
+    assert await sweep_whole(store)
+    assert (await store.stats()).connections == 1
+
+
 # --- pieces ---------------------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,9 @@ class Scripted:
             raise step
         return step
 
+    async def audit(self) -> int:
+        return 0
+
     async def stats(self) -> Stats:
         return Stats(0, 0, 0, 0)
 
@@ -65,14 +68,19 @@ async def test_a_store_out_of_reach_is_swept_again_when_it_is_back(monkeypatch: 
     await asyncio.wait([running])
 
 
-async def test_a_store_that_has_not_answered_for_long_is_not_healthy(monkeypatch: pytest.MonkeyPatch):
-    sweeper = Sweeper(Scripted(step(1)), Recorder())
+async def test_a_store_that_has_not_answered_for_long_is_not_healthy():
+    now = 1000.0
+    sweeper = Sweeper(Scripted(step(1)), Recorder(), clock=lambda: now)
     await sweeper.sweep()
-    monkeypatch.setattr(module, "STALE_S", 0.0)
+    now += module.STALE_S - 0.1
+    assert sweeper.store_healthy
+    now += 0.2
     assert not sweeper.store_healthy
+    await sweeper.sweep()
+    assert sweeper.store_healthy
 
 
-async def test_what_others_did_not_publish_is_published(monkeypatch: pytest.MonkeyPatch):
+async def test_what_others_did_not_publish_is_published():
     late = Changes("e", 1, users=[UserOffline(user_id="u")], step=1)
     recorder = Recorder()
     await Sweeper(Scripted(Swept(Changes("e", 2), again=False, overdue=[late])), recorder).sweep()

@@ -16,7 +16,7 @@ from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire.events import PresenceDiff
 from services.wire.records import Status, User
-from services.wire.rpc import PresencePage, PresenceQuery
+from services.wire.rpc import PresenceApplied, PresencePage, PresenceQuery
 from services.wire.server import StatusChanged, UserOffline, UserOnline
 from tests.support.deadline import eventually
 
@@ -273,3 +273,47 @@ async def test_after_a_fault_of_any_kind_the_next_who_follows_has_a_list(presenc
     presence.fault = None
     second = await followed(views, Member("c2"))
     assert second.types() == first.types() == ["presence_list"]
+
+
+@pytest.fixture
+def _at_once(monkeypatch: pytest.MonkeyPatch):
+    for name in ("_SETTLE_S", "_ARRIVES_S"):
+        monkeypatch.setattr(module, name, 0.0)
+
+
+@pytest.mark.usefixtures("_at_once")
+async def test_a_new_epoch_is_news_to_every_room_that_is_followed(presence: Presence, views: Views):
+    presence.users = [user("ann")]
+    member = await followed(views, Member(), "lobby")
+    views.on_applied(PresenceApplied(known=True, epoch="e", version=0))
+    presence.epoch, presence.users = "f", [user("bob")]  # no diff says so in this room
+    views.on_applied(PresenceApplied(known=True, epoch="f", version=7))
+    await eventually(lambda: member.types()[1:] == ["user_offline", "user_online"], "the difference")
+
+
+@pytest.mark.usefixtures("_at_once")
+@pytest.mark.parametrize("room", ["", "lobby"])
+async def test_a_version_below_the_one_before_is_a_reason_to_ask(presence: Presence, views: Views, room: str):
+    presence.users, presence.version = [user("ann")], 9
+    member = await followed(views, Member(), room)
+    views.on_applied(PresenceApplied(known=True, epoch="e", version=9))
+    presence.users, presence.version = [user("bob")], 5  # the store was set back
+    views.on_applied(PresenceApplied(known=True, epoch="e", version=5))
+    await eventually(lambda: member.types()[1:] == ["user_offline", "user_online"], "the difference")
+    asked = len(presence.asked)
+    views.on_applied(PresenceApplied(known=True, epoch="e", version=5))
+    await asyncio.sleep(0.01)
+    assert len(presence.asked) == asked
+
+
+@pytest.mark.usefixtures("_at_once")
+async def test_an_answer_older_than_diffs_that_overtook_it_is_no_reason_to_ask(
+    presence: Presence, views: Views
+):
+    member = await followed(views, Member())
+    views.on_applied(PresenceApplied(known=True, epoch="e", version=0))
+    presence.tell(UserOnline(user=user("ann")))
+    presence.tell(UserOnline(user=user("bob")))
+    views.on_applied(PresenceApplied(known=True, epoch="e", version=1))
+    await eventually(lambda: len(member.got) == 3, "both")
+    assert len(presence.asked) == 1

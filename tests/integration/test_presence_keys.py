@@ -1,0 +1,133 @@
+"""Presence's keys in a real Redis: who writes them, and who notices when they are wrong."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from presence_svc.hooks import HookKind
+from presence_svc.store import Telling
+from presence_svc.store_redis import AUDITED_MEMBERSHIPS, RedisPresenceStore
+from tests.support.deadline import eventually
+from tests.support.presence import (
+    TIMING,
+    SimulatedGateway,
+    TurnedClock,
+    connected,
+    disconnected,
+    joined,
+    sweep_whole,
+)
+
+
+@pytest.fixture
+async def redis(redis_server) -> AsyncIterator[Redis]:
+    async with Redis.from_url(redis_server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def clock() -> TurnedClock:
+    return TurnedClock()
+
+
+@pytest.fixture
+async def store(redis: Redis, prefix: str, clock: TurnedClock) -> AsyncIterator[RedisPresenceStore]:
+    running = RedisPresenceStore(redis, prefix, TIMING, Telling(hooks=~HookKind(0)), clock=clock)
+    yield running
+    await running.close()
+
+
+@pytest.fixture
+def base(prefix: str) -> str:
+    return f"{{{prefix}:presence}}"
+
+
+async def everything(redis: Redis, base: str) -> dict[bytes, bytes]:
+    return {key: await redis.dump(key) for key in await redis.keys(f"{base}*")}
+
+
+async def test_asking_writes_nothing(store: RedisPresenceStore, redis: Redis, base: str):
+    await store.members("before-anything")
+    assert await everything(redis, base) == {}
+    await SimulatedGateway(store).send(connected("c1", "ann"), joined("c1", "lobby"))
+    before = await everything(redis, base)
+    for room in ("lobby", "nobody-is-here", "nor-here"):
+        page = await store.members(room)
+        assert (await store.lookup(["ann"], room)).version == page.version
+    await store.everyone()
+    await store.rooms(10)
+    await store.stats()
+    assert await everything(redis, base) == before
+
+
+async def test_a_count_that_is_wrong_is_corrected(store: RedisPresenceStore, redis: Redis, base: str, clock):
+    gateway, other = SimulatedGateway(store), SimulatedGateway(store, "g2")
+    for n in range(30):
+        await gateway.send(connected(f"c{n}", f"u{n}"), joined(f"c{n}", f"room-{n}"), joined(f"c{n}", "all"))
+    await other.send(connected("d0", "u0"), joined("d0", "all"))
+    await gateway.send(disconnected("c1"))  # its grace runs: a member without a connection
+    await other.send(connected("d0", "u0"), joined("d0", "all"), fresh=True)
+    assert await store.audit() == 0
+    stats, rooms = await store.stats(), await store.rooms(100)
+    assert stats.connections == 30
+    before = await everything(redis, base)
+
+    await redis.zadd(f"{base}:rooms", {"all": 7})
+    await redis.zrem(f"{base}:rooms", "room-3")
+    await redis.zadd(f"{base}:rooms", {"room-1": 4})
+    await redis.hset(f"{base}:room_connections", "all", 31)
+    await redis.hdel(f"{base}:room_connections", "room-4")
+    await redis.hset(f"{base}:meta", "connections", 12)
+    corrected = 0
+
+    async def all_corrected() -> bool:
+        nonlocal corrected
+        corrected += await store.audit()
+        return corrected == 6
+
+    await eventually(all_corrected, "all six are right again")
+    assert (await store.stats(), await store.rooms(100)) == (stats, rooms)
+    after = await everything(redis, base)
+    for name in ("meta", "users", "memberships", "members:all"):
+        assert after[f"{base}:{name}".encode()] == before[f"{base}:{name}".encode()]
+    clock.turn(20)
+    await sweep_whole(store)
+    clock.turn(20)
+    await sweep_whole(store)
+    assert await store.audit() == 0
+    assert await store.rooms(10) == []
+
+
+async def test_an_audit_does_bounded_work(store: RedisPresenceStore, redis: Redis, base: str):
+    gateway = SimulatedGateway(store)
+    many = AUDITED_MEMBERSHIPS + 1
+    for first in range(0, many, 500):
+        last = min(first + 500, many)
+        await gateway.send(
+            *(op for n in range(first, last) for op in (connected(f"c{n}", f"u{n}"), joined(f"c{n}", "all")))
+        )
+    await redis.hset(f"{base}:room_connections", "all", 1)
+    await redis.zadd(f"{base}:rooms", {"all": 1})
+    assert await store.audit() == 1  # its size; to count its connections would take too long
+    assert (await store.rooms(1))[0].users == many
+
+
+async def test_what_a_lost_write_said_is_not_noted_for_another_event(
+    store: RedisPresenceStore, redis: Redis, base: str
+):
+    gateway = SimulatedGateway(store)
+    await gateway.send(connected("c1", "ann"))
+    dump = await everything(redis, base)
+    await gateway.send(connected("c2", "bob"), connected("c3", "eve"))
+    turn = await store.take_hooks("t", "h", 1000, 100)
+    assert [event.about for event in turn.events] == ["ann", "bob", "eve"]  # they are being posted
+    for key in await redis.keys(f"{base}*"):
+        await redis.delete(key)
+    for key, value in dump.items():
+        await redis.restore(key, 0, value)
+    await store.hooks_delivered("t", turn.events[-1])  # this store never had so many
+    await SimulatedGateway(store, "g2").send(connected("d1", "zed"), connected("d2", "max"))
+    await store.hooks_delivered("t", turn.events[1])  # and this number is another's
+    again = await store.take_hooks("t", "h", 1000, 100)
+    assert [event.about for event in again.events] == ["ann", "zed", "max"]
