@@ -107,6 +107,8 @@ class Outlet(asyncio.Protocol):
                 timer.cancel()
 
     def _set_writer(self, write: Callable[[bytes], None]) -> None:
+        # The handler has a copy: a fan-out calls it for every member, and a look-up through the link each time would
+        # cost as much as the rest. This is the only place where either is set once the handler is there.
         free[self.direct[0]] = 0
         self.write = write
         if self._handler is not None:

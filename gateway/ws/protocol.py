@@ -18,7 +18,7 @@ from gateway.ws.negotiation import Agreement, Refused, http_answer, negotiate
 from gateway.ws.outlet import Handler, Outlet
 from gateway.ws.request import UpgradeRequest
 from gateway.ws.site import Site
-from gateway.ws.whole import BINARY, PING, whole_frames
+from gateway.ws.whole import BINARY, PING, TEXT, whole_frames
 from services.tasks import start_eagerly
 from services.wire.codes import CloseCode
 
@@ -226,8 +226,9 @@ class WebSocketProtocol(Outlet):
             frames, rest = whole_frames(data, self._site.settings.max_message_bytes)
             for first, payload in frames:
                 if first < PING:
-                    if not self._on_message(payload, first == BINARY):
+                    if first == TEXT and not payload.isascii() and not self._is_utf8(payload):
                         return
+                    self._on_message(payload, first == BINARY)
                 elif self._is_flooding():
                     return
                 elif first == PING:
@@ -244,14 +245,15 @@ class WebSocketProtocol(Outlet):
         for event in core.events_received():
             if not isinstance(event, Frame):
                 continue
-            flooding = (not event.fin or event.opcode not in _MESSAGES) and self._is_flooding()
-            if not flooding and event.opcode is _PING:
-                # Its pong; what closes the connection stands after all of them.
-                self.write(answers.pop(0))
-            elif flooding or not self._on_frame(event):
+            if (not event.fin or event.opcode not in _MESSAGES) and self._is_flooding():
                 if self._closing:
                     return
                 break  # the core has closed already, over what stands later in these bytes
+            if event.opcode is _PING:
+                # Its pong; what closes the connection stands after all of them.
+                self.write(answers.pop(0))
+            else:
+                self._on_frame(event)
         if core.state is not State.OPEN:
             self._follow(core, answers)
 
@@ -260,12 +262,11 @@ class WebSocketProtocol(Outlet):
             self._core = Core(self._site.settings)
         return self._core
 
-    def _on_frame(self, frame: Frame) -> bool:
-        """Take a frame; False where it ends the connection, and nothing after it counts."""
+    def _on_frame(self, frame: Frame) -> None:
         opcode = frame.opcode
         if opcode is _TEXT or opcode is _BINARY:
             if frame.fin:
-                return self._on_message(bytes(frame.data), opcode is _BINARY)
+                self._on_message(bytes(frame.data), opcode is _BINARY)
             else:
                 self._fragments = bytearray(frame.data)
                 self._fragments_binary = opcode is _BINARY
@@ -274,9 +275,8 @@ class WebSocketProtocol(Outlet):
             self._fragments += frame.data
             if frame.fin:
                 data, self._fragments = bytes(self._fragments), None
-                return self._on_message(data, self._fragments_binary)
+                self._on_message(data, self._fragments_binary)
         # Closes were answered by the core; a pong has done its work by arriving.
-        return True
 
     def _is_flooding(self) -> bool:
         """Count a frame that is no whole message; close, and return True, where there are too many.
@@ -293,20 +293,21 @@ class WebSocketProtocol(Outlet):
             self.close(CloseCode.FLOODING)
         return True
 
-    def _on_message(self, data: bytes, binary: bool) -> bool:
-        if self._closing or self._handler is None:
-            return True
-        if not binary and not data.isascii():
-            try:
-                data.decode()
-            except UnicodeDecodeError:
-                core = self._with_core()
-                if core.state is State.OPEN:
-                    core.fail(CloseCode.INVALID_DATA.number, "a text message is not UTF-8")
-                    self._follow(core, core.data_to_send())
-                return False
-        self._handler.on_message(data, binary)
+    def _is_utf8(self, text: bytes) -> bool:
+        """Whether a text message is what it says; otherwise it is the last one."""
+        try:
+            text.decode()
+        except UnicodeDecodeError as fault:
+            core = self._with_core()
+            if core.state is State.OPEN:
+                core.fail(CloseCode.INVALID_DATA.number, fault.reason)
+                self._follow(core, core.data_to_send())
+            return False
         return True
+
+    def _on_message(self, data: bytes, binary: bool) -> None:
+        if not self._closing and self._handler is not None:
+            self._handler.on_message(data, binary)
 
     def _follow(self, core: Core, answers: list[bytes]) -> None:
         """Send the core's last words where it is done with the connection, and see that it ends."""

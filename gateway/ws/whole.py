@@ -5,9 +5,9 @@ Whatever else stands in the bytes (fragments, a close, reserved bits, a frame cu
 """
 
 try:
-    from websockets.speedups import apply_mask
+    from websockets.speedups import apply_mask as apply_mask
 except ImportError:  # a platform without the compiled part
-    from websockets.utils import apply_mask
+    from websockets.utils import apply_mask as apply_mask
 
 # FIN and the opcode (RFC 6455 §5.2)
 TEXT = 0x81

@@ -1,5 +1,6 @@
 """The tables of codes in the docs are those of the code."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,15 @@ def test_every_code_has_a_row_in_the_page() -> None:
         assert f"| `{error.code}` |" in page
     for close in CloseCode:
         assert f"| {close.number} |" in page
+
+
+def test_a_close_code_is_sent_or_said_to_be_reserved() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "gateway").rglob("*.py"))
+    # The library sends 1002 by itself.
+    unsent = {each.number for each in CloseCode if f"CloseCode.{each.name}" not in code} - {1002}
+    reserved = re.search(r"^([\d, and]+) are reserved", PROTOCOL.read_text(encoding="utf-8"), re.MULTILINE)
+    assert reserved is not None
+    assert {int(number) for number in re.findall(r"\d+", reserved[1])} == unsent
 
 
 def test_a_stale_page_is_reported_and_then_rewritten(
