@@ -15,6 +15,7 @@ from gateway.addresses import AddressLimit, Proxies, place_of
 from gateway.admission import Admission
 from gateway.asking import Asking
 from gateway.auth.authenticator import Authenticator
+from gateway.auth.grants import Grants
 from gateway.auth.revocation_log import RevocationLog
 from gateway.auth.tickets import TicketStore
 from gateway.connections import Client, Connections
@@ -29,8 +30,10 @@ from gateway.feeds.everyone import Everyone
 from gateway.feeds.logs import LogsFeed
 from gateway.feeds.metrics import MetricsFeed
 from gateway.presence.link import PresenceLink
+from gateway.presence.online import OnlineLookup
 from gateway.presence.views import Views
 from gateway.reporting import Reporter
+from gateway.session import channels
 from gateway.session.limits import KeyedBuckets, Limit
 from gateway.session.senders import Senders
 from gateway.timing import now_ms
@@ -42,13 +45,11 @@ from services.tasks import TaskSet
 from services.wire.codes import CloseCode
 from services.wire.events import CloseConnections, ControlEvent, Revoked, SetPresence
 from services.wire.records import UNSET, GatewayStats, Status, UnsetType
-from services.wire.rpc import PRESENCE_LIST, PresenceQuery
 
 log = structlog.get_logger(__name__)
 
 _REOPEN_MAX_S = 1.0
 _FIRST_READ_S = 15.0
-_ONLINE_TIMEOUT_S = 1.0
 _ORDER_TIMEOUT_S = 1.0  # for a gateway that has such a connection to say so
 
 
@@ -94,6 +95,7 @@ class Gateway:
         self.history = History(self.logs, settings)
         self.publisher = Publisher(bus, self.logs, settings, now_ms, self.traffic.limit)
         self.asking = Asking(bus, self.subjects)
+        self._online = OnlineLookup(self.asking, self.tasks)
         self.presence = PresenceLink(self.asking, settings, instance, self.boot, lambda: self.connections)
         self.views = Views(bus, self.asking, settings, self.tasks, self.traffic)
         self.metrics = MetricsFeed(bus, self.asking, settings, self.tasks, self.traffic)
@@ -106,6 +108,7 @@ class Gateway:
         self.reporter = Reporter(self)
         self.presence.on_applied = self.views.on_applied
         self._returns = 0
+        self._closed = False
         self._elections = Elections(bus, settings, self._on_elected)
         bus.on_disconnect(self._on_bus_lost)
         bus.on_reconnect(self._on_bus_return)
@@ -124,6 +127,14 @@ class Gateway:
             self.traffic.refused(Limit.ADDRESS_CONNECTIONS, our_fault=False)
             self.traffic.limit(Limit.ADDRESS_CONNECTIONS)
         return place
+
+    def accept_wait_s(self) -> float:
+        """Return 0.0 for a connection within the accept rate, else the seconds to wait (and count it as met)."""
+        wait_s = self.admission.wait_s(time.monotonic())
+        if wait_s:
+            self.traffic.refused(Limit.ACCEPT_RATE, our_fault=False)
+            self.traffic.limit(Limit.ACCEPT_RATE)
+        return wait_s
 
     def place_of(self, scope: Scope) -> str:
         """Return where a request comes from, as limits by address count it."""
@@ -149,16 +160,11 @@ class Gateway:
         self.traffic.messages_in += 1
         self.presence.active(user_id)
 
-    async def is_online(self, user_id: str) -> bool | UnsetType:
-        """Whether a user has a connection anywhere; unset where presence cannot say."""
-        if user_id in self.inboxes:
-            return True
-        query = PresenceQuery(users=[user_id], limit=1)
-        try:
-            page = await self.asking.ask(PRESENCE_LIST, query, timeout_s=_ONLINE_TIMEOUT_S)
-        except BusError:
+    async def is_online(self, user_id: str, asker: Grants) -> bool | UnsetType:
+        """Whether a user has a connection anywhere; unset where presence cannot say, or the asker may not know."""
+        if not asker.may_follow(channels.PRESENCE):
             return UNSET
-        return bool(page.users)
+        return True if user_id in self.inboxes else await self._online.ask(user_id)
 
     def choose(
         self, client: Client, *, status: Status | UnsetType = UNSET, custom_data: object = UNSET
@@ -245,15 +251,24 @@ class Gateway:
         return self.reporter.stats()
 
     async def close(self) -> None:
-        """Tell presence what is left to tell, and stop."""
+        """Tell presence what is left to tell, and stop. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
         await self.tasks.close()
         await self.presence.close()
-        self.rooms.close()
-        self.metrics.close()
-        self.everyone.close()
-        self.users.close()
-        self._elections.close()
-        self.revocation_log.close()
+        for part in (
+            self.rooms,
+            self.inboxes,
+            self.views,
+            self.metrics,
+            self.log_lines,
+            self.everyone,
+            self.users,
+            self._elections,
+            self.revocation_log,
+        ):
+            part.close()
 
     def _on_bus_lost(self) -> None:
         self.logs.lost()

@@ -7,9 +7,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.delivery.traffic import Traffic
 from gateway.session.limits import Limit
 
-# Statuses that only these limits answer with.
-_LIMITS = {408: Limit.BODY_TIME, 413: Limit.BODY_BYTES}
 _GATHERS = "tidings.gathers"
+_LIMIT = "tidings.limit"
+_COUNTED = "tidings.counted"
 
 
 def now_ms() -> int:
@@ -23,6 +23,16 @@ def takes_its_time(scope: Scope) -> None:
     A page that shows all gateways asks every few seconds, and would raise the alert about slow answers.
     """
     scope[_GATHERS] = True
+
+
+def met(scope: Scope, limit: Limit) -> None:
+    """Count the refusal of this request under the limit, too: a status alone does not say which one it was."""
+    scope[_LIMIT] = limit
+
+
+def counted(scope: Scope) -> None:
+    """Leave the refusal of this request out: it was counted where WebSockets' are, under the same name."""
+    scope[_COUNTED] = True
 
 
 class RequestTiming:
@@ -46,10 +56,10 @@ class RequestTiming:
                     self._traffic.gathered()
                 elif status < 400:
                     self._traffic.answered(started, time.monotonic())
-                else:
+                elif _COUNTED not in scope:
                     self._traffic.refused(f"http_{status}", our_fault=status >= 500)
-                    if (limit := _LIMITS.get(status)) is not None:
-                        self._traffic.limit(limit)
+                    if _LIMIT in scope:
+                        self._traffic.limit(scope[_LIMIT])
             await send(message)
 
         await self._app(scope, receive, send_timed)

@@ -3,15 +3,16 @@
 Pure: `now` (seconds of any monotonic clock) is passed in.
 
 ```
-state      event        next        why
-closed     failed       closed      until `threshold` failures came one after the other, then open
-closed     succeeded    closed      and the count of failures starts over
-open       time is up   half open   one request may pass, to see
-half open  succeeded    closed
-half open  failed       open        for twice as long, at most `max_open_s`
-open       succeeded    closed      news from somebody who was not asked to wait
-open       failed       open        late news: changes nothing
+state      event      next     why
+closed     failed     closed   until `threshold` failures came one after the other, then open
+closed     succeeded  closed   and the count of failures starts over
+half open  succeeded  closed
+half open  failed     open     for twice as long, at most `max_open_s`
+open       succeeded  closed   an answer to a request that did not wait
+open       failed     open     late: changes nothing
 ```
+
+An open breaker that is asked for permission when its time is over is half open: one request may pass, to see.
 """
 
 from dataclasses import dataclass
@@ -31,14 +32,12 @@ class Event(Enum):
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    TIME_IS_UP = "time is up"
 
 
 # (state, event) -> next state, once `threshold` failures have come together.
 TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.CLOSED, Event.SUCCEEDED): State.CLOSED,
     (State.CLOSED, Event.FAILED): State.OPEN,
-    (State.OPEN, Event.TIME_IS_UP): State.HALF_OPEN,
     (State.OPEN, Event.SUCCEEDED): State.CLOSED,
     (State.OPEN, Event.FAILED): State.OPEN,
     (State.HALF_OPEN, Event.SUCCEEDED): State.CLOSED,

@@ -7,6 +7,7 @@ import msgspec
 from starlette.requests import Request
 
 from gateway.api.errors import ApiError
+from gateway.session.limits import Limit
 from services.wire.codes import ErrorCode
 
 T = TypeVar("T")
@@ -20,8 +21,10 @@ class BodyTooLate(ApiError):
     status = 408
 
 
-async def read_body(request: Request, max_bytes: int, timeout_s: float = BODY_TIMEOUT_S) -> bytes:
-    """Return the body, which is UTF-8.
+async def read_body(
+    request: Request, max_bytes: int, timeout_s: float = BODY_TIMEOUT_S, limit: Limit = Limit.BODY_BYTES
+) -> bytes:
+    """Return the body, which is UTF-8. `limit` is what `max_bytes` is.
 
     The declared length is believed when it is too large, never when it is small: chunks are counted as they
     come.
@@ -32,7 +35,7 @@ async def read_body(request: Request, max_bytes: int, timeout_s: float = BODY_TI
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ApiError(ErrorCode.BAD_MESSAGE, "compressed bodies are not accepted")
-    data = await read_bytes(request, max_bytes, timeout_s)
+    data = await read_bytes(request, max_bytes, timeout_s, limit)
     try:
         # msgspec.Raw passes bytes through unread; text frames made from them must be UTF-8 for every
         # receiver.
@@ -42,24 +45,27 @@ async def read_body(request: Request, max_bytes: int, timeout_s: float = BODY_TI
     return data
 
 
-async def read_bytes(request: Request, max_bytes: int, timeout_s: float = BODY_TIMEOUT_S) -> bytes:
+async def read_bytes(
+    request: Request, max_bytes: int, timeout_s: float = BODY_TIMEOUT_S, limit: Limit = Limit.BODY_BYTES
+) -> bytes:
     """Return the body as it came, whatever it is. Raises ApiError: `too_large`, or `bad_message` when late."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
-        raise _too_large(max_bytes)
+        raise _too_large(max_bytes, limit)
     try:
         async with asyncio.timeout(timeout_s):
-            return await _all_chunks(request, max_bytes)
+            return await _all_chunks(request, max_bytes, limit)
     except TimeoutError:
-        raise BodyTooLate(ErrorCode.BAD_MESSAGE, f"the body did not arrive within {timeout_s:g} s") from None
+        text = f"the body did not arrive within {timeout_s:g} s"
+        raise BodyTooLate(ErrorCode.BAD_MESSAGE, text, Limit.BODY_TIME) from None
 
 
-async def _all_chunks(request: Request, max_bytes: int) -> bytes:
+async def _all_chunks(request: Request, max_bytes: int, limit: Limit) -> bytes:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > max_bytes:
-            raise _too_large(max_bytes)
+            raise _too_large(max_bytes, limit)
     return bytes(body)
 
 
@@ -79,10 +85,16 @@ def decode(data: bytes | msgspec.Raw, type_: type[T]) -> T:
         raise ApiError(ErrorCode.BAD_MESSAGE, "malformed JSON: nested too deep") from None
 
 
-async def read_json(request: Request, max_bytes: int, type_: type[T], timeout_s: float = BODY_TIMEOUT_S) -> T:
+async def read_json(
+    request: Request,
+    max_bytes: int,
+    type_: type[T],
+    timeout_s: float = BODY_TIMEOUT_S,
+    limit: Limit = Limit.BODY_BYTES,
+) -> T:
     """Return the body as `type_`; an empty body is an empty object. Raises ApiError."""
-    return decode(await read_body(request, max_bytes, timeout_s) or b"{}", type_)
+    return decode(await read_body(request, max_bytes, timeout_s, limit) or b"{}", type_)
 
 
-def _too_large(max_bytes: int) -> ApiError:
-    return ApiError(ErrorCode.TOO_LARGE, f"the body is larger than {max_bytes} bytes")
+def _too_large(max_bytes: int, limit: Limit) -> ApiError:
+    return ApiError(ErrorCode.TOO_LARGE, f"the body is larger than {max_bytes} bytes", limit)

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from gateway.asking import Asking
 from gateway.auth.authenticator import Authenticator
+from gateway.auth.grants import Grants
 from gateway.auth.tickets import TicketStore
 from gateway.delivery.publisher import Sender
 from gateway.session.limits import Limit
@@ -126,7 +127,7 @@ class ApiDeps(Protocol):
     def note_message(self, user_id: str) -> None:
         """Count a message that a user sent over HTTP."""
 
-    async def is_online(self, user_id: str) -> bool | UnsetType:
+    async def is_online(self, user_id: str, asker: Grants) -> bool | UnsetType:
         """Whether a user has a connection anywhere; unset where presence cannot say."""
 
     async def set_presence(self, order: SetPresence) -> bool:

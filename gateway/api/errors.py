@@ -15,7 +15,9 @@ from starlette.responses import Response
 from gateway.api.responses import JsonResponse
 from gateway.auth.refusal import AuthRefused
 from gateway.delivery.publisher import PublishRefused
+from gateway.session.limits import Limit
 from gateway.session.session import Refusal
+from gateway.timing import met
 from services.bus.errors import BusError, Refused, TooLarge, Unavailable
 from services.wire.codes import ErrorCode
 from services.wire.names import InvalidName
@@ -27,9 +29,6 @@ log = structlog.get_logger()
 _UNAVAILABLE_RETRY_MS = 1000
 _ADDRESS_RETRY_MS = 10_000  # until one of its others may have ended
 
-# How connections above the accept rate are counted among the refusals.
-ACCEPT_RATE = "accept_rate"
-
 _BY_CODE = {member.code: member for member in ErrorCode}
 _BY_STATUS = {
     404: (ErrorCode.NOT_FOUND, "no such path"),
@@ -38,14 +37,15 @@ _BY_STATUS = {
 
 
 class ApiError(Exception):
-    """A handler refuses a request. `message` is shown to the client."""
+    """A handler refuses a request, because of a `limit` where there is one. `message` is shown to the client."""
 
     status: int | None = None  # where it says more than that of the code
 
-    def __init__(self, code: ErrorCode, message: str) -> None:
+    def __init__(self, code: ErrorCode, message: str, limit: Limit | None = None) -> None:
         super().__init__(f"{code.code}: {message}")
         self.code = code
         self.message = message
+        self.limit = limit
 
 
 def refusal_response(
@@ -96,9 +96,11 @@ def describe_bus_error(fault: BusError) -> tuple[ErrorCode, str]:
     return ErrorCode.INTERNAL, "something went wrong here"
 
 
-async def _on_refusal(_request: Request, fault: Exception) -> Response:
+async def _on_refusal(request: Request, fault: Exception) -> Response:
     if isinstance(fault, InvalidName):
         return refusal_response(ErrorCode.INVALID_NAME, str(fault))
+    if isinstance(fault, ApiError) and fault.limit is not None:
+        met(request.scope, fault.limit)
     if isinstance(fault, ApiError | AuthRefused | PublishRefused):
         status = fault.status if isinstance(fault, ApiError) else None
         return refusal_response(fault.code, fault.message, _retry_ms(fault.code), status=status)

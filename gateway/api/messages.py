@@ -122,7 +122,10 @@ def message_routes(deps: ApiDeps) -> list[Route]:
 
 
 async def _read(deps: ApiDeps, request: Request, type_: type[T]) -> T:
-    return await read_json(request, deps.settings.max_message_bytes, type_, deps.settings.body_timeout_s)
+    settings = deps.settings
+    return await read_json(
+        request, settings.max_message_bytes, type_, settings.body_timeout_s, Limit.MESSAGE_BYTES
+    )
 
 
 class _Asker:
@@ -170,7 +173,7 @@ class _Asker:
             case PublishToUser(user_id, content, id):
                 ack, online = await asyncio.gather(
                     deps.publisher.publish_user(sender, user_id, self._json(content), id),
-                    deps.is_online(user_id),
+                    deps.is_online(user_id, self.identity.grants),
                 )
                 return msgspec.structs.replace(ack, online=online)
             case PublishToAll(content, _, id):

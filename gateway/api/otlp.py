@@ -82,7 +82,8 @@ def steps_of(body: bytes, found: Export, *, zipped: bool, json: bool) -> Iterato
             yield
         body = bytes(plain)
     elif len(body) > MAX_UNPACKED_BYTES:
-        raise ApiError(ErrorCode.TOO_LARGE, f"the body is larger than {MAX_UNPACKED_BYTES} bytes")
+        text = f"the body is larger than {MAX_UNPACKED_BYTES} bytes"
+        raise ApiError(ErrorCode.TOO_LARGE, text, Limit.BODY_BYTES)
     yield from convert(pieces_of(body, json=json), found, int(time.time() * 1000))
 
 
@@ -99,7 +100,7 @@ def _unpacked(body: bytes) -> Iterator[bytes]:
         size += len(part)
         if size > MAX_UNPACKED_BYTES:
             text = f"the body is larger than {MAX_UNPACKED_BYTES} bytes when it is unpacked"
-            raise ApiError(ErrorCode.TOO_LARGE, text)
+            raise ApiError(ErrorCode.TOO_LARGE, text, Limit.BODY_BYTES)
         if not part and not body and not inflating.eof:
             raise ApiError(ErrorCode.BAD_MESSAGE, "the gzip body ends early")
         yield part

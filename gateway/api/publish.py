@@ -11,8 +11,10 @@ from gateway.api.deps import ApiDeps
 from gateway.api.errors import ApiError
 from gateway.api.operations import Access, Operation
 from gateway.api.responses import JsonResponse
+from gateway.auth.identity import SERVER_USER_ID
 from gateway.auth.server_keys import Scope
 from gateway.delivery.publisher import Sender
+from gateway.session.limits import Limit
 from services.wire.client import MessageId
 from services.wire.codes import ErrorCode
 from services.wire.content import content_from_json
@@ -20,10 +22,6 @@ from services.wire.faults import BadMessage
 from services.wire.names import normalize_name
 from services.wire.records import UNSET, Record, UnsetType
 from services.wire.server import Ack
-
-# Who a server's messages are from. A user of this id under `jwt` would have to be named so by the token's
-# issuer.
-SERVER_USER_ID = "server"
 
 
 class PublishRequest(Record, frozen=True, kw_only=True):
@@ -47,9 +45,8 @@ def publish_routes(deps: ApiDeps) -> list[Route]:
             request, deps.settings.max_body_bytes, PublishRequest, deps.settings.body_timeout_s
         )
         if len(bytes(asked.content)) > deps.settings.max_message_bytes:
-            raise ApiError(
-                ErrorCode.TOO_LARGE, f"`content` is larger than {deps.settings.max_message_bytes} bytes"
-            )
+            text = f"`content` is larger than {deps.settings.max_message_bytes} bytes"
+            raise ApiError(ErrorCode.TOO_LARGE, text, Limit.MESSAGE_BYTES)
         try:
             content = content_from_json(asked.content, deps.settings.max_json_depth)
         except BadMessage as fault:

@@ -15,6 +15,7 @@ MAX_PATTERN_LENGTH = 256  # a name is at most 128 bytes, and `presence:` may sta
 
 # A user's own inbox is theirs: whoever is let in receives it live, so following it needs no grant.
 _OWN_CHANNEL = "inbox"
+_ROOM_PRESENCE = "presence:"
 
 _Match = Callable[[str], bool]
 
@@ -137,8 +138,18 @@ class Grants:
         return self.admin or self.publish.matches(room)
 
     def may_follow(self, channel: str) -> bool:
-        """Whether the user may follow a channel, or read over HTTP what it shows."""
-        return self.admin or channel == _OWN_CHANNEL or self.channels.matches(channel)
+        """Whether the user may follow a channel, or read over HTTP what it shows.
+
+        A pattern like `presence:*` shows who is in the rooms that the user may join; the members of another room are
+        shown to those alone whose grants name that one channel, letter by letter.
+        """
+        if self.admin or channel == _OWN_CHANNEL:
+            return True
+        if not self.channels.matches(channel):
+            return False
+        room = channel.removeprefix(_ROOM_PRESENCE)
+        named = channel in self.channels.texts and "*" not in channel
+        return room == channel or self.join.matches(room) or named
 
 
 ALL = Grants(join=_ANY, publish=_ANY, channels=_ANY, broadcast=True, direct=True, admin=True)

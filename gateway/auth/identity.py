@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from gateway.auth.grants import Grants
 
+# Under this id the server API publishes; no token can be for it.
+SERVER_USER_ID = "server"
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:

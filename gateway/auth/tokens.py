@@ -21,7 +21,7 @@ import msgspec
 
 from gateway.auth import grants
 from gateway.auth.grants import Grants, InvalidPattern, Patterns
-from gateway.auth.identity import Identity
+from gateway.auth.identity import SERVER_USER_ID, Identity
 from gateway.auth.refusal import AuthRefused
 from services.wire.codes import ErrorCode
 from services.wire.names import InvalidName, normalize_name
@@ -195,6 +195,10 @@ def identity_of(claims: Mapping[str, Any], default: Grants = grants.DEFAULT) -> 
         username = normalize_name(name, "the token's `name`") if name else user_id
     except InvalidName as fault:
         raise _refused(str(fault)) from None
+    if user_id == SERVER_USER_ID:
+        raise _refused(
+            f"`{SERVER_USER_ID}` is no user: what the server API publishes is said to be from there"
+        )
     granted = _grants_of(claims["tidings"]) if "tidings" in claims else default
     token_id, issued_at = claims.get("jti"), claims.get("iat")
     return Identity(

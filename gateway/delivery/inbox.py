@@ -142,7 +142,7 @@ class Inboxes:
             raise RuntimeError("an inbox without a log")  # inboxes are durable by construction
         return position
 
-    def close(self, member: Member) -> None:
+    def leave(self, member: Member) -> None:
         """Stop sending to a connection; the last one of a user ends the subscription."""
         follower = self._by_user.get(member.user_id)
         if follower is not None:
@@ -180,6 +180,12 @@ class Inboxes:
             raise Unavailable("the user has no connection here any more")
         self._logs.require_open()
         return await follower.catch_up(since, cap=self._recovery_limit)
+
+    def close(self) -> None:
+        """Drop all subscriptions."""
+        for follower in self._by_user.values():
+            follower.close()
+        self._by_user.clear()
 
     def hold(self) -> None:
         """Deliver nothing until `resync`: the bus is away."""

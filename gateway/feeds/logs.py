@@ -34,7 +34,12 @@ class LogsFeed:
     def unfollow(self, connection_id: str) -> None:
         """Stop sending; the last follower ends the subscription."""
         self.fanout.discard(connection_id)
-        if not len(self.fanout) and self._subscription is not None:
+        if not len(self.fanout):
+            self.close()
+
+    def close(self) -> None:
+        """End the subscription."""
+        if self._subscription is not None:
             self._subscription.close()
             self._subscription = None
 

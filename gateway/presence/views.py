@@ -387,6 +387,12 @@ class Views:
             if everyone.reached[0] == applied.epoch:
                 self._reached = max(self._reached, everyone.reached)
 
+    def close(self) -> None:
+        """End all views."""
+        for view in self._views.values():
+            view.close()
+        self._views.clear()
+
     def resync(self) -> None:
         """Fetch new snapshots after the bus was away."""
         for view in self._views.values():

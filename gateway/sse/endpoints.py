@@ -21,12 +21,11 @@ from gateway.delivery.recovery import Verdict
 from gateway.delivery.rooms import Joined
 from gateway.feeds import following
 from gateway.session import channels
-from gateway.session.limits import Limit
 from gateway.session.session import error_reply
 from gateway.sse.positions import BadPosition, decode_id
 from gateway.sse.stream import EventStream, RecordStream, Stream
 from gateway.stay import Stay
-from gateway.timing import now_ms
+from gateway.timing import counted, now_ms
 from services.bus.errors import BusError
 from services.wire import server
 from services.wire.codes import ErrorCode
@@ -58,6 +57,7 @@ class StreamResponse(Response):
         """Run the response."""
         place = self._gateway.enter(peer_of(scope), Headers(scope=scope).getlist)
         if place is None:
+            counted(scope)
             await too_many_from_there()(scope, receive, send)
             return
         stay = self._stream.stay = Stay(self._gateway, self._stream, self._identity, place)
@@ -128,8 +128,8 @@ def sse_routes(gateway: Gateway) -> list[Route]:
 
     async def events(request: Request) -> Response:
         """Stream the messages of channels and rooms."""
-        if wait_s := gateway.admission.wait_s(time.monotonic()):
-            gateway.traffic.limit(Limit.ACCEPT_RATE)
+        if wait_s := gateway.accept_wait_s():
+            counted(request.scope)
             return too_many(wait_s)
         return await _Opening(gateway, request).open()
 
@@ -142,8 +142,8 @@ def sse_routes(gateway: Gateway) -> list[Route]:
 
 async def metrics_stream(gateway: Gateway, request: Request) -> Response:
     """Answer with a stream of bare metrics records."""
-    if wait_s := gateway.admission.wait_s(time.monotonic()):
-        gateway.traffic.limit(Limit.ACCEPT_RATE)
+    if wait_s := gateway.accept_wait_s():
+        counted(request.scope)
         return too_many(wait_s)
     identity = await gateway.authenticator.reader(request.headers, request.query_params)
     if not identity.grants.may_follow(channels.METRICS):
@@ -354,7 +354,7 @@ class _EventsResponse(StreamResponse):
             gateway.rooms.leave(stream.connection_id, room)
         gateway.everyone.fanout.discard(stream.connection_id)
         following.unfollow(gateway, stream.connection_id, self._names)
-        gateway.inboxes.close(stream)
+        gateway.inboxes.leave(stream)
         gateway.connections.discard(stream.connection_id)
         if stream.announced:
             gateway.presence.disconnected(stream.connection_id, clean=False)

@@ -141,7 +141,7 @@ class Connection:
             gateway.rooms.leave(self.connection_id, room)
         following.unfollow(gateway, self.connection_id, self._session.followed)
         gateway.everyone.fanout.discard(self.connection_id)
-        gateway.inboxes.close(self)
+        gateway.inboxes.leave(self)
         gateway.connections.discard(self.connection_id)
         gateway.traffic.connections -= 1
         clean = by_client and code == CloseCode.NORMAL.number

@@ -25,7 +25,8 @@ def publish_to_user(
     started: float,
 ) -> None:
     """Store the message and ask for the receiver at the same time; the answer waits for both."""
-    online = gateway.tasks.spawn(gateway.is_online(effect.user_id), "is online")
+    grants = connection.stay.identity.grants
+    online = gateway.tasks.spawn(gateway.is_online(effect.user_id, grants), "is online")
 
     def done(outcome: server.Ack | PublishRefused) -> None:
         if isinstance(outcome, PublishRefused):
@@ -39,6 +40,6 @@ def publish_to_user(
 def _acknowledge(
     connection: "Connection", ack: server.Ack, started: float, online: "asyncio.Task[bool | UnsetType]"
 ) -> None:
-    if not online.cancelled():
+    if not online.cancelled() and online.exception() is None:  # else the message is stored all the same
         ack = msgspec.structs.replace(ack, online=online.result())
     connection.reply(ack, started)

@@ -1,7 +1,6 @@
 """Who comes in at `/ws` and `/ws/echo`: every upgrade passes here, and nothing after it does (ADR 0007)."""
 
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from urllib.parse import parse_qsl, unquote
@@ -9,11 +8,10 @@ from urllib.parse import parse_qsl, unquote
 import structlog
 from starlette.responses import Response
 
-from gateway.api.errors import ACCEPT_RATE, refusal_response, too_many, too_many_from_there
+from gateway.api.errors import refusal_response, too_many, too_many_from_there
 from gateway.auth.expiry import to_ms
 from gateway.auth.refusal import AuthRefused
 from gateway.core import Gateway
-from gateway.session.limits import Limit
 from gateway.ws.connection import Connection
 from gateway.ws.echo import Echo
 from gateway.ws.protocol import WebSocketProtocol
@@ -64,10 +62,7 @@ class GatewayEntrance:
         open_it = self._open_at.get(unquote(request.path))
         if open_it is None:
             return refusal_response(ErrorCode.NOT_FOUND, "no WebSockets are served at this path")
-        wait_s = gateway.admission.wait_s(time.monotonic())
-        if wait_s:
-            gateway.traffic.refused(ACCEPT_RATE, our_fault=False)
-            gateway.traffic.limit(Limit.ACCEPT_RATE)
+        if wait_s := gateway.accept_wait_s():
             return too_many(wait_s)
         place = gateway.enter(link.client_address, request.all)
         if place is None:
@@ -121,7 +116,7 @@ class GatewayEntrance:
         except Exception:
             log.exception("a handshake failed")
             refusal = refusal_response(ErrorCode.INTERNAL, "something went wrong here")
-        gateway.inboxes.close(connection)
+        gateway.inboxes.leave(connection)
         connection.stay.end()
         if refusal is not None:
             _refuse(link, refusal)

@@ -21,7 +21,6 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 # `checkout.total.p95`.
 METRIC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
 METRIC_OR_PERCENTILE = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,67}")
-_TOKEN = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+")
 
 
 class InvalidName(ValueError):
@@ -60,29 +59,3 @@ def to_token(name: str) -> str:
     if _PLAIN_NAME.fullmatch(name):
         return name
     return "".join([_TOKEN_OF_BYTE[b] for b in name.encode()])
-
-
-def from_token(token: str) -> str:
-    """Return the name that `to_token` spelled as `token`.
-
-    Raises:
-        InvalidName: `token` is not a spelling that `to_token` produces.
-    """
-    if not _TOKEN.fullmatch(token):
-        raise InvalidName(f"not a name token: {token!r}")
-    raw = bytearray()
-    index = 0
-    while index < len(token):
-        if token[index] == "=":
-            raw.append(int(token[index + 1 : index + 3], 16))
-            index += 3
-        else:
-            raw.append(ord(token[index]))
-            index += 1
-    try:
-        name = raw.decode()
-    except UnicodeDecodeError:
-        raise InvalidName(f"not a name token: {token!r}") from None
-    if to_token(name) != token:
-        raise InvalidName(f"not the one spelling of its name: {token!r}")
-    return name

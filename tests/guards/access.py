@@ -247,4 +247,26 @@ GUARDS = (
             )
         ],
     ),
+    # --- who sees whom ---
+    guard(
+        "members of a room are shown to who may join it",
+        "tests/unit/test_auth_grants.py::test_who_is_in_a_room_is_for_those_who_may_join_it",
+        edits=[
+            (
+                "gateway/auth/grants.py",
+                "return room == channel or self.join.matches(room) or named",
+                "return True",
+            )
+        ],
+    ),
+    guard(
+        "who is online is said to who may see presence",
+        f"{LIVE}::test_whether_a_user_is_online_is_said_to_those_who_may_see_presence",
+        edits=[("gateway/core.py", "if not asker.may_follow(channels.PRESENCE):", "if False:")],
+    ),
+    guard(
+        "no token is for the server",
+        f"{LIVE}::test_nobody_is_the_server",
+        edits=[("gateway/auth/tokens.py", "if user_id == SERVER_USER_ID:", "if False:")],
+    ),
 )

@@ -315,9 +315,7 @@ GUARDS = (
     guard(
         "the accept rate",
         f"{WIRE}::test_connection_flood_of_everybody",
-        edits=[
-            ("gateway/ws/entrance.py", "wait_s = gateway.admission.wait_s(time.monotonic())", "wait_s = 0.0")
-        ],
+        edits=[("gateway/core.py", "wait_s = self.admission.wait_s(time.monotonic())", "wait_s = 0.0")],
     ),
     guard(
         "connections of one user",

@@ -190,3 +190,24 @@ async def test_disconnecting_alone_lets_the_user_back(gateways: list[ServiceProc
             assert kim.seen[-1]["reason"] == "lunch"
             assert any("disconnect" in line for line in [line async for line in lines])
         assert not await refused(gateways[0], token("kim"))
+
+
+async def test_whether_a_user_is_online_is_said_to_those_who_may_see_presence(
+    gateways: list[ServiceProcess],
+) -> None:
+    seeing, blind = {"direct": True, "channels": ["presence"]}, {"direct": True, "channels": ["presence:*"]}
+    async with (
+        client(gateways[0], token("kit")),
+        client(gateways[0], token("liv", tidings=seeing)) as liv,
+        client(gateways[0], token("mo", tidings=blind)) as mo,
+    ):
+        message = {"targetUserId": "kit", "content": 1}
+        assert (await liv.ask("direct_message", **message))["online"] is True
+        ack = await mo.ask("direct_message", **message)
+        assert ack["type"] == "ack"
+        assert "online" not in ack
+
+
+async def test_nobody_is_the_server(gateways: list[ServiceProcess]) -> None:
+    assert await refused(gateways[0], token("server"))
+    assert not await refused(gateways[0], token("Server"))

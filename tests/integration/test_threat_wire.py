@@ -457,6 +457,19 @@ async def test_connection_flood_of_everybody(strict: ServiceProcess) -> None:
     assert waits == sorted(waits)
 
 
+async def test_streams_above_the_accept_rate_count_as_sockets_do(strict: ServiceProcess) -> None:
+    statuses = set()
+    async with met(strict, "accept_rate"), httpx.AsyncClient(base_url=strict.url, headers=SERVER) as http:
+        for path in ["/events", "/events/metrics"] * 10:
+            async with http.stream("GET", path) as answer:
+                statuses.add(answer.status_code)
+        text = (await http.get("/metrics")).text
+    assert 503 in statuses
+    counted = [line for line in text.splitlines() if "refusals_total" in line]
+    assert any('code="accept_rate"' in line for line in counted)
+    assert not any('code="http_503"' in line for line in counted)
+
+
 async def test_connection_flood_from_one_address(gateway: ServiceProcess) -> None:
     async with contextlib.AsyncExitStack() as stack, met(gateway, "address_connections"):
         for number in range(40):

@@ -14,6 +14,7 @@ from gateway.api.headers import guarded
 from gateway.api.routes import api_routes
 from gateway.asking import Asking
 from gateway.auth.authenticator import Authenticator
+from gateway.auth.grants import Grants
 from gateway.auth.identity import Identity
 from gateway.delivery.publisher import Sender
 from gateway.page import page_routes
@@ -175,7 +176,7 @@ class FakeDeps:
     def note_message(self, user_id: str) -> None:
         self.active.append(user_id)
 
-    async def is_online(self, user_id: str) -> bool | UnsetType:
+    async def is_online(self, user_id: str, asker: Grants) -> bool | UnsetType:
         return self.online.get(user_id, UNSET)
 
     async def set_presence(self, order: SetPresence) -> bool:

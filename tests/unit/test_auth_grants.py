@@ -105,3 +105,23 @@ def test_admin_may_everything() -> None:
     assert admin.may_follow("logs")
     assert ALL.admin
     assert ALL.broadcast
+
+
+@pytest.mark.parametrize(
+    ("channels", "channel", "may"),
+    [
+        (["presence:*"], "presence:mine", True),
+        (["presence:*"], "presence:other", False),
+        (["*"], "presence:other", False),
+        (["presence:o*"], "presence:other", False),
+        (["presence:other"], "presence:other", True),
+        (["presence:*"], "presence:*", False),  # a room may be called so
+        (["presence:*"], "presence", False),
+        (["*"], "metrics", True),
+        ([], "presence:mine", False),
+    ],
+)
+def test_who_is_in_a_room_is_for_those_who_may_join_it(channels: list[str], channel: str, may: bool) -> None:
+    grants = Grants(join=Patterns.of(["mine"]), channels=Patterns.of(channels))
+    assert grants.may_follow(channel) is may
+    assert ALL.may_follow(channel)

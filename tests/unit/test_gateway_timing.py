@@ -1,13 +1,17 @@
-"""Which requests are timed."""
+"""Which requests are timed, and what their refusals are counted as."""
 
 import httpx
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from gateway.api.body import read_body
+from gateway.api.errors import ApiError, error_handlers
 from gateway.delivery.traffic import Traffic
-from gateway.timing import RequestTiming, takes_its_time
+from gateway.session.limits import Limit
+from gateway.timing import RequestTiming, counted, takes_its_time
+from services.wire.codes import ErrorCode
 
 
 async def test_what_waits_on_purpose_counts_but_is_no_latency() -> None:
@@ -25,3 +29,30 @@ async def test_what_waits_on_purpose_counts_but_is_no_latency() -> None:
         assert (traffic.requests, traffic.latency.count) == (1, 0)
         await client.get("/plain")
         assert (traffic.requests, traffic.latency.count) == (2, 1)
+
+
+async def test_a_refusal_counts_under_the_limit_that_was_met() -> None:
+    async def small(request: Request) -> Response:
+        return PlainTextResponse(await read_body(request, 10))
+
+    async def items(_request: Request) -> Response:
+        raise ApiError(ErrorCode.TOO_LARGE, "too many items")
+
+    async def elsewhere(request: Request) -> Response:
+        counted(request.scope)
+        return Response(status_code=503)
+
+    routes = [
+        Route("/small", small, methods=["POST"]),
+        Route("/items", items),
+        Route("/elsewhere", elsewhere),
+    ]
+    traffic = Traffic()
+    app = RequestTiming(Starlette(routes=routes, exception_handlers=error_handlers()), traffic)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway") as client:
+        assert (await client.post("/small", content="x" * 11)).status_code == 413
+        assert (await client.get("/items")).status_code == 413
+        assert (await client.get("/elsewhere")).status_code == 503
+    assert dict(traffic.limited) == {Limit.BODY_BYTES: 1}
+    assert dict(traffic.refusals) == {"http_413": 2}
+    assert (traffic.requests, traffic.errors) == (2, 0)

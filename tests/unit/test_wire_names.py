@@ -5,7 +5,7 @@ import time
 import pytest
 
 from services.settings import Namespace, Settings
-from services.wire.names import InvalidName, from_token, normalize_name, to_token
+from services.wire.names import InvalidName, normalize_name, to_token
 from services.wire.subjects import Subjects
 
 
@@ -26,13 +26,6 @@ from services.wire.subjects import Subjects
 )
 def test_tokens(name: str, token: str) -> None:
     assert to_token(name) == token
-    assert from_token(token) == name
-
-
-@pytest.mark.parametrize("token", ["", "a.b", "=2e", "=2", "=61", "=FF", "*", "a b", "ä"])
-def test_tokens_that_no_name_has(token: str) -> None:
-    with pytest.raises(InvalidName):
-        from_token(token)
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "a\nb", "\x7f", "\x85", "\ud800", "x" * 129, "ü" * 65])

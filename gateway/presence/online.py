@@ -1,0 +1,85 @@
+"""Whether users are online, for acknowledgements of direct messages.
+
+Whoever sends many of them must not cost presence_svc a request each: one request is under way at a time, and asks about
+all users that were asked about since the one before.
+"""
+
+import asyncio
+from itertools import islice
+
+import structlog
+
+from gateway.asking import Asking
+from services.bus.errors import BusError
+from services.tasks import TaskSet
+from services.wire.records import UNSET, UnsetType
+from services.wire.rpc import PRESENCE_LIST, PresenceQuery
+
+log = structlog.get_logger(__name__)
+
+_WAIT_S = 1.0
+_MAX_USERS = 100  # in one request
+_MAX_WAITING = 2000  # some 20 requests; more are not answered within the time anyway
+
+Online = bool | UnsetType
+
+
+class OnlineLookup:
+    """Asks presence_svc. An answer that cannot be had within a second is unset."""
+
+    def __init__(self, asking: Asking, tasks: TaskSet) -> None:
+        self._asking = asking
+        self._tasks = tasks
+        self._waiting: dict[str, asyncio.Future[Online]] = {}
+        self._running = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def ask(self, user_id: str) -> Online:
+        """Return whether a user has a connection anywhere."""
+        answer = self._waiting.get(user_id)
+        if answer is None:
+            if len(self._waiting) >= _MAX_WAITING:
+                return UNSET
+            answer = self._waiting[user_id] = asyncio.get_running_loop().create_future()
+            if not self._running:
+                self._running = True
+                self._tasks.spawn(self._run(), "who is online")
+        try:
+            async with asyncio.timeout(_WAIT_S):
+                return await asyncio.shield(answer)  # others may wait for it too
+        except TimeoutError:
+            return UNSET
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                answers = dict(islice(self._waiting.items(), _MAX_USERS))
+                for user_id in answers:
+                    del self._waiting[user_id]
+                online = await self._online_of(list(answers))
+                for user_id, answer in answers.items():
+                    answer.set_result(UNSET if online is None else user_id in online)
+        finally:
+            self._running = False
+
+    async def _online_of(self, user_ids: list[str]) -> set[str] | None:
+        """Return those who are online; None where presence cannot say."""
+        online: set[str] = set()
+        cursor = ""
+        try:
+            while True:
+                query = PresenceQuery(users=user_ids, limit=len(user_ids), cursor=cursor)
+                page = await self._asking.ask(PRESENCE_LIST, query, timeout_s=_WAIT_S)
+                online.update(user.user_id for user in page.users)
+                cursor = page.cursor
+                if not cursor:
+                    return online
+        except BusError as fault:
+            log.debug("presence cannot say who is online", reason=str(fault))
+        except Exception:
+            log.exception(
+                "who is online cannot be looked up"
+            )  # the messages were stored: they are acknowledged
+        return None

@@ -1,0 +1,51 @@
+"""A gateway that was closed leaves nothing behind on its bus, whatever its connections followed."""
+
+import secrets
+from collections.abc import Callable
+from typing import Any, cast
+
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.tickets import BusTicketStore
+from gateway.core import Gateway
+from gateway.delivery.outbound import Outbound, Wire
+from gateway.feeds import following
+from services.settings import Settings
+from tests.support.bus import ConnectBus, connect_bus
+
+__all__ = ["connect_bus"]
+
+
+class Member:
+    """Somebody who receives."""
+
+    wire = Wire.SSE
+    connection_id = "c1"
+    user_id = "ada"
+
+    def write(self, _data: bytes) -> None: ...
+
+    def take(self, _messages: list[Outbound]) -> bool:
+        return True
+
+
+async def test_closing_ends_everything_once(
+    connect_bus: ConnectBus, make_settings: Callable[..., Settings]
+) -> None:
+    bus = await connect_bus()
+    subscriptions = bus._link._subscriptions
+    before = len(subscriptions)
+    settings = make_settings(prefix=f"closing-{secrets.token_hex(4)}")
+    tickets = BusTicketStore(bus, settings)
+    faults: list[BaseException] = []
+    gateway = Gateway(bus, settings, "g", Authenticator(settings, tickets), tickets, faults.append)
+    await gateway.open()
+    member = cast(Any, Member())
+    following.follow(gateway, member, ["presence", "presence:lobby", "metrics", "alerts", "logs"])
+    await gateway.inboxes.open(member)
+    assert len(subscriptions) > before
+    await gateway.close()
+    await gateway.close()
+    # What is left belongs to the bus itself: the inboxes of questions, and where acknowledgements arrive.
+    left = [one._subject for one in subscriptions if settings.prefix in one._subject]
+    assert left == []
+    assert faults == []
