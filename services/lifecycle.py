@@ -24,7 +24,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -33,10 +33,13 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from services import __version__
-from services.bus.errors import BusError
+from services.bus.errors import BusError, Misconfigured
+from services.logs.redaction import clean_text
 from services.logs.setup import configure_logging
 from services.logs.shipper import LogShipper, Publisher
+from services.permissions.roles import Role
 from services.settings import Settings, instance_name
+from services.settings_problems import describe_fault, describe_unknown, problems_of, unknown_variables
 
 if sys.platform == "win32":
     _new_event_loop = asyncio.new_event_loop
@@ -47,6 +50,7 @@ log = structlog.get_logger(__name__)
 
 EXIT_FAILED = 1
 EXIT_BAD_SETTINGS = 2
+EXIT_CANNOT_START = 3
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LEAST_STEP_S = 0.1  # even a late step gets to run its first lines
@@ -71,6 +75,7 @@ class Lifecycle:
         self.stopping = asyncio.Event()
         self.started = asyncio.Event()
         self.failed = False
+        self.obstacle = ""  # why it cannot start, and will not by being tried again
         self._shutdown_s = shutdown_s
         self._deadline = float("inf")
         self._steps: list[_Step] = []
@@ -97,6 +102,8 @@ class Lifecycle:
     def fail(self, fault: BaseException) -> None:
         """End the process with exit code 1 because of `fault`, in order. Safe to call more than once."""
         self.failed = True
+        if isinstance(fault, CannotStart | Misconfigured) and not self.started.is_set():
+            self.obstacle = str(fault)
         if isinstance(fault, CannotStart | BusError):
             log.error("failed", fault=type(fault).__name__, message=str(fault))
         else:
@@ -160,6 +167,8 @@ async def live(main: Main, settings: Settings, lifecycle: Lifecycle) -> int:
         lifecycle.fail(fault)
     lifecycle.stop("main returned")
     await lifecycle.run_stop_steps()
+    if lifecycle.obstacle:
+        return EXIT_CANNOT_START
     return EXIT_FAILED if lifecycle.failed else 0
 
 
@@ -167,12 +176,24 @@ def load_settings(**given: Any) -> Settings:
     """Return the effective settings (`given` wins), or end with exit code 2 and a line for each that is wrong."""
     try:
         return Settings(**given)
-    except ValidationError as wrong:
-        for error in wrong.errors(include_input=False, include_url=False):
-            name = ".".join(str(part) for part in error["loc"]) or "settings"
-            sys.stderr.write(f"TIDINGS_{name.upper()}: {error['msg']}\n")
-    except (SettingsError, OSError, ValueError) as wrong:  # unparsable JSON, a missing file, bad TOML
-        sys.stderr.write(f"configuration: {wrong}\n")
+    except (ValidationError, SettingsError, OSError, ValueError) as wrong:  # a missing file, bad TOML
+        _refuse(describe_fault(wrong))
+
+
+def load_sound_settings(role: Role | None, /, **given: Any) -> Settings:
+    """Return settings with which a process of that role, or with none all of them, can work.
+
+    Otherwise end with exit code 2 and a line for each problem.
+    """
+    settings = load_settings(**given)
+    if problems := problems_of(settings, role):
+        _refuse(map(str, problems))
+    return settings
+
+
+def _refuse(lines: Iterable[str]) -> NoReturn:
+    for line in lines:
+        sys.stderr.write(f"{clean_text(line)}\n")
     sys.exit(EXIT_BAD_SETTINGS)
 
 
@@ -223,20 +244,29 @@ def raise_file_limit() -> int:
 def run(kind: str, main: Main) -> NoReturn:
     """Run one process of `kind` (gateway, presence, metrics, agent) until it is told to stop, then exit.
 
-    Exit codes: 0 stopped in order, 1 failed, 2 bad settings, 128 + N ended by a second signal N.
+    Exit codes: 0 stopped in order, 1 failed, 2 bad settings, 3 something outside must be put right before it can start,
+    128 + N ended by a second signal N.
     """
-    settings = load_settings()
+    settings = load_sound_settings(Role(kind))
     instance = instance_name(settings, kind)
     shipper = configure_logging(settings, kind, instance)
+
+    obstacles: list[str] = []
 
     async def lead() -> int:
         asyncio.get_running_loop().set_exception_handler(_report_loop_fault)
         lifecycle = Lifecycle(settings.shutdown_s, shipper)
         _listen_for_signals(lifecycle, settings.shutdown_s)
         log.info("starting", version=__version__, pid=os.getpid(), open_files=raise_file_limit())
-        return await live(main, settings, lifecycle)
+        for sentence in describe_unknown(unknown_variables()):
+            log.warning("unknown variable", detail=sentence)
+        code = await live(main, settings, lifecycle)
+        obstacles.append(lifecycle.obstacle)
+        return code
 
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         code = runner.run(lead())
     log.info("stopped", exit_code=code)
+    if code == EXIT_CANNOT_START:  # the last word, for who started us
+        sys.stderr.write(f"{kind} cannot start: {clean_text(obstacles[0])}\n")
     sys.exit(code)

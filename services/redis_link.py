@@ -14,7 +14,6 @@ A call that timed out may have run, so it is repeated once only, and every scrip
 import re
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import structlog
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
@@ -24,6 +23,7 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ExponentialBackoff
 
 from services.lifecycle import CannotStart
+from services.redis_address import Address, parse_address
 from services.settings import Settings
 from services.tls import redis_options
 
@@ -38,20 +38,6 @@ RETRIES = 1
 MAX_CONNECTIONS = 16
 MAX_CONNECTIONS_IN_CLUSTER = 64
 NO_LOGIN = "none"
-_DEFAULT_PORTS = {"": 6379, "cluster": 6379, "sentinel": 26379}
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A URL taken apart. `kind` is empty (one server), `cluster` or `sentinel`."""
-
-    kind: str
-    tls: bool
-    nodes: tuple[tuple[str, int], ...]
-    username: str | None
-    password: str | None
-    master: str
-    database: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,48 +46,6 @@ class Login:
 
     username: str | None
     password: str | None
-
-
-def parse_address(url: str) -> Address:
-    """Take a URL apart. Raises ValueError."""
-    scheme, _, rest = url.partition("://")
-    found = re.fullmatch(r"(redis|valkey)(s?)(?:\+(cluster|sentinel))?", scheme)
-    if found is None:
-        raise ValueError("expected redis://, rediss://, unix://, redis+cluster:// or redis+sentinel://")
-    authority, _, path = rest.partition("/")
-    login, _, hosts = authority.rpartition("@")
-    username, _, password = login.partition(":")
-    kind = found[3] or ""
-    nodes = tuple(_node(text, _DEFAULT_PORTS[kind]) for text in hosts.split(",") if text)
-    if not nodes:
-        raise ValueError("names no host")
-    if len(nodes) > 1 and not kind:
-        raise ValueError("several hosts need redis+cluster:// or redis+sentinel://")
-    parts = [part for part in path.partition("?")[0].split("/") if part]
-    master = ""
-    if kind == "sentinel":
-        if not parts:
-            raise ValueError("a sentinel URL names the master: redis+sentinel://host:port/NAME")
-        master = unquote(parts.pop(0))
-    database = parts[0] if parts else "0"
-    if not database.isdecimal() or len(parts) > 1 or (kind == "cluster" and database != "0"):
-        raise ValueError("the path must be a database number (0 for a cluster)")
-    return Address(
-        kind,
-        bool(found[2]),
-        nodes,
-        unquote(username) or None,
-        unquote(password) or None,
-        master,
-        int(database),
-    )
-
-
-def _node(text: str, default_port: int) -> tuple[str, int]:
-    parts = urlsplit(f"//{text}")
-    if not parts.hostname:
-        raise ValueError(f"{text!r} is no host:port")
-    return parts.hostname, parts.port or default_port
 
 
 def open_redis(settings: Settings, name: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> AnyRedis:

@@ -10,7 +10,6 @@ in a URL is refused even where it is valid, because by then proxies and historie
 Whoever it is, what was revoked is refused.
 """
 
-import ipaddress
 import secrets
 import time
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from gateway.auth.sessions import SessionSigner
 from gateway.auth.tickets import TicketStore
 from gateway.auth.tokens import EitherSource, SharedSecrets, TokenVerifier
 from services.settings import Settings
+from services.settings_values import is_loopback
 from services.wire.codes import ErrorCode
 from services.wire.names import InvalidName, normalize_name
 
@@ -253,11 +253,7 @@ def _default_grants(settings: Settings) -> Grants:
 
 
 def _refuse_exposure(host: str) -> None:
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name: who knows where it points
-        loopback = False
-    if not loopback:
+    if not is_loopback(host):
         raise ValueError(
             f"TIDINGS_AUTH=open lets anybody in, so it is served on loopback only, not on {host!r}; "
             "set TIDINGS_AUTH=jwt and TIDINGS_JWT_SECRETS (at least 32 bytes) to be reachable from elsewhere"

@@ -10,8 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-MAX_PATTERNS = 256
-MAX_PATTERN_LENGTH = 256  # a name is at most 128 bytes, and `presence:` may stand before it
+from services.settings_values import MAX_PATTERN_LENGTH, MAX_PATTERNS
 
 # A user's own inbox is theirs: whoever is let in receives it live, so following it needs no grant.
 _OWN_CHANNEL = "inbox"

@@ -2,14 +2,13 @@
 
 import asyncio
 import http.client
-import ipaddress
 import time
 import urllib.error
 import urllib.request
 from typing import Any
-from urllib.parse import urlsplit
 
 from gateway.auth.jwks import FetchFailed
+from services.settings_values import is_safe_keys_url
 
 MAX_BYTES = 262_144
 TIMEOUT_S = 5.0
@@ -32,19 +31,8 @@ def check_url(url: str, setting: str) -> None:
     Raises:
         ValueError: keys fetched from there could be anybody's.
     """
-    parts = urlsplit(url)
-    if parts.scheme == "https" and parts.hostname:
-        return
-    if parts.scheme == "http" and parts.hostname and _is_loopback(parts.hostname):
-        return
-    raise ValueError(f"{setting}: {url!r} is not https:// (http:// is for loopback alone)")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    if not is_safe_keys_url(url):
+        raise ValueError(f"{setting} is not https:// (http:// is for loopback alone)")
 
 
 async def fetch(url: str, timeout_s: float = TIMEOUT_S) -> bytes:

@@ -16,10 +16,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from gateway.auth.refusal import AuthRefused
+from services.settings_values import DEFAULT_PORT, normalize_origin
 from services.wire.codes import ErrorCode
-
-_ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#@\s]+)")
-_DEFAULT_PORT = {"http": ":80", "https": ":443"}
 
 
 class OriginPolicy:
@@ -30,7 +28,7 @@ class OriginPolicy:
     """
 
     def __init__(self, origins: Iterable[str], *, local_names_only: bool) -> None:
-        self._allowed = frozenset(_normalize(origin) for origin in origins)
+        self._allowed = frozenset(normalize_origin(origin) for origin in origins)
         self._allowed_hosts = frozenset(origin.partition("://")[2] for origin in self._allowed)
         self._local_names_only = local_names_only
 
@@ -50,11 +48,11 @@ class OriginPolicy:
         if origin is None:
             return None
         try:
-            normal = _normalize(origin)
+            normal = normalize_origin(origin)
         except ValueError:  # `null` (sandboxed pages, files) among others
             normal = ""
         scheme, _, authority = normal.partition("://")
-        if authority and authority == host.removesuffix(_DEFAULT_PORT.get(scheme, "")):
+        if authority and authority == host.removesuffix(DEFAULT_PORT.get(scheme, "")):
             return None
         if normal in self._allowed:
             return origin
@@ -75,12 +73,3 @@ def _names_this_machine(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _normalize(origin: str) -> str:
-    """Spell an origin as browsers do: lower case, no default port, no slash at the end."""
-    text = origin.strip().lower().removesuffix("/")
-    parts = _ORIGIN.fullmatch(text)
-    if parts is None or "*" in text:
-        raise ValueError(f"not an origin (SCHEME://HOST[:PORT], no wildcard): {origin!r}")
-    return f"{parts['scheme']}://{parts['authority'].removesuffix(_DEFAULT_PORT.get(parts['scheme'], ''))}"

@@ -8,27 +8,12 @@ Several hold at once: a key is replaced by adding the new one, moving the caller
 plain hash without salt is enough, because a key is random (`tidings key`), not a password.
 """
 
-import hashlib
 import hmac
 from collections.abc import Iterable
-from enum import StrEnum
 
-_HASHED = "sha256:"
-_SCOPES = ";scopes="
+from services.settings_values import EVERY_SCOPE, Scope, digest_of_key, parse_server_key
 
-
-class Scope(StrEnum):
-    """What a key is for."""
-
-    PUBLISH = "publish"  # POST /api/publish
-    METRICS = "metrics"  # POST /api/metrics
-    LOGS = "logs"  # reading /api/logs
-    ALERTS = "alerts"  # acknowledging and silencing
-    USERS = "users"  # ending connections, revoking
-    READ = "read"  # every GET that shows users, rooms, metrics or alerts
-
-
-EVERY_SCOPE = frozenset(Scope)
+__all__ = ["EVERY_SCOPE", "Scope", "ServerKeys"]
 
 
 class ServerKeys:
@@ -46,7 +31,7 @@ class ServerKeys:
 
     def scopes_of(self, key: str) -> frozenset[Scope] | None:
         """Return what a key is for; None if it is none of ours."""
-        offered = _digest(key)
+        offered = digest_of_key(key)
         found: frozenset[Scope] | None = None
         for digest, scopes in self._keys:
             if hmac.compare_digest(digest, offered):
@@ -55,31 +40,7 @@ class ServerKeys:
 
 
 def _parse(number: int, text: str) -> tuple[bytes, frozenset[Scope]]:
-    key, marked, scopes = text.partition(_SCOPES)
-    if not key:
-        raise ValueError(f"TIDINGS_API_KEYS: number {number} is no key")
-    return _digest_of(number, key), _parse_scopes(number, scopes) if marked else EVERY_SCOPE
-
-
-def _digest_of(number: int, key: str) -> bytes:
-    if not key.startswith(_HASHED):
-        return _digest(key)
     try:
-        digest = bytes.fromhex(key.removeprefix(_HASHED))
-    except ValueError:
-        digest = b""
-    if len(digest) != hashlib.sha256().digest_size:
-        raise ValueError(f"TIDINGS_API_KEYS: number {number} has no SHA-256 in hexadecimal after `sha256:`")
-    return digest
-
-
-def _parse_scopes(number: int, text: str) -> frozenset[Scope]:
-    try:
-        return frozenset(Scope(name) for name in text.split("+"))
-    except ValueError:
-        known = ", ".join(Scope)
-        raise ValueError(f"TIDINGS_API_KEYS: number {number} has a scope other than {known}") from None
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+        return parse_server_key(text)
+    except ValueError as fault:
+        raise ValueError(f"TIDINGS_API_KEYS: number {number} {fault}") from None

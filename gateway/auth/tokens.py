@@ -23,11 +23,11 @@ from gateway.auth import grants
 from gateway.auth.grants import Grants, InvalidPattern, Patterns
 from gateway.auth.identity import SERVER_USER_ID, Identity
 from gateway.auth.refusal import AuthRefused
+from services.settings_values import MIN_SECRET_BYTES
 from services.wire.codes import ErrorCode
 from services.wire.names import InvalidName, normalize_name
 
 MAX_TOKEN_BYTES = 8192
-MIN_SECRET_BYTES = 32  # RFC 7518 §3.2: an HS256 key is at least as long as the hash
 CLOCK_SKEW_S = 5.0
 _SLACK_S = 60.0  # for a token minted for exactly the longest life, by a clock that is ahead
 

@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 
 EXIT_FAILED = 1
+EXIT_BAD_SETTINGS = 2
 
 _TALKING = "Talk to a running gateway"
 _RUNNING = "Run"
@@ -62,7 +63,12 @@ def up(
     from services.local.up import up as run_up
 
     given = {"host": host, "port": port, "gateways": gateways, "data_dir": data_dir}
-    raise typer.Exit(run_up(_settings(**{name: value for name, value in given.items() if value is not None})))
+    from services.lifecycle import load_sound_settings
+
+    settings = load_sound_settings(
+        None, **{name: value for name, value in given.items() if value is not None}
+    )
+    raise typer.Exit(run_up(settings))
 
 
 def _become(module: str) -> NoReturn:
@@ -177,6 +183,12 @@ def key(
     import hashlib
     import secrets
 
+    from services.settings_values import parse_scopes
+
+    try:
+        parse_scopes(scopes) if scopes else None
+    except ValueError as fault:
+        raise typer.BadParameter(str(fault), param_hint="--scopes") from None
     made = secrets.token_urlsafe(32)
     suffix = f";scopes={scopes}" if scopes else ""
     typer.echo(f"key:              {made}")
@@ -234,14 +246,17 @@ def check(
     """
     from services.cli.check import as_json, run_checks, show
     from services.permissions.roles import Role
+    from services.settings_problems import problems_of
 
-    outcomes = _run(run_checks(_settings(), Role(process) if process else None))
+    role = Role(process) if process else None
+    settings = _settings()
+    outcomes = _run(run_checks(settings, role))
     if json:
         typer.echo(as_json(outcomes))
     else:
         show(outcomes)
     if not all(outcome.ok for outcome in outcomes):
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(EXIT_BAD_SETTINGS if problems_of(settings, role) else EXIT_FAILED)
 
 
 @app.command(rich_help_panel=_OPERATING)
@@ -338,15 +353,27 @@ def config(
         typer.Option(help="Print a reference page in Markdown instead.", show_default=False),
     ] = None,
 ) -> None:
-    """Print the effective configuration, secrets redacted."""
+    """Print the effective configuration, secrets redacted, and what no process could work with.
+
+    Exit code 2 if there is any of that. `tidings check` tries the rest.
+    """
     from services.cli import configuration, reference
+    from services.logs.redaction import clean_text
 
     if docs == "configuration":
         typer.echo(configuration.as_markdown(), nl=False)
     elif docs == "metrics":
         typer.echo(reference.metrics_as_markdown(), nl=False)
     else:
-        typer.echo(configuration.as_text(_settings(), format), nl=False)
+        from services.settings_problems import describe_unknown, problems_of, unknown_variables
+
+        settings = _settings()
+        typer.echo(configuration.as_text(settings, format), nl=False)
+        problems = problems_of(settings)
+        for line in [*describe_unknown(unknown_variables()), *map(str, problems)]:
+            typer.echo(clean_text(line), err=True)
+        if problems:
+            raise typer.Exit(EXIT_BAD_SETTINGS)
 
 
 def _settings(**given: Any) -> Any:

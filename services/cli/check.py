@@ -15,6 +15,7 @@ from services.local.servers import kept_url
 from services.logs.redaction import clean_text
 from services.permissions.roles import Role
 from services.settings import Settings
+from services.settings_problems import problems_of
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 
@@ -32,6 +33,8 @@ async def _run_checks(settings: Settings, role: Role | None) -> list[Outcome]:
     nats_url = settings.nats_url or kept_url(settings.data_dir, "nats")
     redis_url = settings.redis_url or kept_url(settings.data_dir, "redis")
     outcomes = check_configuration(settings, role)
+    if problems_of(settings, role):  # no process starts: nothing else is worth trying
+        return outcomes
     outcomes += await check_machine(settings, role)
     if nats_url:
         outcomes += await check_nats(settings.model_copy(update={"nats_url": nats_url}), role)

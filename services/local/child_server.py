@@ -141,6 +141,11 @@ class LocalServer(ABC):
             self._process = subprocess.Popen(  # noqa: S603  # our own command line
                 command,
                 cwd=self.directory,
+                env={
+                    name: value
+                    for name, value in os.environ.items()
+                    if not name.upper().startswith("TIDINGS_")
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -58,14 +58,15 @@ class Child(Protocol):
 class ProcessSpec:
     """A program to keep running.
 
-    `environment` is added to ours, and with it every secret the program needs: arguments are readable by all
-    users of the machine. The program answers `/readyz` on TIDINGS_HEALTH_PORT, which is set for each start.
+    `environment` is added to ours, of which the variables in `withheld` are left out (names in upper case), and with
+    it every secret the program needs: arguments are readable by all users of the machine. The program answers `/readyz` on TIDINGS_HEALTH_PORT, which is set for each start.
     """
 
     name: str
     command: list[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_s: float = 5.0
+    withheld: Set[str] = frozenset()
 
 
 class ProcessChild:
@@ -93,9 +94,16 @@ class ProcessChild:
     def spawn(self) -> None:
         self._health_port = free_port()
         own = {"TIDINGS_INSTANCE": self.name, "TIDINGS_HEALTH_PORT": str(self._health_port)}
+        # Names of settings are read in upper and lower case, and what we give may come from no file besides.
+        without = self._spec.withheld | self._spec.environment.keys() | own.keys()
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not without & {name.upper(), name.upper().removesuffix("_FILE")}
+        }
         self._process = subprocess.Popen(  # noqa: S603  # our own command line
             leashed(self._spec.command),
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **self._spec.environment, **own},
+            env={**inherited, "PYTHONUNBUFFERED": "1", **self._spec.environment, **own},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

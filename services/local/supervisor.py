@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from services.lifecycle import EXIT_BAD_SETTINGS, EXIT_CANNOT_START
 from services.local.processes import Child, ProcessChild
 from services.local.screen import Screen
 
@@ -25,7 +26,9 @@ _HEALTHY_S = 10.0  # having lived so long, a child's next end counts as its firs
 _START_ATTEMPTS = 3
 # One Ctrl-C may arrive twice: from the terminal, and passed on by the program that started us.
 _SAME_SIGNAL_S = 0.3
-_BAD_SETTINGS = 2  # this exit code says that trying again will not help
+# These exit codes say that trying again will not help: bad settings, and what else must be put right first (the last
+# line on standard error says what).
+_HOPELESS = (EXIT_BAD_SETTINGS, EXIT_CANNOT_START)
 
 EXIT_FAILED = 1
 
@@ -81,7 +84,7 @@ class Keeper:
                     failures = 0
             failures += 1
             if not self.up.is_set():
-                self._give_up_if_hopeless(failures)
+                await self._give_up_if_hopeless(failures)
             pause = restart_pause_s(failures, random.random())  # noqa: S311  # jitter is no secret
             how = describe_end(self.child.returncode)
             self._screen.trouble(f"{self.child.name} {how}; starting it again in {pause:.1f} s")
@@ -110,8 +113,13 @@ class Keeper:
         while self.child.returncode is None:  # noqa: ASYNC110  # a process sets no event
             await asyncio.sleep(_POLL_S)
 
-    def _give_up_if_hopeless(self, failures: int) -> None:
-        if failures >= _START_ATTEMPTS or self.child.returncode == _BAD_SETTINGS:
+    async def _give_up_if_hopeless(self, failures: int) -> None:
+        if isinstance(self.child, ProcessChild):
+            await self.child.output_shown()
+        if self.child.returncode in _HOPELESS:
+            said = self.child.log_tail().rstrip().rpartition("\n")[2]
+            raise CannotRun(f"{self.child.name} does not start: {said}")
+        if failures >= _START_ATTEMPTS:
             how = describe_end(self.child.returncode)
             message = f"{self.child.name} does not start: it {how}; it said last:"
             raise CannotRun(message, self.child.log_tail())
@@ -237,17 +245,19 @@ def stop_on_signals(supervisor: Supervisor, screen: Screen) -> None:
 async def supervise(supervisor: Supervisor, screen: Screen, ready_line: str) -> int:
     """Start everything, say so, run until told to stop, and stop in order. Returns the exit code."""
     stop_on_signals(supervisor, screen)
-    failed = False
+    fault: CannotRun | None = None
     try:
         with screen.working("Starting"):
             ready = await supervisor.start()
         if ready:
             screen.say(ready_line, "bold green")
             await supervisor.wait()
-    except CannotRun as fault:
+    except CannotRun as found:
+        fault = found
         screen.trouble(str(fault), fault.tail)
-        failed = True
     finally:
         clean = await supervisor.stop()
     screen.say("Stopped")
-    return 0 if clean and not failed else EXIT_FAILED
+    if fault is not None:  # once more: the others have said much since
+        screen.trouble(str(fault).removesuffix("; it said last:"))
+    return 0 if clean and fault is None else EXIT_FAILED

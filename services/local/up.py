@@ -6,7 +6,6 @@ then hands brokers, services, agent and gateways to the supervisor.
 
 import asyncio
 import fcntl
-import ipaddress
 import os
 import secrets
 import socket
@@ -24,6 +23,7 @@ from services.local.supervisor import EXIT_FAILED, Supervisor, supervise
 from services.permissions.redis import ROLES as REDIS_ROLES
 from services.permissions.roles import Role
 from services.settings import Settings
+from services.settings_problems import describe_unknown, unknown_variables
 
 # All must be over within 10 s: gateways drain first, then services, then the brokers' 1.5 s.
 _GATEWAY_STOP_S = 6.5
@@ -33,27 +33,6 @@ _SERVICE_STOP_S = 1.5
 
 class Refused(RuntimeError):
     """`tidings up` cannot work as asked; the message says what to change."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def check_exposure(settings: Settings) -> None:
-    """Refuse to let anyone on the network in without asking who they are."""
-    if settings.auth == "open" and not is_loopback(settings.host):
-        raise Refused(
-            f"--host {settings.host} would let anyone on the network in, because TIDINGS_AUTH is `open`.\n"
-            "Set TIDINGS_AUTH=jwt and TIDINGS_JWT_SECRETS to a secret of your own (32 bytes or more), mint\n"
-            "a token with `tidings token --sub alice`, and start again; or leave --host out to listen on\n"
-            "this machine only."
-        )
 
 
 def check_port(host: str, port: int) -> None:
@@ -129,8 +108,26 @@ class Brokers:
         return urls
 
 
+# Settings that hold secrets, by who needs them besides the servers' URLs; nobody else finds them in the environment.
+SECRETS = {
+    Role.GATEWAY: frozenset({"session_secret", "jwt_secrets", "api_keys", "jwks_url", "jwks_issuers"}),
+    Role.PRESENCE: frozenset({"redis_sentinel_login", "presence_webhook_urls", "presence_webhook_secrets"}),
+    Role.METRICS: frozenset({"redis_sentinel_login", "webhook_urls", "alertmanager_urls", "notify_urls"}),
+    Role.AGENT: frozenset(),
+}
+
+
+def withheld_from(role: Role) -> frozenset[str]:
+    """Return the variables of our environment that a process of that role is not given."""
+    others = frozenset[str]().union(*SECRETS.values()) - SECRETS[role]
+    # What is no setting may be a secret under a misspelled name; and a server's URL is what we say.
+    names = {f"TIDINGS_{name.upper()}" for name in others} | set(unknown_variables())
+    names |= {"TIDINGS_NATS_URL", "TIDINGS_REDIS_URL", "TIDINGS_TOKEN"}
+    return frozenset(names | {f"{name}_FILE" for name in names})
+
+
 def process_specs(
-    settings: Settings, shared: dict[str, str], brokers: Brokers
+    settings: Settings, shared: dict[str, str], brokers: Brokers, session: str
 ) -> tuple[list[ProcessSpec], list[ProcessSpec]]:
     """Return the gateways, and everything else that is ours."""
 
@@ -138,8 +135,10 @@ def process_specs(
         # -P: a folder named `gateway` where the user stands is not ours.
         command = [sys.executable, "-P", "-m", module]
         own = {"TIDINGS_SHUTDOWN_S": str(min(settings.shutdown_s, stop_s)), **brokers.environment_of(role)}
+        if role is Role.GATEWAY:
+            own["TIDINGS_SESSION_SECRET"] = session
         # Half a second more than it gives itself: it ends by its own hand, with its own words.
-        return ProcessSpec(name, command, shared | own, stop_s + 0.5)
+        return ProcessSpec(name, command, shared | own, stop_s + 0.5, withheld_from(role))
 
     gateways = [
         spec(f"gateway-{n}", "gateway", Role.GATEWAY, _GATEWAY_STOP_S)
@@ -180,7 +179,6 @@ async def _run(settings: Settings, data_dir: Path, screen: Screen) -> int:
     servers = await _brokers(settings, data_dir, screen)
     port = settings.port or free_port()
     shared = {
-        "TIDINGS_SESSION_SECRET": session_secret(settings, data_dir),
         "TIDINGS_HOST": settings.host,
         "TIDINGS_PORT": str(port),
         "TIDINGS_HEALTH_HOST": "127.0.0.1",
@@ -189,7 +187,9 @@ async def _run(settings: Settings, data_dir: Path, screen: Screen) -> int:
     }
     if settings.log_format == "auto":
         shared["TIDINGS_LOG_FORMAT"] = "console" if screen.on_terminal else "json"
-    gateway_specs, service_specs = process_specs(settings, shared, servers)
+    gateway_specs, service_specs = process_specs(
+        settings, shared, servers, session_secret(settings, data_dir)
+    )
     gateways: list[Child] = [ProcessChild(spec, screen.child_line) for spec in gateway_specs]
     services: list[Child] = [ProcessChild(spec, screen.child_line) for spec in service_specs]
     brokers: list[Child] = [ServerChild(server) for server in servers.embedded]
@@ -203,8 +203,9 @@ def up(settings: Settings, screen: Screen | None = None) -> int:
     """Run everything on this machine until told to stop. Returns the exit code; says what went wrong."""
     screen = screen or Screen()
     data_dir = settings.data_dir.absolute()
+    for sentence in describe_unknown(unknown_variables()):
+        screen.trouble(sentence)
     try:
-        check_exposure(settings)
         with locked(data_dir):
             if settings.port:
                 check_port(settings.host, settings.port)

@@ -80,6 +80,29 @@ GUARDS = (
         ],
     ),
     guard(
+        "secrets of other processes' settings",
+        "tests/integration/test_up_whole.py::test_children_get_the_secrets_they_need_and_no_others",
+        edits=[
+            (
+                "services/local/processes.py",
+                'if not without & {name.upper(), name.upper().removesuffix("_FILE")}',
+                "if True",
+            )
+        ],
+    ),
+    guard(
+        "settings that would let everybody in, or nobody",
+        "tests/unit/test_settings_problems.py::test_what_cannot_work_is_named",
+        "tests/integration/test_up_whole.py::test_settings_that_cannot_work_are_refused_before_anything_starts",
+        edits=[
+            (
+                "services/settings_problems.py",
+                "found += [*_access(settings), *_tokens(settings), *_server_keys(settings), *_gateway(settings)]",
+                "found += []",
+            )
+        ],
+    ),
+    guard(
         "keys of a role",
         f"{SERVERS}::test_each_role_may_use_its_keys_and_no_others",
         edits=[("services/permissions/redis.py", "resetchannels ~{self.key_prefix}*", "resetchannels ~*")],

@@ -11,11 +11,19 @@ from pathlib import Path
 import psutil
 import pytest
 
+from services.lifecycle import EXIT_BAD_SETTINGS, EXIT_CANNOT_START
 from services.local import supervisor as supervision
 from services.local.processes import ProcessChild, ProcessSpec, ServerChild
 from services.local.screen import Screen
 from services.local.servers import RedisServer
-from services.local.supervisor import CannotRun, Supervisor, describe_end, restart_pause_s
+from services.local.supervisor import (
+    EXIT_FAILED,
+    CannotRun,
+    Supervisor,
+    describe_end,
+    restart_pause_s,
+    supervise,
+)
 from tests.support.deadline import eventually, wait_until
 from tests.support.requires import need
 
@@ -40,7 +48,7 @@ async def main(settings, lifecycle):
     with open(journal, "a") as file:
         file.write(settings.instance + "\\n")
 
-run("test", main)
+run("agent", main)
 """
 
 
@@ -137,15 +145,26 @@ async def test_a_child_that_does_not_stop_is_killed_after_its_limit(stage: Stage
     assert "stubborn did not stop within 0.3 s and was killed" in stage.output.getvalue()
 
 
-@pytest.mark.parametrize(("code", "attempts"), [("2", 1), ("7", 3)])
-async def test_a_child_that_never_starts_ends_everything(stage: Stage, code: str, attempts: int) -> None:
-    good, bad = stage.child("good"), stage.child("bad", "crash", code)
+async def test_a_child_that_never_starts_ends_everything(stage: Stage) -> None:
+    good, bad = stage.child("good"), stage.child("bad", "crash", "7")
     supervisor = Supervisor([[good, bad]], [[good, bad]], stage.screen)
-    with pytest.raises(CannotRun, match=f"bad does not start: it ended with code {code}") as caught:
+    with pytest.raises(CannotRun, match="bad does not start: it ended with code 7") as caught:
         await supervisor.start()
     assert "cannot go on" in caught.value.tail
     await supervisor.stop()
-    assert stage.output.getvalue().count("cannot go on") == attempts
+    assert stage.output.getvalue().count("cannot go on") == 3
+
+
+@pytest.mark.parametrize("code", [EXIT_BAD_SETTINGS, EXIT_CANNOT_START])
+async def test_a_child_that_cannot_work_is_not_started_again_and_has_the_last_word(
+    stage: Stage, code: int
+) -> None:
+    good, bad = stage.child("good"), stage.child("bad", "crash", str(code))
+    supervisor = Supervisor([[good, bad]], [[good, bad]], stage.screen)
+    assert await supervise(supervisor, stage.screen, "ready") == EXIT_FAILED
+    said = stage.output.getvalue().splitlines()
+    assert sum(line.startswith("bad ") for line in said) == 1
+    assert said[-1] == "  ! bad does not start: cannot go on"
 
 
 async def test_a_child_that_is_never_ready_ends_everything(

@@ -206,7 +206,6 @@ def test_uses_servers_that_run_already(tmp_path: Path) -> None:
     [
         ("TIDINGS_NATS_URL", "nats://127.0.0.1:{port}", "cannot reach NATS (TIDINGS_NATS_URL)"),
         ("TIDINGS_REDIS_URL", "redis://127.0.0.1:{port}", "cannot use Redis at 127.0.0.1:{port}"),
-        ("TIDINGS_REDIS_URL", "http://127.0.0.1", "TIDINGS_REDIS_URL: expected redis://"),
     ],
 )
 def test_given_servers_that_do_not_answer_are_named(
@@ -222,8 +221,62 @@ def test_given_servers_that_do_not_answer_are_named(
 
 def test_an_open_deployment_stays_on_this_machine(tmp_path: Path) -> None:
     with RunningTidings(tmp_path, "--host", "0.0.0.0") as tidings:  # noqa: S104  # refused
-        assert tidings.end() == 1
+        assert tidings.end() == 2
         assert "TIDINGS_AUTH=jwt" in tidings.output
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"TIDINGS_JWT_SECRETS": "short"}, "TIDINGS_JWT_SECRETS: number 1 has 5 bytes"),
+        ({"TIDINGS_AUTH": "jwt"}, "TIDINGS_AUTH: is `jwt`, and nothing says how tokens are signed"),
+        (
+            {"TIDINGS_API_KEYS": "k;scopes=publsh"},
+            "TIDINGS_API_KEYS: number 1 has a scope other than publish",
+        ),
+        ({"TIDINGS_REDIS_URL": "http://127.0.0.1"}, "TIDINGS_REDIS_URL: begins with none of redis"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_anything_starts(
+    tmp_path: Path, variables: dict[str, str], message: str
+) -> None:
+    with RunningTidings(tmp_path / "data", **variables) as refused:
+        assert refused.end() == 2
+        (line,) = refused.output.splitlines()
+        assert message in line
+    assert not (tmp_path / "data").exists()
+    for command in ("config", "check"):
+        done = tidings(command, **variables)
+        assert done.returncode == 2
+        assert message.partition(": ")[2] in done.stderr + done.stdout
+
+
+def test_children_get_the_secrets_they_need_and_no_others(tmp_path: Path) -> None:
+    secrets = {
+        "jwt_secrets": "JWT" * 12, "api_keys": "APIKEY" * 6, "session_secret": "SESSION" * 6,
+        "presence_webhook_urls": "http://127.0.0.1:1/PRESENCEHOOK", "presence_webhook_secrets": "SIGNING" * 6,
+        "webhook_urls": "http://127.0.0.1:1/ALERTHOOK", "token": "TOKEN" * 6, "jwt_secret": "MISSPELLED" * 4,
+    }  # fmt: skip
+    of_gateways = {"jwt_secrets", "api_keys", "session_secret"}
+    needed = {
+        "gateway-1": of_gateways,
+        "presence-1": {"presence_webhook_urls", "presence_webhook_secrets"},
+        "metrics-1": {"webhook_urls"},
+        "agent": set(),
+        "nats-server": set(),
+        "redis-server": set(),
+    }
+    variables = {f"TIDINGS_{name.upper()}": value for name, value in secrets.items()}
+    lower_case = {"tidings_jwt_secrets": variables.pop("TIDINGS_JWT_SECRETS")}
+    with RunningTidings(tmp_path, "--gateways", "1", **variables, **lower_case) as tidings:
+        tidings.wait_ready()
+        assert (
+            "TIDINGS_JWT_SECRET is no setting and is ignored; did you mean TIDINGS_JWT_SECRETS?"
+            in tidings.output
+        )
+        for name, expected in needed.items():
+            environment = " ".join(tidings.child(name).environ().values())
+            assert {one for one, secret in secrets.items() if secret in environment} == expected, name
 
 
 def test_the_lock_of_a_dead_supervisor_is_no_obstacle(tmp_path: Path) -> None:

@@ -96,12 +96,12 @@ def test_no_token_without_a_good_secret(
 
 
 def test_configuration_is_printed_without_secrets(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TIDINGS_JWT_SECRETS", f"{SECRET},other-secret")
+    monkeypatch.setenv("TIDINGS_JWT_SECRETS", f"{SECRET},another-secret-that-is-long-enough")
     monkeypatch.setenv("TIDINGS_SESSION_SECRET", "sesame")
     monkeypatch.setenv("TIDINGS_NATS_URL", "nats://u:hidden@a:4222,nats://u:hidden@b:4222")
     for arguments, parse in ((["config"], tomllib.loads), (["config", "--format", "json"], json.loads)):
         output = runner.invoke(app, arguments).output
-        for secret in (SECRET, "other-secret", "sesame", "hidden"):
+        for secret in (SECRET, "another-secret", "sesame", "hidden"):
             assert secret not in output
         values = parse(output)
         assert values["jwt_secrets"] == ["***", "***"]

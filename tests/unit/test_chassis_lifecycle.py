@@ -146,7 +146,7 @@ async def main(settings, lifecycle):
     lifecycle.on_stop("part", close, 30)
     await lifecycle.stopped()
 
-run("test", main)
+run("agent", main)
 """
 
 

@@ -15,7 +15,7 @@ from services.bus.connecting import parse_address
 from services.cli import certificates
 from services.cli.app import app
 from services.cli.secret_files import CannotKeep, SecretFiles
-from services.redis_link import parse_address as parse_redis
+from services.redis_address import parse_address as parse_redis
 from services.settings import Settings
 from tests.support.requires import need
 

@@ -14,13 +14,12 @@ from redis.exceptions import (
 
 from presence_svc.scripts import unavailable
 from services.lifecycle import CannotStart
+from services.redis_address import Address, parse_address
 from services.redis_link import (
-    Address,
     check_server,
     close_redis,
     fault_text,
     open_redis,
-    parse_address,
     parse_version,
     spoken_address,
 )

@@ -1,6 +1,5 @@
 """Settings that contradict each other, and the files that settings name."""
 
-import ipaddress
 import ssl
 import time
 import tomllib
@@ -11,6 +10,7 @@ from cryptography import x509
 from services.cli.checks.outcome import Outcome, bad, good, warning
 from services.permissions.roles import Role
 from services.settings import Settings, config_file
+from services.settings_problems import describe_unknown, problems_of, unknown_variables
 
 _EXPIRES_SOON_DAYS = 14
 _DAY_S = 86_400
@@ -19,56 +19,37 @@ _DAY_S = 86_400
 def check_configuration(settings: Settings, role: Role | None) -> list[Outcome]:
     """Look at the settings themselves; their types and limits hold already."""
     outcomes = [good("configuration", str(config_file() or "environment only"))]
+    outcomes += [
+        warning("configuration", sentence, "correct the name, or take it away")
+        for sentence in describe_unknown(unknown_variables())
+    ]
+    if problems := problems_of(settings, role):
+        return [*outcomes, *(bad(one.setting, one.what, one.advice) for one in problems)]
     if role in (None, Role.GATEWAY):
-        outcomes += _access(settings)
+        outcomes.append(_access(settings))
         outcomes += _certificates(settings)
     if role in (None, Role.METRICS) and settings.rules_file is not None:
         outcomes.append(_rules(settings.rules_file))
     return outcomes
 
 
-def _access(settings: Settings) -> list[Outcome]:
+def _access(settings: Settings) -> Outcome:
     name = "access"
     if settings.auth == "jwt":
-        if not (settings.jwt_secrets or settings.jwks_url or settings.jwks_issuers):
-            return [
-                bad(
-                    name,
-                    "TIDINGS_AUTH=jwt, and nothing says how tokens are signed",
-                    "set TIDINGS_JWT_SECRETS or TIDINGS_JWKS_URL",
-                )
-            ]
         if not settings.api_keys:
             advice = "make one with `tidings key` and put its hash into TIDINGS_API_KEYS"
-            return [warning(name, "jwt; no server key, so only admin tokens reach the server API", advice)]
-        return [good(name, f"jwt; {len(settings.api_keys)} server keys")]
-    if not _is_loopback(settings.host) and not settings.open_beyond_loopback:
-        return [
-            bad(
-                name,
-                f"TIDINGS_AUTH=open lets anybody in, and TIDINGS_HOST={settings.host} is no loopback address",
-                "set TIDINGS_AUTH=jwt; a gateway does not start like this",
-            )
-        ]
+            return warning(name, "jwt; no server key, so only admin tokens reach the server API", advice)
+        return good(name, f"jwt; {len(settings.api_keys)} server keys")
     if settings.nats_url and not settings.session_secret.get_secret_value():
         advice = "set the same TIDINGS_SESSION_SECRET on all gateways, at least 32 random characters"
-        return [warning(name, "open; each gateway makes up its own session secret", advice)]
-    return [good(name, "open: anybody may do anything")]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        return warning(name, "open; each gateway makes up its own session secret", advice)
+    return good(name, "open: anybody may do anything")
 
 
 def _certificates(settings: Settings) -> list[Outcome]:
-    if settings.tls_cert is None and settings.tls_key is None:
+    if settings.tls_cert is None or settings.tls_key is None:
         return []
     name = "certificate"
-    if settings.tls_cert is None or settings.tls_key is None:
-        return [bad(name, "one of TIDINGS_TLS_CERT and TIDINGS_TLS_KEY is missing", "set both, or neither")]
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
         leaf = x509.load_pem_x509_certificate(settings.tls_cert.read_bytes())
