@@ -6,8 +6,7 @@
 - `notification` one message, and the key that makes a repeat of it recognisable
 - `notifier`     the loop of the replica that ticks: decide, send, note
 - `receivers`    the receivers of a configuration, and how each is doing
-- `outlet`       where messages go: the interface, its failure, its threads
-- `http`         posting JSON
+- `outlet`       where messages go: the interface, its failure, posting JSON, threads
 - `webhook`, `alertmanager`, `messages`   the kinds of receivers: Alertmanager's webhook body, a real Alertmanager,
                  and, by the `apprise` library, e-mail, chat and the rest
 

@@ -11,9 +11,8 @@ from typing import Any
 import msgspec
 
 from metrics_svc.notify.decision import Timing
-from metrics_svc.notify.http import post_json
 from metrics_svc.notify.notification import Notification, annotations_of, ended_at, labels_of, rfc3339
-from metrics_svc.notify.outlet import Lane
+from metrics_svc.notify.outlet import Posts
 from services.wire.records import AlertLogEntry
 
 RESEND_S = 60.0
@@ -49,10 +48,12 @@ class Alertmanager:
     """Posts alerts to one Alertmanager. `url` is its address without the path of the API."""
 
     def __init__(self, url: str) -> None:
-        self._url = f"{url.rstrip('/')}/api/v2/alerts"
-        self._lane = Lane()
+        self._posts = Posts(f"{url.rstrip('/')}/api/v2/alerts")
 
     async def send(self, notification: Notification) -> None:
         """Post the alerts of one message. Raises DeliveryFailed."""
-        data = msgspec.json.encode(alerts(notification, int(time.time() * 1000)))
-        await post_json(self._lane, self._url, data, {})
+        await self._posts.post(msgspec.json.encode(alerts(notification, int(time.time() * 1000))))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._posts.close()

@@ -49,3 +49,7 @@ class Messages:
         if not taken:
             # The library tells its log alone why, and what it says there may name the URL.
             raise DeliveryFailed("the service did not take it")
+
+    async def close(self) -> None:
+        """Take no more messages."""
+        self._lane.close()

@@ -28,10 +28,11 @@ SETTLE_S = 0.5
 
 @dataclass(slots=True)
 class _Attempts:
-    """What one group's message has met at one receiver."""
+    """What one group's message has met at one receiver. `refused` is the key of one not to be sent again so soon."""
 
     failures: int = 0
     not_before: int = 0
+    refused: str = ""
 
 
 @dataclass(slots=True)
@@ -97,6 +98,8 @@ class Notifier:
         finally:
             await self.settle(SETTLE_S)
             await self._tasks.close()
+            for target in self._targets:
+                await target.outlet.close()
 
     async def turn(self) -> None:
         """Look once at all groups of all receivers; messages are sent in the background."""
@@ -211,17 +214,23 @@ class Notifier:
     def _start(
         self, target: Target, group: Group, key: str, decision: Decision, state: NotifyState, now: int
     ) -> None:
-        attempts = self._term.attempts.get(key)
-        if key in self._term.sending or (attempts is not None and now < attempts.not_before):
+        if key in self._term.sending:
             return
-        before = state.log.get(key)
+        before, attempts = state.log.get(key), self._term.attempts.get(key)
+        message_key = key_of(
+            before.key if before else "", target.name, group.key, decision.firing, decision.ended
+        )
+        # What was refused may be sent when it says something else; what failed waits whatever it says.
+        waits = attempts is not None and attempts.refused in ("", message_key)
+        if waits and attempts is not None and now < attempts.not_before:
+            return
         message = Notification(
             receiver=target.name,
             group_key=group.key,
             group_labels=group.labels,
             firing=decision.firing,
             ended=decision.ended,
-            key=key_of(before.key if before else "", target.name, group.key, decision.firing, decision.ended),
+            key=message_key,
             replaced=decision.replaced,
             external_url=self._external_url,
         )
@@ -249,7 +258,8 @@ class Notifier:
             try:
                 await target.outlet.send(message)
             except DeliveryFailed as fault:
-                await self._note_failure(term, target, key, fault, forget=not (uncertain or fault.perhaps))
+                forget = not (uncertain or fault.perhaps)
+                await self._note_failure(term, target, key, message.key, fault, forget=forget)
                 return
             term.attempts.pop(key, None)
             term.waiting.pop(key, None)
@@ -276,13 +286,15 @@ class Notifier:
             term.sending.discard(key)
 
     async def _note_failure(
-        self, term: _Term, target: Target, key: str, fault: DeliveryFailed, *, forget: bool
+        self, term: _Term, target: Target, key: str, message: str, fault: DeliveryFailed, *, forget: bool
     ) -> None:
         now = self._now()
         attempts = term.attempts.setdefault(key, _Attempts())
         attempts.failures += 1
-        attempts.not_before = now + int(pause_s(attempts.failures) * 1000)
-        target.failed(fault.reason, now)
+        attempts.refused = "" if fault.retry else message
+        pause = max(pause_s(attempts.failures), fault.after_s)
+        attempts.not_before = now + int(1000 * (pause if fault.retry else target.timing.repeat_interval_s))
+        target.failed(fault, now)
         change = NotifyChange(receivers={target.name: target.status})
         if forget:
             change.intents[key] = None

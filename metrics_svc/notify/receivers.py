@@ -37,6 +37,9 @@ class _Broken:
     async def send(self, notification: Notification) -> None:  # noqa: ARG002  # nothing can be sent
         raise DeliveryFailed(self._reason)
 
+    async def close(self) -> None:
+        """There is nothing to let go of."""
+
 
 @dataclass(slots=True)
 class Target:
@@ -65,12 +68,14 @@ class Target:
         self._set(up=True, failures=0, error="", last_success=now)
         _count(self.name, "sent")
 
-    def failed(self, reason: str, now: int) -> None:
+    def failed(self, fault: DeliveryFailed, now: int) -> None:
         """Note a message that was not taken at `now` (ms)."""
-        if self.status.up:
-            log.error("receiver is down; its notifications wait", receiver=self.name, reason=reason)
-        self._set(up=False, failures=self.status.failures + 1, error=reason, last_failure=now)
-        _count(self.name, "failed")
+        if not fault.retry:
+            log.error("receiver refuses a notification", receiver=self.name, reason=fault.reason)
+        elif self.status.up:
+            log.error("receiver is down; its notifications wait", receiver=self.name, reason=fault.reason)
+        self._set(up=False, failures=self.status.failures + 1, error=fault.reason, last_failure=now)
+        _count(self.name, "failed" if fault.retry else "refused")
 
     def wait(self, groups: int) -> bool:
         """Note how many groups wait; return whether that is news."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from metrics_svc.notify.http import post_json
 from metrics_svc.notify.notification import (
     Notification,
     annotations_of,
@@ -16,7 +15,7 @@ from metrics_svc.notify.notification import (
     labels_of,
     rfc3339,
 )
-from metrics_svc.notify.outlet import Lane
+from metrics_svc.notify.outlet import ATTEMPT_S, Posts
 from services.wire.records import AlertLogEntry
 
 # Of one message; how many more there are is said in it.
@@ -61,11 +60,13 @@ def _common(all_of_them: list[dict[str, str]]) -> dict[str, str]:
 class Webhook:
     """Posts messages to one URL. `Idempotency-Key` is the same when a message is sent again."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._lane = Lane()
+    def __init__(self, url: str, *, attempt_s: float = ATTEMPT_S) -> None:
+        self._posts = Posts(url, attempt_s=attempt_s)
 
     async def send(self, notification: Notification) -> None:
         """Post one message. Raises DeliveryFailed."""
-        data = msgspec.json.encode(body(notification))
-        await post_json(self._lane, self._url, data, {"Idempotency-Key": notification.key})
+        await self._posts.post(msgspec.json.encode(body(notification)), {"Idempotency-Key": notification.key})
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._posts.close()

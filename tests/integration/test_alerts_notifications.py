@@ -1,14 +1,11 @@
 """Notifications from real processes: webhooks over a replica's death, a real Alertmanager, services through apprise."""
 
-import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 
 from services.local.servers import free_port
@@ -17,6 +14,7 @@ from services.wire import alerting, rpc
 from tests.support.deadline import eventually
 from tests.support.metrics_fleet import Fleet
 from tests.support.requires import need
+from tests.support.webhook_receiver import WebhookReceiver
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -24,41 +22,22 @@ QUICK = {"TIDINGS_NOTIFY_GROUP_WAIT_S": "0", "TIDINGS_NOTIFY_GROUP_INTERVAL_S": 
 HOT, COOL = {"cpu": 95}, {"cpu": 5}
 
 
-class Hook:
-    """A receiver of webhooks: remembers bodies and keys; answers with `status`, or not at all while it `hangs`."""
+class Hook(WebhookReceiver):
+    """A receiver of webhooks, and of what comes through Alertmanager and apprise."""
 
-    def __init__(self) -> None:
-        self.got: list[dict[str, Any]] = []
-        self.keys: list[str] = []
-        self.status = 200
-        self.hangs = False
-        self.url = ""
+    @property
+    def got(self) -> list[dict[str, Any]]:
+        return [post.json for post in self.posts]
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
-        body = msgspec.json.decode(await reader.readexactly(int(fields["content-length"])))
-        self.got.append(body)
-        self.keys.append(fields.get("idempotency-key", ""))
-        if self.hangs:
-            await reader.read()  # until the sender is gone
-        else:
-            writer.write(b"HTTP/1.1 %d X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % self.status)
-            await writer.drain()
-        writer.close()
-
-
-@asynccontextmanager
-async def listening(hook: Hook) -> AsyncIterator[Hook]:
-    async with await asyncio.start_server(hook.serve, "127.0.0.1", 0) as server:
-        hook.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
-        yield hook
+    @property
+    def keys(self) -> list[str]:
+        return [post.headers.get("idempotency-key", "") for post in self.posts]
 
 
 @pytest.fixture
-async def hook() -> AsyncIterator[Hook]:
-    async with listening(Hook()) as hook:
-        yield hook
+def hook() -> Iterator[Hook]:
+    with Hook() as running:
+        yield running
 
 
 @pytest.fixture
@@ -106,10 +85,10 @@ async def test_a_receiver_that_is_down_is_shown_and_told_later(fleet: Fleet, hoo
 async def test_at_least_once_over_a_replicas_death_and_with_the_same_key(fleet: Fleet, hook: Hook) -> None:
     first, second = (fleet.start(TIDINGS_WEBHOOK_URLS=hook.url, **QUICK) for _ in range(2))
     leader = await fleet.leader(first, second)
-    hook.hangs = True  # it took the message, and the replica dies before it hears of that
+    hook.drip_s = 60.0  # it took the message, and the replica dies before it hears of that
     await fleet.report_until(lambda: hook.got, "the notification", gauges=HOT)
     leader.kill()
-    hook.hangs = False
+    hook.drip_s = 0.0
     await fleet.report_until(lambda: len(hook.got) > 1, "the same again", gauges=HOT)
     assert hook.keys[0] == hook.keys[1] != ""
     assert hook.got[0]["alerts"][0]["startsAt"] == hook.got[1]["alerts"][0]["startsAt"]

@@ -65,6 +65,10 @@ class Process:
             self.kill()
             raise AssertionError(f"did not stop:\n{self.tail()}") from None
 
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
     def logged(self, event: str) -> bool:
         """Say whether a line with this event was logged."""
         return f'"event":"{event}"' in self.log.read_text()
@@ -122,9 +126,12 @@ class Fleet:
         """Wait until one of the processes ticks; return it."""
 
         def leading() -> Process | None:
+            ended = [process for process in among if process.ended]
+            assert not ended, ended[0].tail()
             return next((process for process in among if process.logged("ticking")), None)
 
-        found = await eventually(leading, "a leader", 20)
+        # It comes, or a process ends: how long interpreters take to start beside other tests is no matter here.
+        found = await eventually(leading, "a leader", 60)
         assert found is not None
         return found
 

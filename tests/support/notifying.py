@@ -51,19 +51,28 @@ def entry(
 
 @dataclass
 class FakeOutlet:
-    """Takes messages, or fails as told: `perhaps` as if the answer had been lost."""
+    """Takes messages, or fails as told: `perhaps` as if the answer had been lost, `refusing` for good."""
 
     got: list[Notification] = field(default_factory=list)
     failing: bool = False
     perhaps: bool = False
+    refusing: bool = False
+    after_s: float = 0.0
+    attempts: int = 0
 
     async def send(self, notification: Notification) -> None:
+        self.attempts += 1
         if self.perhaps:
             self.got.append(notification)
             raise DeliveryFailed("no answer", perhaps=True)
         if self.failing:
-            raise DeliveryFailed("refused")
+            raise DeliveryFailed("down", after_s=self.after_s)
+        if self.refusing:
+            raise DeliveryFailed("HTTP 400", retry=False)
         self.got.append(notification)
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
 
 
 class Telling:

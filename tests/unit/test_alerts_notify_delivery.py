@@ -3,7 +3,7 @@
 import pytest
 
 from metrics_svc.notify.receivers import LONGEST_PAUSE_S, pause_s
-from tests.support.notifying import Telling
+from tests.support.notifying import TIMING, Telling
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ async def test_a_receiver_that_is_down_is_tried_again_and_shown(telling: Telling
     assert len(telling.outlets[1].got) == 1  # the other one does not wait for it
     assert telling.notifier.down == ["webhook-1"]
     receivers = (await telling.store.notify_state(0)).receivers
-    assert (receivers["webhook-1"].up, receivers["webhook-1"].error) == (False, "refused")
+    assert (receivers["webhook-1"].up, receivers["webhook-1"].error) == (False, "down")
     assert receivers["webhook-1"].waiting == 1
     assert 3 <= receivers["webhook-1"].failures <= 8
     telling.outlets[0].failing = False
@@ -30,6 +30,33 @@ async def test_a_receiver_that_is_down_is_tried_again_and_shown(telling: Telling
     receivers = (await telling.store.notify_state(0)).receivers
     assert (receivers["webhook-1"].up, receivers["webhook-1"].waiting) == (True, 0)
     assert telling.notifier.down == []
+
+
+async def test_what_a_receiver_refuses_is_not_sent_again_until_it_says_something_else(
+    telling: Telling,
+) -> None:
+    telling.outlets[0].refusing = True
+    await telling.fire("cpu-a-alert")
+    await telling.run(TIMING.repeat_interval_s, 10)
+    assert telling.outlets[0].attempts == 1
+    assert telling.notifier.down == ["webhook-1"]
+    await telling.fire("cpu-b-alert")
+    await telling.run(31)
+    assert telling.outlets[0].attempts == 2
+    telling.outlets[0].refusing = False
+    await telling.run(TIMING.repeat_interval_s, 10)
+    assert telling.said == ["firing cpu-a-alert|warning cpu-b-alert|warning"]
+
+
+async def test_a_receiver_is_left_alone_for_as_long_as_it_asks(telling: Telling) -> None:
+    telling.outlets[0].failing, telling.outlets[0].after_s = True, 200.0
+    await telling.fire()
+    await telling.run(31)
+    assert telling.outlets[0].attempts == 1
+    await telling.run(195)
+    assert telling.outlets[0].attempts == 1
+    await telling.run(10)
+    assert telling.outlets[0].attempts == 2
 
 
 async def test_what_ended_before_it_could_be_told_is_not_told(telling: Telling) -> None:
