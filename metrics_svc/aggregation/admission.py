@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from metrics_svc.aggregation.totals import Totals
+from metrics_svc.aggregation.totals import Budget, TooManyTotals, Totals
 from services.sketch import BadSample, LatencySketch
 from services.wire.events import MetricsReport, Sketch
 from services.wire.names import METRIC_NAME
@@ -28,8 +28,10 @@ MAX_LABEL_SETS = 512
 MAX_LATENCIES = 10_000
 # Sums of what passes stay finite and exact enough.
 MAX_NUMBER = 1e15
-# A source unheard of for so long gives its place to another.
+# An application unheard of for so long gives its place to another; so does a name of a metric, a label set, a total.
 FORGET_S = 300
+# The name of an agent or a gateway is kept for so long, where there is room: no application may take it meanwhile.
+REMEMBER_S = 86_400
 # Reports are filed under our own clock. Theirs only shows that a report is nonsense (from the future) or was
 # held back so long that its counts would be taken for a burst of now.
 MAX_FUTURE_S = 60
@@ -62,12 +64,14 @@ class Refusal(StrEnum):
     FUTURE = "future"
     TOO_OLD = "too_old"
     DUPLICATE = "duplicate"
+    NAME_TAKEN = "name_taken"
     TOO_MANY_SOURCES = "too_many_sources"
     TOO_MANY_METRICS = "too_many_metrics"
     TOO_MANY_HISTOGRAMS = "too_many_histograms"
     TOO_MANY_LABELS = "too_many_labels"
     TOO_MANY_LABEL_SETS = "too_many_label_sets"
     TOO_MANY_LATENCIES = "too_many_latencies"
+    TOO_MANY_TOTALS = "too_many_totals"
     BAD_METRIC_NAME = "bad_metric_name"
     BAD_NUMBER = "bad_number"
     BAD_LATENCY = "bad_latency"
@@ -102,16 +106,39 @@ class Verdict:
     lost: int = 0
 
 
+class _Names:
+    """Names in use by one source, `limit` at most, each with when it was used last."""
+
+    __slots__ = ("_limit", "_used")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used: dict[str, float] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._used
+
+    def admit(self, name: str, now: float) -> bool:
+        """Note that a name is used at `now`; False when there are as many others as there may be."""
+        if name not in self._used and len(self._used) >= self._limit:
+            self._used = {other: at for other, at in self._used.items() if now - at <= FORGET_S}
+            if len(self._used) >= self._limit:
+                return False
+        self._used[name] = now
+        return True
+
+
 @dataclass(slots=True)
 class _Source:
     """What is remembered of a source: its names count against its limit, its sequences show repeats."""
 
+    kind: SourceKind
     seen_at: float
+    totals: Totals
     last_seq: OrderedDict[str, int] = field(default_factory=OrderedDict)
-    names: set[str] = field(default_factory=set)
-    histograms: set[str] = field(default_factory=set)
+    names: _Names = field(default_factory=lambda: _Names(MAX_METRICS_PER_SOURCE))
+    histograms: _Names = field(default_factory=lambda: _Names(MAX_HISTOGRAMS_PER_SOURCE))
     parts: dict[str, float] = field(default_factory=dict)
-    totals: Totals = field(default_factory=Totals)
 
 
 def part_name(source: str, labels: dict[str, str]) -> str:
@@ -127,13 +154,18 @@ def part_name(source: str, labels: dict[str, str]) -> str:
 
 
 class Admission:
-    """Judges reports. Memory is bounded by the limits above."""
+    """Judges reports. Memory is bounded by the limits above and by those of `totals`.
+
+    Sources of all kinds share one namespace. Agents and gateways come first: an application takes neither their names
+    nor, where places are short, their places.
+    """
 
     def __init__(self, *, max_sources: int = MAX_SOURCES, max_label_sets: int = MAX_LABEL_SETS) -> None:
         self._max_sources = max_sources
         self._max_label_sets = max_label_sets
         self._label_sets = 0
         self._sources: dict[str, _Source] = {}
+        self._budget = Budget()
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -152,11 +184,20 @@ class Admission:
             return Verdict(None, [Refusal.FUTURE])
         if age_s > MAX_AGE_S:
             return Verdict(None, [Refusal.TOO_OLD])
+        kind = SourceKind(report.kind)
+        if source is not None and source.kind is not kind:
+            displaced = source.kind is SourceKind.APP or (
+                kind is not SourceKind.APP and now - source.seen_at > FORGET_S
+            )
+            if not displaced:
+                return Verdict(None, [Refusal.NAME_TAKEN])
+            self._drop(report.source)
+            source = None
         if source is None:
             self._forget(now)
-            if len(self._sources) >= self._max_sources:
+            if not self._has_room(kind, now):
                 return Verdict(None, [Refusal.TOO_MANY_SOURCES])
-            source = self._sources[report.source] = _Source(now)
+            source = self._sources[report.source] = _Source(kind, now, Totals(self._budget))
         lost = _step(source, report.boot, report.seq)
         if lost is None:
             return Verdict(None, [Refusal.DUPLICATE])
@@ -186,9 +227,31 @@ class Admission:
         return name
 
     def _forget(self, now: float) -> None:
-        gone = [name for name, source in self._sources.items() if now - source.seen_at > FORGET_S]
-        for name in gone:
-            self._label_sets -= len(self._sources.pop(name).parts)
+        keep_s = {kind: FORGET_S if kind is SourceKind.APP else REMEMBER_S for kind in SourceKind}
+        for name in [
+            name for name, source in self._sources.items() if now - source.seen_at > keep_s[source.kind]
+        ]:
+            self._drop(name)
+
+    def _has_room(self, kind: SourceKind, now: float) -> bool:
+        """Make room for one more source, where one that is silent, or of an application, can give its place away."""
+        if len(self._sources) < self._max_sources:
+            return True
+        first = kind is not SourceKind.APP
+        yielding = [
+            (source.seen_at, name)
+            for name, source in self._sources.items()
+            if now - source.seen_at > FORGET_S or (first and source.kind is SourceKind.APP)
+        ]
+        if not yielding:
+            return False
+        self._drop(min(yielding)[1])
+        return True
+
+    def _drop(self, name: str) -> None:
+        source = self._sources.pop(name)
+        source.totals.clear()
+        self._label_sets -= len(source.parts)
 
 
 def _step(source: _Source, boot: str, seq: int) -> int | None:
@@ -206,7 +269,7 @@ def _step(source: _Source, boot: str, seq: int) -> int | None:
 def _take(report: MetricsReport, source: _Source, refusals: list[Refusal]) -> Sample:
     sample = Sample(
         source=report.source,
-        kind=SourceKind(report.kind),
+        kind=source.kind,
         requests=_count(report.requests, refusals),
         errors=_count(report.errors, refusals),
         latency=_latency(report, refusals),
@@ -227,10 +290,12 @@ def _take_totals(report: MetricsReport, source: _Source, sample: Sample, refusal
     stream = part_name("", report.labels) if report.labels else ""
     numbers = {name: total.value for name, total in report.totals.items()}
     for name, value in _numbers(numbers, source, refusals, least=0.0):
-        new = streams.new_count((stream, name), value, report.totals[name].start)
-        if new is None:
-            refusals.append(Refusal.TOO_MANY_LABEL_SETS)
-        elif name == "requests":
+        try:
+            new = streams.new_count((stream, name), value, report.totals[name].start)
+        except TooManyTotals:
+            refusals.append(Refusal.TOO_MANY_TOTALS)
+            continue
+        if name == "requests":
             sample.requests += new
         elif name == "errors":
             sample.errors += new
@@ -238,10 +303,12 @@ def _take_totals(report: MetricsReport, source: _Source, sample: Sample, refusal
             sample.counters[name] = sample.counters.get(name, 0.0) + new
     for name, total in report.histogram_totals.items():
         if _admits_histogram(name, source, refusals) and (now := _sketch(total.sketch, refusals)) is not None:
-            later = streams.new_sketch((stream, name), now, total.start)
-            if later is None:
-                refusals.append(Refusal.TOO_MANY_LABEL_SETS)
-            elif later.count:
+            try:
+                later = streams.new_sketch((stream, name), now, total.start)
+            except TooManyTotals:
+                refusals.append(Refusal.TOO_MANY_TOTALS)
+                continue
+            if later.count:
                 _add_histogram(sample, name, later)
 
 
@@ -256,15 +323,14 @@ def _add_histogram(sample: Sample, name: str, sketch: LatencySketch) -> None:
 
 
 def _admits_histogram(name: str, source: _Source, refusals: list[Refusal]) -> bool:
-    if name in source.histograms or name == "latency":
+    if name == "latency":
         return True
-    if not METRIC_NAME.fullmatch(name):
+    if name not in source.histograms and not METRIC_NAME.fullmatch(name):
         refusals.append(Refusal.BAD_METRIC_NAME)
         return False
-    if len(source.histograms) >= MAX_HISTOGRAMS_PER_SOURCE:
+    if not source.histograms.admit(name, source.seen_at):
         refusals.append(Refusal.TOO_MANY_HISTOGRAMS)
         return False
-    source.histograms.add(name)
     return True
 
 
@@ -279,14 +345,12 @@ def _numbers(
     numbers: dict[str, float], source: _Source, refusals: list[Refusal], *, least: float
 ) -> Iterator[tuple[str, float]]:
     for name, value in numbers.items():
-        if name not in source.names:
-            if not METRIC_NAME.fullmatch(name):
-                refusals.append(Refusal.BAD_METRIC_NAME)
-                continue
-            if len(source.names) >= MAX_METRICS_PER_SOURCE:
-                refusals.append(Refusal.TOO_MANY_METRICS)
-                continue
-            source.names.add(name)
+        if name not in source.names and not METRIC_NAME.fullmatch(name):
+            refusals.append(Refusal.BAD_METRIC_NAME)
+            continue
+        if not source.names.admit(name, source.seen_at):
+            refusals.append(Refusal.TOO_MANY_METRICS)
+            continue
         if least <= value <= MAX_NUMBER:
             yield name, value
         else:

@@ -110,7 +110,8 @@ class Seconds:
         """Count a sample that arrived at `now` (seconds since 1970)."""
         bucket = self._buckets.setdefault(self._open_second(now), {})
         counts = bucket.get(sample.source)
-        if counts is None:
+        if counts is None or counts.kind is not sample.kind:
+            self._forget_others(sample, bucket)
             counts = bucket[sample.source] = _Counts(sample.kind)
         counts.add(sample)
         if not sample.part:
@@ -122,6 +123,17 @@ class Seconds:
             part = bucket[sample.part] = _Counts(sample.kind, sample.source, labels=sample.labels)
         part.add(sample)
         part.gauges.update(sample.gauges)
+
+    def _forget_others(self, sample: Sample, bucket: dict[str, _Counts]) -> None:
+        """Forget what an application said under this name, now that an agent or a gateway has it."""
+        held = self._held.get(sample.source)
+        if held is not None and held.kind is not sample.kind:
+            for series in [name for name, part in self._held.items() if part.whole == sample.source]:
+                del self._held[series]
+            del self._held[sample.source]
+        if sample.source in bucket:
+            for series in [name for name, part in bucket.items() if part.whole == sample.source]:
+                del bucket[series]
 
     def add_log_errors(self, count: int, now: float) -> None:
         """Count log lines of level error or worse: they are errors of the fleet."""

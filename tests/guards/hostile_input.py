@@ -12,6 +12,7 @@ from tests.guards.guard import (
     MESSAGES,
     OTLP,
     RATES,
+    REPORTS,
     SANITIZING,
     TLS,
     WIRE,
@@ -41,6 +42,28 @@ GUARDS = (
         f"{HANDSHAKE}::test_names_that_are_none",
         edits=[
             ("services/wire/names.py", 'if any(unicodedata.category(c) == "Cc" for c in text):', "if False:")
+        ],
+    ),
+    guard(
+        "the names of agents and gateways are theirs",
+        f"{REPORTS}::test_an_application_does_not_speak_for_an_agent_or_a_gateway",
+        edits=[
+            (
+                "metrics_svc/aggregation/admission.py",
+                "return Verdict(None, [Refusal.NAME_TAKEN])",
+                "pass",
+            )
+        ],
+    ),
+    guard(
+        "agents and gateways take places of applications",
+        f"{REPORTS}::test_made_up_sources_keep_no_agent_out",
+        edits=[
+            (
+                "metrics_svc/aggregation/admission.py",
+                "(first and source.kind is SourceKind.APP)",
+                "False",
+            )
         ],
     ),
     guard(

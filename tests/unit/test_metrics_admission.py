@@ -6,6 +6,7 @@ import pytest
 
 from metrics_svc.aggregation import admission
 from metrics_svc.aggregation.admission import Admission, Refusal
+from services.sketch import LatencySketch
 from services.wire.events import Sketch
 from tests.support.metrics import T0, report
 
@@ -117,6 +118,46 @@ def test_sources_are_capped_and_silent_ones_make_room() -> None:
     assert judge.judge(report("b", timestamp=int(later * 1000)), later).sample is not None
     assert judge.judge(report("c", timestamp=int(later * 1000)), later).sample is not None
     assert len(judge) == 2
+
+
+def test_an_application_does_not_speak_for_an_agent_or_a_gateway() -> None:
+    judge = Admission()
+    for kind in ("agent", "gateway"):
+        assert judge.judge(report("web", "app", gauges={"cpu": 1.0}), NOW).sample is not None
+        taken = judge.judge(report("web", kind, gauges={"cpu": 95.0}), NOW).sample
+        assert taken is not None
+        assert taken.kind == kind
+        for later in (NOW, NOW + admission.FORGET_S + 1, NOW + 3600 * 23):
+            pushed = report("web", "app", timestamp=int(later * 1000))
+            assert judge.judge(pushed, later).refusals == [Refusal.NAME_TAKEN]
+        judge = Admission()
+
+
+def test_made_up_sources_keep_no_agent_out() -> None:
+    judge = Admission(max_sources=4)
+    for at in range(10):
+        judge.judge(report(f"made-up-{at}", "app"), NOW + at / 10)
+    for at in range(4):
+        assert judge.judge(report(f"host-{at}", "agent"), NOW + 1).sample is not None
+    assert judge.judge(report("made-up-0", "app"), NOW + 1).refusals == [Refusal.TOO_MANY_SOURCES]
+    assert judge.judge(report("host-4", "agent"), NOW + 1).refusals == [Refusal.TOO_MANY_SOURCES]
+    assert len(judge) == 4
+
+
+@pytest.mark.parametrize("of", ["gauges", "histograms"])
+def test_names_that_are_no_longer_used_make_room(of: str) -> None:
+    """An application whose releases rename its metrics."""
+    judge = Admission()
+    value = 1.0 if of == "gauges" else LatencySketch([1.0]).to_wire()
+    size = 20 if of == "gauges" else 3
+    for release in range(6):
+        now = NOW + release * (admission.FORGET_S + 1)
+        for at in (0, admission.FORGET_S / 2):
+            said = report(
+                "shop", "app", timestamp=int((now + at) * 1000),
+                **{of: {f"r{release}_{name}": value for name in range(size)}},
+            )  # fmt: skip
+            assert judge.judge(said, now + at).refusals == []
 
 
 def test_a_million_metric_names_cost_no_memory() -> None:

@@ -127,3 +127,16 @@ def test_which_histograms_the_fleet_has_does_not_depend_on_who_came_first(fleet:
         fleet.hear(T0 + 0.1, f"app-{at}", "app", histograms={f"h{at}": sketch})
     row = fleet.seconds.close(T0).rows[FLEET]
     assert sorted(row.histograms) == [f"h{at}" for at in range(MAX_FLEET_HISTOGRAMS)]
+
+
+def test_what_an_application_said_under_an_agents_name_is_forgotten(fleet: Fleet) -> None:
+    fleet.hear(T0 + 0.1, "web", "app", gauges={"cpu": 1.0, "depth": 5.0}, errors=50, labels={"route": "/"})
+    fleet.agent(T0 + 0.2, "web", cpu=95)
+    rows = fleet.seconds.close(T0).rows
+    assert rows[FLEET].value("cpu") == 95
+    assert sorted(rows) == [FLEET, "web"]
+    assert (rows["web"].value("cpu"), rows["web"].value("depth"), rows["web"].value("errors")) == (
+        95,
+        None,
+        None,
+    )

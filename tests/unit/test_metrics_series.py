@@ -3,10 +3,11 @@
 import pytest
 
 from metrics_svc.aggregation import admission, totals
-from metrics_svc.aggregation.admission import Admission, Refusal, part_name
+from metrics_svc.aggregation.admission import FORGET_S, Admission, Refusal, part_name
 from metrics_svc.aggregation.packed import pack, unpack
 from metrics_svc.aggregation.rows import merge, to_point
 from metrics_svc.aggregation.seconds import FLEET, MAX_FLEET_METRICS, ClosedSecond, Seconds
+from metrics_svc.aggregation.totals import FORGET_MS
 from services.sketch import LatencySketch
 from services.wire.events import SketchTotal, Total
 from tests.support.metrics import T0, report
@@ -126,7 +127,26 @@ def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(totals, "MAX_STREAMS", 2)
     intake = Intake()
     intake.hear(T0, totals={name: Total(value=1.0) for name in "abc"})
-    assert intake.refusals == [Refusal.TOO_MANY_LABEL_SETS]
+    assert intake.refusals == [Refusal.TOO_MANY_TOTALS]
+    # One that is no longer reported gives its place to another, which may be old: it counts from then on.
+    later = T0 + FORGET_MS // 1000 + 1
+    intake.hear(later - 1, totals={"b": Total(value=2.0)})
+    intake.hear(later, totals={"c": Total(value=500.0)})
+    assert intake.close(later).rows["shop"].value("c") == 0
+    intake.hear(later + 1, totals={"c": Total(value=502.0)})
+    assert intake.close(later + 1).rows["shop"].value("c") == 2
+    assert intake.refusals == [Refusal.TOO_MANY_TOTALS]
+
+
+def test_streams_of_all_sources_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(totals, "MAX_ALL_COUNTS", 3)
+    intake = Intake()
+    for source in ("a", "b"):
+        intake.hear(T0, source, totals={name: Total(value=1.0) for name in "xy"})
+    assert intake.refusals == [Refusal.TOO_MANY_TOTALS]
+    later = T0 + FORGET_S + 1  # both are gone, and so are their totals
+    intake.hear(later, "c", totals={name: Total(value=1.0) for name in "xyz"})
+    assert intake.refusals == [Refusal.TOO_MANY_TOTALS]
 
 
 def test_totals_of_histograms_become_what_was_measured_since() -> None:
