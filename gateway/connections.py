@@ -85,19 +85,34 @@ class Connections:
 
 
 class _Index:
-    """Connections by something that several may share. The empty key stands for none, and is not kept."""
+    """Connections by something that several may share. The empty key stands for none, and is not kept.
+
+    Nearly every user and token has one connection, which is kept as it is: a table for each would be 180 bytes.
+    """
 
     def __init__(self) -> None:
-        self._clients: dict[str, dict[str, Client]] = {}
+        self._clients: dict[str, Client | dict[str, Client]] = {}
 
     def add(self, key: str, client: Client) -> None:
-        if key:
-            self._clients.setdefault(key, {})[client.connection_id] = client
+        if not key:
+            return
+        there = self._clients.setdefault(key, client)
+        if isinstance(there, dict):
+            there[client.connection_id] = client
+        elif there is not client:
+            self._clients[key] = {one.connection_id: one for one in (there, client)}
 
     def discard(self, key: str, connection_id: str) -> None:
-        clients = self._clients.get(key)
-        if clients is not None and clients.pop(connection_id, None) is not None and not clients:
+        there = self._clients.get(key)
+        if isinstance(there, dict):
+            there.pop(connection_id, None)
+            if not there:
+                del self._clients[key]
+        elif there is not None and there.connection_id == connection_id:
             del self._clients[key]
 
     def of(self, key: str) -> list[Client]:
-        return list(self._clients.get(key, {}).values())
+        there = self._clients.get(key)
+        if there is None:
+            return []
+        return list(there.values()) if isinstance(there, dict) else [there]

@@ -123,7 +123,7 @@ def test_a_renewed_connection_is_found_by_its_new_token_alone() -> None:
 
 
 def test_what_is_gone_leaves_nothing_behind() -> None:
-    connections = filled(_Client("x", "ada", "j"))
+    connections = filled(_Client("x", "ada", "j"), _Client("y", "u7", "j7"), _Client("z", "u7", "j7"))
     for client in connections:
         connections.discard(client.connection_id)
         connections.discard(client.connection_id)
