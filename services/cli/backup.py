@@ -6,6 +6,7 @@ backup is gone, its sequences will be used again, and a client must not take the
 """
 
 import asyncio
+import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 
 from services.bus.client import Bus
-from services.bus.errors import BusError
+from services.bus.errors import BusError, NoAnswer
 from services.bus.jsapi import STREAM_NOT_FOUND, ApiError
 from services.bus.message import BusMessage
 from services.bus.streams import EPOCH_KEY
@@ -52,10 +53,15 @@ class _Begun(msgspec.Struct):
 
 
 class _Meta(msgspec.Struct):
-    """`backup.json`. The configuration stays raw: what a newer server has in it is kept."""
+    """`backup.json`. The configuration stays raw: what a newer server has in it is kept.
+
+    `size` in bytes and `sha256` in hex are those of the file beside it.
+    """
 
     config: dict[str, Any]
     state: dict[str, Any]
+    size: int
+    sha256: str
 
 
 def streams_of(settings: Settings) -> list[str]:
@@ -92,14 +98,19 @@ async def back_up(settings: Settings, folder: Path) -> list[Copied]:
 async def restore(settings: Settings, folder: Path, *, replace: bool) -> list[Copied]:
     """Make the streams of a backup again. `replace` deletes those that are there. No gateway may run meanwhile.
 
+    The whole backup is read before anything is deleted.
+
     Raises:
-        CannotBackUp: a stream is there and may not be replaced, gateways run, or a server refuses.
+        CannotBackUp: the backup is damaged, a stream is there and may not be replaced, gateways run (or it cannot be
+            known), or a server refuses.
     """
     names = [name for name in streams_of(settings) if (folder / name / _META).is_file()]
     if not names:
         raise CannotBackUp(
             f"{folder} has no stream of the prefix {settings.prefix!r}: is TIDINGS_PREFIX the same?"
         )
+    for name in names:
+        _verify(folder / name)
     bus = await _connected(settings)
     try:
         await _require_no_gateway(bus)
@@ -145,16 +156,17 @@ async def _snapshot(bus: Bus, stream: str, folder: Path) -> Copied | None:
         begun = await _ask(bus, f"$JS.API.STREAM.SNAPSHOT.{stream}", msgspec.json.encode(asked))
         if begun.error is not None:
             raise CannotBackUp(f"stream {stream}: {begun.error.description}")
-        size = await _written(bus, chunks, folder / _DATA)
+        size, digest = await _written(bus, chunks, folder / _DATA)
         # Last: a folder without it is no backup.
-        (folder / _META).write_bytes(msgspec.json.encode(_Meta(begun.config, begun.state)))
+        (folder / _META).write_bytes(msgspec.json.encode(_Meta(begun.config, begun.state, size, digest)))
         return Copied(stream, int(begun.state.get("messages", 0)), size)
     finally:
         subscription.close()
 
 
-async def _written(bus: Bus, chunks: "asyncio.Queue[BusMessage]", path: Path) -> int:
-    size = 0
+async def _written(bus: Bus, chunks: "asyncio.Queue[BusMessage]", path: Path) -> tuple[int, str]:
+    """Write a stream's messages; return how many bytes they are, and their SHA-256 in hex."""
+    size, digest = 0, hashlib.sha256()
     path.parent.mkdir(mode=0o700)  # nothing else runs in this process
     with path.open("wb") as file:
         while True:
@@ -165,8 +177,9 @@ async def _written(bus: Bus, chunks: "asyncio.Queue[BusMessage]", path: Path) ->
             if not chunk.data:
                 if chunk.status >= _FIRST_FAULT:
                     raise CannotBackUp(f"the server broke off: {chunk.description}")
-                return size
+                return size, digest.hexdigest()
             file.write(chunk.data)
+            digest.update(chunk.data)
             size += len(chunk.data)
             if chunk.reply:  # the server sends no more than a window ahead
                 bus.publish(chunk.reply, b"")
@@ -175,14 +188,32 @@ async def _written(bus: Bus, chunks: "asyncio.Queue[BusMessage]", path: Path) ->
 # --- in -----------------------------------------------------------------------------------------------------------
 
 
+def _verify(folder: Path) -> None:
+    """Read one stream of the backup through, and compare it with what was written."""
+    try:
+        meta = msgspec.json.decode((folder / _META).read_bytes(), type=_Meta)
+        with (folder / _DATA).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+    except (OSError, msgspec.DecodeError) as fault:
+        raise CannotBackUp(f"{folder} cannot be read, and nothing was changed: {fault}") from fault
+    if (size, digest) != (meta.size, meta.sha256):
+        raise CannotBackUp(
+            f"{folder / _DATA} is not what was backed up ({size} bytes of {meta.size}); nothing was changed"
+        )
+
+
 async def _require_no_gateway(bus: Bus) -> None:
-    """Refuse while gateways run: they would make the streams anew between our steps, and know the old epoch."""
+    """Refuse while gateways run: they would make the streams anew between our steps, and know the old epoch.
+
+    That NATS knows of no responder is the only proof that none runs: a frozen gateway does not answer either.
+    """
     try:
         answers = await bus.request_many("$SRV.PING.tidings-gateway", b"", timeout_s=0.5)
-    except BusError:
+    except NoAnswer:
         return
-    if answers:
-        raise CannotBackUp(f"{len(answers)} gateway(s) run: stop them, and start them after the restore")
+    running = f"{len(answers)} gateway(s) run" if answers else "a gateway is there, and does not answer"
+    raise CannotBackUp(f"{running}: stop them, and start them after the restore")
 
 
 async def _make_room(bus: Bus, names: list[str], *, replace: bool) -> None:

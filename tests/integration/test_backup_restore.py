@@ -20,6 +20,7 @@ from services.bus.streams import DurableLog, StreamSpec
 from services.cli.backup import CannotBackUp, back_up, restore
 from services.local.servers import NatsServer, RedisServer, free_port
 from services.settings import Settings
+from tests.support.bus import room_log, store
 from tests.support.cluster import ServiceProcess
 from tests.support.deadline import eventually, wait_until
 from tests.support.deployment import Deployment, websocket_url
@@ -126,6 +127,72 @@ async def test_a_large_stream_travels_in_pieces(
     assert await log.last_seq() == 300
     log.close()
     await bus.close()
+
+
+class _NoMonitoring(NatsServer):
+    """A NATS whose user may do everything but ask which services run."""
+
+    def _authorization(self) -> str:
+        return (
+            f'authorization {{ users: [ {{ user: "tidings", password: "{self.password}", '
+            'permissions: { publish: { allow: [">"], deny: ["$SRV.>"] }, subscribe: [">"] } } ] }'
+        )
+
+
+async def test_nothing_is_deleted_where_it_is_not_known_that_no_gateway_runs(tmp_path: Path) -> None:
+    need("nats-server")
+    with NatsServer(tmp_path / "nats", password="secret") as nats:
+        settings = Settings(nats_url=nats.url, prefix="kept")
+        await _one_message(settings)
+        await back_up(settings, tmp_path / "backup")
+        bus = await Bus.connect(settings, "frozen")
+        bus.subscribe("$SRV.PING.tidings-gateway", lambda _ping: None)  # as a gateway that is paused
+        await bus.flush()
+        with pytest.raises(CannotBackUp, match="does not answer"):
+            await restore(settings, tmp_path / "backup", replace=True)
+        await bus.close()
+        port = nats.port
+    with _NoMonitoring(tmp_path / "nats", port=port, password="secret") as nats:
+        with pytest.raises(CannotBackUp, match="permissions violation"):
+            await restore(settings, tmp_path / "backup", replace=True)
+        assert await _messages(settings) == 1
+
+
+async def test_a_damaged_backup_replaces_nothing(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = make_settings()
+    await _one_message(settings)
+    folder = tmp_path / "backup"
+    await back_up(settings, folder)
+    data = folder / settings.subjects.rooms_stream("default") / "stream.tar.s2"
+    whole = data.read_bytes()
+    for damaged in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1]), b""):
+        data.write_bytes(damaged)
+        with pytest.raises(CannotBackUp, match="is not what was backed up"):
+            await restore(settings, folder, replace=True)
+    data.unlink()
+    with pytest.raises(CannotBackUp, match="nothing was changed"):
+        await restore(settings, folder, replace=True)
+    assert await _messages(settings) == 1
+
+
+async def _one_message(settings: Settings) -> None:
+    bus = await Bus.connect(settings, "test")
+    log = room_log(bus, settings)
+    await log.open()
+    await store(log, settings.subjects.room_in("default", "hall"), b"kept")
+    log.close()
+    await bus.close()
+
+
+async def _messages(settings: Settings) -> int:
+    bus = await Bus.connect(settings, "test")
+    answer = await bus.request(
+        f"$JS.API.STREAM.INFO.{settings.subjects.rooms_stream('default')}", b"", timeout_s=5
+    )
+    await bus.close()
+    return int(json.loads(answer.data)["state"]["messages"])
 
 
 async def _is_last(log: DurableLog, seq: int) -> bool:
