@@ -24,6 +24,8 @@ from gateway.delivery.history import History
 from gateway.delivery.inbox import Inboxes
 from gateway.delivery.logs import Logs
 from gateway.delivery.publisher import Publisher
+from gateway.delivery.reads import Reads
+from gateway.delivery.resync import look_at_all, resume_all
 from gateway.delivery.rooms import Rooms
 from gateway.delivery.traffic import Traffic
 from gateway.feeds.everyone import Everyone
@@ -40,6 +42,7 @@ from gateway.timing import now_ms
 from gateway.user_limit import UserLimit
 from services.bus.client import Bus
 from services.bus.errors import BusError, NoAnswer, Unavailable
+from services.bus.streams import DurableLog
 from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire.codes import CloseCode
@@ -90,9 +93,10 @@ class Gateway:
         self.senders = Senders(settings, self.on_limit, time.monotonic())
         self.connections = Connections()
         self.logs = Logs(bus, settings)
-        self.rooms = Rooms(bus, self.logs, settings, self.tasks, self.traffic)
-        self.inboxes = Inboxes(bus, self.logs, settings, self.tasks, self.traffic)
-        self.history = History(self.logs, settings)
+        self.reads = Reads(self.traffic.limit)
+        self.rooms = Rooms(bus, self.logs, settings, self.tasks, self.traffic, self.reads)
+        self.inboxes = Inboxes(bus, self.logs, settings, self.tasks, self.traffic, self.reads)
+        self.history = History(self.logs, settings, self.reads)
         self.publisher = Publisher(bus, self.logs, settings, now_ms, self.traffic.limit)
         self.asking = Asking(bus, self.subjects)
         self._online = OnlineLookup(self.asking, self.tasks)
@@ -234,6 +238,11 @@ class Gateway:
             else:
                 return
 
+    @property
+    def durable_logs(self) -> list[DurableLog]:
+        """All streams that are read and written here."""
+        return [*self.logs.all, self.revocation_log.durable_log]
+
     def readiness(self) -> dict[str, bool]:
         """Return what a gateway needs to take new connections, and whether it is there."""
         return {
@@ -297,9 +306,17 @@ class Gateway:
                 log.warning("streams are not open again yet", reason=str(fault))
                 await asyncio.sleep(random.uniform(0.1, _REOPEN_MAX_S))  # noqa: S311  # jitter, no secret
             else:
-                self.rooms.resync()
-                self.inboxes.resync()
+                self._look_for_losses()
                 return
+
+    def _look_for_losses(self) -> None:
+        """Find out which rooms and inboxes miss messages; two questions may be under way, the later finds less to ask."""
+        question_bytes = self.bus.max_payload // 2
+        for durable_log, unsure in resume_all([*self.rooms.followers, *self.inboxes.followers]).items():
+            self.tasks.spawn(
+                look_at_all(durable_log, unsure, self.reads, question_bytes),
+                f"look at {durable_log.spec.name}",
+            )
 
     def _on_control(self, event: ControlEvent, reply: str) -> None:
         if isinstance(event, CloseConnections):

@@ -6,7 +6,7 @@ import os
 import time
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import accumulate
 from typing import NamedTuple, Protocol
 
@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from gateway.delivery.traffic import Traffic
 from services.bus.client import Bus
 from services.bus.errors import BusError
+from services.bus.streams import DurableLog
 from services.settings import Settings
 from services.sketch import LatencySketch
 from services.telemetry import MetricName
@@ -56,6 +57,10 @@ class Reported(Protocol):
     started_at: int
     traffic: Traffic
     draining: bool
+
+    @property
+    def durable_logs(self) -> Iterable[DurableLog]:
+        """All streams that it reads and writes."""
 
     @property
     def rooms(self) -> Sized:
@@ -242,6 +247,16 @@ class GatewayCollector(Collector):
         for name, count in sorted(traffic.limited.items()):
             limited.add_metric([name], count)
         yield limited
+        declared = MetricName.GATEWAY_RECOVERIES.value
+        recoveries = CounterMetricFamily(declared.name, declared.help, labels=declared.labels)
+        for verdict, count in sorted(traffic.recoveries.items()):
+            recoveries.add_metric([verdict], count)
+        yield recoveries
+        declared = MetricName.GATEWAY_STREAM_DIFFERS.value
+        differs = GaugeMetricFamily(declared.name, declared.help, labels=declared.labels)
+        for durable_log in gateway.durable_logs:
+            differs.add_metric([durable_log.spec.name], int(bool(durable_log.lowered)))
+        yield differs
 
 
 def _latency_family(latency: LatencySketch) -> HistogramMetricFamily:

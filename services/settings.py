@@ -37,6 +37,11 @@ class Namespace(BaseModel):
     durable: bool = Field(True, description="Messages are stored, numbered and can be recovered.")
     history_size: int = Field(100, ge=1, le=100_000, description="Messages kept per room.")
     history_ttl_s: int = Field(600, ge=1, description="Seconds a message is kept.")
+    max_bytes: int = Field(
+        0,
+        ge=0,
+        description="Bytes kept of all rooms of the namespace together, then the oldest go; 0: `history_max_bytes`.",
+    )
     publish: Literal["members", "server"] = Field(
         "members", description="Who may publish: members with the permission, or the server API alone."
     )
@@ -243,6 +248,21 @@ class Settings(BaseSettings):
         ge=1,
         le=10_000,
         description="Most messages one recovery returns; more missed means `recovered: false`.",
+    )
+    recovery_max_bytes: int = Field(
+        1_048_576,
+        ge=65_536,
+        description="Most bytes of messages that one recovery or one page of history returns; more missed means `recovered: false`.",
+    )
+    history_max_bytes: int = Field(
+        536_870_912,
+        ge=1_048_576,
+        description="Bytes kept of all rooms of one durable namespace, then the oldest go. JetStream reserves them in its store, on each server with a copy.",
+    )
+    inbox_max_bytes: int = Field(
+        134_217_728,
+        ge=1_048_576,
+        description="Bytes kept of all users' direct messages, then the oldest go. Reserved as above.",
     )
     compression: bool = Field(
         False, description="Offer permessage-deflate (without context takeover, so that frames are shared)."

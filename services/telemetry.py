@@ -98,6 +98,18 @@ class MetricName(Enum):
         "Connections that a loop of the gateway failed with, by the loop; the others had their turn.",
         ("loop",),
     )
+    GATEWAY_RECOVERIES = Declaration(
+        "tidings_gateway_recoveries_total",
+        "counter",
+        "Joins and subscriptions with a position, by what came of them; all but `recovered` answer `recovered: false`.",
+        ("verdict",),
+    )
+    GATEWAY_STREAM_DIFFERS = Declaration(
+        "tidings_gateway_stream_differs",
+        "gauge",
+        "1 where a stream in force is another than the settings of this gateway ask for; `tidings streams` says what.",
+        ("stream",),
+    )
     GATEWAY_UNEXPECTED = Declaration(
         "tidings_gateway_unexpected_messages_total",
         "counter",

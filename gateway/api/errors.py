@@ -18,7 +18,7 @@ from gateway.delivery.publisher import PublishRefused
 from gateway.session.limits import Limit
 from gateway.session.session import Refusal
 from gateway.timing import met
-from services.bus.errors import BusError, Refused, TooLarge, Unavailable
+from services.bus.errors import BusError, Refused, StoreFull, TooLarge, Unavailable
 from services.wire.codes import ErrorCode
 from services.wire.names import InvalidName
 from services.wire.records import UNSET, ErrorBody, UnsetType
@@ -89,6 +89,8 @@ def describe_bus_error(fault: BusError) -> tuple[ErrorCode, str]:
     """Return what a stranger may know of a fault of the bus."""
     if isinstance(fault, Unavailable):
         return ErrorCode.UNAVAILABLE, "the part that answers this is out of reach now"
+    if isinstance(fault, StoreFull):
+        return ErrorCode.UNAVAILABLE, "the store is full"
     if isinstance(fault, TooLarge):
         return ErrorCode.TOO_LARGE, f"the message is larger than {fault.limit} bytes"
     if isinstance(fault, Refused) and fault.code in _BY_CODE:
@@ -103,7 +105,8 @@ async def _on_refusal(request: Request, fault: Exception) -> Response:
         met(request.scope, fault.limit)
     if isinstance(fault, ApiError | AuthRefused | PublishRefused):
         status = fault.status if isinstance(fault, ApiError) else None
-        return refusal_response(fault.code, fault.message, _retry_ms(fault.code), status=status)
+        told_ms = fault.retry_after_ms if isinstance(fault, PublishRefused) else 0
+        return refusal_response(fault.code, fault.message, told_ms or _retry_ms(fault.code), status=status)
     if isinstance(fault, Refusal):
         retry_ms = None if isinstance(fault.retry_after_ms, UnsetType) else fault.retry_after_ms
         return refusal_response(fault.code, fault.message, retry_ms)

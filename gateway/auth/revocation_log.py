@@ -15,7 +15,8 @@ import structlog
 from gateway.auth.revocations import Revocations
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError
-from services.bus.streams import DurableLog, Stored, StreamSpec
+from services.bus.specs import revocation_spec
+from services.bus.streams import DurableLog, Stored
 from services.settings import Settings
 from services.wire.events import Revoked
 
@@ -46,19 +47,7 @@ class RevocationLog:
         self._reading = asyncio.Lock()  # an election may ask for it while a reconnect does
         self._losses = 0
         revocations.current = False
-        self._log = DurableLog(
-            bus,
-            StreamSpec(
-                name=self._subjects.revocations_stream,
-                captured=self._subjects.revoked_in("*"),
-                republished=self._subjects.revocations_republished,
-                max_per_subject=1,
-                max_age_s=settings.revocation_s,
-                duplicate_window_s=settings.duplicate_window_s,
-                replicas=settings.replicas,
-            ),
-            publish_timeout_s=settings.publish_timeout_s,
-        )
+        self.durable_log = DurableLog(bus, revocation_spec(settings), settings.publish_timeout_s)
         self._subscription = bus.subscribe(self._subjects.revoked_out, self._on_message)
 
     async def open(self) -> None:
@@ -69,7 +58,7 @@ class RevocationLog:
         """
         async with self._reading:
             losses = self._losses
-            await self._log.open()
+            await self.durable_log.open()
             await self._read()
             if losses == self._losses:  # else what was read first may have changed unheard
                 self._revocations.current = True
@@ -84,7 +73,7 @@ class RevocationLog:
         try:
             seq, complete = 1, False
             while not complete:
-                batch = await self._log.read_from(self._subjects.revoked_in("*"), seq, _PAGE)
+                batch = await self.durable_log.read_from(self._subjects.revoked_in("*"), seq, _PAGE)
                 for message in batch.messages:
                     key = message.subject.rpartition(".")[2]
                     # What was heard live is newer than what the stream said a moment ago.
@@ -108,7 +97,7 @@ class RevocationLog:
                 done.set_result(outcome)
 
         subject = self._subjects.revoked_in(_key(revoked))
-        self._log.publish(subject, _encode(revoked), message_id="", on_done=on_done)
+        self.durable_log.publish(subject, _encode(revoked), message_id="", on_done=on_done)
         outcome = await done
         if isinstance(outcome, BusError):
             raise outcome
@@ -116,7 +105,7 @@ class RevocationLog:
     def close(self) -> None:
         """Hear no more."""
         self._subscription.close()
-        self._log.close()
+        self.durable_log.close()
 
     def _on_message(self, message: BusMessage) -> None:
         if self._heard_meanwhile is not None:

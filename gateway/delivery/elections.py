@@ -12,6 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from services.bus.client import Bus, BusMessage
+from services.bus.specs import all_specs
 from services.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -27,11 +28,9 @@ class Elections:
     def __init__(self, bus: Bus, settings: Settings, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
         self._due: asyncio.TimerHandle | None = None
-        subjects = settings.subjects
-        streams = [subjects.rooms_stream(name) for name, kind in settings.namespaces.items() if kind.durable]
         self._subscriptions = [
-            bus.subscribe(subjects.leader_elected(stream), self._on_elected)
-            for stream in (*streams, subjects.inbox_stream, subjects.revocations_stream)
+            bus.subscribe(settings.subjects.leader_elected(spec.name), self._on_elected)
+            for spec in all_specs(settings)
         ]
 
     def close(self) -> None:

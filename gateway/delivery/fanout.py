@@ -34,6 +34,10 @@ class Member(Protocol):
         """The socket that may be written to instead, while it is free (`gateway.delivery.descriptors`); or NOWHERE."""
 
     @property
+    def backlog(self) -> int:
+        """Bytes that were written and have not left yet."""
+
+    @property
     def take(self) -> Callable[[list[Outbound]], bool] | None:
         """None where bytes are shared; else what takes messages one by one, and returns False to decline."""
 

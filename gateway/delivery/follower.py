@@ -5,6 +5,7 @@ Ephemeral logs have no stream: their messages are delivered as they come.
 """
 
 import asyncio
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,7 +14,8 @@ import structlog
 
 from gateway.delivery.fanout import Fanout
 from gateway.delivery.outbound import Outbound
-from gateway.delivery.recovery import Verdict, is_anchored, is_whole, judge
+from gateway.delivery.reads import Reads
+from gateway.delivery.recovery import Kept, Verdict, is_anchored, is_whole, judge
 from gateway.delivery.sequencer import Sequencer
 from gateway.delivery.traffic import Traffic
 from services.bus.client import Bus, BusMessage
@@ -55,14 +57,15 @@ class CatchUp:
 
     verdict: Verdict
     missed: list[Outbound] = field(default_factory=list)
+    size: int = 0  # bytes that were read for it
 
 
 class Follower:
     """The live end of one log on this gateway, and the members who receive it."""
 
     __slots__ = (
-        "_away_since", "_bus", "_decode", "_epoch", "_fill_task", "_live_subject", "_log", "_on_break", "_on_hold", "_sequencer",
-        "_subscription", "_tails", "_tasks", "_traffic", "fanout", "is_open",
+        "_away_since", "_bus", "_decode", "_epoch", "_fill_task", "_live_subject", "_log", "_on_break", "_on_hold", "_reads", "_sequencer",
+        "_stored_last", "_subscription", "_tails", "_tasks", "_traffic", "fanout", "is_open",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +77,7 @@ class Follower:
         decode: Decode,
         tasks: TaskSet,
         traffic: Traffic,
+        reads: Reads,
         on_break: OnBreak | None = None,
     ) -> None:
         self._bus = bus
@@ -82,6 +86,8 @@ class Follower:
         self._decode = decode
         self._tasks = tasks
         self._traffic = traffic
+        self._reads = reads
+        self._stored_last = 0  # what the stream is known to have stored: a replica that lags is waited for
         self._on_break = on_break
         self._epoch = ""
         # Until the position is known everything waits, as in a gap.
@@ -95,8 +101,14 @@ class Follower:
         self._subscription = bus.subscribe(live_subject, self)
 
     @property
-    def _stored_subject(self) -> str:
+    def stored_subject(self) -> str:
+        """The subject under which the stream keeps this log."""
         return stored_subject(self._live_subject)
+
+    @property
+    def durable_log(self) -> DurableLog | None:
+        """The stream, None for ephemeral logs."""
+        return self._log
 
     @property
     def position(self) -> Position | None:
@@ -127,15 +139,72 @@ class Follower:
             self._sequencer.suspect()
             self._stop_filling()
 
-    def resync(self) -> None:
-        """Look for messages that were lost unseen while the bus was away; the log is open again."""
+    # --- looking for messages that were lost unseen (`gateway.delivery.resync`) ---
+
+    def resume(self) -> None:
+        """Go on after the bus was away or the stream has got another leader; the log is open again.
+
+        A message that follows the last one delivered without a gap shows that nothing was lost, and goes out. What
+        shows a gap is read from the stream. Else the log is `unsure`, and its last message has to be looked at.
+        """
         self._on_hold = False
-        if self._log is not None and self.is_open:
+        if self._log is None or not self.is_open:
+            return
+        if self._log.epoch != self._epoch:
+            self._begin_epoch(self._log.epoch)
+            return
+        if self._is_filling:  # what it has read may be older than what was lost
+            self._stop_filling()
+            self._sequencer.suspect()
+        else:
+            self._deliver_all(self._sequencer.resume())
+        self._fill_if_needed()
+
+    @property
+    def unsure(self) -> bool:
+        """Whether messages may have been lost unseen, and nobody is reading them."""
+        if not self.is_open or self._on_hold:
+            return False
+        sequencer = self._sequencer
+        return sequencer.unsure or (sequencer.filling and not self._is_filling)
+
+    def look(self, last: int) -> bool:
+        """Take in that `last` is the log's last message in the stream (0: it has none).
+
+        Return whether that settles it; else what the stream keeps has to be looked at, and `settle` called.
+        """
+        if not self.unsure:
+            return True
+        if last > self._sequencer.position:
+            self._stored_last = last
             self._sequencer.suspect()
             self._fill_if_needed()
+        elif last and last == self._sequencer.position:
+            self._settled()
+        else:
+            return False
+        return True
 
-    async def catch_up(self, since: Position, *, cap: int) -> CatchUp:
-        """Read what came after `since`, at most `cap`, up to the follower's position at the moment of return.
+    def settle(self, kept: Kept) -> None:
+        """Take in that nothing is stored after the position, and what the stream keeps."""
+        if not self.unsure:
+            return
+        if not is_whole(self._sequencer.position, [], pending=0, kept=kept, away_s=self._away_s):
+            self._sequencer.position = kept.last
+            self._tell_break()
+        self._settled()
+
+    def _settled(self) -> None:
+        self._deliver_all(self._sequencer.filled([], complete=True))
+        self._away_since = None
+        self._fill_if_needed()
+
+    @property
+    def _away_s(self) -> float:
+        return 0.0 if self._away_since is None else asyncio.get_running_loop().time() - self._away_since
+
+    async def catch_up(self, since: Position, *, cap: int, max_bytes: int) -> CatchUp:
+        """Read what came after `since`, at most `cap` and `max_bytes`, up to the follower's position at the return.
 
         The caller adds the member before it awaits anything else: what is delivered later then reaches it live.
 
@@ -144,11 +213,11 @@ class Follower:
         """
         try:
             async with asyncio.timeout(_CATCH_UP_S):
-                return await self._catch_up(since, cap)
+                return await self._catch_up(since, cap, max_bytes)
         except TimeoutError:
             raise Unavailable("the stream could not be read in time") from None
 
-    async def _catch_up(self, since: Position, cap: int) -> CatchUp:
+    async def _catch_up(self, since: Position, cap: int, max_bytes: int) -> CatchUp:
         durable_log = self._log
         if durable_log is None or since.epoch != durable_log.epoch:
             return CatchUp(Verdict.OTHER_EPOCH)
@@ -156,16 +225,17 @@ class Follower:
         tails = self._tails = [] if self._tails is None else self._tails
         tails.append(tail)
         try:
-            batch = await durable_log.read_from(self._stored_subject, since.seq, cap + 2)
+            batch = await durable_log.read_from(self.stored_subject, since.seq, cap + 2, max_bytes)
             verdict = await self._judged(durable_log, since.seq, batch, cap)
             if verdict is Verdict.RECOVERED:
                 await self._reach(since.seq)
         finally:
             tails[:] = [other for other in tails if other is not tail]
+        size = sum(len(message.data) for message in batch.messages)
         if since.epoch != self._epoch:
-            return CatchUp(Verdict.OTHER_EPOCH)
+            return CatchUp(Verdict.OTHER_EPOCH, size=size)
         if verdict is not Verdict.RECOVERED:
-            return CatchUp(verdict)
+            return CatchUp(verdict, size=size)
         missed: dict[int, Outbound] = {}
         for message in batch.messages:
             if since.seq < message.seq <= self._sequencer.position:
@@ -173,20 +243,20 @@ class Follower:
                 if delivery is not None:
                     missed[message.seq] = delivery.message
         missed.update((seq, message) for seq, message in tail if seq > since.seq)
-        return CatchUp(verdict, [missed[seq] for seq in sorted(missed)])
+        return CatchUp(verdict, [missed[seq] for seq in sorted(missed)], size)
 
     async def _judged(self, durable_log: DurableLog, since: int, batch: Batch, cap: int) -> Verdict:
         found = [message.seq for message in batch.messages]
         first = 0
         if not is_anchored(since, found) and since < batch.last_seq:
-            first = await durable_log.first_seq()
+            first = (await durable_log.state()).first_held
         return judge(
             since,
             found,
             complete=batch.complete,
             stream_first=first,
             stream_last=batch.last_seq,
-            log_size=durable_log.spec.max_per_subject,
+            log_size=durable_log.max_per_subject,
             cap=cap,
         )
 
@@ -252,8 +322,12 @@ class Follower:
     def _fill_if_needed(self) -> None:
         if not self._sequencer.filling or self._on_hold or not self.is_open or self._log is None:
             return
-        if self._fill_task is None or self._fill_task.done():
+        if not self._is_filling:
             self._fill_task = self._tasks.spawn(self._fill(self._log), f"fill {self._live_subject}")
+
+    @property
+    def _is_filling(self) -> bool:
+        return self._fill_task is not None and not self._fill_task.done()
 
     def _stop_filling(self) -> None:
         if self._fill_task is not None:
@@ -266,7 +340,8 @@ class Follower:
         while self._sequencer.filling:
             before = self._sequencer.position
             try:
-                await self._fill_once(durable_log)
+                async with self._reads.fills:
+                    await self._fill_once(durable_log)
             except BusError as fault:
                 log.warning("gap not filled yet", subject=self._live_subject, reason=str(fault))
             else:
@@ -277,37 +352,45 @@ class Follower:
                 if self._sequencer.filling and fruitless >= _FRUITLESS_FILLS:
                     self._give_up()
             if self._sequencer.filling:
-                await asyncio.sleep(delay_s)
+                await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
                 delay_s = min(2 * delay_s, _FILL_RETRY_MAX_S)
 
     async def _fill_once(self, durable_log: DurableLog) -> None:
         """Read on from the position, and tell members if what was stored since then is not all there."""
         if durable_log.epoch != self._epoch:
-            # Told before anything is awaited: a read that fails must not leave members in the epoch before, and who
-            # joins meanwhile is told by its own answer.
-            self._epoch = durable_log.epoch
-            self._sequencer.reset(0)
-            self._tell_break()
+            self._begin_epoch(durable_log.epoch)
         # From the position itself: as long as its message is there, nothing after it was evicted.
-        batch = await durable_log.read_from(self._stored_subject, self._sequencer.position, _FILL_BATCH)
-        if not self._follows(batch, durable_log):
+        stored_last = max(self._stored_last, self._sequencer.newest_held)
+        batch = await durable_log.read_from(
+            self.stored_subject, self._sequencer.position, _FILL_BATCH, stored_last=stored_last
+        )
+        if not await self._follows(batch, durable_log):
             self._sequencer.position = batch.messages[0].seq - 1 if batch.messages else batch.last_seq
             self._tell_break()
         stored = [(message.seq, self._decoded(message.data, message.seq)) for message in batch.messages]
         self._deliver_all(self._sequencer.filled(stored, complete=batch.complete))
         if not self._sequencer.filling:
             self._away_since = None
+            self._stored_last = 0
 
-    def _follows(self, batch: Batch, durable_log: DurableLog) -> bool:
-        now = asyncio.get_running_loop().time()
+    def _begin_epoch(self, epoch: str) -> None:
+        """Follow another life of the stream from its beginning.
+
+        Members are told before anything is awaited: a read that fails must not leave them in the epoch before, and who
+        joins meanwhile is told by its own answer.
+        """
+        self._epoch = epoch
+        self._stored_last = 0
+        self._sequencer.reset(0)
+        self._tell_break()
+
+    async def _follows(self, batch: Batch, durable_log: DurableLog) -> bool:
+        found = [message.seq for message in batch.messages]
+        position = self._sequencer.position
+        if is_anchored(position, found):
+            return True
         return is_whole(
-            self._sequencer.position,
-            [message.seq for message in batch.messages],
-            complete=batch.complete,
-            stream_last=batch.last_seq,
-            log_size=durable_log.spec.max_per_subject,
-            max_age_s=durable_log.spec.max_age_s,
-            away_s=0.0 if self._away_since is None else now - self._away_since,
+            position, found, pending=batch.pending, kept=await kept_by(durable_log), away_s=self._away_s
         )
 
     def _give_up(self) -> None:
@@ -320,3 +403,16 @@ class Follower:
         log.warning("messages are lost", subject=self._live_subject, epoch=position.epoch, seq=position.seq)
         if self._on_break is not None:
             self.fanout.send(self._on_break(position))
+
+
+async def kept_by(durable_log: DurableLog) -> Kept:
+    """Ask what a stream keeps. Raises BusError."""
+    state = await durable_log.state()
+    return Kept(
+        first=state.first_held,
+        last=state.last_seq,
+        oldest_s=state.oldest_s,
+        log_size=durable_log.max_per_subject,
+        max_age_s=durable_log.max_age_s,
+        least_until_full=durable_log.least_until_full,
+    )

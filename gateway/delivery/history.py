@@ -1,13 +1,15 @@
 """Reading what rooms keep, for the HTTP surface."""
 
+from collections import deque
 from dataclasses import dataclass
 
 import msgspec
 import structlog
 
 from gateway.delivery.logs import Logs
+from gateway.delivery.reads import Reads
 from gateway.delivery.rooms import decode_room_event
-from services.bus.streams import StoredMessage
+from services.bus.streams import Batch, DurableLog, StoredMessage
 from services.settings import Settings
 from services.wire import server
 
@@ -29,16 +31,19 @@ class RoomHistory:
 
 
 class History:
-    """Reads the durable logs."""
+    """Reads the durable logs, few at once and a page of bytes at a time."""
 
-    def __init__(self, logs: Logs, settings: Settings) -> None:
+    def __init__(self, logs: Logs, settings: Settings, reads: Reads) -> None:
         self._logs = logs
         self._settings = settings
+        self._reads = reads
 
     async def room_history(
         self, room: str, *, limit: int, before: int | None, since: int | None
     ) -> RoomHistory:
         """Return at most `limit` messages: the newest, the newest before `before`, or the first after `since`.
+
+        There are fewer where they would be more than `recovery_max_bytes` together, but at least one.
 
         Raises:
             BusError: the room's log cannot be read.
@@ -48,22 +53,36 @@ class History:
         if durable_log is None:
             return RoomHistory("", 0, [])
         subject = self._settings.subjects.room_in(namespace, room)
-        found: list[StoredMessage] = []
-        start = 1 if since is None else since + 1
-        last_seq = 0
-        while True:
-            # A room keeps few messages (its namespace says how many), so reading them all is a page or two.
-            batch = await durable_log.read_from(subject, start, _PAGE)
-            found += batch.messages
-            last_seq = batch.last_seq
-            enough = since is not None and len(found) >= limit
-            if batch.complete or not batch.messages or enough:
+        most = self._settings.recovery_max_bytes
+        async with self._reads.history():
+            if since is not None:
+                batch = await durable_log.read_from(subject, since + 1, limit, most)
+                found = batch.messages
+            else:
+                batch, found = await _newest(durable_log, subject, limit, before, most)
+        return RoomHistory(
+            durable_log.epoch, batch.last_seq, [m for m in map(_decoded, found) if m is not None]
+        )
+
+
+async def _newest(
+    durable_log: DurableLog, subject: str, limit: int, before: int | None, most: int
+) -> tuple[Batch, list[StoredMessage]]:
+    """Return the last batch of a room, and its newest messages: read from the beginning, and let go of on the way."""
+    kept: deque[StoredMessage] = deque()
+    size, start = 0, 1
+    while True:
+        batch = await durable_log.read_from(subject, start, _PAGE)
+        for message in batch.messages:
+            if before is not None and message.seq >= before:
                 break
-            start = batch.messages[-1].seq + 1
-        if before is not None:
-            found = [message for message in found if message.seq < before]
-        piece = found[:limit] if since is not None else found[-limit:]
-        return RoomHistory(durable_log.epoch, last_seq, [m for m in map(_decoded, piece) if m is not None])
+            kept.append(message)
+            size += len(message.data)
+            while len(kept) > limit or (size > most and len(kept) > 1):
+                size -= len(kept.popleft().data)
+        if batch.complete or not batch.messages:
+            return batch, list(kept)
+        start = batch.messages[-1].seq + 1
 
 
 def _decoded(stored: StoredMessage) -> server.RoomMessage | None:

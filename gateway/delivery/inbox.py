@@ -14,6 +14,7 @@ from gateway.delivery.fanout import Member
 from gateway.delivery.follower import CatchUp, Delivery, Follower
 from gateway.delivery.logs import Logs
 from gateway.delivery.outbound import Outbound
+from gateway.delivery.reads import Reads
 from gateway.delivery.traffic import Traffic
 from services.bus.client import Bus
 from services.bus.errors import BusError, Unavailable
@@ -56,11 +57,14 @@ _READ_EVERY_S = 0.002
 class Inboxes:
     """The inboxes of the users with connections on this gateway."""
 
-    def __init__(self, bus: Bus, logs: Logs, settings: Settings, tasks: TaskSet, traffic: Traffic) -> None:
+    def __init__(
+        self, bus: Bus, logs: Logs, settings: Settings, tasks: TaskSet, traffic: Traffic, reads: Reads
+    ) -> None:
         self._bus = bus
         self._logs = logs
         self._subjects = settings.subjects
-        self._recovery_limit = settings.recovery_limit
+        self._settings = settings
+        self._reads = reads
         self._tasks = tasks
         self._traffic = traffic
         self._by_user: dict[str, Follower] = {}
@@ -123,6 +127,7 @@ class Inboxes:
                 decode=decode_direct_event,
                 tasks=self._tasks,
                 traffic=self._traffic,
+                reads=self._reads,
             )
         return follower
 
@@ -169,17 +174,27 @@ class Inboxes:
             follower.close()
             del self._by_user[user_id]
 
-    async def catch_up(self, user_id: str, since: Position) -> CatchUp:
-        """Return the personal messages after `since`.
+    async def catch_up(self, member: Member, since: Position) -> CatchUp:
+        """Return the personal messages after `since`, for a connection that has read what it was sent before.
 
         Raises:
             BusError: the stream could not be read.
         """
-        follower = self._by_user.get(user_id)
-        if follower is None:
-            raise Unavailable("the user has no connection here any more")
-        self._logs.require_open()
-        return await follower.catch_up(since, cap=self._recovery_limit)
+
+        def still_wanted() -> bool:
+            follower = self._by_user.get(member.user_id)
+            return follower is not None and member.connection_id in follower.fanout
+
+        async with self._reads.turn(member, still_wanted), self._reads.recovery():
+            follower = self._by_user.get(member.user_id)
+            if follower is None:
+                raise Unavailable("the user has no connection here any more")
+            self._logs.require_open()
+            catch_up = await follower.catch_up(
+                since, cap=self._settings.recovery_limit, max_bytes=self._settings.recovery_max_bytes
+            )
+        self._traffic.recoveries[catch_up.verdict] += 1
+        return catch_up
 
     def close(self) -> None:
         """Drop all subscriptions."""
@@ -192,10 +207,10 @@ class Inboxes:
         for follower in self._by_user.values():
             follower.hold()
 
-    def resync(self) -> None:
-        """Look for gaps in every inbox."""
-        for follower in self._by_user.values():
-            follower.resync()
+    @property
+    def followers(self) -> Iterator[Follower]:
+        """What each user's inbox follows."""
+        return iter(self._by_user.values())
 
     async def _read_position(self) -> None:
         """Read the stream's last sequence, and tell all who asked before the question was sent."""

@@ -5,12 +5,9 @@ Streams are per namespace because their limits are: history size and age hold fo
 
 from services.bus.client import Bus
 from services.bus.errors import Unavailable
-from services.bus.streams import DurableLog, StreamSpec
+from services.bus.specs import inbox_spec, room_specs
+from services.bus.streams import DurableLog
 from services.settings import Settings
-
-# A direct message waits for its user as long as a room's message waits for its members.
-INBOX_SIZE = 100
-INBOX_TTL_S = 600
 
 
 class Logs:
@@ -18,45 +15,24 @@ class Logs:
 
     def __init__(self, bus: Bus, settings: Settings) -> None:
         self.is_open = False
-        subjects = settings.subjects
+        timeout_s = settings.publish_timeout_s
         self._by_namespace = {
-            name: DurableLog(
-                bus,
-                StreamSpec(
-                    name=subjects.rooms_stream(name),
-                    captured=subjects.rooms_captured(name),
-                    republished=subjects.rooms_republished(name),
-                    max_per_subject=namespace.history_size,
-                    max_age_s=namespace.history_ttl_s,
-                    duplicate_window_s=settings.duplicate_window_s,
-                    replicas=settings.replicas,
-                ),
-                publish_timeout_s=settings.publish_timeout_s,
-            )
-            for name, namespace in settings.namespaces.items()
-            if namespace.durable
+            name: DurableLog(bus, spec, timeout_s) for name, spec in room_specs(settings).items()
         }
-        self.inbox = DurableLog(
-            bus,
-            StreamSpec(
-                name=subjects.inbox_stream,
-                captured=subjects.inboxes_captured,
-                republished=subjects.inboxes_republished,
-                max_per_subject=INBOX_SIZE,
-                max_age_s=INBOX_TTL_S,
-                duplicate_window_s=settings.duplicate_window_s,
-                replicas=settings.replicas,
-            ),
-            publish_timeout_s=settings.publish_timeout_s,
-        )
+        self.inbox = DurableLog(bus, inbox_spec(settings), timeout_s)
+
+    @property
+    def all(self) -> list[DurableLog]:
+        """Every log."""
+        return [*self._by_namespace.values(), self.inbox]
 
     async def open(self) -> None:
-        """Create or update all streams and learn their epochs; again after each reconnect.
+        """Create or enlarge all streams and learn their epochs; again after each reconnect.
 
         Raises:
             BusError: a stream cannot be opened.
         """
-        for durable_log in (*self._by_namespace.values(), self.inbox):
+        for durable_log in self.all:
             await durable_log.open()
         self.is_open = True
 

@@ -5,17 +5,20 @@ it is unique per (user, room), so equal ids of other users or rooms are differen
 """
 
 import asyncio
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 
 import msgspec
+import structlog
 
 from gateway.delivery.logs import Logs
 from gateway.delivery.sanitizing import sanitized, sanitized_text
 from gateway.session.limits import Limit
 from services.bus.client import Bus
-from services.bus.errors import BusError, TooLarge
+from services.bus.errors import BusError, StoreFull, TooLarge
 from services.bus.streams import DurableLog, Stored
 from services.settings import Settings
 from services.wire import server
@@ -25,7 +28,13 @@ from services.wire.faults import BadMessage
 from services.wire.faults import TooLarge as ContentTooLarge
 from services.wire.records import UNSET, UnsetType
 
+log = structlog.get_logger(__name__)
+
 _encode = msgspec.json.Encoder().encode
+
+# It has room again when messages have expired, or an operator has made some: not within a second.
+STORE_FULL_RETRY_MS = 30_000
+_TELL_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +47,13 @@ class Sender:
 
 
 class PublishRefused(Exception):
-    """A message that was not published. Carries what the sender is told."""
+    """A message that was not published. Carries what the sender is told; `retry_after_ms` is 0 for "soon"."""
 
-    def __init__(self, code: ErrorCode, message: str) -> None:
+    def __init__(self, code: ErrorCode, message: str, retry_after_ms: int = 0) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.retry_after_ms = retry_after_ms
 
 
 # Called exactly once per publish.
@@ -67,6 +77,7 @@ class Publisher:
         self._subjects = settings.subjects
         self._now_ms = now_ms
         self._on_limit = on_limit
+        self._told_full_at = -math.inf
 
     def to_room(
         self,
@@ -165,11 +176,20 @@ class Publisher:
 
         def stored(outcome: Stored | BusError) -> None:
             if isinstance(outcome, BusError):
+                if isinstance(outcome, StoreFull):
+                    self._tell_full(durable_log, outcome)
                 on_done(_refusal(outcome))
             else:
                 on_done(server.Ack(id=id, epoch=durable_log.epoch, seq=outcome.seq, timestamp=timestamp))
 
         durable_log.publish(subject, payload, message_id=unique_id, on_done=stored)
+
+    def _tell_full(self, durable_log: DurableLog, fault: StoreFull) -> None:
+        """Log it, but not for every message."""
+        now = time.monotonic()
+        if now - self._told_full_at >= _TELL_EVERY_S:
+            self._told_full_at = now
+            log.error("JetStream's store is full", stream=durable_log.spec.name, reason=str(fault))
 
     def _send(
         self, subject: str, payload: bytes, timestamp: int, id: str | UnsetType, on_done: OnDone
@@ -237,6 +257,8 @@ def message_id(user_id: str, kind: str, target: str, id: str | UnsetType) -> str
 def _refusal(fault: BusError) -> PublishRefused:
     if isinstance(fault, TooLarge):
         return PublishRefused(ErrorCode.TOO_LARGE, str(fault))
+    if isinstance(fault, StoreFull):
+        return PublishRefused(ErrorCode.UNAVAILABLE, "the store of messages is full", STORE_FULL_RETRY_MS)
     return PublishRefused(
         ErrorCode.UNAVAILABLE, "the message could not be stored now; try again with the same id"
     )

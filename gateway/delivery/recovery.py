@@ -10,6 +10,7 @@ The stream was asked for messages of one log from the client's position L, inclu
 In every other case something may be gone, and the verdict says so: a partial recovery must not look whole (ADR 0002).
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -63,24 +64,40 @@ def is_anchored(since: int, found: list[int]) -> bool:
 _UNNOTICED_S = 30.0
 
 
-def is_whole(
-    position: int,
-    found: list[int],
-    *,
-    complete: bool,
-    stream_last: int,
-    log_size: int,
-    max_age_s: float,
-    away_s: float,
-) -> bool:
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a stream keeps, asked after the messages were read.
+
+    `first` is the first sequence that it still holds (last + 1 where it holds none), `oldest_s` how long ago that
+    was stored. `log_size` messages are kept of one log, for `max_age_s`; a full stream lets go of its oldest, which is
+    not before `least_until_full` messages more were stored.
+    """
+
+    first: int
+    last: int
+    oldest_s: float
+    log_size: float
+    max_age_s: float
+    least_until_full: int
+
+
+def is_whole(position: int, found: list[int], *, pending: int, kept: Kept, away_s: float) -> bool:
     """Whether what was read from `position`, inclusive, is all that followed it, for one who was there until lately.
 
-    Who followed live up to `away_s` seconds ago knows more than a client with a position: what expired meanwhile
-    was stored before that, unless it was away for as long as messages are kept. A quiet log is whole although its
-    last message has long expired.
+    `pending` more of this log are stored. Who followed live up to `away_s` seconds ago knows more than a client with a
+    position: what is gone meanwhile by its age was stored before that, unless it was away for as long as messages are
+    kept. A quiet log is whole although its last message has long expired.
     """
-    if position > stream_last:
+    if position > kept.last:
         return False  # the stream lost its end: what it stores next gets sequences that were given before
     if is_anchored(position, found):
         return True
-    return complete and len(found) < log_size and away_s + _UNNOTICED_S < max_age_s
+    if len(found) + pending >= kept.log_size:
+        return False
+    if kept.first <= position + 1:
+        return True
+    unseen_s = away_s + _UNNOTICED_S
+    if unseen_s >= kept.max_age_s:
+        return False
+    # Nothing was let go of for its size alone: too little was stored, or what is still there is older than that.
+    return kept.last - position < kept.least_until_full or kept.oldest_s > unseen_s

@@ -5,6 +5,7 @@ back (a page reload) and a subscription at once dropped and made again costs the
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from gateway.delivery.fanout import Member
 from gateway.delivery.follower import CatchUp, Delivery, Follower
 from gateway.delivery.logs import Logs
 from gateway.delivery.outbound import Outbound
+from gateway.delivery.reads import Reads
 from gateway.delivery.recovery import Verdict
 from gateway.delivery.traffic import Traffic
 from services.bus.client import Bus, BusMessage
@@ -27,6 +29,8 @@ from services.wire.events import MembersEvent, RoomPublished
 from services.wire.records import UNSET, Position, UnsetType
 
 log = structlog.get_logger(__name__)
+
+_TELL_EVERY_S = 1.0
 
 _decode_message = msgspec.json.Decoder(RoomPublished).decode
 _decode_notice = msgspec.json.Decoder(MembersEvent).decode
@@ -108,15 +112,26 @@ class Room:
         self.follower.close()
 
 
+def _opened(room: Room, opening: "asyncio.Future[None]") -> None:
+    room.opening = None
+    if not opening.cancelled():
+        opening.exception()  # those who wait have it; with nobody left it is no news
+
+
 class Rooms:
     """All rooms of this gateway."""
 
-    def __init__(self, bus: Bus, logs: Logs, settings: Settings, tasks: TaskSet, traffic: Traffic) -> None:
+    def __init__(
+        self, bus: Bus, logs: Logs, settings: Settings, tasks: TaskSet, traffic: Traffic, reads: Reads
+    ) -> None:
         self._bus = bus
         self._logs = logs
         self._settings = settings
         self._tasks = tasks
         self._traffic = traffic
+        self._reads = reads
+        self._told_at = -math.inf
+        self._untold = 0
         self._rooms: dict[str, Room] = {}
 
     def __len__(self) -> int:
@@ -168,10 +183,10 @@ class Rooms:
         for room in self._rooms.values():
             room.follower.hold()
 
-    def resync(self) -> None:
-        """Look for gaps in every durable room: messages may have been lost unseen while the bus was away."""
-        for room in self._rooms.values():
-            room.follower.resync()
+    @property
+    def followers(self) -> Iterator[Follower]:
+        """What each room follows."""
+        return (room.follower for room in self._rooms.values())
 
     def close(self) -> None:
         """Drop all subscriptions."""
@@ -193,6 +208,7 @@ class Rooms:
                 decode=decode_room_event,
                 tasks=self._tasks,
                 traffic=self._traffic,
+                reads=self._reads,
                 on_break=partial(_break_notice, name),
             ),
             self._bus,
@@ -223,33 +239,59 @@ class Rooms:
         still_wanted: Callable[[], bool],
         on_joined: OnJoined,
     ) -> None:
-        catch_up: CatchUp | None = None
         try:
             if not room.follower.is_open:
                 await self._open(room)
             if isinstance(since, Position):
-                self._logs.require_open()
-                catch_up = await room.follower.catch_up(since, cap=self._settings.recovery_limit)
+                async with self._reads.turn(member, still_wanted):
+                    catch_up = await self._catch_up(room, since) if still_wanted() else None
+                    self._enter_if_wanted(room, member, catch_up, still_wanted, on_joined)
+                return
         except BusError as fault:
             on_joined(fault)
             return
-        if catch_up is not None and catch_up.verdict is not Verdict.RECOVERED:
-            log.info("room not recovered", room=room.name, reason=catch_up.verdict)
+        self._enter_if_wanted(room, member, None, still_wanted, on_joined)
+
+    async def _catch_up(self, room: Room, since: Position) -> CatchUp:
+        settings = self._settings
+        async with self._reads.recovery():
+            self._logs.require_open()
+            catch_up = await room.follower.catch_up(
+                since, cap=settings.recovery_limit, max_bytes=settings.recovery_max_bytes
+            )
+        self._traffic.recoveries[catch_up.verdict] += 1
+        if catch_up.verdict is not Verdict.RECOVERED:
+            self._tell(room, catch_up.verdict)
+        return catch_up
+
+    def _tell(self, room: Room, verdict: Verdict) -> None:
+        """Log one recovery a second that did not succeed: a client may ask for any number of them."""
+        now = asyncio.get_running_loop().time()
+        if now - self._told_at < _TELL_EVERY_S:
+            self._untold += 1
+            return
+        log.info("room not recovered", room=room.name, reason=verdict, others=self._untold)
+        self._told_at, self._untold = now, 0
+
+    def _enter_if_wanted(
+        self,
+        room: Room,
+        member: Member,
+        catch_up: CatchUp | None,
+        still_wanted: Callable[[], bool],
+        on_joined: OnJoined,
+    ) -> None:
         if still_wanted():
             self._enter(room, member, catch_up, on_joined)
         else:
             on_joined(None)
 
     async def _open(self, room: Room) -> None:
-        """Begin to follow; those who come meanwhile wait for the same answer."""
-        if room.opening is not None:
-            await asyncio.shield(room.opening)
-            return
-        room.opening = asyncio.ensure_future(self._begin_following(room))
-        try:
-            await asyncio.shield(room.opening)
-        finally:
-            room.opening = None
+        """Begin to follow; those who come meanwhile wait for the same answer, also when the first one leaves."""
+        if room.opening is None:
+            room.opening = asyncio.ensure_future(self._begin_following(room))
+            room.opening.add_done_callback(partial(_opened, room))
+        await asyncio.shield(room.opening)
 
     async def _begin_following(self, room: Room) -> None:
         namespace = self._settings.namespace_of(room.name)

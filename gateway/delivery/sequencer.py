@@ -4,6 +4,9 @@ Each live message says its own sequence and that of the one before it in the sam
 before is later than the last delivered: then nothing is delivered until the gap is filled from the stream. It
 is "later", not "different": after a purge the one before is 0, after expiry it is the last survivor, and the first
 message of a batch always says 0 (ADR 0002).
+
+Where messages may have been lost unseen (the bus was away, the stream has another leader), a message goes out only if the
+one before it is exactly the last that was delivered: then nothing is missing, and the stream need not be asked.
 """
 
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ class Sequencer(Generic[T]):
 
     position: int
     filling: bool = False
+    unsure: bool = False  # messages may have been lost unseen since the last one that was delivered
     _held: dict[int, tuple[int, T]] | None = None  # made when something waits
     _let_go: bool = False
 
@@ -32,7 +36,7 @@ class Sequencer(Generic[T]):
         """
         if seq <= self.position:
             return []
-        if self.filling or previous > self.position:
+        if self.filling or previous > self.position or (self.unsure and previous != self.position):
             self.filling = True
             if self._held is None:
                 self._held = {}
@@ -41,12 +45,33 @@ class Sequencer(Generic[T]):
             else:
                 self._let_go = True
             return []
-        self.position = seq
+        self.position, self.unsure = seq, False
         return [item]
+
+    @property
+    def newest_held(self) -> int:
+        """The last sequence that waits, 0 where nothing does: it is known to be stored."""
+        return max(self._held) if self._held else 0
 
     def suspect(self) -> None:
         """Hold deliveries until a fill: messages may have been lost unseen (the bus was away)."""
         self.filling = True
+
+    def resume(self) -> list[T]:
+        """Go on after `suspect`, or without it, unsure of what was lost; return what can be delivered now, in order.
+
+        Ask `filling` afterwards, as after `live`; else `unsure` stays true until a message, or a look at the stream
+        (`filled`), says that nothing is missing.
+        """
+        self.unsure = True
+        if self._let_go:
+            return []
+        held, self._held = self._held or {}, None
+        self.filling = False
+        ready: list[T] = []
+        for seq in sorted(held):
+            ready += self.live(seq, *held[seq])
+        return ready
 
     def filled(self, stored: list[tuple[int, T]], *, complete: bool) -> list[T]:
         """Take what was read from `position + 1`, in order; return what can be delivered now, in order.
@@ -60,7 +85,7 @@ class Sequencer(Generic[T]):
         if not complete:
             return ready
         held, self._held = self._held or {}, None
-        self.filling, self._let_go = self._let_go, False
+        self.filling, self._let_go, self.unsure = self._let_go, False, False
         for seq in sorted(held):
             previous, item = held[seq]
             ready += self.live(seq, previous, item)
@@ -68,7 +93,7 @@ class Sequencer(Generic[T]):
 
     def reset(self, position: int) -> None:
         """Begin anew at a position of another log; nothing is delivered before the next fill."""
-        self.position, self.filling, self._let_go = position, True, False
+        self.position, self.filling, self._let_go, self.unsure = position, True, False, False
         self._held = None
 
     def skip_gap(self) -> None:

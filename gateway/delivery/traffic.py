@@ -12,7 +12,7 @@ class Traffic:
     """Totals since the process started, and the latencies since the last report."""
 
     __slots__ = (
-        "bytes_out", "connections", "dropped", "errors", "latency", "limited", "messages_in", "messages_out", "refusals",
+        "bytes_out", "connections", "dropped", "errors", "latency", "limited", "messages_in", "messages_out", "recoveries", "refusals",
         "requests", "slow_clients", "sse_streams", "unexpected",
     )  # fmt: skip
 
@@ -26,6 +26,9 @@ class Traffic:
         self.errors = 0  # of those, our fault (retryable or internal), as an operator counts errors
         self.refusals: Counter[str] = Counter()  # errors sent to clients, by code
         self.limited: Counter[str] = Counter()  # what met a limit, by the limit's name
+        self.recoveries: Counter[str] = (
+            Counter()
+        )  # joins with a position, by verdict (`gateway.delivery.recovery`)
         self.slow_clients = 0
         self.dropped = 0  # writes of messages that a slow client had no room for
         self.unexpected = 0  # messages of the bus that do not belong on their subject

@@ -35,6 +35,7 @@ class Limit(StrEnum):
     JSON_DEPTH = "json_depth"
     MARKUP = "markup"
     ROOMS = "rooms"
+    RECOVERIES = "recoveries"
     WRITE_BYTES = "write_bytes"
     WRITE_TIME = "write_time"
     IDLE = "idle"
@@ -68,6 +69,12 @@ class TokenBucket:
             return 0.0
         self._tokens = tokens
         return (cost - tokens) / rate
+
+    def charge(self, tokens: float, now: float) -> None:
+        """Take tokens that are owed already, into debt where there are not so many: at most what a burst is."""
+        self._tokens = min(max(1.0, 2 * self._rate), self._tokens + (now - self._at) * self._rate) - tokens
+        self._tokens = max(self._tokens, -2 * self._rate)
+        self._at = now
 
 
 class Recent(Generic[T]):

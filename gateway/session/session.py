@@ -146,6 +146,10 @@ class Session:
         self.followed.difference_update(names)
         return sorted(rooms), sorted(names)
 
+    def charge(self, size: int, now: float) -> None:
+        """Count bytes that were read for this connection as so many messages of the largest size."""
+        self._bucket.charge(size / self._settings.max_message_bytes, now)
+
     def _check_rate(self, now: float) -> None:
         wait_s = self._bucket.take(now)
         if wait_s:

@@ -22,7 +22,7 @@ from gateway.delivery.rooms import Joined
 from gateway.feeds import following
 from gateway.session import channels
 from gateway.session.session import error_reply
-from gateway.sse.positions import BadPosition, decode_id
+from gateway.sse.positions import MAX_ID_LENGTH, BadPosition, decode_id, longest_id
 from gateway.sse.stream import EventStream, RecordStream, Stream
 from gateway.stay import Stay
 from gateway.timing import counted, now_ms
@@ -41,6 +41,7 @@ _HEADERS = [
 ]
 _LAST_BYTES_S = 5.0
 _RETRY_MS = 1000
+_HEAD_SPARE_BYTES = 128  # the request line's words, and the name of the header with the id
 
 
 class StreamResponse(Response):
@@ -192,6 +193,7 @@ class _Opening:
         self._gateway = gateway
         self._headers: Headers = request.headers
         self._query: QueryParams = request.query_params
+        self._scope = request.scope
 
     async def open(self) -> Response:
         """Check the request and return the stream.
@@ -202,6 +204,9 @@ class _Opening:
         identity = await self._gateway.authenticator.authenticate(self._headers, self._query)
         rooms = self._rooms(identity)
         names = self._channels(identity)
+        topics = [*rooms, INBOX_TOPIC] if channels.INBOX in names else rooms
+        if topics:
+            self._require_resumable(topics)
         settings = self._gateway.settings
         stream = EventStream(
             secrets.token_hex(8),
@@ -218,7 +223,6 @@ class _Opening:
             session=identity.session or UNSET,
         )
         stream.write(sse_event("connected", msgspec.json.encode(greeting)))
-        topics = [*rooms, INBOX_TOPIC] if channels.INBOX in names else rooms
         stream.positions = self._since(stream, topics)
         return _EventsResponse(self._gateway, stream, identity, rooms, names)
 
@@ -242,11 +246,32 @@ class _Opening:
         """Return where the client stands in each topic of the stream that it says it has followed before."""
         last = self._headers.get("last-event-id") or self._query.get("last_event_id") or ""
         try:
-            known = decode_id(last) if last else {}
+            return decode_id(last, topics) if last else {}
         except BadPosition as fault:
             stream.reset([topic or channels.INBOX for topic in topics], str(fault))
             return {}
-        return {topic: known[topic] for topic in topics if topic in known}
+
+    def _require_resumable(self, topics: list[str]) -> None:
+        """Refuse a stream that could never be resumed: its id would not fit beside the names of its topics.
+
+        Raises:
+            ApiError: the request that resumes it would be answered 431.
+        """
+        settings = self._gateway.settings
+        namespaces = {settings.namespace_of(topic) for topic in topics}
+        longest = longest_id(len(topics), len(namespaces) + 1)
+        scope = self._scope
+        head = len(scope["path"]) + len(scope.get("query_string", b""))
+        head += sum(
+            len(name) + len(value) + 4 for name, value in scope["headers"] if name != b"last-event-id"
+        )
+        room = min(MAX_ID_LENGTH, settings.max_head_bytes - head - _HEAD_SPARE_BYTES)
+        if longest > room:
+            raise ApiError(
+                ErrorCode.TOO_MANY_ROOMS,
+                f"with these rooms the stream could not be resumed: its id may take {longest} bytes, and the head of "
+                f"this request leaves {max(0, room)}; name fewer rooms, or open several streams",
+            )
 
 
 class _EventsResponse(StreamResponse):
@@ -327,7 +352,7 @@ class _EventsResponse(StreamResponse):
         try:
             position = await gateway.inboxes.open(stream)
             stream.hold_inbox()
-            catch_up = await gateway.inboxes.catch_up(stream.user_id, since) if since is not None else None
+            catch_up = await gateway.inboxes.catch_up(stream, since) if since is not None else None
         except BusError:
             self._try_later()
             return

@@ -27,14 +27,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Buffer:
-    """Bytes on their way to one client, at most `limit`."""
+    """Bytes on their way to one client, at most `limit`; one recovery may exceed it by itself."""
 
-    __slots__ = ("_chunks", "_ended", "_limit", "_size", "_wake", "overflowed")
+    __slots__ = ("_allowed", "_chunks", "_ended", "_limit", "_wake", "overflowed", "size")
 
     def __init__(self, limit: int) -> None:
         self._chunks: list[bytes] = []
-        self._size = 0
-        self._limit = limit
+        self.size = 0
+        self._allowed = self._limit = limit
         self._wake = asyncio.Event()
         self._ended = asyncio.Event()
         self.overflowed = False
@@ -52,13 +52,24 @@ class Buffer:
         """Add bytes; False, and nothing is added, where they do not fit or the stream has ended."""
         if self.ended:
             return False
-        if self._size + len(data) > self._limit:
+        if self.size + len(data) > self._allowed:
             self.overflowed = True
             return False
-        self._chunks.append(data)
-        self._size += len(data)
-        self._wake.set()
+        self._append(data)
         return True
+
+    def put_recovery(self, data: bytes) -> bool:
+        """Add what a client missed: the limit counts from what waits then, until it has left (ADR 0004)."""
+        if self.ended:
+            return False
+        self._append(data)
+        self._allowed = self.size + self._limit
+        return True
+
+    def _append(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self.size += len(data)
+        self._wake.set()
 
     def end(self, last: bytes = b"") -> None:
         """End the stream after what is in the buffer and `last`."""
@@ -78,7 +89,7 @@ class Buffer:
                 return b""
         data = b"".join(self._chunks)
         self._chunks.clear()
-        self._size = 0
+        self.size, self._allowed = 0, self._limit
         return data
 
 
@@ -129,6 +140,11 @@ class RecordStream:
         self.stay: Stay
         self._traffic = traffic
         self.write: Callable[[bytes], None] = self._write
+
+    @property
+    def backlog(self) -> int:
+        """See `Member`."""
+        return self.buffer.size
 
     def take(self, messages: list[Outbound]) -> bool:
         """Send the record of each message, without its envelope."""
@@ -203,6 +219,11 @@ class EventStream:
         self._opened_at = now_ms()
         self.write: Callable[[bytes], None] = self._write
 
+    @property
+    def backlog(self) -> int:
+        """See `Member`."""
+        return self.buffer.size
+
     def take(self, messages: list[Outbound]) -> bool:
         """Send messages one by one where their ids are this stream's own; decline where nothing has an id."""
         if not self.positions and self._held is None:
@@ -239,11 +260,13 @@ class EventStream:
 
     def start_topic(self, topic: str, position: Position, missed: list[Outbound], notice: Outbound) -> None:
         """Begin a log at a position: a notice that carries the id, after what was missed."""
+        events = []
         for outbound in missed:
             self.positions[topic] = Position(position.epoch, outbound.seq)
-            self._write_with_id(outbound)
+            events.append(self._with_id(outbound))
         self.positions[topic] = position
-        self._write_with_id(notice)
+        events.append(self._with_id(notice))
+        self.buffer.put_recovery(b"".join(events))
 
     def _move(self, outbound: Outbound, room: str, position: Position) -> None:
         """Pass on that this gateway lost messages of a room, which are in the stream no more."""
@@ -281,8 +304,11 @@ class EventStream:
         self.buffer.end(disconnect_event(code, retry_after_ms, reason))
 
     def _write_with_id(self, outbound: Outbound) -> None:
+        self._write(self._with_id(outbound))
+
+    def _with_id(self, outbound: Outbound) -> bytes:
         tag = str(outbound.message.__struct_config__.tag)
-        self._write(sse_event(tag, outbound.json, encode_id(self.positions)))
+        return sse_event(tag, outbound.json, encode_id(self.positions))
 
     def notify(self, message: server.ServerMessage) -> None:
         """Send a message that belongs to no topic."""

@@ -104,6 +104,11 @@ class Connection:
         """See `Member`."""
         return self._link.direct
 
+    @property
+    def backlog(self) -> int:
+        """See `Member`."""
+        return self._link.backlog
+
     # --- what the link calls ---
 
     def on_message(self, data: bytes, binary: bool) -> None:
@@ -275,8 +280,15 @@ class Connection:
             self._gateway.traffic.answered(started, _monotonic())
         self.send(message)
 
-    def _refuse(self, code: ErrorCode, text: str, id: str | UnsetType, started: float) -> None:
-        self.reply(error_reply(code, text, id), started)
+    def _refuse(
+        self,
+        code: ErrorCode,
+        text: str,
+        id: str | UnsetType,
+        started: float,
+        retry_after_ms: int | UnsetType = UNSET,
+    ) -> None:
+        self.reply(error_reply(code, text, id, retry_after_ms), started)
 
     def _json(
         self, raw: msgspec.Raw, id: str | UnsetType, started: float, max_bytes: int, limit: Limit
@@ -312,7 +324,7 @@ class Connection:
     def on_published(self, id: str | UnsetType, started: float, outcome: server.Ack | PublishRefused) -> None:
         """Answer a message that was published, or refused."""
         if isinstance(outcome, PublishRefused):
-            self._refuse(outcome.code, outcome.message, id, started)
+            self._refuse(outcome.code, outcome.message, id, started, outcome.retry_after_ms or UNSET)
         else:
             self.reply(outcome, started)
 
@@ -342,6 +354,8 @@ class Connection:
 
     def _answer_join(self, room: str, id: str | UnsetType, started: float, outcome: Joined) -> None:
         position, catch_up = outcome.position, outcome.catch_up
+        if catch_up is not None:
+            self._session.charge(catch_up.size, _monotonic())
         recovered, missed = _recovery(catch_up)
         self.reply(
             server.JoinedRoom(
@@ -381,11 +395,12 @@ class Connection:
 
     async def _resume_inbox(self, effect: Follow, since: Position, started: float) -> None:
         try:
-            catch_up = await self._gateway.inboxes.catch_up(self.user_id, since)
+            catch_up = await self._gateway.inboxes.catch_up(self, since)
         except BusError:
             # What the session calls followed may be more than is: it says what to let go of at the end.
             self._refuse(ErrorCode.UNAVAILABLE, "the inbox cannot be read now; try again", effect.id, started)
             return
+        self._session.charge(catch_up.size, _monotonic())
         # What came after the connection was opened has reached it already.
         catch_up.missed = [outbound for outbound in catch_up.missed if outbound.seq <= self._inbox_from]
         recovered, missed = _recovery(catch_up)

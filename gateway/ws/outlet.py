@@ -58,6 +58,11 @@ class Outlet(asyncio.Protocol):
         """Whether the connection is closed or about to be."""
         return self._closing
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that were written and have not left yet."""
+        return self._transport.get_write_buffer_size()
+
     def write_soon(self, data: bytes) -> None:
         """Write together with whatever else this turn of the loop brings: answers come in bursts."""
         if self.write == self._free_writer:

@@ -4,6 +4,7 @@
 BusError
 ├── Unavailable     nothing can be said of whether it happened: no connection, no answer in time
 │   └── NoAnswer    nobody serves that subject now, or the answer did not come in time
+├── StoreFull       the stream, or JetStream's store, is full: it was not stored
 ├── TooLarge        the payload is over the server's limit: checked before sending
 ├── Refused         the other side answered: no. Carries its code and message
 └── Misconfigured   wrong credentials, missing permissions, JetStream off, server too old: no retry helps
@@ -25,6 +26,10 @@ class NoAnswer(Unavailable):
     def __init__(self, subject: str, why: str) -> None:
         super().__init__(f"no answer on {subject}: {why}")
         self.subject = subject
+
+
+class StoreFull(BusError):
+    """JetStream has no room. Sent again it is stored only once something there was deleted or has expired."""
 
 
 class TooLarge(BusError):

@@ -1,10 +1,11 @@
 """JetStream's own requests and errors, as far as a durable log needs them (NATS ADR-1, ADR-31)."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from services.bus.errors import BusError, Misconfigured, Refused, Unavailable
+from services.bus.errors import BusError, Misconfigured, Refused, StoreFull, Unavailable
 
 # err_code values of nats-server's errors.json. Its HTTP-like codes alone do not say what will pass: a fault with
 # 500 and more does, except those named here; with 400 it does not, except those named here.
@@ -13,6 +14,9 @@ STREAM_NAME_IN_USE = 10058
 # No peers yet; the stream is not (or no longer) made; an equal message id is on its way through the replicas.
 _PASSING = frozenset({10005, STREAM_NOT_FOUND, 10158})
 _CONFIG_REFUSED = 10052
+NO_STORAGE = 10047
+# No room on disk or in memory: for one more message, or for all that a new stream may hold.
+_FULL = frozenset({10023, 10028, NO_STORAGE, 10077})
 _NEVER_WORKS = frozenset({10039, 10074, 10076})  # not enabled (for the account); replicas without a cluster
 
 
@@ -32,11 +36,28 @@ class PubAck(msgspec.Struct):
     error: ApiError | None = None
 
 
-class StreamState(msgspec.Struct, frozen=True):
-    """Where a stream stands."""
+_NEVER = datetime(1, 1, 1, tzinfo=UTC)
 
+
+class StreamState(msgspec.Struct, frozen=True):
+    """Where a stream stands. `at` is when its leader said so, by that server's clock, as is `first_ts`."""
+
+    messages: int = 0
+    bytes: int = 0
     first_seq: int = 0
     last_seq: int = 0
+    first_ts: datetime = _NEVER
+    at: datetime = _NEVER
+
+    @property
+    def first_held(self) -> int:
+        """The first sequence that it still holds: one past the last where it holds none."""
+        return self.first_seq or self.last_seq + 1
+
+    @property
+    def oldest_s(self) -> float:
+        """How long ago its oldest message was stored, in seconds; 0.0 where it holds none."""
+        return (self.at - self.first_ts).total_seconds() if self.messages else 0.0
 
 
 class StreamInfo(msgspec.Struct):
@@ -45,6 +66,7 @@ class StreamInfo(msgspec.Struct):
     config: dict[str, Any] = {}
     created: str = ""
     state: StreamState = StreamState()
+    ts: datetime = _NEVER
     error: ApiError | None = None
 
 
@@ -52,6 +74,7 @@ class StoredRaw(msgspec.Struct):
     """`message` of STREAM.MSG.GET."""
 
     seq: int
+    subject: str = ""
 
 
 class MessageGot(msgspec.Struct):
@@ -95,6 +118,8 @@ def error_of(error: ApiError) -> BusError:
     text = f"JetStream: {error.description} ({error.err_code})"
     if error.err_code in _NEVER_WORKS:
         return Misconfigured(text)
+    if error.err_code in _FULL:
+        return StoreFull(text)
     if error.err_code in _PASSING or (error.code >= 500 and error.err_code != _CONFIG_REFUSED):
         return Unavailable(text)
     return Refused(str(error.err_code), error.description)

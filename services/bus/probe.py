@@ -30,8 +30,3 @@ class Probe:
     def healthy(self, now: float) -> bool:
         """Return whether a probe came back within the last `stale_s`."""
         return now - self._last_return < self._stale_s
-
-    @property
-    def outstanding(self) -> int:
-        """How many probes were sent after the last one that came back."""
-        return self._sent - self._returned

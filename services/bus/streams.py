@@ -6,7 +6,7 @@ No consumers: whoever reads asks for a batch by direct get (NATS ADR-31).
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,12 @@ import msgspec
 import structlog
 
 from services.bus.client import Bus
-from services.bus.errors import BusError, Misconfigured, NoAnswer, Refused, Unavailable
+from services.bus.errors import BusError, Misconfigured, NoAnswer, Refused, StoreFull, Unavailable
 from services.bus.jsapi import (
+    NO_STORAGE,
     STREAM_NAME_IN_USE,
     STREAM_NOT_FOUND,
+    StoredRaw,
     StreamInfo,
     StreamState,
     decode_got,
@@ -26,12 +28,12 @@ from services.bus.jsapi import (
 )
 from services.bus.message import BusMessage
 from services.bus.publishing import Publisher, Stored
+from services.bus.specs import StreamSpec, changes
 
 __all__ = ["Batch", "DurableLog", "Stored", "StoredMessage", "StreamSpec"]
 
 _log = structlog.get_logger(__name__)
 EPOCH_KEY = "tidings-epoch"
-_NS = 1_000_000_000
 _OPEN_S = 15.0
 _RETRY_S = 0.25
 _ASK_S = 2.0
@@ -39,35 +41,10 @@ _READ_S = 3.0
 _CATCH_UP_S = 0.05
 _NOT_FOUND = 404
 _END_OF_BATCH = 204
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSpec:
-    """What a stream must be. `captured` and `republished` are subjects with wildcards, see wire.subjects."""
-
-    name: str
-    captured: str
-    republished: str
-    max_per_subject: int
-    max_age_s: int
-    duplicate_window_s: int
-    replicas: int
-
-    def config(self) -> dict[str, Any]:
-        """Return it as JetStream says it. The server refuses a duplicate window longer than the age."""
-        return {
-            "name": self.name,
-            "subjects": [self.captured],
-            "retention": "limits",
-            "storage": "file",
-            "discard": "old",
-            "max_msgs_per_subject": self.max_per_subject,
-            "max_age": self.max_age_s * _NS,
-            "duplicate_window": min(self.duplicate_window_s, self.max_age_s) * _NS,
-            "num_replicas": self.replicas,
-            "allow_direct": True,
-            "republish": {"src": self.captured, "dest": self.republished},
-        }
+# What one read asks for at most: NATS drops a connection that has more than 64 MB waiting.
+PAGE_BYTES = 1024 * 1024
+# NATS takes 1,024 subjects in one question for their last messages; one of them is the newest of the stream.
+MAX_SUBJECTS = 1023
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +60,27 @@ class StoredMessage:
 class Batch:
     """Messages of one subject in order.
 
-    `complete` says that nothing more of the subject was stored. `last_seq` is the last message's sequence, or
-    the stream's last one when there is no message: reading on from there misses nothing.
+    `pending` says how many more of the subject are stored. `last_seq` is the last message's sequence, or the
+    stream's last one when there is no message: reading on from there misses nothing.
     """
 
     messages: list[StoredMessage]
     last_seq: int
-    complete: bool
+    pending: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing more of the subject was stored."""
+        return self.pending == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The last sequence of a stream, and of its newest message that is still there: its subject (or none)."""
+
+    last_seq: int
+    subject: str
+    seq: int = 0
 
 
 class DurableLog:
@@ -98,6 +89,13 @@ class DurableLog:
     def __init__(self, bus: Bus, spec: StreamSpec, publish_timeout_s: float = 5.0) -> None:
         self.spec = spec
         self.epoch = ""
+        self.lowered: dict[str, tuple[Any, Any]] = {}
+        """What the stream in force has more of than `spec` asks for, or cannot have: (in force, wanted)."""
+        # What is true of the stream in force, also where another gateway has made it larger.
+        self.max_per_subject = spec.max_per_subject
+        self.max_age_s: float = spec.max_age_s
+        self._max_bytes: float = spec.max_bytes
+        self._replicas = spec.replicas
         self._bus = bus
         self._publisher = Publisher(bus, publish_timeout_s)
         self._direct_get = f"$JS.API.DIRECT.GET.{spec.name}"
@@ -105,9 +103,11 @@ class DurableLog:
     # --- the stream itself ---
 
     async def open(self, timeout_s: float = _OPEN_S) -> None:
-        """Create or update the stream, learn its epoch. Call again after a reconnect.
+        """Create or enlarge the stream, learn its epoch. Call again after a reconnect.
 
-        Several processes may do so at once. A cluster that is still coming up is asked again for `timeout_s`.
+        Several processes may do so at once, with different settings: the largest of each limit holds, because a
+        smaller one would delete what is stored. What differs is in `lowered`, and in the log. A cluster that is still
+        coming up is asked again for `timeout_s`.
 
         Raises:
             Misconfigured: no JetStream, missing permissions, or another stream of that name that cannot be
@@ -128,11 +128,29 @@ class DurableLog:
                 await self._pause_before(deadline, exc)
             except Unavailable as exc:
                 await self._pause_before(deadline, exc)
+            except StoreFull as exc:
+                if loop.time() + _RETRY_S < deadline:  # a cluster that is coming up may say so too
+                    await self._pause_before(deadline, exc)
+                    continue
+                raise Misconfigured(
+                    f"JetStream has no room for stream {self.spec.name} with {self.spec.max_bytes} bytes: raise "
+                    f"max_file_store, or lower TIDINGS_HISTORY_MAX_BYTES and TIDINGS_INBOX_MAX_BYTES ({exc})"
+                ) from exc
             except Refused as exc:
                 raise Misconfigured(f"stream {self.spec.name} cannot be made to fit: {exc}") from exc
         self.epoch = _epoch_of(info)
+        config = info.config
+        self._replicas = max(self.spec.replicas, config.get("num_replicas", 1))
+        self.max_per_subject = min(self.spec.max_per_subject, _or_endless(config.get("max_msgs_per_subject")))
+        self.max_age_s = min(self.spec.max_age_s, _or_endless(config.get("max_age")) / 1e9)
+        self._max_bytes = min(self.spec.max_bytes, _or_endless(config.get("max_bytes")))
 
-    async def _pause_before(self, deadline: float, error: Unavailable) -> None:
+    @property
+    def least_until_full(self) -> int:
+        """How many messages are stored, at least, before one is let go of because the stream is full."""
+        return int(self._max_bytes // max(1, self._bus.max_payload))
+
+    async def _pause_before(self, deadline: float, error: BusError) -> None:
         if asyncio.get_running_loop().time() + _RETRY_S > deadline:
             raise error
         _log.info("stream not ready", stream=self.spec.name, reason=str(error))
@@ -148,11 +166,29 @@ class DurableLog:
                 info = await self._api("STREAM.INFO", None)  # another process was faster: its epoch holds
             elif info.error is None:
                 _log.info("stream created", stream=self.spec.name)
-        if info.error is None and not _fits(info.config, wanted):
-            info = await self._api("STREAM.UPDATE", info.config | wanted)
-            _log.info("stream updated", stream=self.spec.name)
         if info.error is not None:
             raise error_of(info.error)
+        needed = changes(info.config, self.spec, info.state.bytes)
+        lowered = needed.lowered
+        if needed.update:
+            updated = await self._api("STREAM.UPDATE", info.config | needed.update)
+            if updated.error is None:
+                _log.info("stream updated", stream=self.spec.name, changed=sorted(needed.update))
+                info = updated
+            elif (
+                updated.error.err_code == NO_STORAGE
+            ):  # it is there and works: better smaller than no gateway
+                lowered = lowered | {"max_bytes": (info.config.get("max_bytes"), self.spec.max_bytes)}
+            else:
+                raise error_of(updated.error)
+        if lowered and lowered != self.lowered:
+            _log.warning(
+                "stream differs from the settings",
+                stream=self.spec.name,
+                in_force={name: found for name, (found, _) in lowered.items()},
+                wanted={name: wish for name, (_, wish) in lowered.items()},
+            )
+        self.lowered = lowered
         return info
 
     async def _api(self, verb: str, request: dict[str, Any] | None) -> StreamInfo:
@@ -172,8 +208,8 @@ class DurableLog:
     ) -> None:
         """Publish; order is kept. `on_done` is called exactly once, and never before this returns.
 
-        It gets Stored; Unavailable (disconnected, connection lost, deadline, no stream, no leader or space:
-        it may or may not be stored, and the same `message_id` may be sent again); TooLarge; Refused with
+        It gets Stored; Unavailable (disconnected, connection lost, deadline, no stream, no leader: it may or may not
+        be stored, and the same `message_id` may be sent again); StoreFull; TooLarge; Refused with
         JetStream's `err_code`; or Misconfigured (this user may not publish there). `message_id` may be any
         text; empty is none.
 
@@ -188,34 +224,38 @@ class DurableLog:
 
     # --- reading ---
 
-    async def read_from(self, subject: str, seq: int, limit: int) -> Batch:
+    async def read_from(
+        self, subject: str, seq: int, limit: int, max_bytes: int = PAGE_BYTES, *, stored_last: int = 0
+    ) -> Batch:
         """Batched direct get: messages of `subject` with sequence >= `seq`, at most `limit`.
 
-        A batch with a hole is never returned. A replica that lags behind the stream's leader is waited for.
+        The last message is the first that goes past `max_bytes`. A batch with a hole is never returned. A replica that
+        lags behind the stream's leader is waited for; the leader is not asked where the caller knows that `stored_last`
+        is stored, and needs no more.
 
         Raises:
             Unavailable: no answer, a hole, or a follower that does not catch up.
             Refused: the server does not understand the request.
         """
-        known = await self._last_at_leader(subject) if self.spec.replicas > 1 else 0
+        known = stored_last or (await self._last_at_leader(subject) if self._replicas > 1 else 0)
         deadline = asyncio.get_running_loop().time() + _READ_S
         while True:
-            messages, more = await self._get_batch(subject, seq, limit)
+            messages, pending = await self._get_batch(subject, seq, limit, max_bytes)
             last = messages[-1].seq if messages else 0
-            if more or last >= known or known < seq:
+            if pending or last >= known or known < seq:
                 break
             if asyncio.get_running_loop().time() > deadline:
                 raise Unavailable(f"replicas of stream {self.spec.name} lag behind their leader")
             await asyncio.sleep(_CATCH_UP_S)
             known = await self._last_at_leader(subject)  # what it was may have expired meanwhile
         if messages:
-            return Batch(messages, messages[-1].seq, complete=not more)
+            return Batch(messages, messages[-1].seq, pending)
         # The stream's end first, the subject again afterwards: what is stored in between is in the answer.
         last = await self._last_of_stream()
-        messages, more = await self._get_batch(subject, seq, limit)
+        messages, pending = await self._get_batch(subject, seq, limit, max_bytes)
         if messages:
-            return Batch(messages, messages[-1].seq, complete=not more)
-        return Batch([], last, complete=True)
+            return Batch(messages, messages[-1].seq, pending)
+        return Batch([], last)
 
     async def last_of(self, subject: str) -> tuple[int, int]:
         """Return (last sequence of the subject or 0, last sequence of the stream).
@@ -231,15 +271,47 @@ class DurableLog:
         subject_last = await self._last_at_leader(subject)
         return subject_last, max(stream_last, subject_last)
 
-    async def first_seq(self) -> int:
-        """Return the first sequence that the stream still holds: one past the last where it holds none.
+    async def newest(self) -> "Newest":
+        """Return where the stream stands, as its leader says.
 
         Raises:
             Unavailable: no answer.
             Refused: the server does not understand the request.
         """
-        state = await self._state()
-        return state.first_seq or state.last_seq + 1
+        state = await self.state()
+        found = await self._newest_at_leader(self.spec.captured) if state.messages else None
+        if found is None:
+            return Newest(state.last_seq, "")
+        return Newest(max(state.last_seq, found.seq), found.subject, found.seq)
+
+    async def lasts_of(self, subjects: Sequence[str], newest: "Newest") -> dict[str, int]:
+        """Return the last sequences of at most `MAX_SUBJECTS` subjects; what has nothing stored is left out.
+
+        What was stored up to `newest` is in the answer: a replica that lags behind is waited for. It is asked with one
+        question, or one for each page of bytes (ADR-31, `multi_last`: the messages come with it).
+
+        Raises:
+            Unavailable: no answer, a hole, or a replica that does not catch up.
+            Refused: the server does not understand the request.
+        """
+        if not newest.subject:
+            return {}
+        # The newest of the stream too: an answer without any message does not say how far that replica is.
+        request: dict[str, Any] = {"multi_last": list({*subjects, newest.subject}), "max_bytes": PAGE_BYTES}
+        deadline = asyncio.get_running_loop().time() + _READ_S
+        found: dict[str, int] = {}
+        while True:
+            answers = await self._ask_many(request)
+            messages, pending = read_batch(f"{len(subjects)} subjects", answers)
+            if int(answers[-1].header("Nats-UpTo-Sequence") or 0) < newest.seq:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise Unavailable(f"replicas of stream {self.spec.name} lag behind their leader")
+                await asyncio.sleep(_CATCH_UP_S)
+                continue
+            found.update({message.subject: message.seq for message in messages})
+            if not pending:
+                return found
+            request["seq"] = messages[-1].seq + 1
 
     async def last_seq(self) -> int:
         """Return the last sequence of the stream.
@@ -250,16 +322,26 @@ class DurableLog:
         """
         return await self._last_of_stream()
 
-    async def _state(self) -> StreamState:
+    async def state(self) -> StreamState:
+        """Return what the stream holds, as its leader says.
+
+        Raises:
+            Unavailable: no answer.
+            Refused: the server does not understand the request.
+        """
         info = await self._api("STREAM.INFO", None)
         if info.error is not None:
             raise error_of(info.error)
-        return info.state
+        return msgspec.structs.replace(info.state, at=info.ts)
 
     async def _last_of_stream(self) -> int:
-        return (await self._state()).last_seq
+        return (await self.state()).last_seq
 
     async def _last_at_leader(self, subject: str) -> int:
+        newest = await self._newest_at_leader(subject)
+        return newest.seq if newest else 0
+
+    async def _newest_at_leader(self, subject: str) -> StoredRaw | None:
         """Ask the leader: a follower's direct get may not have the newest message yet."""
         request = msgspec.json.encode({"last_by_subj": subject})
         answer = await self._bus.request(
@@ -268,48 +350,54 @@ class DurableLog:
         got = decode_got(answer.data)
         if got.error is not None:
             if got.error.code == _NOT_FOUND and got.error.err_code != STREAM_NOT_FOUND:
-                return 0
+                return None
             raise error_of(got.error)
-        return got.message.seq if got.message else 0
+        return got.message
 
-    async def _get_batch(self, subject: str, seq: int, limit: int) -> tuple[list[StoredMessage], bool]:
-        """Return the messages and whether more are stored."""
-        request = msgspec.json.encode({"seq": max(1, seq), "next_by_subj": subject, "batch": limit})
-        answers = await self._bus.request_many(
-            self._direct_get, request, timeout_s=_READ_S, until=lambda message: message.status > 0
+    async def _get_batch(
+        self, subject: str, seq: int, limit: int, max_bytes: int
+    ) -> tuple[list[StoredMessage], int]:
+        """Return the messages and how many more are stored."""
+        request = {"seq": max(1, seq), "next_by_subj": subject, "batch": limit, "max_bytes": max_bytes}
+        return read_batch(subject, await self._ask_many(request))
+
+    async def _ask_many(self, request: dict[str, Any]) -> list[BusMessage]:
+        payload = msgspec.json.encode(request)
+        return await self._bus.request_many(
+            self._direct_get, payload, timeout_s=_READ_S, until=lambda message: message.status > 0
         )
-        return read_batch(subject, answers)
 
 
-def read_batch(subject: str, answers: list[BusMessage]) -> tuple[list[StoredMessage], bool]:
-    """Turn the replies of a batched direct get into messages, and say whether more are stored.
+def read_batch(subject: str, answers: Sequence[BusMessage]) -> tuple[list[StoredMessage], int]:
+    """Turn the replies of a batched direct get into messages, and say how many more are stored.
 
     Each says the sequence of the one sent before it (0 for the first), and the end says the last one: a reply
     that was lost on the way breaks the chain.
     """
     if not answers:
         raise NoAnswer(subject, "no reply to a direct get")
-    end = answers.pop()
+    *found, end = answers
     status = end.status
-    if status == _NOT_FOUND and not answers:
-        return [], False
+    if status == _NOT_FOUND and not found:
+        return [], 0
     if status == 0:
         raise Unavailable(f"batch of {subject} has no end")
     if status != _END_OF_BATCH:
         raise Refused(str(status), end.description)
     previous = 0
     messages = []
-    for answer in [*answers, end]:
+    for answer in answers:
         if answer.last_seq != previous:
             raise Unavailable(f"batch of {subject} has a hole after {previous}")
         if answer is not end:
             previous = answer.seq
             messages.append(StoredMessage(previous, answer.header("Nats-Subject") or subject, answer.data))
-    return messages, (end.header("Nats-Num-Pending") or "0") != "0"
+    return messages, int(end.header("Nats-Num-Pending") or 0)
 
 
-def _fits(config: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    return all(config.get(key) == value for key, value in wanted.items())
+def _or_endless(limit: float | None) -> Any:
+    """Return a limit of JetStream as a number to compare: 0 and -1 are none."""
+    return limit if limit is not None and limit > 0 else float("inf")
 
 
 def _epoch_of(info: StreamInfo) -> str:

@@ -289,6 +289,29 @@ def restore(
 
 
 @app.command(rich_help_panel=_OPERATING)
+def streams(
+    process: Annotated[Literal["show", "apply"], typer.Argument(metavar="show|apply")] = "show",
+    allow_shrink: Annotated[
+        bool,
+        typer.Option("--allow-shrink", help="Also lower limits and copies: what is over them is deleted."),
+    ] = False,
+) -> None:
+    """Compare the streams in NATS with the settings, or make them so. Exit code 1 where they differ in the end."""
+    from services.cli.quiet import quietly
+    from services.cli.streams import CannotChange, compare
+
+    try:
+        with quietly():
+            fit = _run(
+                compare(_with_servers(), typer.echo, apply=process == "apply", allow_shrink=allow_shrink)
+            )
+    except CannotChange as fault:
+        _fail(str(fault))
+    if not fit:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command(rich_help_panel=_OPERATING)
 def health(
     ready: Annotated[
         bool, typer.Option("--ready", help="Whether it can serve, not just whether it lives.")

@@ -19,6 +19,7 @@ from services.bus.client import Bus
 from services.bus.errors import BusError, NoAnswer
 from services.bus.jsapi import STREAM_NOT_FOUND, ApiError
 from services.bus.message import BusMessage
+from services.bus.specs import all_specs
 from services.bus.streams import EPOCH_KEY
 from services.settings import Settings
 
@@ -66,13 +67,7 @@ class _Meta(msgspec.Struct):
 
 def streams_of(settings: Settings) -> list[str]:
     """Return the streams whose content outlives a restart: not the tickets, which live for seconds in memory."""
-    subjects = settings.subjects
-    durable = [name for name, options in settings.namespaces.items() if options.durable]
-    return [
-        *(subjects.rooms_stream(name) for name in durable),
-        subjects.inbox_stream,
-        subjects.revocations_stream,
-    ]
+    return [spec.name for spec in all_specs(settings)]
 
 
 async def back_up(settings: Settings, folder: Path) -> list[Copied]:

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import Literal
 
+from services.bus.specs import all_specs
 from services.local.binaries import Binary, nats_binary, redis_binary
 from services.local.child_server import LocalServer, ServerFailed, free_port, write_private
 from services.permissions.render import nats_users, redis_users
@@ -23,6 +24,8 @@ __all__ = [
 ]
 
 _PROBE_S = 0.5
+_SPARE_BYTES = 64 * 1024 * 1024
+_NO_LIMIT_BYTES = 2**44
 
 
 def kept_url(data_dir: Path, which: Literal["nats", "redis"]) -> str:
@@ -82,9 +85,20 @@ server_name: tidings-local
 host: "127.0.0.1"
 port: {self.port}
 {self._authorization()}
-jetstream {{ store_dir: {_quoted(self.directory / "jetstream")} }}
+jetstream {{ store_dir: {_quoted(self.directory / "jetstream")}, max_file_store: {self._store_bytes} }}
 {self.extra_config}
 """
+
+    @property
+    def _store_bytes(self) -> int:
+        """What its streams may hold, and some room, however small or large the disk is; without settings, no limit.
+
+        JetStream reserves all that streams may hold, and by default counts with three quarters of what is free.
+        """
+        if self._settings is None:
+            return _NO_LIMIT_BYTES
+        needed = sum(spec.max_bytes for spec in all_specs(self._settings))
+        return needed + needed // 4 + _SPARE_BYTES
 
     def _authorization(self) -> str:
         if self._settings is None:

@@ -16,7 +16,8 @@ import redis
 from websockets.sync.client import connect
 
 from services.bus.client import Bus
-from services.bus.streams import DurableLog, StreamSpec
+from services.bus.specs import StreamSpec
+from services.bus.streams import DurableLog
 from services.cli.backup import CannotBackUp, back_up, restore
 from services.local.servers import NatsServer, RedisServer, free_port
 from services.settings import Settings

@@ -7,7 +7,8 @@ import pytest
 
 from services.bus.client import Bus
 from services.bus.rpc import Service
-from services.bus.streams import DurableLog, StreamSpec
+from services.bus.specs import StreamSpec
+from services.bus.streams import DurableLog
 from services.cli.backup import back_up, restore
 from services.cli.check import run_checks
 from services.cli.checks.outcome import Outcome, Verdict

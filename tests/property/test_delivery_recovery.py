@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from gateway.delivery.recovery import Verdict, is_whole, judge
+from gateway.delivery.recovery import Kept, Verdict, is_whole, judge
 
 
 @dataclass
@@ -91,21 +91,56 @@ def test_a_follower_that_was_there_misses_nothing_unsaid(
     position = data.draw(
         st.sampled_from([p for p in positions if p >= stream.expired_up_to] or [stream.last])
     )
-    found = [seq for seq in stream.held.get("a", []) if seq >= position]
-    whole = is_whole(
-        position, found, complete=True, stream_last=found[-1] if found else stream.last,
-        log_size=stream.log_size, max_age_s=600, away_s=1,
+    held = [seq for seq in stream.held.get("a", []) if seq >= position]
+    found = held[: data.draw(st.integers(0, 6), label="read")]
+    kept = Kept(
+        first=stream.first, last=stream.last, oldest_s=0, log_size=stream.log_size, max_age_s=600,
+        least_until_full=1_000,
     )  # fmt: skip
+    whole = is_whole(position, found, pending=len(held) - len(found), kept=kept, away_s=1)
     missed = [seq for seq in stream.ever.get("a", []) if seq > position]
     if whole:
-        assert [seq for seq in found if seq > position] == missed
+        assert [seq for seq in held if seq > position] == missed
     if not missed:
-        assert whole or len(found) >= stream.log_size
+        assert whole or len(held) >= stream.log_size
+
+
+@given(histories(), st.lists(st.sampled_from("ab"), max_size=30), st.integers(1, 30), st.data())
+def test_what_was_let_go_of_for_its_size_is_never_taken_for_old(
+    history: tuple[ModelStream, list[int]], later: list[str], until_full: int, data: st.DataObject
+) -> None:
+    """A second ago everything was delivered; since then the stream got full, and let go of its oldest."""
+    stream, positions = history
+    delivered = max(stream.ever.get("a", []), default=0)
+    position = data.draw(st.sampled_from([p for p in positions if p >= delivered] or [stream.last]))
+    for log in later:
+        stream.store(log)
+        stream.expire(stream.last - until_full)
+    held = [seq for seq in stream.held.get("a", []) if seq >= position]
+    # Its oldest message is as old as the past, unless all that it keeps is new.
+    oldest_s = 1000.0 if stream.first <= stream.last - len(later) else 0.5
+    kept = Kept(stream.first, stream.last, oldest_s, stream.log_size, 600, until_full)
+    if is_whole(position, held, pending=0, kept=kept, away_s=1):
+        assert [seq for seq in stream.ever.get("a", []) if seq > position] == [
+            s for s in held if s > position
+        ]
 
 
 def test_away_for_as_long_as_messages_are_kept() -> None:
-    for away_s, whole in ((500.0, True), (590.0, False), (700.0, False)):
-        assert (
-            is_whole(5, [], complete=True, stream_last=9, log_size=100, max_age_s=600, away_s=away_s) is whole
-        )
-    assert not is_whole(5, [], complete=True, stream_last=4, log_size=100, max_age_s=600, away_s=0)
+    def whole(away_s: float, **changed: float) -> bool:
+        kept = {
+            "first": 8,
+            "last": 9,
+            "oldest_s": 0.0,
+            "log_size": 100,
+            "max_age_s": 600,
+            "least_until_full": 50,
+        }
+        return is_whole(5, [], pending=0, kept=Kept(**(kept | changed)), away_s=away_s)  # type: ignore[arg-type]
+
+    assert [whole(away_s) for away_s in (500.0, 590.0, 700.0)] == [True, False, False]
+    assert whole(700.0, first=6)  # nothing after the position is gone
+    assert not whole(0.0, last=4)
+    # Full: what is gone may have been stored a moment ago, unless what is left is older than that.
+    assert not whole(0.0, least_until_full=4)
+    assert whole(0.0, least_until_full=4, oldest_s=40.0)

@@ -33,18 +33,29 @@ def test_each_message_once_and_in_order(log: list[int], data: st.DataObject) -> 
         stored.append(seq)
         previous = log[index - 1] if index else 0
         for _ in range(data.draw(st.integers(0, 2), label="times heard")):
-            delivered.extend(sequencer.live(seq, previous, seq))
+            gone = sequencer.unsure and data.draw(st.booleans(), label="the one before is gone by now")
+            delivered.extend(sequencer.live(seq, 0 if gone else previous, seq))
+            if not sequencer.unsure and not sequencer.filling and sequencer.position == seq:
+                assert delivered == [one for one in stored if one > start], "it went on without what was lost"
         if stored and data.draw(st.booleans(), label="an old one again"):
             old = data.draw(st.integers(0, len(stored) - 1))
             before = log[log.index(stored[old]) - 1] if log.index(stored[old]) else 0
             delivered.extend(sequencer.live(stored[old], before, stored[old]))
         if data.draw(st.integers(0, 9), label="the bus was away") == 0:
             sequencer.suspect()
+        if data.draw(st.integers(0, 9), label="the bus is back, or another leads") == 0:
+            delivered.extend(sequencer.resume())
+        if sequencer.unsure and not sequencer.filling and data.draw(st.booleans(), label="looked at"):
+            if max(stored) > sequencer.position:
+                sequencer.suspect()
+            else:
+                delivered.extend(sequencer.filled([], complete=True))
         if sequencer.filling and data.draw(st.booleans(), label="a fill is done"):
             fill()
     sequencer.suspect()
     while sequencer.filling:
         fill()
+    assert not sequencer.unsure
     assert delivered == [seq for seq in log if seq > start]
 
 

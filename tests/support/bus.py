@@ -12,7 +12,8 @@ import pytest_asyncio
 
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError
-from services.bus.streams import DurableLog, Stored, StreamSpec
+from services.bus.specs import StreamSpec
+from services.bus.streams import DurableLog, Stored
 from services.local.servers import NatsServer
 from services.settings import Settings
 from tests.support.deadline import wait_until

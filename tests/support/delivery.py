@@ -1,8 +1,9 @@
 """Delivery in tests: members that keep what they are sent, and a bus and a stream that live in memory."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -11,7 +12,9 @@ from gateway.delivery.descriptors import NOWHERE
 from gateway.delivery.follower import Delivery
 from gateway.delivery.outbound import Outbound, Wire
 from services.bus.errors import BusError, Unavailable
-from services.bus.streams import Batch, StoredMessage, StreamSpec
+from services.bus.jsapi import StreamState
+from services.bus.specs import StreamSpec
+from services.bus.streams import Batch, Newest, StoredMessage
 from services.wire import server
 
 
@@ -26,6 +29,8 @@ class Recorder:
         self.wire = wire
         self.writes: list[bytes] = []
         self.write: Callable[[bytes], None] = self.writes.append
+
+    backlog = 0
 
     def take(self, messages: list[Outbound]) -> bool:
         return False
@@ -97,7 +102,7 @@ class FakeSubscription:
         self.bus.callbacks.pop(self.subject, None)
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeStream:
     """A stream with limits by number and one log that is read. Sequences are shared with other logs."""
 
@@ -108,6 +113,14 @@ class FakeStream:
     stored: dict[int, bytes] = field(default_factory=dict)
     fault: BusError | None = None
     reads: int = 0
+    looks: int = 0
+    max_age_s: float = 600
+    oldest_s: float = 600
+    least_until_full: int = 1_000_000
+
+    @property
+    def max_per_subject(self) -> int:
+        return self.log_size
 
     @property
     def spec(self) -> StreamSpec:
@@ -135,19 +148,51 @@ class FakeStream:
         self.epoch, self.last, self.first_held = epoch, 0, 1
         self.stored.clear()
 
-    async def read_from(self, subject: str, seq: int, limit: int) -> Batch:
+    async def read_from(
+        self, subject: str, seq: int, limit: int, max_bytes: int = 1 << 20, *, stored_last: int = 0
+    ) -> Batch:
         self.reads += 1
         if self.fault is not None:
             raise self.fault
         found = [
             StoredMessage(at, subject, self.stored[at]) for at in sorted(self.stored) if at >= max(1, seq)
         ]
-        piece = found[:limit]
+        piece, size = [], 0
+        for message in found[:limit]:
+            piece.append(message)
+            size += len(message.data)
+            if size > max_bytes:
+                break
         await asyncio.sleep(0)  # on its way
-        return Batch(piece, piece[-1].seq if piece else self.last, complete=len(found) <= limit)
+        return Batch(piece, piece[-1].seq if piece else self.last, len(found) - len(piece))
 
-    async def first_seq(self) -> int:
-        return self.first_held
+    asked: int = 0
+    """How often it was asked where it stands."""
+
+    async def state(self) -> StreamState:
+        if self.fault is not None:
+            raise self.fault
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        return StreamState(
+            messages=1,
+            first_seq=self.first_held,
+            last_seq=self.last,
+            first_ts=now - timedelta(seconds=self.oldest_s),
+            at=now,
+        )
+
+    async def newest(self) -> Newest:
+        self.asked += 1
+        if self.fault is not None:
+            raise self.fault
+        return Newest(self.last, "in.r", self.last)
+
+    async def lasts_of(self, subjects: Sequence[str], newest: Newest) -> dict[str, int]:
+        self.looks += 1
+        if self.fault is not None:
+            raise self.fault
+        await asyncio.sleep(0)  # on its way
+        return {subject: max(self.stored) for subject in subjects if self.stored}
 
     async def last_seq(self) -> int:
         if self.fault is not None:

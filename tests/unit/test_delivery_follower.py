@@ -9,7 +9,9 @@ import pytest
 
 from gateway.delivery.follower import Follower
 from gateway.delivery.outbound import Outbound
+from gateway.delivery.reads import Reads
 from gateway.delivery.recovery import Verdict
+from gateway.delivery.resync import look_at_all, resume_all
 from gateway.delivery.traffic import Traffic
 from services.bus.errors import Unavailable
 from services.tasks import TaskSet
@@ -30,6 +32,7 @@ class Rig:
         self.tasks = TaskSet()
         self.breaks: list[Position] = []
         self.traffic = Traffic()
+        self.reads = Reads(self.traffic.limit)
         self.follower = Follower(
             cast(Any, self.bus),
             cast(Any, stream),
@@ -37,6 +40,7 @@ class Rig:
             decode=decode,
             tasks=self.tasks,
             traffic=self.traffic,
+            reads=self.reads,
             on_break=self._on_break,
         )
         self.member = Recorder("m")
@@ -48,6 +52,11 @@ class Rig:
 
     def hear(self, message: FakeMessage) -> None:
         self.bus.callbacks[LIVE](message)
+
+    def resync(self) -> None:
+        """Do what a gateway does when the bus is back."""
+        for log, followers in resume_all([self.follower]).items():
+            self.tasks.spawn(look_at_all(log, followers, self.reads, 500_000), "look")
 
     async def heard(self, *contents: object) -> None:
         await eventually(
@@ -145,7 +154,7 @@ async def test_a_bus_that_was_away(rig: Rig) -> None:
     rig.hear(rig.stream.store(2))
     await asyncio.sleep(0.02)
     assert rig.member.contents == [0]
-    rig.follower.resync()
+    rig.resync()
     await rig.heard(0, 1, 2)
     assert rig.breaks == []
 
@@ -155,8 +164,8 @@ async def test_a_quiet_room_was_not_interrupted(rig: Rig) -> None:
     rig.stream.store_elsewhere(5000)
     rig.stream.expire(4000)  # the room's last message has long expired
     rig.follower.hold()
-    rig.follower.resync()
-    await eventually(lambda: rig.stream.reads > 0)
+    rig.resync()
+    await eventually(lambda: rig.stream.looks > 0)
     rig.hear(rig.stream.store("goes on"))
     await rig.heard(0, "goes on")
     assert rig.breaks == []
@@ -171,7 +180,7 @@ async def test_a_wiped_stream_is_told_and_followed(rig: Rig, stored_before_retur
     early = [rig.stream.store(f"new {number}") for number in range(stored_before_return)]
     for message in early:
         rig.hear(message)
-    rig.follower.resync()
+    rig.resync()
     expected = [*range(5), "joined_room", *(f"new {number}" for number in range(stored_before_return))]
     await rig.heard(*expected)
     assert rig.breaks == [Position("e2", 0)]
@@ -186,8 +195,8 @@ async def test_a_wiped_stream_that_cannot_be_read_yet_is_told_once(rig: Rig) -> 
     rig.stream.wipe("e2")
     rig.stream.store("new")
     rig.stream.fault = AWAY
-    rig.follower.resync()
-    await eventually(lambda: rig.stream.reads >= 2)
+    rig.resync()
+    await eventually(lambda: rig.stream.asked >= 2)
     late = Recorder("late")
     rig.follower.fanout.add(late)  # its own answer told it of the new epoch
     rig.stream.fault = None
@@ -203,14 +212,16 @@ async def test_a_stream_that_lost_its_end(rig: Rig) -> None:
     for seq in (4, 5):
         del rig.stream.stored[seq]
     rig.stream.last = 3
-    rig.follower.resync()
+    rig.resync()
     await eventually(lambda: rig.breaks == [Position("e1", 3)])
     rig.hear(rig.stream.store("again the fourth"))
     await rig.heard(0, 1, 2, 3, 4, "joined_room", "again the fourth")
 
 
-async def caught_up(rig: Rig, seq: int, epoch: str = "e1", cap: int = 300) -> tuple[Verdict, list[object]]:
-    catch_up = await rig.follower.catch_up(Position(epoch, seq), cap=cap)
+async def caught_up(
+    rig: Rig, seq: int, epoch: str = "e1", cap: int = 300, max_bytes: int = 1 << 20
+) -> tuple[Verdict, list[object]]:
+    catch_up = await rig.follower.catch_up(Position(epoch, seq), cap=cap, max_bytes=max_bytes)
     return catch_up.verdict, [cast(Any, outbound.message).content for outbound in catch_up.missed]
 
 
@@ -224,6 +235,7 @@ async def test_catching_up(rig: Rig) -> None:
     assert await caught_up(rig, 2, "other") == (Verdict.OTHER_EPOCH, [])
     assert await caught_up(rig, 1, cap=3) == (Verdict.TOO_MANY, [])
     assert await caught_up(rig, 2, cap=3) == (Verdict.RECOVERED, [2, 3, 4])
+    assert await caught_up(rig, 1, max_bytes=2) == (Verdict.TOO_MANY, [])
     rig.stream.expire(3)
     assert await caught_up(rig, 2) == (Verdict.EVICTED, [])
 
@@ -283,3 +295,62 @@ async def test_a_message_that_no_stream_stored_reaches_nobody(rig: Rig) -> None:
     rig.hear(rig.stream.store("stored too"))
     await rig.heard("stored", "stored too")
     assert rig.traffic.unexpected == 1
+
+
+# --- after an election, or when the bus is back ---
+
+
+async def test_a_message_that_follows_the_last_one_needs_no_look(rig: Rig) -> None:
+    rig.hear(rig.stream.store(0))
+    rig.follower.resume()
+    assert rig.follower.unsure
+    rig.hear(rig.stream.store(1))  # while others are looked at
+    await rig.heard(0, 1)
+    assert not rig.follower.unsure
+    assert (rig.stream.reads, rig.stream.asked) == (0, 0)
+
+
+async def test_what_came_while_the_bus_was_away_is_delivered_where_it_follows(rig: Rig) -> None:
+    rig.hear(rig.stream.store(0))
+    await rig.heard(0)
+    rig.follower.hold()
+    rig.hear(rig.stream.store(1))
+    await asyncio.sleep(0.02)
+    assert rig.member.contents == [0]
+    rig.resync()
+    await rig.heard(0, 1)
+    assert rig.stream.reads == 0
+
+
+async def test_a_message_after_ones_that_are_gone_is_no_proof(rig: Rig) -> None:
+    """The one before it is no longer stored, so it says 0, as the first of a room does."""
+    rig.hear(rig.stream.store(0))
+    rig.follower.resume()
+    for number in range(1, 4):
+        rig.stream.store(number)
+    rig.stream.expire(3)
+    rig.stream.least_until_full, rig.stream.oldest_s = 2, 3.0
+    live = rig.stream.store("live")
+    rig.hear(FakeMessage(live.seq, 0, live.data))
+    await rig.heard(0, "joined_room", 3, "live")
+
+
+async def test_a_lost_last_message_is_found(rig: Rig) -> None:
+    rig.hear(rig.stream.store(0))
+    rig.stream.store("told to nobody")
+    rig.resync()
+    await rig.heard(0, "told to nobody")
+    assert rig.breaks == []
+
+
+async def test_messages_let_go_of_for_their_size_are_told(rig: Rig) -> None:
+    """While the bus was away for seconds, more was stored than the stream keeps."""
+    rig.hear(rig.stream.store(0))
+    rig.follower.hold()
+    rig.stream.store("lost")
+    rig.stream.store_elsewhere(5000)
+    rig.stream.expire(4000)
+    await rig.heard(0)
+    rig.stream.least_until_full, rig.stream.oldest_s = 1000, 3.0
+    rig.resync()
+    await eventually(lambda: rig.breaks == [Position("e1", 5002)])

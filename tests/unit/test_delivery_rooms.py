@@ -4,13 +4,15 @@ import asyncio
 from typing import Any, cast
 
 import pytest
+import structlog
 
+from gateway.delivery.reads import Reads
 from gateway.delivery.rooms import Joined, Rooms
 from gateway.delivery.traffic import Traffic
 from services.bus.errors import BusError, Unavailable
 from services.settings import Settings
 from services.tasks import TaskSet
-from services.wire.records import UNSET
+from services.wire.records import UNSET, Position
 from tests.support.deadline import eventually
 from tests.support.delivery import FakeBus, FakeMessage, Recorder
 
@@ -42,7 +44,9 @@ async def bus() -> FlushedBus:
 
 @pytest.fixture
 async def rooms(bus: FlushedBus) -> Rooms:
-    return Rooms(cast(Any, bus), cast(Any, NoLogs()), Settings(), TaskSet(), Traffic())
+    return Rooms(
+        cast(Any, bus), cast(Any, NoLogs()), Settings(), TaskSet(), Traffic(), Reads(lambda _limit: None)
+    )
 
 
 def _join(rooms: Rooms, name: str) -> list[Joined | BusError | None]:
@@ -97,3 +101,69 @@ async def test_who_joins_is_heard_on_a_subject_that_carries_no_messages(
     await eventually(lambda: member.contents == ["user_joined"], f"one join, not {member.contents}")
     rooms.close()
     assert bus.callbacks == {}
+
+
+class Unreadable:
+    """The log of a namespace that says of each position that it belongs to another epoch."""
+
+    epoch = "now"
+
+    async def last_of(self, subject: str) -> tuple[int, int]:
+        return 0, 0
+
+
+class Logs:
+    def __init__(self, log: object) -> None:
+        self.log = log
+
+    def of_namespace(self, name: str) -> object:
+        return self.log
+
+    def require_open(self) -> None:
+        pass
+
+
+def _durable(bus: FlushedBus, log: object, traffic: Traffic) -> Rooms:
+    return Rooms(
+        cast(Any, bus), cast(Any, Logs(log)), Settings(), TaskSet(), traffic, Reads(lambda _limit: None)
+    )
+
+
+async def test_joins_that_recover_nothing_are_counted_and_not_logged_each(
+    bus: FlushedBus,
+) -> None:
+    traffic = Traffic()
+    rooms = _durable(bus, Unreadable(), traffic)
+    answers: list[Joined | BusError | None] = []
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(50):
+            rooms.join(Recorder("a"), "lobby", Position("before", 7), lambda: True, answers.append)
+        await eventually(lambda: len(answers) == 50, "all are answered")
+    assert {type(answer) for answer in answers} == {Joined}
+    assert traffic.recoveries == {"other_epoch": 50}
+    assert len([line for line in lines if line["event"] == "room not recovered"]) <= 2
+
+
+async def test_a_room_is_opened_once_though_the_first_to_come_leaves(bus: FlushedBus) -> None:
+    opened = asyncio.Event()
+    opens = 0
+
+    class Slow(Unreadable):
+        async def last_of(self, subject: str) -> tuple[int, int]:
+            nonlocal opens
+            opens += 1
+            await opened.wait()
+            return 0, 0
+
+    rooms = _durable(bus, Slow(), Traffic())
+    answers: list[Joined | BusError | None] = []
+    rooms.join(Recorder("a"), "lobby", UNSET, lambda: True, answers.append)
+    await eventually(lambda: opens == 1, "it is being opened")
+    first = next(task for task in asyncio.all_tasks() if task.get_name() == "join lobby")
+    first.cancel()
+    rooms.join(Recorder("b"), "lobby", UNSET, lambda: True, answers.append)
+    await asyncio.sleep(0.01)
+    opened.set()
+    await eventually(lambda: bool(answers), "the second is in")
+    assert opens == 1
+    assert rooms.members("lobby") == 1

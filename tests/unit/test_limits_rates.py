@@ -1,5 +1,7 @@
 """Rates: bursts, floods, and what a session does about them."""
 
+from typing import cast
+
 import msgspec
 import pytest
 
@@ -207,3 +209,23 @@ def test_the_oldest_connections_have_to_go() -> None:
     assert excess({"a": 3, "b": 1, "c": 2}, 1) == ["b", "c"]
     assert excess({"b": 1, "a": 1, "c": 1}, 2) == ["a"]
     assert excess({"a": 1}, 5) == []
+
+
+def test_what_was_read_for_a_connection_counts_against_its_rate() -> None:
+    """A recovery is as many messages as it is large: 64 KiB each."""
+    settings = Settings(message_rate=10.0)
+    session = Session(Identity("u", "U", ALL), settings, 0.0)
+    session.charge(15 * settings.max_message_bytes, 0.0)
+    answers = [session.receive(client.Heartbeat(), 0.0)[0] for _ in range(6)]
+    assert [isinstance(cast(Reply, answer).message, server.Error) for answer in answers] == [False] * 5 + [
+        True
+    ]
+    session.charge(10_000 * settings.max_message_bytes, 0.0)  # what is owed is no more than a burst
+    (refused,) = session.receive(client.Heartbeat(), 2.0)
+    assert cast(server.Error, cast(Reply, refused).message).code == "rate_limited"
+    (answered,) = session.receive(client.Heartbeat(), 4.2)
+    assert isinstance(cast(Reply, answered).message, server.HeartbeatAck)
+    unlimited = Session(Identity("u", "U", ALL), Settings(message_rate=0.0), 0.0)
+    unlimited.charge(10**9, 0.0)
+    (answered,) = unlimited.receive(client.Heartbeat(), 0.0)
+    assert isinstance(cast(Reply, answered).message, server.HeartbeatAck)

@@ -21,7 +21,7 @@ class Reported:
         self.traffic = Traffic()
         self.gateway: Any = SimpleNamespace(
             traffic=self.traffic, bus=self.bus, instance="gw-1", boot="b", started_at=0, rooms=[], inboxes=[],
-            draining=False, settings=SimpleNamespace(subjects=Subjects("t")),
+            draining=False, settings=SimpleNamespace(subjects=Subjects("t")), durable_logs=[],
         )  # fmt: skip
         self.reporter = Reporter(self.gateway, self.time)
 

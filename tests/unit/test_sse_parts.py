@@ -1,15 +1,18 @@
 """SSE without a server: positions in ids, the bounded buffer, what a stream makes of messages."""
 
 import asyncio
+import base64
 import time
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.delivery.outbound import Outbound, Wire
 from gateway.delivery.traffic import Traffic
-from gateway.sse.positions import MAX_ID_LENGTH, BadPosition, decode_id, encode_id
+from gateway.sse.positions import MAX_ID_LENGTH, BadPosition, decode_id, encode_id, longest_id
 from gateway.sse.stream import Buffer, EventStream, RecordStream
 from services.wire import server
 from services.wire.codes import CloseCode
@@ -29,7 +32,7 @@ from tests.support.delivery import said
 )
 def test_ids_carry_every_position(positions: dict[str, Position]) -> None:
     event_id = encode_id(positions)
-    assert decode_id(event_id) == positions
+    assert decode_id(event_id, [*positions, "another"]) == positions
     assert not set(event_id) & set("\r\n\0 :=")
 
 
@@ -39,7 +42,43 @@ def test_ids_carry_every_position(positions: dict[str, Position]) -> None:
 )
 def test_ids_of_others(event_id: str) -> None:
     with pytest.raises(BadPosition):
-        decode_id(event_id)
+        decode_id(event_id, ["a"])
+
+
+def test_ids_of_the_first_form_are_understood() -> None:
+    first = base64.urlsafe_b64encode(b'[["r","e",7],["","f",9]]').decode().rstrip("=")
+    assert decode_id(first, ["r", "", "x"]) == {"r": Position("e", 7), "": Position("f", 9)}
+
+
+def test_an_id_of_a_hundred_long_names_is_short() -> None:
+    """As many rooms as a connection may have, with names as long as they may be: the browser sends it in a header."""
+    positions = {
+        f"{number:03}" + "\N{SNOWMAN}" * 41: Position("e" * 16, 10**9 + number) for number in range(100)
+    }
+    event_id = encode_id(positions)
+    assert len(event_id) < 2048
+    assert len(event_id) <= longest_id(100, 1)
+    assert decode_id(event_id, positions) == positions
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=20),
+        st.builds(Position, st.text("abcdef", min_size=16, max_size=16), st.integers(0, 2**63)),
+    )
+)
+def test_no_id_is_longer_than_said(positions: dict[str, Position]) -> None:
+    event_id = encode_id(positions)
+    assert len(event_id) <= longest_id(
+        len(positions), len({position.epoch for position in positions.values()})
+    )
+
+
+def test_a_recovery_may_be_larger_than_what_may_wait() -> None:
+    buffer = Buffer(10)
+    assert buffer.put_recovery(b"x" * 15)
+    assert buffer.put(b"y" * 10)
+    assert not buffer.put(b"z")
 
 
 async def test_the_buffer_is_bounded_and_ends() -> None:
@@ -84,7 +123,7 @@ async def test_messages_of_logs_carry_ids_and_others_do_not() -> None:
     stream.start_topic("r", Position("e", 3), [said("missed", 2)], notice)
     stream.take([said("live", 4), Outbound(server.UserLeft(user_id="u", username="U", room="r"))])
     got = await events(stream)
-    assert [(event, decode_id(event_id) if event_id else None) for event, event_id, _ in got] == [
+    assert [(event, decode_id(event_id, ["r"]) if event_id else None) for event, event_id, _ in got] == [
         ("room_message", {"r": Position("e", 2)}),
         ("joined_room", {"r": Position("e", 3)}),
         ("room_message", {"r": Position("e", 4)}),
@@ -100,8 +139,8 @@ async def test_lost_messages_are_a_reset() -> None:
     reset, joined, message = await events(stream)
     assert reset[0] == "reset"
     assert reset[2]["topics"] == ["r"]
-    assert decode_id(joined[1]) == {"r": Position("f", 0), "other": Position("e", 9)}
-    assert decode_id(message[1])["r"] == Position("f", 1)
+    assert decode_id(joined[1], ["r", "other"]) == {"r": Position("f", 0), "other": Position("e", 9)}
+    assert decode_id(message[1], ["r"])["r"] == Position("f", 1)
 
 
 async def test_personal_messages_wait_for_the_missed_ones() -> None:

@@ -3,9 +3,11 @@
 import asyncio
 import json
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
+from services.wire.codes import ErrorCode
 from tests.support.clients import client, event_source
 from tests.support.cluster import ServiceProcess
 from tests.support.deadline import PATIENCE_S, eventually
@@ -196,3 +198,31 @@ async def test_a_stream_that_goes_while_it_opens_leaves_nothing(gateways: Gatewa
             return "tidings_gateway_sse_streams 0.0" in (await http.get("/metrics")).text
 
         await eventually(none_left, "the streams are gone")
+
+
+async def test_a_stream_of_a_hundred_rooms_with_long_names_resumes(gateways: Gateways, room: str) -> None:
+    rooms = [f"{room}-{number:03}-{'x' * 60}" for number in range(100)]
+    async with event_source(gateways[0], rooms=",".join(rooms)) as stream:
+        for _ in rooms:
+            await stream.expect("joined_room")
+        last = stream.last_id
+    async with client(gateways[1]) as ann:
+        await ann.join(rooms[50])
+        await ann.ask("room_message", room=rooms[50], content="missed")
+    assert len(last) < 2048
+    async with event_source(gateways[1], rooms=",".join(rooms), last_id=last) as stream:
+        assert (await stream.expect("room_message"))["content"] == "missed"
+
+
+async def test_a_stream_that_could_not_be_resumed_is_refused(gateways: Gateways, room: str) -> None:
+    """Its rooms fit into the head of this request, but not with the id that a browser adds to the next."""
+    rooms = [f"{room}-{number:02}-" + "\N{SNOWMAN}" * 30 for number in range(60)]
+    rooms = rooms[: 15_800 // len(quote(f"{rooms[0]},"))]
+    async with (
+        httpx.AsyncClient(base_url=gateways[0].url) as http,
+        http.stream("GET", "/events", params={"rooms": ",".join(rooms)}) as answer,
+    ):
+        assert answer.status_code == ErrorCode.TOO_MANY_ROOMS.value.http_status
+        body = json.loads(await answer.aread())
+    assert body["code"] == "too_many_rooms"
+    assert "could not be resumed" in body["message"]

@@ -1,0 +1,91 @@
+"""Finding out what was lost unseen, for all rooms and inboxes at once.
+
+After every bus reconnect, and after a stream has got another leader, each durable log may have a message that nobody heard
+of. Most show by themselves that they have none (`Follower.resume`); of the others the last sequence is asked for, a thousand
+in one question, and only what has news is read. So the questions of a gateway are bounded, however many rooms it has.
+"""
+
+import asyncio
+import random
+from collections.abc import Iterable, Iterator, Sequence
+
+import structlog
+
+from gateway.delivery.follower import Follower, kept_by
+from gateway.delivery.reads import Reads
+from services.bus.errors import BusError
+from services.bus.streams import MAX_SUBJECTS, DurableLog
+
+log = structlog.get_logger(__name__)
+
+# All gateways hear of a returned server, or of an election, at once.
+_SPREAD_S = 0.2
+_RETRY_S = 0.1
+_RETRY_MAX_S = 2.0
+
+
+def resume_all(followers: Iterable[Follower]) -> dict[DurableLog, list[Follower]]:
+    """Let all go on, and return by stream those that did not show that nothing was lost."""
+    unsure: dict[DurableLog, list[Follower]] = {}
+    for follower in followers:
+        follower.resume()
+        if follower.unsure and follower.durable_log is not None:
+            unsure.setdefault(follower.durable_log, []).append(follower)
+    return unsure
+
+
+async def look_at_all(
+    durable_log: DurableLog, followers: Sequence[Follower], reads: Reads, max_bytes: int
+) -> None:
+    """Ask a stream until each of its logs is known to be whole, or is being read.
+
+    `max_bytes` is how large one question may be.
+    """
+    await asyncio.sleep(random.uniform(0, _SPREAD_S))  # noqa: S311  # jitter, no secret
+    delay_s = _RETRY_S
+    while followers := [follower for follower in followers if follower.unsure]:
+        try:
+            await _look_once(durable_log, followers, reads, max_bytes)
+        except BusError as fault:
+            log.warning(
+                "rooms not looked at yet",
+                stream=durable_log.spec.name,
+                rooms=len(followers),
+                reason=str(fault),
+            )
+            await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
+            delay_s = min(2 * delay_s, _RETRY_MAX_S)
+        else:
+            return
+
+
+async def _look_once(
+    durable_log: DurableLog, followers: Sequence[Follower], reads: Reads, max_bytes: int
+) -> None:
+    newest = await durable_log.newest()
+    left: list[Follower] = []
+    for group in _groups(followers, max_bytes):
+        async with reads.fills:
+            lasts = await durable_log.lasts_of([follower.stored_subject for follower in group], newest)
+        left += [follower for follower in group if not follower.look(lasts.get(follower.stored_subject, 0))]
+    if left:
+        kept = await kept_by(durable_log)
+        for follower in left:
+            follower.settle(kept)
+
+
+def _groups(followers: Sequence[Follower], max_bytes: int) -> Iterator[list[Follower]]:
+    """Yield those that are still unsure, as many at a time as one question takes."""
+    group: list[Follower] = []
+    size = 0
+    for follower in followers:
+        if not follower.unsure:
+            continue
+        length = len(follower.stored_subject) + 3
+        if group and (len(group) >= MAX_SUBJECTS or size + length > max_bytes):
+            yield group
+            group, size = [], 0
+        group.append(follower)
+        size += length
+    if group:
+        yield group

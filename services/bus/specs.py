@@ -1,0 +1,142 @@
+"""What each stream must be, and how one that is there may be changed. Pure."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from services.settings import Settings
+
+_NS = 1_000_000_000
+
+# A direct message waits for its user as long as a room's message waits for its members.
+INBOX_SIZE = 100
+INBOX_TTL_S = 600
+# Some 400,000 revocations. They have room of their own: who fills rooms must not keep anybody from being revoked.
+REVOCATION_BYTES = 64 * 1024 * 1024
+
+# Limits that may only be raised without an explicit act: lowered, they delete messages or copies at once. Of those in
+# the second set, 0 and -1 stand for "no limit".
+_RAISED = frozenset({"num_replicas", "max_msgs_per_subject", "max_age", "max_bytes", "duplicate_window"})
+_UNLIMITED = frozenset({"max_msgs_per_subject", "max_age", "max_bytes"})
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """What a stream must be. `captured` and `republished` are subjects with wildcards, see wire.subjects.
+
+    A full stream lets go of its oldest messages, or with `discard` "new" refuses what comes.
+    """
+
+    name: str
+    captured: str
+    republished: str
+    max_per_subject: int
+    max_age_s: int
+    duplicate_window_s: int
+    replicas: int
+    max_bytes: int = 64 * 1024 * 1024
+    discard: Literal["old", "new"] = "old"
+
+    def config(self) -> dict[str, Any]:
+        """Return it as JetStream says it. The server refuses a duplicate window longer than the age."""
+        return {
+            "name": self.name,
+            "subjects": [self.captured],
+            "retention": "limits",
+            "storage": "file",
+            "discard": self.discard,
+            "max_msgs_per_subject": self.max_per_subject,
+            "max_age": self.max_age_s * _NS,
+            "max_bytes": self.max_bytes,
+            "duplicate_window": min(self.duplicate_window_s, self.max_age_s) * _NS,
+            "num_replicas": self.replicas,
+            "allow_direct": True,
+            "republish": {"src": self.captured, "dest": self.republished},
+        }
+
+
+def room_specs(settings: Settings) -> dict[str, StreamSpec]:
+    """Return the stream of each durable namespace."""
+    subjects = settings.subjects
+    return {
+        name: StreamSpec(
+            name=subjects.rooms_stream(name),
+            captured=subjects.rooms_captured(name),
+            republished=subjects.rooms_republished(name),
+            max_per_subject=namespace.history_size,
+            max_age_s=namespace.history_ttl_s,
+            duplicate_window_s=settings.duplicate_window_s,
+            replicas=settings.replicas,
+            max_bytes=namespace.max_bytes or settings.history_max_bytes,
+        )
+        for name, namespace in settings.namespaces.items()
+        if namespace.durable
+    }
+
+
+def inbox_spec(settings: Settings) -> StreamSpec:
+    """Return the stream of all users' inboxes."""
+    subjects = settings.subjects
+    return StreamSpec(
+        name=subjects.inbox_stream,
+        captured=subjects.inboxes_captured,
+        republished=subjects.inboxes_republished,
+        max_per_subject=INBOX_SIZE,
+        max_age_s=INBOX_TTL_S,
+        duplicate_window_s=settings.duplicate_window_s,
+        replicas=settings.replicas,
+        max_bytes=settings.inbox_max_bytes,
+    )
+
+
+def revocation_spec(settings: Settings) -> StreamSpec:
+    """Return the stream of revocations. None is let go of before its time: a full one refuses."""
+    subjects = settings.subjects
+    return StreamSpec(
+        name=subjects.revocations_stream,
+        captured=subjects.revoked_in("*"),
+        republished=subjects.revocations_republished,
+        max_per_subject=1,
+        max_age_s=settings.revocation_s,
+        duplicate_window_s=settings.duplicate_window_s,
+        replicas=settings.replicas,
+        max_bytes=REVOCATION_BYTES,
+        discard="new",
+    )
+
+
+def all_specs(settings: Settings) -> list[StreamSpec]:
+    """Return every stream on disk. (That of the tickets is in memory: `services.bus.kv`.)"""
+    return [*room_specs(settings).values(), inbox_spec(settings), revocation_spec(settings)]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What makes a stream fit its specification: `update` may be sent; `lowered` needs an explicit act.
+
+    Both by the name of JetStream's option; of `lowered`, the value in force and the one that is wanted.
+    """
+
+    update: dict[str, Any]
+    lowered: dict[str, tuple[Any, Any]]
+
+
+def changes(config: dict[str, Any], spec: StreamSpec, stored_bytes: int) -> Changes:
+    """Compare a stream's configuration in force with its specification.
+
+    A first limit by size is no lowering where all that is stored fits. Limits are never lowered otherwise, so that
+    gateways with different settings do not undo each other's.
+    """
+    update: dict[str, Any] = {}
+    lowered: dict[str, tuple[Any, Any]] = {}
+    for name, wanted in spec.config().items():
+        found = config.get(name)
+        if found == wanted:
+            continue
+        unlimited = name in _UNLIMITED and (found or 0) <= 0
+        if name == "max_bytes" and unlimited and stored_bytes <= wanted:
+            update[name] = wanted
+        elif name in _RAISED and (unlimited or (found or 0) > wanted):
+            lowered[name] = (found, wanted)
+        else:
+            update[name] = wanted
+    return Changes(update, lowered)

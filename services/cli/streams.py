@@ -1,0 +1,86 @@
+"""`tidings streams`: the streams in force against the settings, and the one way to make one smaller.
+
+Gateways create streams and enlarge them. What would delete messages or copies is left to this command.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from services.bus.client import Bus
+from services.bus.errors import BusError
+from services.bus.jsapi import STREAM_NOT_FOUND, StreamInfo, decode_info
+from services.bus.specs import StreamSpec, all_specs, changes
+from services.settings import Settings
+
+_ASK_S = 10.0
+_NS = 1_000_000_000
+_TIMES = frozenset({"max_age", "duplicate_window"})
+
+
+class CannotChange(RuntimeError):
+    """A stream cannot be looked at or changed; the message says why."""
+
+
+async def compare(
+    settings: Settings, say: Callable[[str], None], *, apply: bool = False, allow_shrink: bool = False
+) -> bool:
+    """Say how each stream differs, and with `apply` change it; what deletes something only with `allow_shrink`.
+
+    Return whether all are as the settings say in the end.
+
+    Raises:
+        CannotChange: NATS is out of reach, or refuses.
+    """
+    bus: Bus | None = None
+    try:
+        bus = await Bus.connect(settings, "streams")
+        fit = [await _one(bus, spec, say, apply, allow_shrink) for spec in all_specs(settings)]
+    except BusError as fault:
+        raise CannotChange(f"{fault} (`tidings check` says more)") from fault
+    finally:
+        if bus is not None:
+            await bus.close()
+    return all(fit)
+
+
+async def _one(
+    bus: Bus, spec: StreamSpec, say: Callable[[str], None], apply: bool, allow_shrink: bool
+) -> bool:
+    info = await _ask(bus, f"STREAM.INFO.{spec.name}", None)
+    if info.error is not None and info.error.err_code == STREAM_NOT_FOUND:
+        say(f"{spec.name}: not there yet; the first gateway makes it")
+        return True
+    if info.error is not None:
+        raise CannotChange(f"stream {spec.name}: {info.error.description}")
+    needed = changes(info.config, spec, info.state.bytes)
+    raised = {name: (info.config.get(name), wanted) for name, wanted in needed.update.items()}
+    if not raised and not needed.lowered:
+        say(f"{spec.name}: as the settings say, {info.state.messages} messages, {info.state.bytes} bytes")
+        return True
+    for name, (found, wanted) in raised.items():
+        say(f"{spec.name}: {name} {_shown(name, found)} -> {_shown(name, wanted)}")
+    for name, (found, wanted) in needed.lowered.items():
+        note = "" if allow_shrink else " (deletes what is over it: --allow-shrink)"
+        say(f"{spec.name}: {name} {_shown(name, found)} -> {_shown(name, wanted)}{note}")
+    if not apply:
+        return False
+    update = dict(needed.update)
+    if allow_shrink:
+        update |= {name: wanted for name, (_, wanted) in needed.lowered.items()}
+    if update:
+        changed = await _ask(bus, f"STREAM.UPDATE.{spec.name}", info.config | update)
+        if changed.error is not None:
+            raise CannotChange(f"stream {spec.name} cannot be changed: {changed.error.description}")
+        say(f"{spec.name}: changed, {changed.state.messages} messages, {changed.state.bytes} bytes")
+    return allow_shrink or not needed.lowered
+
+
+def _shown(name: str, value: Any) -> str:
+    return f"{value / _NS:g} s" if name in _TIMES and isinstance(value, int) else str(value)
+
+
+async def _ask(bus: Bus, verb: str, config: dict[str, Any] | None) -> StreamInfo:
+    payload = b"" if config is None else msgspec.json.encode(config)
+    return decode_info((await bus.request(f"$JS.API.{verb}", payload, timeout_s=_ASK_S)).data)

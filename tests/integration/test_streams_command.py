@@ -1,0 +1,52 @@
+"""`tidings streams`: what differs is shown, and nothing is made smaller unasked."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from services.bus.client import Bus
+from services.cli.streams import CannotChange, compare
+from services.local.servers import free_port
+from services.settings import Namespace, Settings
+from tests.support.bus import room_log, store
+
+
+async def test_limits_are_lowered_by_an_explicit_act_alone(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    small = {"default": Namespace(history_size=5, history_ttl_s=60, max_bytes=1_048_576)}
+    settings = make_settings(namespaces=small)
+    bus = await Bus.connect(settings, "test")
+    log = room_log(bus, settings, max_bytes=2_097_152)  # a hundred messages, for ten minutes
+    await log.open()
+    for number in range(20):
+        await store(log, settings.subjects.room_in("default", "a"), b"%d" % number)
+
+    async def kept() -> int:
+        return len((await log.read_from(settings.subjects.room_in("default", "a"), 1, 100)).messages)
+
+    said: list[str] = []
+    name = log.spec.name
+    assert not await compare(settings, said.append)
+    assert f"{name}: max_msgs_per_subject 100 -> 5 (deletes what is over it: --allow-shrink)" in said
+    assert f"{name}: max_age 600 s -> 60 s (deletes what is over it: --allow-shrink)" in said
+    assert any("not there yet" in line for line in said)
+    assert not await compare(settings, said.append, apply=True)
+    assert await kept() == 20
+
+    said.clear()
+    assert await compare(settings, said.append, apply=True, allow_shrink=True)
+    assert f"{name}: max_bytes 2097152 -> 1048576" in said
+    assert any(line.startswith(f"{name}: changed, 5 messages") for line in said)
+    assert await kept() == 5
+    said.clear()
+    assert await compare(settings, said.append)
+    assert any(line.startswith(f"{name}: as the settings say") for line in said)
+    await bus.close()
+
+
+async def test_what_cannot_be_reached_is_said() -> None:
+    away = Settings(nats_url=f"nats://127.0.0.1:{free_port()}", bus_connect_s=0.3)
+    with pytest.raises(CannotChange, match="tidings check"):
+        await compare(away, lambda _: None)
