@@ -1,6 +1,7 @@
 """The fleet's recent log lines, and those that applications add to them."""
 
 import time
+from collections.abc import Generator
 from typing import Annotated
 
 import msgspec
@@ -16,9 +17,11 @@ from gateway.api.log_lines import LEVELS, Level, PushedLine, batches, entry_of
 from gateway.api.operations import Access, Operation, Query, between
 from gateway.api.pushed import PushResult, Rejection, push_answer
 from gateway.api.query import integer
-from gateway.api.reports import MAX_ITEMS, items_of
+from gateway.api.reports import MAX_ITEMS, check_item, items_of
 from gateway.api.responses import JsonResponse
+from gateway.api.slices import MAX_PUSHES_WAITING, Slices
 from gateway.auth.server_keys import Scope
+from gateway.session.limits import Limit
 from services.bus.errors import BusError, Unavailable
 from services.wire.codes import ErrorCode
 from services.wire.events import LogReport
@@ -27,10 +30,12 @@ from services.wire.rpc import LOGS_RECENT, LogPage, LogQuery
 from services.wire.subjects import LOGS_OF_APPLICATIONS
 
 _MAX_LINES = 1000
+_MAX_LINE_BYTES = 64 * 1024  # as JSON, in which a character may take twelve bytes
 
 
 def log_routes(deps: ApiDeps) -> list[Route]:
     """Return the methods of `/api/logs`."""
+    slices = Slices(MAX_PUSHES_WAITING, lambda: deps.on_limit(Limit.PUSHES))
 
     async def recent(request: Request) -> Response:
         """Answer an array of the newest `limit` log lines, oldest first."""
@@ -46,7 +51,7 @@ def log_routes(deps: ApiDeps) -> list[Route]:
         """Take one line or an array: 202 when any was handed to the bus, with the reasons for the rest."""
         await require_server(deps, request, Scope.LOGS)
         body = await read_body(request, deps.settings.max_body_bytes, deps.settings.body_timeout_s)
-        return push_answer(_take(deps, items_of(body)))
+        return push_answer(await slices.run(_take(deps, items_of(body))))
 
     return [
         Route("/api/logs", recent, methods=["GET"]),
@@ -61,13 +66,19 @@ def _level(request: Request) -> str:
     return level
 
 
-def _take(deps: ApiDeps, items: list[msgspec.Raw]) -> PushResult:
-    """Hand the good lines to the bus, those of one source together. Raises Unavailable: none was taken."""
+def _take(deps: ApiDeps, items: list[msgspec.Raw]) -> Generator[None, None, PushResult]:
+    """Hand the good lines to the bus, those of one source together, a step at a time.
+
+    Raises:
+        Unavailable: none was taken.
+    """
     now_ms = int(time.time() * 1000)
     by_source: dict[str, list[tuple[int, LogEntry]]] = {}
     rejected: list[Rejection] = []
     for index, raw in enumerate(items):
+        yield
         try:
+            check_item(raw, _MAX_LINE_BYTES)
             entry = entry_of(raw, now_ms)
         except ApiError as fault:
             rejected.append(Rejection(index=index, code=fault.code.code, message=fault.message))
@@ -77,6 +88,7 @@ def _take(deps: ApiDeps, items: list[msgspec.Raw]) -> PushResult:
     accepted = 0
     for source, lines in by_source.items():
         for some in batches(lines):
+            yield
             report = LogReport(source=source, entries=[entry for _, entry in some])
             try:
                 deps.bus.publish(subject, msgspec.json.encode(report))

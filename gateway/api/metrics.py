@@ -1,6 +1,7 @@
 """Metrics: applications push theirs, and anybody with the grant reads the fleet's history."""
 
 import time
+from collections.abc import Generator
 from typing import Annotated
 
 import msgspec
@@ -18,7 +19,9 @@ from gateway.api.pushed import PushResult, Rejection, push_answer
 from gateway.api.query import MAX_TIME_MS, integer, optional_integer
 from gateway.api.reports import MAX_ITEMS, PushedItem, ReportNumbers, items_of, report_of
 from gateway.api.responses import JsonResponse
+from gateway.api.slices import MAX_PUSHES_WAITING, Slices
 from gateway.auth.server_keys import Scope
+from gateway.session.limits import Limit
 from services.bus.errors import BusError, Unavailable
 from services.wire.codes import ErrorCode
 from services.wire.names import METRIC_OR_PERCENTILE, normalize_name
@@ -40,12 +43,13 @@ _MAX_SERIES_CHARS = 2400
 
 def metric_routes(deps: ApiDeps, numbers: ReportNumbers, label_sets: LabelSets) -> list[Route]:
     """Return the paths under `/api/metrics`."""
+    slices = Slices(MAX_PUSHES_WAITING, lambda: deps.on_limit(Limit.PUSHES))
 
     async def push(request: Request) -> Response:
         """Take one item or an array: 202 when any was handed to the bus, with the reasons for the rest."""
         await require_server(deps, request, Scope.METRICS)
         items = items_of(await read_body(request, deps.settings.max_body_bytes, deps.settings.body_timeout_s))
-        return push_answer(_take(deps, items, numbers, label_sets))
+        return push_answer(await slices.run(_take(deps, items, numbers, label_sets)))
 
     async def history(request: Request) -> Response:
         """Answer an array of records, oldest first; with `step` (seconds) of rollups."""
@@ -68,14 +72,19 @@ def metric_routes(deps: ApiDeps, numbers: ReportNumbers, label_sets: LabelSets) 
 
 
 def _take(
-    deps: ApiDeps, items: list[msgspec.Raw], numbers: ReportNumbers, label_sets: LabelSets
-) -> PushResult:
+    deps: ApiDeps,
+    items: list[msgspec.Raw],
+    numbers: ReportNumbers,
+    label_sets: LabelSets,
+) -> Generator[None, None, PushResult]:
+    """Hand the good items to the bus, a step at a time."""
     now_ms = int(time.time() * 1000)
     accepted = 0
     rejected: list[Rejection] = []
     for index, raw in enumerate(items):
+        yield
         try:
-            report = report_of(raw, now_ms, numbers, label_sets)
+            report = yield from report_of(raw, now_ms, numbers, label_sets)
             deps.bus.publish(deps.subjects.metrics_report, msgspec.json.encode(report))
         except ApiError as fault:
             rejected.append(Rejection(index=index, code=fault.code.code, message=fault.message))

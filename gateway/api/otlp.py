@@ -6,8 +6,7 @@ that were not and why; what can be sent again with 429 or 503 and Retry-After, w
 
 import time
 import zlib
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import msgspec
@@ -56,8 +55,12 @@ def otlp_routes(deps: ApiDeps, numbers: ReportNumbers, label_sets: LabelSets) ->
             raise _UnknownType(ErrorCode.BAD_MESSAGE, "the content encoding must be gzip or none")
         body = await read_bytes(request, deps.settings.max_body_bytes, deps.settings.body_timeout_s)
         found = Export()
-        steps = steps_of(body, found, zipped=encoding == "gzip", json=media_type == _JSON)
-        await slices.run(chain(steps, _publish(deps, found, numbers, label_sets)))
+
+        def steps() -> Generator[None, None, None]:
+            yield from steps_of(body, found, zipped=encoding == "gzip", json=media_type == _JSON)
+            yield from _publish(deps, found, numbers, label_sets)
+
+        await slices.run(steps())
         return _answer(found, media_type)
 
     return [Route("/v1/metrics", export, methods=["POST"])]

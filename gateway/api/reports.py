@@ -5,6 +5,7 @@ A bad item is refused by itself, with its index and a reason; the good ones besi
 
 import math
 import secrets
+from collections.abc import Generator
 from typing import Annotated
 
 import msgspec
@@ -20,6 +21,7 @@ from services.wire.names import METRIC_NAME, InvalidName, normalize_name
 from services.wire.records import UNSET, Record, UnsetType
 
 MAX_ITEMS = 1000
+MAX_ITEM_BYTES = 256 * 1024
 DEFAULT_SOURCE = "app"
 
 _MAX_SERIES = 100
@@ -69,6 +71,14 @@ class PushedItem(Record, frozen=True, kw_only=True):
     histograms: _Histograms = msgspec.field(default_factory=dict)
 
 
+# An array whose elements are the fields: those after the last one are skipped without an object for each.
+_Items = msgspec.defstruct(
+    "_Items",
+    [(f"item_{index}", msgspec.Raw, msgspec.Raw()) for index in range(MAX_ITEMS + 1)],
+    array_like=True,
+)
+
+
 def items_of(body: bytes) -> list[msgspec.Raw]:
     """Return the items of a push: the elements of an array, or the one object.
 
@@ -77,10 +87,16 @@ def items_of(body: bytes) -> list[msgspec.Raw]:
     """
     if not body.lstrip(b" \t\r\n").startswith(b"["):
         return [decode(body, msgspec.Raw).copy()]
-    items = decode(body, list[msgspec.Raw])
+    items = [item for item in msgspec.structs.astuple(decode(body, _Items)) if len(item)]
     if len(items) > MAX_ITEMS:
-        raise ApiError(ErrorCode.TOO_LARGE, f"{len(items)} items, the limit is {MAX_ITEMS}")
+        raise ApiError(ErrorCode.TOO_LARGE, f"more than {MAX_ITEMS} items")
     return items
+
+
+def check_item(raw: msgspec.Raw, max_bytes: int) -> None:
+    """Raise ApiError for an item that is larger than `max_bytes`."""
+    if len(raw) > max_bytes:
+        raise ApiError(ErrorCode.TOO_LARGE, f"an item may be {max_bytes} bytes")
 
 
 class ReportNumbers:
@@ -102,12 +118,15 @@ class ReportNumbers:
         return self._boot, seq
 
 
-def report_of(raw: msgspec.Raw, now_ms: int, numbers: ReportNumbers, label_sets: LabelSets) -> MetricsReport:
-    """Return the bus report of one item that arrived at `now_ms`.
+def report_of(
+    raw: msgspec.Raw, now_ms: int, numbers: ReportNumbers, label_sets: LabelSets
+) -> Generator[None, None, MetricsReport]:
+    """Return the bus report of one item that arrived at `now_ms`, after steps of a few milliseconds.
 
     Raises:
         ApiError: which field of the item is wrong, and why.
     """
+    check_item(raw, MAX_ITEM_BYTES)
     item = decode(raw, PushedItem)
     source = _name(item.source, "source")
     _check_series("gauges", item.gauges)
@@ -119,7 +138,11 @@ def report_of(raw: msgspec.Raw, now_ms: int, numbers: ReportNumbers, label_sets:
     timestamp = now_ms if item.timestamp is UNSET else item.timestamp
     if not now_ms - _OLDEST_MS <= timestamp <= now_ms + _NEWEST_MS:
         raise _invalid("`timestamp` must be in milliseconds, at most an hour old and not of the future")
-    histograms = {name: _histogram(name, pushed) for name, pushed in item.histograms.items()}
+    histograms = {}
+    for name, pushed in item.histograms.items():
+        yield
+        histograms[name] = _histogram(name, pushed)
+    yield
     if item.labels and not label_sets.admit(source, item.labels):
         raise ApiError(
             ErrorCode.CONFLICT,

@@ -5,13 +5,17 @@ A thread would not do: parsers written in C keep the interpreter's lock while th
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator
+from typing import TypeVar, cast
 
 from gateway.session.session import Refusal
 from services.wire.codes import ErrorCode
 
+T = TypeVar("T")
+
 # The loop is kept for so long at a time. A slice ends with the first step after it.
 SLICE_S = 0.002
+MAX_PUSHES_WAITING = 64
 _RETRY_MS = 2000
 
 
@@ -24,8 +28,8 @@ class Slices:
         self._turn = asyncio.Lock()
         self._waiting = 0
 
-    async def run(self, steps: Iterable[object]) -> None:
-        """Carry out the steps. Each takes a millisecond or two; what they yield is nothing.
+    async def run(self, steps: Generator[None, None, T]) -> T:
+        """Carry out the steps, each a millisecond or two; return what the last one does.
 
         Raises:
             Refusal: as many wait as may; `on_limit` was called.
@@ -37,7 +41,11 @@ class Slices:
         try:
             async with self._turn:
                 began = time.perf_counter()
-                for _ in steps:
+                while True:
+                    try:
+                        next(steps)
+                    except StopIteration as end:
+                        return cast("T", end.value)
                     spent = time.perf_counter() - began
                     if spent >= SLICE_S:
                         await asyncio.sleep(spent)  # as long as we kept it, the loop is others'

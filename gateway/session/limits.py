@@ -22,6 +22,7 @@ class Limit(StrEnum):
     BODY_BYTES = "body_bytes"
     BODY_TIME = "body_time"
     EXPORTS = "exports"
+    PUSHES = "pushes"
     TLS_HANDSHAKE = "tls_handshake"
     HANDSHAKE_TIME = "handshake_time"
     MESSAGE_BYTES = "message_bytes"

@@ -8,7 +8,7 @@ message could be acknowledged, stored, and then be unreadable for everybody.
 import re
 from itertools import accumulate
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: one level in, one level out
 _OTHERS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -20,5 +20,5 @@ def too_deep(json: bytes, limit: int) -> bool:
     """
     if json.count(b"[") + json.count(b"{") <= limit:
         return False
-    steps = memoryview(_STRING.sub(b"", json).translate(_STEPS, _OTHERS)).cast("b")
+    steps = memoryview(STRING.sub(b"", json).translate(_STEPS, _OTHERS)).cast("b")
     return next(filter(limit.__lt__, accumulate(steps)), None) is not None

@@ -11,6 +11,7 @@ from tests.guards.guard import (
     HANDSHAKE,
     MESSAGES,
     OTLP,
+    PUSHES,
     RATES,
     REPORTS,
     SANITIZING,
@@ -91,6 +92,26 @@ GUARDS = (
         "positions that a stream can have",
         f"{CODEC}::test_a_position_that_no_stream_has",
         edits=[("services/wire/records.py", "msgspec.Meta(ge=0, le=MAX_SEQ)", "msgspec.Meta()")],
+    ),
+    guard(
+        "extreme numbers in bodies",
+        f"{COST}::test_pushed_metrics",
+        f"{COST}::test_bodies",
+        f"{PUSHES}::test_what_is_too_costly_in_a_push",
+        edits=[("gateway/api/body.py", "    if with_numbers:\n", "    if False:\n")],
+    ),
+    guard(
+        "numbers of log lines",
+        f"{COST}::test_pushed_lines",
+        edits=[
+            ("gateway/api/body.py", "Decoder(type_, float_hook=number)", "Decoder(type_)"),
+            ("gateway/api/body.py", "    if with_numbers:\n", "    if False:\n"),
+        ],
+    ),
+    guard(
+        "the size of a pushed item",
+        f"{PUSHES}::test_what_is_too_costly_in_a_push",
+        edits=[("gateway/api/reports.py", "if len(raw) > max_bytes:", "if False:")],
     ),
     guard(
         "the elements of an export",

@@ -4,6 +4,7 @@ Time of this thread, not of the clock: what else the machine does is not counted
 5 ms at a time; the tests allow `BOUND_MS`, for machines slower than that.
 """
 
+import base64
 import contextlib
 import gc
 import gzip
@@ -14,14 +15,26 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 import pytest
 
+from gateway.api.alerts import SilenceRequest
+from gateway.api.body import decode
 from gateway.api.errors import ApiError
+from gateway.api.label_sets import LabelSets
+from gateway.api.log_lines import entry_of
 from gateway.api.otlp import steps_of
 from gateway.api.otlp_pieces import MAX_UNPACKED_BYTES
 from gateway.api.otlp_points import Export
+from gateway.api.publish import PublishRequest
+from gateway.api.reports import ReportNumbers, items_of, report_of
+from gateway.api.rules import RuleRequest
+from gateway.api.tickets import TicketRequest
+from gateway.auth.grants import Grants, Patterns
 from gateway.delivery.outbound import Outbound, Wire
 from gateway.delivery.sanitizing import sanitized
+from gateway.sse.positions import BadPosition, decode_id, encode_id
 from services.wire import server
 from services.wire.codec import JSON, MSGPACK, BadMessage, json_content
+from services.wire.names import InvalidName, normalize_name
+from services.wire.records import Position
 
 pytestmark = pytest.mark.timing
 
@@ -35,7 +48,7 @@ def cost_ms(action: Callable[[], object], runs: int = 3) -> float:
     spent = []
     for _ in range(runs):
         began = time.thread_time()
-        with contextlib.suppress(BadMessage):
+        with contextlib.suppress(BadMessage, ApiError, BadPosition, InvalidName):
             action()
         spent.append(time.thread_time() - began)
     return 1000 * min(spent)
@@ -149,6 +162,93 @@ HTML = {
 @pytest.mark.parametrize("content", HTML.values(), ids=HTML)
 def test_sanitizing(content: bytes) -> None:
     assert cost_ms(lambda: sanitized(msgspec.Raw(content), MESSAGE)) < BOUND_MS
+
+
+# --- bodies of HTTP requests ---
+
+BODY = 1_048_576
+ITEM = 250_000
+
+
+def item(name: bytes, value: bytes) -> bytes:
+    return b'{"' + name + b'":' + value + b"}"
+
+
+PUSHES = {
+    "elements that are no items": many(b"1", BODY),
+    "empty items": many(b"{}", BODY),
+    "as many items as are taken": many(b'{"gauges":{"a":1e23}}', 20_000),
+    "latencies": item(b"latencies", many(b"1.5", 39_000)),
+    "latencies in exponents": item(b"latencies", many(b"1e23", 49_000)),
+    "numbers close to the range of a double": item(b"latencies", many(b"9e307", 59_000)),
+    "the same field again and again": b"{" + b",".join([b'"requests":9e307'] * 15_000) + b"}",
+    "more latencies than are taken": item(b"latencies", many(b"1", ITEM)),
+    "histograms": item(b"histograms", b"{" + b",".join(b'"h%d":' % n + many(b"1.5", 31_000) for n in range(8)) + b"}"),
+    "buckets": item(b"histograms", b"{" + b",".join(
+        b'"h%d":{"bounds":[%s],"counts":%s}' % (n, b",".join(b"%d" % i for i in range(500)), many(b"5", 1001)) for n in range(8)
+    ) + b"}"),
+    "gauges": item(b"gauges", b"{" + b",".join(b'"%x":1' % n for n in range(20_000)) + b"}"),
+    "unknown fields": item(b"x", many(b"[]", ITEM)),
+    "an item larger than is taken": item(b"x", many(b"9e307", BODY - 100)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", PUSHES.values(), ids=PUSHES)
+def test_pushed_metrics(body: bytes) -> None:
+    assert cost_ms(lambda: items_of(body)) < BOUND_MS
+    with contextlib.suppress(ApiError):
+        for raw in items_of(body):
+            steps = report_of(raw, 0, ReportNumbers(), LabelSets())
+            assert slowest_step_ms(steps) < BOUND_MS
+
+
+LINES = {
+    "numbers": many(b"9e307", 60_000),
+    "arrays": many(b"[]", 60_000),
+    "strings": many(b'"a"', 60_000),
+}
+
+
+@pytest.mark.parametrize("fields", LINES.values(), ids=LINES)
+def test_pushed_lines(fields: bytes) -> None:
+    line = b'{"event":"x","fields":{"a":' + fields + b"}}"
+    assert cost_ms(lambda: entry_of(msgspec.Raw(line), 0)) < BOUND_MS
+
+
+BODIES = {
+    "content": (PublishRequest, item(b"content", many(b"9e307", BODY - 100))),
+    "unknown fields": (PublishRequest, b'{"content":1,"x":' + many(b"[]", BODY - 100) + b"}"),
+    "a rule": (RuleRequest, b"{" + b",".join([b'"warning":9e307'] * 60_000) + b"}"),
+    "a silence": (SilenceRequest, b'{"matchers":' + many(b'{"name":"a","value":"b"}', BODY - 100) + b"}"),
+    "names": (TicketRequest, b"{" + b",".join(b'"%x":1' % number for number in range(100_000)) + b"}"),
+}
+
+
+@pytest.mark.parametrize(("kind", "body"), BODIES.values(), ids=BODIES)
+def test_bodies(kind: type, body: bytes) -> None:
+    assert len(body) <= BODY
+    assert cost_ms(lambda: decode(body, kind)) < BOUND_MS
+
+
+# --- what else comes in ---
+
+
+def test_positions_of_a_stream() -> None:
+    id = encode_id({f"room:{'x' * 20}{number}": Position("e" * 20, 2**62) for number in range(150)})
+    assert cost_ms(lambda: decode_id(id)) < BOUND_MS
+    nonsense = base64.urlsafe_b64encode(many(b"9e307", 12_000)).decode()
+    assert cost_ms(lambda: decode_id(nonsense)) < BOUND_MS
+
+
+def test_patterns_of_a_token() -> None:
+    patterns = ["*a" * 60 + "b"] * 256
+    grants = Grants(join=Patterns.of(patterns))
+    assert cost_ms(lambda: grants.may_join("a" * 128)) < BOUND_MS
+
+
+def test_a_name_of_combining_marks() -> None:
+    assert cost_ms(lambda: normalize_name("a" + "\u0301\u0323" * 30_000)) < BOUND_MS
+    assert cost_ms(lambda: normalize_name("a" + "\u0301\u0323" * 250)) < BOUND_MS
 
 
 # --- exports ---

@@ -52,7 +52,8 @@ def _typed(kind: type) -> Callable[[bytes], object]:
 
 
 def _pushed(text: bytes) -> object:
-    report_of(msgspec.Raw(text), NOW_MS, ReportNumbers(), LabelSets())
+    for _ in report_of(msgspec.Raw(text), NOW_MS, ReportNumbers(), LabelSets()):
+        pass
     return msgspec.json.decode(text, type=PushedItem)
 
 

@@ -138,3 +138,32 @@ def test_reports_are_numbered_by_source_and_sources_are_bounded() -> None:
     later, seq = numbers.next_of("a")
     assert later != boot
     assert seq == 1
+
+
+async def test_what_is_too_costly_in_a_push(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+    many, few, large = ["9e307"] * 101, ["9e7", "1.5e-05"] * 100, ["1"] * 150_000
+    items = [f'{{"latencies":[{",".join(numbers)}]}}' for numbers in (many, few, large, ["1"])]
+    answer = await client.post("/api/metrics", content=f"[{','.join(items)}]")
+    assert answer.status_code == 202
+    assert answer.json()["accepted"] == 2
+    refused = [(item["index"], item["code"]) for item in answer.json()["rejected"]]
+    assert refused == [(0, "invalid_field"), (2, "too_large")]
+    assert "more than 100 numbers with an exponent of 3 digits" in answer.json()["rejected"][0]["message"]
+    named = {"labels": {f"e{number}": "1e307" * 20 for number in range(16)}}
+    assert (await client.post("/api/metrics", json=[named] * 3)).json()["accepted"] == 3
+
+
+async def test_a_source_has_its_label_sets_once_whichever_way_it_pushes(
+    client: httpx.AsyncClient, deps: FakeDeps
+) -> None:
+    points = [
+        {"asInt": 1, "attributes": [{"key": "user", "value": {"stringValue": str(number)}}]}
+        for number in range(32)
+    ]
+    metric = {"name": "sold", "sum": {"aggregationTemporality": 1, "isMonotonic": True, "dataPoints": points}}
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "shop"}}]}
+    export = {"resourceMetrics": [{"resource": resource, "scopeMetrics": [{"metrics": [metric]}]}]}
+    assert (await client.post("/v1/metrics", json=export)).json() == {}
+    answer = await client.post("/api/metrics", json={"source": "shop", "labels": {"user": "33"}})
+    assert answer.json()["rejected"][0]["code"] == "conflict"
+    assert [report["seq"] for _, report in deps.bus.published] == list(range(1, 33))

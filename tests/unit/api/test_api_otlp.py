@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import httpx
@@ -323,7 +323,7 @@ async def test_others_are_served_between_the_slices() -> None:
             await asyncio.sleep(0)
             served.append(served[-1] + 1)
 
-    def steps() -> Iterator[None]:
+    def steps() -> Generator[None, None, None]:
         for _ in range(50):
             before = served[-1]
             yield
