@@ -8,16 +8,16 @@ import { Endpoint } from "./endpoint.js";
 import { watchEnvironment } from "./environment.js";
 import { localError, TidingsError } from "./errors.js";
 import { Alerts, Logs, Metrics } from "./feeds.js";
-import type { Ack, Broadcast, ClientMessage, PublishRequest, ServerMessage, Status, Welcome } from "./generated/wire.js";
-import { Http, type Answer, type Arguments, type OperationName } from "./http.js";
+import type { Ack, Broadcast, ClientMessage, ServerMessage, Status, Welcome } from "./generated/wire.js";
+import { Http, type Answer, type Asked, type OperationName } from "./http.js";
 import { Inbox } from "./inbox.js";
-import { DEFAULTS, type TidingsOptions } from "./options.js";
+import { check, DEFAULTS, type TidingsOptions } from "./options.js";
 import { Presence } from "./presence.js";
 import { Requests, type RequestOptions, type Sending } from "./requests.js";
 import { Room } from "./room.js";
-import { pageStorage, Session } from "./session.js";
+import { Kept, pageStorage } from "./session.js";
 import type { Store } from "./store.js";
-import { EventStreamTransport } from "./transport/sse.js";
+import { EventStreamTransport, type Post } from "./transport/sse.js";
 import type { Interest, Transport, TransportEvents, TransportKind } from "./transport/transport.js";
 import { openWebSocket, type WebSocketConstructor } from "./transport/websocket.js";
 
@@ -35,7 +35,6 @@ export interface ClientEvents {
 
 const DUPLICATE_MS = 110_000; // the server's window is 120 s by default; clocks and queues need a margin
 const ANSWER_MS = 5000;
-const UPGRADE_MS = 120_000;
 const LINGER_MS = 100;
 const IN_ORDER: Sending = { queued: true, repeatable: () => true, ready: () => true };
 const ONCE: Sending = { queued: true, repeatable: () => false, ready: () => true };
@@ -57,7 +56,8 @@ export class TidingsClient extends Emitter<ClientEvents> {
   readonly #connection: Connection;
   readonly #credentials: Credentials;
   readonly #http: Http;
-  readonly #session: Session;
+  readonly #session: Kept;
+  readonly #way: Kept;
   readonly #requests: Requests;
   readonly #channels: Channels;
   readonly #rooms = new Map<string, Room>();
@@ -65,12 +65,17 @@ export class TidingsClient extends Emitter<ClientEvents> {
   /** What this user said of themselves, said again on every connection. */
   readonly #said = new Map<string, ClientMessage>();
   #welcome: Welcome | undefined;
+  /** The token that the connection was made with. */
+  #shown: string | undefined;
   #holders = 0;
+  /** Wanted by `connect`, whoever else holds it. */
+  #wanted = false;
   #unwatch: (() => void) | undefined;
 
   /** Nothing is opened before `connect` or `hold`. `url`: `https://host`, `wss://host/ws`, or `/` for the page's. */
   constructor(url: string, options: TidingsOptions = {}) {
     super();
+    check(options);
     const fetch = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
@@ -78,7 +83,8 @@ export class TidingsClient extends Emitter<ClientEvents> {
     this.#credentials = new Credentials(options.getToken, options.getTicket);
     this.#http = new Http(this.#endpoint, this.#credentials, fetch);
     const storage = options.storage === undefined ? pageStorage() : options.storage;
-    this.#session = new Session(storage, `tidings.session:${this.#endpoint.http("")}`);
+    this.#session = new Kept(storage, `tidings.session:${this.#endpoint.http("")}`);
+    this.#way = new Kept(storage, `tidings.transport:${this.#endpoint.http("")}`);
     this.#requests = new Requests({
       clock: this.#clock,
       ackMs: options.ackTimeoutMs ?? DEFAULTS.ackTimeoutMs,
@@ -92,7 +98,8 @@ export class TidingsClient extends Emitter<ClientEvents> {
       clock: this.#clock,
       ask: (message) => this.#requests.submit(message),
       isUp: () => this.#isUp,
-      onRefused: (_, fault) => this.emit("error", fault),
+      onRefused: (channel, { code, message }) =>
+        this.emit("error", new TidingsError({ code, message: `channel ${channel}: ${message}` })),
     });
     this.presence = new Presence(this.#channels, undefined);
     this.metrics = new Metrics(this.#channels, options.historyLimit ?? DEFAULTS.historyLimit);
@@ -108,13 +115,13 @@ export class TidingsClient extends Emitter<ClientEvents> {
       },
       connectMs: options.connectTimeoutMs ?? DEFAULTS.connectTimeoutMs,
       answerMs: ANSWER_MS,
-      upgradeMs: UPGRADE_MS,
+      lastTransport: this.#way.value as TransportKind | undefined,
       open: (kind, events) => this.#open(kind, events),
       onMessage: (message) => this.#take(message),
       onUp: (welcome) => this.#onUp(welcome),
       onDown: () => this.#onDown(),
       onInboxAt: (position) => this.inbox.onPosition(position),
-      onTokenExpired: () => this.#credentials.expire(),
+      onTokenExpired: () => this.#credentials.expire(this.#shown),
     });
     this.status = this.#connection.status;
     this.status.subscribe(() => this.#onStatus(this.status.get()));
@@ -123,8 +130,7 @@ export class TidingsClient extends Emitter<ClientEvents> {
 
   /** Who this user is, once a server has said so. */
   get userId(): string | undefined {
-    const id = this.#welcome?.userId;
-    return id === "" ? undefined : id; // a stream does not say
+    return this.#welcome?.userId;
   }
 
   /** What the last connection began with. */
@@ -136,9 +142,8 @@ export class TidingsClient extends Emitter<ClientEvents> {
   connect({ signal }: RequestOptions = {}): Promise<void> {
     if (signal?.aborted) return Promise.reject(signal.reason as Error);
     if (this.#options.signal?.aborted) return Promise.reject(this.#options.signal.reason as Error);
-    this.#unwatch ??= watchEnvironment(() => this.#connection.wake());
-    this.#requests.begin();
-    this.#connection.connect();
+    this.#wanted = true;
+    this.#begin();
     return new Promise((resolve, reject) => {
       const off: (() => void)[] = [];
       const settle = (tell: () => void): void => {
@@ -160,6 +165,7 @@ export class TidingsClient extends Emitter<ClientEvents> {
 
   /** Leaves: rooms are left, what waits fails, and nothing comes back until `connect`. */
   close(): void {
+    this.#wanted = false;
     this.#unwatch?.();
     this.#unwatch = undefined;
     this.#connection.close();
@@ -168,13 +174,13 @@ export class TidingsClient extends Emitter<ClientEvents> {
   /** Is connected until the returned function is called. Holders are counted: for components that share a client. */
   hold(): () => void {
     this.#holders++;
-    if (this.status.get().state === "closed") this.connect().catch(() => undefined); // `status` tells
+    if (this.status.get().state === "closed" && !this.#options.signal?.aborted) this.#begin();
     let held = true;
     return () => {
       if (!held) return;
       held = false;
       this.#clock.setTimeout(() => {
-        if (--this.#holders === 0) this.close();
+        if (--this.#holders === 0 && !this.#wanted) this.close();
       }, LINGER_MS);
     };
   }
@@ -195,6 +201,8 @@ export class TidingsClient extends Emitter<ClientEvents> {
         heardAt: () => this.#connection.heardAt,
         submit: (message, options, sending) => this.#requests.submit(message, options, sending),
         flush: () => this.#requests.flush(),
+        drop: (topic, fault) => this.#requests.drop(topic, fault),
+        over: () => this.#requests.over,
         unsettled: (topic) => this.#requests.unsettled(topic),
         history: (of, { signal, ...query }) =>
           this.request("GET /api/rooms/{room}/history", { path: { room: of }, query, signal }),
@@ -228,8 +236,17 @@ export class TidingsClient extends Emitter<ClientEvents> {
   }
 
   /** Carries out one operation of the HTTP surface, typed by the contract. */
-  request<Name extends OperationName>(name: Name, given: Arguments<Name> = {}): Promise<Answer<Name>> {
+  request<Name extends OperationName>(name: Name, ...[given]: Asked<Name>): Promise<Answer<Name>> {
     return this.#http.request(name, given);
+  }
+
+  #begin(): void {
+    this.#unwatch ??= watchEnvironment(
+      () => this.#connection.wake(),
+      () => this.#connection.offline(),
+    );
+    this.#requests.begin();
+    this.#connection.connect();
   }
 
   get #isUp(): boolean {
@@ -250,8 +267,8 @@ export class TidingsClient extends Emitter<ClientEvents> {
     const WebSocket = this.#options.WebSocket ?? builtIn;
     if (!WebSocket) throw new TypeError("there is no WebSocket here: pass one in the options (see the package `ws`)");
     const identity = async (signal: AbortSignal): Promise<Record<string, string | undefined>> => ({
-      ...this.#name,
       ticket: await this.#ticket(signal),
+      ...this.#name,
     });
     const codec = this.#options.codec ?? json;
     return openWebSocket({ endpoint: this.#endpoint, WebSocket, codec, identity }, events);
@@ -260,10 +277,15 @@ export class TidingsClient extends Emitter<ClientEvents> {
   #openStream(events: TransportEvents): Transport {
     const setup = {
       clock: this.#clock,
-      open: (query: Record<string, string>, headers: Record<string, string>, signal: AbortSignal) =>
-        this.#http.open("/events", { ...this.#name, ...query }, { headers, signal }),
-      publish: (body: PublishRequest, signal: AbortSignal) =>
-        this.request("POST /api/publish", { body: { username: this.#options.username, ...body }, signal }),
+      open: async (query: Record<string, string>, headers: Record<string, string>, signal: AbortSignal) => {
+        const response = await this.#http.open("/events", { ...this.#name, ...query }, { headers, signal });
+        this.#shown = await this.#credentials.token(signal);
+        return response;
+      },
+      post: ([name, given]: Post, connectionId: string, signal: AbortSignal) => {
+        const headers = connectionId ? { "Tidings-Connection": connectionId } : undefined;
+        return this.#http.request<Post[0]>(name, { ...given, query: this.#name, signal } as never, headers);
+      },
       interest: () => this.#interest,
     };
     return new EventStreamTransport(setup, events);
@@ -286,7 +308,9 @@ export class TidingsClient extends Emitter<ClientEvents> {
   async #ticket(signal: AbortSignal): Promise<string | undefined> {
     if (this.#credentials.givesTickets) return this.#credentials.ticket(signal);
     if (!this.#credentials.any) return undefined;
-    return (await this.request("POST /api/tickets", { signal })).ticket;
+    const { ticket } = await this.request("POST /api/tickets", { signal });
+    this.#shown = await this.#credentials.token(signal);
+    return ticket;
   }
 
   #onUp(welcome: Welcome): void {
@@ -311,13 +335,14 @@ export class TidingsClient extends Emitter<ClientEvents> {
       this.#requests.end(fault);
       for (const room of this.#rooms.values()) room.onEnd(fault);
     }
+    if (status.state === "connected") this.#way.keep(status.transport);
     this.emit("status", status);
   }
 
   #take(message: ServerMessage): void {
     switch (message.type) {
       case "welcome":
-        this.#welcome = message.userId ? message : { ...message, ...this.#welcome };
+        this.#welcome = message;
         this.#session.keep(message.session);
         this.emit("welcome", message);
         break;
@@ -365,9 +390,10 @@ export class TidingsClient extends Emitter<ClientEvents> {
   async #refresh(): Promise<void> {
     const { signal } = new AbortController();
     try {
-      this.#credentials.expire();
+      this.#credentials.expire(this.#shown);
       const token = await this.#credentials.token(signal);
       const ticket = token === undefined ? await this.#credentials.ticket(signal) : undefined;
+      this.#shown = token;
       if (token !== undefined || ticket !== undefined) await this.#requests.submit({ type: "refresh", token, ticket });
     } catch (fault) {
       const { message } = fault as Error;

@@ -6,6 +6,7 @@ export type LocalErrorCode =
   | "closed" // the client was closed
   | "queue_full" // offline, and the queue holds as much as it may
   | "connection_lost" // sent, not answered, and not safe to send again: it may have arrived
+  | "blocked" // something on the way answered instead of the server
   | "unsupported"; // this transport cannot carry it
 
 interface Fault {

@@ -6,16 +6,26 @@ import type { ErrorBody } from "./generated/wire.js";
 
 export type OperationName = keyof Operations;
 
+/** `Part` as it has to be given: not at all, if wanted, or always. */
+type Given<Part extends string, T> = [T] extends [Record<string, never> | undefined]
+  ? unknown
+  : undefined extends T
+    ? Partial<Record<Part, T>>
+    : object extends T
+      ? Partial<Record<Part, T>>
+      : Record<Part, T>;
+
 /** What an operation needs: only those of `path`, `query` and `body` that it has. */
-export type Arguments<Name extends OperationName> = {
-  [Part in "path" | "query" | "body" as Operations[Name][Part] extends Record<string, never> | undefined
-    ? never
-    : Part]?: Operations[Name][Part];
-} & { signal?: AbortSignal | undefined };
+export type Arguments<Name extends OperationName> = Given<"path", Operations[Name]["path"]> &
+  Given<"query", Operations[Name]["query"]> &
+  Given<"body", Operations[Name]["body"]> & { signal?: AbortSignal | undefined };
+
+/** An operation that needs nothing is called with its name alone. */
+export type Asked<Name extends OperationName> = object extends Arguments<Name>
+  ? [given?: Arguments<Name>]
+  : [given: Arguments<Name>];
 
 export type Answer<Name extends OperationName> = Operations[Name]["answer"];
-
-const RETRYABLE_FROM = 500;
 
 /** The HTTP surface, typed by the contract. */
 export class Http {
@@ -26,29 +36,37 @@ export class Http {
   ) {}
 
   /** Carries out one operation. Rejects with a TidingsError where it is refused. */
-  async request<Name extends OperationName>(name: Name, given: Arguments<Name>): Promise<Answer<Name>> {
-    const { path = {}, query = {}, body, signal } = given as {
+  async request<Name extends OperationName>(
+    name: Name,
+    given: Arguments<Name> | undefined,
+    headers: Record<string, string> = {},
+  ): Promise<Answer<Name>> {
+    const { path = {}, query = {}, body, signal } = (given ?? {}) as {
       path?: Record<string, string>;
       query?: Record<string, QueryValue>;
       body?: unknown;
       signal?: AbortSignal;
     };
     const [method = "GET", template = "/"] = name.split(" ");
-    const filled = template.replace(/\{(\w+)\}/g, (_, part: string) => encodeURIComponent(path[part] ?? ""));
+    const filled = template.replace(/\{(\w+)\}/g, (_, part: string) => {
+      const value = path[part];
+      if (!value) throw new TypeError(`${name} needs path.${part}`);
+      return encodeURIComponent(value);
+    });
     const response = await this.open(filled, query, {
       method,
       ...(signal && { signal }),
-      ...(body !== undefined && { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } }),
+      headers: { ...headers, ...(body !== undefined && { "Content-Type": "application/json" }) },
+      ...(body !== undefined && { body: JSON.stringify(body) }),
     });
-    return (response.status === 204 ? undefined : await response.json()) as Answer<Name>;
+    if (response.status === 204) return undefined;
+    return (await response.json().catch(() => Promise.reject(notOurs(response)))) as Answer<Name>;
   }
 
   /** Sends a request as this user. Rejects with a TidingsError for any status but success. */
   open(path: string, query: Record<string, QueryValue>, init: RequestInit): Promise<Response> {
-    return this.credentials.show(async () => {
-      const signal = init.signal ?? new AbortController().signal;
-      const token = await this.credentials.token(signal);
-      const ticket = token === undefined ? await this.credentials.ticket(signal) : undefined;
+    const signal = init.signal ?? new AbortController().signal;
+    return this.credentials.show(signal, async (token, ticket) => {
       const headers = { ...(init.headers as object), ...(token !== undefined && { Authorization: `Bearer ${token}` }) };
       const response = await this.fetch(this.endpoint.http(path, { ...query, ticket }), {
         ...init,
@@ -64,13 +82,12 @@ export class Http {
 async function refusal(response: Response): Promise<TidingsError> {
   const seconds = Number(response.headers.get("Retry-After") ?? NaN);
   const retryAfterMs = Number.isFinite(seconds) ? seconds * 1000 : undefined;
-  const retryable = response.status >= RETRYABLE_FROM || response.status === 429;
-  const fallback = { code: "internal", message: `the server answered ${response.status}`, retryable, retryAfterMs };
-  try {
-    const body = (await response.json()) as Partial<ErrorBody>;
-    if (typeof body.code === "string") return new TidingsError({ ...fallback, ...body });
-  } catch {
-    // Not from this server: a proxy's page, for one. Its status is all there is to know.
-  }
-  return new TidingsError(fallback);
+  const body = (await response.json().catch(() => undefined)) as Partial<ErrorBody> | undefined;
+  if (typeof body?.code !== "string") return notOurs(response, retryAfterMs);
+  return new TidingsError({ message: "", retryAfterMs, ...body, code: body.code });
+}
+
+/** Something on the way answered, and not the server: a proxy's page, for one. What it refuses today it may let pass tomorrow. */
+function notOurs({ status }: Response, retryAfterMs?: number): TidingsError {
+  return new TidingsError({ code: "blocked", message: `something on the way answered ${status}`, retryable: true, retryAfterMs });
 }

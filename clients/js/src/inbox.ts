@@ -29,9 +29,9 @@ export class Inbox extends Emitter<InboxEvents> {
 
   /** @internal */
   onUp(welcome: Welcome): void {
-    // A stream does not say who we are. Another user's positions mean nothing in this one's inbox.
-    const same = !welcome.userId || !this.#userId || welcome.userId === this.#userId;
-    this.#userId = welcome.userId || this.#userId;
+    // Another user's positions mean nothing in this one's inbox.
+    const same = !this.#userId || welcome.userId === this.#userId;
+    this.#userId = welcome.userId;
     const since = same ? this.#position : undefined;
     if (!since) {
       this.#position = welcome.inbox;

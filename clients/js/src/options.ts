@@ -18,7 +18,10 @@ export interface TidingsOptions {
   /** The WebSocket to use where there is none built in (Node.js 20: the package `ws`). */
   WebSocket?: WebSocketConstructor;
   fetch?: typeof globalThis.fetch;
-  /** Where the session is kept that makes a reload the same user; `sessionStorage`, if there is one. Null: nowhere. */
+  /**
+   * Where the session is kept that makes a reload the same user, and which transport worked; `sessionStorage`, if there
+   * is one. Null: nowhere.
+   */
   storage?: Pick<Storage, "getItem" | "setItem"> | null;
   /** How long an answer may take before the message is sent again, or given up; 10 s. */
   ackTimeoutMs?: number;
@@ -48,3 +51,32 @@ export const DEFAULTS = {
   longestMs: 30_000,
   historyLimit: 300,
 } as const;
+
+/** Throws where an option means nothing: a misspelled one would be found out much later. */
+export function check(options: TidingsOptions): void {
+  for (const name of Object.keys(options)) if (!(name in KNOWN)) throw new TypeError(`there is no option ${name}`);
+  const transports: readonly string[] = options.transports ?? DEFAULTS.transports;
+  const strange = transports.find((each) => each !== "websocket" && each !== "sse");
+  if (strange !== undefined || transports.length === 0) {
+    throw new TypeError(`no such transport: ${strange ?? "none"}; there are websocket and sse`);
+  }
+}
+
+const KNOWN: Record<keyof TidingsOptions, 1> = {
+  username: 1,
+  getToken: 1,
+  getTicket: 1,
+  transports: 1,
+  codec: 1,
+  WebSocket: 1,
+  fetch: 1,
+  storage: 1,
+  ackTimeoutMs: 1,
+  tries: 1,
+  queueLimit: 1,
+  connectTimeoutMs: 1,
+  backoff: 1,
+  historyLimit: 1,
+  signal: 1,
+  clock: 1,
+};

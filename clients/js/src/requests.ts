@@ -2,6 +2,7 @@
 import type { Clock } from "./clock.js";
 import { localError, TidingsError } from "./errors.js";
 import type { ClientMessage, ServerMessage } from "./generated/wire.js";
+import { Shared } from "./shared.js";
 
 export interface RequestOptions {
   /** Gives up waiting when it aborts. The message may have been sent by then. */
@@ -38,6 +39,7 @@ interface Entry extends Sending {
   resolve: (answer: ServerMessage) => void;
   reject: (fault: unknown) => void;
   promise: Promise<ServerMessage>;
+  shared: Shared<ServerMessage>;
   tries: number;
   firstSentAt: number | undefined;
   /** Sent on this connection, and not answered yet. */
@@ -67,17 +69,24 @@ export class Requests {
   submit(message: ClientMessage, { signal }: RequestOptions = {}, sending: Sending = AT_ONCE): Promise<ServerMessage> {
     if (signal?.aborted) return Promise.reject(signal.reason as Error);
     if (this.#over) return Promise.reject(this.#over);
+    const known = message.id === undefined ? undefined : this.#entries.get(message.id);
+    if (known) {
+      if (isSame(known.message, message)) return known.shared.wait(signal);
+      return Promise.reject(new TidingsError({ code: "conflict", message: `another message has the id ${message.id}` }));
+    }
     if (!this.#up && !sending.queued) return Promise.reject(lost("there is no connection"));
     if (!this.#up && this.unsent >= this.setup.queueLimit) {
       return Promise.reject(localError("queue_full", `${this.setup.queueLimit} messages wait for a connection`));
     }
     const entry = this.#enter({ ...message, id: message.id ?? this.newId() }, sending);
-    const abort = (): void => this.#settle(entry, () => entry.reject(signal?.reason));
-    signal?.addEventListener("abort", abort);
-    const unlisten = (): void => signal?.removeEventListener("abort", abort);
-    entry.promise.then(unlisten, unlisten);
+    const answer = entry.shared.wait(signal);
     this.#send(entry);
-    return entry.promise;
+    return answer;
+  }
+
+  /** Whether there will be no connection, and why: nothing waits then. */
+  get over(): TidingsError | undefined {
+    return this.#over;
   }
 
   /** How many wait to be sent for the first time. */
@@ -91,6 +100,17 @@ export class Requests {
       (entry) => entry.topic === topic && entry.firstSentAt !== undefined && !entry.waiting,
     );
     return open.length > 0 ? Promise.allSettled(open.map((entry) => entry.promise)) : undefined;
+  }
+
+  /** Nothing of a topic is sent any more. What is under way on this connection gets its answer, or is lost with it. */
+  drop(topic: string, fault: TidingsError): void {
+    for (const entry of [...this.#entries.values()]) {
+      if (entry.topic !== topic) continue;
+      entry.queued = false;
+      entry.repeatable = () => false;
+      const gone = entry.firstSentAt === undefined ? fault : lost("not answered, and it may not be repeated any more");
+      if (!entry.waiting) this.#settle(entry, () => entry.reject(gone));
+    }
   }
 
   /** There is a connection: send what waits. */
@@ -143,11 +163,12 @@ export class Requests {
   #enter(message: WithId, sending: Sending): Entry {
     const settlers: Partial<Pick<Entry, "resolve" | "reject">> = {};
     const promise = new Promise<ServerMessage>((resolve, reject) => Object.assign(settlers, { resolve, reject }));
-    const entry = {
+    const entry: Entry = {
       ...sending,
       ...(settlers as Pick<Entry, "resolve" | "reject">),
       message,
       promise,
+      shared: new Shared(promise, () => this.#settle(entry, () => undefined)),
       tries: 0,
       firstSentAt: undefined,
       waiting: false,
@@ -193,9 +214,18 @@ export class Requests {
 
   #settle(entry: Entry, tell: () => void): void {
     this.setup.clock.clearTimeout(entry.timer);
-    this.#entries.delete(entry.message.id);
+    if (this.#entries.get(entry.message.id) === entry) this.#entries.delete(entry.message.id);
     tell();
   }
+}
+
+/** Whether two messages with one id go to the same place: ids are unique there. */
+function isSame(one: ClientMessage, other: ClientMessage): boolean {
+  const placeOf = (message: ClientMessage): unknown[] => {
+    const { type, room, targetUserId } = message as { type: string; room?: string; targetUserId?: string };
+    return [type, room, targetUserId];
+  };
+  return String(placeOf(one)) === String(placeOf(other));
 }
 
 function lost(message: string): TidingsError {

@@ -45,6 +45,9 @@ export interface RoomSetup {
   isUp(): boolean;
   heardAt(): number;
   submit(message: ClientMessage, options?: RequestOptions, sending?: Sending): Promise<unknown>;
+  drop(topic: string, fault: TidingsError): void;
+  /** Why there will be no connection, if so. */
+  over(): TidingsError | undefined;
   flush(): void;
   unsettled(topic: string): Promise<unknown> | undefined;
   history(room: string, options: HistoryOptions): Promise<RoomPast>;
@@ -69,6 +72,7 @@ export class Room extends Emitter<RoomEvents> {
   #log = new RoomLog();
   #holders = 0;
   #durable = false;
+  #refusal: TidingsError | undefined;
   readonly #waiters = new Set<Waiter>();
   /** What came live while it is found out which of the messages that were missed are our own. */
   #held: RoomMessage[] | undefined;
@@ -107,6 +111,8 @@ export class Room extends Emitter<RoomEvents> {
     if (signal?.aborted) return Promise.reject(signal.reason as Error);
     this.#holders ||= 1;
     this.#want();
+    const over = this.setup.over();
+    if (over) return Promise.reject(over);
     return new Promise((resolve, reject) => {
       if (this.state.get() === "joined") return resolve();
       const abort = (): void => {
@@ -149,6 +155,7 @@ export class Room extends Emitter<RoomEvents> {
    */
   async publish(content: unknown, { echo, id, signal }: PublishOptions = {}): Promise<Ack> {
     if (!this.wanted) throw new TidingsError({ code: "not_in_room", message: "join the room first" });
+    if (this.#refusal) throw this.#refusal;
     const sending: Sending = {
       queued: true,
       repeatable: () => this.#durable, // an ephemeral room would hear it twice
@@ -225,11 +232,13 @@ export class Room extends Emitter<RoomEvents> {
 
   #want(): void {
     if (this.state.get() === "joined" || this.state.get() === "joining") return;
+    this.#refusal = undefined;
     this.state.set("joining");
     if (this.setup.isUp()) this.#enter();
   }
 
   #enter(): void {
+    this.#refusal = undefined;
     this.state.set("joining");
     this.#held = undefined;
     const since = this.#log.since(this.setup.heardAt());
@@ -242,8 +251,9 @@ export class Room extends Emitter<RoomEvents> {
       this.#timer = this.setup.clock.setTimeout(() => this.#again(), fault.retryAfterMs ?? RETRY_MS);
       return;
     }
+    this.#refusal = fault;
     this.state.set("refused");
-    for (const { reject } of this.#drainWaiters()) reject(fault);
+    this.#giveUp(fault);
     this.emit("refused", fault);
   }
 
@@ -258,11 +268,18 @@ export class Room extends Emitter<RoomEvents> {
     this.state.set("left");
     this.#log = new RoomLog();
     this.#held = undefined;
-    for (const { reject } of this.#drainWaiters()) reject(localError("closed", "the room was left"));
+    this.#refusal = undefined;
+    this.#giveUp(localError("closed", "the room was left"));
     if (wasThere !== "refused" && this.setup.isUp()) {
       // Lost with its connection, it needs no answer: no connection, no member.
       this.setup.submit({ type: "leave_room", room: this.name }).catch(() => undefined);
     }
+  }
+
+  /** Nobody shall wait for what will not be. */
+  #giveUp(fault: TidingsError): void {
+    for (const { reject } of this.#drainWaiters()) reject(fault);
+    this.setup.drop(this.name, fault);
   }
 
   #drainWaiters(): Waiter[] {

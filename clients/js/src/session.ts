@@ -1,5 +1,5 @@
-/** The signed session that makes a reload, and a reconnect, the same user. */
-export class Session {
+/** A text that outlives a reload: the signed session that makes it the same user, and the transport that worked. */
+export class Kept {
   #value: string | undefined;
 
   constructor(
@@ -19,7 +19,7 @@ export class Session {
     this.#try(() => this.storage?.setItem(this.key, value));
   }
 
-  /** A storage that is full or forbidden costs the session on reload, nothing else. */
+  /** A storage that is full or forbidden costs what is kept on reload, nothing else. */
   #try<T>(use: () => T): T | undefined {
     try {
       return use();

@@ -1,6 +1,7 @@
 // What is this client's own: what both clients do alike is in the table of scenarios.
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { TidingsClient } from "../src/client.js";
+import type { TidingsOptions } from "../src/options.js";
 import { clientOf, connected, pass } from "./support/client.js";
 import { FakeServer } from "./support/server.js";
 
@@ -77,7 +78,106 @@ describe("connecting", () => {
   });
 });
 
+describe("connect and hold", () => {
+  it("a client that was connected stays so when who held it lets go", async () => {
+    client = await connected(server);
+    client.hold()();
+    await pass(1000);
+    expect(client.status.get().state).toBe("connected");
+    client.close();
+    client.hold()();
+    await pass(1000);
+    expect(client.status.get().state).toBe("closed");
+  });
+});
+
+describe("options", () => {
+  it.each([
+    [{ transports: ["web"] }, "no such transport: web"],
+    [{ transports: [] }, "no such transport: none"],
+    [{ usename: "Ada" }, "there is no option usename"],
+  ])("that mean nothing are refused: %j", (options, text) => {
+    expect(() => clientOf(server, options as TidingsOptions)).toThrow(text);
+    client = clientOf(server);
+  });
+});
+
+describe("tokens", () => {
+  const refused = (): Response => Response.json({ code: "unauthorized", message: "no", retryable: false }, { status: 401 });
+
+  it("are asked for once, however many wait", async () => {
+    const asked: boolean[] = [];
+    const valid = new Set(["token 1"]);
+    client = clientOf(server, {
+      getToken: async ({ refresh }) => {
+        const token = `token ${asked.push(refresh)}`;
+        await Promise.resolve();
+        return token;
+      },
+      fetch: async (_, init) => {
+        const token = new Headers(init?.headers).get("Authorization")?.replace("Bearer ", "") ?? "";
+        await Promise.resolve();
+        return valid.has(token) ? Response.json([]) : refused();
+      },
+    });
+    const five = (): Promise<unknown> => Promise.all(Array.from({ length: 5 }, () => client.request("GET /api/alerts")));
+    await five();
+    expect(asked).toEqual([false]);
+    valid.clear();
+    valid.add("token 2");
+    await five();
+    expect(asked).toEqual([false, true]);
+  });
+
+  it("are given up when nobody waits any more, and asked for again", async () => {
+    const signals: AbortSignal[] = [];
+    client = clientOf(server, {
+      getToken: ({ signal }) => {
+        signals.push(signal);
+        return signals.length === 1 ? new Promise<string>(() => undefined) : "token";
+      },
+      fetch: () => Promise.resolve(Response.json([])),
+    });
+    const gone = new AbortController();
+    const first = client.request("GET /api/alerts", { signal: gone.signal });
+    gone.abort(new Error("too late"));
+    await expect(first).rejects.toThrow("too late");
+    expect(signals[0]?.aborted).toBe(true);
+    await expect(client.request("GET /api/alerts")).resolves.toEqual([]);
+  });
+});
+
+describe("requests", () => {
+  it("name what they need", async () => {
+    client = clientOf(server, { fetch: server.fetch });
+    // @ts-expect-error -- without `path` it does not compile
+    await expect(client.request("GET /api/rooms/{room}/history")).rejects.toThrow("needs path.room");
+    // @ts-expect-error -- nor without `body`
+    const without = () => client.request("POST /api/publish", {});
+    expect(without).toBeTypeOf("function");
+  });
+
+  it.each([[403], [200]])("answered by something else, with %i, say so", async (status) => {
+    client = clientOf(server, { fetch: () => Promise.resolve(new Response("<html>", { status })) });
+    await expect(client.request("GET /api/alerts")).rejects.toMatchObject({ code: "blocked", retryable: true });
+  });
+});
+
 describe("sending", () => {
+  it("an id under way is shared, and given up when nobody waits for it any more", async () => {
+    client = await connected(server);
+    server.silent = true;
+    const gone = new AbortController();
+    const first = client.sendDirect("u", 1, { id: "x", signal: gone.signal });
+    const second = client.sendDirect("u", 1, { id: "x" });
+    gone.abort(new Error("too late"));
+    await expect(first).rejects.toThrow("too late");
+    server.answer(server.last, server.last.of("direct_message")[0]!);
+    await expect(second).resolves.toMatchObject({ type: "ack", id: "x" });
+    expect(server.last.types()).toEqual(["direct_message"]);
+  });
+
+
   it("can be given up while it waits", async () => {
     client = clientOf(server);
     const gone = new AbortController();

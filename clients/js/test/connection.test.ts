@@ -70,9 +70,28 @@ it("tries a stream after two failures, then in turns", () => {
   });
   expect(attempts).toEqual(["websocket", "websocket", "sse", "websocket", "sse", "websocket"]);
   fallback.worked("sse");
-  expect(fallback.choose()).toBe("websocket");
+  expect(fallback.choose()).toBe("sse"); // what worked last
   fallback.failed();
-  expect(fallback.choose()).toBe("sse");
+  expect(fallback.choose()).toBe("websocket");
+});
+
+it("begins with what worked when the page was last open", () => {
+  expect(new Fallback(["websocket", "sse"], "sse").choose()).toBe("sse");
+  expect(new Fallback(["websocket"], "sse").choose()).toBe("websocket");
+});
+
+it("tries the better transport again after 2, 4, 8 … 60 minutes", () => {
+  const fallback = new Fallback(["websocket", "sse"]);
+  fallback.worked("sse");
+  const pauses = Array.from({ length: 7 }, () => {
+    const { pauseMs } = fallback;
+    fallback.probed();
+    fallback.worked("sse"); // a new stream changes nothing about it
+    return pauseMs / 60_000;
+  });
+  expect(pauses).toEqual([2, 4, 8, 16, 32, 60, 60]);
+  fallback.worked("websocket");
+  expect(fallback.pauseMs).toBe(120_000);
 });
 
 it("trusts WebSockets longer where they worked", () => {

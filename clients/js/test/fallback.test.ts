@@ -121,14 +121,60 @@ describe("a stream", () => {
     await expect(client.room("lobby").publish({ text: "hi" })).resolves.toMatchObject({ seq: 1 });
     await client.sendDirect("u-other", 1);
     await client.broadcast(2);
-    expect(streams.published).toMatchObject([
-      { room: "lobby", content: { text: "hi" }, username: "Ada" },
-      { userId: "u-other", content: 1 },
-      { broadcast: true, content: 2 },
+    await client.setStatus("away");
+    await client.setCustomData({ page: 1 });
+    const as = "?username=Ada&session=signed";
+    expect(streams.sent).toEqual([
+      [`POST /api/rooms/lobby/messages${as}`, { content: { text: "hi" }, id: expect.any(String) as string }, "s2"],
+      [`POST /api/users/u-other/messages${as}`, { content: 1, id: expect.any(String) as string }, "s2"],
+      [`POST /api/broadcast${as}`, { content: 2 }, "s2"],
+      [`PUT /api/me/status${as}`, { status: "away" }, "s2"],
+      [`PUT /api/me/data${as}`, { customData: { page: 1 } }, "s2"],
     ]);
+    expect([client.userId, client.welcome?.username]).toEqual(["u-me", "Ada"]);
     streams.refusals.push(Response.json({ code: "forbidden", message: "no", retryable: false }, { status: 403 }));
     await expect(client.broadcast(3)).rejects.toMatchObject({ code: "forbidden" });
-    await expect(client.setStatus("away")).rejects.toMatchObject({ code: "unsupported" });
+  });
+
+  it("says again of itself what it said, on every stream", async () => {
+    await connected();
+    await client.setStatus("busy");
+    client.room("lobby").join().catch(() => undefined);
+    await pass(20);
+    expect(streams.sent.map(([, body, connection]) => [body, connection])).toEqual([
+      [{ status: "busy" }, "s1"],
+      [{ status: "busy" }, "s2"],
+    ]);
+  });
+
+  it("names the stream that is open, and sends nothing while one is opened", async () => {
+    await connected();
+    const lobby = client.room("lobby");
+    void lobby.join();
+    await pass(20);
+    streams.last.message(joined(0));
+    await pass();
+    streams.greets = false;
+    client.room("other").join().catch(() => undefined);
+    await pass(20);
+    expect(streams.streams).toHaveLength(3);
+    const sent = client.sendDirect("u-other", 1);
+    await pass(100);
+    expect(streams.sent).toEqual([]);
+    streams.last.event("connected", { status: "connected", connectionId: "third", userId: "u-me" });
+    await sent;
+    expect(streams.sent.map(([, , connection]) => connection)).toEqual(["third"]);
+  });
+
+  it("goes on with a new token, by a stream that shows it", async () => {
+    const tokens: boolean[] = [];
+    await connected({ getToken: ({ refresh }) => `token ${tokens.push(refresh)}` });
+    const errors: string[] = [];
+    client.on("error", ({ code }) => errors.push(code));
+    streams.last.event("token_expiring", { type: "token_expiring", expiresAt: 5 });
+    await pass(20);
+    expect(streams.streams.map(({ headers }) => headers.get("Authorization"))).toEqual(["Bearer token 1", "Bearer token 2"]);
+    expect([tokens, errors]).toEqual([[false, true], []]);
   });
 
   it("publishes one at a time, in order", async () => {
@@ -140,7 +186,7 @@ describe("a stream", () => {
     expect(streams.fetch.mock.calls.filter(([, init]) => init?.method === "POST")).toHaveLength(1);
     release();
     await Promise.all(sent);
-    expect(streams.published).toMatchObject([{ content: 1 }, { content: 2 }, { content: 3 }]);
+    expect(streams.sent.map(([, body]) => body)).toMatchObject([{ content: 1 }, { content: 2 }, { content: 3 }]);
   });
 
   it.each([true, false])("does not lose everything over one refused room or channel (wanted early: %s)", async (early) => {
@@ -237,38 +283,20 @@ describe("a stream", () => {
   });
 });
 
-describe("where WebSockets are blocked", () => {
-  it("falls back, and tries the better way again after a while", async () => {
+describe("which way worked", () => {
+  it("is remembered for the next page", async () => {
+    const kept = new Map<string, string>();
+    const storage = { getItem: (key: string) => kept.get(key) ?? null, setItem: (k: string, v: string) => void kept.set(k, v) };
     const server = new FakeServer();
-    server.refusing = true;
-    client = new TidingsClient("http://server", {
-      WebSocket: server.WebSocket,
-      fetch: streams.fetch,
-      clock: evenClock,
-      storage: null,
-    });
-    const opening = client.connect();
-    await pass(250 + 500);
-    await opening;
-    expect(client.status.get()).toMatchObject({ state: "connected", transport: "sse" });
-    expect(server.connections).toHaveLength(2);
-    const seen: unknown[] = [];
-    client.room("lobby").on("message", ({ content }) => seen.push(content));
-    void client.room("lobby").join();
-    await pass(20);
-    server.say("lobby", "one");
-    streams.last.message(joined(0));
-    streams.last.message({ ...said(1), content: "one" } as never);
-    await pass();
-    server.say("lobby", "two");
-    server.refusing = false;
-    const keepAlive = setInterval(() => {
-      if (!streams.last.ended) streams.last.event("heartbeat", {});
-    }, 5000);
-    await pass(121_000);
-    clearInterval(keepAlive);
-    expect(client.status.get()).toMatchObject({ state: "connected", transport: "websocket" });
-    expect(server.last.of("join_room")[0]?.since).toEqual({ epoch: "e1", seq: 1 });
-    expect(seen).toEqual(["one", "two"]);
+    server.upgrades = "refused";
+    const options = { WebSocket: server.WebSocket, fetch: server.fetch, clock: evenClock, storage };
+    client = new TidingsClient("http://server", options);
+    await Promise.all([client.connect(), pass(1000)]);
+    expect(server.connections.map(({ protocol }) => protocol)).toEqual(["tidings.v1.json", "tidings.v1.json", "sse"]);
+    client.close();
+    client = new TidingsClient("http://server", options);
+    await Promise.all([client.connect(), pass()]);
+    expect(server.connections.map(({ protocol }) => protocol).slice(3)).toEqual(["sse"]);
+    expect(server.last.url.searchParams.get("session")).toBe("signed");
   });
 });

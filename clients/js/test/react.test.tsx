@@ -52,6 +52,15 @@ describe("in strict mode", () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
+  it("a client of the application's own stays connected", async () => {
+    await client.connect();
+    const { unmount } = renderHook(() => useConnection(), { wrapper });
+    await pass(1000);
+    unmount();
+    await pass(1000);
+    expect(client.status.get().state).toBe("connected");
+  });
+
   it("a room is joined once, and left once", async () => {
     const { result, unmount } = renderHook(() => useRoom("lobby"), { wrapper });
     await pass(1000);
@@ -79,6 +88,26 @@ describe("rooms", () => {
     act(() => void server.say("lobby", "d"));
     await pass(100);
     expect(result.current.messages.map(({ content }) => content)).toEqual(["b", "c", "d"]);
+  });
+
+  it.each([true, false])("begin anew with a new log of the server (history: %s)", async (history) => {
+    const fetch = vi.fn(async () =>
+      Response.json({ room: "lobby", epoch: server.epoch, messages: server.rooms.get("lobby") ?? [] }),
+    );
+    client = clientOf(server, { fetch });
+    const { result } = renderHook(() => useRoom("lobby", { history, limit: 3 }), { wrapper });
+    await pass(100);
+    for (const content of ["o1", "o2", "o3"]) act(() => void server.say("lobby", content));
+    await pass(100);
+    expect(result.current.messages.map(({ content }) => content)).toEqual(["o1", "o2", "o3"]);
+    server.epoch = "e2";
+    server.rooms.clear();
+    server.seq = 0;
+    server.last.drop();
+    await pass(1000);
+    for (const content of ["NEW one", "NEW two"]) act(() => void server.say("lobby", content));
+    await pass(100);
+    expect(result.current.messages.map(({ content }) => content)).toEqual(["NEW one", "NEW two"]);
   });
 
   it("render once a frame, not once a message", async () => {

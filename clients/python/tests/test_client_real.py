@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 from rig.fleet import Fleet
 from rig.real import Real
-from rig.scenario import rows
+from rig.scenario import marks_of, rows
 
 KINDS = ("open", "tokens")
 ROWS = rows("real")
 CASES = [
     # One deployment for all rows of a kind, in one worker where there are several.
     pytest.param(
-        row, way, id=f"{row['name']} ({way})", marks=pytest.mark.xdist_group(f"python client, {kind}")
+        row,
+        way,
+        id=f"{row['name']} ({way})",
+        marks=[pytest.mark.xdist_group(f"python client, {kind}"), *marks_of(f"{row['name']} ({way})")],
     )
     for kind in KINDS
     for row in ROWS

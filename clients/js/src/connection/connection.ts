@@ -32,8 +32,8 @@ export interface ConnectionSetup {
   connectMs: number;
   /** How long the answer to a probe may take. */
   answerMs: number;
-  /** How long to stay on the fallback before the better transport is tried again. */
-  upgradeMs: number;
+  /** Which transport worked when a client here was last connected. */
+  lastTransport: TransportKind | undefined;
   open(kind: TransportKind, events: TransportEvents): Transport;
   onMessage(message: ServerMessage): void;
   onUp(welcome: Welcome): void;
@@ -44,12 +44,20 @@ export interface ConnectionSetup {
 
 /** A connection that lived so long has forgotten the failures before it: a server that sends all away is no success. */
 const STABLE_MS = 5000;
+/** How long the first transport may take before the second is tried beside it. */
+const RACE_MS = 3000;
+/** How long the old transport stays beside the new one: others shall not see this user leave. */
+const RETIRE_MS = 1000;
 
 /** Keeps one transport to the server open, and opens the next one when and only when it should. */
 export class Connection {
   readonly status = new Store<ConnectionStatus>({ state: "closed" });
   readonly #fallback: Fallback;
   #transport: Transport | undefined;
+  /** Beside it: one that may be quicker, or better, or the one before it for a moment more. */
+  #side: Transport | undefined;
+  /** What a better transport began with, while the other's last answers are waited for. */
+  #better: Welcome | undefined;
   #watchdog: Watchdog | undefined;
   #end: End = { reason: "", reconnect: true };
   #attempts = 0;
@@ -59,9 +67,13 @@ export class Connection {
   #dueTimer: unknown;
   #watchTimer: unknown;
   #limitTimer: unknown;
+  #sideTimer: unknown;
+  #probeTimer: unknown;
+  #probeAt = 0;
+  #probing = false;
 
   constructor(private readonly setup: ConnectionSetup) {
-    this.#fallback = new Fallback(setup.transports);
+    this.#fallback = new Fallback(setup.transports, setup.lastTransport);
   }
 
   get state(): State {
@@ -85,6 +97,11 @@ export class Connection {
   /** The world outside has changed: try now, or look whether the connection still lives. */
   wake(): void {
     if (this.setup.clock.now() >= this.#notBefore || this.state === "connected") this.#input("wake");
+  }
+
+  /** The network is gone, says the machine: waiting for a silence would tell the user late. */
+  offline(): void {
+    if (this.state === "connected") this.#ended({ reason: "the network is away", reconnect: true });
   }
 
   /** Doubts the connection: something was not answered. */
@@ -117,6 +134,7 @@ export class Connection {
         clock.clearTimeout(this.#limitTimer);
         this.#transport?.close(action === "leave");
         this.#transport = undefined;
+        this.#closeSide();
         return;
       case "wait":
         return this.#wait();
@@ -124,27 +142,109 @@ export class Connection {
         return clock.clearTimeout(this.#dueTimer);
       case "probe":
         return this.suspect();
+      case "try":
+        this.#beside(this.setup.transports[0] ?? "websocket");
+        this.#probing = true;
+        return;
+      case "switch":
+        return this.#switch();
     }
   }
 
   #open(): void {
+    const { clock, connectMs } = this.setup;
     const kind = this.#fallback.choose();
+    this.#transport = this.#begin(kind);
+    this.#limitTimer = clock.setTimeout(
+      () => this.#ended({ reason: "the server did not answer in time", reconnect: true }),
+      connectMs,
+    );
+    const rival = this.#fallback.rival(kind);
+    if (rival) this.#sideTimer = clock.setTimeout(() => this.#beside(rival), RACE_MS);
+  }
+
+  #begin(kind: TransportKind): Transport {
     // What a transport reports after it was let go concerns nobody.
-    const mine = (take: () => void): void => {
+    const main = (take: () => void): void => {
       if (this.#transport === transport) take();
     };
     const transport: Transport = this.setup.open(kind, {
-      heard: () => mine(() => this.#watchdog?.heard(this.setup.clock.now())),
-      message: (message) => mine(() => this.#take(message, kind)),
-      inboxAt: (position) => mine(() => this.setup.onInboxAt(position)),
-      ended: (end) => mine(() => this.#ended(end)),
+      heard: () => main(() => this.#watchdog?.heard(this.setup.clock.now())),
+      message: (message) => {
+        if (this.#side === transport && message.type === "welcome") this.#sideWelcomed(message, transport);
+        else main(() => this.#take(message, kind));
+      },
+      inboxAt: (position) => main(() => this.setup.onInboxAt(position)),
+      ended: (end) => (this.#side === transport ? this.#sideEnded(end) : main(() => this.#mainEnded(end))),
     });
-    this.#transport = transport;
-    this.#limitTimer = this.setup.clock.setTimeout(
-      () => this.#ended({ reason: "the server did not answer in time", reconnect: true }),
-      this.setup.connectMs,
-    );
+    return transport;
   }
+
+  // --- a second transport, beside the one that works or is being tried ---
+
+  #beside(kind: TransportKind): void {
+    this.#closeSide();
+    this.#side = this.#begin(kind);
+    this.#limitSide(this.setup.connectMs);
+  }
+
+  #limitSide(ms: number): void {
+    this.setup.clock.clearTimeout(this.#sideTimer);
+    this.#sideTimer = this.setup.clock.setTimeout(() => this.#sideEnded(undefined), ms);
+  }
+
+  #closeSide(): void {
+    this.setup.clock.clearTimeout(this.#sideTimer);
+    this.#side?.close(false);
+    this.#side = this.#better = undefined;
+    this.#probing = false;
+  }
+
+  #sideEnded(end: End | undefined): void {
+    if (this.state === "connecting" && end?.reconnect === false) return this.#ended(end);
+    if (this.#probing) this.#fallback.probed();
+    this.#closeSide();
+    if (this.state !== "connected" || !this.#transport || !this.#fallback.isFallback(this.#transport.kind)) return;
+    this.#probeAt = 0;
+    this.#probeLater();
+  }
+
+  #sideWelcomed(welcome: Welcome, side: Transport): void {
+    if (this.state === "connecting") {
+      // It was quicker. The other one may still make it, and is better then.
+      [this.#transport, this.#side] = [side, this.#transport];
+      this.#limitSide(this.setup.connectMs);
+      this.#take(welcome, side.kind);
+      return;
+    }
+    this.#better = welcome;
+    void this.#transport?.settled().then(() => {
+      if (this.#better === welcome) this.#input("upgraded");
+    });
+  }
+
+  #switch(): void {
+    const { setup } = this;
+    const [welcome, side] = [this.#better, this.#side];
+    if (!welcome || !side) return;
+    this.#better = undefined;
+    this.#stopped();
+    this.setup.onDown();
+    [this.#transport, this.#side] = [side, this.#transport];
+    this.#limitSide(RETIRE_MS);
+    this.#begun(welcome, side);
+    setup.onUp(welcome);
+    setup.onMessage(welcome);
+  }
+
+  #probeLater(): void {
+    const { clock } = this.setup;
+    this.#probeAt ||= clock.now() + this.#fallback.pauseMs;
+    clock.clearTimeout(this.#probeTimer);
+    this.#probeTimer = clock.setTimeout(() => this.#input("upgrade"), Math.max(0, this.#probeAt - clock.now()));
+  }
+
+  // --- the one ---
 
   #take(message: ServerMessage, kind: TransportKind): void {
     if (message.type === "welcome" && this.state === "connecting") this.#welcomed(message, kind);
@@ -152,19 +252,28 @@ export class Connection {
   }
 
   #welcomed(welcome: Welcome, kind: TransportKind): void {
-    const { clock, answerMs, upgradeMs } = this.setup;
-    clock.clearTimeout(this.#limitTimer);
-    this.#upAt = clock.now();
-    this.#notBefore = 0;
-    this.#fallback.worked(kind);
-    this.#watchdog = new Watchdog(this.#upAt, welcome.heartbeatInterval, answerMs, this.#transport?.probes ?? false);
-    this.#watch();
-    if (this.#fallback.isFallback(kind)) {
-      this.#limitTimer = clock.setTimeout(() => this.#input("upgrade"), upgradeMs);
-    }
+    if (!this.#transport) return;
+    if (!this.#fallback.isFallback(kind)) this.#closeSide();
+    this.#begun(welcome, this.#transport);
     this.#end = { reason: "", reconnect: true };
     this.#input("welcomed");
     this.setup.onUp(welcome);
+  }
+
+  /** A transport works: watch it, and what is better. */
+  #begun(welcome: Welcome, transport: Transport): void {
+    const { clock, answerMs } = this.setup;
+    clock.clearTimeout(this.#limitTimer);
+    this.#upAt = clock.now();
+    this.#notBefore = 0;
+    this.#fallback.worked(transport.kind);
+    this.#watchdog = new Watchdog(this.#upAt, welcome.heartbeatInterval, answerMs, transport.probes);
+    this.#watch();
+    if (!this.#fallback.isFallback(transport.kind)) this.#probeAt = 0;
+    else if (!this.#side) {
+      clock.clearTimeout(this.#sideTimer);
+      this.#probeLater();
+    }
   }
 
   #watch(): void {
@@ -177,6 +286,14 @@ export class Connection {
   #judge(verdict: Verdict | undefined): void {
     if (verdict === "probe") this.#transport?.send({ type: "heartbeat" });
     if (verdict === "dead") this.#ended({ reason: "the server fell silent", reconnect: true });
+  }
+
+  #mainEnded(end: End): void {
+    if (this.state !== "connecting" || !this.#side || !end.reconnect) return this.#ended(end);
+    this.#fallback.failed();
+    this.setup.clock.clearTimeout(this.#sideTimer);
+    this.#transport = this.#side; // which may make it yet
+    this.#side = undefined;
   }
 
   #ended(end: End): void {
@@ -199,13 +316,14 @@ export class Connection {
   #stopped(): void {
     this.setup.clock.clearTimeout(this.#watchTimer);
     this.setup.clock.clearTimeout(this.#limitTimer);
+    this.setup.clock.clearTimeout(this.#probeTimer);
   }
 
   #tell(state: State): void {
     const { code, reason, error } = this.#end;
     const transport = this.#transport?.kind ?? this.status.get().transport;
     const known = this.status.get();
-    if (known.state === state) return;
+    if (known.state === state && known.transport === transport) return;
     this.status.set({
       state,
       ...(transport && { transport }),

@@ -10,7 +10,8 @@ export type Input =
   | "refused" // the transport ended, and must not be opened again
   | "due" // the wait is over
   | "wake" // the network is back, the page is looked at again, the machine woke
-  | "upgrade"; // on the fallback: the better transport deserves another try
+  | "upgrade" // on the fallback: the better transport deserves another try
+  | "upgraded"; // it works
 
 export type Action =
   | "open" // open a transport
@@ -18,7 +19,9 @@ export type Action =
   | "leave" // the same, telling the server that the user is gone
   | "wait" // schedule `due`
   | "cancel" // unschedule it
-  | "probe"; // ask for a sign of life, soon
+  | "probe" // ask for a sign of life, soon
+  | "try" // open the better transport beside the one that works
+  | "switch"; // go on over it
 
 interface Step {
   readonly next: State;
@@ -42,7 +45,8 @@ export const TABLE: Readonly<Record<State, Readonly<Partial<Record<Input, Step>>
     lost: step("suspended", "drop", "wait"),
     refused: step("failed", "drop"),
     wake: step("connected", "probe"),
-    upgrade: step("connecting", "drop", "open"),
+    upgrade: step("connected", "try"),
+    upgraded: step("connected", "switch"),
     close: step("closed", "leave"),
   },
   suspended: {

@@ -5,6 +5,8 @@ import { Store } from "../store.js";
 /** The newest messages of a room, in order, each once. */
 export class Messages {
   readonly shown = new Store<readonly RoomMessage[]>([]);
+  /** Which log they are of: another one counts from the beginning again. */
+  #epoch: string | undefined;
 
   constructor(
     private readonly room: Room,
@@ -16,6 +18,9 @@ export class Messages {
   follow(): () => void {
     const gone = new AbortController();
     const { signal } = gone;
+    this.#turn();
+    this.room.on("gap", () => this.#turn(), { signal });
+    this.room.on("joined", () => this.#turn(), { signal });
     this.room.on("message", (message) => this.#add([message]), { signal });
     if (this.past) {
       const load = (): void => this.#load(signal);
@@ -28,9 +33,18 @@ export class Messages {
 
   #load(signal: AbortSignal): void {
     this.room.history({ limit: this.limit, signal }).then(
-      ({ messages }) => this.#add(messages),
+      ({ messages, epoch }) => {
+        if (epoch === undefined || epoch === this.#epoch) this.#add(messages); // else there is another log by now, and it is read as well
+      },
       () => undefined, // what cannot be read is not shown; live messages come all the same
     );
+  }
+
+  /** Begins anew where the room's log did. */
+  #turn(): void {
+    const epoch = this.room.position?.epoch;
+    if (this.#epoch !== undefined && epoch !== undefined && epoch !== this.#epoch) this.shown.set([]);
+    this.#epoch = epoch ?? this.#epoch;
   }
 
   #add(messages: readonly RoomMessage[]): void {

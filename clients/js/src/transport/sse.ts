@@ -7,7 +7,8 @@
  */
 import type { Clock } from "../clock.js";
 import { localError, TidingsError } from "../errors.js";
-import type { Ack, ClientMessage, Disconnect, PublishRequest, ServerMessage } from "../generated/wire.js";
+import type { Operations } from "../generated/http.js";
+import type { Ack, ClientMessage, Disconnect, RoomMessage, ServerMessage, Welcome } from "../generated/wire.js";
 import { encodeEventId, INBOX_TOPIC, positionIn } from "./eventid.js";
 import { EventStreamParser, type StreamEvent } from "./eventstream.js";
 import { endOf } from "./ending.js";
@@ -18,15 +19,25 @@ export interface StreamSetup {
   clock: Clock;
   /** Opens `/events` as this user; rejects with a TidingsError where that is refused. */
   open(query: Record<string, string>, headers: Record<string, string>, signal: AbortSignal): Promise<Response>;
-  /** Publishes over HTTP. */
-  publish(message: PublishRequest, signal: AbortSignal): Promise<Ack>;
+  /** Sends as this user; `connectionId` is the stream's, which gets no copy. */
+  post(request: Post, connectionId: string, signal: AbortSignal): Promise<Ack>;
   interest(): Interest;
 }
+
+type Sent = Extract<
+  ClientMessage,
+  { type: "room_message" | "direct_message" | "broadcast" | "status_change" | "presence_update" }
+>;
+
+/** One message as a request: its operation, and what that takes. */
+export type Post = {
+  [Name in keyof Operations]: [name: Name, given: Pick<Operations[Name], "body"> & { path?: Operations[Name]["path"] }];
+}[Extract<keyof Operations, `POST /api/${"rooms/{room}" | "users/{userId}"}/messages` | "POST /api/broadcast" | `PUT /api/me/${string}`>];
 
 const INBOX = "inbox";
 const REOPEN_MS = 20; // a page joins several rooms at once
 const HEARTBEAT_MS = 5000;
-const PUBLISH_MS = 10_000;
+const SEND_MS = 10_000;
 
 export class EventStreamTransport implements Transport {
   readonly kind = "sse";
@@ -43,14 +54,23 @@ export class EventStreamTransport implements Transport {
   readonly #joined = new Set<string>();
   /** Requests that the stream answers: ids by room, and for `inbox`. */
   readonly #joins = new Map<string, string | undefined>();
-  #publishing = Promise.resolve();
+  /** The stream that is open, as requests name it. */
+  #connectionId = "";
+  /** What came of rooms before the answer to their join: that is what was missed. */
+  readonly #missed = new Map<string, RoomMessage[]>();
+  /** What this user said of themselves: a new stream is a new connection, and has to be told. */
+  readonly #said = new Map<string, Sent>();
+  #waiting: Sent[] = [];
+  #due = false;
+  #working: Promise<void> | undefined;
+  #opened = (): void => undefined;
   #follows: (ClientMessage & { type: "subscribe" })[] = [];
 
   constructor(
     private readonly setup: StreamSetup,
     private readonly events: TransportEvents,
   ) {
-    void this.#stream(setup.interest());
+    this.#reopen();
   }
 
   send(message: ClientMessage): void {
@@ -66,21 +86,29 @@ export class EventStreamTransport implements Transport {
       case "unsubscribe":
         this.#later();
         return this.#reply({ type: "unsubscribed", channels: namesIn(message), id: message.id });
+      case "refresh": // a stream shows its credentials when it opens
+        this.#later();
+        return this.#reply({ type: "ack", id: message.id });
+      case "status_change":
+      case "presence_update":
+        this.#said.set(message.type, message);
+        return this.#send(message);
       case "room_message":
-        return this.#publish({ room: message.room, content: message.content, id: message.id });
       case "direct_message":
-        return this.#publish({ userId: message.targetUserId, content: message.content, id: message.id });
       case "broadcast":
-        return this.#publish({ broadcast: true, content: message.content, id: message.id });
-      default:
-        return this.#refuse(message.id, localError("unsupported", `${message.type} needs a WebSocket`));
+        return this.#send(message);
     }
+  }
+
+  settled(): Promise<unknown> {
+    return this.#working ?? Promise.resolve();
   }
 
   close(): void {
     this.#gone.abort();
     this.#request.abort();
     this.setup.clock.clearTimeout(this.#reopening);
+    this.#opened();
   }
 
   #join(room: string, id: string | undefined): void {
@@ -113,24 +141,49 @@ export class EventStreamTransport implements Transport {
     }
   }
 
-  #publish(body: PublishRequest): void {
-    // One at a time: requests side by side would arrive in any order.
-    this.#publishing = this.#publishing.then(async () => {
-      if (this.#gone.signal.aborted) return;
-      try {
-        this.#reply({ ...(await this.setup.publish(body, AbortSignal.timeout(PUBLISH_MS))), type: "ack", id: body.id });
-      } catch (fault) {
-        this.#refuse(body.id, fault);
-      }
-    });
+  #send(message: Sent): void {
+    this.#waiting.push(message);
+    this.#work();
   }
 
   #later(): void {
     this.setup.clock.clearTimeout(this.#reopening);
-    this.#reopening = this.setup.clock.setTimeout(() => {
-      this.#request.abort();
-      void this.#stream(this.setup.interest());
-    }, REOPEN_MS);
+    this.#reopening = this.setup.clock.setTimeout(() => this.#reopen(), REOPEN_MS);
+  }
+
+  #reopen(): void {
+    this.#due = true;
+    this.#work();
+  }
+
+  /** One thing at a time: requests side by side arrive in any order, and each names the stream that gets no copy. */
+  #work(): void {
+    this.#working ??= (async () => {
+      while (!this.#gone.signal.aborted) {
+        const message = this.#due ? undefined : this.#waiting.shift();
+        if (message) await this.#post(message);
+        else if (!this.#due) break;
+        else {
+          this.#due = false;
+          this.#request.abort();
+          await new Promise<void>((resolve) => {
+            this.#opened = resolve;
+            void this.#stream(this.setup.interest());
+          });
+        }
+      }
+      this.#working = undefined;
+    })();
+  }
+
+  async #post(message: Sent): Promise<void> {
+    const connectionId = "echo" in message && message.echo && message.type === "broadcast" ? "" : this.#connectionId;
+    try {
+      const ack = await this.setup.post(postOf(message), connectionId, AbortSignal.timeout(SEND_MS));
+      this.#reply({ ...ack, type: "ack", id: message.id });
+    } catch (fault) {
+      this.#refuse(message.id, fault);
+    }
   }
 
   async #stream(wanted: Interest): Promise<void> {
@@ -139,7 +192,9 @@ export class EventStreamTransport implements Transport {
     const last: { farewell?: Disconnect } = {};
     const asked = (this.#asked = this.#trial.choose(wanted));
     this.#joined.clear();
+    this.#missed.clear();
     this.#carried = [];
+    this.#connectionId = "";
     let end: End;
     try {
       const response = await this.setup.open(...questionOf(asked), request.signal);
@@ -175,19 +230,26 @@ export class EventStreamTransport implements Transport {
       this.#refuse(id, fault);
     }
     this.#answerFollows();
+    this.#opened();
     this.#later();
     return true;
   }
 
   #take({ type, data, id }: StreamEvent, from: AbortController): void {
     if (from.signal.aborted) return; // replaced, or closed by who heard the event before
-    if (type === "connected") return this.#greet();
+    if (type === "connected") return this.#greet(JSON.parse(data) as Partial<Welcome>);
     if (type === "heartbeat" || type === "reset") return; // what was reset says so itself, as not recovered
     const inbox = id === undefined ? undefined : positionIn(id, INBOX_TOPIC);
     if (inbox) this.events.inboxAt(inbox);
     const message = JSON.parse(data) as ServerMessage;
+    if (message.type === "room_message" && !this.#joined.has(message.room)) {
+      this.#missed.set(message.room, [...(this.#missed.get(message.room) ?? []), message]);
+      return;
+    }
     if (message.type === "joined_room") {
       this.#joined.add(message.room);
+      message.missed ??= this.#missed.get(message.room) ?? [];
+      this.#missed.delete(message.room);
       message.id = this.#joins.get(message.room);
       this.#joins.delete(message.room);
     } else if (message.type === "subscribed") {
@@ -198,20 +260,24 @@ export class EventStreamTransport implements Transport {
     this.events.message(message);
   }
 
-  #greet(): void {
-    if (!this.#greeted) {
+  #greet(who: Partial<Welcome>): void {
+    this.#connectionId = who.connectionId ?? "";
+    if (this.#greeted) this.#waiting.unshift(...this.#said.values());
+    else {
       this.#greeted = true;
       this.events.message({
-        type: "welcome",
         protocol: 1,
-        userId: "", // a stream does not say who we are
+        userId: "",
         username: "",
         connectionId: "",
         gateway: "",
         heartbeatInterval: HEARTBEAT_MS,
         maxMessageBytes: Infinity,
+        ...who,
+        type: "welcome",
       });
     }
+    this.#opened();
     this.#carried = this.#asked.channels;
     if (this.#trial.onAdmitted(this.#asked, this.setup.interest())) this.#later();
     this.#answerFollows();
@@ -235,6 +301,25 @@ export class EventStreamTransport implements Transport {
     queueMicrotask(() => {
       if (!this.#gone.signal.aborted) this.events.message(message);
     });
+  }
+}
+
+function postOf(message: Sent): Post {
+  switch (message.type) {
+    case "room_message": {
+      const { room, content, id, echo } = message;
+      return ["POST /api/rooms/{room}/messages", { path: { room }, body: { content, id, echo } }];
+    }
+    case "direct_message": {
+      const { targetUserId: userId, content, id } = message;
+      return ["POST /api/users/{userId}/messages", { path: { userId }, body: { content, id } }];
+    }
+    case "broadcast":
+      return ["POST /api/broadcast", { body: { content: message.content } }];
+    case "status_change":
+      return ["PUT /api/me/status", { body: { status: message.status } }];
+    case "presence_update":
+      return ["PUT /api/me/data", { body: { customData: message.customData } }];
   }
 }
 

@@ -30,6 +30,8 @@ export interface Transport {
   readonly probes: boolean;
   /** Sends, or throws a TidingsError for what the server would not take. */
   send(message: ClientMessage): void;
+  /** Resolves when what was sent is answered, as far as it matters before another transport takes over. */
+  settled(): Promise<unknown>;
   /** Ends it. With `left` the user is gone; otherwise they may be back in a moment. */
   close(left: boolean): void;
 }

@@ -93,6 +93,7 @@ export function openWebSocket(setup: WebSocketSetup, events: TransportEvents): T
       }
       socket?.send(frame);
     },
+    settled: () => Promise.resolve(),
     close(left: boolean) {
       gone.abort();
       socket?.close(...(left ? ([LEFT] as const) : []));

@@ -138,7 +138,7 @@ export class Faked {
 
   constructor(options: Record<string, unknown> = {}) {
     const { token, ...others } = options;
-    this.#client = clientOf(this.#server, { ...(others as TidingsOptions), ...(token !== undefined && this.#tokens(token)) });
+    this.#client = clientOf(this.#server, { fetch: this.#server.fetch, ...(others as TidingsOptions), ...(token !== undefined && this.#tokens(token)) });
     collect(this.#inbox, this.#client.inbox);
     this.#client.on("error", ({ code }) => this.#errors.push(code));
     this.#client.alerts.on("raised", ({ id }) => this.#alertsSeen.push(`+${id}`));
@@ -169,7 +169,8 @@ export class Faked {
         if (kind === "fails once" && this.#asked.length === 1) throw new Error("the application's server is away");
         return `token ${this.#asked.length}`;
       },
-      fetch: async (_, init) => {
+      fetch: async (input, init) => {
+        if (!(input as string).endsWith("/api/tickets")) return this.#server.fetch(input, init);
         this.#shown = new Headers(init?.headers).get("Authorization")?.replace("Bearer ", "") ?? "";
         const refused = { code: "unauthorized", message: "no", retryable: false };
         if (this.#server.refuseCredentials-- > 0) return Response.json(refused, { status: 401 });
@@ -236,6 +237,14 @@ export class Faked {
     },
     unfollow: (channel: string) => this.#following.get(channel)?.(),
     pass: (ms: number) => pass(ms),
+    offline: () => void (globalThis as { window?: EventTarget }).window?.dispatchEvent(new Event("offline")),
+    beats: async (ms: number) => {
+      for (let passed = 0; passed < ms; passed += 1000) {
+        await pass(1000);
+        this.#server.beat();
+      }
+    },
+    upgrade: () => this.#server.connections.find(({ protocol, isOpen }) => protocol !== "sse" && isOpen)!.greet(),
     sleep: (ms: number) => void vi.setSystemTime(Date.now() + ms),
     server: (changes: Partial<FakeServer>) => {
       for (const name of Object.keys(changes)) must(name in this.#server, `the server has no "${name}"`);
@@ -301,6 +310,7 @@ export class Faked {
     metrics: () => this.#client.metrics.history.get().map(({ timestamp }) => timestamp),
     connections: () => this.#server.connections.length,
     closedWith: () => this.#server.last.closedWith,
+    departures: () => this.#server.departures,
     types: () => this.#server.last.types(),
     sent: (expected: Record<string, unknown[]>) =>
       forEachOf(expected, (type) => {

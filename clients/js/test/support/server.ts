@@ -1,5 +1,6 @@
 /** A server without a network: rooms with a log, inboxes, and faults. Its sockets are what the client is given. */
-import type { Ack, ClientMessage, Position, RoomMessage, ServerMessage } from "../../src/generated/wire.js";
+import type { Ack, ClientMessage, JoinedRoom, Position, RoomMessage, ServerMessage } from "../../src/generated/wire.js";
+import { encodeEventId, INBOX_TOPIC, positionIn } from "../../src/transport/eventid.js";
 import type { WebSocketLike } from "../../src/transport/websocket.js";
 
 export const EPOCH = "e1";
@@ -15,6 +16,12 @@ export class FakeServer {
   accepting = true;
   /** New connections end before the upgrade. */
   refusing = false;
+  /** What becomes of upgrades on the way: `passed`, `refused` or `unanswered`. Streams and requests pass. */
+  upgrades = "passed";
+  /** A proxy answers every request with this status and a page of its own, where it is not 0. */
+  proxyStatus = 0;
+  /** How often a room had no connection of this user any more, though it was not left. */
+  departures = 0;
   /** Messages are not answered while true. */
   silent = false;
   /** Publishes are answered `unavailable` while true. */
@@ -42,6 +49,59 @@ export class FakeServer {
     };
   }
 
+  /** Streams, and what is sent over HTTP. */
+  readonly fetch = async (input: unknown, init: RequestInit = {}): Promise<Response> => {
+    const url = new URL(String(input));
+    if (this.proxyStatus) return new Response("<html>", { status: this.proxyStatus });
+    if (url.pathname === "/events") return this.#openStream(url, init);
+    const named = new Headers(init.headers).get("Tidings-Connection");
+    const connection = this.connections.find(({ id }) => id === named);
+    const message = messageOf(url.pathname, JSON.parse(init.body as string) as object);
+    if (!message || !connection) return Response.json({ code: "not_found", message: "no", retryable: false }, { status: 404 });
+    connection.received.push(message);
+    if (this.silent || this.ignores.includes(message.type)) return new Promise<Response>(() => undefined);
+    return new Promise((resolve) => {
+      connection.rooms.add(message.type === "room_message" ? message.room : "");
+      this.answer(connection, message, (answer) => resolve(Response.json(answer, { status: answer.type === "error" ? 400 : 200 })));
+    });
+  };
+
+  #openStream(url: URL, init: RequestInit): Promise<Response> {
+    if (this.refusing) return Promise.reject(new TypeError("failed to fetch"));
+    const list = (name: string): string[] => (url.searchParams.get(name) ?? "").split(",").filter(Boolean);
+    const last = new Headers(init.headers).get("Last-Event-ID") ?? "";
+    return new Promise((resolve, reject) => {
+      let stream!: ReadableStreamDefaultController<Uint8Array>;
+      const body = new ReadableStream<Uint8Array>({ start: (controller) => void (stream = controller) });
+      const write = (type: string, data: unknown, id = ""): void =>
+        stream.enqueue(new TextEncoder().encode(`event: ${type}\n${id && `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`));
+      const socket = {
+        onmessage: ({ data }: { data: unknown }) => {
+          const message = JSON.parse(String(data)) as ServerMessage;
+          write(message.type, message);
+        },
+        onclose: () => stream.close(),
+      };
+      const connection = new FakeConnection(this, socket, url, "sse", `c${this.connections.length + 1}`);
+      this.connections.push(connection);
+      init.signal?.addEventListener("abort", () => {
+        if (connection.isOpen) stream.error(init.signal?.reason);
+        connection.end(1005);
+        reject(init.signal?.reason as Error);
+      });
+      if (!this.accepting) return;
+      resolve(new Response(body, { headers: { "content-type": "text/event-stream" } }));
+      write("connected", { status: "connected", connectionId: connection.id, userId: this.userId, username: "me", session: "signed" });
+      write("subscribed", { type: "subscribed", channels: ["inbox"] }, encodeEventId([[INBOX_TOPIC, { epoch: "i1", seq: this.inboxSeq }]]));
+      for (const room of list("rooms")) {
+        connection.rooms.add(room);
+        const { missed = [], ...joined } = this.#joined(room, positionIn(last, room), undefined);
+        for (const message of missed) write(message.type, message);
+        write("joined_room", joined);
+      }
+    });
+  }
+
   get last(): FakeConnection {
     const last = this.connections.at(-1);
     if (!last) throw new Error("nobody ever connected");
@@ -50,6 +110,13 @@ export class FakeServer {
 
   get open(): FakeConnection[] {
     return this.connections.filter((connection) => connection.isOpen);
+  }
+
+  /** The streams that are open show that they live. */
+  beat(): void {
+    for (const connection of this.open) {
+      if (connection.protocol === "sse") connection.send({ type: "heartbeat", timestamp: 1 } as unknown as ServerMessage);
+    }
   }
 
   /** Somebody else says something in a room. */
@@ -80,31 +147,31 @@ export class FakeServer {
     for (const connection of this.open) connection.send(message);
   }
 
-  answer(connection: FakeConnection, message: ClientMessage): void {
+  answer(connection: FakeConnection, message: ClientMessage, reply = (answer: ServerMessage): void => connection.send(answer)): void {
     const { id } = message;
     const instead = this.answers[message.type];
-    if (instead) return connection.send({ ...instead, id } as ServerMessage);
+    if (instead) return reply({ ...instead, id } as ServerMessage);
     switch (message.type) {
       case "join_room":
         connection.rooms.add(message.room);
-        return connection.send(this.#joined(message.room, message.since, id));
+        return reply(this.#joined(message.room, message.since, id));
       case "leave_room":
         connection.rooms.delete(message.room);
-        return connection.send({ type: "left_room", room: message.room, id });
+        return reply({ type: "left_room", room: message.room, id });
       case "room_message":
-        return this.#publish(connection, message);
+        return this.#publish(connection, message, reply);
       case "subscribe":
         return this.#subscribe(connection, message);
       case "unsubscribe":
-        return connection.send({ type: "unsubscribed", channels: message.channels ?? [], id });
+        return reply({ type: "unsubscribed", channels: message.channels ?? [], id });
       case "heartbeat":
-        return connection.send({ type: "heartbeat_ack", id });
+        return reply({ type: "heartbeat_ack", id });
       default:
-        return connection.send({ type: "ack", id });
+        return reply({ type: "ack", id });
     }
   }
 
-  #joined(room: string, since: Position | undefined, id: string | undefined): ServerMessage {
+  #joined(room: string, since: Position | undefined, id: string | undefined): JoinedRoom {
     if (room.startsWith("live:")) return { type: "joined_room", room, id, ...(since && { recovered: false, missed: [] }) };
     const head = { type: "joined_room", room, epoch: this.epoch, seq: this.seq, id } as const;
     if (!since) return head;
@@ -113,21 +180,21 @@ export class FakeServer {
     return { ...head, recovered: true, missed };
   }
 
-  #publish(connection: FakeConnection, message: ClientMessage & { type: "room_message" }): void {
+  #publish(connection: FakeConnection, message: ClientMessage & { type: "room_message" }, reply: (answer: ServerMessage) => void): void {
     const { id = "", room } = message;
     if (!connection.rooms.has(room)) {
-      return connection.send({ type: "error", id, code: "not_in_room", message: "join first", retryable: false });
+      return reply({ type: "error", id, code: "not_in_room", message: "join first", retryable: false });
     }
     if (this.busDown) {
-      return connection.send({ type: "error", id, code: "unavailable", message: "no bus", retryable: true });
+      return reply({ type: "error", id, code: "unavailable", message: "no bus", retryable: true });
     }
     const known = this.stored.get(`${room}/${id}`);
-    if (known) return connection.send(known);
+    if (known) return reply(known);
     const { stored, ack } = this.keep(message);
     for (const other of this.open) {
       if (other.rooms.has(room) && (other !== connection || message.echo)) other.send(stored);
     }
-    connection.send(ack);
+    reply(ack);
   }
 
   /** Stores a publish, as if its answer had been lost. */
@@ -157,9 +224,10 @@ export class FakeConnection {
 
   constructor(
     private readonly server: FakeServer,
-    private readonly socket: FakeSocket,
+    private readonly socket: Pick<FakeSocket, "onmessage" | "onclose">,
     readonly url: URL,
     readonly protocol: string,
+    readonly id: string,
   ) {}
 
   get isOpen(): boolean {
@@ -182,6 +250,21 @@ export class FakeConnection {
     if (this.isOpen) this.socket.onmessage?.({ data: frame });
   }
 
+  greet(): void {
+    this.send({
+      type: "welcome",
+      protocol: 1,
+      userId: this.server.userId,
+      username: "me",
+      connectionId: this.id,
+      gateway: "g",
+      session: "signed",
+      inbox: { epoch: "i1", seq: this.server.inboxSeq },
+      heartbeatInterval: 25_000,
+      maxMessageBytes: 1000,
+    });
+  }
+
   /** Ends it as a server does that says why. */
   disconnect(code: number, reconnect: boolean, retryAfterMs?: number): void {
     this.send({ type: "disconnect", code, reason: `reason ${code}`, reconnect, retryAfterMs });
@@ -191,8 +274,16 @@ export class FakeConnection {
   /** Ends it without a word. */
   drop(code = 1006): void {
     if (!this.isOpen) return;
-    this.closedWith = code;
+    this.end(code);
     this.socket.onclose?.({ code, reason: "" });
+  }
+
+  /** It is gone, whoever ended it. */
+  end(code: number): void {
+    if (!this.isOpen) return;
+    this.closedWith = code;
+    const alone = (room: string): boolean => !this.server.open.some(({ rooms }) => rooms.has(room));
+    this.server.departures += [...this.rooms].filter((room) => room && alone(room)).length;
   }
 
   receive(frame: string): void {
@@ -210,23 +301,11 @@ class FakeSocket implements WebSocketLike {
   readonly #connection: FakeConnection;
 
   constructor(server: FakeServer, url: string, protocol: string) {
-    this.#connection = new FakeConnection(server, this, new URL(url), protocol);
+    this.#connection = new FakeConnection(server, this, new URL(url), protocol, `c${server.connections.length + 1}`);
     server.connections.push(this.#connection);
     queueMicrotask(() => {
-      if (server.refusing) return this.#connection.drop();
-      if (!server.accepting) return;
-      this.#connection.send({
-        type: "welcome",
-        protocol: 1,
-        userId: server.userId,
-        username: "me",
-        connectionId: `c${server.connections.length}`,
-        gateway: "g",
-        session: "signed",
-        inbox: { epoch: "i1", seq: server.inboxSeq },
-        heartbeatInterval: 25_000,
-        maxMessageBytes: 1000,
-      });
+      if (server.refusing || server.upgrades === "refused") return this.#connection.drop();
+      if (server.accepting && server.upgrades === "passed") this.#connection.greet();
     });
   }
 
@@ -235,6 +314,18 @@ class FakeSocket implements WebSocketLike {
   }
 
   close(code = 1005): void {
-    this.#connection.closedWith ??= code;
+    this.#connection.end(code);
   }
+}
+
+/** Returns a request as the message that it is on a socket. */
+function messageOf(path: string, body: object): ClientMessage | undefined {
+  const [, , kind, name = ""] = path.split("/").map(decodeURIComponent);
+  const types: Record<string, object> = {
+    rooms: { type: "room_message", room: name },
+    users: { type: "direct_message", targetUserId: name },
+    broadcast: { type: "broadcast" },
+    me: { type: name === "status" ? "status_change" : "presence_update" },
+  };
+  return types[kind ?? ""] && ({ ...types[kind ?? ""], ...body } as ClientMessage);
 }

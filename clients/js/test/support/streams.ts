@@ -43,7 +43,9 @@ export class FakeStream {
 
 export class FakeStreams {
   readonly streams: FakeStream[] = [];
-  readonly published: unknown[] = [];
+  /** What was sent over HTTP: the operation, what went with it, and which stream it named. */
+  readonly sent: [operation: string, body: unknown, connection: string | null][] = [];
+  userId = "u-me";
   /** Answers instead of a stream, one for each request to come. */
   readonly refusals: Response[] = [];
   greets = true;
@@ -57,10 +59,11 @@ export class FakeStreams {
     const url = new URL(input as string);
     const refusal = this.refusals.shift();
     if (refusal) return refusal;
-    if (init?.method === "POST") {
+    if (init?.method === "POST" || init?.method === "PUT") {
       await this.slow;
-      this.published.push(JSON.parse(init.body as string));
-      return Response.json({ type: "ack", epoch: "e1", seq: this.published.length, timestamp: 1 });
+      const connection = new Headers(init.headers).get("Tidings-Connection");
+      this.sent.push([`${init.method} ${url.pathname}${url.search}`, JSON.parse(init.body as string), connection]);
+      return Response.json({ type: "ack", epoch: "e1", seq: this.sent.length, timestamp: 1 });
     }
     const stream = new FakeStream(url, new Headers(init?.headers), init?.signal);
     if ([...stream.list("rooms"), ...stream.list("channels")].some((name) => this.forbidden.includes(name))) {
@@ -68,7 +71,9 @@ export class FakeStreams {
       return Response.json({ code: "forbidden", message: "no", retryable: false }, { status: 403 });
     }
     this.streams.push(stream);
-    if (this.greets) stream.event("connected", { status: "connected" });
+    const [connectionId, userId] = [`s${this.streams.length}`, this.userId];
+    const greeting = { status: "connected", connectionId, userId, username: "Ada", session: "signed" };
+    if (this.greets) stream.event("connected", greeting);
     return stream.response;
   });
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rig.clock import FakeClock
 from rig.server import FakeServer
 from tidings_client import Backoff, CredentialRequest, TidingsClient, TidingsError
@@ -26,6 +28,37 @@ def rows(table: str) -> list[dict[str, Any]]:
         assert ("clients" in row) == ("why" in row), f"{row['name']}: say why not for all clients"
         assert set(row.get("clients", [WHO])) <= {"js", "python"}, f"{row['name']}: there is no such client"
     return [row for row in loaded if WHO in row.get("clients", [WHO])]
+
+
+# Rows that this client does not pass yet: by name, those of `real.json` with their way. Each must fail (a strict
+# `xfail`): one that passes is taken out here.
+PENDING: frozenset[str] = frozenset(
+    {
+        "WebSockets are blocked: a stream carries the same user, and what had no answer is stored once and not shown to its sender",
+        "WebSockets are blocked: a stream that works stays while the better way is tried beside it, and nobody sees this user leave",
+        "a proxy answers instead of the server while the connection stands: what is sent is tried again",
+        "a proxy answers instead of the server, with 400: comes back",
+        "a proxy answers instead of the server, with 401: comes back",
+        "a proxy answers instead of the server, with 403: comes back",
+        "a proxy answers instead of the server, with 404: comes back",
+        "a proxy answers instead of the server, with 407: comes back",
+        "a publish that waits for a room that is left fails, and is not sent when the room is joined again",
+        "a publish that waits for a room that is refused fails with it, and so does one to a room that was refused",
+        "a room cannot be joined any more: who asks is told",
+        "an upgrade is slow, and the stream beside it is quicker: the WebSocket takes over when it is there",
+        "two messages with one id are one: both are answered",
+        "two messages with one id to different rooms at once: the second is refused, since answers name the id alone",
+        "upgrades are never answered: a stream is tried beside them after three seconds, and later attempts begin with it",
+        "what was sent before a room is left gets its answer, or is lost with the connection",
+        "a user without further rights sends, on any way, and gets no copy (sse)",
+    }
+)
+
+
+def marks_of(name: str) -> list[pytest.MarkDecorator]:
+    """Return what pytest has to know of a row."""
+    pending = pytest.mark.xfail(reason="this client does not do that yet", strict=True)
+    return [pending] if name in PENDING else []
 
 
 def error_of(fault: BaseException) -> dict[str, Any]:
