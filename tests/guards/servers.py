@@ -1,6 +1,6 @@
 """Guards between our processes, NATS and Redis, and of what a credential of theirs is good for."""
 
-from tests.guards.guard import AUTHENTICATOR, SERVERS, TLS, guard
+from tests.guards.guard import AUTHENTICATOR, KEYS, SERVERS, TLS, WEBHOOKS, guard
 
 GUARDS = (
     # --- NATS, Redis and the wire to them ---
@@ -139,6 +139,23 @@ GUARDS = (
                 "services/tls.py",
                 "return {name: str(path) for name, path in files.items() if path is not None}",
                 'return {name: str(path) for name, path in files.items() if path} | {"ssl_cert_reqs": "none", "ssl_check_hostname": False}',
+            )
+        ],
+    ),
+    # --- presence: what a question or a receiver may cost ---
+    guard(
+        "rooms that are asked about leave nothing behind",
+        f"{KEYS}::test_asking_writes_nothing",
+        edits=[("presence_svc/lua/page.lua", "if follows and not version then", "if not version then")],
+    ),
+    guard(
+        "the time of one post to a webhook",
+        f"{WEBHOOKS}::test_a_receiver_that_drips_its_answer_has_the_time_of_one_post",
+        edits=[
+            (
+                "services/webhooks.py",
+                "async with asyncio.timeout(self._attempt_s):",
+                "async with asyncio.timeout(None):",
             )
         ],
     ),

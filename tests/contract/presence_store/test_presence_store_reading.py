@@ -70,3 +70,18 @@ async def test_rooms_and_stats_count(store, gateway, clock):
     clock.turn(5.1)
     await sweep_whole(store)
     assert [(r.room, r.users, r.connections) for r in await store.rooms(10)] == [("big", 2, 4)]
+
+
+async def test_an_audit_finds_nothing_where_nothing_is_wrong(store, gateway, other, clock):
+    await gateway.send(
+        connected("c1", "ann"), joined("c1", "lobby"), connected("c2", "bob"), joined("c2", "hall")
+    )
+    await other.send(connected("d1", "ann"), joined("d1", "lobby"))
+    assert await store.audit() == 0
+    await gateway.send(disconnected("c1"), disconnected("c2"))
+    assert await store.audit() == 0
+    await other.send(connected("d1", "ann"), fresh=True)
+    clock.turn(5.1)
+    await sweep_whole(store)
+    assert await store.audit() == 0
+    assert (await store.stats()).connections == 1
