@@ -31,6 +31,7 @@ from typing import Any, NoReturn
 import structlog
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
+from uvloop import new_event_loop
 
 from services import __version__
 from services.bus.errors import BusError, Misconfigured
@@ -40,11 +41,6 @@ from services.logs.shipper import LogShipper, Publisher
 from services.permissions.roles import Role
 from services.settings import Settings, instance_name
 from services.settings_problems import describe_fault, describe_unknown, problems_of, unknown_variables
-
-if sys.platform == "win32":
-    _new_event_loop = asyncio.new_event_loop
-else:
-    from uvloop import new_event_loop as _new_event_loop
 
 log = structlog.get_logger(__name__)
 
@@ -264,7 +260,7 @@ def run(kind: str, main: Main) -> NoReturn:
         obstacles.append(lifecycle.obstacle)
         return code
 
-    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         code = runner.run(lead())
     log.info("stopped", exit_code=code)
     if code == EXIT_CANNOT_START:  # the last word, for who started us

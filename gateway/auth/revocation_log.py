@@ -12,7 +12,7 @@ from hashlib import blake2b
 import msgspec
 import structlog
 
-from gateway.auth.revocations import Revocations
+from gateway.auth.revocations import MAX_REVOCATIONS, Revocations
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError
 from services.bus.specs import revocation_spec
@@ -118,8 +118,11 @@ class RevocationLog:
         except (msgspec.DecodeError, RecursionError) as fault:
             log.error("revocation is not readable", reason=str(fault))
             return
+        before = self._revocations.forgotten
         if self._revocations.add(revoked, self._now()):
             self._on_revoked(revoked)
+        if (forgotten := self._revocations.forgotten - before) > 0:
+            log.error("more revocations than a gateway remembers", forgotten=forgotten, most=MAX_REVOCATIONS)
 
 
 def _key(revoked: Revoked) -> str:

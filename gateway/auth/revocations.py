@@ -19,10 +19,12 @@ class Revocations:
     """What is revoked now.
 
     `current` says whether everything that is revoked is known here; where it is False, credentials cannot be trusted.
+    `forgotten` counts those that went before their time, because there were too many.
     """
 
     def __init__(self) -> None:
         self.current = True
+        self.forgotten = 0
         self._users: dict[str, Revoked] = {}
         self._tokens: dict[str, Revoked] = {}
 
@@ -79,6 +81,7 @@ class Revocations:
             # Many at once: to look for the one that ends first costs a pass over all.
             for key in nsmallest(MAX_REVOCATIONS // _AT_ONCE, entries, key=lambda key: entries[key].until):
                 del entries[key]
+                self.forgotten += 1
 
 
 def concerns(revoked: Revoked, identity: Identity) -> bool:

@@ -56,6 +56,7 @@ def test_beyond_the_most_those_that_end_first_go(monkeypatch: pytest.MonkeyPatch
     for number in range(250):
         revocations.add(Revoked(until=FOR_A_DAY + number, token_id=f"j{number}"), NOW)
     assert len(revocations) <= 200
+    assert len(revocations) + revocations.forgotten == 250
     kept = {revoked.token_id for revoked in revocations.entries(NOW)}
     assert {f"j{number}" for number in range(50, 250)} >= kept
     assert f"j{249}" in kept
