@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.errors import refusal_response
-from gateway.auth.origins import OriginPolicy
+from gateway.auth.origins import ForeignOrigin, OriginPolicy
 from gateway.auth.refusal import AuthRefused
 
 _PREFLIGHT = {
@@ -25,6 +25,7 @@ _DEFAULTS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "x-frame-options": "DENY",
+    "cross-origin-resource-policy": "same-origin",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
 }
 
@@ -50,9 +51,12 @@ class OriginGuard:
             return
         headers = Headers(scope=scope)
         try:
-            foreign = self._policy.check(headers)
+            foreign = self._policy.check(headers, scope["path"])
         except AuthRefused as refusal:
-            await refusal_response(refusal.code, refusal.message)(scope, receive, send)
+            readable = None
+            if isinstance(refusal, ForeignOrigin):
+                readable = {"access-control-allow-origin": refusal.origin, "vary": "Origin"}
+            await refusal_response(refusal.code, refusal.message, headers=readable)(scope, receive, send)
             return
         if foreign is None:
             await self._app(scope, receive, send)

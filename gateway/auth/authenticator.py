@@ -51,7 +51,12 @@ class Authenticator:
         self.open = settings.auth == "open"
         if self.open and not settings.open_beyond_loopback:
             _refuse_exposure(settings.host)
-        self.origins = OriginPolicy(settings.origins, local_names_only=self.open)
+        self.origins = OriginPolicy(
+            settings.origins,
+            local_names_only=self.open,
+            local_pages=self.open and not settings.open_beyond_loopback,
+            tls=settings.tls_cert is not None,
+        )
         self.revocations = revocations if revocations is not None else Revocations()
         self._tickets = tickets
         self._signer = SessionSigner(settings.session_secret.get_secret_value().encode())

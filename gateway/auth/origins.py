@@ -5,34 +5,61 @@ it: this is what keeps a foreign page from using a visitor's network position (c
 hijacking, RFC 6455 §10.2). Programs that are no browsers send none and are let through; they prove
 themselves by credentials.
 
+What a page merely embeds (an image, a script) is asked for without `Origin`, but says `Sec-Fetch-Site: cross-site`.
+Following a link to the dashboard says that too, so the dashboard is let through.
+
 Under `open` there are no credentials, so a second door is closed: a foreign name that is made to resolve to
 a loopback address (DNS rebinding) arrives with itself in `Host`, which then has to be an address,
-`localhost` or configured.
+`localhost` or configured. Where only this machine can connect, pages that this machine serves may: a developer's own.
 """
 
 import ipaddress
 import re
+import time
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+
+import structlog
 
 from gateway.auth.refusal import AuthRefused
 from services.settings_values import DEFAULT_PORT, normalize_origin
 from services.wire.codes import ErrorCode
 
+_LOGGED_A_MINUTE = 16
+_LOGGED_LENGTH = 100
+
+log = structlog.get_logger(__name__)
+
+
+class ForeignOrigin(AuthRefused):
+    """A page of `origin` may not talk to this gateway. It may read that, so that its developer sees why."""
+
+    def __init__(self, origin: str) -> None:
+        super().__init__(ErrorCode.FORBIDDEN, "pages of this origin may not connect; see TIDINGS_ORIGINS")
+        self.origin = origin
+
 
 class OriginPolicy:
-    """Decides by `Origin` and `Host`. `origins` are exact: scheme, host and port.
+    """Decides by `Origin`, `Sec-Fetch-Site` and `Host`. `origins` are exact: scheme, host and port.
+
+    `tls`: the gateway itself serves TLS, so pages of its own have `https`. Behind a proxy both schemes count as its own.
+    `local_pages`: pages that a loopback address serves over http may connect.
 
     Raises:
         ValueError: a configured origin is not `SCHEME://HOST[:PORT]`.
     """
 
-    def __init__(self, origins: Iterable[str], *, local_names_only: bool) -> None:
+    def __init__(
+        self, origins: Iterable[str], *, local_names_only: bool, local_pages: bool = False, tls: bool = False
+    ) -> None:
         self._allowed = frozenset(normalize_origin(origin) for origin in origins)
         self._allowed_hosts = frozenset(origin.partition("://")[2] for origin in self._allowed)
         self._local_names_only = local_names_only
+        self._local_pages = local_pages
+        self._own_schemes = ("https",) if tls else ("http", "https")
+        self._logged: dict[str, float] = {}
 
-    def check(self, headers: Mapping[str, str]) -> str | None:
+    def check(self, headers: Mapping[str, str], path: str = "") -> str | None:
         """Return the foreign origin that may read the answer (for CORS headers), or None if there is none.
 
         Raises:
@@ -46,30 +73,58 @@ class OriginPolicy:
             )
         origin = headers.get("origin")
         if origin is None:
+            if headers.get("sec-fetch-site") == "cross-site" and not _visits_page(headers, path):
+                raise AuthRefused(ErrorCode.FORBIDDEN, "pages of other sites may not embed this")
             return None
         try:
             normal = normalize_origin(origin)
         except ValueError:  # `null` (sandboxed pages, files) among others
             normal = ""
         scheme, _, authority = normal.partition("://")
-        if authority and authority == host.removesuffix(DEFAULT_PORT.get(scheme, "")):
+        own = authority and authority == host.removesuffix(DEFAULT_PORT.get(scheme, ""))
+        if own and scheme in self._own_schemes:
             return None
-        if normal in self._allowed:
+        if normal in self._allowed or (self._local_pages and scheme == "http" and _is_loopback(authority)):
             return origin
-        raise AuthRefused(ErrorCode.FORBIDDEN, "pages of this origin may not connect; see TIDINGS_ORIGINS")
+        self._log(origin, time.monotonic())
+        raise ForeignOrigin(origin)
+
+    def _log(self, origin: str, now: float) -> None:
+        """Log a refused origin once a minute, and so many of them: whoever asks chooses their names."""
+        origin = origin[:_LOGGED_LENGTH]
+        if self._logged.get(origin, 0.0) > now:
+            return
+        self._logged = {known: until for known, until in self._logged.items() if until > now}
+        if len(self._logged) < _LOGGED_A_MINUTE:
+            self._logged[origin] = now + 60
+            log.warning("pages of this origin may not connect; see TIDINGS_ORIGINS", origin=origin)
 
     def _is_local(self, host: str) -> bool:
         return host in self._allowed_hosts or _names_this_machine(host)
 
 
+def _visits_page(headers: Mapping[str, str], path: str) -> bool:
+    return path == "/" and headers.get("sec-fetch-mode") == "navigate"
+
+
 @lru_cache(maxsize=1024)
 def _names_this_machine(host: str) -> bool:
     """Whether a `Host` is a loopback name, or an address, which no foreign name can be."""
-    name = re.sub(r":\d+$", "", host).removeprefix("[").removesuffix("]")
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
+    return _is_loopback(host) or _address(host) is not None
+
+
+def _is_loopback(host: str) -> bool:
+    name = _name(host)
+    address = _address(host)
+    return name == "localhost" or name.endswith(".localhost") or (address is not None and address.is_loopback)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(name)
+        return ipaddress.ip_address(_name(host))
     except ValueError:
-        return False
-    return True
+        return None
+
+
+def _name(host: str) -> str:
+    return re.sub(r":\d+$", "", host).removeprefix("[").removesuffix("]")

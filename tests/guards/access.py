@@ -16,10 +16,31 @@ GUARDS = (
         edits=[
             (
                 "gateway/auth/origins.py",
-                'raise AuthRefused(ErrorCode.FORBIDDEN, "pages of this origin may not connect; see TIDINGS_ORIGINS")',
+                "raise ForeignOrigin(origin)",
                 "return origin",
             )
         ],
+    ),
+    guard(
+        "what other sites embed",
+        f"{HANDSHAKE}::test_a_page_of_another_site_embeds_nothing",
+        edits=[
+            (
+                "gateway/auth/origins.py",
+                'if headers.get("sec-fetch-site") == "cross-site" and',
+                "if False and",
+            )
+        ],
+    ),
+    guard(
+        "the scheme of the own page",
+        "tests/unit/test_auth_origins.py::test_under_tls_the_own_page_has_its_scheme",
+        edits=[("gateway/auth/origins.py", "if own and scheme in self._own_schemes:", "if own:")],
+    ),
+    guard(
+        "pages of this machine, and of no other",
+        "tests/unit/test_auth_origins.py::test_no_other_pages_pass_there",
+        edits=[("gateway/auth/origins.py", 'scheme == "http" and _is_loopback(authority)', "normal")],
     ),
     guard(
         "CORS for one origin",

@@ -80,12 +80,35 @@ async def test_cross_site_websocket_hijack(gateway: ServiceProcess, open_gateway
         assert await upgraded(gateway, f"Origin: {origin}") == 403
         async with httpx.AsyncClient() as http:
             answer = await http.get(f"{gateway.url}/api/rooms", headers=bearer(token()) | {"origin": origin})
-            assert answer.status_code == 403
-            assert "access-control-allow-origin" not in answer.headers
+            assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
     async with client(gateway, token(), Origin=ORIGIN) as page:
         assert await page.is_open()
     async with client(open_gateway, Origin=open_gateway.url) as page:
         assert await page.is_open()
+
+
+async def test_a_page_of_another_site_embeds_nothing(open_gateway: ServiceProcess) -> None:
+    """An image's address must not make a user and join rooms; the link to the dashboard works."""
+    embedding = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
+    async with httpx.AsyncClient(base_url=open_gateway.url) as http:
+        answer = await http.get("/events?rooms=lobby&username=Your%20Boss", headers=embedding)
+        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+        assert (await http.get("/", headers=embedding | {"sec-fetch-mode": "navigate"})).status_code == 200
+    assert await upgraded(open_gateway, "Sec-Fetch-Site: cross-site") == 403
+
+
+async def test_a_page_of_this_machine(open_gateway: ServiceProcess, gateway: ServiceProcess) -> None:
+    """A developer's own page connects to a gateway that only this machine reaches."""
+    page = "http://localhost:5173"
+    async with client(open_gateway, Origin=page) as socket:
+        assert await socket.is_open()
+    async with httpx.AsyncClient(headers={"origin": page}) as http:
+        answer = await http.get(f"{open_gateway.url}/api/gateways")
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, page)
+        assert (await http.get(f"{gateway.url}/api/rooms", headers=bearer(token()))).status_code == 403
+        answer = await http.get(f"{open_gateway.url}/api/rooms", headers={"host": "evil.example"})
+        assert answer.status_code == 403
+    assert f'"origin": "{page}"' in gateway.log_text() or f'"origin":"{page}"' in gateway.log_text()
 
 
 async def test_dns_rebinding(open_gateway: ServiceProcess) -> None:

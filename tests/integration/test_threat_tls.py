@@ -128,6 +128,10 @@ async def test_clients_over_tls(
         with pytest.raises(ssl.SSLCertVerificationError):
             async with connect(url, ssl=distrusting):
                 pass
+        # The scheme belongs to an origin (RFC 6454 §4): the page came over TLS, or it is another one.
+        for scheme, status in (("https", 503), ("http", 403)):
+            origin = {"origin": f"{scheme}://127.0.0.1:{port}"}
+            assert (await http.get("/api/presence", headers=bearer(token()) | origin)).status_code == status
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Which pages may talk to the gateway."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.auth.origins import OriginPolicy
 from gateway.auth.refusal import AuthRefused
@@ -77,6 +78,59 @@ def test_dns_rebinding_is_refused_under_open() -> None:
 )
 def test_local_and_configured_names_pass_under_open(host: str) -> None:
     assert local.check({"host": host}) is None
+
+
+def test_under_tls_the_own_page_has_its_scheme() -> None:
+    own = OriginPolicy([], local_names_only=False, tls=True)
+    assert own.check({"origin": "https://chat.example:8443", "host": "chat.example:8443"}) is None
+    assert_refused(own, {"origin": "http://chat.example:8443", "host": "chat.example:8443"})
+    # Behind a proxy that ends TLS, the gateway itself does not serve it.
+    assert closed.check({"origin": "http://chat.example:8443", "host": "chat.example:8443"}) is None
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://localhost:5173", "http://127.0.0.1", "http://[::1]:3000", "http://a.localhost"]
+)
+def test_pages_of_this_machine_pass_where_only_it_can_connect(origin: str) -> None:
+    machine = OriginPolicy([], local_names_only=True, local_pages=True)
+    assert machine.check({"origin": origin, "host": "localhost:8080"}) == origin
+    assert_refused(machine, {"origin": origin, "host": "evil.example:8080"})
+    assert_refused(local, {"origin": origin, "host": "localhost:8080"})
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://localhost:5173",
+        "http://192.0.2.7",
+        "http://localhost.evil.example",
+        "http://evil.example",
+        "null",
+    ],
+)
+def test_no_other_pages_pass_there(origin: str) -> None:
+    machine = OriginPolicy([], local_names_only=True, local_pages=True)
+    assert_refused(machine, {"origin": origin, "host": "localhost:8080"})
+
+
+def test_a_refused_origin_is_logged_once_a_minute_and_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("gateway.auth.origins.time.monotonic", lambda: now)
+    policy = OriginPolicy([], local_names_only=False)
+    with capture_logs() as lines:
+        for _ in range(3):
+            assert_refused(policy, {"origin": "http://localhost:5173", "host": "chat.example"})
+        for number in range(1000):
+            assert_refused(
+                policy, {"origin": f"https://{number}.evil.example{'/' * 1000}", "host": "chat.example"}
+            )
+    assert [line["log_level"] for line in lines] == ["warning"] * 16
+    assert lines[0]["origin"] == "http://localhost:5173"
+    assert max(len(line["origin"]) for line in lines) == 100
+    now += 61
+    with capture_logs() as lines:
+        assert_refused(policy, {"origin": "http://localhost:5173", "host": "chat.example"})
+    assert len(lines) == 1
 
 
 @pytest.mark.parametrize("bad", ["*", "https://*.example", "app.example", "https://a/b", "null", ""])

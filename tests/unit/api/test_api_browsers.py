@@ -23,6 +23,7 @@ async def test_every_answer_has_the_security_headers(client: httpx.AsyncClient, 
     assert answer.headers["referrer-policy"] == "no-referrer"
     assert answer.headers["x-frame-options"] == "DENY"
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
     assert "server" not in answer.headers
 
 
@@ -37,8 +38,34 @@ async def test_foreign_pages_are_refused(
     answer = await client.request(method, path, headers=headers, content=b'{"broadcast":true,"content":1}')
 
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
-    assert "access-control-allow-origin" not in answer.headers
+    # The page may read why, and nothing else.
+    assert "TIDINGS_ORIGINS" in answer.json()["message"]
+    assert answer.headers["access-control-allow-origin"] == origin
+    assert "Origin" in answer.headers["vary"]
+    assert "access-control-allow-credentials" not in answer.headers
+    assert "access-control-allow-methods" not in answer.headers
     assert deps.publisher.published == []
+
+
+@pytest.mark.parametrize("path", ["/events?rooms=lobby", "/api/presence", "/healthz"])
+async def test_other_sites_embed_nothing(client: httpx.AsyncClient, path: str) -> None:
+    """`<img src>` and the like send no `Origin`."""
+    embedding = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}
+    answer = await client.get(path, headers=embedding)
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_other_sites_link_to_the_page(client: httpx.AsyncClient) -> None:
+    following = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    assert (await client.get("/", headers=following)).status_code == 200
+    assert (await client.get("/healthz", headers=following)).status_code == 403
+    assert (await client.get("/", headers=following | {"sec-fetch-mode": "no-cors"})).status_code == 403
+
+
+@pytest.mark.parametrize("site", ["same-origin", "same-site", "none"])
+async def test_what_no_other_site_asks_for_passes(client: httpx.AsyncClient, site: str) -> None:
+    assert (await client.get("/healthz", headers={"sec-fetch-site": site})).status_code == 200
 
 
 async def test_an_allowed_page_may_ask_and_read(client: httpx.AsyncClient, deps: FakeDeps) -> None:
@@ -46,7 +73,7 @@ async def test_an_allowed_page_may_ask_and_read(client: httpx.AsyncClient, deps:
         "/api/publish", headers={"origin": ALLOWED, "access-control-request-method": "POST"}
     )
     assert preflight.status_code == 204
-    assert "POST" in preflight.headers["access-control-allow-methods"]
+    assert preflight.headers["access-control-allow-methods"] == "GET, POST, PUT, DELETE"
     assert "Authorization" in preflight.headers["access-control-allow-headers"]
 
     answer = await client.post("/api/publish", headers={"origin": ALLOWED}, json={"room": "r", "content": 1})
