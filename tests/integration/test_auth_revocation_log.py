@@ -57,7 +57,7 @@ async def test_what_cannot_be_read_is_not_current(rig: Rig, monkeypatch: pytest.
         raise Unavailable("away")
 
     with monkeypatch.context() as broken:
-        broken.setattr(rig.log._log, "read_from", fails)
+        broken.setattr(rig.log.durable_log, "read_from", fails)
         with pytest.raises(Unavailable):
             await rig.log.open()
         assert not rig.revocations.current
@@ -67,7 +67,7 @@ async def test_what_cannot_be_read_is_not_current(rig: Rig, monkeypatch: pytest.
 
 async def test_a_list_read_across_a_loss_is_not_current(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     await rig.log.open()
-    read = rig.log._log.read_from
+    read = rig.log.durable_log.read_from
 
     async def interrupted(subject: str, seq: int, limit: int) -> Batch:
         batch = await read(subject, seq, limit)
@@ -75,7 +75,7 @@ async def test_a_list_read_across_a_loss_is_not_current(rig: Rig, monkeypatch: p
         return batch
 
     with monkeypatch.context() as broken:
-        broken.setattr(rig.log._log, "read_from", interrupted)
+        broken.setattr(rig.log.durable_log, "read_from", interrupted)
         await rig.log.open()
     assert not rig.revocations.current
 
