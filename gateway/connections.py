@@ -4,7 +4,7 @@ Orders reach every gateway: a user is to be disconnected, a token was revoked, a
 look-up here, so that it costs nothing on a gateway that it does not concern, however many connections that has.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Protocol
 
 from gateway.auth.identity import Identity
@@ -20,6 +20,10 @@ class Client(Member, Announced, Protocol):
     """A connection as the gateway's parts see it: it receives, it is announced, it can be sent away."""
 
     stay: Stay
+
+    @property
+    def rooms(self) -> Collection[str]:
+        """The rooms it is in, or is about to join."""
 
     def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
         """Say `disconnect`, with that reason or the code's own, and close."""
@@ -77,6 +81,10 @@ class Connections:
     def of_user(self, user_id: str) -> list[Client]:
         """Return the connections of a user."""
         return self._by_user.of(user_id)
+
+    def rooms_of_user(self, user_id: str) -> int:
+        """Return how many rooms a user's connections are in, together: how often a change of theirs is told."""
+        return sum(len(client.rooms) for client in self.of_user(user_id))
 
     def concerned_by(self, revoked: Revoked) -> list[Client]:
         """Return the connections whose credentials a revocation is about."""

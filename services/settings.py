@@ -213,7 +213,7 @@ class Settings(BaseSettings):
     message_bytes_rate: float = Field(
         1_048_576.0,
         ge=0,
-        description="Bytes of messages per second of one connection; bursts of twice that pass. Custom data counts once for each room that is told of it.",
+        description="Bytes of messages per second of one connection; bursts of twice that pass. Custom data counts again for each room of the user's connections.",
     )
     presence_rate: float = Field(
         5.0,

@@ -5,7 +5,7 @@ The buffer is bounded in bytes: a client that reads too slowly is told `disconne
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 import msgspec
@@ -128,6 +128,7 @@ class RecordStream:
     """`/events/metrics`: bare records, one a second."""
 
     wire = Wire.SSE
+    rooms: Collection[str] = frozenset()
     direct = NOWHERE  # what is written goes through a response
     pulse_s = 10.0  # proxies cut what is silent for long; 15 s is the usual limit
 

@@ -109,6 +109,11 @@ class Connection:
         """See `Member`."""
         return self._link.backlog
 
+    @property
+    def rooms(self) -> set[str]:
+        """See `Client`."""
+        return self._session.rooms
+
     # --- what the link calls ---
 
     def on_message(self, data: bytes, binary: bool) -> None:
@@ -376,7 +381,8 @@ class Connection:
         if data is None:
             return
         try:
-            self._session.charge_custom_data(len(data), len(self._session.rooms), started)
+            rooms = self._gateway.connections.rooms_of_user(self.user_id)
+            self._session.charge_custom_data(len(data), rooms, started)
         except Refusal as refusal:
             for answer in refusal.effects(effect.id):
                 self._perform(answer, started)

@@ -11,6 +11,7 @@ from tests.guards.guard import (
     HANDSHAKE,
     MESSAGES,
     OTLP,
+    PRESENCE,
     PUSHES,
     RATES,
     REPORTS,
@@ -407,6 +408,7 @@ GUARDS = (
         "the rate of bytes",
         f"{RATES}::test_bytes_have_a_rate_of_their_own",
         f"{RATES}::test_bytes_that_are_no_message_count_too",
+        f"{WIRE}::test_a_flood_of_bytes",
         edits=[("gateway/session/session.py", "wait_s = self._byte_bucket.take(now, size)", "wait_s = 0.0")],
     ),
     guard(
@@ -417,6 +419,7 @@ GUARDS = (
     guard(
         "custom data counts for each room",
         f"{RATES}::test_custom_data_counts_once_for_each_room_that_is_told",
+        f"{PRESENCE}::test_custom_data_is_charged_for_every_room_that_is_told",
         edits=[
             (
                 "gateway/session/session.py",

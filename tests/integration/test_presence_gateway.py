@@ -125,6 +125,21 @@ async def test_custom_data_has_a_limit_and_the_last_write_of_any_connection_hold
             await eventually(lambda: shown(deployment, one.user, {"from": "two"}), "the second")
 
 
+async def test_custom_data_is_charged_for_every_room_that_is_told(deployment: Deployment) -> None:
+    """Whichever of the user's connections is in them: 4 kB in 200 rooms is 0.8 MB, and a burst is 2 MiB."""
+    async with client(deployment.gateways[0], "username=Ann") as one:
+        session = quote(one.welcome["session"])
+        async with client(deployment.gateways[0], f"session={session}") as two:
+            for number in range(100):
+                await one.ask("join_room", room=f"charged-{number}")
+                await two.ask("join_room", room=f"charged-{number + 50}")
+            answers = [await one.ask("presence_update", customData="x" * 4000) for _ in range(3)]
+            assert [answer["type"] for answer in answers] == ["ack", "ack", "error"]
+            assert answers[2]["code"] == "rate_limited"
+            assert answers[2]["retryAfterMs"] > 0
+            assert (await one.ask("presence_update", customData="x"))["type"] == "ack"
+
+
 async def shown(deployment: Deployment, user: str, data: object) -> bool:
     found = await get(deployment, "/api/presence", user=user)
     return bool(found) and found[0].get("customData") == data

@@ -416,6 +416,18 @@ async def test_publish_flood(gateway: ServiceProcess) -> None:
         assert refused[0]["retryAfterMs"] > 0
 
 
+async def test_a_flood_of_bytes(gateway: ServiceProcess) -> None:
+    """A burst of large messages is taken, then the rate in bytes holds; small ones still pass."""
+    async with met(gateway, "message_bytes_rate"), client(gateway, token("bulk")) as bulk:
+        await bulk.ask("join_room", room="bulky")
+        answers = [await bulk.ask("room_message", room="bulky", content="x" * 60_000) for _ in range(38)]
+        refused = [answer for answer in answers if answer["type"] == "error"]
+        assert {answer["code"] for answer in refused} <= {"rate_limited"}
+        assert any("bytes per second" in answer["message"] for answer in refused)
+        assert answers[0]["type"] == "ack"
+        assert await bulk.is_open()
+
+
 async def test_request_flood_from_one_address(strict: ServiceProcess) -> None:
     async with met(strict, "request_rate"), httpx.AsyncClient(base_url=strict.url) as http:
         there = {"x-forwarded-for": "2001:db8::1"}

@@ -230,3 +230,26 @@ async def test_too_many_rooms_and_too_many_messages(gateways: Gateways, room: st
         limited = await one.expect("error")
         assert (limited["code"], limited["retryable"]) == ("rate_limited", True)
         assert 0 < limited["retryAfterMs"] <= 20
+
+
+async def test_content_that_grows_as_json(
+    gateways: Gateways, room: str, bystanders: tuple[Client, Client]
+) -> None:
+    async with client(gateways[0], subprotocol="tidings.v1.msgpack") as eve:
+        await eve.join(room)
+        refused = await eve.ask("direct_message", targetUserId=eve.user, content=[None] * 30_000)
+        assert (refused["type"], refused["code"]) == ("error", "too_large")
+        assert (await eve.ask("direct_message", targetUserId=eve.user, content=[None] * 10_000))[
+            "type"
+        ] == "ack"
+        refused = await eve.ask("presence_update", customData=[None] * 1000)
+        assert (refused["type"], refused["code"]) == ("error", "too_large")
+
+
+async def test_a_position_that_no_stream_has(gateways: Gateways, room: str) -> None:
+    async with client(gateways[0]) as eve:
+        for seq in (-1, 2**63, 2**64, 2**80):
+            refused = await eve.ask("join_room", room=room, since={"epoch": "e", "seq": seq})
+            assert (refused["code"], refused["retryable"]) == ("invalid_field", False)
+        joined = await eve.ask("join_room", room=room, since={"epoch": "e", "seq": 2**63 - 1})
+        assert (joined["type"], joined["recovered"]) == ("joined_room", False)
