@@ -287,7 +287,7 @@ class Gateway:
 
     def _on_elected(self) -> None:
         if self.bus.connected:  # else the reconnect does it
-            self.tasks.spawn(self._on_bus_return(), "after an election")
+            self.tasks.spawn(self._on_bus_return(), "after an election", critical=True)
 
     async def _on_bus_return(self) -> None:
         """Bring everything up to date: nobody can say what was missed while the bus was away.
