@@ -8,7 +8,7 @@ import structlog
 from redis.exceptions import NoPermissionError, RedisClusterException, RedisError
 
 from metrics_svc.aggregation.admission import Admission
-from metrics_svc.aggregation.seconds import FRESH_S, Seconds
+from metrics_svc.aggregation.seconds import Seconds
 from metrics_svc.alert_endpoints import AlertEndpoints
 from metrics_svc.alerts.rulebook import Rulebook
 from metrics_svc.clock import FleetClock
@@ -52,8 +52,7 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     lifecycle.on_stop("store", store.close, timeout_s=1)
 
     clock = FleetClock()
-    # A machine that reports less often than each second is not gone in between.
-    seconds = Seconds(fresh_s=max(FRESH_S, round(2.5 * settings.agent_interval_s)))
+    seconds = Seconds(agent_interval_s=settings.agent_interval_s)
     rules = Rulebook(settings.rules_file)
     # Two processes given the same name must not take each other for themselves.
     lease = Lease(store, f"{instance}-{secrets.token_hex(4)}", clock)

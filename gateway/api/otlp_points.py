@@ -70,6 +70,7 @@ class _Draft:
     labels: dict[str, str]
     requests: float = 0.0
     errors: float = 0.0
+    since: int = 0
     latency: LatencySketch | None = None
     gauges: dict[str, float] = field(default_factory=dict)
     counters: dict[str, float] = field(default_factory=dict)
@@ -96,7 +97,13 @@ class _Draft:
             totals=self.totals,
             histogram_totals=self.histogram_totals,
             instance=self.instance,
+            counts_since=self.since,
         )
+
+    def counts_from(self, point: "Point") -> None:
+        """Note when the counts of a delta began: with the first of them."""
+        start = point.start_time_unix_nano // 1_000_000
+        self.since = min(self.since or start, start)
 
 
 _Drafts = dict[tuple[tuple[str, str], ...], _Draft]  # by label set
@@ -218,6 +225,7 @@ def _add_sum(draft: _Draft, metric: Metric, point: NumberDataPoint, value: float
     if value < 0:
         raise _Refused("a monotonic sum cannot be negative")
     if temporality == _DELTA:
+        draft.counts_from(point)
         draft.counters[metric.name] = draft.counters.get(metric.name, 0.0) + value
     else:
         draft.totals[metric.name] = Total(value=value, start=point.start_time_unix_nano // 1_000_000)
@@ -235,6 +243,7 @@ def _add_histogram(
     served = _scaled(sketch, _SERVED[name]) if name in _SERVED else None
     failed = any(draft.labels.get(status, "").startswith("5") for status in _STATUS)
     if temporality == _DELTA:
+        draft.counts_from(point)
         draft.histograms.setdefault(name, LatencySketch()).merge(sketch)
         if served is not None:
             draft.latency = draft.latency or LatencySketch()

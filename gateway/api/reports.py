@@ -107,7 +107,17 @@ class ReportNumbers:
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
+        self._pushed: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
         self._boot = secrets.token_hex(8)
+
+    def last_push(self, source: str, labels: dict[str, str], now_ms: int) -> int:
+        """Return when a label set of a source was pushed last (ms; 0: not known), and note that it is now."""
+        key = source, tuple(sorted(labels.items()))
+        if len(self._pushed) >= _SOURCES_REMEMBERED and key not in self._pushed:
+            self._pushed.clear()
+        before = self._pushed.get(key, 0)
+        self._pushed[key] = now_ms
+        return before
 
     def next_of(self, source: str) -> tuple[str, int]:
         """Return (boot, seq) of the next report of a source."""
@@ -149,6 +159,7 @@ def report_of(
             f"`labels`: the source has {MAX_LABEL_SETS} label sets already; what differs between any two requests is no label",
         )
     boot, seq = numbers.next_of(source)
+    since = numbers.last_push(source, item.labels, timestamp)
     return MetricsReport(
         source=source,
         kind="app",
@@ -162,6 +173,7 @@ def report_of(
         counters=item.counters,
         labels=item.labels,
         histograms=histograms,
+        counts_since=since,
     )
 
 

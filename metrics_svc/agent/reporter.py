@@ -83,6 +83,7 @@ class Reporter:
             seq=self._seq,
             timestamp=int(self._wall() * 1000),
             gauges=gauges,
+            interval_ms=int(self._interval_s * 1000),
             counters={"reports_unsent": float(self._unsent)} if self._unsent else {},
         )
         try:

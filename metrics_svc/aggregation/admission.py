@@ -38,6 +38,12 @@ MAX_FUTURE_S = 60
 MAX_AGE_S = 3600
 # Gateways push for applications, each with a boot of its own: so one source may have several boots at once.
 MAX_BOOTS = 64
+# Longer times between two reports are no interval: the source was away.
+MAX_INTERVAL_S = 120.0
+# Reports of one label set that come closer together are parts of one push.
+_TOGETHER_S = 0.05
+# Of one source: instances times label sets whose intervals are known.
+_MAX_RHYTHMS = 1024
 
 _SOURCE_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 # A source of this name could not be told from a label set of another one (`part_name`).
@@ -82,7 +88,8 @@ class Refusal(StrEnum):
 class Sample:
     """What was taken of one report: finite numbers, plain names.
 
-    `part` is the series of its own that the report's labels make, empty without.
+    `part` is the series of its own that the report's labels make, empty without. `interval_s` is how often the source
+    reports, `span_s` the time its counts are of; 0: not known.
     """
 
     source: str
@@ -95,6 +102,8 @@ class Sample:
     labels: dict[str, str] = field(default_factory=dict)
     histograms: dict[str, LatencySketch] = field(default_factory=dict)
     part: str = ""
+    interval_s: float = 0.0
+    span_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -129,6 +138,24 @@ class _Names:
 
 
 @dataclass(slots=True)
+class _Rhythm:
+    """When one instance reported one label set last, and the times between its last reports."""
+
+    at: float
+    gaps: tuple[float, ...] = ()
+
+    def hear(self, now: float) -> None:
+        if now - self.at >= _TOGETHER_S:
+            self.gaps = (*self.gaps[-2:], now - self.at)
+            self.at = now
+
+    @property
+    def interval_s(self) -> float:
+        """The usual time between two reports: one that came late, after an outage, does not count; 0: not known."""
+        return sorted(self.gaps)[(len(self.gaps) - 1) // 2] if self.gaps else 0.0
+
+
+@dataclass(slots=True)
 class _Source:
     """What is remembered of a source: its names count against its limit, its sequences show repeats."""
 
@@ -139,6 +166,7 @@ class _Source:
     names: _Names = field(default_factory=lambda: _Names(MAX_METRICS_PER_SOURCE))
     histograms: _Names = field(default_factory=lambda: _Names(MAX_HISTOGRAMS_PER_SOURCE))
     parts: dict[str, float] = field(default_factory=dict)
+    rhythms: OrderedDict[tuple[str, str], _Rhythm] = field(default_factory=OrderedDict)
 
 
 def part_name(source: str, labels: dict[str, str]) -> str:
@@ -208,6 +236,7 @@ class Admission:
             sample.part = self._part(source, sample, now, refusals)
         if report.totals or report.histogram_totals:
             _take_totals(report, source, sample, refusals)
+        _time(report, source, sample, now)
         return Verdict(sample, refusals, lost)
 
     def _part(self, source: _Source, sample: Sample, now: float, refusals: list[Refusal]) -> str:
@@ -264,6 +293,26 @@ def _step(source: _Source, boot: str, seq: int) -> int | None:
     if len(source.last_seq) > MAX_BOOTS:
         source.last_seq.popitem(last=False)
     return seq - last - 1 if last is not None else 0
+
+
+def _time(report: MetricsReport, source: _Source, sample: Sample, now: float) -> None:
+    """Say of a sample how often it comes and which time it covers: as the report says, or as reports came so far."""
+    key = report.instance, part_name("", report.labels) if report.labels else ""
+    rhythm = source.rhythms.get(key)
+    if rhythm is None:
+        rhythm = source.rhythms[key] = _Rhythm(now)
+        if len(source.rhythms) > _MAX_RHYTHMS:
+            source.rhythms.popitem(last=False)
+    else:
+        rhythm.hear(now)
+        source.rhythms.move_to_end(key)
+    declared_s = max(0.0, report.interval_ms / 1000)
+    sample.interval_s = min(MAX_INTERVAL_S, declared_s or rhythm.interval_s)
+    # What a gateway could not send it gives up: its counts are never those of a long time.
+    spans = [rhythm.gaps[-1]] if rhythm.gaps and source.kind is SourceKind.APP else []
+    if 0 < report.counts_since < report.timestamp:
+        spans.append((report.timestamp - report.counts_since) / 1000)
+    sample.span_s = min((*spans, MAX_INTERVAL_S)) if spans else 0.0
 
 
 def _take(report: MetricsReport, source: _Source, refusals: list[Refusal]) -> Sample:

@@ -1,8 +1,9 @@
 """Per-second buckets of all sources. Closing a second gives the fleet's row and each source's.
 
 A report counts in the second in which it arrives, by our clock: one that is late counts in a later second,
-and nothing waits for it. Counts belong to their second alone; a gauge holds until the next report, or until
-it is stale. Of the fleet, cpu, memory and disk are means over agents, network is their sum; requests and
+and nothing waits for it. Counts belong to their second, or, where a source reports less often than each second,
+to as many seconds as they were counted in (`spread`). A gauge holds until the next report, or until it is stale:
+after two and a half intervals of its source. Of the fleet, cpu, memory and disk are means over agents, network is their sum; requests and
 errors are sums over all sources, and so is every other metric of gateways and applications; latencies and
 histograms are merged.
 
@@ -16,10 +17,17 @@ from math import fsum
 
 from metrics_svc.aggregation.admission import Sample, SourceKind
 from metrics_svc.aggregation.rows import Row
+from metrics_svc.aggregation.spread import MAX_SPREADING, Spreading, seconds_of
 from services.sketch import LatencySketch
 
 FLEET = ""
 FRESH_S = 3
+# Of a source's interval: one report may be missing, or late.
+FRESH_INTERVALS = 2.5
+# OTLP's default: so often an application is taken to report until two reports show it.
+UNKNOWN_INTERVAL_S = 60.0
+# After a start, a source that has not been heard of yet may just not have been due.
+WARM_UP_S = 1.25 * UNKNOWN_INTERVAL_S
 # In the fleet's row, beside the record's own: the first so many names, in alphabetical order.
 MAX_FLEET_METRICS = 64
 MAX_FLEET_HISTOGRAMS = 8
@@ -34,13 +42,15 @@ _OWN = frozenset((*_MEANS, *_SUMS, "requests", "errors", UP))
 class ClosedSecond:
     """The rows of one second, by series; the fleet's is always there, under `FLEET`.
 
-    `parts` names those that are one label set of a source, and which source that is.
+    `parts` names those that are one label set of a source, and which source that is. `warming_up`: the process has not
+    listened for long enough that what it has not heard of is silent.
     """
 
     second: int
     rows: dict[str, Row]
     labels: dict[str, dict[str, str]]
     parts: dict[str, str] = field(default_factory=dict)
+    warming_up: bool = False
 
 
 @dataclass(slots=True)
@@ -56,6 +66,7 @@ class _Counts:
     gauges: dict[str, float] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     histograms: dict[str, LatencySketch] = field(default_factory=dict)
+    fresh_s: int = 0
 
     def add(self, sample: Sample) -> None:
         self.requests += sample.requests
@@ -78,17 +89,23 @@ class _Held:
     kind: SourceKind
     whole: str = ""
     second: int = 0
+    fresh_s: int = FRESH_S
     gauges: dict[str, tuple[int, float]] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
 
     def take(self, second: int, counts: _Counts) -> None:
         self.kind = counts.kind
         self.second = second
+        self.fresh_s = counts.fresh_s
         self.gauges.update({name: (second, value) for name, value in counts.gauges.items()})
         self.labels = counts.labels or self.labels
 
-    def drop_stale(self, oldest: int) -> None:
-        """Forget the gauges last set before second `oldest`."""
+    def is_stale(self, second: int) -> bool:
+        return self.second <= second - self.fresh_s
+
+    def drop_stale(self, second: int) -> None:
+        """Forget the gauges that do not hold in a second any more."""
+        oldest = second - self.fresh_s + 1
         for name in [name for name, (set_in, _) in self.gauges.items() if set_in < oldest]:
             del self.gauges[name]
 
@@ -97,10 +114,22 @@ class _Held:
 
 
 class Seconds:
-    """Collects samples, closes seconds. `fresh_s`: how many seconds a gauge holds."""
+    """Collects samples, closes seconds.
 
-    def __init__(self, *, fresh_s: int = FRESH_S) -> None:
-        self._fresh_s = fresh_s
+    Args:
+        agent_interval_s: how often agents report that do not say it.
+        warm_up_s: for how long after the first second sources may be silent that report less often.
+    """
+
+    def __init__(self, *, agent_interval_s: float = 1.0, warm_up_s: float = WARM_UP_S) -> None:
+        self._unknown_s = {
+            SourceKind.AGENT: agent_interval_s,
+            SourceKind.GATEWAY: 1.0,
+            SourceKind.APP: UNKNOWN_INTERVAL_S,
+        }
+        self._warm_up_s = max(warm_up_s, 1.25 * agent_interval_s) if warm_up_s else 0.0
+        self._first = 0
+        self._spreading: list[Spreading] = []
         self._buckets: dict[int, dict[str, _Counts]] = {}
         self._log_errors: dict[int, int] = {}
         self._held: dict[str, _Held] = {}
@@ -108,21 +137,30 @@ class Seconds:
 
     def add(self, sample: Sample, now: float) -> None:
         """Count a sample that arrived at `now` (seconds since 1970)."""
-        bucket = self._buckets.setdefault(self._open_second(now), {})
+        second = self._open_second(now)
+        bucket = self._buckets.setdefault(second, {})
         counts = bucket.get(sample.source)
         if counts is None or counts.kind is not sample.kind:
             self._forget_others(sample, bucket)
             counts = bucket[sample.source] = _Counts(sample.kind)
-        counts.add(sample)
-        if not sample.part:
-            counts.gauges.update(sample.gauges)
+        counts.fresh_s = max(counts.fresh_s, self._fresh_s(sample))
+        part = counts
+        if sample.part:
+            part = bucket.get(sample.part) or _Counts(sample.kind, sample.source, labels=sample.labels)
+            bucket[sample.part] = part
+            part.fresh_s = self._fresh_s(sample)
+        else:
             counts.labels = sample.labels or counts.labels
-            return
-        part = bucket.get(sample.part)
-        if part is None:
-            part = bucket[sample.part] = _Counts(sample.kind, sample.source, labels=sample.labels)
-        part.add(sample)
         part.gauges.update(sample.gauges)
+        seconds = seconds_of(sample.span_s)
+        if seconds > 1 and _counts(sample) and len(self._spreading) < MAX_SPREADING:
+            self._spreading.append(Spreading(sample, second, seconds))
+        else:
+            _add(bucket, sample)
+
+    def _fresh_s(self, sample: Sample) -> int:
+        interval_s = sample.interval_s or self._unknown_s[sample.kind]
+        return max(FRESH_S, round(FRESH_INTERVALS * interval_s))
 
     def _forget_others(self, sample: Sample, bucket: dict[str, _Counts]) -> None:
         """Forget what an application said under this name, now that an agent or a gateway has it."""
@@ -131,6 +169,7 @@ class Seconds:
             for series in [name for name, part in self._held.items() if part.whole == sample.source]:
                 del self._held[series]
             del self._held[sample.source]
+        self._spreading = [one for one in self._spreading if one.sample.source != sample.source]
         if sample.source in bucket:
             for series in [name for name, part in bucket.items() if part.whole == sample.source]:
                 del bucket[series]
@@ -147,6 +186,7 @@ class Seconds:
     def close(self, second: int) -> ClosedSecond:
         """Return the rows of `second`. Seconds close in rising order; what came in a skipped one is lost."""
         self._closed = second
+        self._first = self._first or second
         counted = self._buckets.pop(second, {})
         log_errors = self._log_errors.pop(second, 0)
         for stale in [early for early in self._buckets if early < second]:
@@ -155,11 +195,14 @@ class Seconds:
             del self._log_errors[stale]
         for series, counts in counted.items():
             self._held.setdefault(series, _Held(counts.kind, counts.whole)).take(second, counts)
-        oldest = second - self._fresh_s + 1
-        for series in [name for name, held in self._held.items() if held.second < oldest]:
+        for series in [name for name, held in self._held.items() if held.is_stale(second)]:
             del self._held[series]
         for held in self._held.values():
-            held.drop_stale(oldest)
+            held.drop_stale(second)
+        self._spreading = [one for one in self._spreading if second < one.first + one.seconds]
+        for spreading in self._spreading:
+            if spreading.first <= second:
+                _add(counted, spreading.share(second))
         gauges = self._gauges()
         rows = {
             series: _series_row(second, held, gauges[series], counted.get(series))
@@ -173,6 +216,7 @@ class Seconds:
             rows,
             {series: held.labels for series, held in self._held.items()},
             {series: held.whole for series, held in self._held.items() if held.whole},
+            warming_up=second - self._first < self._warm_up_s,
         )
 
     def _gauges(self) -> dict[str, dict[str, float]]:
@@ -185,6 +229,28 @@ class Seconds:
                     if name not in own:
                         whole[name] = whole.get(name, 0.0) + value
         return gauges
+
+
+def _counts(sample: Sample) -> bool:
+    """Say whether anything was counted or measured."""
+    return bool(
+        sample.requests
+        or sample.errors
+        or sample.latency
+        or sample.histograms
+        or any(sample.counters.values())
+    )
+
+
+def _add(bucket: dict[str, _Counts], sample: Sample) -> None:
+    """Count a sample in its source, and in its label set."""
+    if sample.source not in bucket:
+        bucket[sample.source] = _Counts(sample.kind)
+    bucket[sample.source].add(sample)
+    if sample.part:
+        if sample.part not in bucket:
+            bucket[sample.part] = _Counts(sample.kind, sample.source, labels=sample.labels)
+        bucket[sample.part].add(sample)
 
 
 def _series_row(second: int, held: _Held, gauges: dict[str, float], counts: _Counts | None) -> Row:

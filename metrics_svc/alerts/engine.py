@@ -55,6 +55,7 @@ class AlertEngine:
             id: watch for id, watch in watches.items() if id != alert_id(watch.metric, watch.source)
         }
         self._watches = {id: watch for id, watch in watches.items() if id not in self._renamed}
+        self._heard: set[str] = set()  # alerts about which there were data, while warming up
 
     def evaluate(self, closed: ClosedSecond) -> Outcome:
         """Judge every rule by the rows of one second. Called with seconds in rising order."""
@@ -72,6 +73,8 @@ class AlertEngine:
                 seen.add(id)
                 before = self._watches.get(id)
                 value = _value(rule, series, closed)
+                if closed.warming_up and not self._can_judge(rule, series, id, value):
+                    continue
                 watch = _labelled(before or Watch(rule.metric, series), closed)
                 judgement = judge(rule, watch, value, now)
                 if judgement.watch.state in _ACTIVE and (before is None or before.state not in _ACTIVE):
@@ -85,6 +88,12 @@ class AlertEngine:
             before = self._watches[id]
             self._record(outcome, id, None, before, remove(before, now), None, now)
         return outcome
+
+    def _can_judge(self, rule: Rule, series: str, id: str, value: float | None) -> bool:
+        """Say whether silence means anything, soon after a start: of what has been heard of since, it does."""
+        if value is not None:
+            self._heard.add(id)
+        return id in self._heard or (series == FLEET and rule.no_data != "alert")
 
     def _active(self, rule: Rule, watched: list[str]) -> int:
         """Return how many alerts of a rule are pending or fire."""

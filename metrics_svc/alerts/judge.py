@@ -189,7 +189,8 @@ def _refreshed(rule: Rule, watch: Watch, value: float | None, now: int) -> Watch
     shown = watch.shown
     if value is None or shown is None or (now // 1000 + crc32(shown.id.encode())) % REFRESH_S:
         return watch
-    if shown.value == round(value, 3):
+    # Past the clear threshold it is about to end: "cpu is 3 %, critical at 90" would help nobody.
+    if shown.value == round(value, 3) or rule.is_clear(value, shown.type):
         return watch
     message = _message(rule, watch.source, shown.type, value)
     return msgspec.structs.replace(watch, value=round(value, 3), message=message)

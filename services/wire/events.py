@@ -117,6 +117,8 @@ class MetricsReport(Event, frozen=True, kw_only=True, tag="metrics_report"):
     start; whoever aggregates keeps the last ones, by `instance`, and takes the difference. The names `requests`,
     `errors` and, among histograms, `latency` (ms) mean the fields above. Labels of an application tell apart parts
     of it (each becomes a series of its own), those of others describe them.
+
+    `interval_ms` is how often the source reports, `counts_since` (ms) when the counts began; 0: not said.
     """
 
     source: str
@@ -135,6 +137,8 @@ class MetricsReport(Event, frozen=True, kw_only=True, tag="metrics_report"):
     totals: dict[str, Total] = msgspec.field(default_factory=dict)
     histogram_totals: dict[str, SketchTotal] = msgspec.field(default_factory=dict)
     instance: str = ""
+    interval_ms: int = 0
+    counts_since: int = 0
 
 
 class MetricsTick(Event, frozen=True, kw_only=True, tag="metrics_tick"):

@@ -51,7 +51,7 @@ def _alerts(api: httpx.Client) -> Iterator[None]:
     assert api.put("/api/rules", json=RULE).status_code == 200
 
     def firing() -> bool:
-        push(20)  # a value counts for three seconds: again, until the rule is in force
+        push(20)  # again, until the rule is in force
         return sum(alert["metric"] == "queue_depth" for alert in api.get("/api/alerts").json()) == ALERTS
 
     wait_until(firing, "fifty alerts", 30)

@@ -297,6 +297,13 @@ def test_a_firing_alert_has_the_value_of_now_and_announces_nothing() -> None:
     assert current.reason == "over a threshold for long enough"
 
 
+def test_an_alert_that_is_about_to_end_keeps_what_it_said_last() -> None:
+    run = Run(Rule(metric="cpu", warning=70, clear_for_s=60)).feed(95, *[20.0] * 2 * REFRESH_S)
+    shown = run.engine._watches["cpu-alert"].shown
+    assert shown is not None
+    assert shown.message == "cpu is 95 %, warning at 70"
+
+
 def test_a_value_that_changes_all_the_time_is_written_now_and_then() -> None:
     run = Run(CPU).feed(*[95 + at / 100 for at in range(50)])
     assert sum(len(outcome.watches) for outcome in run.outcomes) <= 1 + 50 // REFRESH_S

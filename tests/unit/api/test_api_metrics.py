@@ -34,6 +34,17 @@ async def test_defaults(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     assert before <= report["timestamp"] <= before + 10_000
 
 
+async def test_a_push_says_since_when_it_counts(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+    now = int(time.time() * 1000)
+    for at, labels in (
+        (now - 60_000, {"route": "/a"}),
+        (now - 60_000, {"route": "/b"}),
+        (now, {"route": "/a"}),
+    ):
+        await client.post("/api/metrics", json={"requests": 1, "labels": labels, "timestamp": at})
+    assert [report.get("countsSince") for _, report in deps.bus.published] == [None, None, now - 60_000]
+
+
 async def test_an_array_keeps_the_good_and_names_the_bad(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     items: list[Any] = [{"requests": 1}, {"requests": -1}, 7, {"source": ""}, {"errors": 2}]
     answer = await client.post("/api/metrics", json=items)

@@ -109,6 +109,17 @@ async def test_gauges_and_sums(client: httpx.AsyncClient, deps: FakeDeps) -> Non
     assert report["totals"] == {"served": {"value": 400}}
 
 
+async def test_deltas_say_since_when_they_count(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+    export = Exporting()
+    export.sum("sold", 5)
+    export.sum("lost", 5)
+    export.sum("known", 5, CUMULATIVE)
+    for metric, since_s in zip(export.scope.metrics, (1000, 990, 1), strict=True):
+        metric.sum.data_points[0].start_time_unix_nano = since_s * 10**9
+    await push(client, export)
+    assert reports(deps)[0]["countsSince"] == 990_000
+
+
 async def test_each_label_set_is_a_report(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     export = Exporting()
     for route in ("/a", "/b"):
