@@ -39,6 +39,7 @@ _RETRY_S = 0.25
 _ASK_S = 2.0
 _READ_S = 3.0
 _CATCH_UP_S = 0.05
+_GATHER_S = 0.001
 _NOT_FOUND = 404
 _END_OF_BATCH = 204
 # What one read asks for at most: NATS drops a connection that has more than 64 MB waiting.
@@ -96,6 +97,7 @@ class DurableLog:
         self.max_age_s: float = spec.max_age_s
         self._max_bytes: float = spec.max_bytes
         self._replicas = spec.replicas
+        self._next_state: asyncio.Future[StreamState] | None = None
         self._bus = bus
         self._publisher = Publisher(bus, publish_timeout_s)
         self._direct_get = f"$JS.API.DIRECT.GET.{spec.name}"
@@ -323,12 +325,20 @@ class DurableLog:
         return await self._last_of_stream()
 
     async def state(self) -> StreamState:
-        """Return what the stream holds, as its leader says.
+        """Return what the stream holds, as its leader says. Those who ask at about the same time share one question.
 
         Raises:
             Unavailable: no answer.
             Refused: the server does not understand the request.
         """
+        if self._next_state is None:
+            self._next_state = asyncio.ensure_future(self._ask_state())
+            self._next_state.add_done_callback(_heard)
+        return await asyncio.shield(self._next_state)
+
+    async def _ask_state(self) -> StreamState:
+        await asyncio.sleep(_GATHER_S)
+        self._next_state = None  # it is asked now: who comes later wants to know what is true later
         info = await self._api("STREAM.INFO", None)
         if info.error is not None:
             raise error_of(info.error)
@@ -393,6 +403,12 @@ def read_batch(subject: str, answers: Sequence[BusMessage]) -> tuple[list[Stored
             previous = answer.seq
             messages.append(StoredMessage(previous, answer.header("Nats-Subject") or subject, answer.data))
     return messages, int(end.header("Nats-Num-Pending") or 0)
+
+
+def _heard(answer: "asyncio.Future[StreamState]") -> None:
+    """Look at a fault for which nobody waits any more, so that asyncio does not report it."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _or_endless(limit: float | None) -> Any:
