@@ -276,6 +276,7 @@ class Gateway:
             self.users,
             self._elections,
             self.revocation_log,
+            self.logs,
         ):
             part.close()
 

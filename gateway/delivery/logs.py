@@ -40,6 +40,12 @@ class Logs:
         """Note that the bus is away: until `open` the streams may be others than those that were opened."""
         self.is_open = False
 
+    def close(self) -> None:
+        """Wait for no acknowledgement any more."""
+        self.is_open = False
+        for durable_log in self.all:
+            durable_log.close()
+
     def require_open(self) -> None:
         """Let pass while positions mean something.
 

@@ -5,7 +5,7 @@ Times are for reading and for waiting times; nothing else is concluded from them
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -135,12 +135,6 @@ class Recorder:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def write_history(path: Path, events: Iterable[AnyEvent]) -> None:
-    """Write a history."""
-    with path.open("wb") as file:
-        file.writelines(_encode(event) + b"\n" for event in events)
 
 
 def read_history(path: Path) -> Iterator[AnyEvent]:

@@ -1,7 +1,10 @@
 """Histories of a deployment that keeps its promises, for tests of the checker."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import msgspec
 from hypothesis import strategies as st
 
 from services.verify.history import (
@@ -16,6 +19,11 @@ from services.verify.history import (
     Refused,
 )
 from services.wire.records import Position
+
+
+def write_history(path: Path, events: Iterable[AnyEvent]) -> None:
+    """Write a history as `tidings verify --keep` does."""
+    path.write_bytes(b"".join(msgspec.json.encode(event) + b"\n" for event in events))
 
 
 @dataclass

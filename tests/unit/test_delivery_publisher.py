@@ -4,10 +4,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import structlog
 
 from gateway.delivery.publisher import Publisher, PublishRefused, Sender
 from gateway.session.limits import Limit
-from services.bus.errors import Unavailable
+from services.bus.errors import StoreFull, Unavailable
 from services.settings import Namespace, Settings
 from services.wire.codes import ErrorCode
 
@@ -59,3 +60,21 @@ def test_content_that_cannot_be_sanitized_is_refused_and_counted() -> None:
     assert refused == [ErrorCode.INVALID_FIELD, ErrorCode.TOO_LARGE]
     assert limits == [Limit.MARKUP, Limit.MESSAGE_BYTES]
     assert [(event["username"], event["content"]) for event in sent] == [('<img src="x">', "<b>fine</b>")]
+
+
+def test_a_full_store_is_not_asked_again_at_once() -> None:
+    """Within a second nothing has expired; the log has it once, not with every message."""
+
+    def refuse(_subject: str, _payload: bytes, *, message_id: str, on_done: Any) -> None:
+        on_done(StoreFull("JetStream: insufficient resources (10023)"))
+
+    durable_log = SimpleNamespace(epoch="e", publish=refuse, spec=SimpleNamespace(name="rooms"))
+    logs = SimpleNamespace(of_namespace=lambda _name: durable_log, require_open=lambda: None)
+    publisher = Publisher(SimpleNamespace(), logs, Settings(), lambda: 0, print)  # type: ignore[arg-type]
+    outcomes: list[object] = []
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(5):
+            publisher.to_room(_ANN, "lobby", _CONTENT, outcomes.append)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, PublishRefused)]
+    assert [(one.code, one.retry_after_ms) for one in refused] == [(ErrorCode.UNAVAILABLE, 30_000)] * 5
+    assert [line["event"] for line in lines] == ["JetStream's store is full"]

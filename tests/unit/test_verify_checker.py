@@ -19,11 +19,10 @@ from services.verify.history import (
     Received,
     Recorder,
     read_history,
-    write_history,
 )
 from services.verify.report import MEANINGS, Kind
 from services.wire.records import Position
-from tests.support.histories import ModelMember, ModelRoom
+from tests.support.histories import ModelMember, ModelRoom, write_history
 
 ROOM = "lobby"
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from services.verify.history import Received, read_history, write_history
+from services.verify.history import Received, read_history
 from tests.support.cluster import ServiceProcess
+from tests.support.histories import write_history
 
 
 def verify(*arguments: str) -> "subprocess.CompletedProcess[str]":
