@@ -87,7 +87,7 @@ def _connections(settings: Settings) -> Iterator[Problem]:
             yield Problem(f"TIDINGS_{kind.upper()}_{missing}", what, "set both, or neither")
     if settings.traces_endpoint and not is_http_url(settings.traces_endpoint):
         advice = "give an OTLP/HTTP address, like http://collector:4318"
-        yield Problem("TIDINGS_TRACES_ENDPOINT", "is no http:// or https:// URL", advice)
+        yield Problem("TIDINGS_TRACES_ENDPOINT", "is no http or https URL", advice)
 
 
 def _access(settings: Settings) -> Iterator[Problem]:
@@ -129,7 +129,7 @@ def _tokens(settings: Settings) -> Iterator[Problem]:
     urls["TIDINGS_JWKS_ISSUERS"] = list(settings.jwks_issuers.values())
     for setting, given in urls.items():
         if not all(map(is_safe_keys_url, given)):
-            what = "is not https:// (http:// is for loopback alone)"
+            what = "is not https (http is for loopback alone)"
             yield Problem(setting, what, "use https: who can change the answer can sign tokens")
     grants = settings.default_grants
     for name in ("join", "publish", "channels"):
@@ -167,8 +167,8 @@ def _presence_webhooks(settings: Settings) -> Iterator[Problem]:
 def _urls(setting: str, urls: list[str]) -> Iterator[Problem]:
     for number, url in enumerate(urls, 1):
         if not is_http_url(url):
-            advice = "write it like https://host/path"
-            yield Problem(setting, f"number {number} is no http:// or https:// URL", advice)
+            advice = "write it like https://host"
+            yield Problem(setting, f"number {number} is no http or https URL", advice)
 
 
 # --- values that are not well formed --------------------------------------------------------------------------------

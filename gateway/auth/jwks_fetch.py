@@ -32,7 +32,7 @@ def check_url(url: str, setting: str) -> None:
         ValueError: keys fetched from there could be anybody's.
     """
     if not is_safe_keys_url(url):
-        raise ValueError(f"{setting} is not https:// (http:// is for loopback alone)")
+        raise ValueError(f"{setting} is not https (http is for loopback alone)")
 
 
 async def fetch(url: str, timeout_s: float = TIMEOUT_S) -> bytes:

@@ -242,7 +242,7 @@ def check(
 ) -> None:
     """Validate the configuration, reach all that it names, and say what to do about what is wrong.
 
-    Nothing is changed and nothing delivered. Exit code 0 if processes can work, 1 if not, 2 for bad settings.
+    Nothing is changed and nothing delivered; the operator's user stores one message, in a stream of a moment. Exit code 0 if processes can work, 1 if not, 2 for bad settings.
     """
     from services.cli.check import as_json, run_checks, show
     from services.permissions.roles import Role

@@ -1,5 +1,6 @@
 """`tidings check` says what is wrong, and what to do: each thing is broken for real."""
 
+import datetime
 import http.server
 import json
 import os
@@ -9,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,10 @@ import pytest
 import redis
 import trustme
 
+from services.bus.client import Bus
+from services.bus.errors import BusError
+from services.bus.streams import DurableLog, Stored, StreamSpec
+from services.cli.certificates import make_authority
 from services.cli.check import as_json, run_checks
 from services.cli.checks.outcome import Outcome, Verdict, clock
 from services.local.servers import NatsServer, RedisServer, free_port
@@ -173,7 +179,61 @@ async def test_nats_takes_too_little_and_has_too_few_servers(make_settings: Make
     with NatsServer(tmp_path, extra_config="max_payload: 4096") as server:
         settings = make_settings(nats_url=server.url, replicas=3)
         _is(await _found(settings, "message size"), Verdict.FAIL, "takes 4096 bytes", "raise max_payload")
-        _is(await _found(settings, "replicas"), Verdict.FAIL, "NATS is 1 server", "lower TIDINGS_REPLICAS")
+        _is(await _found(settings, "replicas"), Verdict.FAIL, "belongs to no cluster", "run 3 servers")
+
+
+class _Small(NatsServer):
+    def _configuration(self) -> str:
+        return super()._configuration().replace("jetstream {", "jetstream { max_file_store: 2MB,")
+
+
+async def test_a_full_store_is_said(make_settings: Make, tmp_path: Path) -> None:
+    need("nats-server")
+    with _Small(tmp_path) as server:
+        settings = make_settings(nats_url=server.url)
+        assert (await _found(settings, "JetStream store")).ok
+        bus = await Bus.connect(settings, "test")
+        subjects = settings.subjects
+        spec = StreamSpec(
+            subjects.rooms_stream("default"),
+            subjects.rooms_captured("default"),
+            subjects.rooms_republished("default"),
+            100, 600, 60, 1,
+        )  # fmt: skip
+        log = DurableLog(bus, spec)
+        await log.open()
+        outcomes: list[Stored | BusError] = []
+        for number in range(40):
+            subject = subjects.room_in("default", f"room-{number}")
+            log.publish(subject, bytes(65_536), message_id="", on_done=outcomes.append)
+        await eventually(lambda: len(outcomes) == 40, "all are answered")
+        assert any(isinstance(outcome, BusError) for outcome in outcomes)
+        _is(await _found(settings, "JetStream store"), Verdict.FAIL, "is refused", "max_file_store")
+        with pytest.raises(BusError):  # and it left no stream behind
+            await DurableLog(bus, replace(spec, name=f"{settings.prefix}-check")).last_seq()
+        log.close()
+        await bus.close()
+
+
+async def test_what_a_stream_has_is_compared_with_the_settings(make_settings: Make, tmp_path: Path) -> None:
+    need("nats-server")
+    with NatsServer(tmp_path) as server:
+        settings = make_settings(nats_url=server.url)
+        bus = await Bus.connect(settings, "test")
+        stream = settings.subjects.rooms_stream("default")
+        config = {
+            "name": stream, "subjects": [settings.subjects.rooms_captured("default")], "max_msgs_per_subject": 7,
+            "max_age": 600_000_000_000, "discard": "old", "max_bytes": 4096, "allow_direct": True,
+        }  # fmt: skip
+        await bus.request(f"$JS.API.STREAM.CREATE.{stream}", json.dumps(config).encode(), timeout_s=5)
+        for number in range(9):
+            subject = settings.subjects.room_in("default", f"r{number}")
+            await bus.request(subject, bytes(900), timeout_s=5)
+        said = [one for one in await run_checks(settings) if one.name == f"stream {stream}"]
+        assert [one.verdict for one in said] == [Verdict.WARN, Verdict.WARN]
+        assert "7 messages a room (history_size=100)" in said[0].detail
+        assert "of 4096 bytes" in said[1].detail
+        await bus.close()
 
 
 class _WithoutJetStream(NatsServer):
@@ -329,6 +389,16 @@ async def test_certificates_and_rules(make_settings: Make, tmp_path: Path) -> No
     rules.write_text("rules = []\n", encoding="utf-8")
     assert (await _found(settings, "certificate")).detail.startswith("valid until")
     assert (await _found(settings, "rules file")).ok
+    certificates, now = tmp_path / "ca.pem", datetime.datetime.now(datetime.UTC)
+    for days, verdict in ((3640, Verdict.WARN), (3660, Verdict.FAIL), (0, Verdict.OK)):
+        made = make_authority(now - datetime.timedelta(days=days))
+        certificates.write_bytes(make_authority(now).certificate + made.certificate)
+        assert (await _found(make_settings(nats_ca=certificates), "TIDINGS_NATS_CA")).verdict is verdict
+
+
+async def test_an_open_gateway_beyond_loopback_is_pointed_out(make_settings: Make) -> None:
+    settings = make_settings(host="0.0.0.0", open_beyond_loopback=True)  # noqa: S104
+    _is(await _found(settings, "access"), Verdict.WARN, "may do anything", "TIDINGS_AUTH=jwt")
 
 
 @pytest.mark.parametrize(

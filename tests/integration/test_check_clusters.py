@@ -92,6 +92,33 @@ async def test_copies_of_a_stream(tmp_path: Path) -> None:
         await bus.close()
 
 
+async def test_a_cluster_that_advertises_nobody(tmp_path: Path) -> None:
+    """As both production deployments have it."""
+    need("nats-server")
+    with NatsCluster(tmp_path, password="of-the-cluster", no_advertise=True) as cluster:
+        whole = Settings(nats_url=cluster.url, replicas=3, redis_url="redis://127.0.0.1:1", port=0)
+        assert await _named(whole, "replicas") == []
+        one = whole.model_copy(update={"nats_url": cluster.url_of(cluster.peers[0])})
+        (unknown,) = await _named(one, "replicas")
+        assert unknown.verdict is Verdict.WARN  # there may be more, and there are
+        assert unknown.advice == "name every server of the cluster in TIDINGS_NATS_URL"
+        bus = await Bus.connect(whole, "test")
+        subjects = whole.subjects
+        spec = StreamSpec(
+            subjects.inbox_stream, subjects.inboxes_captured, subjects.inboxes_republished, 100, 600, 60, 3
+        )
+        log = DurableLog(bus, spec)
+        await log.open()
+        assert await _named(one, "replicas") == []  # a stream has its copies
+        outcomes = await run_checks(whole.model_copy(update={"replicas": 1}))
+        advice = [outcome.advice for outcome in outcomes if "TIDINGS_REPLICAS" in outcome.detail]
+        assert len(advice) == 2
+        assert not any("lower" in one for one in advice)
+        assert [one.name for one in await run_checks(whole) if not one.ok] == ["Redis"]
+        log.close()
+        await bus.close()
+
+
 async def test_versions_that_differ(make_settings: Callable[..., Settings]) -> None:
     settings = make_settings()
     bus = await Bus.connect(settings, "test")

@@ -22,6 +22,7 @@ class Peer(NatsServer):
         self.route_port = free_port()
         self.monitor_port = free_port()
         self.routes: list[str] = []
+        self.no_advertise = False  # as production has it: clients are not told of the other servers
 
     def _configuration(self) -> str:
         routes = ", ".join(f'"{route}"' for route in self.routes)
@@ -31,7 +32,8 @@ class Peer(NatsServer):
             .replace("server_name: tidings-local", f"server_name: {self.peer_name}")
             .replace("jetstream {", "jetstream { sync_interval: always,")
             + f'http: "127.0.0.1:{self.monitor_port}"\n'
-            + f'cluster {{ name: tidings, listen: "127.0.0.1:{self.route_port}", routes: [{routes}] }}\n'
+            + f'cluster {{ name: tidings, listen: "127.0.0.1:{self.route_port}", routes: [{routes}], '
+            + f"no_advertise: {str(self.no_advertise).lower()} }}\n"
         )
 
     def monitor(self, path: str) -> dict[str, Any]:
@@ -44,7 +46,7 @@ class Peer(NatsServer):
 class NatsCluster(Startable):
     """Three peers. A context manager."""
 
-    def __init__(self, directory: Path, *, password: str) -> None:
+    def __init__(self, directory: Path, *, password: str, no_advertise: bool = False) -> None:
         ports = _distinct_ports(3)
         self.peers = [
             Peer(directory / f"nats-{n}", f"nats-{n}", port=port, password=password)
@@ -52,6 +54,7 @@ class NatsCluster(Startable):
         ]
         self._password = password
         for peer in self.peers:
+            peer.no_advertise = no_advertise
             peer.routes = [
                 f"nats://127.0.0.1:{other.route_port}" for other in self.peers if other is not peer
             ]

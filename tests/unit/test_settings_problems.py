@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from services.cli.app import app
 from services.lifecycle import load_settings
 from services.local.up import SECRETS, withheld_from
+from services.logs.redaction import clean_text
 from services.permissions.roles import Role
 from services.settings import Settings
 from services.settings_problems import problems_of, unknown_variables
@@ -56,6 +57,7 @@ def test_what_cannot_work_is_named(given: dict[str, Any], roles: set[Role], sett
     assert problem.advice
     assert {role for role in Role if problems_of(settings, role)} == roles
     said = str(problem)
+    assert clean_text(said) == said  # it is printed whole
     for secret in (LONG, "short", "cr3t", "publsh", "beef"):
         assert secret not in said
 

@@ -11,6 +11,7 @@ from services.cli.checks.outcome import Outcome, bad, good, warning
 from services.permissions.roles import Role
 from services.settings import Settings, config_file
 from services.settings_problems import describe_unknown, problems_of, unknown_variables
+from services.settings_values import is_loopback
 
 _EXPIRES_SOON_DAYS = 14
 _DAY_S = 86_400
@@ -28,6 +29,14 @@ def check_configuration(settings: Settings, role: Role | None) -> list[Outcome]:
     if role in (None, Role.GATEWAY):
         outcomes.append(_access(settings))
         outcomes += _certificates(settings)
+    outcomes += [
+        outcome
+        for name in ("nats_ca", "nats_cert", "redis_ca", "redis_cert")
+        if (path := getattr(settings, name)) is not None
+        for outcome in [
+            _expiry(f"TIDINGS_{name.upper()}", path, "make it anew (`tidings secrets`), and restart")
+        ]
+    ]
     if role in (None, Role.METRICS) and settings.rules_file is not None:
         outcomes.append(_rules(settings.rules_file))
     return outcomes
@@ -40,6 +49,9 @@ def _access(settings: Settings) -> Outcome:
             advice = "make one with `tidings key` and put its hash into TIDINGS_API_KEYS"
             return warning(name, "jwt; no server key, so only admin tokens reach the server API", advice)
         return good(name, f"jwt; {len(settings.api_keys)} server keys")
+    if not is_loopback(settings.host):
+        detail = f"open on {settings.host}: who reaches the port may do anything"
+        return warning(name, detail, "publish the port on loopback alone, or set TIDINGS_AUTH=jwt")
     if settings.nats_url and not settings.session_secret.get_secret_value():
         advice = "set the same TIDINGS_SESSION_SECRET on all gateways, at least 32 random characters"
         return warning(name, "open; each gateway makes up its own session secret", advice)
@@ -49,20 +61,30 @@ def _access(settings: Settings) -> Outcome:
 def _certificates(settings: Settings) -> list[Outcome]:
     if settings.tls_cert is None or settings.tls_key is None:
         return []
-    name = "certificate"
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
-        leaf = x509.load_pem_x509_certificate(settings.tls_cert.read_bytes())
     except (OSError, ssl.SSLError, ValueError) as fault:
         advice = "TIDINGS_TLS_CERT is the chain, TIDINGS_TLS_KEY its private key, both PEM and readable"
-        return [bad(name, f"cannot be used: {fault}", advice)]
-    left_days = (leaf.not_valid_after_utc.timestamp() - time.time()) / _DAY_S
-    until = f"{leaf.not_valid_after_utc:%Y-%m-%d}"
+        return [bad("certificate", f"cannot be used: {fault}", advice)]
+    return [
+        _expiry("certificate", settings.tls_cert, "renew it, and restart the gateways one after the other")
+    ]
+
+
+def _expiry(name: str, path: Path, advice: str) -> Outcome:
+    """Say when the first of the certificates in a file (PEM) ends."""
+    try:
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError) as fault:
+        return bad(name, f"{path} cannot be used: {fault}", "it holds certificates, PEM and readable")
+    ends = min(one.not_valid_after_utc for one in found)
+    left_days = (ends.timestamp() - time.time()) / _DAY_S
+    until = f"{ends:%Y-%m-%d}"
     if left_days <= 0:
-        return [bad(name, f"expired on {until}", "renew it, and restart the gateways one after the other")]
+        return bad(name, f"expired on {until}", advice)
     if left_days < _EXPIRES_SOON_DAYS:
-        return [warning(name, f"expires on {until}", "renew it, and restart the gateways one by one")]
-    return [good(name, f"valid until {until}")]
+        return warning(name, f"expires on {until}", advice)
+    return good(name, f"valid until {until}")
 
 
 def _rules(path: Path) -> Outcome:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from services.bus.client import Bus
-from services.bus.errors import BusError, Misconfigured
+from services.bus.errors import BusError, Misconfigured, NoAnswer
 from services.bus.jsapi import STREAM_NOT_FOUND, ApiError
 from services.cli.checks.outcome import Outcome, Stopwatch, bad, clock, good, reason_of, warning
 from services.local.binaries import spell
@@ -23,6 +24,9 @@ _NATS_PORT = 4222
 _ENVELOPE_BYTES = 1024  # what a message carries on the bus besides its content
 _GATHER_S = 0.5
 _NEARLY_FULL = 0.9
+_CHECK_BYTES = 65_536
+_AGAIN_S = 0.1
+_NS = 1_000_000_000
 
 _UNAVAILABLE = 500  # codes from here on pass, with 503 the servers have no leader
 
@@ -56,9 +60,23 @@ class _Stream(msgspec.Struct):
     ts: str = ""
     error: ApiError | None = None
 
+    @property
+    def copies(self) -> int:
+        """On how many servers it is meant to be."""
+        return int(self.config.get("num_replicas", 1))
+
 
 class _Limits(msgspec.Struct, frozen=True):
     max_storage: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    """What is known of how many servers there are. `whole`: no more than these, as they say themselves."""
+
+    size: int = 1
+    clustered: bool = False
+    whole: bool = True
 
 
 class _Account(msgspec.Struct):
@@ -79,7 +97,7 @@ class _Pong(msgspec.Struct, frozen=True):
 
 async def check_nats(settings: Settings, role: Role | None) -> list[Outcome]:
     """Try NATS as far as it can be tried: what stands on something that failed is left out."""
-    outcomes, cluster_size = await _servers(settings)
+    outcomes, cluster = await _servers(settings)
     if any(not outcome.ok for outcome in outcomes):
         return outcomes
     impatient = settings.model_copy(update={"bus_connect_s": REACH_S})
@@ -97,7 +115,7 @@ async def check_nats(settings: Settings, role: Role | None) -> list[Outcome]:
     try:
         outcomes += await _logged_in(bus, settings, role)
         if role in (None, Role.GATEWAY):
-            outcomes += await _jetstream(bus, settings, role, cluster_size)
+            outcomes += await _jetstream(bus, settings, role, cluster)
         if role is None:
             outcomes.append(await _running(bus))
     finally:
@@ -105,17 +123,20 @@ async def check_nats(settings: Settings, role: Role | None) -> list[Outcome]:
     return outcomes
 
 
-async def _servers(settings: Settings) -> tuple[list[Outcome], int]:
-    """Reach every server of the list; return how many their cluster has, as they say."""
+async def _servers(settings: Settings) -> tuple[list[Outcome], _Cluster]:
+    """Reach every server of the list; return what is known of their cluster.
+
+    Servers with `no_advertise` name nobody else: then those of the list are known, and there may be more.
+    """
     outcomes: list[Outcome] = []
-    size = 1
+    infos: dict[str, dict[str, Any]] = {}
     for url in settings.nats_url.split(","):
         parts = urlsplit(url.strip() if "://" in url else f"nats://{url.strip()}")
         try:
             host, port = parts.hostname or "127.0.0.1", parts.port or _NATS_PORT
         except ValueError:
             advice = "it is a list of nats://user:password@host:port"
-            return [bad("NATS", "TIDINGS_NATS_URL cannot be read", advice)], size
+            return [bad("NATS", "TIDINGS_NATS_URL cannot be read", advice)], _Cluster()
         watch = Stopwatch()
         address = f"{host}:{port}"
         try:
@@ -129,14 +150,18 @@ async def _servers(settings: Settings) -> tuple[list[Outcome], int]:
         except Unusable as fault:
             outcomes.append(bad("NATS", str(fault), "install a server that will do, with JetStream on"))
         else:
-            size = max(size, len(info.get("connect_urls") or ()))
+            infos[str(info.get("server_id", address))] = info
             outcomes.append(good("NATS", f"{spell(found.version)} at {address}", watch.ms))
     if any(outcome.ok for outcome in outcomes):  # one is enough to work, not enough to go on working
         outcomes = [
             one if one.ok else warning(one.name, one.detail, "the others serve meanwhile; bring it back")
             for one in outcomes
         ]
-    return outcomes, size
+    advertised = max((len(info.get("connect_urls") or ()) for info in infos.values()), default=0)
+    clustered = any(info.get("cluster") for info in infos.values())
+    # Those of the list that are away count: they are named as such, and belong to it.
+    size = max(len(infos) + sum(not one.ok for one in outcomes), advertised, 1) if clustered else 1
+    return outcomes, _Cluster(size, clustered, whole=advertised > 0 or not clustered)
 
 
 async def _logged_in(bus: Bus, settings: Settings, role: Role | None) -> list[Outcome]:
@@ -165,17 +190,12 @@ async def _logged_in(bus: Bus, settings: Settings, role: Role | None) -> list[Ou
     return outcomes
 
 
-async def _jetstream(bus: Bus, settings: Settings, role: Role | None, servers: int) -> list[Outcome]:
+async def _jetstream(bus: Bus, settings: Settings, role: Role | None, cluster: _Cluster) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    if settings.replicas > servers:
-        detail = f"TIDINGS_REPLICAS={settings.replicas}, and NATS is {servers} server(s)"
-        advice = "add servers to the cluster, or lower TIDINGS_REPLICAS: gateways do not start like this"
-        outcomes.append(bad("replicas", detail, advice))
-    elif servers > 1 and settings.replicas == 1:
-        detail = f"NATS is {servers} servers, and each stream is on one of them only"
-        outcomes.append(warning("replicas", detail, "set TIDINGS_REPLICAS=3"))
     if role is None:  # the gateway's own user may not ask for this
         outcomes.append(await _account(bus))
+        if outcomes[0].ok:
+            outcomes.append(await _store_takes(bus, settings))
     subjects = settings.subjects
     durable = [name for name, options in settings.namespaces.items() if options.durable]
     names = [
@@ -183,7 +203,97 @@ async def _jetstream(bus: Bus, settings: Settings, role: Role | None, servers: i
         subjects.inbox_stream,
         subjects.revocations_stream,
     ]
-    return outcomes + await _streams(bus, names)
+    wanted = {
+        subjects.rooms_stream(name): (
+            settings.namespaces[name].history_size,
+            settings.namespaces[name].history_ttl_s,
+        )
+        for name in durable
+    }
+    found, streams = await _streams(bus, names)
+    outcomes += found
+    outcomes += [
+        one for name, stream in streams.items() for one in _in_force(name, stream, settings, wanted.get(name))
+    ]
+    most_copies = max((stream.copies for stream in streams.values()), default=0)
+    return outcomes + _replicas(settings.replicas, cluster, most_copies)
+
+
+def _replicas(wanted: int, cluster: _Cluster, most_copies: int) -> list[Outcome]:
+    """Judge TIDINGS_REPLICAS by the servers there are. `most_copies` is what a stream has already."""
+    name = "replicas"
+    size = max(cluster.size, most_copies)
+    if wanted > size and not cluster.clustered:
+        detail = f"TIDINGS_REPLICAS={wanted}, and NATS is one server that belongs to no cluster"
+        return [bad(name, detail, f"run {wanted} servers as a cluster: gateways do not start like this")]
+    if wanted > size and cluster.whole:
+        detail = f"TIDINGS_REPLICAS={wanted}, and the cluster has {size} server(s)"
+        return [bad(name, detail, "add servers to the cluster: gateways do not start like this")]
+    if wanted > size:
+        detail = f"TIDINGS_REPLICAS={wanted}; {size} server(s) of the cluster are known, and they do not name the others"
+        return [warning(name, detail, "name every server of the cluster in TIDINGS_NATS_URL")]
+    if size > 1 and wanted == 1:
+        detail = f"NATS is {size} servers, and TIDINGS_REPLICAS=1 puts each new stream on one of them only"
+        return [warning(name, detail, "set TIDINGS_REPLICAS=3")]
+    return []
+
+
+async def _store_takes(bus: Bus, settings: Settings) -> Outcome:
+    """Store a message in a stream that is made for it and deleted again: nothing else says that the store is full."""
+    name, watch = "JetStream store", Stopwatch()
+    stream, subject = f"{settings.prefix}-check", f"{settings.prefix}.check"
+    config = {"name": stream, "subjects": [subject], "storage": "file", "max_msgs": 1}
+    try:
+        made = await _asked(bus, f"$JS.API.STREAM.CREATE.{stream}", msgspec.json.encode(config))
+        error = made.error
+        if error is None:
+            error = await _stored(bus, subject)
+            await _asked(bus, f"$JS.API.STREAM.DELETE.{stream}", b"")
+    except (BusError, msgspec.DecodeError) as fault:
+        return bad(name, f"a message cannot be stored: {fault}", _MAJORITY)
+    if error is None:
+        return good(name, "takes messages", watch.ms)
+    advice = "the store is full or its disk is: give it more (max_file_store), or keep less per namespace"
+    return bad(name, f"a message is refused: {error.description} ({error.err_code})", advice)
+
+
+async def _stored(bus: Bus, subject: str) -> ApiError | None:
+    deadline = time.monotonic() + REACH_S
+    while True:
+        try:
+            return (await _asked(bus, subject, bytes(_CHECK_BYTES))).error
+        except NoAnswer:  # the cluster has not passed on yet that there is a stream
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(_AGAIN_S)
+
+
+async def _asked(bus: Bus, subject: str, payload: bytes) -> _Stream:
+    return msgspec.json.decode((await bus.request(subject, payload, timeout_s=REACH_S)).data, type=_Stream)
+
+
+def _in_force(
+    name: str, stream: _Stream, settings: Settings, wanted: tuple[int, int] | None
+) -> list[Outcome]:
+    """Compare a stream with the settings, and with the room it has."""
+    outcomes = []
+    differing = []
+    if stream.copies != settings.replicas:
+        differing.append(f"{stream.copies} copies (TIDINGS_REPLICAS={settings.replicas})")
+    if wanted is not None:
+        size, ttl_s = wanted
+        if (kept := stream.config.get("max_msgs_per_subject")) != size:
+            differing.append(f"{kept} messages a room (history_size={size})")
+        if (age_s := int(stream.config.get("max_age", 0)) // _NS) != ttl_s:
+            differing.append(f"{age_s} s (history_ttl_s={ttl_s})")
+    if differing:
+        advice = "use the same settings for every process; what a stream has is what holds now"
+        outcomes.append(warning(f"stream {name}", f"has {', '.join(differing)}", advice))
+    most = int(stream.config.get("max_bytes", -1))
+    if most > 0 and stream.state.bytes > _NEARLY_FULL * most:
+        detail = f"{stream.state.bytes} of {most} bytes: what is oldest goes before its time"
+        outcomes.append(warning(f"stream {name}", detail, "give it more room, or keep less per namespace"))
+    return outcomes
 
 
 async def _account(bus: Bus) -> Outcome:
@@ -205,9 +315,9 @@ async def _account(bus: Bus) -> Outcome:
     return good(name, said, watch.ms)
 
 
-async def _streams(bus: Bus, names: list[str]) -> list[Outcome]:
-    """Look at each stream that gateways use: is it there, and are all its copies?"""
-    there: list[str] = []
+async def _streams(bus: Bus, names: list[str]) -> tuple[list[Outcome], dict[str, _Stream]]:
+    """Look at each stream that gateways use: is it there, and are all its copies? Return those there are."""
+    there: dict[str, _Stream] = {}
     absent: list[str] = []
     outcomes: list[Outcome] = []
     messages = size = 0
@@ -227,7 +337,7 @@ async def _streams(bus: Bus, names: list[str]) -> list[Outcome]:
             advice = "look at the server's own log" if lasting else _MAJORITY
             outcomes.append(bad(f"stream {stream}", info.error.description, advice))
             continue
-        there.append(stream)
+        there[stream] = info
         messages, size = messages + info.state.messages, size + info.state.bytes
         skew = skew or _clock(info.ts)
         if info.cluster is not None:
@@ -238,7 +348,7 @@ async def _streams(bus: Bus, names: list[str]) -> list[Outcome]:
         outcomes.append(good("streams", "none yet: the first gateway makes them"))
     elif absent:
         outcomes.append(good("streams", f"not there yet: {', '.join(absent)}; gateways make them"))
-    return outcomes if skew is None else [*outcomes, skew]
+    return (outcomes if skew is None else [*outcomes, skew]), there
 
 
 def _copies(stream: str, group: _Group) -> list[Outcome]:
