@@ -7,7 +7,7 @@ import pytest
 
 from services.bus.client import Bus
 from services.bus.rpc import Service
-from services.bus.specs import StreamSpec
+from services.bus.specs import inbox_spec
 from services.bus.streams import DurableLog
 from services.cli.backup import back_up, restore
 from services.cli.check import run_checks
@@ -34,10 +34,7 @@ async def test_copies_of_a_stream(tmp_path: Path) -> None:
         settings = Settings(nats_url=cluster.url, replicas=3, redis_url="redis://127.0.0.1:1", port=0)
         subjects = settings.subjects
         bus = await Bus.connect(settings, "test")
-        spec = StreamSpec(
-            subjects.inbox_stream, subjects.inboxes_captured, subjects.inboxes_republished, 100, 600, 60, 3
-        )
-        log = DurableLog(bus, spec)
+        log = DurableLog(bus, inbox_spec(settings))
         await log.open()
 
         async def whole() -> bool:
@@ -103,17 +100,14 @@ async def test_a_cluster_that_advertises_nobody(tmp_path: Path) -> None:
         assert unknown.verdict is Verdict.WARN  # there may be more, and there are
         assert unknown.advice == "name every server of the cluster in TIDINGS_NATS_URL"
         bus = await Bus.connect(whole, "test")
-        subjects = whole.subjects
-        spec = StreamSpec(
-            subjects.inbox_stream, subjects.inboxes_captured, subjects.inboxes_republished, 100, 600, 60, 3
-        )
-        log = DurableLog(bus, spec)
+        log = DurableLog(bus, inbox_spec(whole))
         await log.open()
         assert await _named(one, "replicas") == []  # a stream has its copies
         outcomes = await run_checks(whole.model_copy(update={"replicas": 1}))
-        advice = [outcome.advice for outcome in outcomes if "TIDINGS_REPLICAS" in outcome.detail]
-        assert len(advice) == 2
-        assert not any("lower" in one for one in advice)
+        (less,) = [outcome for outcome in outcomes if outcome.name == "replicas"]
+        assert (less.verdict, less.advice) == (Verdict.WARN, "set TIDINGS_REPLICAS=3")
+        (differs,) = [one for one in outcomes if one.name == f"stream {whole.subjects.inbox_stream}"]
+        assert (differs.verdict, differs.detail) == (Verdict.WARN, "has num_replicas 3 (settings: 1)")
         assert [one.name for one in await run_checks(whole) if not one.ok] == ["Redis"]
         log.close()
         await bus.close()

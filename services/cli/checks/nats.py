@@ -12,6 +12,7 @@ import msgspec
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured, NoAnswer
 from services.bus.jsapi import STREAM_NOT_FOUND, ApiError
+from services.bus.specs import StreamSpec, all_specs, changes
 from services.cli.checks.outcome import Outcome, Stopwatch, bad, clock, good, reason_of, warning
 from services.local.binaries import spell
 from services.local.existing import Unusable, judge_nats, nats_info
@@ -26,7 +27,6 @@ _GATHER_S = 0.5
 _NEARLY_FULL = 0.9
 _CHECK_BYTES = 65_536
 _AGAIN_S = 0.1
-_NS = 1_000_000_000
 
 _UNAVAILABLE = 500  # codes from here on pass, with 503 the servers have no leader
 
@@ -196,25 +196,10 @@ async def _jetstream(bus: Bus, settings: Settings, role: Role | None, cluster: _
         outcomes.append(await _account(bus))
         if outcomes[0].ok:
             outcomes.append(await _store_takes(bus, settings))
-    subjects = settings.subjects
-    durable = [name for name, options in settings.namespaces.items() if options.durable]
-    names = [
-        *(subjects.rooms_stream(name) for name in durable),
-        subjects.inbox_stream,
-        subjects.revocations_stream,
-    ]
-    wanted = {
-        subjects.rooms_stream(name): (
-            settings.namespaces[name].history_size,
-            settings.namespaces[name].history_ttl_s,
-        )
-        for name in durable
-    }
-    found, streams = await _streams(bus, names)
+    specs = {spec.name: spec for spec in all_specs(settings)}
+    found, streams = await _streams(bus, list(specs))
     outcomes += found
-    outcomes += [
-        one for name, stream in streams.items() for one in _in_force(name, stream, settings, wanted.get(name))
-    ]
+    outcomes += [one for name, stream in streams.items() for one in _in_force(specs[name], stream)]
     most_copies = max((stream.copies for stream in streams.values()), default=0)
     return outcomes + _replicas(settings.replicas, cluster, most_copies)
 
@@ -272,27 +257,29 @@ async def _asked(bus: Bus, subject: str, payload: bytes) -> _Stream:
     return msgspec.json.decode((await bus.request(subject, payload, timeout_s=REACH_S)).data, type=_Stream)
 
 
-def _in_force(
-    name: str, stream: _Stream, settings: Settings, wanted: tuple[int, int] | None
-) -> list[Outcome]:
-    """Compare a stream with the settings, and with the room it has."""
-    outcomes = []
-    differing = []
-    if stream.copies != settings.replicas:
-        differing.append(f"{stream.copies} copies (TIDINGS_REPLICAS={settings.replicas})")
-    if wanted is not None:
-        size, ttl_s = wanted
-        if (kept := stream.config.get("max_msgs_per_subject")) != size:
-            differing.append(f"{kept} messages a room (history_size={size})")
-        if (age_s := int(stream.config.get("max_age", 0)) // _NS) != ttl_s:
-            differing.append(f"{age_s} s (history_ttl_s={ttl_s})")
+def _in_force(spec: StreamSpec, stream: _Stream) -> list[Outcome]:
+    """Compare a stream with the settings, and what it holds with the room it has."""
+    name, outcomes = f"stream {spec.name}", []
+    needed = changes(stream.config, spec, stream.state.bytes)
+    differing = {
+        **{option: (stream.config.get(option), wanted) for option, wanted in needed.update.items()},
+        **needed.lowered,
+    }
     if differing:
-        advice = "use the same settings for every process; what a stream has is what holds now"
-        outcomes.append(warning(f"stream {name}", f"has {', '.join(differing)}", advice))
+        said = ", ".join(
+            f"{option} {found} (settings: {wanted})" for option, (found, wanted) in differing.items()
+        )
+        advice = "give every process the same settings; `tidings streams` says what would change"
+        outcomes.append(warning(name, f"has {said}", advice))
     most = int(stream.config.get("max_bytes", -1))
     if most > 0 and stream.state.bytes > _NEARLY_FULL * most:
-        detail = f"{stream.state.bytes} of {most} bytes: what is oldest goes before its time"
-        outcomes.append(warning(f"stream {name}", detail, "give it more room, or keep less per namespace"))
+        goes = (
+            "revocations are refused when it is full"
+            if spec.discard == "new"
+            else "what is oldest goes early"
+        )
+        detail = f"{stream.state.bytes} of {most} bytes: {goes}"
+        outcomes.append(warning(name, detail, "give it more room (`max_bytes`), or keep less per namespace"))
     return outcomes
 
 
