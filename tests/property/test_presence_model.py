@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
@@ -259,8 +259,16 @@ def test_both_stores_do_the_same(plan: list[Batch | float], own_redis: str) -> N
     asyncio.run(run_both(own_redis, plan))
 
 
+TWO_LEAVE_IN_ONE_SWEEP: list[Batch | float] = [
+    Batch("g1", [op for c in ("c3", "c1") for op in (connected(c, USER_OF[c]), joined(c, "lobby"))], "next"),
+    Batch("g1", [disconnected("c3"), disconnected("c1")], "next"),
+    5.0,
+]
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plan=steps, limit=st.sampled_from([0, 1, 2]))
+@example(plan=TWO_LEAVE_IN_ONE_SWEEP, limit=0)
 def test_both_stores_tell_the_same(plan: list[Batch | float], limit: int, own_redis: str) -> None:
     telling = Telling(room_limit=limit, online_limit=limit, hooks=~HookKind(0))
     asyncio.run(run_told(own_redis, plan, telling))
