@@ -20,7 +20,7 @@ _RETRY_MS = 2000
 
 
 class Slices:
-    """Carries out one piece of work after the other, with half of the loop's time at most; a few wait."""
+    """Carries out one piece of work after the other, a slice in each turn of the loop; a few wait."""
 
     def __init__(self, max_waiting: int, on_limit: Callable[[], object]) -> None:
         self._max_waiting = max_waiting
@@ -48,7 +48,7 @@ class Slices:
                         return cast("T", end.value)
                     spent = time.perf_counter() - began
                     if spent >= SLICE_S:
-                        await asyncio.sleep(spent)  # as long as we kept it, the loop is others'
+                        await asyncio.sleep(0)  # whatever is ready goes first
                         began = time.perf_counter()
         finally:
             self._waiting -= 1
