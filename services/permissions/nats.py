@@ -34,7 +34,7 @@ def answerer_of(subject: str, prefix: str) -> str:
     """Return who answers questions on a subject: a role, or `server`."""
     if subject.startswith(f"{prefix}.rpc."):
         return subject.removeprefix(f"{prefix}.rpc.").partition(".")[0]
-    return Role.GATEWAY if subject == f"{prefix}.roster" else SERVER
+    return Role.GATEWAY if subject in (f"{prefix}.roster", f"{prefix}.control") else SERVER
 
 
 @dataclass(frozen=True, slots=True)

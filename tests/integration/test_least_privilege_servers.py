@@ -25,7 +25,7 @@ from services.permissions.render import nats_template, nats_users, redis_templat
 from services.permissions.roles import OPERATOR, Role
 from services.settings import Settings
 from services.wire.rpc import PRESENCE_LIST, PresencePage, PresenceQuery
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.docs import ROOT
 from tests.support.nats_subjects import matches
 from tests.support.raw_nats import raw_nats
@@ -259,6 +259,16 @@ async def test_services_answer_roles_and_tools(nats: NatsServer) -> None:
                 tool.publish(f"$SRV.{verb}.tidings-presence", reply=inbox)
         await eventually(lambda: len(tool.seen) == 6, "answers to a tool")
         await service.stop()
+
+
+@pytest.mark.parametrize("subject", ["lp.roster", "lp.control"])
+async def test_gateways_answer_gateways(nats: NatsServer, subject: str) -> None:
+    url = nats.url_of(Role.GATEWAY)
+    async with connected(url, Role.GATEWAY) as one, connected(url, Role.GATEWAY) as other:
+        other.subscribe(subject, lambda message: other.publish(message.reply, b"here"))
+        await other.flush()
+        assert (await one.request(subject, b"", timeout_s=PATIENCE_S)).data == b"here"
+        await other.flush()
 
 
 async def test_no_role_answers_for_another(nats: NatsServer) -> None:

@@ -57,6 +57,7 @@ def test_who_answers_a_question() -> None:
     subjects = Settings(prefix="p").subjects
     assert answerer_of(subjects.rpc("presence", "list"), "p") == Role.PRESENCE
     assert answerer_of(subjects.roster, "p") == Role.GATEWAY
+    assert answerer_of(subjects.control, "p") == Role.GATEWAY
     assert answerer_of("$JS.API.STREAM.INFO.p-inbox", "p") == "server"
     assert answerer_of("p2.rpc.presence.list", "p") == "server"
 
