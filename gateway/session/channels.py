@@ -11,6 +11,9 @@ INBOX = "inbox"
 PLAIN = frozenset({PRESENCE, METRICS, ALERTS, LOGS, INBOX})
 ROOM_PRESENCE = "presence:"
 
+_KNOWN = "presence, presence:ROOM, metrics, alerts, logs, inbox"
+_MAX_SHOWN = 80
+
 
 def parse_channel(name: str) -> str | None:
     """Return the channel's one spelling, or None where there is no such channel."""
@@ -22,6 +25,14 @@ def parse_channel(name: str) -> str | None:
         except InvalidName:
             return None
     return None
+
+
+def refusal(name: str) -> str:
+    """Return why a channel is not followed. A room's presence that is forbidden reads like one that does not exist."""
+    if name in PLAIN:
+        return f"these credentials do not allow the channel {name}"
+    shown = name[:_MAX_SHOWN]
+    return f"no such channel, or not for this user: {shown!r}; known are {_KNOWN}"
 
 
 def presence_room(channel: str) -> str | None:

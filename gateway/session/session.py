@@ -277,10 +277,7 @@ class Session:
     def _channel(self, name: str) -> str:
         channel = channels.parse_channel(name)
         if channel is None or not self.identity.grants.may_follow(channel):
-            known = "presence, presence:ROOM, metrics, alerts, logs, inbox"
-            raise Refusal(
-                ErrorCode.UNKNOWN_CHANNEL, f"no such channel, or not for this user; known are {known}"
-            )
+            raise Refusal(ErrorCode.UNKNOWN_CHANNEL, channels.refusal(name))
         return channel
 
     @staticmethod

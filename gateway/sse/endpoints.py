@@ -236,10 +236,12 @@ class _Opening:
         return rooms
 
     def _channels(self, identity: Identity) -> list[str]:
-        names = [channels.parse_channel(name) for name in _listed(self._query, "channels")]
-        allowed = [name for name in names if name is not None and identity.grants.may_follow(name)]
-        if len(allowed) < len(names):
-            raise ApiError(ErrorCode.UNKNOWN_CHANNEL, "no such channel, or not for this user")
+        allowed: list[str] = []
+        for asked in _listed(self._query, "channels"):
+            name = channels.parse_channel(asked)
+            if name is None or not identity.grants.may_follow(name):
+                raise ApiError(ErrorCode.UNKNOWN_CHANNEL, channels.refusal(asked))
+            allowed.append(name)
         return allowed
 
     def _since(self, stream: EventStream, topics: list[str]) -> dict[str, Position]:

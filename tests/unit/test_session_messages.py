@@ -103,6 +103,10 @@ def test_without_grants_nothing_is_allowed() -> None:
     ):
         assert refusal(one, **message).code == "forbidden"
     assert refusal(one, type="subscribe", channel="metrics").code == "unknown_channel"
+    # Which one, where several are asked for; a room's presence reads the same whether there is such a room or not.
+    assert "the channel metrics" in refusal(one, type="subscribe", channels=["inbox", "metrics"]).message
+    assert "'presence:secret'; known are" in refusal(one, type="subscribe", channel="presence:secret").message
+    assert "'" + "x" * 80 + "'" in refusal(one, type="subscribe", channel="x" * 500).message
     assert say(one, type="subscribe", channel="inbox") == [effects.Follow(["inbox"])]
     assert one.rooms == set()
 
