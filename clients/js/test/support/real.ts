@@ -218,7 +218,7 @@ const said = (result: ReturnType<Results["get"]>): unknown =>
 const ALL = { join: ["*"], publish: ["*"], admin: true };
 const LIMITED = { join: ["js-*"], publish: ["js-*"], channels: [] };
 
-function tokenFor(sub: string, seconds: number, grants: object): string {
+export function tokenFor(sub: string, seconds: number, grants: object): string {
   const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString("base64url");
   const exp = Math.floor(Date.now() / 1000) + seconds;
   const claims = { sub, exp, aud: "tidings", tidings: grants };
