@@ -71,7 +71,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and look at what is still unfinished afterwards. Stands for uvicorn's, which keeps no rest of an upgrade."""
+        """Parse, and look at what is still unfinished. Stands for uvicorn's, which keeps no rest of an upgrade."""
         if self._refused:
             return
         self._unset_keepalive_if_required()
@@ -89,12 +89,15 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > self._settings.max_head_bytes:
                 self._refuse_head()
-        elif self._in_body:
+            return
+        if self._in_body:
             self._unfinished_bytes = 0 if self._parsed_some else self._unfinished_bytes + len(data)
             if self._unfinished_bytes > self._settings.max_head_bytes:
                 self._refuse_head()
-        elif self._is_idle and self._head_timer is None:
-            # Bytes that begin no request (line breaks) stop uvicorn's clock for idle connections.
+                return
+        if self._is_idle and self._head_timer is None:
+            # Bytes that begin no request stop uvicorn's clock for idle connections: line breaks, and a body whose
+            # request is answered already.
             self._start_head_timer()
 
     def on_message_begin(self) -> None:

@@ -152,6 +152,23 @@ async def test_a_kept_connection_that_sends_line_breaks(gateway: ServiceProcess)
         assert await rest_of(reader) == b""
 
 
+@pytest.mark.parametrize("parts", [b"1\r\nx\r\n", b"1;a=b\r\nx\r\n"], ids=["chunks", "extensions"])
+async def test_a_body_that_drips_behind_its_answer(gateway: ServiceProcess, parts: bytes) -> None:
+    async with met(gateway, "head_time"), raw(gateway) as (reader, writer):
+        writer.write(b"POST /nope HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+
+        async def drip() -> None:
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    writer.write(parts)
+                    await writer.drain()
+                    await asyncio.sleep(0.1)
+
+        dripping = asyncio.ensure_future(drip())
+        assert b" 404 " in (await rest_of(reader)).splitlines()[0]
+        dripping.cancel()
+
+
 async def test_slow_loris_within_an_upgrade(gateway: ServiceProcess) -> None:
     async with raw(gateway) as (reader, writer):
         writer.write(b"GET /ws HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n")
