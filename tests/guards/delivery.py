@@ -70,8 +70,8 @@ GUARDS = (
         edits=[
             (
                 "gateway/delivery/history.py",
-                "while len(kept) > limit or (size > most and len(kept) > 1):",
-                "while len(kept) > limit:",
+                "if len(kept) >= limit or (size > most and kept):",
+                "if len(kept) >= limit:",
             )
         ],
     ),

@@ -53,7 +53,8 @@ async def test_too_many_recoveries_of_a_connection_are_refused() -> None:
     tasks = [asyncio.create_task(watch.recover(reads, member)) for _ in range(module._WAITING)]
     await eventually(lambda: watch.now > 0)
     with pytest.raises(Unavailable, match="of this connection"):
-        await watch.recover(reads, member)
+        async with asyncio.timeout(5):
+            await watch.recover(reads, member)
     assert counted == ["recoveries"]
     watch.go.set()
     await asyncio.gather(*tasks)
