@@ -16,6 +16,7 @@ from metrics_svc.aggregation.rows import (
     Row,
     to_point,
     to_record,
+    unmeasured,
 )
 from metrics_svc.aggregation.tiers import MINUTES, SECONDS, Plan, plan
 from metrics_svc.store import MetricsStore
@@ -60,7 +61,7 @@ async def _seconds(store: MetricsStore, question: HistoryQuery, now: int) -> His
             question.source, SECONDS, max(start, now - SECONDS.keep_s), end, sketches=False
         )
         rows = rows[-MAX_RECORDS:]
-    return _answer(rows, question.metric, SECONDS.step_s, rollup=False)
+    return _answer(rows, question, SECONDS.step_s, rollup=False)
 
 
 async def _rollups(store: MetricsStore, question: HistoryQuery, now: int) -> History:
@@ -79,28 +80,31 @@ async def _rollups(store: MetricsStore, question: HistoryQuery, now: int) -> His
     end = start + steps * step
     stored = await store.packed(question.source, chosen.tier, start, end)
     # Tens of milliseconds for a day: off the loop, which ticks.
-    return await asyncio.to_thread(_merged, stored, question.metric, chosen, start, end)
+    return await asyncio.to_thread(_merged, stored, question, chosen, start, end)
 
 
-def _merged(stored: list[bytes], metric: str, chosen: Plan, start: int, end: int) -> History:
-    step = chosen.step_s
+def _merged(stored: list[bytes], question: HistoryQuery, chosen: Plan, start: int, end: int) -> History:
+    step, metric = chosen.step_s, question.metric
     only = (metric,) if metric else RECORD_NAMES
     if step == chosen.tier.step_s:
         if metric and has_points(metric):
             return History(rows=[], points=points(stored, metric, start, end, step))
         rows = unpack_between(stored, start, end, sketch=False, only=only)
-        return _answer(rows, metric, step, rollup=True)
+        return _answer(rows, question, step, rollup=True)
     packed = (row for row in map(decode_row, stored) if start <= row.start < end)
     sketches = _needs_sketches(metric)
     grouped = groupby(packed, key=lambda row: row.start - row.start % step)
     merged = [merge_packed(bucket, members, sketches=sketches, only=only) for bucket, members in grouped]
-    return _answer(merged, metric, step, rollup=True)
+    return _answer(merged, question, step, rollup=True)
 
 
-def _answer(rows: list[Row], metric: str, step: int, *, rollup: bool) -> History:
-    if not metric:
-        return History(rows=[to_record(row, step, rollup=rollup) for row in rows])
-    found = (to_point(row, metric, step, rollup=rollup) for row in rows)
+def _answer(rows: list[Row], question: HistoryQuery, step: int, *, rollup: bool) -> History:
+    if not question.metric:
+        return History(
+            rows=[to_record(row, step, rollup=rollup) for row in rows],
+            unmeasured=[unmeasured(row) for row in rows] if question.source else [],
+        )
+    found = (to_point(row, question.metric, step, rollup=rollup) for row in rows)
     return History(rows=[], points=[point for point in found if point is not None])
 
 

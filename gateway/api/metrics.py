@@ -25,7 +25,7 @@ from gateway.session.limits import Limit
 from services.bus.errors import BusError, Unavailable
 from services.wire.codes import ErrorCode
 from services.wire.names import METRIC_OR_PERCENTILE, normalize_name
-from services.wire.records import MetricPoint, MetricsRecord
+from services.wire.records import MetricPoint, MetricsRecord, SourceRecord
 from services.wire.rpc import (
     METRICS_HISTORY,
     METRICS_SOURCES,
@@ -56,7 +56,12 @@ def metric_routes(deps: ApiDeps, numbers: ReportNumbers, label_sets: LabelSets) 
         await require_channel(deps, request, "metrics")
         query = _history_query(request)
         found: History = await deps.asking.ask(METRICS_HISTORY, query)
-        return JsonResponse(found.points if query.metric else found.rows)
+        if query.metric:
+            return JsonResponse(found.points)
+        if len(found.unmeasured) == len(found.rows):
+            records = zip(found.rows, found.unmeasured, strict=True)
+            return JsonResponse([SourceRecord.of(record, absent) for record, absent in records])
+        return JsonResponse(found.rows)
 
     async def sources(request: Request) -> Response:
         """Answer an array of the sources heard of within the last hour."""
@@ -150,7 +155,7 @@ OPERATIONS = (
         summary="Records, oldest first",
         access=Access.READER,
         answer=list[MetricsRecord],
-        other_answer=list[MetricPoint],
+        other_answers=(list[SourceRecord], list[MetricPoint]),
         query=(
             Query("limit", between(1, _MAX_ROWS), "Most rows answered; 100 when absent."),
             Query("from", _TimeMs, "Only rows from this time on, in ms."),
@@ -158,7 +163,11 @@ OPERATIONS = (
             Query(
                 "step", between(0, _MAX_STEP_S), "Seconds merged into one row; raw seconds when absent or 0."
             ),
-            Query("source", str, "One source, or one label set of it, instead of the fleet."),
+            Query(
+                "source",
+                str,
+                "One source, or one label set of it, instead of the fleet; what it does not measure is absent.",
+            ),
             Query(
                 "metric",
                 str,

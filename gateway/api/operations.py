@@ -36,7 +36,7 @@ class Query:
 class Operation:
     """One method of one path. `answer` is the type of a successful answer's body, None where it has none.
 
-    `other_answer` is the one that a parameter of the query asks for instead.
+    `other_answers` are those that parameters of the query ask for instead.
 
     `path` is written as OpenAPI does, without the router's converters.
     """
@@ -47,7 +47,7 @@ class Operation:
     summary: str
     access: Access
     answer: Any = None
-    other_answer: Any = None
+    other_answers: tuple[Any, ...] = ()
     status: int = 200
     media_type: str = "application/json"
     body: Any = None

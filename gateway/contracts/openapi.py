@@ -101,7 +101,7 @@ def _rendered(operation: Operation, schemas: dict[str, Schema]) -> Schema:
 
 
 def _answers(operation: Operation) -> list[Any]:
-    return [each for each in (operation.answer, operation.other_answer) if each is not None]
+    return [each for each in (operation.answer, *operation.other_answers) if each is not None]
 
 
 def _answer(operation: Operation, schemas: dict[str, Schema]) -> Schema:

@@ -215,6 +215,12 @@ def to_record(row: Row, step: int, *, rollup: bool) -> MetricsRecord:
     )
 
 
+def unmeasured(row: Row) -> list[str]:
+    """Return the fields of the row's record that nobody measured."""
+    absent = [name for name in RECORD_NAMES if name not in row.stats and not name.startswith("network")]
+    return absent if "network_in" in row.stats or "network_out" in row.stats else [*absent, "network"]
+
+
 def to_point(row: Row, metric: str, step: int, *, rollup: bool) -> MetricPoint | None:
     """Return one metric of the row as clients see it; None where the row does not have it."""
     value = row.value(metric)

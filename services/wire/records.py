@@ -3,6 +3,7 @@
 Times are integer milliseconds since 1970; percentages run from 0 to 100; latencies are milliseconds.
 """
 
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -83,6 +84,33 @@ class MetricsRecord(Record, frozen=True, kw_only=True, gc=False):
     min: dict[str, float] | UnsetType = UNSET
     max: dict[str, float] | UnsetType = UNSET
     count: int | UnsetType = UNSET
+
+
+class SourceRecord(Record, frozen=True, kw_only=True, gc=False):
+    """One second of one source or label set (or, with `step`, the mean of several): what a `MetricsRecord` is of the fleet.
+
+    What the source does not measure is absent.
+    """
+
+    cpu: float | UnsetType = UNSET
+    memory: float | UnsetType = UNSET
+    disk: float | UnsetType = UNSET
+    network: Network | UnsetType = UNSET
+    requests: float | UnsetType = UNSET
+    errors: float | UnsetType = UNSET
+    latency_p50: float | UnsetType = msgspec.field(name="latencyP50", default=UNSET)
+    latency_p95: float | UnsetType = msgspec.field(name="latencyP95", default=UNSET)
+    latency_p99: float | UnsetType = msgspec.field(name="latencyP99", default=UNSET)
+    timestamp: int
+    min: dict[str, float] | UnsetType = UNSET
+    max: dict[str, float] | UnsetType = UNSET
+    count: int | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, record: MetricsRecord, unmeasured: Collection[str]) -> "SourceRecord":
+        """Return a record without the fields that were not measured, by their names on the wire."""
+        names = zip(record.__struct_fields__, record.__struct_encode_fields__, strict=True)
+        return cls(**{field: getattr(record, field) for field, name in names if name not in unmeasured})
 
 
 Severity = Literal["warning", "critical"]

@@ -216,10 +216,14 @@ class HistoryQuery(Message, frozen=True, kw_only=True):
 
 
 class History(Message, frozen=True, kw_only=True):
-    """Rows, oldest first; with a `metric` asked for, `points` instead."""
+    """Rows, oldest first; with a `metric` asked for, `points` instead.
+
+    `unmeasured` names, for each row of a source, the fields of the record that it does not measure; they are 0 there.
+    """
 
     rows: list[MetricsRecord]
     points: list[MetricPoint] = msgspec.field(default_factory=list)
+    unmeasured: list[list[str]] = msgspec.field(default_factory=list)
 
 
 class SourceInfo(Message, frozen=True, kw_only=True):

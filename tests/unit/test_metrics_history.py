@@ -149,3 +149,19 @@ async def test_a_percentile_as_points_is_merged_never_averaged(store: MemoryStor
     asked = HistoryQuery(metric="latencyP99", step=120, start=T0 * 1000, end=(T0 + 120) * 1000)
     (point,) = (await history.query(store, asked, NOW)).points
     assert point.value == pytest.approx(900, rel=0.01)
+
+
+@pytest.mark.parametrize("step", [0, 10, 20])
+async def test_a_sources_rows_say_what_it_does_not_measure(step: int) -> None:
+    store = MemoryStore(ManualTime())
+    term = (await store.acquire("a", 10**9)).term
+    rollups = Rollups()
+    for at in range(60):
+        row = Row.of_second(T0 + at, {"requests": 0.0, "errors": 0.0}, None)
+        closed = rollups.advance(T0 + at, {"shop": row})
+        await store.write("a", term, Tick(T0 + at, [SeriesRow("shop", SECONDS, row), *closed]))
+    question = HistoryQuery(source="shop", step=step, start=T0 * 1000, end=(T0 + 60) * 1000)
+    found = await history.query(store, question, T0 + 60)
+    assert found.rows
+    absent = ["cpu", "memory", "disk", "latencyP50", "latencyP95", "latencyP99", "network"]
+    assert found.unmeasured == [absent] * len(found.rows)

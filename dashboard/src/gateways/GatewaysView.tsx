@@ -9,7 +9,7 @@ import { useGateway } from "../session/ConnectionState.js";
 import { useClient } from "../session/session.js";
 import { CHARTED, extended, KEPT, LATE_MS, line, SAMPLE_S, samplesOf, type Sample, type Trail } from "./trail.js";
 
-type MetricPoint = Exclude<Operations["GET /api/metrics/history"]["answer"], { cpu: number }[]>[number];
+type MetricPoint = Extract<Operations["GET /api/metrics/history"]["answer"], { value: number }[]>[number];
 
 const EVERY_MS = 1500;
 /** Of how many gateways the last two minutes are read at once: six requests each. */

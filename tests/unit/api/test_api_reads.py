@@ -97,6 +97,17 @@ async def test_history_passes_its_window_on(client: httpx.AsyncClient, deps: Fak
     ]  # fmt: skip
 
 
+async def test_what_a_source_does_not_measure_is_absent(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+    row = MetricsRecord(
+        cpu=0.0, memory=0.0, disk=0.0, network=Network(in_=0.0, out=0.0), requests=0.0, errors=7.0,
+        latency_p50=0.0, latency_p95=0.0, latency_p99=0.0, timestamp=11,
+    )  # fmt: skip
+    absent = ["cpu", "memory", "disk", "network", "latencyP50", "latencyP95", "latencyP99"]
+    deps.answers["history"] = History(rows=[row], unmeasured=[absent])
+    answer = await client.get("/api/metrics/history?source=shop")
+    assert answer.json() == [{"requests": 0.0, "errors": 7.0, "timestamp": 11}]
+
+
 async def test_history_gives_the_last_hundred_by_default(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     deps.answers["history"] = History(rows=[])
     await client.get("/api/metrics/history")

@@ -32,6 +32,7 @@ import type {
   Silence,
   SilenceRequest,
   SourceInfo,
+  SourceRecord,
   StatusPut,
   Ticket,
   TicketRequest,
@@ -64,7 +65,7 @@ export interface Operations {
     path: Record<string, never>;
     query: { limit?: number; from?: number; to?: number; step?: number; source?: string; metric?: string };
     body: undefined;
-    answer: MetricsRecord[] | MetricPoint[];
+    answer: MetricsRecord[] | SourceRecord[] | MetricPoint[];
   };
   "GET /api/metrics/sources": {
     path: Record<string, never>;

@@ -574,6 +574,23 @@ export interface SourceInfo {
   lastSeen: number;
 }
 
+/** One second of one source or label set (or, with `step`, the mean of several): what a `MetricsRecord` is of the fleet. What the source does not measure is absent. */
+export interface SourceRecord {
+  cpu?: number;
+  memory?: number;
+  disk?: number;
+  network?: Network;
+  requests?: number;
+  errors?: number;
+  latencyP50?: number;
+  latencyP95?: number;
+  latencyP99?: number;
+  timestamp: number;
+  min?: Record<string, number>;
+  max?: Record<string, number>;
+  count?: number;
+}
+
 /** What a user says of themselves; the most available of several connections wins. */
 export type Status = "away" | "busy" | "online";
 

@@ -621,6 +621,24 @@ class SourceInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_seen: int = field(name="lastSeen")
 
 
+class SourceRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One second of one source or label set (or, with `step`, the mean of several): what a `MetricsRecord` is of the fleet. What the source does not measure is absent."""
+
+    cpu: float | None = None
+    memory: float | None = None
+    disk: float | None = None
+    network: Network | None = None
+    requests: float | None = None
+    errors: float | None = None
+    latency_p50: float | None = field(default=None, name="latencyP50")
+    latency_p95: float | None = field(default=None, name="latencyP95")
+    latency_p99: float | None = field(default=None, name="latencyP99")
+    timestamp: int
+    min: dict[str, float] | None = None
+    max: dict[str, float] | None = None
+    count: int | None = None
+
+
 class StatusChanged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="status_changed"):
     """A user's status changed."""
 
