@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import codecs
 import os
 import struct
 from typing import Any
@@ -99,12 +100,11 @@ class Recorder:
         self.closed.append(code)
 
 
-async def outcome_of(
-    chunks: list[bytes], *, deflate: bool, frame_rate: float = 0, pinging: bool = False
-) -> tuple[list[tuple[bytes, bool]], list[int], list[Limit]]:
-    """Upgrade, feed the chunks, lose the connection; return what came of it."""
+async def upgraded(
+    limits: list[Limit], *, deflate: bool = False, frame_rate: float = 0
+) -> tuple[Transport, WebSocketProtocol, Recorder]:
+    """Let a connection in."""
     handlers: list[Recorder] = []
-    limits: list[Limit] = []
     accepted = asyncio.Event()
 
     class Open:
@@ -125,6 +125,15 @@ async def outcome_of(
     await accepted.wait()
     protocol = transport.get_protocol()
     assert isinstance(protocol, WebSocketProtocol)
+    return transport, protocol, handlers[0]
+
+
+async def outcome_of(
+    chunks: list[bytes], *, deflate: bool, frame_rate: float = 0, pinging: bool = False
+) -> tuple[list[tuple[bytes, bool]], list[int], list[Limit]]:
+    """Upgrade, feed the chunks, lose the connection; return what came of it."""
+    limits: list[Limit] = []
+    transport, protocol, handler = await upgraded(limits, deflate=deflate, frame_rate=frame_rate)
     for chunk in chunks:
         if transport.is_reading():
             protocol.data_received(chunk)
@@ -133,7 +142,7 @@ async def outcome_of(
     if not transport.ended:
         protocol.eof_received()
     protocol.connection_lost(None)
-    return handlers[0].messages, handlers[0].closed, limits
+    return handler.messages, handler.closed, limits
 
 
 @st.composite
@@ -185,6 +194,71 @@ def test_any_bytes_in_any_pieces(stream: bytes, deflate: bool, cut: int) -> None
         assert len(data) <= 1024
         if not binary:
             data.decode()
+
+
+async def refused_at(
+    payload: bytes, pieces: list[int], cuts: list[int]
+) -> tuple[tuple[int, int] | None, list[tuple[bytes, bool]]]:
+    """Send a text message in fragments of these sizes, cut into segments of those.
+
+    Return what was delivered, and how much of the payload had come before the segment that refused it, and with it.
+    """
+    sizes, at = [*pieces, len(payload)], 0
+    stream, owner = bytearray(), []  # and of each byte, how many of the payload have come with it
+    for number, size in enumerate(sizes):
+        part = payload[at : at + size]
+        first = (0x80 if number == len(sizes) - 1 else 0) | (0 if number else 1)
+        mask = bytes((number, 0x5A, 0xA5, 0xFF))
+        head = bytes((first, 0x80 | len(part))) + mask
+        stream += head + bytes(byte ^ mask[index % 4] for index, byte in enumerate(part))
+        owner += [at] * len(head) + list(range(at + 1, at + len(part) + 1))
+        at += len(part)
+    _, protocol, handler = await upgraded([])
+    begin = 0
+    refused = None
+    for size in [*cuts, len(stream)]:
+        end = min(begin + size, len(stream))
+        protocol.data_received(bytes(stream[begin:end]))
+        if protocol.closing:
+            refused = (owner[begin - 1] if begin else 0, owner[end - 1])
+            break
+        begin = end
+    protocol.connection_lost(None)
+    return refused, handler.messages
+
+
+@FUZZ
+@given(
+    payload=st.one_of(
+        st.text(max_size=30).map(str.encode),
+        st.lists(st.one_of(st.text(max_size=5).map(str.encode), st.binary(max_size=3)), max_size=6).map(
+            b"".join
+        ),
+    ),
+    pieces=st.lists(st.integers(0, 9), max_size=4),
+    cuts=st.lists(st.integers(1, 9), max_size=30),
+)
+def test_text_is_refused_with_its_first_wrong_byte(
+    payload: bytes, pieces: list[int], cuts: list[int]
+) -> None:
+    refused, messages = asyncio.run(refused_at(payload, pieces, cuts))
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        assert messages == []
+        assert refused is not None
+    else:
+        assert (refused, messages) == (None, [(payload, False)])
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for count in range(1, len(payload) + 1):
+        try:
+            decoder.decode(payload[count - 1 : count])
+        except UnicodeDecodeError:
+            before, with_it = refused
+            assert before < count <= with_it
+            return
+    assert refused[1] == len(payload)  # it only lacks its end
 
 
 @FUZZ
