@@ -283,6 +283,33 @@ describe("a stream", () => {
   });
 });
 
+describe("a server that allows one connection of a user", () => {
+  it.each([true, false])("ends the stream for the WebSocket, which takes over (greeted first: %s)", async (greetedFirst) => {
+    const server = new FakeServer();
+    server.upgrades = "refused";
+    client = new TidingsClient("http://server", { WebSocket: server.WebSocket, fetch: server.fetch, clock: evenClock, storage: null });
+    await Promise.all([client.connect(), pass(1000)]);
+    const states: string[] = [];
+    client.on("status", ({ state, transport }) => states.push(`${state} ${transport}`));
+    const stream = server.last;
+    server.upgrades = "unanswered";
+    for (let passed = 0; passed < 121_000; passed += 1000) {
+      await pass(1000);
+      server.beat();
+    }
+    expect(server.open).toEqual([stream, server.last]);
+    if (greetedFirst) server.last.greet();
+    stream.disconnect(4003, true);
+    await pass(greetedFirst ? 0 : 100);
+    if (!greetedFirst) server.last.greet();
+    await pass(2000);
+    expect(server.open).toEqual([server.last]);
+    expect(client.status.get()).toMatchObject({ state: "connected", transport: "websocket" });
+    expect(states).not.toContain("suspended sse");
+    expect(server.connections).toHaveLength(4);
+  });
+});
+
 describe("which way worked", () => {
   it("is remembered for the next page", async () => {
     const kept = new Map<string, string>();

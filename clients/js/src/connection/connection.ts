@@ -155,10 +155,7 @@ export class Connection {
     const { clock, connectMs } = this.setup;
     const kind = this.#fallback.choose();
     this.#transport = this.#begin(kind);
-    this.#limitTimer = clock.setTimeout(
-      () => this.#ended({ reason: "the server did not answer in time", reconnect: true }),
-      connectMs,
-    );
+    this.#limitTimer = clock.setTimeout(() => this.#late(), connectMs);
     const rival = this.#fallback.rival(kind);
     if (rival) this.#sideTimer = clock.setTimeout(() => this.#beside(rival), RACE_MS);
   }
@@ -289,11 +286,24 @@ export class Connection {
   }
 
   #mainEnded(end: End): void {
-    if (this.state !== "connecting" || !this.#side || !end.reconnect) return this.#ended(end);
-    this.#fallback.failed();
-    this.setup.clock.clearTimeout(this.#sideTimer);
-    this.#transport = this.#side; // which may make it yet
+    const { clock, connectMs } = this.setup;
+    const [connected, main, side] = [this.state === "connected", this.#transport, this.#side];
+    const trying = side && (!connected || (main && this.#fallback.isFallback(main.kind)));
+    if (!trying || !end.reconnect) return this.#ended(end);
+    if (this.#better) return this.#input("upgraded");
+    // The other one may make it yet; a server that allows one connection ends the older for it.
+    clock.clearTimeout(this.#sideTimer);
+    this.#transport = side;
     this.#side = undefined;
+    this.#probing = false;
+    if (!connected) return this.#fallback.failed();
+    this.#end = end;
+    this.#limitTimer = clock.setTimeout(() => this.#late(), connectMs);
+    this.#input("replaced");
+  }
+
+  #late(): void {
+    this.#ended({ reason: "the server did not answer in time", reconnect: true });
   }
 
   #ended(end: End): void {

@@ -11,7 +11,8 @@ export type Input =
   | "due" // the wait is over
   | "wake" // the network is back, the page is looked at again, the machine woke
   | "upgrade" // on the fallback: the better transport deserves another try
-  | "upgraded"; // it works
+  | "upgraded" // it works
+  | "replaced"; // the transport ended while the better one was being tried, which may be why
 
 export type Action =
   | "open" // open a transport
@@ -47,6 +48,7 @@ export const TABLE: Readonly<Record<State, Readonly<Partial<Record<Input, Step>>
     wake: step("connected", "probe"),
     upgrade: step("connected", "try"),
     upgraded: step("connected", "switch"),
+    replaced: step("connecting"),
     close: step("closed", "leave"),
   },
   suspended: {
