@@ -4,7 +4,7 @@ from gateway.api.operations import Access, Operation, Query
 
 _WHO = (
     Query("username", str, "Display name under `TIDINGS_AUTH=open`."),
-    Query("session", str, "The `session` of an earlier `welcome`: this is that user again."),
+    Query("session", str, "The `session` of an earlier `welcome` or `connected`: this is that user again."),
 )
 
 SSE_OPERATIONS = (
