@@ -27,6 +27,8 @@ _MESSAGES = (_TEXT, _BINARY)
 _PONG_FIRST = 0x8A
 # What is parsed in one go: 64 KiB of empty frames would hold everybody up for many milliseconds.
 _SLICE_BYTES = 8192
+# After so many bytes at once, others go first: uvloop reads 32 times from one socket before it looks at the next.
+_TURN_BYTES = 65_536
 _CLOSE_CODES = {code.number: code for code in CloseCode}
 
 
@@ -127,6 +129,13 @@ class WebSocketProtocol(Outlet):
             self._feed(data[at : at + _SLICE_BYTES])
             if not self._transport.is_reading() and self._closing:
                 return  # whoever floods is not read to the end
+        if len(data) >= _TURN_BYTES and self._transport.is_reading():
+            self._transport.pause_reading()
+            self._site.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._closing and not self._waits and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         """Let the core note that the peer will send no more; asyncio closes the transport."""

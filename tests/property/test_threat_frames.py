@@ -101,7 +101,7 @@ class Recorder:
 
 
 async def upgraded(
-    limits: list[Limit], *, deflate: bool = False, frame_rate: float = 0
+    limits: list[Limit], *, deflate: bool = False, frame_rate: float = 0, max_message_bytes: int = 1024
 ) -> tuple[Transport, WebSocketProtocol, Recorder]:
     """Let a connection in."""
     handlers: list[Recorder] = []
@@ -116,7 +116,7 @@ async def upgraded(
             link.accept(handlers[0])
             accepted.set()
 
-    chosen = Settings(max_message_bytes=1024, compression=deflate, frame_rate=frame_rate)
+    chosen = Settings(max_message_bytes=max_message_bytes, compression=deflate, frame_rate=frame_rate)
     site = Site(chosen, Keepalive(25, 60), limits.append, set(), Open())
     transport = Transport()
     doorway = doorways(site, asyncio.Protocol)()
@@ -267,3 +267,22 @@ def test_a_rate_of_frames_never_lets_through_more_than_it_says(stream: bytes, ti
     _, closed, limits = asyncio.run(outcome_of([stream * times], deflate=False, frame_rate=5))
     assert len(closed) == 1
     assert limits.count(Limit.FRAME_RATE) <= 1
+
+
+async def test_who_sends_much_at_once_lets_others_go_first() -> None:
+    """uvloop reads 2 MB from one socket before it looks at the next, unless reading is paused."""
+    transport, protocol, handler = await upgraded([], max_message_bytes=65_536)
+    message = b"\x82\xfe" + struct.pack(">H", 60_000) + bytes(4 + 60_000)
+    protocol.data_received(message)
+    assert transport.is_reading()
+    protocol.data_received(message + message)
+    assert len(handler.messages) == 3
+    assert not transport.is_reading()
+    await asyncio.sleep(0)
+    assert transport.is_reading()
+    protocol.data_received(
+        message + b"\x88\x80" + bytes(4) + message
+    )  # closed in between: nothing is read on
+    await asyncio.sleep(0)
+    assert len(handler.messages) == 4
+    assert not transport.is_reading()
