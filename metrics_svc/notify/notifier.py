@@ -16,6 +16,7 @@ from metrics_svc.notify.receivers import Target, pause_s
 from metrics_svc.notify.records import NotifyChange, NotifyState, Sent, log_key
 from metrics_svc.store import MetricsStore, StoreUnavailable
 from services.tasks import TaskSet
+from services.wire.records import AlertLogEntry
 
 log = structlog.get_logger(__name__)
 
@@ -79,6 +80,7 @@ class Notifier:
         self._external_url = external_url
         self._term = _Term(0)
         self._muting = Muting()
+        self._grouped: dict[tuple[str, ...], tuple[dict[str, AlertLogEntry], dict[str, Group]]] = {}
         self._tasks = TaskSet()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -170,7 +172,7 @@ class Notifier:
         for target in self._targets:
             waiting = 0
             forget_ms = 1000 * max(target.timing.group_wait_s, target.timing.group_interval_s)
-            for group in _groups(target, state):
+            for group in self._groups(target, state):
                 key = log_key(target.name, group.key)
                 waits = self._term.waiting.get(key)
                 decision = decide(
@@ -303,11 +305,14 @@ class Notifier:
     async def _write(self, term: _Term, change: NotifyChange) -> bool:
         return await self._store.notify_write(self._holder, term.number, change)
 
-
-def _groups(target: Target, state: NotifyState) -> Iterable[Group]:
-    """Return the groups of one receiver: those of the alerts, and those it was told of before."""
-    groups = grouped(state.notices.values(), target.timing.group_by)
-    for message in (*state.log.values(), *state.intents.values()):
-        if message.receiver == target.name and message.group_key not in groups:
-            groups[message.group_key] = Group(message.group_key, message.group_labels)
-    return groups.values()
+    def _groups(self, target: Target, state: NotifyState) -> Iterable[Group]:
+        """Return the groups of one receiver: those of the alerts, and those it was told of before."""
+        group_by = target.timing.group_by
+        known = self._grouped.get(group_by)
+        if known is None or known[0] != state.notices:
+            known = self._grouped[group_by] = state.notices, grouped(state.notices.values(), group_by)
+        groups = dict(known[1])
+        for message in (*state.log.values(), *state.intents.values()):
+            if message.receiver == target.name and message.group_key not in groups:
+                groups[message.group_key] = Group(message.group_key, message.group_labels)
+        return groups.values()
