@@ -29,8 +29,16 @@ def main(arguments: list[str]) -> int:
     host = _first("TIDINGS_HEALTH_HOST", "TIDINGS_HOST")
     try:
         status, body = _get(_ANY_ADDRESS.get(host, host), port, "/readyz" if given.ready else "/healthz")
+    except ConnectionRefusedError:
+        sys.stderr.write(
+            f"nothing listens on port {port}: no process of Tidings runs there; name another with --port\n"
+        )
+        return 1
     except (OSError, http.client.HTTPException) as fault:
-        sys.stderr.write(f"nothing answers on port {port}: {fault or type(fault).__name__}\n")
+        reason = (
+            fault.strerror if isinstance(fault, OSError) and fault.strerror else fault or type(fault).__name__
+        )
+        sys.stderr.write(f"port {port} gives no answer: {reason}\n")
         return 1
     sys.stdout.write(f"{body}\n")
     return 0 if status == http.client.OK else 1

@@ -87,5 +87,9 @@ class Gateways:
             raise CannotConnect(
                 f"HTTP {response.status_code}", float(said) if said.isdigit() else 0.0
             ) from None
+        except ConnectionRefusedError:
+            raise CannotConnect(
+                "connection refused: does Tidings run there? `tidings up` starts it"
+            ) from None
         except (InvalidHandshake, OSError, EOFError) as fault:  # TimeoutError is an OSError
             raise CannotConnect(str(fault) or type(fault).__name__) from None

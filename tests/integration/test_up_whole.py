@@ -99,6 +99,44 @@ def test_pub_and_sub_meet_across_gateways(running: RunningTidings, tmp_path: Pat
         assert listening.wait(10) == 130
 
 
+def test_sub_goes_on_when_its_gateway_is_killed(tmp_path: Path) -> None:
+    """As README's "Break something" has it: nothing is missed, and nobody sees an exception."""
+    heard, said = tmp_path / "heard", tmp_path / "said"
+    with RunningTidings(tmp_path / "data", "--gateways", "1") as running:
+        running.wait_ready()
+        with heard.open("w") as out, said.open("w") as err:
+            command = [
+                sys.executable,
+                "-m",
+                "services.cli",
+                "sub",
+                "hall",
+                "--url",
+                running.url,
+            ]
+            listening = subprocess.Popen(command, stdout=out, stderr=err)
+        try:
+
+            def joined_and_heard() -> bool:
+                tidings("pub", "hall", "before", "--url", running.url)
+                return "before" in heard.read_text()
+
+            wait_until(joined_and_heard, "it is in the room", 20)
+            running.child("gateway-1").kill()
+            wait_until(lambda: "connecting again" in said.read_text(), "it notices", 20)
+            running.wait_for("gateway-1 is back")
+            for text in ("one", "two"):
+                assert tidings("pub", "hall", text, "--url", running.url).returncode == 0
+            wait_until(lambda: '"two"' in heard.read_text(), "both messages", 30)
+        finally:
+            listening.kill()
+            listening.wait()
+    messages = [json.loads(line) for line in heard.read_text().splitlines()]
+    contents = [one["content"] for one in messages if one["type"] == "room_message"]
+    assert [content for content in contents if content != "before"] == ["one", "two"]
+    assert "the connection to the gateway was lost" in said.read_text()
+
+
 def test_sub_ends_after_the_count(running: RunningTidings) -> None:
     done = tidings("sub", "--channels", "metrics", "--count", "2", "--url", running.url)
     assert done.returncode == 0, done.stderr

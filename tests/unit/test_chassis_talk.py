@@ -1,10 +1,12 @@
 """What `tidings pub` and `tidings sub` say when a gateway does not let them in."""
 
 import asyncio
+import socket
 
 import pytest
 
 from services.cli.talk import Gateway, TalkFailed, publish
+from services.verify.gateways import CannotConnect, Gateways
 
 _UNAVAILABLE = '{"code":"unavailable","message":"the server cannot take connections now","retryable":true,"retryAfterMs":1500}'
 _NO_TOKEN = '{"code":"auth_required","message":"no credentials","retryable":false}'
@@ -33,3 +35,15 @@ async def test_a_refusal_is_told_in_its_own_words(status: int, body: str, said: 
         with pytest.raises(TalkFailed) as failed:
             await publish(Gateway(url, token="", username="ada"), "lobby", "hello")
     assert str(failed.value) == f"{url} answered {said}"
+
+
+async def test_a_gateway_that_is_not_there_is_said_in_a_sentence() -> None:
+    with socket.socket() as held:  # bound and not listening: nobody else gets this port
+        held.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+        with pytest.raises(CannotConnect) as failed:
+            await Gateways([url]).open(0, "ada", "")
+        with pytest.raises(TalkFailed) as unreached:
+            await publish(Gateway(url, token="", username="ada"), "lobby", "hello")
+    assert str(failed.value) == "connection refused: does Tidings run there? `tidings up` starts it"
+    assert "Does Tidings run? Start it with `tidings up`" in str(unreached.value)
