@@ -2,13 +2,17 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { TidingsClient } from "../../src/client.js";
+import { systemClock, type Clock } from "../../src/clock.js";
 import type { TidingsOptions } from "../../src/options.js";
 import type { WebSocketConstructor } from "../../src/transport/websocket.js";
 import { BlockingProxy } from "../support/blocking.js";
 import { startFleet, until, type Fleet } from "../support/fleet.js";
 import { SECRET, tokenFor } from "../support/real.js";
 
-const SETTINGS = { open: {}, jwt: { TIDINGS_AUTH: "jwt", TIDINGS_JWT_SECRETS: SECRET } };
+const GRACE = { TIDINGS_PRESENCE_GRACE_S: "1" };
+const SETTINGS = { open: GRACE, jwt: { ...GRACE, TIDINGS_AUTH: "jwt", TIDINGS_JWT_SECRETS: SECRET } };
+/** Minutes pass in half a second. */
+const HASTY: Clock = { ...systemClock, setTimeout: (callback, ms) => setTimeout(callback, ms < 60_000 ? ms : 500) };
 const WAIT_MS = 20_000;
 
 describe.each(Object.entries(SETTINGS))("%s", (auth, settings) => {
@@ -77,6 +81,45 @@ describe.each(Object.entries(SETTINGS))("%s", (auth, settings) => {
     expect(messages[0]?.seq).toBe(seq);
     expect([seen, heard]).toEqual([["meanwhile"], [[user, "exactly once?"], [user, "as a stream"]]]);
     expect([ada.userId, joins]).toEqual([user, [["userJoined", user]]]);
+  }, 60_000);
+
+  it("a stream that works stays until a WebSocket does, and nobody sees this user leave", async () => {
+    const name = `beside-${auth}`;
+    proxy.upgrades = "refused";
+    const ada = clientOf("ada", url, { clock: HASTY });
+    const grace = clientOf("grace", fleet.url);
+    const [seen, heard, joins, states]: unknown[][] = [[], [], [], []];
+    for (const event of ["userJoined", "userLeft"] as const) grace.room(name).on(event, ({ userId }) => joins!.push([event, userId]));
+    grace.room(name).on("message", ({ content }) => heard!.push(content));
+    ada.room(name).on("message", ({ content }) => seen!.push(content));
+    await Promise.all([ada.connect(), grace.connect()]);
+    await grace.room(name).join();
+    await ada.room(name).join();
+    const user = ada.userId;
+    ada.on("status", ({ state, transport }) => states!.push(`${state} ${transport}`));
+    const stillTried = async (): Promise<void> => {
+      const before = proxy.refused;
+      await until(async () => proxy.refused > before + 1, () => "no WebSocket was tried beside the stream", WAIT_MS);
+    };
+    const both = async (number: number): Promise<void> => {
+      await Promise.all([ada.room(name).publish(`ada ${number}`), grace.room(name).publish(`grace ${number}`)]);
+    };
+    await both(1);
+    await stillTried();
+    await both(2);
+    proxy.upgrades = "passed";
+    await until(async () => ada.status.get().transport === "websocket", () => JSON.stringify(ada.status.get()), WAIT_MS);
+    const since = Date.now();
+    await both(3);
+    await until(async () => Date.now() > since + 3000, () => "", WAIT_MS); // the stream ends, and its grace
+    await both(4);
+    await until(async () => heard!.length === 4 && seen!.length === 4, () => JSON.stringify([heard, seen]), WAIT_MS);
+    ada.close();
+    await until(async () => joins!.length > 1, () => JSON.stringify(joins), WAIT_MS);
+    expect(joins).toEqual([["userJoined", user], ["userLeft", user]]);
+    expect(heard).toEqual([1, 2, 3, 4].map((number) => `ada ${number}`));
+    expect(seen).toEqual([1, 2, 3, 4].map((number) => `grace ${number}`));
+    expect(states).toEqual(["connected websocket", "closed websocket"]);
   }, 60_000);
 
   it("an upgrade that is never answered costs seconds", async () => {

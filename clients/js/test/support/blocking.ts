@@ -4,6 +4,8 @@ import { createServer, connect, type Server, type Socket } from "node:net";
 export class BlockingProxy {
   /** What becomes of upgrades: they pass, are answered 403, or are never answered. */
   upgrades: "passed" | "refused" | "unanswered" = "passed";
+  /** How many were refused. */
+  refused = 0;
   readonly #sockets = new Set<Socket>();
   readonly #webSockets = new Map<Socket, { swallow: boolean }>();
   #server: Server | undefined;
@@ -44,6 +46,7 @@ export class BlockingProxy {
     }
     client.on("data", (data) => {
       if (!data.includes("Upgrade: websocket")) return void server.write(data);
+      if (this.upgrades === "refused") this.refused++;
       if (this.upgrades === "refused") client.end("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
       if (this.upgrades !== "passed") return;
       this.#webSockets.set(client, state);
