@@ -171,7 +171,9 @@ class Settings(BaseSettings):
         60.0, gt=0, description="A connection that sends nothing for so long, not even a pong, is closed."
     )
     handshake_timeout_s: float = Field(
-        10.0, gt=0, description="Seconds a connection may take to send its request head and be answered."
+        10.0,
+        gt=0,
+        description="Seconds a connection may take to send its request head and be answered, and before that for TLS.",
     )
     tls_cert: Path | None = Field(
         None, description="Certificate chain (PEM) to serve clients with; without it TLS ends at a proxy."
