@@ -7,7 +7,7 @@ what is kept here is worth less than a disk write, and after its loss (a restart
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,6 +22,8 @@ _NO_MESSAGE_FOUND = 10037
 _WRONG_LAST_SEQUENCE = frozenset({"10071", "10164"})  # the latter while another write is in process
 
 _TIMEOUT_S = 2.0
+# What another process may have asked more of.
+_RAISED = ("num_replicas", "max_age", "max_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class _ApiReply(msgspec.Struct):
     error: ApiError | None = None
     seq: int = 0
     message: _StoredMessage | None = None
+    config: dict[str, Any] = {}
 
 
 class Bucket:
@@ -67,7 +70,8 @@ class Bucket:
         """Store a value under a key that was never used, and return its revision.
 
         Raises:
-            Refused: the key exists, or the bucket is full.
+            Refused: the key exists.
+            StoreFull: the bucket, or the memory of NATS, is full.
             Unavailable: no answer in time.
         """
         try:
@@ -125,12 +129,12 @@ class Bucket:
             raise Unavailable(f"no answer of JetStream on {subject}: {fault}") from None
 
     async def open(self) -> None:
-        """Make the stream, or bring it up to date; `create` does it where the stream is missing.
+        """Make the stream, or enlarge it (ADR 0012); `create` does it where the stream is missing.
 
         Raises:
             BusError: JetStream is out of reach, or refuses.
         """
-        config = {
+        config: dict[str, Any] = {
             "name": self._spec.stream,
             "subjects": [f"{self._spec.subject}.*"],
             "storage": "memory",
@@ -146,4 +150,7 @@ class Bucket:
         except Refused as fault:
             if fault.code != str(STREAM_NAME_IN_USE):  # made by an earlier version or with other settings
                 raise
+            there = await self._api(f"$JS.API.STREAM.INFO.{self._spec.stream}", b"")
+            raised = {name: max(config[name], there.config.get(name, 0)) for name in _RAISED}
+            payload = msgspec.json.encode(config | raised)
             await self._api(f"$JS.API.STREAM.UPDATE.{self._spec.stream}", payload)

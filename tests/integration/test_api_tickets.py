@@ -6,13 +6,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.auth.grants import DEFAULT, Grants, Patterns
 from gateway.auth.identity import Identity
 from gateway.auth.tickets import BusTicketStore
 from services.bus.client import Bus
-from services.bus.errors import Refused, Unavailable
+from services.bus.errors import Refused, StoreFull, Unavailable
 from services.bus.kv import Bucket, BucketSpec
 from services.local.servers import NatsServer
 from services.settings import Settings
@@ -156,6 +157,9 @@ async def test_a_bucket_made_with_other_settings_is_updated(
     entry = await new.get("a")
     assert entry is not None
     assert entry.value == b"1"
+    await old.open()  # asks for less: what the other one asked for stays
+    answer = await two_buses[0].request(f"$JS.API.STREAM.INFO.{settings.prefix}-b", b"", timeout_s=5)
+    assert msgspec.json.decode(answer.data)["config"]["max_bytes"] == 200_000
 
 
 async def test_a_full_bucket_refuses_the_new_and_keeps_the_old(
@@ -163,7 +167,7 @@ async def test_a_full_bucket_refuses_the_new_and_keeps_the_old(
 ) -> None:
     bucket = Bucket(two_buses[0], BucketSpec(f"{settings.prefix}-b", f"{settings.prefix}.b", 60, 2000, 1))
     await bucket.create("first", b"x" * 1000)
-    with pytest.raises((Unavailable, Refused)):
+    with pytest.raises(StoreFull):
         await bucket.create("second", b"x" * 1000)
     assert await bucket.get("first") is not None
 
