@@ -1,9 +1,10 @@
 """The event id of a stream: where it stands in each of its logs, in one string.
 
-A browser sends back the last id it saw and nothing else, so every id carries all positions of its stream. It comes back in
-a header, with the names of the topics in the URL beside it, so it is short: `2.` and base64url of MessagePack, with each
-epoch once and six bytes of hash for a topic. Clients treat it as opaque. Ids of the first form, base64url of a JSON array of
-[topic, epoch, seq], are still understood.
+A browser sends back the last id it saw and nothing else, so every id carries all positions of its stream. The form is
+base64url of a JSON array of [topic, epoch, seq]; clients make such ids too, and look for their inbox in them.
+
+An id comes back in a header, beside a URL with the names of all topics. So where that would be long, a topic is DEL and six
+bytes of its hash (no name has a control character), and an epoch that is the same as the one before is empty.
 """
 
 import base64
@@ -18,27 +19,17 @@ from services.wire.records import Position, Sequence
 
 MAX_ID_LENGTH = 16_384
 
-_FORM = "2."
+_HASHED = "\x7f"
 _HASH_BYTES = 6
 _REMEMBERED = 16_384
-# Of MessagePack: an epoch, its head and the place it may need in a list; a hash, an index below 2^16 and any sequence.
-_EPOCH_BYTES = 16 + 2
-_TOPIC_BYTES = _HASH_BYTES + 3 + 9
-_FRAME_BYTES = 16
+# Up to here names stand in full: few rooms, or short names.
+_LONG_BYTES = 768
+# Of one triple: its brackets, quotes and commas, and any sequence.
+_FRAME_BYTES = 8 + 19
+_EPOCH_BYTES = 16
 
-
-class _Positions(msgspec.Struct, array_like=True):
-    """Side by side, one for each topic: its hash, the index of its epoch, its sequence."""
-
-    epochs: list[str]
-    topics: bytes
-    epoch_of: list[int]
-    seqs: list[Sequence]
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Positions).decode
-_decode_first_form = msgspec.json.Decoder(list[tuple[str, str, Sequence]]).decode
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(list[tuple[str, str, Sequence]]).decode
 
 
 class BadPosition(ValueError):
@@ -46,27 +37,43 @@ class BadPosition(ValueError):
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _hash(topic: str) -> bytes:
-    return blake2b(topic.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).digest()
+def _hashed(topic: str) -> str:
+    """Return the short form of a topic; the inbox, which clients look for, has none."""
+    if not topic:
+        return topic
+    digest = blake2b(topic.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).digest()
+    return _HASHED + base64.urlsafe_b64encode(digest).decode()
 
 
 def longest_id(topics: int, epochs: int) -> int:
     """Return how long an id of so many topics with so many epochs may become."""
-    size = _FRAME_BYTES + epochs * _EPOCH_BYTES + topics * _TOPIC_BYTES
-    return len(_FORM) + (size * 4 + 2) // 3
+    size = 2 + epochs * _EPOCH_BYTES + topics * (_FRAME_BYTES + len(_hashed("x")))
+    return _encoded_length(max(size, _LONG_BYTES))
+
+
+def _encoded_length(size: int) -> int:
+    return (size * 4 + 2) // 3
 
 
 def encode_id(positions: Mapping[str, Position]) -> str:
     """Return the id of a stream that stands at `positions` (by topic)."""
-    epochs: dict[str, int] = {}
-    epoch_of = [epochs.setdefault(position.epoch, len(epochs)) for position in positions.values()]
-    packed = _Positions(
-        epochs=list(epochs),
-        topics=b"".join(map(_hash, positions)),
-        epoch_of=epoch_of,
-        seqs=[position.seq for position in positions.values()],
-    )
-    return _FORM + base64.urlsafe_b64encode(_encode(packed)).decode().rstrip("=")
+    triples = [(topic, position.epoch, position.seq) for topic, position in positions.items()]
+    packed = _encode(triples) if len(triples) * _FRAME_BYTES <= _LONG_BYTES else b""
+    if not packed or len(packed) > _LONG_BYTES:
+        packed = _encode(_shortened(triples))
+    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def _shortened(triples: list[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+    triples.sort(
+        key=lambda triple: (triple[1], triple[0])
+    )  # the inbox first in its epoch: it says it in full
+    short = []
+    before = ""
+    for topic, epoch, seq in triples:
+        short.append((_hashed(topic), "" if epoch == before else epoch, seq))
+        before = epoch
+    return short
 
 
 def decode_id(event_id: str, topics: Iterable[str]) -> dict[str, Position]:
@@ -78,25 +85,14 @@ def decode_id(event_id: str, topics: Iterable[str]) -> dict[str, Position]:
     if len(event_id) > MAX_ID_LENGTH:
         raise BadPosition("the id is too long")
     try:
-        if not event_id.startswith(_FORM):
-            known = {
-                topic: Position(epoch, seq) for topic, epoch, seq in _decode_first_form(_bytes(event_id))
-            }
-            return {topic: known[topic] for topic in topics if topic in known}
-        by_hash = _by_hash(_decode(_bytes(event_id[len(_FORM) :])))
-    except (binascii.Error, msgspec.DecodeError, ValueError, IndexError, RecursionError):
+        raw = base64.b64decode(event_id + "=" * (-len(event_id) % 4), altchars=b"-_", validate=True)
+        triples = _decode(raw)
+    except (binascii.Error, msgspec.DecodeError, ValueError, RecursionError):
         raise BadPosition("not an id of this server") from None
-    return {topic: by_hash[_hash(topic)] for topic in topics if _hash(topic) in by_hash}
-
-
-def _bytes(text: str) -> bytes:
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-
-
-def _by_hash(packed: _Positions) -> dict[bytes, Position]:
-    topics = packed.topics
-    hashes = [topics[start : start + _HASH_BYTES] for start in range(0, len(topics), _HASH_BYTES)]
-    found = zip(hashes, packed.epoch_of, packed.seqs, strict=True)
-    if any(index < 0 for index in packed.epoch_of):
-        raise IndexError
-    return {topic: Position(packed.epochs[index], seq) for topic, index, seq in found}
+    known: dict[str, Position] = {}
+    before = ""
+    for topic, epoch, seq in triples:
+        before = epoch or before
+        known[topic] = Position(before, seq)
+    found = {topic: known.get(topic) or known.get(_hashed(topic)) for topic in topics}
+    return {topic: position for topic, position in found.items() if position is not None}

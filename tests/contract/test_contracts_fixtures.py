@@ -61,7 +61,7 @@ def test_a_value_has_one_form_in_messagepack(case: Case) -> None:
 def test_an_event_id_holds_these_positions(case: Case) -> None:
     positions = {topic: Position(epoch, seq) for topic, epoch, seq in case["positions"]}
     assert encode_id(positions) == case["id"]
-    assert decode_id(case["id"]) == positions
+    assert decode_id(case["id"], positions) == positions
 
 
 def test_every_message_type_is_there() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import time
 from typing import Any
 
@@ -45,9 +46,28 @@ def test_ids_of_others(event_id: str) -> None:
         decode_id(event_id, ["a"])
 
 
-def test_ids_of_the_first_form_are_understood() -> None:
-    first = base64.urlsafe_b64encode(b'[["r","e",7],["","f",9]]').decode().rstrip("=")
-    assert decode_id(first, ["r", "", "x"]) == {"r": Position("e", 7), "": Position("f", 9)}
+def test_clients_find_their_inbox_in_a_short_id() -> None:
+    """They take the first [topic, epoch, seq] whose topic is empty, as in an id with names in full."""
+    positions = {f"room {number} {'x' * 40}": Position("e" * 16, number) for number in range(50)}
+    positions[""] = Position("f" * 16, 7)
+    event_id = encode_id(positions)
+    triples = json.loads(base64.urlsafe_b64decode(event_id + "=" * (-len(event_id) % 4)))
+    assert [(epoch, seq) for topic, epoch, seq in triples if topic == ""] == [("f" * 16, 7)]
+    assert decode_id(event_id, positions) == positions
+    positions[""] = Position("e" * 16, 7)  # of the same epoch as the rooms
+    event_id = encode_id(positions)
+    triples = json.loads(base64.urlsafe_b64decode(event_id + "=" * (-len(event_id) % 4)))
+    assert [(epoch, seq) for topic, epoch, seq in triples if topic == ""] == [("e" * 16, 7)]
+    assert decode_id(event_id, positions) == positions
+
+
+def test_ids_with_all_names_in_full_are_understood() -> None:
+    """Those of an earlier version, and those that clients make, however many rooms they have."""
+    triples = [[f"room {number} {'x' * 40}", "e", number] for number in range(100)]
+    full = base64.urlsafe_b64encode(json.dumps(triples).encode()).decode().rstrip("=")
+    assert decode_id(full, [str(topic) for topic, _, _ in triples]) == {
+        str(topic): Position("e", int(str(number))) for topic, _, number in triples
+    }
 
 
 def test_an_id_of_a_hundred_long_names_is_short() -> None:
@@ -56,7 +76,7 @@ def test_an_id_of_a_hundred_long_names_is_short() -> None:
         f"{number:03}" + "\N{SNOWMAN}" * 41: Position("e" * 16, 10**9 + number) for number in range(100)
     }
     event_id = encode_id(positions)
-    assert len(event_id) < 2048
+    assert len(event_id) < 4096
     assert len(event_id) <= longest_id(100, 1)
     assert decode_id(event_id, positions) == positions
 
