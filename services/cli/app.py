@@ -27,6 +27,9 @@ _OPERATING = "Operate"
 
 Url = Annotated[str, typer.Option(envvar="TIDINGS_URL", help="The gateway.")]
 Token = Annotated[str, typer.Option(envvar="TIDINGS_TOKEN", help="A JWT, where the gateway asks for one.")]
+Redis = Annotated[
+    bool, typer.Option("--redis", help="What metrics keeps in Redis, instead of the streams in NATS.")
+]
 Rolling = Annotated[
     bool, typer.Option("--rolling", help="Users of NATS may also do what the version before needs.")
 ]
@@ -260,13 +263,20 @@ def check(
 
 
 @app.command(rich_help_panel=_OPERATING)
-def backup(folder: Annotated[Path, typer.Argument(help="A new folder.", show_default=False)]) -> None:
+def backup(
+    folder: Annotated[Path, typer.Argument(help="A new folder.", show_default=False)],
+    redis: Redis = False,
+) -> None:
     """Write the streams in NATS (rooms, inboxes, revocations) into a folder. Gateways may go on meanwhile."""
     from services.cli import backup as backing
+    from services.cli.backup_store import back_up_store
     from services.cli.quiet import quietly
 
     try:
         with quietly():
+            if redis:
+                typer.echo(f"redis: {_run(back_up_store(_with_servers(), folder))} keys")
+                return
             backing.report(_run(backing.back_up(_with_servers(), folder)), typer.echo)
     except backing.CannotBackUp as fault:
         _fail(str(fault))
@@ -276,13 +286,18 @@ def backup(folder: Annotated[Path, typer.Argument(help="A new folder.", show_def
 def restore(
     folder: Annotated[Path, typer.Argument(help="What `tidings backup` wrote.", show_default=False)],
     replace: Annotated[bool, typer.Option("--replace", help="Delete streams that are there.")] = False,
+    redis: Redis = False,
 ) -> None:
     """Make the streams of a backup again, in a new epoch. Stop all gateways first."""
     from services.cli import backup as backing
+    from services.cli.backup_store import restore_store
     from services.cli.quiet import quietly
 
     try:
         with quietly():
+            if redis:
+                typer.echo(f"redis: {_run(restore_store(_with_servers(), folder, replace=replace))} keys")
+                return
             backing.report(_run(backing.restore(_with_servers(), folder, replace=replace)), typer.echo)
     except backing.CannotBackUp as fault:
         _fail(str(fault))
@@ -406,14 +421,15 @@ def _settings(**given: Any) -> Any:
 
 
 def _with_servers() -> Any:
-    """Return the settings; without a configured NATS, with that of a `tidings up` in this data directory."""
+    """Return the settings; without configured servers, with those of a `tidings up` in this data directory."""
     from services.local.servers import kept_url
 
     settings = _settings()
-    url = settings.nats_url or kept_url(settings.data_dir, "nats")
-    if not url:
+    nats_url = settings.nats_url or kept_url(settings.data_dir, "nats")
+    redis_url = settings.redis_url or kept_url(settings.data_dir, "redis")
+    if not (nats_url or redis_url):
         _fail("TIDINGS_NATS_URL is not set, and no `tidings up` has run in this data directory")
-    return settings.model_copy(update={"nats_url": url})
+    return settings.model_copy(update={"nats_url": nats_url, "redis_url": redis_url})
 
 
 def _run(work: Any) -> Any:

@@ -188,6 +188,8 @@ def derived(passwords: dict[str, str], settings: Settings, *, rolling: bool = Fa
         f"{role}_redis_url": f"rediss+sentinel://{role}:{passwords[f'redis_{role}']}@{sentinels}/{MASTER}/0"
         for role in STORE_ROLES
     }
+    operator = f"{OPERATOR}:{passwords['redis_operator']}"
+    files[f"{OPERATOR}_redis_url"] = f"rediss+sentinel://{operator}@{sentinels}/{MASTER}/0"
     return files | {
         "nats_users.conf": nats_users(settings, of_nats, rolling=rolling),
         "redis_users.acl": _redis_acl(passwords, settings),

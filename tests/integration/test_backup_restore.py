@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +20,19 @@ from services.bus.client import Bus
 from services.bus.specs import StreamSpec
 from services.bus.streams import DurableLog
 from services.cli.backup import CannotBackUp, back_up, restore
+from services.cli.backup_store import back_up_store, restore_store
 from services.local.servers import NatsServer, RedisServer, free_port
+from services.permissions.redis import access_of
+from services.permissions.roles import Role
+from services.redis_link import close_redis, open_redis
 from services.settings import Settings
 from tests.support.bus import room_log, store
 from tests.support.cluster import ServiceProcess
 from tests.support.deadline import eventually, wait_until
 from tests.support.deployment import Deployment, websocket_url
 from tests.support.docs import ROOT
+from tests.support.redis_cluster import RedisCluster
+from tests.support.redis_sentinels import SentinelSet
 from tests.support.requires import need
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("backup")]
@@ -213,6 +220,68 @@ async def test_what_cannot_be_done_is_said(make_settings: Callable[..., Settings
     away = settings.model_copy(update={"nats_url": f"nats://127.0.0.1:{free_port()}", "bus_connect_s": 0.5})
     with pytest.raises(CannotBackUp, match="cannot be reached"):
         await back_up(away, tmp_path / "away")
+
+
+def test_what_metrics_keeps_comes_back_behind_sentinels(tmp_path: Path) -> None:
+    """With users, as production has them: those of roles may not, the operator may."""
+    need("redis-server")
+    expires = int(time.time() + 3600)
+
+    def tidings(*arguments: str, user: str = "operator") -> subprocess.CompletedProcess[str]:
+        url = sentinels.url.replace("default:secret@", f"{user}:of-{user}@")
+        environment = {
+            "TIDINGS_REDIS_URL": url,
+            "TIDINGS_REDIS_SENTINEL_LOGIN": ":secret",
+            "TIDINGS_PREFIX": "kept",
+        }
+        command = [sys.executable, "-m", "services.cli", *arguments, str(tmp_path / "backup")]
+        return subprocess.run(
+            command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
+        )
+
+    with SentinelSet(tmp_path) as sentinels:
+        for server in (sentinels.first, sentinels.second):
+            with redis.Redis.from_url(server.url) as client:
+                client.execute_command(
+                    "ACL", "SETUSER", "operator", "on", ">of-operator", "~*", "&*", "+@all"
+                )
+                rules = access_of(Role.METRICS, Settings(prefix="kept")).rules.split()
+                client.execute_command("ACL", "SETUSER", "metrics", "on", ">of-metrics", *rules)
+        with redis.Redis.from_url(sentinels.master.url) as client:
+            client.hset("{kept:metrics}:states", mapping={"cpu": "critical", b"\xff": b"\x00"})
+            client.zadd("{kept:metrics}:rows", {"row": 1})
+            client.expireat("{kept:metrics}:rows", expires)
+            client.set("{kept:presence}:somebody", "is here")
+            refused = tidings("backup", "--redis", user="metrics")
+            assert refused.returncode == 1
+            assert "operator's user" in refused.stderr
+            done = tidings("backup", "--redis")
+            assert (done.returncode, done.stdout) == (0, "redis: 2 keys\n"), done.stderr
+            assert (tmp_path / "backup" / "redis.msgpack").stat().st_mode & 0o777 == 0o600
+            client.hset("{kept:metrics}:states", "cpu", "later")
+            client.set("{kept:metrics}:new", "later")
+            assert "--replace" in tidings("restore", "--redis").stderr
+            done = tidings("restore", "--redis", "--replace")
+            assert (done.returncode, done.stdout) == (0, "redis: 2 keys\n"), done.stderr
+            assert client.hgetall("{kept:metrics}:states") == {b"cpu": b"critical", b"\xff": b"\x00"}
+            assert abs(client.expiretime("{kept:metrics}:rows") - expires) <= 1
+            assert not client.exists("{kept:metrics}:new")
+            assert client.get("{kept:presence}:somebody") == b"is here"
+
+
+async def test_what_metrics_keeps_comes_back_to_a_cluster(tmp_path: Path) -> None:
+    need("redis-server")
+    with RedisCluster(tmp_path, password="of-the-cluster") as cluster:
+        settings = Settings(redis_url=cluster.url, prefix="kept")
+        client = open_redis(settings, "test")
+        await client.hset("{kept:metrics}:states", mapping={"cpu": "critical"})
+        assert await back_up_store(settings, tmp_path / "backup") == 1
+        with pytest.raises(CannotBackUp, match="is there already"):
+            await back_up_store(settings, tmp_path / "backup")
+        await client.hset("{kept:metrics}:states", mapping={"cpu": "later"})
+        assert await restore_store(settings, tmp_path / "backup", replace=True) == 1
+        assert await client.hgetall("{kept:metrics}:states") == {b"cpu": b"critical"}
+        await close_redis(client)
 
 
 def test_redis_comes_back_from_a_snapshot(tmp_path: Path) -> None:

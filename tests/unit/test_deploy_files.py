@@ -167,7 +167,7 @@ def test_production_has_no_secret_in_it() -> None:
     made |= set(derived(dict.fromkeys(PASSWORDS, "x"), Settings()))
     assert files <= made
     # Mounted nowhere: the operator's own.
-    assert made - files == {"tidings_nats_url"}
+    assert made - files == {"tidings_nats_url", "tidings_redis_url"}
 
 
 def test_production_has_the_memory_that_it_has_on_kubernetes() -> None:
