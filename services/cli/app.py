@@ -220,15 +220,26 @@ def secrets(
         str, typer.Option(help="The host name that people connect to.  [default: localhost, or what it was]")
     ] = "",
     rolling: Rolling = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Change nothing: say what would change, and when certificates end."),
+    ] = False,
 ) -> None:
     """Make the passwords, keys and certificates of a deployment (deploy/compose.prod.yaml).
 
     What is there is kept: run it again after an upgrade, or when `prefix` or `namespaces` changed. Certificates of
     servers are renewed 30 days before they end.
     """
-    from services.cli.secret_files import CannotKeep, SecretFiles
+    from services.cli.secret_files import CannotKeep, SecretFiles, compare
 
     try:
+        if check:
+            pending = compare(folder, _settings(), site, rolling=rolling)
+            for line in pending.lines:
+                typer.echo(line)
+            if pending.changes:
+                raise typer.Exit(EXIT_FAILED)
+            return
         for name, fate in SecretFiles(folder, _settings(), site, rolling=rolling).write():
             typer.echo(f"{fate:8}{name}")
     except CannotKeep as fault:

@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,6 +173,38 @@ class SecretFiles:
         draft.chmod(mode)
         draft.replace(file)
         return "made" if before is None else "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What `write` would do, a line for each file that it would touch and each certificate's end."""
+
+    lines: list[str]
+    changes: bool
+
+
+def compare(folder: Path, settings: Settings, site: str, *, rolling: bool = False) -> Pending:
+    """Say what `write` would change, by trying it on a copy.
+
+    Raises:
+        CannotKeep: the folder, or what is in it, cannot be read.
+    """
+    if not folder.is_dir():
+        raise CannotKeep(f"{folder}: there is no such folder")
+    with tempfile.TemporaryDirectory() as place:  # for its owner alone
+        copy = Path(place) / "copy"
+        try:
+            shutil.copytree(folder, copy)
+        except (OSError, shutil.Error) as fault:
+            raise CannotKeep(f"{folder} cannot be read: {fault}") from fault
+        tried = SecretFiles(copy, settings, site, rolling=rolling)
+        lines = [f"would be {fate}: {name}" for name, fate in tried.write() if fate != "kept"]
+    changes = bool(lines)
+    lines += [
+        f"{path.name} ends on {certificates.expires(path.read_bytes()):%Y-%m-%d}"
+        for path in sorted(folder.glob("*.pem"))
+    ]
+    return Pending(lines, changes)
 
 
 def derived(passwords: dict[str, str], settings: Settings, *, rolling: bool = False) -> dict[str, str]:

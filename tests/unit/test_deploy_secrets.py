@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from services.bus.connecting import parse_address
 from services.cli import certificates
 from services.cli.app import app
-from services.cli.secret_files import CannotKeep, SecretFiles
+from services.cli.secret_files import CannotKeep, SecretFiles, compare
 from services.redis_address import parse_address as parse_redis
 from services.settings import Settings
 from tests.support.requires import need
@@ -153,3 +153,22 @@ def test_the_command_says_what_became_of_each(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     assert CliRunner().invoke(app, ["secrets", str(file)]).exit_code == 1
+
+
+def test_what_would_change_is_said_and_nothing_is(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    with pytest.raises(CannotKeep, match="no such folder"):
+        compare(folder, Settings(), "")
+    for _ in SecretFiles(folder, Settings(), "chat.example").write():
+        pass
+    before = {path.name: (path.read_bytes(), path.stat().st_mode) for path in folder.iterdir()}
+    same = compare(folder, Settings(), "")
+    assert not same.changes
+    assert [line.partition(" ")[0] for line in same.lines] == ["ca.pem", "nats.pem", "redis.pem", "site.pem"]
+    other = compare(folder, Settings(prefix="other"), "")
+    assert other.changes
+    assert "would be changed: nats_users.conf" in other.lines
+    (folder / "redis_users.acl").unlink()
+    assert "would be made: redis_users.acl" in compare(folder, Settings(), "").lines
+    del before["redis_users.acl"]
+    assert {path.name: (path.read_bytes(), path.stat().st_mode) for path in folder.iterdir()} == before
