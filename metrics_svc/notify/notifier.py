@@ -263,6 +263,12 @@ class Notifier:
                 forget = not (uncertain or fault.perhaps)
                 await self._note_failure(term, target, key, message.key, fault, forget=forget)
                 return
+            except (
+                Exception
+            ) as fault:  # a mistake of ours or of a library's: logged by the task, and not in a hurry
+                unknown = DeliveryFailed(type(fault).__name__, perhaps=True)
+                await self._note_failure(term, target, key, message.key, unknown, forget=False)
+                raise
             term.attempts.pop(key, None)
             term.waiting.pop(key, None)
             target.succeeded(self._now())

@@ -59,9 +59,12 @@ class FakeOutlet:
     refusing: bool = False
     after_s: float = 0.0
     attempts: int = 0
+    broken: bool = False
 
     async def send(self, notification: Notification) -> None:
         self.attempts += 1
+        if self.broken:
+            raise ValueError("a mistake")
         if self.perhaps:
             self.got.append(notification)
             raise DeliveryFailed("no answer", perhaps=True)

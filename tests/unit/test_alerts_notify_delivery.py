@@ -59,6 +59,14 @@ async def test_a_receiver_is_left_alone_for_as_long_as_it_asks(telling: Telling)
     assert telling.outlets[0].attempts == 2
 
 
+async def test_a_receiver_that_breaks_is_no_more_in_a_hurry_than_one_that_is_down(telling: Telling) -> None:
+    telling.outlets[0].broken = True
+    await telling.fire()
+    await telling.run(90)
+    assert 3 <= telling.outlets[0].attempts <= 8
+    assert telling.notifier.down == ["webhook-1"]
+
+
 async def test_what_ended_before_it_could_be_told_is_not_told(telling: Telling) -> None:
     telling.outlets[0].failing = True
     await telling.fire()
