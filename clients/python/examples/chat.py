@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 
-from tidings_client import ConnectionStatus, RoomMessage, Stream, TidingsClient, TidingsError
+from tidings_client import ConnectionStatus, Room, RoomMessage, RoomPast, Stream, TidingsClient, TidingsError
 
 
 async def lines() -> AsyncIterator[str]:
@@ -36,10 +36,11 @@ def show(message: RoomMessage) -> None:
     print(f"{at} {message.username}: {message.content}", flush=True)
 
 
-async def read(heard: Stream[RoomMessage], after: int) -> None:
-    """Show what comes, but for what the past had already."""
+async def read(room: Room, heard: Stream[RoomMessage], past: RoomPast) -> None:
+    """Show what comes, but for what the past had already. In another epoch, `seq` counts from the beginning again."""
     async for message in heard:
-        if message.seq is None or message.seq > after:
+        same = room.position is not None and room.position.epoch == past.epoch
+        if not same or message.seq is None or message.seq > (past.seq or 0):
             show(message)
 
 
@@ -66,7 +67,7 @@ async def chat(url: str, name: str, room_name: str) -> None:
         for message in past.messages:
             show(message)
         print(f"-- you are {name} in {room_name}", flush=True)
-        reading = asyncio.create_task(read(heard, past.seq or 0))
+        reading = asyncio.create_task(read(room, heard, past))
         async for line in lines():
             try:
                 if line:  # it waits while the line is down, and is sent once it is back

@@ -220,13 +220,22 @@ async def test_content_is_the_same_in_both_codecs(codec: str) -> None:
     assert sent["content"] == {"1": {"number": 7, "placed": "2026-01-02T00:00:00Z"}, "raw": "YWI="}
 
 
-async def test_an_id_that_is_on_its_way_is_not_sent_a_second_time(faked: Faked) -> None:
+async def test_an_id_under_way_is_shared_and_given_up_when_nobody_waits_for_it_any_more(faked: Faked) -> None:
     faked.server.silent = True
-    first = asyncio.create_task(faked.client.send_direct("u-other", 1, id="same"))
+    first, second = (asyncio.create_task(faked.client.send_direct("u-other", 1, id="same")) for _ in range(2))
     await settle()
-    with pytest.raises(ValueError, match="same"):
-        await faked.client.send_direct("u-other", 2, id="same")
     first.cancel()
+    await settle()
+    faked.server.answer(faked.server.last, faked.server.last.of("direct_message")[0])
+    assert (await second).id == "same"
+    assert faked.server.last.types == ["direct_message"]
+    third = asyncio.create_task(faked.client.send_direct("u-other", 1, id="same"))
+    await settle()
+    third.cancel()
+    await settle()
+    faked.server.silent = False
+    await faked.clock.pass_(60)
+    assert len(faked.server.last.of("direct_message")) == 2
 
 
 async def test_leaving_the_context_leaves_nothing_behind() -> None:
@@ -244,6 +253,27 @@ async def test_leaving_the_context_leaves_nothing_behind() -> None:
     await client.connect()  # and it can be used again
     assert (await client.send_direct("u", 1)).id is not None
     await client.close()
+
+
+async def test_a_connect_that_is_closed_and_overtaken_by_another_ends() -> None:
+    faked = Faked({})
+    faked.server.accepting = False
+    first = asyncio.create_task(faked.client.connect())
+    await settle()
+    closing, second = asyncio.create_task(faked.client.close()), asyncio.create_task(faked.client.connect())
+    with pytest.raises(Closed):
+        await first
+    second.cancel()
+    await closing
+    await faked.client.close()
+
+
+async def test_who_waits_for_an_event_hears_that_there_will_be_none(faked: Faked) -> None:
+    waiting = asyncio.create_task(faked.client.broadcasts.next())
+    await settle()
+    await faked.client.close()
+    with pytest.raises(Closed):
+        await waiting
 
 
 async def test_a_connect_that_is_cancelled_ends_the_context() -> None:
@@ -266,6 +296,7 @@ def test_what_makes_no_sense_is_refused_when_the_client_is_made() -> None:
     for options in (
         {"transports": []},
         {"transports": ["carrier pigeon"]},
+        {"transports": ["sse", "sse"]},
         {"codec": "xml"},
         {"tries": 0},
         {"token": "t", "ticket": lambda _: "t"},

@@ -71,9 +71,37 @@ def test_a_stream_is_tried_after_two_failures_then_in_turns() -> None:
         fallback.on_failed()
     assert attempts == ["websocket", "websocket", "sse", "websocket", "sse", "websocket"]
     fallback.on_worked("sse")
-    assert fallback.choose() == "websocket"
+    assert fallback.choose() == "sse"  # what worked last
     fallback.on_failed()
-    assert fallback.choose() == "sse"
+    assert fallback.choose() == "websocket"
+
+
+def test_an_attempt_begins_with_what_worked_before() -> None:
+    assert Fallback(["websocket", "sse"], "sse").choose() == "sse"
+    assert Fallback(["websocket"], "sse").choose() == "websocket"
+
+
+def test_a_stream_is_tried_beside_a_websocket_only_where_that_has_not_worked() -> None:
+    fallback = Fallback(["websocket", "sse"])
+    assert (fallback.rival("websocket"), fallback.rival("sse")) == ("sse", None)
+    fallback.on_worked("websocket")
+    assert fallback.rival("websocket") is None
+    assert Fallback(["websocket"]).rival("websocket") is None
+
+
+def test_the_better_transport_is_tried_again_after_2_4_8_up_to_60_minutes() -> None:
+    fallback = Fallback(["websocket", "sse"])
+    pauses = []
+    for _ in range(7):
+        fallback.on_worked("sse")  # a new stream changes nothing about it
+        pauses.append(fallback.pause / 60)
+        fallback.on_probed()
+    assert pauses == [2, 4, 8, 16, 32, 60, 60]
+    for _ in range(2000):
+        fallback.on_probed()
+    assert fallback.pause == 3600
+    fallback.on_worked("websocket")
+    assert fallback.pause == 120
 
 
 def test_websockets_are_trusted_longer_where_they_worked() -> None:

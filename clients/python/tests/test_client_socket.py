@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 import pytest
+from rig.streams import FakeStreams
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
@@ -72,7 +73,8 @@ async def door() -> AsyncIterator[Door]:
 
 
 def _client(door: Door, **options: Any) -> TidingsClient:
-    return TidingsClient(door.url, transports=["websocket"], backoff=Backoff(0.01, 0.02), **options)
+    given: dict[str, Any] = {"transports": ["websocket"], "backoff": Backoff(0.01, 0.02), **options}
+    return TidingsClient(door.url, **given)
 
 
 async def test_shows_its_token_in_a_header_and_its_name_in_the_query_and_says_goodbye(door: Door) -> None:
@@ -100,6 +102,39 @@ async def test_a_refusal_says_what_the_server_said(door: Door) -> None:
     with pytest.raises(ServerError, match="this origin") as refused:
         await client.connect()
     assert (refused.value.code, client.status.state) == ("forbidden", "failed")
+    await client.close()
+
+
+# What proxies and portals answer. None of it is the server's word, whatever the status means elsewhere.
+NOT_OURS = [200, 400, 401, 403, 404, 405, 407, 426, 429, 500, 501, 502, 503]
+
+
+@pytest.mark.parametrize("status", NOT_OURS)
+async def test_a_proxy_that_refuses_upgrades_ends_nothing(door: Door, status: int) -> None:
+    door.refusals = [(status, {}, "<h1>no</h1>"), (status, {}, {"code": "NO", "error": "of another kind"})]
+    async with _client(door) as client:
+        assert client.is_up
+    assert len(door.asked) == 3
+
+
+@pytest.mark.parametrize("status", NOT_OURS)
+async def test_a_proxy_that_goes_on_refusing_upgrades_counts_for_the_fallback(
+    door: Door, status: int
+) -> None:
+    door.refusals = [(status, {}, "<h1>no</h1>")] * 2
+    streams = FakeStreams()
+    async with _client(door, transports=["websocket", "sse"], http=streams.client) as client:
+        assert (client.status.transport, len(door.asked)) == ("sse", 2)
+    await streams.client.aclose()
+
+
+async def test_what_a_proxy_answered_is_told(door: Door) -> None:
+    door.refusals = [(407, {}, "<h1>no</h1>")]
+    client = _client(door)
+    reasons: list[str | None] = []
+    client.statuses.listen(lambda status: reasons.append(status.reason))
+    await client.connect()
+    assert "something on the way answered 407" in reasons
     await client.close()
 
 

@@ -10,7 +10,7 @@ from rig.clock import FakeClock
 from rig.server import FakeServer
 from rig.streams import FakeStreams, refused
 
-from tidings_client import ServerError, TidingsClient, Unsupported
+from tidings_client import CredentialRequest, ServerError, TidingsClient, TidingsError, Unsupported
 from tidings_client.generated.wire import Position
 from tidings_client.transport.eventid import encode_event_id
 
@@ -44,16 +44,19 @@ class Rig:
         await self.clock.pass_(0.02)
         return seen
 
+    async def end(self) -> None:
+        await self.client.close()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.streams.client.aclose()
+
 
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
     made = Rig()
     yield made
-    await made.client.close()
-    for task in made.tasks:
-        task.cancel()
-    await asyncio.gather(*made.tasks, return_exceptions=True)
-    await made.streams.client.aclose()
+    await made.end()
 
 
 def _said(seq: int, content: Any = None) -> dict[str, Any]:
@@ -136,28 +139,34 @@ async def test_says_when_something_could_not_be_resumed(rig: Rig) -> None:
     assert [gap.position for gap in seen] == [_at(50)]
 
 
-async def test_publishes_over_http_and_says_what_it_cannot_do(rig: Rig) -> None:
+async def test_sends_over_http_as_its_user_and_says_what_it_cannot_do(rig: Rig) -> None:
     await rig.connect()
-    await rig.join("lobby")
-    rig.streams.last.message(_joined(0))
+    await rig.join("lobby/a b")
+    rig.streams.last.message(_joined(0, "lobby/a b"))
     await rig.clock.pass_()
-    assert (await rig.client.room("lobby").publish({"text": "hi"})).seq == 1
+    assert (await rig.client.room("lobby/a b").publish({"text": "hi"})).seq == 1
     await rig.client.send_direct("u-other", None)
     await rig.client.broadcast(2)
-    published = [{**each, "id": None} for each in rig.streams.published]
-    assert published == [
-        {"room": "lobby", "content": {"text": "hi"}, "username": "Ada", "id": None},
-        {"userId": "u-other", "content": None, "username": "Ada", "id": None},
-        {"broadcast": True, "content": 2, "username": "Ada", "id": None},
+    await rig.client.broadcast(2, echo=True)
+    await rig.client.set_status("away")
+    await rig.client.set_custom_data({"page": 1})
+    who = "?username=Ada&session=signed"
+    assert [(operation, {**body, "id": None}, named) for operation, body, named in rig.streams.sent] == [
+        (f"POST /api/rooms/lobby%2Fa%20b/messages{who}", {"content": {"text": "hi"}, "id": None}, "s2"),
+        (f"POST /api/users/u-other/messages{who}", {"content": None, "id": None}, "s2"),
+        (f"POST /api/broadcast{who}", {"content": 2, "id": None}, "s2"),
+        (f"POST /api/broadcast{who}", {"content": 2, "id": None}, None),
+        (f"PUT /api/me/status{who}", {"status": "away", "id": None}, "s2"),
+        (f"PUT /api/me/data{who}", {"customData": {"page": 1}, "id": None}, "s2"),
     ]
+    assert rig.client.welcome is not None
+    assert (rig.client.user_id, rig.client.welcome.username) == ("u-me", "Ada")
     rig.streams.refusals.append(refused("forbidden", 403))
     with pytest.raises(ServerError) as refusal:
         await rig.client.broadcast(3)
     assert refusal.value.code == "forbidden"
     with pytest.raises(TypeError):
         await rig.client.broadcast(object())
-    with pytest.raises(Unsupported):
-        await rig.client.set_status("away")
     with pytest.raises(Unsupported):
         await rig.client.room("a,b").join()
 
@@ -170,14 +179,58 @@ async def test_publishes_one_at_a_time_in_order(rig: Rig) -> None:
     assert rig.streams.posts == 1
     rig.streams.open_for_posts.set()
     await asyncio.gather(*sent)
-    assert [each["content"] for each in rig.streams.published] == [0, 1, 2]
+    assert [body["content"] for _, body, _ in rig.streams.sent] == [0, 1, 2]
+
+
+async def test_says_again_of_its_user_what_was_said_on_every_stream(rig: Rig) -> None:
+    await rig.connect()
+    await rig.client.set_status("busy")
+    await rig.client.set_custom_data(1)
+    await rig.join("lobby")
+    said = [{"status": "busy"}, {"customData": 1}]
+    assert [(body, named) for _, body, named in rig.streams.sent] == [
+        *((body, "s1") for body in said),
+        *((body, "s2") for body in said),
+    ]
+
+
+async def test_names_the_stream_that_is_open_and_sends_nothing_while_one_is_opened(rig: Rig) -> None:
+    await rig.connect()
+    await rig.join("lobby")
+    rig.streams.greets = False
+    await rig.join("other")
+    assert len(rig.streams.streams) == 3
+    sending = rig.begin(rig.client.send_direct("u-other", 1))
+    await rig.clock.pass_(0.1)
+    assert rig.streams.sent == []
+    rig.streams.last.greet("third")
+    await sending
+    assert [named for _, _, named in rig.streams.sent] == ["third"]
+
+
+async def test_goes_on_with_a_new_token_by_a_stream_that_shows_it() -> None:
+    asked: list[bool] = []
+
+    def give(request: CredentialRequest) -> str:
+        asked.append(request.refresh)
+        return f"token {len(asked)}"
+
+    given = Rig(token=give)
+    errors: list[TidingsError] = []
+    given.client.errors.listen(errors.append)
+    await given.connect()
+    given.streams.last.message({"type": "token_expiring", "expiresAt": 5})
+    await given.clock.pass_(0.02)
+    shown = [stream.headers["Authorization"] for stream in given.streams.streams]
+    assert (shown, asked, errors) == (["Bearer token 1", "Bearer token 2"], [False, True], [])
+    await given.end()
 
 
 @pytest.mark.parametrize("early", [True, False], ids=["before it connects", "while it is connected"])
 async def test_one_refused_room_or_channel_does_not_cost_the_others(rig: Rig, early: bool) -> None:
     rig.streams.forbidden = {"secret", "logs"}
     errors: list[str] = []
-    rig.client.errors.listen(lambda fault: errors.append(fault.code))
+    rig.client.errors.listen(lambda fault: errors.append(f"{fault.code}, {fault}"))
     if not early:
         await rig.connect()
     joins = {name: rig.begin(rig.client.room(name).join()) for name in ("lobby", "secret", "other")}
@@ -196,7 +249,7 @@ async def test_one_refused_room_or_channel_does_not_cost_the_others(rig: Rig, ea
         await joins["secret"]
     assert joins["lobby"].done()
     assert joins["other"].done()
-    assert errors == ["forbidden"]
+    assert errors == ["forbidden, channel logs: no"]
     streams, refusals = len(rig.streams.streams), rig.streams.refused
     await rig.clock.pass_(10)
     assert (len(rig.streams.streams), rig.streams.refused) == (streams, refusals), "it goes on asking"
@@ -283,29 +336,20 @@ async def test_shows_its_token_and_a_fresh_one_when_that_is_refused() -> None:
     given.streams.refusals.append(refused("unauthorized", 401))
     await given.connect()
     assert given.streams.authorized == ["Bearer stale", "Bearer fresh"]
-    await given.client.close()
+    await given.end()
 
 
-async def test_falls_back_where_websockets_are_blocked_and_tries_the_better_way_again() -> None:
+@pytest.mark.parametrize("worked", [None, "sse"])
+async def test_begins_with_the_transport_that_worked_for_an_earlier_client(worked: Any) -> None:
     server = FakeServer()
-    server.refusing = True
-    given = Rig(transports=["websocket", "sse"], connect=server.connect)
-    given.begin(given.client.connect())
-    await given.clock.pass_(0.25 + 0.5)
-    assert (given.client.status.state, given.client.status.transport) == ("connected", "sse")
-    assert len(server.connections) == 2
-    seen = await given.join("lobby")
-    server.say("lobby", "one")
-    given.streams.last.message(_joined(0))
-    given.streams.last.message(_said(1, "one"))
-    await given.clock.pass_()
-    server.say("lobby", "two")
-    server.refusing = False
-    for _ in range(25):
-        given.streams.last.event("heartbeat", {})
-        await given.clock.pass_(5)
-    assert (given.client.status.state, given.client.status.transport) == ("connected", "websocket")
-    assert server.last.of("join_room")[0]["since"] == {"epoch": "e1", "seq": 1}
-    assert seen == ["one", "two"]
-    assert given.streams.last.closed
-    await given.client.close()
+    server.upgrades = "refused"
+    given = {"connect": server.connect, "http": server.http, "clock": FakeClock(), "last_transport": worked}
+    client = TidingsClient("http://server", **given)
+    opening = asyncio.create_task(client.connect())
+    await given["clock"].pass_(1)
+    await opening
+    tried = [connection.subprotocol for connection in server.connections]
+    assert tried == (["sse"] if worked else ["tidings.v1.json", "tidings.v1.json", "sse"])
+    assert client.status.transport == "sse"
+    await client.close()
+    await server.http.aclose()

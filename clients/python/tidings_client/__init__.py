@@ -15,6 +15,7 @@ from tidings_client.connection.backoff import Backoff
 from tidings_client.connection.connection import ConnectionStatus
 from tidings_client.errors import (
     AckTimeout,
+    Blocked,
     Closed,
     ConnectionLost,
     LocalError,
@@ -52,6 +53,7 @@ __all__ = [
     "AckTimeout",
     "Alert",
     "Backoff",
+    "Blocked",
     "Broadcast",
     "Clock",
     "Closed",

@@ -24,6 +24,8 @@ class ChannelLink(Protocol):
 
     def on_channel_refused(self, channel: str, fault: TidingsError) -> None: ...
 
+    def check_loop(self) -> None: ...
+
 
 class Following:
     """Follows a channel until `stop`; a context manager too."""
@@ -61,6 +63,7 @@ class Channels:
 
     def follow(self, name: str) -> Following:
         """Follow a channel, on every connection."""
+        self._link.check_loop()
         self._followers[name] = self._followers.get(name, 0) + 1
         if self._link.is_up and not self._scheduled:
             # Once for all that are followed in the same turn, so that metrics and alerts get one snapshot.
@@ -70,6 +73,7 @@ class Channels:
 
     def release(self, name: str) -> None:
         """One follower less."""
+        self._link.check_loop()
         left = self._followers.get(name, 1) - 1
         if left > 0:
             self._followers[name] = left

@@ -1,17 +1,18 @@
 """The client: a connection that comes back by itself, and what is seen and done through it."""
 
 import asyncio
+import logging
 import unicodedata
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Self, Unpack
 
-from msgspec.structs import replace
+import httpx
 
 from tidings_client.channels import Channels
 from tidings_client.codec import CODECS
 from tidings_client.connection.connection import Connection, ConnectionStatus
 from tidings_client.connection.fallback import Fallback, TransportKind
-from tidings_client.credentials import Credentials
+from tidings_client.credentials import Credentials, Shown
 from tidings_client.endpoint import Endpoint
 from tidings_client.errors import Closed, ConnectionLost, ServerError, TidingsError, error_from
 from tidings_client.events import Event
@@ -49,8 +50,10 @@ from tidings_client.requests import AT_ONCE, IN_ORDER, ONCE, Requests, Sending
 from tidings_client.room import Room
 from tidings_client.transport.base import Interest, Transport, TransportEvents
 from tidings_client.transport.socket import Socket
-from tidings_client.transport.sse import EventStreamTransport, StreamSetup
+from tidings_client.transport.sse import EventStreamTransport, Post, StreamSetup
 from tidings_client.transport.websocket import WebSocketSetup, WebSocketTransport
+
+_log = logging.getLogger("tidings_client")
 
 
 class TidingsClient(Operations):
@@ -90,6 +93,8 @@ class TidingsClient(Operations):
         # What this user said of themselves, said again on every connection.
         self._said: dict[type[ClientMessage], ClientMessage] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._shown: str | None = None  # the token that the connection was made with
+        self._loop: asyncio.AbstractEventLoop | None = None  # that of the first use, until `close`
         self.presence = Presence(self._channels, None)
         """Everyone who is online; `follow()` it."""
         self.metrics = Metrics(self._channels, chosen.history_limit)
@@ -100,7 +105,7 @@ class TidingsClient(Operations):
         self._connection = Connection(
             self,
             clock=self.clock,
-            fallback=Fallback(chosen.transports),
+            fallback=Fallback(chosen.transports, chosen.last_transport),
             backoff=chosen.backoff,
             connect_timeout=chosen.connect_timeout,
         )
@@ -129,7 +134,7 @@ class TidingsClient(Operations):
     @property
     def user_id(self) -> str | None:
         """Who this user is, once a server has said so."""
-        return (self.welcome.user_id or None) if self.welcome else None  # a stream does not say
+        return self.welcome.user_id if self.welcome else None
 
     async def connect(self) -> None:
         """Connect, and stay connected until `close`.
@@ -137,6 +142,7 @@ class TidingsClient(Operations):
         Returns with the first connection, however long that takes (`asyncio.timeout` limits it); raises a TidingsError
         if it is refused. Cancelled, it stops waiting; the client goes on trying.
         """
+        self._take_loop()
         self._requests.begin()
         async with self.statuses.stream() as statuses:
             self._connection.connect()
@@ -149,10 +155,12 @@ class TidingsClient(Operations):
                 if status.state == "failed":
                     reason = status.reason or "the server refused the connection"
                     raise status.error or ServerError(reason, code="forbidden")
-                await anext(statuses, None)
+                if await anext(statuses, None) is None:
+                    raise Closed("the client was closed")
 
     async def close(self) -> None:
         """Leave: rooms are left, what waits fails, streams end, and nothing comes back until `connect`."""
+        self.check_loop()
         self._connection.close()
         for task in list(self._tasks):
             task.cancel()
@@ -165,9 +173,12 @@ class TidingsClient(Operations):
             pass  # the server is not obliged to answer a goodbye
         finally:
             await self._http.close()
+            if self.status.state == "closed":
+                self._loop = None
 
     def wake(self) -> None:
         """Try to reconnect now, or look whether the connection still lives: the network or the machine is back."""
+        self.check_loop()
         self._connection.wake()
 
     def room(self, name: str) -> Room:
@@ -200,6 +211,7 @@ class TidingsClient(Operations):
 
     def submit(self, message: ClientMessage, sending: Sending = AT_ONCE) -> "asyncio.Future[Any]":
         """Send a message; the future has its answer."""
+        self._take_loop()
         return self._requests.submit(message, sending)
 
     def send(self, message: ClientMessage) -> None:
@@ -217,6 +229,23 @@ class TidingsClient(Operations):
     def unsettled(self, topic: str) -> Awaitable[object] | None:
         """Return what waits for a topic's open requests."""
         return self._requests.unsettled(topic)
+
+    def drop(self, topic: str, fault: TidingsError) -> None:
+        """Send nothing of a topic any more."""
+        self._requests.drop(topic, fault)
+
+    @property
+    def over(self) -> TidingsError | None:
+        """Why there will be no connection until `connect`, if so."""
+        return self._requests.over
+
+    def check_loop(self) -> None:
+        """Raise a RuntimeError where this is not the event loop that the client is used in."""
+        if self._loop is not None and self._loop is not _running_loop():
+            raise RuntimeError(
+                "this client belongs to another event loop: from another thread, use"
+                " asyncio.run_coroutine_threadsafe or loop.call_soon_threadsafe with the loop it is used in"
+            )
 
     @property
     def heard_at(self) -> float:
@@ -254,12 +283,8 @@ class TidingsClient(Operations):
                 self._endpoint, self.options.connect, self.options.websocket, codec, self._open_socket
             )
             return WebSocketTransport(setup, events)
-        name = self.options.username
         stream = StreamSetup(
-            clock=self.clock,
-            open=lambda query, headers: self._http.open("/events", {**self._names, **query}, headers),
-            publish=lambda body: self.request("POST /api/publish", body=replace(body, username=name)),
-            interest=self._interest,
+            clock=self.clock, open=self._open_stream, post=self._post, interest=self._interest
         )
         return EventStreamTransport(stream, events)
 
@@ -274,6 +299,12 @@ class TidingsClient(Operations):
                 for event in self._events():
                     if event not in (self.statuses, self.errors):
                         event.end(fault)
+        _log.log(
+            logging.WARNING if status.state == "failed" else logging.INFO,
+            "%s: %s",
+            self._endpoint.host,
+            status,
+        )
         self.statuses.emit(status)
 
     def on_up(self, welcome: Welcome) -> None:
@@ -301,18 +332,17 @@ class TidingsClient(Operations):
 
     def on_token_expired(self) -> None:
         """The connection ended with its token."""
-        self._credentials.expire()
+        self._credentials.expire(self._shown)
 
-    def on_channel_refused(self, channel: str, fault: TidingsError) -> None:  # noqa: ARG002 - the fault names it
+    def on_channel_refused(self, channel: str, fault: TidingsError) -> None:
         """A channel is not for this user."""
-        self.errors.emit(fault)
+        self._fault(ServerError(f"channel {channel}: {fault.message}", code=fault.code))
 
     def on_message(self, message: ServerMessage) -> None:
         """Take a message of the server."""
         match message:
             case Welcome():
-                if self.welcome is None or message.user_id:
-                    self.welcome = message
+                self.welcome = message
                 self.session = message.session or self.session
             case RoomMessage():
                 self._in_room(message.room, lambda room: room.on_message(message))
@@ -332,7 +362,7 @@ class TidingsClient(Operations):
                 self.spawn(self._refresh())
             case ErrorMessage() if message.id is None:
                 fault = error_from(message.code, message.message, message.retryable, message.retry_after_ms)
-                self.errors.emit(fault)
+                self._fault(fault)
             case _:
                 for part in (*self._all_presences(), *self._feeds):
                     part.take(message)
@@ -358,13 +388,25 @@ class TidingsClient(Operations):
     async def _open_socket(
         self, connect: Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[Socket]]
     ) -> Socket:
-        async def attempt() -> Socket:
-            ticket, authorization = await self._credentials.shown()
-            return await connect({**self._names, **ticket}, authorization)
+        async def attempt(shown: Shown) -> Socket:
+            socket = await connect({**self._names, **shown.query}, shown.headers)
+            self._shown = shown.token
+            return socket
 
         return await self._credentials.show(attempt)
 
+    async def _open_stream(self, query: Mapping[str, str], headers: Mapping[str, str]) -> httpx.Response:
+        response = await self._http.open("/events", {**self._names, **query}, headers)
+        self._shown = await self._credentials.token()
+        return response
+
+    async def _post(self, post: Post) -> Ack:
+        headers = {"Tidings-Connection": post.connection_id} if post.connection_id else {}
+        ack: Ack = await self._http.request(post.operation, post.path, self._names, post.body, headers)
+        return ack
+
     async def _carry_out(self, operation: str, path: Path, query: Query, body: object) -> Any:
+        self._take_loop()
         return await self._http.request(operation, path, query, body)
 
     async def _refresh(self) -> None:
@@ -372,16 +414,27 @@ class TidingsClient(Operations):
         if not self._credentials.can_refresh:
             return  # the connection ends with its token, and says so
         try:
-            self._credentials.expire()
-            token = await self._credentials.token()
+            self._credentials.expire(self._shown)
+            self._shown = token = await self._credentials.token()
             ticket = await self._credentials.ticket() if token is None else None
             await self.submit(ClientRefresh(token=token, ticket=ticket))
         except ConnectionLost:
             return  # the next one shows a new token anyway
         except TidingsError as fault:
-            self.errors.emit(fault)
+            self._fault(fault)
         except Exception as fault:  # noqa: BLE001 - of the application's callback
-            self.errors.emit(ServerError(f"no new token: {fault}", code="unauthorized"))
+            self._fault(ServerError(f"no new token: {fault}", code="unauthorized"))
+
+    def _fault(self, fault: TidingsError) -> None:
+        """Report what no call raises; where nobody listens, to the log."""
+        if not self.errors.is_heard:
+            _log.warning("%s: %s (%s)", self._endpoint.host, fault, fault.code)
+        self.errors.emit(fault)
+
+    def _take_loop(self) -> None:
+        """Belong to this event loop from now on. Raises a RuntimeError where there is another already."""
+        self.check_loop()
+        self._loop = asyncio.get_running_loop()
 
     @property
     def _names(self) -> dict[str, str]:
@@ -398,3 +451,10 @@ class TidingsClient(Operations):
     def _events(self) -> Iterator[Event[Any]]:
         for part in (self, self.inbox, *self._feeds, *self._rooms.values(), *self._all_presences()):
             yield from (value for value in vars(part).values() if isinstance(value, Event))
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None  # a thread without one

@@ -15,6 +15,8 @@ class Endpoint:
         if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
             raise ValueError(f"not an address of a server (such as https://host): {url!r}")
         base = urlunsplit((parts.scheme.replace("ws", "http"), parts.netloc, parts.path, "", ""))
+        self.host = parts.netloc.rpartition("@")[2]
+        """The host and its port, to be shown: without what may stand before it."""
         self._base = re.sub(r"/(ws)?$", "", base)
 
     def http(self, path: str, query: Mapping[str, QueryValue] | None = None) -> str:

@@ -7,6 +7,7 @@ TidingsError                 catches all of them; has `code`, `retryable`, `retr
     ├── ConnectionLost       sent, not answered, and not safe to send again: it may have arrived
     ├── QueueFull            offline, and the queue holds as much as it may; or a stream nobody reads
     ├── Closed               the client was closed, or the room was left
+    ├── Blocked              something on the way answered instead of the server: a proxy, a portal
     └── Unsupported          this transport cannot carry it
 """
 
@@ -48,8 +49,8 @@ class LocalError(TidingsError):
     own_code: ClassVar[str]
     own_retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, code=self.own_code, retryable=self.own_retryable)
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message, code=self.own_code, retryable=self.own_retryable, retry_after=retry_after)
 
 
 class AckTimeout(LocalError):
@@ -78,6 +79,13 @@ class Closed(LocalError):
     own_code = "closed"
 
 
+class Blocked(LocalError):
+    """Something on the way answered, and not the server. What it refuses today it may let pass tomorrow."""
+
+    own_code = "blocked"
+    own_retryable = True
+
+
 class Unsupported(LocalError):
     """The transport in use cannot carry it."""
 
@@ -86,7 +94,8 @@ class Unsupported(LocalError):
 
 def error_from(code: str, message: str, retryable: bool, retry_after_ms: float | None) -> TidingsError:
     """Return the error that an `error` message stands for; times on the wire are milliseconds."""
-    if code == Unsupported.own_code:  # a stream answers like a server, but this is its own word
-        return Unsupported(message)
     retry_after = None if retry_after_ms is None else retry_after_ms / 1000
+    for kind in (Unsupported, Blocked):
+        if code == kind.own_code:  # a stream answers like a server, but this is its own word
+            return kind(message, retry_after=retry_after)
     return ServerError(message, code=code, retryable=retryable, retry_after=retry_after)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Self, TypeVar
 
-from tidings_client.errors import QueueFull, TidingsError
+from tidings_client.errors import Closed, QueueFull, TidingsError
 
 T = TypeVar("T")
 Listener = Callable[[T], Awaitable[None] | None]
@@ -50,9 +50,16 @@ class Event(Generic[T]):
         return stream
 
     async def next(self) -> T:
-        """Wait for the next event."""
+        """Wait for the next event. Raises Closed if there will be none: the client was closed, or the room left."""
         async with self.stream() as stream:
-            return await anext(stream)
+            async for event in stream:
+                return event
+        raise Closed("there will be no such event: the client was closed, or the room was left")
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anyone listens, or reads a stream."""
+        return bool(self._listeners or self._streams)
 
     def emit(self, event: T) -> None:
         """Tell everyone. For the client's own use."""

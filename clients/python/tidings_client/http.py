@@ -2,19 +2,21 @@
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import msgspec
 
-from tidings_client.credentials import Credentials
+from tidings_client.credentials import Credentials, Shown
 from tidings_client.endpoint import Endpoint, QueryValue
 from tidings_client.errors import ServerError
 from tidings_client.generated.http import ANSWERS
-from tidings_client.refusal import refusal
+from tidings_client.refusal import UNREADABLE, blocked, refusal
 
 _TIMEOUT = httpx.Timeout(10.0)
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 # A stream has no end; its silence is the watchdog's business.
 _STREAM_TIMEOUT = httpx.Timeout(10.0, read=None)
 
@@ -29,24 +31,40 @@ class Http:
         self._own: httpx.AsyncClient | None = None
 
     async def request(
-        self, operation: str, path: Mapping[str, str], query: Mapping[str, QueryValue], body: object
+        self,
+        operation: str,
+        path: Mapping[str, str],
+        query: Mapping[str, QueryValue],
+        body: object,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> Any:
-        """Carry out one operation and return its answer, typed. Raises a ServerError where it is refused."""
+        """Carry out one operation and return its answer, typed.
+
+        Raises:
+            TidingsError: it was refused, or the server could not be reached.
+            ValueError: there is no such operation, or a part of its path is missing.
+        """
         if operation not in ANSWERS:
             raise ValueError(f"no such operation: {operation!r} (they look like 'GET /api/rooms')")
         method, _, template = operation.partition(" ")
+        missing = [part for part in re.findall(r"\{(\w+)\}", template) if not path.get(part)]
+        if missing:
+            raise ValueError(f"{operation} needs {missing[0]!r} in `path`")
         filled = re.sub(r"\{(\w+)\}", lambda part: quote(path[part[1]], safe=""), template)
         content = None if body is None else msgspec.json.encode(body)
-        headers = {} if content is None else {"Content-Type": "application/json"}
-        response = await self._send(method, filled, query, headers, content, stream=False)
+        kind = {} if content is None else {"Content-Type": "application/json"}
+        response = await self._send(method, filled, query, {**headers, **kind}, content, stream=False)
         if response.status_code == httpx.codes.NO_CONTENT:
             return None
-        return msgspec.json.decode(response.content, type=ANSWERS[operation])
+        try:
+            return msgspec.json.decode(response.content, type=ANSWERS[operation])
+        except UNREADABLE as fault:
+            raise blocked(response.status_code) from fault
 
     async def open(
         self, path: str, query: Mapping[str, QueryValue], headers: Mapping[str, str]
     ) -> httpx.Response:
-        """Open a stream; who asked for it closes it. Raises a ServerError where it is refused."""
+        """Open a stream; who asked for it closes it. Raises a TidingsError where it is refused."""
         return await self._send("GET", path, query, headers, None, stream=True)
 
     async def close(self) -> None:
@@ -65,12 +83,11 @@ class Http:
         *,
         stream: bool,
     ) -> httpx.Response:
-        async def attempt() -> httpx.Response:
-            ticket, authorization = await self._credentials.shown()
+        async def attempt(shown: Shown) -> httpx.Response:
             request = self._client.build_request(
                 method,
-                self._endpoint.http(path, {**query, **ticket}),
-                headers={**headers, **authorization},
+                self._endpoint.http(path, {**query, **shown.query}),
+                headers={**headers, **shown.headers},
                 content=content,
                 timeout=_STREAM_TIMEOUT if stream else _TIMEOUT,
             )

@@ -40,9 +40,9 @@ class Inbox:
 
     def on_up(self, welcome: Welcome) -> None:
         """There is a connection."""
-        # A stream does not say who we are. Another user's positions mean nothing in this one's inbox.
-        same = not welcome.user_id or not self._user_id or welcome.user_id == self._user_id
-        self._user_id = welcome.user_id or self._user_id
+        # Another user's positions mean nothing in this one's inbox.
+        same = not self._user_id or welcome.user_id == self._user_id
+        self._user_id = welcome.user_id
         since = self.position if same else None
         self._welcomed = welcome.inbox
         if since is None:

@@ -30,13 +30,16 @@ class Options:
     username: str | None = None
     """Display name, where the server lets anyone in. It proves nothing."""
     token: str | CredentialCallback | None = None
-    """A token (JWT), or who gives one: asked again when the last one ran out or was refused."""
+    """A token (JWT), or who gives one: asked again when the last one ran out or was refused. With a server key there are
+    requests to the server's API alone: it cannot connect."""
     ticket: CredentialCallback | None = None
     """Who gives one-time tickets, where somebody else keeps the token. Called for every connection."""
     session: str | None = None
     """The `session` of an earlier client: this is that user again, where the server lets anyone in."""
     transports: Sequence[TransportKind] = ("websocket", "sse")
     """In which order to try."""
+    last_transport: TransportKind | None = None
+    """The `status.transport` of an earlier client: the first attempt goes that way, if it is among `transports`."""
     codec: CodecName = "json"
     """How messages become frames."""
     ack_timeout: float = 10.0
@@ -63,12 +66,10 @@ class Options:
     """Time and chance, for tests."""
 
     def __post_init__(self) -> None:
-        if (
-            not self.transports
-            or not set(self.transports) <= {"websocket", "sse"}
-            or len(self.transports) > 2
-        ):
-            raise ValueError('`transports` are "websocket", "sse", or both in the order to try')
+        given = list(self.transports)
+        if not given or not set(given) <= {"websocket", "sse"} or len(set(given)) < len(given):
+            text = '`transports` are "websocket", "sse", or both in the order to try'
+            raise ValueError(f"{text}; {given} are not")
         if self.codec not in ("json", "msgpack"):
             raise ValueError('`codec` is "json" or "msgpack"')
         if self.token is not None and self.ticket is not None:
@@ -87,6 +88,7 @@ class OptionsDict(TypedDict, total=False):
     ticket: CredentialCallback | None
     session: str | None
     transports: Sequence[TransportKind]
+    last_transport: TransportKind | None
     codec: CodecName
     ack_timeout: float
     tries: int

@@ -2,19 +2,28 @@
 
 import msgspec
 
-from tidings_client.errors import ServerError
+from tidings_client.errors import Blocked, ServerError, TidingsError
 from tidings_client.generated.wire import ErrorBody
 
+# What decoding raises for bytes that are not what was expected.
+UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
-def refusal(status: int, retry_after: str | None, body: bytes | bytearray) -> ServerError:
-    """Return the error of an answer: what its body says, or for a proxy's page what its status says."""
+
+def refusal(status: int, retry_after: str | None, body: bytes | bytearray) -> TidingsError:
+    """Return the error of an answer: what its body says, or Blocked where that is not the server's.
+
+    The status alone says nothing: a proxy's 403 is not the server's, and never final.
+    """
     seconds = float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
     try:
         said = msgspec.json.decode(body, type=ErrorBody)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        retryable = status >= 500 or status == 429
-        text = f"the server answered {status}"
-        return ServerError(text, code="internal", retryable=retryable, retry_after=seconds)
+    except UNREADABLE:
+        return blocked(status, seconds)
     if said.retry_after_ms is not None:
         seconds = said.retry_after_ms / 1000
     return ServerError(said.message, code=said.code, retryable=said.retryable, retry_after=seconds)
+
+
+def blocked(status: int, retry_after: float | None = None) -> Blocked:
+    """Return the error of an answer that is not the server's."""
+    return Blocked(f"something on the way answered {status}", retry_after=retry_after)

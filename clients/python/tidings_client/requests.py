@@ -1,6 +1,7 @@
 """Requests and their answers: time limits, retries with the same id, and a queue for when there is no connection."""
 
 import asyncio
+import dataclasses
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -11,8 +12,14 @@ from msgspec.structs import replace
 
 from tidings_client.clock import Clock, Timer
 from tidings_client.codec import UNENCODABLE
-from tidings_client.errors import AckTimeout, ConnectionLost, QueueFull, TidingsError, error_from
-from tidings_client.generated.wire import ClientMessage, ErrorMessage, ServerMessage
+from tidings_client.errors import AckTimeout, ConnectionLost, QueueFull, ServerError, TidingsError, error_from
+from tidings_client.generated.wire import (
+    ClientDirectMessage,
+    ClientMessage,
+    ClientRoomMessage,
+    ErrorMessage,
+    ServerMessage,
+)
 
 # The server's window is 120 s by default; clocks and queues need a margin.
 DUPLICATE_S = 110.0
@@ -61,15 +68,30 @@ class _Entry:
     message: ClientMessage
     id: str
     sending: Sending
-    answer: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answers: list[asyncio.Future[Any]] = field(default_factory=list)  # one for each who waits
     tries: int = 0
     first_sent_at: float | None = None
     waiting: bool = False  # sent on this connection, and not answered yet
     timer: Timer | None = None
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anyone waits for its answer."""
+        return any(not answer.done() for answer in self.answers)
+
     def cancel_timer(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
+
+    def resolve(self, answer: ServerMessage) -> None:
+        for each in self.answers:
+            if not each.done():
+                each.set_result(answer)
+
+    def reject(self, fault: Exception) -> None:
+        for each in self.answers:
+            if not each.done():
+                _reject(each, fault)
 
 
 class Requests:
@@ -90,20 +112,32 @@ class Requests:
         self._over: TidingsError | None = None
 
     def submit(self, message: ClientMessage, sending: Sending = AT_ONCE) -> "asyncio.Future[Any]":
-        """Send a message; the future has its answer, or a TidingsError. Who cancels it gives up waiting."""
-        entry = _Entry(*self._with_id(message), sending)
+        """Send a message; the future has its answer, or a TidingsError. Who cancels it gives up waiting.
+
+        One with the id of a message that is under way to the same place is that message, and gets its answer too.
+        """
         if self._over is not None:
-            return _failed(entry, self._over)
+            return _failed(self._over)
+        known = None if message.id is None else self._entries.get(message.id)
+        if known is not None and known.is_wanted:
+            if _place_of(known.message) != _place_of(message):
+                text = f"another message with the id {message.id!r} waits for its answer"
+                return _failed(ServerError(text, code="conflict"))
+            return self._answer_to(known)
         if not self._up and not sending.queued:
-            return _failed(entry, ConnectionLost("there is no connection"))
+            return _failed(ConnectionLost("there is no connection"))
         if not self._up and self.unsent >= self._queue_limit:
-            return _failed(entry, QueueFull(f"{self._queue_limit} messages wait for a connection"))
-        if entry.id in self._entries:
-            return _failed(entry, ValueError(f"a message with the id {entry.id!r} waits for its answer"))
+            return _failed(QueueFull(f"{self._queue_limit} messages wait for a connection"))
+        entry = _Entry(*self._with_id(message), sending)
         self._entries[entry.id] = entry
-        entry.answer.add_done_callback(lambda _: self._forget(entry))
+        answer = self._answer_to(entry)
         self._send(entry)
-        return entry.answer
+        return answer
+
+    @property
+    def over(self) -> TidingsError | None:
+        """Why there will be no connection, if so: nothing waits then."""
+        return self._over
 
     @property
     def unsent(self) -> int:
@@ -113,11 +147,23 @@ class Requests:
     def unsettled(self, topic: str) -> Awaitable[object] | None:
         """Return what waits until all of a topic that may have arrived before is settled; None if nothing is open."""
         answers = [
-            entry.answer
+            answer
             for entry in self._entries.values()
             if entry.sending.topic == topic and entry.first_sent_at is not None and not entry.waiting
+            for answer in entry.answers
         ]
         return asyncio.wait(answers) if answers else None
+
+    def drop(self, topic: str, fault: TidingsError) -> None:
+        """Send nothing of a topic any more. What is under way on this connection gets its answer, or is lost with it."""
+        for entry in list(self._entries.values()):
+            if entry.sending.topic != topic:
+                continue
+            entry.sending = dataclasses.replace(entry.sending, queued=False, repeatable=_never)
+            if entry.first_sent_at is None:
+                self._fail(entry, fault)
+            elif not entry.waiting:
+                self._fail(entry, ConnectionLost("not answered, and it may not be repeated any more"))
 
     def up(self) -> None:
         """There is a connection."""
@@ -156,8 +202,7 @@ class Requests:
             return None
         if not isinstance(answer, ErrorMessage):
             self._forget(entry)
-            if not entry.answer.done():
-                entry.answer.set_result(answer)
+            entry.resolve(answer)
         elif answer.retryable and entry.sending.queued and entry.tries < self._tries:
             after = _RETRY_S if answer.retry_after_ms is None else answer.retry_after_ms / 1000
             self._later(entry, after)
@@ -174,7 +219,7 @@ class Requests:
         return message, given
 
     def _send(self, entry: _Entry) -> None:
-        over = entry.answer.done() or self._entries.get(entry.id) is not entry
+        over = not entry.is_wanted or self._entries.get(entry.id) is not entry
         if over or not self._up or entry.waiting or not entry.sending.ready():
             return
         now = self._clock.now()
@@ -209,7 +254,13 @@ class Requests:
 
     def _fail(self, entry: _Entry, fault: Exception) -> None:
         self._forget(entry)
-        _reject(entry, fault)
+        entry.reject(fault)
+
+    def _answer_to(self, entry: _Entry) -> "asyncio.Future[Any]":
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(lambda _: None if entry.is_wanted else self._forget(entry))
+        entry.answers.append(answer)
+        return answer
 
     def _forget(self, entry: _Entry) -> None:
         entry.cancel_timer()
@@ -217,12 +268,23 @@ class Requests:
             del self._entries[entry.id]
 
 
-def _failed(entry: _Entry, fault: Exception) -> "asyncio.Future[Any]":
-    _reject(entry, fault)
-    return entry.answer
+def _place_of(message: ClientMessage) -> tuple[type[ClientMessage], str | None]:
+    """Return where a message goes: ids are unique there."""
+    match message:
+        case ClientRoomMessage():
+            return type(message), message.room
+        case ClientDirectMessage():
+            return type(message), message.target_user_id
+        case _:
+            return type(message), None
 
 
-def _reject(entry: _Entry, fault: Exception) -> None:
-    if not entry.answer.done():
-        entry.answer.set_exception(fault)
-        entry.answer.exception()  # seen: who does not wait for the answer is not warned of it
+def _failed(fault: Exception) -> "asyncio.Future[Any]":
+    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    _reject(answer, fault)
+    return answer
+
+
+def _reject(answer: "asyncio.Future[Any]", fault: Exception) -> None:
+    answer.set_exception(fault)
+    answer.exception()  # seen: who does not wait for the answer is not warned of it

@@ -70,6 +70,13 @@ class RoomLink(Protocol):
 
     def unsettled(self, topic: str) -> Awaitable[object] | None: ...
 
+    def drop(self, topic: str, fault: TidingsError) -> None: ...
+
+    @property
+    def over(self) -> TidingsError | None: ...
+
+    def check_loop(self) -> None: ...
+
     def presence_of(self, room: str) -> Presence: ...
 
     async def history_of(
@@ -98,6 +105,7 @@ class Room:
         self._log = RoomLog()
         self._wanted = False
         self._durable = False
+        self._refusal: TidingsError | None = None
         self._waiters: set[asyncio.Future[None]] = set()
         # An answer, and what came live after it, while it is found out which of the missed messages are our own.
         self._undelivered: JoinedRoom | None = None
@@ -130,9 +138,12 @@ class Room:
     async def join(self) -> None:
         """Become a member, and wait until that is so. Lasts until `leave`, whatever becomes of connections.
 
-        Raises a TidingsError if the room is not for this user. Cancelled, it stops waiting and stays wanted.
+        Raises a TidingsError if the room is not for this user, or if the client has failed or was closed. Cancelled,
+        it stops waiting and stays wanted.
         """
         self._want()
+        if self._link.over is not None:
+            raise self._link.over
         if self.state == "joined":
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -143,7 +154,8 @@ class Room:
             self._waiters.discard(waiter)
 
     def leave(self) -> None:
-        """Stop being a member."""
+        """Stop being a member. What waits to be sent to the room fails."""
+        self._link.check_loop()
         self._wanted = False
         if self.state == "left":
             return
@@ -152,7 +164,8 @@ class Room:
         self.state = "left"
         self._log = RoomLog()
         self._undelivered = None
-        self._settle(Closed("the room was left"))
+        self._refusal = None
+        self._give_up(Closed("the room was left"))
         self.messages.end()
         if was_there and self._link.is_up:
             # Lost with its connection, it needs no answer: no connection, no member.
@@ -182,6 +195,8 @@ class Room:
         """
         if not self._wanted:
             raise ServerError("join the room first", code="not_in_room")
+        if self._refusal is not None:
+            raise self._refusal
         sending = Sending(
             queued=True,
             repeatable=lambda: self._durable,  # an ephemeral room would hear it twice
@@ -270,13 +285,16 @@ class Room:
             self.on_message(live)
 
     def _want(self) -> None:
+        self._link.check_loop()
         self._wanted = True
         if self.state not in ("joined", "joining"):
+            self._refusal = None
             self.state = "joining"
             if self._link.is_up:
                 self._enter()
 
     def _enter(self) -> None:
+        self._refusal = None
         self.state = "joining"
         self._undelivered = None
         message = ClientJoinRoom(room=self.name, since=self._log.since(self._link.heard_at))
@@ -290,14 +308,20 @@ class Room:
             delay = _RETRY_S if fault.retry_after is None else fault.retry_after
             self._timer = self._link.clock.call_later(delay, self._again)
             return
+        self._refusal = fault
         self.state = "refused"
-        self._settle(fault)
+        self._give_up(fault)
         self.messages.end(fault)
         self.refusals.emit(fault)
 
     def _again(self) -> None:
         if self._wanted and self._link.is_up and self.state == "joining":
             self._enter()
+
+    def _give_up(self, fault: TidingsError) -> None:
+        """Nobody shall wait for what will not be."""
+        self._settle(fault)
+        self._link.drop(self.name, fault)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

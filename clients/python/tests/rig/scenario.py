@@ -6,8 +6,6 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from rig.clock import FakeClock
 from rig.server import FakeServer
 from tidings_client import Backoff, CredentialRequest, TidingsClient, TidingsError
@@ -28,37 +26,6 @@ def rows(table: str) -> list[dict[str, Any]]:
         assert ("clients" in row) == ("why" in row), f"{row['name']}: say why not for all clients"
         assert set(row.get("clients", [WHO])) <= {"js", "python"}, f"{row['name']}: there is no such client"
     return [row for row in loaded if WHO in row.get("clients", [WHO])]
-
-
-# Rows that this client does not pass yet: by name, those of `real.json` with their way. Each must fail (a strict
-# `xfail`): one that passes is taken out here.
-PENDING: frozenset[str] = frozenset(
-    {
-        "WebSockets are blocked: a stream carries the same user, and what had no answer is stored once and not shown to its sender",
-        "WebSockets are blocked: a stream that works stays while the better way is tried beside it, and nobody sees this user leave",
-        "a proxy answers instead of the server while the connection stands: what is sent is tried again",
-        "a proxy answers instead of the server, with 400: comes back",
-        "a proxy answers instead of the server, with 401: comes back",
-        "a proxy answers instead of the server, with 403: comes back",
-        "a proxy answers instead of the server, with 404: comes back",
-        "a proxy answers instead of the server, with 407: comes back",
-        "a publish that waits for a room that is left fails, and is not sent when the room is joined again",
-        "a publish that waits for a room that is refused fails with it, and so does one to a room that was refused",
-        "a room cannot be joined any more: who asks is told",
-        "an upgrade is slow, and the stream beside it is quicker: the WebSocket takes over when it is there",
-        "two messages with one id are one: both are answered",
-        "two messages with one id to different rooms at once: the second is refused, since answers name the id alone",
-        "upgrades are never answered: a stream is tried beside them after three seconds, and later attempts begin with it",
-        "what was sent before a room is left gets its answer, or is lost with the connection",
-        "a user without further rights sends, on any way, and gets no copy (sse)",
-    }
-)
-
-
-def marks_of(name: str) -> list[pytest.MarkDecorator]:
-    """Return what pytest has to know of a row."""
-    pending = pytest.mark.xfail(reason="this client does not do that yet", strict=True)
-    return [pending] if name in PENDING else []
 
 
 def error_of(fault: BaseException) -> dict[str, Any]:
@@ -92,8 +59,8 @@ class Faked:
         self.client = TidingsClient(
             "http://server",
             connect=self.server.connect,
+            http=self.server.http,
             clock=self.clock,
-            transports=["websocket"],
             backoff=Backoff(0.5, 30),
             codec=codec,
             **self._options(dict(options)),
@@ -105,7 +72,8 @@ class Faked:
 
     def _options(self, given: dict[str, Any]) -> Any:
         token = given.pop("token", None)
-        options: dict[str, Any] = {} if token is None else {"token": self._token_giver(token)}
+        options: dict[str, Any] = {"transports": given.pop("transports", ["websocket"])}
+        options |= {} if token is None else {"token": self._token_giver(token)}
         for name, value in given.items():
             options |= {_TIMES[name]: value / _MS} if name in _TIMES else {_OTHERS[name]: value}
         return options
@@ -138,6 +106,7 @@ class Faked:
                     raise AssertionError(f"step {number}, {[verb, *given]}: {wrong}") from None
         finally:
             await self.client.close()
+            await self.server.http.aclose()
             for task in self.results.values():
                 task.cancel()
             await asyncio.gather(*self.results.values(), return_exceptions=True)
@@ -209,6 +178,14 @@ class Faked:
     async def do_pass(self, ms: int) -> None:
         await self.clock.pass_(ms / _MS)
 
+    async def do_beats(self, ms: int) -> None:
+        for _ in range(0, ms, _MS):
+            await self.clock.pass_(1)
+            self.server.beat()
+
+    def do_upgrade(self) -> None:
+        next(each for each in self.server.open if each.subprotocol != "sse").greet()
+
     def do_sleep(self, ms: int) -> None:
         self.clock.sleep(ms / _MS)
 
@@ -218,6 +195,7 @@ class Faked:
             "userId": "user_id",
             "refuseCredentials": "refuse_credentials",
             "refusesChannels": "refuses_channels",
+            "proxyStatus": "proxy_status",
         }
         for name, value in changes.items():
             assert hasattr(self.server, names.get(name, name)), name
@@ -270,6 +248,9 @@ class Faked:
 
     def see_state(self, _: Any) -> Any:
         return self.client.status.state
+
+    def see_transport(self, _: Any) -> Any:
+        return self.client.status.transport
 
     def see_reason(self, _: Any) -> Any:
         return self.client.status.reason
@@ -345,6 +326,9 @@ class Faked:
 
     def see_connections(self, _: Any) -> Any:
         return len(self.server.connections)
+
+    def see_departures(self, _: Any) -> Any:
+        return self.server.departures
 
     def see_closedWith(self, _: Any) -> Any:  # noqa: N802
         return self.server.last.closed_with

@@ -1,4 +1,4 @@
-"""What HTTP answers in tests of the fallback: streams that the test writes to, and publishes that it sees."""
+"""What HTTP answers in tests of the fallback: streams that the test writes to, and messages that it sees."""
 
 import asyncio
 import json
@@ -27,6 +27,10 @@ class FakeStream(httpx.AsyncByteStream):
         named = "" if event_id is None else f"id: {event_id}\n"
         self.write(f"event: {kind}\n{named}data: {json.dumps(data)}\n\n")
 
+    def greet(self, connection_id: str) -> None:
+        who = {"connectionId": connection_id, "userId": "u-me", "username": "Ada", "session": "signed"}
+        self.event("connected", {"status": "connected", **who})
+
     def message(self, message: dict[str, Any], event_id: str | None = None) -> None:
         self.event(message["type"], message, event_id)
 
@@ -48,7 +52,9 @@ class FakeStreams:
 
     def __init__(self) -> None:
         self.streams: list[FakeStream] = []
-        self.published: list[dict[str, Any]] = []
+        self.sent: list[tuple[str, Any, str | None]] = []
+        """What was sent: the operation with its query, the body, and which stream it named."""
+        self.greets = True
         self.authorized: list[str | None] = []
         self.forbidden: set[str] = set()
         """Rooms and channels for which a stream is refused, with all that it asked for."""
@@ -67,18 +73,21 @@ class FakeStreams:
         self.authorized.append(request.headers.get("Authorization"))
         if self.refusals:
             return self.refusals.pop(0)
-        if request.method == "POST":
+        if request.method in ("POST", "PUT"):
             self.posts += 1
             await self.open_for_posts.wait()
-            self.published.append(json.loads(request.content))
-            ack = {"type": "ack", "epoch": "e1", "seq": len(self.published), "timestamp": 1}
+            operation = f"{request.method} {request.url.raw_path.decode()}"
+            named = request.headers.get("Tidings-Connection")
+            self.sent.append((operation, json.loads(request.content), named))
+            ack = {"type": "ack", "epoch": "e1", "seq": len(self.sent), "timestamp": 1}
             return httpx.Response(200, json=ack)
         stream = FakeStream(request)
         if self.forbidden & {*stream.list("rooms"), *stream.list("channels")}:
             self.refused += 1
             return refused("forbidden", 403)
         self.streams.append(stream)
-        stream.event("connected", {"status": "connected"})
+        if self.greets:
+            stream.greet(f"s{len(self.streams)}")
         return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, stream=stream)
 
 

@@ -1,6 +1,5 @@
 """Keeps one transport to the server open, and opens the next one when and only when it should."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +16,10 @@ from tidings_client.transport.base import End, Transport, TransportEvents
 # A connection that lived so long has forgotten the failures before it: a server that sends all away is no success.
 _STABLE_S = 5.0
 _ANSWER_S = 5.0
-_UPGRADE_S = 120.0
+# How long the first transport may take before the second is tried beside it.
+_RACE_S = 3.0
+# How long the old transport stays beside the new one: others shall not see this user leave.
+_RETIRE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,10 @@ class ConnectionStatus:
     """While suspended: when the next attempt is due, in seconds since 1970."""
     error: TidingsError | None = None
     """While failed: what was refused."""
+
+    def __str__(self) -> str:
+        carried = f" over {self.transport}" if self.state == "connected" else ""
+        return f"{self.state}{carried}: {self.reason}" if self.reason else f"{self.state}{carried}"
 
 
 class ConnectionOwner(Protocol):
@@ -74,15 +80,23 @@ class Connection:
         self._connect_timeout = connect_timeout
         self.status = ConnectionStatus("closed")
         self._transport: Transport | None = None
+        # Beside it: one that may be quicker, or better, or the one before it for a moment more.
+        self._side: Transport | None = None
+        # What a better transport began with, while the last answers of the other are waited for.
+        self._better: Welcome | None = None
+        self._is_probing = False
         self._watchdog: Watchdog | None = None
         self._end = End("")
         self._attempts = 0
         self._up_at = 0.0
         self._not_before = 0.0
         self._due_at = 0.0
+        self._probe_at: float | None = None
         self._due_timer: Timer | None = None
         self._watch_timer: Timer | None = None
         self._limit_timer: Timer | None = None
+        self._side_timer: Timer | None = None
+        self._probe_timer: Timer | None = None
         self._going: list[Transport] = []
 
     @property
@@ -126,8 +140,7 @@ class Connection:
             return
         went_down = before == "connected" and step.next != "connected"
         if went_down:
-            _cancel(self._watch_timer)
-            _cancel(self._limit_timer)
+            self._stop_timers()
         for action in step.actions:
             self._perform(action)
         self._tell(step.next)
@@ -140,60 +153,186 @@ class Connection:
                 self._open()
             case "drop" | "leave":
                 _cancel(self._limit_timer)
-                self._let_go(left=action == "leave")
+                self._let_go(self._transport, left=action == "leave")
+                self._transport = None
+                self._close_side()
             case "wait":
                 self._wait()
             case "cancel":
                 _cancel(self._due_timer)
             case "probe":
                 self.suspect()
+            case "try":
+                self._open_beside(self._fallback.best)
+                self._is_probing = True
+            case "switch":
+                self._switch()
 
     def _open(self) -> None:
         kind = self._fallback.choose()
-        link = _Link(self, kind)
-        self._transport = link.transport = self._owner.open(kind, link)
+        self._transport = self._new(kind)
         self._limit_timer = self._clock.call_later(
-            self._connect_timeout, lambda: self.on_ended(End("the server did not answer in time"))
+            self._connect_timeout, lambda: self._on_end(End("the server did not answer in time"))
+        )
+        rival = self._fallback.rival(kind)
+        if rival is not None:
+            self._side_timer = self._clock.call_later(_RACE_S, lambda: self._open_beside(rival))
+
+    def _new(self, kind: TransportKind) -> Transport:
+        link = _Link(self)
+        link.transport = self._owner.open(kind, link)
+        return link.transport
+
+    def _let_go(self, transport: Transport | None, *, left: bool) -> None:
+        if transport is not None:
+            transport.close(left=left)
+            self._going = [*self._going[-8:], transport]  # older ones have long had their time
+
+    # A second transport, beside the one that works or is being tried.
+
+    def _open_beside(self, kind: TransportKind) -> None:
+        self._close_side()
+        self._side = self._new(kind)
+        self._limit_side(self._connect_timeout)
+
+    def _limit_side(self, seconds: float) -> None:
+        _cancel(self._side_timer)
+        self._side_timer = self._clock.call_later(seconds, lambda: self._on_side_end(End("")))
+
+    def _close_side(self) -> None:
+        _cancel(self._side_timer)
+        self._let_go(self._side, left=False)
+        self._side = self._better = None
+        self._is_probing = False
+
+    def _on_side_end(self, end: End) -> None:
+        if self.status.state == "connecting" and not end.reconnect:
+            self._on_end(end)
+            return
+        if self._is_probing:
+            self._fallback.on_probed()
+        self._close_side()
+        if self._is_second_best:
+            self._probe_at = None
+            self._probe_later()
+
+    def _on_side_welcome(self, welcome: Welcome, side: Transport) -> None:
+        if self.status.state == "connecting":
+            # It was quicker. The other one may still make it, and is better then.
+            self._transport, self._side = side, self._transport
+            self._limit_side(self._connect_timeout)
+            self._on_main_message(welcome, side)
+        else:
+            self._better = welcome
+            self._switch_when_settled(welcome)
+
+    def _switch_when_settled(self, welcome: Welcome) -> None:
+        if self._better is not welcome or self._transport is None:
+            return  # it ended meanwhile
+        work = self._transport.settled()
+        if work is None:
+            self._input("upgraded")
+        else:
+            work.add_done_callback(lambda _: self._switch_when_settled(welcome))
+
+    def _switch(self) -> None:
+        welcome, side = self._better, self._side
+        if welcome is None or side is None:
+            return
+        self._better = None
+        self._stop_timers()
+        self._owner.on_down()
+        self._transport, self._side = side, self._transport
+        self._limit_side(_RETIRE_S)
+        self._begin(welcome, side)
+        self._owner.on_up(welcome)
+        self._owner.on_message(welcome)
+
+    def _probe_later(self) -> None:
+        now = self._clock.now()
+        if self._probe_at is None:
+            self._probe_at = now + self._fallback.pause
+        _cancel(self._probe_timer)
+        self._probe_timer = self._clock.call_later(
+            max(0.0, self._probe_at - now), lambda: self._input("upgrade")
         )
 
-    def _let_go(self, *, left: bool) -> None:
-        if self._transport is not None:
-            self._transport.close(left=left)
-            self._going = [*self._going[-8:], self._transport]  # older ones have long had their time
-        self._transport = None
+    @property
+    def _is_second_best(self) -> bool:
+        """Whether there is a connection, over the transport that is not preferred."""
+        return (
+            self.status.state == "connected"
+            and self._transport is not None
+            and self._fallback.is_fallback(self._transport.kind)
+        )
 
-    def is_mine(self, transport: Transport | None) -> bool:
-        """Say whether a transport is the one in use: what others report concerns nobody."""
-        return transport is not None and self._transport is transport
+    # What transports report. What one reports after it was let go concerns nobody.
 
-    def on_heard(self) -> None:
-        """Take a sign of life from the transport in use."""
-        if self._watchdog is not None:
+    def on_heard(self, transport: Transport | None) -> None:
+        """Take a sign of life."""
+        if transport is self._transport and self._watchdog is not None:
             self._watchdog.on_heard(self._clock.now())
 
-    def on_message(self, message: ServerMessage, kind: TransportKind) -> None:
-        """Take a message from the transport in use."""
+    def on_message(self, message: ServerMessage, transport: Transport | None) -> None:
+        """Take a message."""
+        if transport is None:
+            return
+        if transport is self._transport:
+            self._on_main_message(message, transport)
+        elif transport is self._side and isinstance(message, Welcome):
+            self._on_side_welcome(message, transport)
+
+    def on_inbox_at(self, position: Position, transport: Transport | None) -> None:
+        """Take the inbox's position."""
+        if transport is self._transport:
+            self._owner.on_inbox_at(position)
+
+    def on_ended(self, end: End, transport: Transport | None) -> None:
+        """Take the end of a transport."""
+        if transport is None:
+            return
+        if transport is self._side:
+            self._on_side_end(end)
+        elif transport is self._transport:
+            self._on_main_end(end)
+
+    def _on_main_message(self, message: ServerMessage, transport: Transport) -> None:
         if isinstance(message, Welcome) and self.status.state == "connecting":
-            self._welcomed(message, kind)
+            if not self._fallback.is_fallback(transport.kind):
+                self._close_side()
+            self._begin(message, transport)
+            self._end = End("")
+            self._input("welcomed")
+            self._owner.on_up(message)
         self._owner.on_message(message)
 
-    def on_inbox_at(self, position: Position) -> None:
-        """Take the inbox's position from the transport in use."""
-        self._owner.on_inbox_at(position)
+    def _on_main_end(self, end: End) -> None:
+        if self.status.state != "connecting" or self._side is None or not end.reconnect:
+            self._on_end(end)
+            return
+        self._fallback.on_failed()
+        _cancel(self._side_timer)
+        self._let_go(self._transport, left=False)
+        self._transport, self._side = self._side, None  # which may make it yet
 
-    def _welcomed(self, welcome: Welcome, kind: TransportKind) -> None:
+    def _begin(self, welcome: Welcome, transport: Transport) -> None:
+        """Watch a transport that works, and what is better."""
         _cancel(self._limit_timer)
         self._up_at = self._clock.now()
         self._not_before = 0.0
-        self._fallback.on_worked(kind)
-        probes = self._transport is not None and self._transport.probes
-        self._watchdog = Watchdog(self._up_at, welcome.heartbeat_interval / 1000, _ANSWER_S, probes=probes)
+        self._fallback.on_worked(transport.kind)
+        interval = welcome.heartbeat_interval / 1000
+        self._watchdog = Watchdog(self._up_at, interval, _ANSWER_S, probes=transport.probes)
         self._watch()
-        if self._fallback.is_fallback(kind):
-            self._limit_timer = self._clock.call_later(_UPGRADE_S, lambda: self._input("upgrade"))
-        self._end = End("")
-        self._input("welcomed")
-        self._owner.on_up(welcome)
+        if not self._fallback.is_fallback(transport.kind):
+            self._probe_at = None
+        elif self._side is None:
+            _cancel(self._side_timer)
+            self._probe_later()
+
+    def _stop_timers(self) -> None:
+        for timer in (self._watch_timer, self._limit_timer, self._probe_timer):
+            _cancel(timer)
 
     def _watch(self) -> None:
         self._watch_timer = self._clock.call_later(TURN_S, self._turn)
@@ -207,10 +346,10 @@ class Connection:
         if verdict == "probe" and self._transport is not None:
             self._transport.send(ClientHeartbeat())
         elif verdict == "dead":
-            self.on_ended(End("the server fell silent"))
+            self._on_end(End("the server fell silent"))
 
-    def on_ended(self, end: End) -> None:
-        """Take the end of the transport in use."""
+    def _on_end(self, end: End) -> None:
+        """End what there is: the connection, or the attempt to make one."""
         now = self._clock.now()
         if self.status.state != "connected":
             self._fallback.on_failed()
@@ -231,12 +370,13 @@ class Connection:
 
     def _tell(self, state: State) -> None:
         known = self.status
-        if known.state == state:
+        transport = self._transport.kind if self._transport else known.transport
+        if (known.state, known.transport) == (state, transport):
             return
         end = self._end
         self.status = ConnectionStatus(
             state,
-            transport=self._transport.kind if self._transport else known.transport,
+            transport=transport,
             reason=end.reason or None,
             code=end.code if end.reason else None,
             retry_at=self._due_at if state == "suspended" else None,
@@ -246,28 +386,23 @@ class Connection:
 
 
 class _Link:
-    """What one transport reports, passed on while it is the one in use."""
+    """What one transport reports, and which it is."""
 
-    def __init__(self, connection: Connection, kind: TransportKind) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._kind = kind
-        self.transport: Transport | None = None
+        self.transport: Transport | None = None  # None while it is being made
 
     def message(self, message: ServerMessage) -> None:
-        self._pass(lambda: self._connection.on_message(message, self._kind))
+        self._connection.on_message(message, self.transport)
 
     def heard(self) -> None:
-        self._pass(self._connection.on_heard)
+        self._connection.on_heard(self.transport)
 
     def inbox_at(self, position: Position) -> None:
-        self._pass(lambda: self._connection.on_inbox_at(position))
+        self._connection.on_inbox_at(position, self.transport)
 
     def ended(self, end: End) -> None:
-        self._pass(lambda: self._connection.on_ended(end))
-
-    def _pass(self, take: Callable[[], None]) -> None:
-        if self._connection.is_mine(self.transport):
-            take()
+        self._connection.on_ended(end, self.transport)
 
 
 def _cancel(timer: Timer | None) -> None:

@@ -9,14 +9,23 @@ TransportKind = Literal["websocket", "sse"]
 _DOUBTS = 2
 # The same where WebSockets have worked before: then the server is away, not the way to it blocked.
 _DOUBTS_IF_PROVEN = 4
+# How long to stay on the second best before the best is tried again; doubled each time that fails.
+_PAUSE_S = 120.0
+_LONGEST_PAUSE_S = 3600.0
+_MOST_DOUBLINGS = 10  # far beyond the longest pause
 
 
 class Fallback:
-    """Chooses the transport of each attempt: WebSocket, and after some failures a stream every other time. Pure."""
+    """Chooses the transport of each attempt: what worked last, and after some failures the other every other time.
 
-    def __init__(self, kinds: Sequence[TransportKind]) -> None:
+    Pure.
+    """
+
+    def __init__(self, kinds: Sequence[TransportKind], last: TransportKind | None = None) -> None:
         self._kinds = kinds
+        self._last = last  # what worked when this client, or one before it, was last connected
         self._failures = 0
+        self._probes = 0
         self._proven = False
 
     def choose(self) -> TransportKind:
@@ -26,19 +35,44 @@ class Fallback:
         beyond = self._failures - self._doubts
         return self._kinds[1] if beyond >= 0 and beyond % 2 == 0 else self._kinds[0]
 
+    def rival(self, kind: TransportKind) -> TransportKind | None:
+        """Return what to try beside a transport that takes its time: proxies swallow upgrades without a word."""
+        if len(self._kinds) == 1 or self.is_fallback(kind) or self._proven:
+            return None
+        return self._kinds[1]
+
     def is_fallback(self, kind: TransportKind) -> bool:
         """Say whether a transport is second best."""
         return kind != self._kinds[0]
+
+    @property
+    def best(self) -> TransportKind:
+        """The transport that is preferred."""
+        return self._kinds[0]
 
     def on_failed(self) -> None:
         """An attempt failed."""
         self._failures += 1
 
     def on_worked(self, kind: TransportKind) -> None:
-        """An attempt worked. After a stream WebSocket gets one more try, not several."""
+        """An attempt worked."""
+        self._last = kind
+        self._failures = 0
         self._proven = not self.is_fallback(kind)
-        self._failures = 0 if self._proven else self._doubts - 1
+        if self._proven:
+            self._probes = 0
+
+    def on_probed(self) -> None:
+        """The best transport was tried beside the second best, and failed."""
+        self._probes += 1
+
+    @property
+    def pause(self) -> float:
+        """How many seconds to wait before the best transport is tried again."""
+        return min(_LONGEST_PAUSE_S, _PAUSE_S * 2.0 ** min(self._probes, _MOST_DOUBLINGS))
 
     @property
     def _doubts(self) -> int:
+        if self._last == self._kinds[1]:
+            return 0
         return _DOUBTS_IF_PROVEN if self._proven else _DOUBTS

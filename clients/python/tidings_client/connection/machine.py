@@ -14,6 +14,7 @@ Input = Literal[
     "due",  # the wait is over
     "wake",  # the network is back, the machine woke
     "upgrade",  # on the fallback: the better transport deserves another try
+    "upgraded",  # it works
 ]
 
 Action = Literal[
@@ -23,6 +24,8 @@ Action = Literal[
     "wait",  # schedule `due`
     "cancel",  # unschedule it
     "probe",  # ask for a sign of life, soon
+    "try",  # open the better transport beside the one that works
+    "switch",  # go on over it
 ]
 
 
@@ -52,7 +55,8 @@ TABLE: Mapping[State, Mapping[Input, Step]] = {
         "lost": _step("suspended", "drop", "wait"),
         "refused": _step("failed", "drop"),
         "wake": _step("connected", "probe"),
-        "upgrade": _step("connecting", "drop", "open"),
+        "upgrade": _step("connected", "try"),
+        "upgraded": _step("connected", "switch"),
         "close": _step("closed", "leave"),
     },
     "suspended": {

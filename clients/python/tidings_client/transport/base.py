@@ -1,5 +1,6 @@
 """What the client needs of a transport, and what a transport tells it."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -56,6 +57,10 @@ class Transport(Protocol):
 
     def send(self, message: ClientMessage) -> None:
         """Send, or raise a TidingsError for what the server would not take."""
+        ...
+
+    def settled(self) -> "asyncio.Future[None] | None":
+        """Return what waits for the answers that matter before another transport takes over; None if nothing is open."""
         ...
 
     def close(self, *, left: bool) -> None:

@@ -5,6 +5,7 @@ A server that refuses one of several things refuses the stream: then they are as
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -23,15 +24,22 @@ from tidings_client.generated.wire import (
     ClientJoinRoom,
     ClientLeaveRoom,
     ClientMessage,
+    ClientPresenceUpdate,
+    ClientRefresh,
     ClientRoomMessage,
+    ClientStatusChange,
     ClientSubscribe,
     ClientUnsubscribe,
+    CustomDataPut,
     Disconnect,
     ErrorMessage,
     JoinedRoom,
     LeftRoom,
-    PublishRequest,
+    MessagePost,
+    RoomMessage,
+    RoomMessagePost,
     ServerMessage,
+    StatusPut,
     Subscribed,
     Unsubscribed,
     Welcome,
@@ -46,6 +54,29 @@ _REOPEN_S = 0.02  # a program joins several rooms at once
 _HEARTBEAT_MS = 5000
 _NO_LIMIT = 2**53
 
+# What goes over HTTP, a request each.
+Sent = ClientRoomMessage | ClientDirectMessage | ClientBroadcast | ClientStatusChange | ClientPresenceUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """One message as a request."""
+
+    operation: str
+    body: object
+    path: Mapping[str, str]
+    connection_id: str
+    """The connection that gets no copy, and whose status and data are set; "" for none."""
+
+
+class _Greeting(msgspec.Struct, frozen=True, rename="camel"):
+    """What `connected` says of whose stream it is."""
+
+    connection_id: str = ""
+    user_id: str = ""
+    username: str = ""
+    session: str | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class StreamSetup:
@@ -54,7 +85,8 @@ class StreamSetup:
     clock: Clock
     open: Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[httpx.Response]]
     """Opens `/events` as this user, with a query and headers; raises a TidingsError where that is refused."""
-    publish: Callable[[PublishRequest], Awaitable[Ack]]
+    post: Callable[[Post], Awaitable[Ack]]
+    """Sends as this user; raises a TidingsError where that is refused."""
     interest: Callable[[], Interest]
 
 
@@ -69,18 +101,27 @@ class EventStreamTransport:
         self._events = events
         self._is_over = False
         self._greeted = False
+        self._connection_id = ""  # of the stream that is open, as requests name it
         self._reopening: Timer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked = Interest({}, (), None)
         self._trial = Trial()
         self._joined: set[str] = set()
+        # What came of rooms before the answer to their join: that is what was missed.
+        self._missed: dict[str, list[RoomMessage]] = {}
         self._carried: set[str] = set()  # channels of the stream that is open
         # Requests that the stream answers: ids by room, and subscriptions.
         self._joins: dict[str, str | None] = {}
         self._follows: list[ClientSubscribe] = []
-        self._outgoing: asyncio.Queue[PublishRequest] = asyncio.Queue()
-        self._publisher: asyncio.Task[None] | None = None
-        self._stream = self._spawn(self._read(setup.interest()))
+        # What this user said of themselves: a new stream is a new connection, which does not know it yet.
+        self._said: dict[type[Sent], Sent] = {}
+        # What is to be done, one thing at a time: a stream to open, messages to send.
+        self._due = False
+        self._waiting: deque[Sent] = deque()
+        self._worker: asyncio.Task[None] | None = None
+        self._stream: asyncio.Task[None] | None = None
+        self._opened = asyncio.Event()  # the stream is open, or will not be
+        self._reopen()
 
     def send(self, message: ClientMessage) -> None:
         """Do what a server would that got this message."""
@@ -96,16 +137,18 @@ class EventStreamTransport:
             case ClientUnsubscribe():
                 self._later()
                 self._reply(Unsubscribed(channels=_names_in(message), id=message.id))
-            case ClientRoomMessage():
-                self._publish(PublishRequest(room=message.room, content=message.content, id=message.id))
-            case ClientDirectMessage():
-                body = PublishRequest(user_id=message.target_user_id, content=message.content, id=message.id)
-                self._publish(body)
-            case ClientBroadcast():
-                self._publish(PublishRequest(broadcast=True, content=message.content, id=message.id))
-            case _:
-                kind = message.__struct_config__.tag
-                self._refuse(message.id, Unsupported(f"{kind} needs a WebSocket"))
+            case ClientRefresh():  # a stream shows its credentials when it opens
+                self._later()
+                self._reply(Ack(id=message.id))
+            case ClientStatusChange() | ClientPresenceUpdate():
+                self._send(message)
+                self._said[type(message)] = message
+            case ClientRoomMessage() | ClientDirectMessage() | ClientBroadcast():
+                self._send(message)
+
+    def settled(self) -> "asyncio.Future[None] | None":
+        """Return what waits until all that was sent is answered; None if nothing is open."""
+        return None if self._worker is None or self._worker.done() else self._worker
 
     def close(self, *, left: bool) -> None:  # noqa: ARG002 - a stream cannot say goodbye
         """End it."""
@@ -159,22 +202,10 @@ class EventStreamTransport:
             else:
                 self._follows.append(message)
 
-    def _publish(self, body: PublishRequest) -> None:
-        msgspec.json.encode(body)  # raises here, to who publishes, what cannot be sent at all
-        self._outgoing.put_nowait(body)
-        if self._publisher is None:
-            self._publisher = self._spawn(self._publish_in_order())
-
-    async def _publish_in_order(self) -> None:
-        """One at a time: requests side by side would arrive in any order."""
-        while True:
-            body = await self._outgoing.get()
-            try:
-                ack = await self._setup.publish(body)
-            except Exception as fault:  # noqa: BLE001 - whatever it was, who publishes is told
-                self._refuse(body.id, fault)
-            else:
-                self._reply(replace(ack, id=body.id))
+    def _send(self, message: Sent) -> None:
+        msgspec.json.encode(message)  # raises here, to who sends, what cannot be sent at all
+        self._waiting.append(message)
+        self._work()
 
     def _later(self) -> None:
         if self._reopening is not None:
@@ -182,22 +213,50 @@ class EventStreamTransport:
         self._reopening = self._setup.clock.call_later(_REOPEN_S, self._reopen)
 
     def _reopen(self) -> None:
-        if not self._is_over:
-            self._stream.cancel()
-            self._stream = self._spawn(self._read(self._setup.interest()))
+        self._due = True
+        self._work()
+
+    def _work(self) -> None:
+        """Have all done that is to be done, if it is not under way."""
+        if not self._is_over and self.settled() is None:
+            self._worker = self._spawn(self._do_in_order())
+
+    async def _do_in_order(self) -> None:
+        """One thing at a time: requests side by side arrive in any order, and each names the stream that is open."""
+        while not self._is_over and (self._due or self._waiting):
+            if self._due:
+                self._due = False
+                if self._stream is not None:
+                    self._stream.cancel()
+                self._opened.clear()
+                self._stream = self._spawn(self._read(self._setup.interest()))
+                await self._opened.wait()
+            else:
+                await self._post(self._waiting.popleft())
+
+    async def _post(self, message: Sent) -> None:
+        try:
+            ack = await self._setup.post(_post_of(message, self._connection_id))
+        except Exception as fault:  # noqa: BLE001 - whatever it was, who sent it is told
+            self._refuse(message.id, fault)
+        else:
+            self._reply(replace(ack, id=message.id))
 
     async def _read(self, wanted: Interest) -> None:
         self._asked = self._trial.choose(wanted)
         self._joined.clear()
+        self._missed.clear()
         self._carried.clear()
+        self._connection_id = ""
         try:
             end = await self._carry(self._asked)
         except Exception as fault:  # noqa: BLE001 - whatever keeps it from opening: the next attempt may do
             if not self._is_replaced and self._survives(fault):
                 return
             end = end_of(fault)
-        if self._stream is asyncio.current_task() and not self._is_over:
+        if not self._is_replaced:
             self._is_over = True
+            self._opened.set()
             if self._reopening is not None:
                 self._reopening.cancel()
             self._events.ended(end)
@@ -234,6 +293,7 @@ class EventStreamTransport:
             if room in self._joins:
                 self._refuse(self._joins.pop(room), fault)
         self._answer_follows()
+        self._opened.set()
         self._later()
         return True
 
@@ -245,7 +305,7 @@ class EventStreamTransport:
         if self._is_replaced:  # by who heard the event before
             return None
         if event.type == "connected":
-            self._greet()
+            self._greet(event.data)
             return None
         if event.type in ("heartbeat", "reset"):  # what was reset says so itself, as not recovered
             return None
@@ -256,9 +316,13 @@ class EventStreamTransport:
             message = JSON.decode(event.data)
         except Unreadable:
             return None  # of a proxy, perhaps; a stream that goes on is worth more than its end
+        if isinstance(message, RoomMessage) and message.room not in self._joined:
+            self._missed.setdefault(message.room, []).append(message)
+            return None
         if isinstance(message, JoinedRoom):
             self._joined.add(message.room)
-            message = replace(message, id=self._joins.pop(message.room, None))
+            missed = self._missed.pop(message.room, []) if message.missed is None else message.missed
+            message = replace(message, id=self._joins.pop(message.room, None), missed=missed)
         elif isinstance(message, Subscribed):
             asked = next((each for each in self._follows if _INBOX in _names_in(each)), None)
             if asked is not None:
@@ -268,20 +332,29 @@ class EventStreamTransport:
             self._events.message(message)
         return message
 
-    def _greet(self) -> None:
-        if not self._greeted:
+    def _greet(self, data: str) -> None:
+        try:
+            who = msgspec.json.decode(data, type=_Greeting)
+        except (msgspec.DecodeError, RecursionError):
+            who = _Greeting()  # of an older server, perhaps: it is nobody's stream, but a stream
+        self._connection_id = who.connection_id
+        if self._greeted:
+            self._waiting.extendleft(reversed(self._said.values()))
+        else:
             self._greeted = True
             self._events.message(
                 Welcome(
                     protocol=1,
-                    user_id="",  # a stream does not say who we are
-                    username="",
-                    connection_id="",
+                    user_id=who.user_id,
+                    username=who.username,
+                    connection_id=who.connection_id,
+                    session=who.session,
                     gateway="",
                     heartbeat_interval=_HEARTBEAT_MS,
                     max_message_bytes=_NO_LIMIT,
                 )
             )
+        self._opened.set()
         self._carried = set(self._asked.channels)
         if self._trial.on_admitted(self._asked, self._setup.interest()):
             self._later()
@@ -304,6 +377,26 @@ class EventStreamTransport:
     def _reply_now(self, message: ServerMessage) -> None:
         if not self._is_over:
             self._events.message(message)
+
+
+def _post_of(message: Sent, connection_id: str) -> Post:
+    path: dict[str, str] = {}
+    match message:
+        case ClientRoomMessage():
+            operation, path = "POST /api/rooms/{room}/messages", {"room": message.room}
+            body: object = RoomMessagePost(content=message.content, id=message.id, echo=message.echo)
+        case ClientDirectMessage():
+            operation, path = "POST /api/users/{userId}/messages", {"userId": message.target_user_id}
+            body = MessagePost(content=message.content, id=message.id)
+        case ClientBroadcast():
+            operation, body = "POST /api/broadcast", MessagePost(content=message.content)
+            if message.echo:
+                connection_id = ""  # who is not named gets a copy like everyone
+        case ClientStatusChange():
+            operation, body = "PUT /api/me/status", StatusPut(status=message.status)
+        case ClientPresenceUpdate():
+            operation, body = "PUT /api/me/data", CustomDataPut(custom_data=message.custom_data)
+    return Post(operation, body, path, connection_id)
 
 
 def _names_in(message: ClientSubscribe | ClientUnsubscribe) -> list[str]:

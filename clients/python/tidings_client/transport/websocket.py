@@ -55,6 +55,9 @@ class WebSocketTransport:
             raise ServerError(f"the message is larger than {limit} bytes", code="too_large")
         self._outgoing.put_nowait(frame)
 
+    def settled(self) -> None:
+        """Nothing: it is never left for another transport."""
+
     def close(self, *, left: bool) -> None:
         """End it. What was sent before goes out first, if the user left."""
         if self._close_code is None:
