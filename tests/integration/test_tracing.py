@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
+from services.lifecycle import EXIT_BAD_SETTINGS, EXIT_CANNOT_START
 from services.settings import Settings
 from tests.support.deadline import wait_until
 from tests.support.deployment import Deployment, websocket_url
@@ -277,11 +278,14 @@ def test_a_collector_that_is_away_harms_nobody(tracing: Deployment) -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "said"),
-    [("collector:4318", "give an OTLP/HTTP address"), ("http://127.0.0.1:9", "install tidings[tracing]")],
+    ("endpoint", "said", "code"),
+    [
+        ("collector:4318", "give an OTLP/HTTP address", EXIT_BAD_SETTINGS),
+        ("http://127.0.0.1:9", "install tidings[tracing]", EXIT_CANNOT_START),
+    ],
 )
 def test_what_cannot_work_is_said_at_the_start(
-    make_settings: Callable[..., Settings], tmp_path: Path, endpoint: str, said: str
+    make_settings: Callable[..., Settings], tmp_path: Path, endpoint: str, said: str, code: int
 ) -> None:
     settings = make_settings()
     (tmp_path / "sitecustomize.py").write_text(  # as if the optional part was not installed
@@ -302,6 +306,6 @@ def test_what_cannot_work_is_said_at_the_start(
         text=True,
         timeout=40,
     )
-    assert ended.returncode == 1
+    assert ended.returncode == code
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
