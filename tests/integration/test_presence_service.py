@@ -299,10 +299,12 @@ async def test_metrics_tell_what_it_did(service, gateway):
     assert re.search(r"^tidings_presence_changes_total 1\.0$", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize(("redis_url", "reason"), [("", "is not set"), ("http://x", "TIDINGS_REDIS_URL")])
-async def test_a_wrong_redis_url_ends_it_with_a_reason(make_settings, tmp_path, redis_url, reason):
+@pytest.mark.parametrize(
+    ("redis_url", "code", "reason"), [("", 3, "is not set"), ("http://x", 2, "TIDINGS_REDIS_URL")]
+)
+async def test_a_wrong_redis_url_ends_it_with_a_reason(make_settings, tmp_path, redis_url, code, reason):
     async with replica(make_settings(redis_url=redis_url), tmp_path) as service:
-        assert await asyncio.wait_for(service.process.wait(), 10) == 1
+        assert await asyncio.wait_for(service.process.wait(), 10) == code
         assert reason in service.log.read_text()
         assert "Traceback" not in service.log.read_text()
 
