@@ -310,6 +310,49 @@ describe("a server that allows one connection of a user", () => {
   });
 });
 
+describe("a stream, beside which an upgrade is not answered", () => {
+  const beats = async (server: FakeServer, seconds: number): Promise<void> => {
+    for (let passed = 0; passed < seconds; passed++) {
+      await pass(1000);
+      server.beat();
+    }
+  };
+
+  beforeEach(async () => {
+    const server = new FakeServer();
+    server.upgrades = "refused";
+    client = new TidingsClient("http://server", { WebSocket: server.WebSocket, fetch: server.fetch, clock: evenClock, storage: null });
+    await Promise.all([client.connect(), pass(1000)]);
+    fake = { server, stream: server.last };
+    server.upgrades = "unanswered";
+    await beats(server, 121);
+    expect(server.open).toEqual([fake.stream, server.last]);
+  });
+  let fake: { server: FakeServer; stream: FakeServer["last"] };
+
+  it("is opened again when it ends", async () => {
+    fake.stream.drop();
+    await pass(10_500);
+    expect(client.status.get()).toMatchObject({ state: "suspended", reason: "the server did not answer in time" });
+    await pass(4000);
+    expect(client.status.get()).toMatchObject({ state: "connected", transport: "sse" });
+  });
+
+  it("waits two minutes again once a WebSocket took over and was lost", async () => {
+    const { server } = fake;
+    server.last.greet();
+    await pass(2000);
+    expect(client.status.get()).toMatchObject({ state: "connected", transport: "websocket" });
+    server.upgrades = "refused";
+    server.last.drop();
+    await beats(server, 30);
+    expect(client.status.get()).toMatchObject({ state: "connected", transport: "sse" });
+    const tried = server.connections.length;
+    await beats(server, 121);
+    expect(server.connections).toHaveLength(tried + 1);
+  });
+});
+
 describe("which way worked", () => {
   it("is remembered for the next page", async () => {
     const kept = new Map<string, string>();

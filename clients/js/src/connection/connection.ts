@@ -225,6 +225,7 @@ export class Connection {
     const [welcome, side] = [this.#better, this.#side];
     if (!welcome || !side) return;
     this.#better = undefined;
+    this.#probing = false; // it succeeded
     this.#stopped();
     this.setup.onDown();
     [this.#transport, this.#side] = [side, this.#transport];
@@ -298,8 +299,8 @@ export class Connection {
     this.#probing = false;
     if (!connected) return this.#fallback.failed();
     this.#end = end;
-    this.#limitTimer = clock.setTimeout(() => this.#late(), connectMs);
     this.#input("replaced");
+    this.#limitTimer = clock.setTimeout(() => this.#late(), connectMs);
   }
 
   #late(): void {
