@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -337,6 +337,84 @@ async def test_shows_its_token_and_a_fresh_one_when_that_is_refused() -> None:
     await given.connect()
     assert given.streams.authorized == ["Bearer stale", "Bearer fresh"]
     await given.end()
+
+
+class Blocked:
+    """A client on a stream, beside which a WebSocket is being tried that is not answered."""
+
+    def __init__(self) -> None:
+        self.server = FakeServer()
+        self.clock = FakeClock()
+        self.states: list[str] = []
+        given: dict[str, Any] = {
+            "connect": self.server.connect,
+            "http": self.server.http,
+            "clock": self.clock,
+        }
+        self.client = TidingsClient("http://server", **given)
+        self.client.statuses.listen(lambda status: self.states.append(str(status)))
+
+    async def __aenter__(self) -> Self:
+        self.server.upgrades = "refused"
+        opening = asyncio.create_task(self.client.connect())
+        await self.clock.pass_(1)
+        await opening
+        self.stream = self.server.last
+        self.server.upgrades = "unanswered"
+        await self.beat(121)
+        assert self.server.open == [self.stream, self.server.last]
+        self.states.clear()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.close()
+        await self.server.http.aclose()
+
+    async def beat(self, seconds: int) -> None:
+        for _ in range(seconds):
+            await self.clock.pass_(1)
+            self.server.beat()
+
+
+@pytest.mark.parametrize("greeted_first", [True, False])
+async def test_a_server_that_allows_one_connection_ends_the_stream_for_the_websocket(
+    greeted_first: bool,
+) -> None:
+    async with Blocked() as blocked:
+        websocket = blocked.server.last
+        if greeted_first:
+            websocket.greet()
+        blocked.stream.disconnect(4003, reconnect=True)
+        await blocked.clock.pass_(0 if greeted_first else 0.1)
+        if not greeted_first:
+            websocket.greet()
+        await blocked.clock.pass_(2)
+        assert blocked.server.open == [websocket]
+        assert str(blocked.client.status) == "connected over websocket"
+        assert not [state for state in blocked.states if state.startswith("suspended")]
+
+
+async def test_a_stream_that_ends_beside_an_upgrade_that_is_never_answered_is_opened_again() -> None:
+    async with Blocked() as blocked:
+        blocked.stream.drop()
+        await blocked.clock.pass_(10.5)
+        assert str(blocked.client.status) == "suspended: the server did not answer in time"
+        await blocked.clock.pass_(4)
+        assert str(blocked.client.status) == "connected over sse"
+
+
+async def test_pauses_begin_anew_once_a_websocket_took_over() -> None:
+    async with Blocked() as blocked:
+        blocked.server.last.greet()
+        await blocked.clock.pass_(2)
+        assert str(blocked.client.status) == "connected over websocket"
+        blocked.server.upgrades = "refused"
+        blocked.server.last.drop()
+        await blocked.beat(30)
+        assert str(blocked.client.status) == "connected over sse"
+        tried = len(blocked.server.connections)
+        await blocked.beat(121)
+        assert len(blocked.server.connections) == tried + 1
 
 
 @pytest.mark.parametrize("worked", [None, "sse"])

@@ -397,7 +397,7 @@ class TidingsClient(Operations):
 
     async def _open_stream(self, query: Mapping[str, str], headers: Mapping[str, str]) -> httpx.Response:
         response = await self._http.open("/events", {**self._names, **query}, headers)
-        self._shown = await self._credentials.token()
+        self._shown = self._credentials.kept
         return response
 
     async def _post(self, post: Post) -> Ack:

@@ -38,6 +38,11 @@ class Credentials:
         """Whether there is somebody to ask: a token that is a mere text cannot become another."""
         return callable(self._give_token) or self._give_ticket is not None
 
+    @property
+    def kept(self) -> str | None:
+        """The token that there is now."""
+        return self._token
+
     async def token(self) -> str | None:
         """Return the token, or None where there is none to show. It is asked for once, however many wait for it."""
         if self._token is not None or not callable(self._give_token):

@@ -171,12 +171,15 @@ class Connection:
     def _open(self) -> None:
         kind = self._fallback.choose()
         self._transport = self._new(kind)
-        self._limit_timer = self._clock.call_later(
-            self._connect_timeout, lambda: self._on_end(End("the server did not answer in time"))
-        )
+        self._limit()
         rival = self._fallback.rival(kind)
         if rival is not None:
             self._side_timer = self._clock.call_later(_RACE_S, lambda: self._open_beside(rival))
+
+    def _limit(self) -> None:
+        self._limit_timer = self._clock.call_later(
+            self._connect_timeout, lambda: self._on_end(End("the server did not answer in time"))
+        )
 
     def _new(self, kind: TransportKind) -> Transport:
         link = _Link(self)
@@ -240,6 +243,7 @@ class Connection:
         if welcome is None or side is None:
             return
         self._better = None
+        self._is_probing = False  # it succeeded
         self._stop_timers()
         self._owner.on_down()
         self._transport, self._side = side, self._transport
@@ -307,13 +311,24 @@ class Connection:
         self._owner.on_message(message)
 
     def _on_main_end(self, end: End) -> None:
-        if self.status.state != "connecting" or self._side is None or not end.reconnect:
+        connected = self.status.state == "connected"
+        if self._side is None or not end.reconnect or (connected and not self._is_second_best):
             self._on_end(end)
             return
-        self._fallback.on_failed()
+        if self._better is not None:
+            self._input("upgraded")
+            return
+        # The other one may make it yet; a server that allows one connection ends the older for it.
         _cancel(self._side_timer)
         self._let_go(self._transport, left=False)
-        self._transport, self._side = self._side, None  # which may make it yet
+        self._transport, self._side = self._side, None
+        self._is_probing = False
+        if connected:
+            self._end = end
+            self._input("replaced")
+            self._limit()
+        else:
+            self._fallback.on_failed()
 
     def _begin(self, welcome: Welcome, transport: Transport) -> None:
         """Watch a transport that works, and what is better."""

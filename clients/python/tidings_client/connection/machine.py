@@ -15,6 +15,7 @@ Input = Literal[
     "wake",  # the network is back, the machine woke
     "upgrade",  # on the fallback: the better transport deserves another try
     "upgraded",  # it works
+    "replaced",  # the transport ended while the better one was being tried, which may be why
 ]
 
 Action = Literal[
@@ -57,6 +58,7 @@ TABLE: Mapping[State, Mapping[Input, Step]] = {
         "wake": _step("connected", "probe"),
         "upgrade": _step("connected", "try"),
         "upgraded": _step("connected", "switch"),
+        "replaced": _step("connecting"),
         "close": _step("closed", "leave"),
     },
     "suspended": {

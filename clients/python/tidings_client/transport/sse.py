@@ -5,7 +5,6 @@ A server that refuses one of several things refuses the stream: then they are as
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -115,9 +114,10 @@ class EventStreamTransport:
         self._follows: list[ClientSubscribe] = []
         # What this user said of themselves: a new stream is a new connection, which does not know it yet.
         self._said: dict[type[Sent], Sent] = {}
-        # What is to be done, one thing at a time: a stream to open, messages to send.
+        # What is to be done, one thing at a time: a stream to open, messages to send. By id, because what waits for long
+        # is sent again by who waits for the answer.
         self._due = False
-        self._waiting: deque[Sent] = deque()
+        self._waiting: dict[str | None, Sent] = {}
         self._worker: asyncio.Task[None] | None = None
         self._stream: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()  # the stream is open, or will not be
@@ -204,7 +204,7 @@ class EventStreamTransport:
 
     def _send(self, message: Sent) -> None:
         msgspec.json.encode(message)  # raises here, to who sends, what cannot be sent at all
-        self._waiting.append(message)
+        self._waiting.setdefault(message.id, message)
         self._work()
 
     def _later(self) -> None:
@@ -232,7 +232,7 @@ class EventStreamTransport:
                 self._stream = self._spawn(self._read(self._setup.interest()))
                 await self._opened.wait()
             else:
-                await self._post(self._waiting.popleft())
+                await self._post(self._waiting.pop(next(iter(self._waiting))))
 
     async def _post(self, message: Sent) -> None:
         try:
@@ -339,7 +339,7 @@ class EventStreamTransport:
             who = _Greeting()  # of an older server, perhaps: it is nobody's stream, but a stream
         self._connection_id = who.connection_id
         if self._greeted:
-            self._waiting.extendleft(reversed(self._said.values()))
+            self._waiting = {**{message.id: message for message in self._said.values()}, **self._waiting}
         else:
             self._greeted = True
             self._events.message(
