@@ -6,7 +6,7 @@ SYNCED := $(VENV)/.synced$(if $(REQUIRE_ALL),-all)
 # More than two cores' worth: the tests with real processes mostly wait for leases, graces and restarts.
 TEST_WORKERS ?= 4
 KUBERNETES_RULES := deploy/kubernetes/components/monitoring/rules.yaml
-PACKAGES := services gateway presence_svc metrics_svc tidings_client
+PACKAGES := services gateway presence_svc metrics_svc tidings_client tests.support.presence_model
 
 .DEFAULT_GOAL := help
 .PHONY: help run examples dashboard screenshots test test-js test-oldest image-test chaos lint types format guards docs check-generated site site-serve bench lock clean
@@ -58,7 +58,7 @@ lint: $(SYNCED) ## Check style and formatting
 	@$(BIN)/ruff format --check .
 
 types: $(SYNCED) ## Check types
-	@$(BIN)/mypy $(addprefix -p ,$(PACKAGES))
+	@$(BIN)/mypy $(addprefix -p ,$(PACKAGES)) -m tests.support.metrics_store_memory
 
 format: $(SYNCED) ## Format, and fix what can be fixed
 	@$(BIN)/ruff check --fix .

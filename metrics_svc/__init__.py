@@ -3,7 +3,7 @@
 - `intake`        reports and log lines as they come from the bus, checked, counted
 - `aggregation`   reports to seconds, seconds to rows, rows to rollups: pure
 - `alerts`        rules, the state machine of an alert, what mutes it: pure
-- `store`         the interface to what must outlive a process; `store_redis`, `store_memory`, `lua`
+- `store`         the interface to what must outlive a process; `store_redis`, `lua`
 - `lease`         which replica ticks
 - `ticker`        the second of the replica that ticks: aggregate, judge, store, publish
 - `history`       which rows answer a question about the past

@@ -1,5 +1,5 @@
-"""The interface to what must outlive a process, named by intent. `store_memory` and `store_redis` implement
-it alike.
+"""The interface to what must outlive a process, named by intent. `store_redis` implements it, and a
+store in memory in the tests.
 
 Every operation is one atomic step. Whatever the replica that ticks writes names its fencing term and is
 refused once another term has begun: a replica that was asleep cannot write over its successor. An operation

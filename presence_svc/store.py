@@ -1,4 +1,4 @@
-"""The interface to presence state, named by intent. `store_memory` and `store_redis` implement it alike.
+"""The interface to presence state, named by intent. `store_redis` implements it, and a model in the tests.
 
 Every operation is one atomic step, and results say what changed. An operation may be repeated when its
 answer was lost: batches carry their number, and sweeping finds nothing due a second time.

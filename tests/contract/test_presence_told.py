@@ -8,7 +8,6 @@ import pytest
 from presence_svc.changes import Outcome
 from presence_svc.hooks import HookKind
 from presence_svc.store import Telling, Timing
-from presence_svc.store_memory import MemoryPresenceStore
 from presence_svc.store_redis import RedisPresenceStore
 from services.redis_link import close_redis, open_redis
 from services.settings import Settings
@@ -26,6 +25,7 @@ from tests.support.presence import (
     status,
     sweep_whole,
 )
+from tests.support.presence_model.store import MemoryPresenceStore
 
 Store = MemoryPresenceStore | RedisPresenceStore
 MakeStore = Callable[..., Awaitable[Store]]

@@ -14,7 +14,6 @@ from redis.asyncio import Redis
 from presence_svc.changes import Changes, Outcome
 from presence_svc.hooks import HookEvent, HookKind
 from presence_svc.store import Telling
-from presence_svc.store_memory import MemoryPresenceStore
 from presence_svc.store_redis import RedisPresenceStore
 from services.local.servers import RedisServer
 from services.wire.rpc import AnyPresenceOp, PresenceBatch
@@ -32,6 +31,7 @@ from tests.support.presence import (
     status,
     sweep_whole,
 )
+from tests.support.presence_model.store import MemoryPresenceStore
 from tests.support.requires import need
 
 # Few of everything, so that what happens to one thing soon happens to it again.

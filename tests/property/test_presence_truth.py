@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from presence_svc.store_memory import MemoryPresenceStore
 from services.wire.rpc import AnyPresenceOp, PresenceBatch
 from tests.support.presence import (
     TIMING,
@@ -23,6 +22,7 @@ from tests.support.presence import (
     plain_page,
     sweep_whole,
 )
+from tests.support.presence_model.store import MemoryPresenceStore
 
 GATEWAYS = ["g1", "g2"]
 USERS = ["ann", "bob"]

@@ -13,11 +13,11 @@ from metrics_svc.notify.notifier import Notifier
 from metrics_svc.notify.outlet import DeliveryFailed
 from metrics_svc.notify.receivers import Target
 from metrics_svc.store import Tick
-from metrics_svc.store_memory import MemoryStore
 from services.wire.alerting import Receiver
 from services.wire.records import UNSET, AlertLogEntry
 from services.wire.rpc import AlertAck, Matcher, Silence
 from tests.support.metrics import T0, ManualTime
+from tests.support.metrics_store_memory import MemoryStore
 
 TIMING = Timing(("metric",), group_wait_s=30, group_interval_s=300, repeat_interval_s=3600)
 FOR_EVER_MS = 10**9

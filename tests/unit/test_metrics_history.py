@@ -9,11 +9,11 @@ from metrics_svc.aggregation.seconds import FLEET
 from metrics_svc.aggregation.tiers import SECONDS
 from metrics_svc.history import MAX_ROLLUPS, BadQuery
 from metrics_svc.store import Tick
-from metrics_svc.store_memory import MemoryStore
 from services.sketch import LatencySketch
 from services.wire.records import UNSET, MetricsRecord
 from services.wire.rpc import HistoryQuery
 from tests.support.metrics import T0, ManualTime
+from tests.support.metrics_store_memory import MemoryStore
 
 LENGTH_S = 300
 NOW = T0 + LENGTH_S

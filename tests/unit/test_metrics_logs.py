@@ -6,11 +6,11 @@ import pytest
 from metrics_svc import log_stream
 from metrics_svc.log_stream import LogStream, tidy
 from metrics_svc.store import StoreUnavailable
-from metrics_svc.store_memory import MemoryStore
 from services.wire.events import LogReport
 from services.wire.records import LogEntry
 from services.wire.subjects import Subjects
 from tests.support.metrics import Message, RecordingBus
+from tests.support.metrics_store_memory import MemoryStore
 
 SUBJECTS = Subjects("t")
 

@@ -14,7 +14,6 @@ from metrics_svc.clock import FleetClock
 from metrics_svc.intake import Intake
 from metrics_svc.lease import TTL_MS, Lease
 from metrics_svc.store import StoreUnavailable, Tick, Written
-from metrics_svc.store_memory import MemoryStore
 from metrics_svc.ticker import BACKLOG_S, Ticker
 from services import telemetry
 from services.telemetry import MetricName
@@ -22,6 +21,7 @@ from services.wire.events import AlertEvent, MetricsTick
 from services.wire.server import AlertRaised
 from services.wire.subjects import Subjects
 from tests.support.metrics import T0, ManualTime, Message, RecordingBus, report
+from tests.support.metrics_store_memory import MemoryStore
 
 SUBJECTS = Subjects("t")
 

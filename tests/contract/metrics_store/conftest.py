@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from metrics_svc.store import MetricsStore
-from metrics_svc.store_memory import MemoryStore
 from metrics_svc.store_redis import RedisStore
 from services.redis_link import open_redis
 from services.settings import Settings
+from tests.support.metrics_store_memory import MemoryStore
 
 
 @pytest.fixture(params=["memory", "redis", "valkey", "cluster"])

@@ -65,7 +65,7 @@ class TestAlerts:
         assert await store.episodes(0) == []
 
     async def test_the_log_is_bounded(self, store: MetricsStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in ("metrics_svc.store_memory", "metrics_svc.store_redis"):
+        for module in ("tests.support.metrics_store_memory", "metrics_svc.store_redis"):
             monkeypatch.setattr(f"{module}.MAX_EPISODES", 3)
         term = await lead(store)
         for at in range(T0, T0 + 6):
@@ -116,7 +116,7 @@ class TestSilences:
         assert await store.silences(0) == []
 
     async def test_bounded(self, store: MetricsStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in ("metrics_svc.store_memory", "metrics_svc.store_redis"):
+        for module in ("tests.support.metrics_store_memory", "metrics_svc.store_redis"):
             monkeypatch.setattr(f"{module}.MAX_SILENCES", 2)
         await store.put_silence(self.silence("a", 0, 100), 0)
         await store.put_silence(self.silence("b", 0, 500), 0)
@@ -138,7 +138,7 @@ class TestDocuments:
         assert not await store.end_document(Collection.RULES, "cpu")
 
     async def test_bounded(self, store: MetricsStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in ("metrics_svc.store_memory", "metrics_svc.store_redis"):
+        for module in ("tests.support.metrics_store_memory", "metrics_svc.store_redis"):
             monkeypatch.setattr(f"{module}.MAX_DOCUMENTS", 1)
         await store.put_document(Collection.RULES, "a", b"{}")
         with pytest.raises(TooManyDocuments):

@@ -1,4 +1,4 @@
-"""The store in memory: for tests, and as the reference that the Redis store must agree with."""
+"""The store of metrics in memory: the reference that the Redis store must agree with."""
 
 import time
 from collections import deque
@@ -34,7 +34,7 @@ from services.wire.rpc import AlertAck, Silence
 
 
 class MemoryStore:
-    """See `store.MetricsStore`. `clock` returns seconds since 1970."""
+    """See `metrics_svc.store.MetricsStore`. `clock` returns seconds since 1970."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -154,7 +154,7 @@ class MemoryStore:
         newest = sorted(self._episodes, key=lambda key: (key[1], key[0]), reverse=True)
         return [self._episodes[key] for key in newest[:limit]]
 
-    async def acknowledge(self, ack: AlertAck, now: int) -> bool:  # noqa: ARG002  # who and when is for readers of Redis
+    async def acknowledge(self, ack: AlertAck, now: int) -> bool:  # who and when is for readers of Redis
         watch = self._watches.get(ack.id)
         if watch is None or watch.state is not State.FIRING:
             return False

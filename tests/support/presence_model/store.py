@@ -1,14 +1,14 @@
-"""The model as a store: for tests, and as the reference that the Redis store is compared with."""
+"""The model as a store: the reference that the Redis store is compared with."""
 
 import secrets
 from collections.abc import Callable
 
 from presence_svc.changes import Applied, Page, Stats, Swept
 from presence_svc.hooks import HookEvent, HookTurn
-from presence_svc.model import Presence
 from presence_svc.store import Telling, Timing
 from services.wire.records import RoomSummary
 from services.wire.rpc import PresenceBatch
+from tests.support.presence_model.model import Presence
 
 _EVERYTHING = Telling()
 

@@ -14,7 +14,6 @@ import msgspec
 from presence_svc.changes import Changes, RoomChanges, user_record
 from presence_svc.hooks import HookKind
 from presence_svc.store import Telling
-from presence_svc.waiting import Hooks
 from services.wire.events import PresenceChange
 from services.wire.records import RoomSummary, Status
 from services.wire.server import (
@@ -25,6 +24,7 @@ from services.wire.server import (
     UserOffline,
     UserOnline,
 )
+from tests.support.presence_model.waiting import Hooks
 
 EVERYONE = ""
 

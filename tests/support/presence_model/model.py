@@ -7,25 +7,24 @@ Connections come and go; users and their membership in rooms follow from them:
   member of a room likewise: while one of their connections is in it, or a grace of that membership runs,
   which a new join ends.
 - A connection that closed cleanly, or left the room, starts no grace.
-- The strongest status of the connections is the user's (`status.strongest`). A lost connection's status
+- The strongest status of the connections is the user's (`strongest`). A lost connection's status
   counts until its grace ends, and the connection that comes back within it starts with that status: a
   reload is no change.
 - The lease of a gateway carries its connections. Opening it afresh, or letting it expire, loses all of them.
 - When nobody swept for a while, nobody was heard either: nothing is let go until they had time to speak.
 
-`lua/` holds the same rules as scripts; one suite of tests runs on both.
+The rules of the product are the scripts in `presence_svc/lua`; one suite of tests runs on both.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import msgspec
 
 from presence_svc.changes import Applied, Changes, Outcome, Page, Stats, Swept, user_record
-from presence_svc.ledger import EVERYONE, Ledger
-from presence_svc.status import strongest
+from presence_svc.status import RANK
 from presence_svc.store import Telling, Timing
-from presence_svc.waiting import Hooks, Outbox
 from services.wire.records import RoomSummary, Status, User
 from services.wire.rpc import (
     AnyPresenceOp,
@@ -37,6 +36,8 @@ from services.wire.rpc import (
     PresenceBatch,
     StatusSet,
 )
+from tests.support.presence_model.ledger import EVERYONE, Ledger
+from tests.support.presence_model.waiting import Hooks, Outbox
 
 # A gateway restarts seldom; a batch of the last few boots but one may still be on its way when the next one
 # opens.
@@ -339,6 +340,11 @@ class Presence:
     def _user(self, user_id: str) -> User:
         person = self.people[user_id]
         return user_record(user_id, person.username, person.status, person.last_seen, person.data)
+
+
+def strongest(statuses: Iterable[Status]) -> Status | None:
+    """Return the status that wins, or None of none. The order of `statuses` does not matter."""
+    return max(statuses, key=RANK.__getitem__, default=None)
 
 
 def _later(a: int | None, b: int | None) -> int | None:
