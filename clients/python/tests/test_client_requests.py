@@ -16,7 +16,7 @@ from tidings_client import Blocked, CredentialRequest, TidingsClient, TidingsErr
 
 
 class Doorkeeper:
-    """Lets in who shows a token that is valid now. Tokens are given one after another, and take a moment."""
+    """A server that takes one token at a time, and an application that gives them one after another."""
 
     def __init__(self) -> None:
         self.valid = "token 1"

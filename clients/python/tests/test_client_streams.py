@@ -403,7 +403,7 @@ async def test_a_stream_that_ends_beside_an_upgrade_that_is_never_answered_is_op
         assert str(blocked.client.status) == "connected over sse"
 
 
-async def test_pauses_begin_anew_once_a_websocket_took_over() -> None:
+async def test_pauses_begin_at_two_minutes_once_a_websocket_took_over() -> None:
     async with Blocked() as blocked:
         blocked.server.last.greet()
         await blocked.clock.pass_(2)

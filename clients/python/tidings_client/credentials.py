@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What shows to a request of any kind who this user is."""
+    """One showing of credentials, to a request of any kind."""
 
     token: str | None = None
     query: dict[str, str] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Credentials:
         except asyncio.CancelledError:
             if self._asking is asking:
                 self._waiting -= 1
-                if self._waiting == 0:  # nobody wants it any more
+                if self._waiting == 0:  # not wanted any more
                     self._asking = None
                     asking.cancel()
             raise
@@ -65,7 +65,7 @@ class Credentials:
     async def _ask(self, give: CredentialCallback) -> str:
         try:
             token = await _answer(give, CredentialRequest(refresh=self._refresh))
-            if self._asking is asyncio.current_task():  # else nobody waits for it any more
+            if self._asking is asyncio.current_task():  # else it was given up
                 self._token, self._refresh = token, False
             return token
         finally:

@@ -64,7 +64,7 @@ class Http:
     async def open(
         self, path: str, query: Mapping[str, QueryValue], headers: Mapping[str, str]
     ) -> httpx.Response:
-        """Open a stream; who asked for it closes it. Raises a TidingsError where it is refused."""
+        """Open a stream, which the caller closes. Raises a TidingsError where it is refused."""
         return await self._send("GET", path, query, headers, None, stream=True)
 
     async def close(self) -> None:

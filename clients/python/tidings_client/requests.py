@@ -68,7 +68,7 @@ class _Entry:
     message: ClientMessage
     id: str
     sending: Sending
-    answers: list[asyncio.Future[Any]] = field(default_factory=list)  # one for each who waits
+    answers: list[asyncio.Future[Any]] = field(default_factory=list)  # one for each caller
     tries: int = 0
     first_sent_at: float | None = None
     waiting: bool = False  # sent on this connection, and not answered yet
@@ -76,7 +76,7 @@ class _Entry:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anyone waits for its answer."""
+        """Whether a caller still waits for its answer."""
         return any(not answer.done() for answer in self.answers)
 
     def cancel_timer(self) -> None:
@@ -112,7 +112,7 @@ class Requests:
         self._over: TidingsError | None = None
 
     def submit(self, message: ClientMessage, sending: Sending = AT_ONCE) -> "asyncio.Future[Any]":
-        """Send a message; the future has its answer, or a TidingsError. Who cancels it gives up waiting.
+        """Send a message; the future has its answer, or a TidingsError. Cancelled, it is not waited for any more.
 
         One with the id of a message that is under way to the same place is that message, and gets its answer too.
         """
@@ -287,4 +287,4 @@ def _failed(fault: Exception) -> "asyncio.Future[Any]":
 
 def _reject(answer: "asyncio.Future[Any]", fault: Exception) -> None:
     answer.set_exception(fault)
-    answer.exception()  # seen: who does not wait for the answer is not warned of it
+    answer.exception()  # seen: an answer that is not waited for is no warning

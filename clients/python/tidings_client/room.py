@@ -319,7 +319,7 @@ class Room:
             self._enter()
 
     def _give_up(self, fault: TidingsError) -> None:
-        """Nobody shall wait for what will not be."""
+        """Fail what waits for the room."""
         self._settle(fault)
         self._link.drop(self.name, fault)
 

@@ -315,7 +315,7 @@ class FakeConnection:
             self._frames.put_nowait(SocketClosed(code))
 
     def end(self, code: int) -> None:
-        """It is gone, whoever ended it."""
+        """Note that it is gone, and which rooms it leaves without a connection."""
         if self.is_open:
             self.closed_with = code
             still = {room for each in self._server.open for room in each.rooms}

@@ -114,8 +114,8 @@ class EventStreamTransport:
         self._follows: list[ClientSubscribe] = []
         # What this user said of themselves: a new stream is a new connection, which does not know it yet.
         self._said: dict[type[Sent], Sent] = {}
-        # What is to be done, one thing at a time: a stream to open, messages to send. By id, because what waits for long
-        # is sent again by who waits for the answer.
+        # What is to be done, one thing at a time: a stream to open, messages to send. By id, because
+        # what is not answered for long is sent again.
         self._due = False
         self._waiting: dict[str | None, Sent] = {}
         self._worker: asyncio.Task[None] | None = None
@@ -203,7 +203,7 @@ class EventStreamTransport:
                 self._follows.append(message)
 
     def _send(self, message: Sent) -> None:
-        msgspec.json.encode(message)  # raises here, to who sends, what cannot be sent at all
+        msgspec.json.encode(message)  # raises here, to the caller, what cannot be sent at all
         self._waiting.setdefault(message.id, message)
         self._work()
 
@@ -237,7 +237,7 @@ class EventStreamTransport:
     async def _post(self, message: Sent) -> None:
         try:
             ack = await self._setup.post(_post_of(message, self._connection_id))
-        except Exception as fault:  # noqa: BLE001 - whatever it was, who sent it is told
+        except Exception as fault:  # noqa: BLE001 - whatever it was, it is the answer
             self._refuse(message.id, fault)
         else:
             self._reply(replace(ack, id=message.id))
@@ -334,10 +334,10 @@ class EventStreamTransport:
 
     def _greet(self, data: str) -> None:
         try:
-            who = msgspec.json.decode(data, type=_Greeting)
+            greeting = msgspec.json.decode(data, type=_Greeting)
         except (msgspec.DecodeError, RecursionError):
-            who = _Greeting()  # of an older server, perhaps: it is nobody's stream, but a stream
-        self._connection_id = who.connection_id
+            greeting = _Greeting()  # of an older server, perhaps: a stream all the same
+        self._connection_id = greeting.connection_id
         if self._greeted:
             self._waiting = {**{message.id: message for message in self._said.values()}, **self._waiting}
         else:
@@ -345,10 +345,10 @@ class EventStreamTransport:
             self._events.message(
                 Welcome(
                     protocol=1,
-                    user_id=who.user_id,
-                    username=who.username,
-                    connection_id=who.connection_id,
-                    session=who.session,
+                    user_id=greeting.user_id,
+                    username=greeting.username,
+                    connection_id=greeting.connection_id,
+                    session=greeting.session,
                     gateway="",
                     heartbeat_interval=_HEARTBEAT_MS,
                     max_message_bytes=_NO_LIMIT,
@@ -391,7 +391,7 @@ def _post_of(message: Sent, connection_id: str) -> Post:
         case ClientBroadcast():
             operation, body = "POST /api/broadcast", MessagePost(content=message.content)
             if message.echo:
-                connection_id = ""  # who is not named gets a copy like everyone
+                connection_id = ""  # a connection that is not named gets a copy
         case ClientStatusChange():
             operation, body = "PUT /api/me/status", StatusPut(status=message.status)
         case ClientPresenceUpdate():
