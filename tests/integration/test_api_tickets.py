@@ -17,7 +17,7 @@ from services.bus.errors import Refused, StoreFull, Unavailable
 from services.bus.kv import Bucket, BucketSpec
 from services.local.servers import NatsServer
 from services.settings import Settings
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 
 ADA = Identity("ada", "Ada L.", DEFAULT, session="", expires_at=time.time() + 3600)
 
@@ -158,7 +158,7 @@ async def test_a_bucket_made_with_other_settings_is_updated(
     assert entry is not None
     assert entry.value == b"1"
     await old.open()  # asks for less: what the other one asked for stays
-    answer = await two_buses[0].request(f"$JS.API.STREAM.INFO.{settings.prefix}-b", b"", timeout_s=5)
+    answer = await two_buses[0].request(f"$JS.API.STREAM.INFO.{settings.prefix}-b", b"", timeout_s=PATIENCE_S)
     assert msgspec.json.decode(answer.data)["config"]["max_bytes"] == 200_000
 
 

@@ -28,7 +28,7 @@ from services.redis_link import close_redis, open_redis
 from services.settings import Settings
 from tests.support.bus import room_log, store
 from tests.support.cluster import ServiceProcess
-from tests.support.deadline import eventually, wait_until
+from tests.support.deadline import PATIENCE_S, eventually, wait_until
 from tests.support.deployment import Deployment, websocket_url
 from tests.support.docs import ROOT
 from tests.support.redis_cluster import RedisCluster
@@ -197,7 +197,7 @@ async def _one_message(settings: Settings) -> None:
 async def _messages(settings: Settings) -> int:
     bus = await Bus.connect(settings, "test")
     answer = await bus.request(
-        f"$JS.API.STREAM.INFO.{settings.subjects.rooms_stream('default')}", b"", timeout_s=5
+        f"$JS.API.STREAM.INFO.{settings.subjects.rooms_stream('default')}", b"", timeout_s=PATIENCE_S
     )
     await bus.close()
     return int(json.loads(answer.data)["state"]["messages"])

@@ -25,7 +25,7 @@ from services.cli.checks.outcome import Outcome, Verdict, clock
 from services.local.servers import NatsServer, RedisServer, free_port
 from services.permissions.roles import Role
 from services.settings import Settings
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.docs import ROOT
 from tests.support.requires import need
 from tests.support.trace_receiver import trace_receiver
@@ -192,11 +192,11 @@ async def test_a_full_store_is_said(make_settings: Make, tmp_path: Path) -> None
         assert (await _found(settings, "JetStream store")).ok
         bus = await Bus.connect(settings, "test")
         somebodys = json.dumps({"name": "S", "subjects": ["s.*"], "storage": "file"}).encode()
-        await bus.request("$JS.API.STREAM.CREATE.S", somebodys, timeout_s=5)
-        answers = [(await bus.request(f"s.{n}", bytes(65_536), timeout_s=5)).data for n in range(40)]
+        await bus.request("$JS.API.STREAM.CREATE.S", somebodys, timeout_s=PATIENCE_S)
+        answers = [(await bus.request(f"s.{n}", bytes(65_536), timeout_s=PATIENCE_S)).data for n in range(40)]
         assert b"insufficient resources" in answers[-1]
         _is(await _found(settings, "JetStream store"), Verdict.FAIL, "is refused", "max_file_store")
-        streams = (await bus.request("$JS.API.STREAM.NAMES", b"", timeout_s=5)).data
+        streams = (await bus.request("$JS.API.STREAM.NAMES", b"", timeout_s=PATIENCE_S)).data
         assert json.loads(streams)["streams"] == ["S"]  # it left none behind
         await bus.close()
 
@@ -211,10 +211,12 @@ async def test_what_a_stream_has_is_compared_with_the_settings(make_settings: Ma
             "name": stream, "subjects": [settings.subjects.rooms_captured("default")], "max_msgs_per_subject": 7,
             "max_age": 600_000_000_000, "discard": "old", "max_bytes": 4096, "allow_direct": True,
         }  # fmt: skip
-        await bus.request(f"$JS.API.STREAM.CREATE.{stream}", json.dumps(config).encode(), timeout_s=5)
+        await bus.request(
+            f"$JS.API.STREAM.CREATE.{stream}", json.dumps(config).encode(), timeout_s=PATIENCE_S
+        )
         for number in range(9):
             subject = settings.subjects.room_in("default", f"r{number}")
-            await bus.request(subject, bytes(900), timeout_s=5)
+            await bus.request(subject, bytes(900), timeout_s=PATIENCE_S)
         said = [one for one in await run_checks(settings) if one.name == f"stream {stream}"]
         assert [one.verdict for one in said] == [Verdict.WARN, Verdict.WARN]
         assert "max_msgs_per_subject 7 (settings: 100)" in said[0].detail

@@ -24,7 +24,7 @@ from services.local.supervisor import (
     restart_pause_s,
     supervise,
 )
-from tests.support.deadline import eventually, wait_until
+from tests.support.deadline import PATIENCE_S, eventually, wait_until
 from tests.support.requires import need
 
 # Becomes ready like every process of ours, and ends as told: `stubborn` ignores SIGTERM, `crash` ends soon.
@@ -106,7 +106,7 @@ async def test_who_was_not_started_yet_is_not_waited_for(stage: Stage) -> None:
     await eventually(lambda: broker.pid, "the broker's start")
     supervisor.stopping.set()
     assert not await starting
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await supervisor.stop()
     assert gateway.pid == 0
 

@@ -40,6 +40,7 @@ def test_the_limit_is_exact(opening: bytes, closing: bytes) -> None:
     assert too_deep(opening * (LIMIT + 1) + b"1" + closing * (LIMIT + 1), LIMIT)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "hostile",
     [
@@ -50,6 +51,6 @@ def test_the_limit_is_exact(opening: bytes, closing: bytes) -> None:
     ],
 )
 def test_hostile_documents_cost_little(hostile: bytes) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     too_deep(hostile, LIMIT)
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5

@@ -3,6 +3,7 @@
 import json
 import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,6 +96,7 @@ def test_a_login_that_is_cut_off_is_hidden_as_well() -> None:
     assert "XYZ" not in clean_text("x" * 2000 + " nats://user:" + "XYZ" * 50 + "@host:4222")
 
 
+@pytest.mark.timing
 def test_many_urls_and_long_text_cost_little() -> None:
     for text in (
         "a://," * 5000,
@@ -103,6 +105,6 @@ def test_many_urls_and_long_text_cost_little() -> None:
         "a://" + "." * 20_000,
         "a://h" + ",h" * 9000,
     ):
-        began = time.process_time()
+        began = time.thread_time()
         clean_traceback(text)
-        assert time.process_time() - began < 0.1
+        assert time.thread_time() - began < 0.1

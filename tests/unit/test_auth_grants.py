@@ -63,12 +63,13 @@ def test_patterns_match_names_in_either_unicode_form() -> None:
     assert Patterns.of([decomposed]).matches("caf\u00e9")
 
 
+@pytest.mark.timing
 def test_a_hostile_pattern_costs_no_more_than_a_pass_per_piece() -> None:
     pattern = Patterns.of(["a*" * (MAX_PATTERN_LENGTH // 2)])
-    started = time.perf_counter()
+    started = time.thread_time()
     for _ in range(100):
         assert not pattern.matches("a" * 127 + "b")
-    assert time.perf_counter() - started < 1.0  # a backtracking matcher would not come back at all
+    assert time.thread_time() - started < 1.0  # a backtracking matcher would not come back at all
 
 
 @pytest.mark.parametrize("bad", [[""], ["x" * (MAX_PATTERN_LENGTH + 1)], ["x"] * (MAX_PATTERNS + 1)])

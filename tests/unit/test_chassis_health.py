@@ -12,6 +12,7 @@ from services import health
 from services.bus.stats import BusStats
 from services.health import HealthServer, ProcessCollector
 from services.settings import Settings
+from tests.support.deadline import PATIENCE_S
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ async def test_a_silent_client_is_hung_up(server: HealthServer, monkeypatch: pyt
     monkeypatch.setattr(health, "_REQUEST_S", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"GET /hea")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         assert await reader.read() == b""
     writer.close()
 

@@ -7,7 +7,7 @@ import pytest
 from gateway.delivery import reads as module
 from gateway.delivery.reads import Reads
 from services.bus.errors import Unavailable
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.delivery import Recorder
 
 
@@ -53,7 +53,7 @@ async def test_too_many_recoveries_of_a_connection_are_refused() -> None:
     tasks = [asyncio.create_task(watch.recover(reads, member)) for _ in range(module._WAITING)]
     await eventually(lambda: watch.now > 0)
     with pytest.raises(Unavailable, match="of this connection"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await watch.recover(reads, member)
     assert counted == ["recoveries"]
     watch.go.set()
@@ -96,7 +96,7 @@ async def test_what_is_asked_for_never_keeps_a_gap_from_being_filled() -> None:
     reads, watch = Reads(lambda _limit: None), Watch()
     tasks = [asyncio.create_task(watch.recover(reads, Recorder(str(number)))) for number in range(50)]
     await eventually(lambda: watch.now == module._RECOVERIES)
-    async with asyncio.timeout(5), reads.fills, reads.history():
+    async with asyncio.timeout(PATIENCE_S), reads.fills, reads.history():
         pass
     watch.go.set()
     await asyncio.gather(*tasks)

@@ -39,11 +39,12 @@ def test_composed_and_decomposed_are_one_name() -> None:
     assert normalize_name("\u0344" * 32)  # decomposes to two characters each and fits
 
 
+@pytest.mark.timing
 def test_an_endless_run_of_combining_marks_costs_nothing() -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(InvalidName, match="128 bytes"):
         normalize_name("a" + "\u0315\u0300\u0321" * 20_000)
-    assert time.perf_counter() - started < 0.1
+    assert time.thread_time() - started < 0.1
 
 
 def test_subjects_of_hostile_names_stay_one_token() -> None:

@@ -45,7 +45,7 @@ class Running:
     async def end(self) -> int:
         """End its input, and wait until it ended."""
         self._typed.close()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             return await self._process.wait()
 
 
@@ -115,7 +115,7 @@ async def test_bot_answers_who_asks(url: str, room: str) -> None:
                 ("!who", "Grace: Here are .*Robbie"),
             ):
                 await grace.room(room).publish(asked)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     assert re.match(answered, str((await anext(heard)).content))
 
 

@@ -11,7 +11,7 @@ from services.bus.errors import NoAnswer, TooLarge, Unavailable
 from services.local.servers import NatsServer
 from services.settings import Settings
 from tests.support.bus import Collected, ConnectBus, freeze
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 
 
 async def test_messages_arrive_in_order_with_headers(connect_bus: ConnectBus, prefix: str) -> None:
@@ -99,19 +99,17 @@ async def test_request_is_answered(connect_bus: ConnectBus, prefix: str) -> None
     service.subscribe(f"{prefix}.double", lambda m: service.publish(m.reply, m.data * 2))
     await service.flush()
     answers = await asyncio.gather(
-        *(asker.request(f"{prefix}.double", b"%d" % n, timeout_s=5) for n in range(50))
+        *(asker.request(f"{prefix}.double", b"%d" % n, timeout_s=PATIENCE_S) for n in range(50))
     )
     assert [answer.data for answer in answers] == [b"%d" % n * 2 for n in range(50)]
 
 
 async def test_request_without_responders_fails_at_once(connect_bus: ConnectBus, prefix: str) -> None:
     bus = await connect_bus()
-    began = asyncio.get_running_loop().time()
     with pytest.raises(NoAnswer, match="no responders"):
         await bus.request(f"{prefix}.nobody", b"", timeout_s=30)
     with pytest.raises(NoAnswer, match="no responders"):
         await bus.request_many(f"{prefix}.nobody", b"", timeout_s=30)
-    assert asyncio.get_running_loop().time() - began < 5
     assert bus.stats.unanswered == 2
 
 
@@ -130,12 +128,13 @@ async def test_request_many_ends_as_told(connect_bus: ConnectBus, prefix: str) -
             bus.publish(message.reply, b"%d" % number)  # type: ignore[attr-defined]
 
     bus.subscribe(f"{prefix}.three", answer)
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    by_until = await bus.request_many(f"{prefix}.three", b"", timeout_s=30, until=lambda m: m.data == b"1")
-    by_stall = await bus.request_many(f"{prefix}.three", b"", timeout_s=30, stall_s=0.1)
-    by_time = await bus.request_many(f"{prefix}.three", b"", timeout_s=0.1)
-    assert loop.time() - began < 10
+    never_s = 10 * PATIENCE_S
+    async with asyncio.timeout(PATIENCE_S):
+        by_until = await bus.request_many(
+            f"{prefix}.three", b"", timeout_s=never_s, until=lambda m: m.data == b"1"
+        )
+        by_stall = await bus.request_many(f"{prefix}.three", b"", timeout_s=never_s, stall_s=1)
+        by_time = await bus.request_many(f"{prefix}.three", b"", timeout_s=1)
     assert [m.data for m in by_until][:2] == [b"0", b"1"]
     assert [m.data for m in by_stall] == [m.data for m in by_time] == [b"0", b"1", b"2"]
 
@@ -183,10 +182,9 @@ async def test_waiting_requests_fail_promptly_when_the_server_goes(
     ]
     await bus.flush()
     server.kill()
-    done, late = await asyncio.wait(waiting, timeout=5)
-    assert not late
+    done, _ = await asyncio.wait(waiting)
     for task in done:
-        assert type(task.exception()) is Unavailable
+        assert type(task.exception()) is Unavailable  # at their deadline they would end with NoAnswer
     with pytest.raises(Unavailable):
         await bus.request(f"{prefix}.mute", b"", timeout_s=30)
     with pytest.raises(Unavailable):

@@ -21,7 +21,7 @@ from services.tasks import TaskSet
 from services.wire.events import RoomPublished
 from services.wire.records import UNSET
 from tests.support.bus import ConnectBus
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.delivery import Recorder
 
 ROOMS = 3000
@@ -75,14 +75,16 @@ class Rig:
     async def republish(self, wanted: bool) -> None:
         """Let the stream tell what it stores, or not: as a leader that dies between the two."""
         name = self.settings.subjects.rooms_stream("default")
-        info = json.loads((await self.bus.request(f"$JS.API.STREAM.INFO.{name}", b"", timeout_s=5)).data)
+        info = json.loads(
+            (await self.bus.request(f"$JS.API.STREAM.INFO.{name}", b"", timeout_s=PATIENCE_S)).data
+        )
         config = {key: value for key, value in info["config"].items() if key != "republish"}
         log = self.logs.of_namespace("default")
         assert log is not None
         if wanted:
             config["republish"] = log.spec.config()["republish"]
         payload = json.dumps(config).encode()
-        answer = await self.bus.request(f"$JS.API.STREAM.UPDATE.{name}", payload, timeout_s=5)
+        answer = await self.bus.request(f"$JS.API.STREAM.UPDATE.{name}", payload, timeout_s=PATIENCE_S)
         assert "error" not in json.loads(answer.data)
 
     def resync(self) -> None:

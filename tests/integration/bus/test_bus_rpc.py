@@ -22,9 +22,9 @@ from services.wire.rpc import (
     RoomsQuery,
 )
 from tests.support.bus import ConnectBus
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 
-ANYONE = Endpoint("presence", "stats", Empty, PresenceStats, timeout_s=0.3)
+ANYONE = Endpoint("presence", "stats", Empty, PresenceStats, timeout_s=2)
 
 
 async def _empty_page(_: RoomsQuery) -> RoomsPage:
@@ -72,7 +72,7 @@ async def test_refusal_carries_code_and_message(
     with pytest.raises(Refused) as refused:
         await ask(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery())
     assert (refused.value.code, refused.value.message) == ("forbidden", "not: for  you é")
-    raw = await asker.request(settings.subjects.rpc("presence", "rooms"), b"{}", timeout_s=5)
+    raw = await asker.request(settings.subjects.rpc("presence", "rooms"), b"{}", timeout_s=PATIENCE_S)
     assert raw.header("Nats-Service-Error-Code") == "403"
     await service.stop()
 
@@ -100,7 +100,7 @@ async def test_bad_request_is_invalid_field(
     service = Service(await connect_bus(), settings, "presence")
     service.endpoint(PRESENCE_ROOMS, _empty_page)
     await service.start()
-    answer = await asker.request(settings.subjects.rpc("presence", "rooms"), payload, timeout_s=5)
+    answer = await asker.request(settings.subjects.rpc("presence", "rooms"), payload, timeout_s=PATIENCE_S)
     assert answer.header("Tidings-Error-Code") == "invalid_field"
     assert answer.header("Nats-Service-Error-Code") == "400"
     await service.stop()
@@ -241,9 +241,9 @@ async def test_micro_protocol_sees_the_service_and_its_true_counts(
         found: dict[str, object] = json.loads(answer)
         return found
 
-    ping = only((await asker.request(f"$SRV.PING.tidings-{name}", b"", timeout_s=5)).data)
-    info = only((await asker.request(f"$SRV.INFO.tidings-{name}", b"", timeout_s=5)).data)
-    stats = only((await asker.request(f"$SRV.STATS.tidings-{name}", b"", timeout_s=5)).data)
+    ping = only((await asker.request(f"$SRV.PING.tidings-{name}", b"", timeout_s=PATIENCE_S)).data)
+    info = only((await asker.request(f"$SRV.INFO.tidings-{name}", b"", timeout_s=PATIENCE_S)).data)
+    stats = only((await asker.request(f"$SRV.STATS.tidings-{name}", b"", timeout_s=PATIENCE_S)).data)
     assert (ping["name"], ping["version"]) == (f"tidings-{name}", "1.2.3")
     assert info["endpoints"][0]["subject"] == settings.subjects.rpc(name, "rooms")  # type: ignore[index]
     counted = stats["endpoints"][0]  # type: ignore[index]

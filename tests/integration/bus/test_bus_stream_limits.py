@@ -22,7 +22,7 @@ from services.local.servers import NatsServer
 from services.settings import Settings
 from services.wire.events import Revoked
 from tests.support.bus import Collected, ConnectBus, publishing, room_log, store
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.requires import need
 
 MIB = 1024 * 1024
@@ -63,7 +63,7 @@ async def _connected(settings: Settings) -> AsyncIterator[Bus]:
 
 
 async def _config(bus: Bus, log: DurableLog) -> dict[str, Any]:
-    answer = await bus.request(f"$JS.API.STREAM.INFO.{log.spec.name}", b"", timeout_s=5)
+    answer = await bus.request(f"$JS.API.STREAM.INFO.{log.spec.name}", b"", timeout_s=PATIENCE_S)
     return dict(json.loads(answer.data))
 
 

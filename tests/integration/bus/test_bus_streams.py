@@ -14,7 +14,7 @@ from services.bus.streams import DurableLog, Stored
 from services.local.servers import NatsServer
 from services.settings import Settings
 from tests.support.bus import Collected, ConnectBus, freeze, publishing, room_log, store
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 
 StartNats = Callable[..., NatsServer]
 MakeSettings = Callable[..., Settings]
@@ -23,7 +23,7 @@ MakeSettings = Callable[..., Settings]
 async def _api(bus: Bus, verb: str, log: DurableLog, request: dict[str, Any] | None = None) -> dict[str, Any]:
     payload = json.dumps(request).encode() if request is not None else b""
     answer: dict[str, Any] = json.loads(
-        (await bus.request(f"$JS.API.{verb}.{log.spec.name}", payload, timeout_s=5)).data
+        (await bus.request(f"$JS.API.{verb}.{log.spec.name}", payload, timeout_s=PATIENCE_S)).data
     )
     assert "error" not in answer, answer
     return answer
@@ -127,14 +127,14 @@ async def test_publishes_fail_promptly_when_the_server_goes_and_work_when_it_is_
 ) -> None:
     server = breakable_nats()
     bus = await connect_bus(server)
-    log = room_log(bus, make_settings(), publish_timeout_s=30)
+    log = room_log(bus, make_settings(), publish_timeout_s=10 * PATIENCE_S)
     await log.open()
     epoch = log.epoch
     await store(log, room("r"), b"before")
     freeze(server)
     waiting = publishing(log, room("r"), b"during")
     server.kill()
-    assert isinstance(await asyncio.wait_for(waiting, 5), Unavailable)
+    assert isinstance(await asyncio.wait_for(waiting, PATIENCE_S), Unavailable)
     assert isinstance(await publishing(log, room("r"), b"down"), Unavailable)
 
     server.start()
@@ -153,11 +153,11 @@ async def test_unacknowledged_publish_ends_at_its_deadline_and_only_once(
 ) -> None:
     server = breakable_nats()
     bus = await connect_bus(server)
-    log = room_log(bus, make_settings(), publish_timeout_s=0.3)
+    log = room_log(bus, make_settings(), publish_timeout_s=2)
     await log.open()
     freeze(server)
     waiting = [publishing(log, room("r"), b"%d" % n) for n in range(10)]
-    outcomes = await asyncio.wait_for(asyncio.gather(*waiting), 5)
+    outcomes = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE_S)
     assert all(type(outcome) is Unavailable for outcome in outcomes)
     server.resume()  # the acknowledgements come now
     await bus.flush()
@@ -345,7 +345,7 @@ async def test_publish_without_permission_is_said_at_once(
         f'permissions: {{ publish: {{ deny: ["{prefix}.in.>"] }} }} }} ] }}',
     )
     bus = await connect_bus(server)
-    log = room_log(bus, make_settings(), publish_timeout_s=30)
+    log = room_log(bus, make_settings(), publish_timeout_s=10 * PATIENCE_S)
     await log.open()
     with pytest.raises(Misconfigured):
-        await asyncio.wait_for(store(log, room("R"), b""), 5)
+        await asyncio.wait_for(store(log, room("R"), b""), PATIENCE_S)

@@ -14,7 +14,7 @@ from services.bus.link import Link
 from services.local.servers import NatsServer
 from services.settings import Settings
 from tests.support.bus import Collected, ConnectBus, freeze, publishing, room_log
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 
 StartNats = Callable[..., NatsServer]
 MakeSettings = Callable[..., Settings]
@@ -90,7 +90,7 @@ async def test_server_error_closes_the_client_for_good(connect_bus: ConnectBus, 
     await bus.flush()
     assert got.data == [b"again"]
     assert bus.stats.rebuilds == 1
-    assert (await bus.request("$JS.API.INFO", b"", timeout_s=5)).data
+    assert (await bus.request("$JS.API.INFO", b"", timeout_s=PATIENCE_S)).data
 
 
 @pytest.mark.parametrize("slow", ["hook", "barrier"])
@@ -131,8 +131,6 @@ async def test_permission_violations_reach_only_the_error_callback(
         ),
     )
     bus = await connect_bus(server)
-    loop = asyncio.get_running_loop()
-    began = loop.time()
 
     with pytest.raises(Misconfigured, match="publish"):
         await bus.request("Forbidden.x", b"", timeout_s=30)
@@ -142,7 +140,6 @@ async def test_permission_violations_reach_only_the_error_callback(
     bus.subscribe("Secret.x", Collected())
     with pytest.raises(Misconfigured, match="subscription"):
         await bus.flush()
-    assert loop.time() - began < 5
     assert bus.stats.permission_violations == 3
     assert await _echoes(bus, f"{prefix}.x")
 
@@ -158,12 +155,10 @@ async def test_forbidden_inbox_is_said_at_connect(breakable_nats: StartNats, con
 async def test_first_connect_would_loop_for_ever_on_a_wrong_password(
     nats_server: NatsServer, make_settings: MakeSettings
 ) -> None:
-    loop = asyncio.get_running_loop()
-    began = loop.time()
     url = nats_server.url.replace(nats_server.password, "wrong")
     with pytest.raises(Misconfigured, match="credentials") as refused:
-        await Bus.connect(make_settings(nats_url=url, bus_connect_s=30), "test")
-    assert loop.time() - began < 5
+        async with asyncio.timeout(PATIENCE_S):
+            await Bus.connect(make_settings(nats_url=url, bus_connect_s=10 * PATIENCE_S), "test")
     assert "wrong" not in str(refused.value)
 
 
@@ -173,11 +168,9 @@ async def test_first_connect_would_loop_for_ever_without_a_server(
     server = breakable_nats()
     settings = make_settings(nats_url=server.url, bus_connect_s=0.7)
     server.kill()
-    loop = asyncio.get_running_loop()
-    began = loop.time()
     with pytest.raises(Unavailable, match="cannot be reached"):
-        await Bus.connect(settings, "test")
-    assert loop.time() - began < 3
+        async with asyncio.timeout(PATIENCE_S):
+            await Bus.connect(settings, "test")
 
 
 async def test_first_connect_waits_for_a_server_that_comes_late(
@@ -287,7 +280,7 @@ async def test_frozen_server_with_unsent_bytes_would_keep_the_client_from_anothe
     frozen = next(server for server in servers if server.port == bus._client.connected_url.port)
     freeze(frozen)
     await _flood(bus, f"{prefix}.x", 12)
-    await eventually(lambda: bus.stats.reconnects == 1, "the other server took over", timeout_s=20)
+    await eventually(lambda: bus.stats.reconnects == 1, "the other server took over")
     bus.publish(f"{prefix}.x", b"new")
     await bus.flush()
     assert got.data == [b"new"]

@@ -11,14 +11,14 @@ from services.bus.errors import BusError
 from services.bus.streams import DurableLog, Stored
 from services.settings import Settings
 from tests.support.bus import room_log, store
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.nats_cluster import NatsCluster
 
 pytestmark = pytest.mark.xdist_group("nats cluster")
 
 
 async def _info(bus: Bus, log: DurableLog) -> dict[str, Any]:
-    answer = await bus.request(f"$JS.API.STREAM.INFO.{log.spec.name}", b"", timeout_s=10)
+    answer = await bus.request(f"$JS.API.STREAM.INFO.{log.spec.name}", b"", timeout_s=PATIENCE_S)
     return dict(json.loads(answer.data))
 
 

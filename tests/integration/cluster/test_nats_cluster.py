@@ -193,10 +193,10 @@ async def test_what_a_dead_leader_stored_and_told_nobody_arrives_after_the_elect
                 user_id="w", username="W", room=room, content=msgspec.Raw(b'"hello"'), timestamp=1
             )
             await bus.request(
-                settings.subjects.room_in("default", room), msgspec.json.encode(event), timeout_s=5
+                settings.subjects.room_in("default", room), msgspec.json.encode(event), timeout_s=PATIENCE_S
             )
         await reader.nothing_of("room_message")
-        await bus.request(f"$JS.API.STREAM.LEADER.STEPDOWN.{STREAM}", b"", timeout_s=5)
+        await bus.request(f"$JS.API.STREAM.LEADER.STEPDOWN.{STREAM}", b"", timeout_s=PATIENCE_S)
         assert (await reader.expect("room_message", room=room))["content"] == "hello"
     await bus.close()
 
@@ -204,12 +204,14 @@ async def test_what_a_dead_leader_stored_and_told_nobody_arrives_after_the_elect
 @asynccontextmanager
 async def without_republishing(bus: Bus) -> AsyncIterator[None]:
     """Let the stream store and tell nobody."""
-    info = msgspec.json.decode((await bus.request(f"$JS.API.STREAM.INFO.{STREAM}", b"", timeout_s=5)).data)
+    info = msgspec.json.decode(
+        (await bus.request(f"$JS.API.STREAM.INFO.{STREAM}", b"", timeout_s=PATIENCE_S)).data
+    )
     whole = info["config"]
 
     async def update(config: dict[str, Any]) -> None:
         answer = await bus.request(
-            f"$JS.API.STREAM.UPDATE.{STREAM}", msgspec.json.encode(config), timeout_s=5
+            f"$JS.API.STREAM.UPDATE.{STREAM}", msgspec.json.encode(config), timeout_s=PATIENCE_S
         )
         assert "error" not in msgspec.json.decode(answer.data), answer.data
 
@@ -247,7 +249,7 @@ async def test_without_a_majority_nothing_is_acknowledged_and_nothing_is_lost(
     async with under_load(urls(deployment), tmp_path / "history.jsonl") as running:
         for peer in nats_cluster.peers[:2]:
             await aside(peer.kill)
-        await running.refused(timeout_s=20)
+        await running.refused(timeout_s=PATIENCE_S)
         await aside(nats_cluster.start)
         back = time.monotonic()
         await running.acknowledged(1)
