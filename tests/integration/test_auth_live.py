@@ -1,5 +1,6 @@
 """Credentials of connections that stay open: they end, they are renewed, and they are revoked everywhere."""
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ def short_lived(**claims: object) -> str:
     return token(life_s=-2.5, **claims)
 
 
+@pytest.mark.timing
 async def test_an_expired_token_ends_the_connection_after_a_warning(gateways: list[ServiceProcess]) -> None:
     async with client(gateways[0], short_lived()) as ada:
         welcome = ada.seen[0]
@@ -49,6 +51,7 @@ async def test_an_expired_token_ends_the_connection_after_a_warning(gateways: li
         assert abs(time.time() - welcome["expiresAt"] / 1000) < 1.0
 
 
+@pytest.mark.timing  # the renewal has a second
 async def test_a_renewed_connection_outlives_its_first_token(gateways: list[ServiceProcess]) -> None:
     async with client(gateways[0], short_lived()) as ada:
         await ada.receive("token_expiring")
@@ -98,6 +101,7 @@ async def test_a_renewal_by_ticket_which_is_spent(gateways: list[ServiceProcess]
         assert (await ada.ask("refresh", ticket=ticket))["code"] == "unauthorized"
 
 
+@pytest.mark.timing  # it must begin within 1.5 s
 async def test_a_stream_ends_with_its_token(gateways: list[ServiceProcess]) -> None:
     async with (
         httpx.AsyncClient(base_url=gateways[0].url, timeout=20) as http,
@@ -115,6 +119,7 @@ async def refused(gateway: ServiceProcess, text: str) -> bool:
         return answer.response.status_code == 401
 
 
+@pytest.mark.timing
 async def test_a_revoked_user_is_out_everywhere_within_a_second(gateways: list[ServiceProcess]) -> None:
     old = token("rita")
     async with (
@@ -123,12 +128,13 @@ async def test_a_revoked_user_is_out_everywhere_within_a_second(gateways: list[S
         client(gateways[1], old) as there,
         client(gateways[1], token("bob")) as bob,
     ):
+        ends = [asyncio.create_task(one.closed_at()) for one in (here, there)]
         began = time.monotonic()
         answer = await http.request("DELETE", "/api/users/rita/connections?revoke=true&reason=bye")
         assert answer.status_code == 202
-        assert await here.closed() in (4500, 4502)
-        assert await there.closed() in (4500, 4502)
-        assert time.monotonic() - began < 1.0
+        for code, at in await asyncio.gather(*ends):
+            assert code in (4500, 4502)
+            assert at - began < 1.0
         for gateway in gateways:
             assert await refused(gateway, old)
         assert await bob.is_open()
@@ -148,7 +154,7 @@ async def test_a_revoked_token_is_one_token(gateways: list[ServiceProcess]) -> N
     ):
         answer = await http.post("/api/revocations", json={"tokenId": "lost"})
         assert answer.status_code == 201
-        assert await thief.closed(timeout_s=1.0) == 4500
+        assert await thief.closed() == 4500
         assert await tom.is_open()
         assert await refused(gateways[1], lost)
         read = await http.get(f"{gateways[1].url}/api/presence", headers={"x-api-key": ""} | bearer(lost))
@@ -186,7 +192,7 @@ async def test_disconnecting_alone_lets_the_user_back(gateways: list[ServiceProc
             lines = stream.aiter_lines()
             assert await anext(lines) == "event: connected"
             await http.request("DELETE", "/api/users/kim/connections?reason=lunch")
-            assert await kim.closed(timeout_s=1.0) == 4502
+            assert await kim.closed() == 4502
             assert kim.seen[-1]["reason"] == "lunch"
             assert any("disconnect" in line for line in [line async for line in lines])
         assert not await refused(gateways[0], token("kim"))

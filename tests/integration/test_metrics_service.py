@@ -42,6 +42,7 @@ async def test_the_real_machine_is_on_the_feed_each_second(fleet: Fleet) -> None
     assert len(state.history) <= 100
 
 
+@pytest.mark.timing
 async def test_an_alert_is_raised_in_time_and_resolved(fleet: Fleet) -> None:
     await fleet.leader(fleet.start())
     await fleet.report_until(
@@ -49,7 +50,7 @@ async def test_an_alert_is_raised_in_time_and_resolved(fleet: Fleet) -> None:
     )
     crossed = time.monotonic()
     await fleet.report_until(lambda: fleet.alerts, "the alert", gauges={"cpu": 95.5})
-    assert time.monotonic() - crossed < 1.5
+    assert fleet.alerted_at[0] - crossed < 1.5
     alert = fleet.alerts[0].data
     assert (alert.id, alert.type, alert.value, alert.threshold) == ("cpu-alert", "critical", 95.5, 90)
     assert alert.message == "cpu is 95.5 %, critical at 90"
@@ -165,6 +166,6 @@ async def test_while_redis_is_away_questions_are_refused_and_then_it_heals(
             assert refused.value.code == "unavailable"
             heard = len(fleet.ticks)
             redis.start()
-            await eventually(lambda: len(fleet.ticks) >= heard + 3, "seconds after the outage", 20)
+            await eventually(lambda: len(fleet.ticks) >= heard + 3, "seconds after the outage")
             assert len(fleet.seconds) == len(set(fleet.seconds))
             await fleet.ask(rpc.METRICS_STATE, rpc.Empty())

@@ -20,7 +20,7 @@ from services.settings import Settings
 from services.wire.events import AlertEvent, LogReport, MetricsReport, MetricsTick
 from services.wire.rpc import Endpoint
 from services.wire.server import AlertRaised
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 
 _LOG_TAIL = 3000
 
@@ -60,7 +60,7 @@ class Process:
             self._process.send_signal(signal.SIGCONT)
             self._process.terminate()
         try:
-            return self._process.wait(10)
+            return self._process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"did not stop:\n{self.tail()}") from None
@@ -83,7 +83,9 @@ class Fleet:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
         self.ticks: list[MetricsTick] = []
+        self.ticked_at: list[float] = []  # when each was heard, by `time.monotonic()`
         self.alerts: list[AlertEvent] = []
+        self.alerted_at: list[float] = []
         self.logs: list[LogReport] = []
         self._folder = folder
         self._processes: list[Process] = []
@@ -93,9 +95,9 @@ class Fleet:
     async def __aenter__(self) -> Self:
         subjects = self.settings.subjects
         self.bus = await Bus.connect(self.settings, "listener")
-        self._listen(subjects.metrics_feed, MetricsTick, self.ticks.append)
-        self._listen(subjects.alerts_feed, AlertEvent, self.alerts.append)
-        self._listen(subjects.logs_feed, LogReport, self.logs.append)
+        self._listen(subjects.metrics_feed, MetricsTick, self.ticks, self.ticked_at)
+        self._listen(subjects.alerts_feed, AlertEvent, self.alerts, self.alerted_at)
+        self._listen(subjects.logs_feed, LogReport, self.logs)
         await self.bus.flush()
         return self
 
@@ -108,11 +110,13 @@ class Fleet:
             tails = [process.tail() for process in self._processes]
             assert all(code in (0, -signal.SIGKILL) for code in codes), "\n".join(tails)
 
-    def _listen(self, subject: str, kind: Any, keep: Callable[[Any], None]) -> None:
+    def _listen(self, subject: str, kind: Any, heard: list[Any], times: list[float] | None = None) -> None:
         decode = msgspec.json.Decoder(kind).decode
 
         def on_message(message: BusMessage) -> None:
-            keep(decode(message.data))
+            heard.append(decode(message.data))
+            if times is not None:
+                times.append(time.monotonic())
 
         self.bus.subscribe(subject, on_message)
 
@@ -131,7 +135,7 @@ class Fleet:
             return next((process for process in among if process.logged("ticking")), None)
 
         # It comes, or a process ends: how long interpreters take to start beside other tests is no matter here.
-        found = await eventually(leading, "a leader", 60)
+        found = await eventually(leading, "a leader", 2 * PATIENCE_S)
         assert found is not None
         return found
 
@@ -149,7 +153,7 @@ class Fleet:
             self.report(**fields)
             return done()
 
-        await eventually(again, what, 20)
+        await eventually(again, what)
 
     @staticmethod
     def now_ms() -> int:

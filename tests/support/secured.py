@@ -63,14 +63,18 @@ class Client:
                 if message.get("id") == id:
                     return message
 
-    async def closed(self, timeout_s: float = PATIENCE_S) -> int:
+    async def closed(self) -> int:
         """Wait for the end and return the close code."""
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(PATIENCE_S):
             try:
                 while True:
                     self.seen.append(json.loads(await self.socket.recv()))
             except ConnectionClosed as end:
                 return end.rcvd.code if end.rcvd else 1006
+
+    async def closed_at(self) -> tuple[int, float]:
+        """Wait for the end and return the close code, and when it came by `time.monotonic()`."""
+        return await self.closed(), time.monotonic()
 
     async def is_open(self) -> bool:
         """Whether the server answers."""
