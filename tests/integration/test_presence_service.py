@@ -34,9 +34,9 @@ from services.wire.rpc import (
     RoomsQuery,
 )
 from services.wire.server import UserJoined, UserLeft
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.presence import SimulatedGateway, connected, data, disconnected, joined, plain_page
-from tests.support.presence_replica import QUICK, Replica, replica
+from tests.support.presence_replica import PATIENT, QUICK, Replica, replica
 from tests.support.requires import need
 
 
@@ -79,8 +79,8 @@ class Gateway:
 
 
 @pytest.fixture
-async def settings(make_settings: Callable[..., Settings]) -> Settings:
-    return make_settings(**QUICK)
+async def settings(make_settings: Callable[..., Settings], request: pytest.FixtureRequest) -> Settings:
+    return make_settings(**getattr(request, "param", PATIENT))
 
 
 @pytest.fixture
@@ -184,6 +184,7 @@ async def test_an_unknown_lease_is_answered_not_known(service, gateway):
     assert (await gateway.send(connected("c1", "ann"), fresh=True)).known
 
 
+@pytest.mark.parametrize("settings", [QUICK], indirect=True)
 async def test_a_dead_gateways_users_go_with_its_lease_and_the_grace(service, gateway, bus, settings):
     notices = Listener()
     notices.listen(bus, settings.subjects.room_members("default", "lobby"), UserJoined | UserLeft)
@@ -196,7 +197,7 @@ async def test_a_dead_gateways_users_go_with_its_lease_and_the_grace(service, ga
         await other.send()
         return list(await gateway.users()) == ["bob"]
 
-    await eventually(only_bob, "ann offline", timeout_s=8)
+    await eventually(only_bob, "ann offline")
     assert [type(notice) for notice in notices.heard] == [UserJoined, UserLeft]
 
 
@@ -234,7 +235,7 @@ async def test_diffs_of_one_replica_leave_in_the_order_of_their_versions(service
 
 
 async def test_without_redis_it_answers_unavailable_and_heals(gateway, make_settings, own_redis, tmp_path):
-    async with replica(make_settings(redis_url=own_redis.url, **QUICK), tmp_path) as service:
+    async with replica(make_settings(redis_url=own_redis.url, **PATIENT), tmp_path) as service:
         await eventually(service.ready, "presence_svc ready")
         first = await gateway.send(connected("c1", "ann"))
         own_redis.kill()
@@ -252,7 +253,7 @@ async def test_without_redis_it_answers_unavailable_and_heals(gateway, make_sett
         for leftover in (*own_redis.directory.rglob("*.rdb"), *own_redis.directory.rglob("appendonly*/*")):
             leftover.unlink(missing_ok=True)
         own_redis.start()
-        await eventually(service.ready, "ready again", timeout_s=5)
+        await eventually(service.ready, "ready again")
         again = await gateway.send()
         assert not again.known
         assert again.epoch != first.epoch
@@ -261,7 +262,7 @@ async def test_without_redis_it_answers_unavailable_and_heals(gateway, make_sett
 
 
 async def test_a_redis_that_hangs_does_not_hang_the_asker(gateway, make_settings, own_redis, tmp_path):
-    async with replica(make_settings(redis_url=own_redis.url, **QUICK), tmp_path) as service:
+    async with replica(make_settings(redis_url=own_redis.url, **PATIENT), tmp_path) as service:
         await eventually(service.ready, "presence_svc ready")
         await gateway.send(connected("c1", "ann"))
         own_redis.pause()
@@ -270,13 +271,13 @@ async def test_a_redis_that_hangs_does_not_hang_the_asker(gateway, make_settings
                 await gateway.send()
         finally:
             own_redis.resume()
-        await eventually(service.ready, "ready again", timeout_s=5)
+        await eventually(service.ready, "ready again")
         repeated = await gateway.ask(PRESENCE_APPLY, gateway.request())
         assert repeated.known
 
 
 async def test_it_starts_before_redis_does(make_settings, own_redis, tmp_path):
-    settings = make_settings(redis_url=own_redis.url, **QUICK)
+    settings = make_settings(redis_url=own_redis.url, **PATIENT)
     own_redis.kill()
     async with replica(settings, tmp_path) as service:
 
@@ -285,7 +286,7 @@ async def test_it_starts_before_redis_does(make_settings, own_redis, tmp_path):
 
         await eventually(serves, "not ready")
         own_redis.start()
-        await eventually(service.ready, "ready", timeout_s=5)
+        await eventually(service.ready, "ready")
 
 
 async def test_it_stops_on_sigterm_with_exit_code_0(service):
@@ -304,13 +305,15 @@ async def test_metrics_tell_what_it_did(service, gateway):
 )
 async def test_a_wrong_redis_url_ends_it_with_a_reason(make_settings, tmp_path, redis_url, code, reason):
     async with replica(make_settings(redis_url=redis_url), tmp_path) as service:
-        assert await asyncio.wait_for(service.process.wait(), 10) == code
+        assert await asyncio.wait_for(service.process.wait(), PATIENCE_S) == code
         assert reason in service.log.read_text()
         assert "Traceback" not in service.log.read_text()
 
 
 async def test_it_is_a_nats_micro_service(service, bus):
-    answers = await bus.request_many("$SRV.INFO.tidings-presence", b"", timeout_s=1, stall_s=0.2)
+    answers = await bus.request_many(
+        "$SRV.INFO.tidings-presence", b"", timeout_s=PATIENCE_S, until=lambda _: True
+    )
     names = {endpoint["name"] for answer in answers for endpoint in json.loads(answer.data)["endpoints"]}
     assert names == {"apply", "list", "stats", "rooms"}
 
@@ -332,7 +335,7 @@ async def test_what_another_replica_did_not_live_to_publish_is_published(service
         applied = await died.apply(batch)
         assert applied.changes.step == 2
         heard = (members.heard, diffs.heard, rooms.heard)
-        await eventually(lambda: all(heard), "the notice and the diffs", timeout_s=5)
+        await eventually(lambda: all(heard), "the notice and the diffs")
         assert members.heard == [UserJoined(user_id="bob", username="Bob", room="lobby")]
         assert [change.user.user_id for diff in diffs.heard for change in diff.changes] == ["bob"]
         assert [diff.version for diff in rooms.heard] == [applied.changes.rooms[0].version]

@@ -13,8 +13,11 @@ import httpx
 
 from services.local.servers import free_port
 from services.settings import Settings
+from tests.support.deadline import PATIENCE_S
 
-QUICK = {"presence_lease_s": 1.5, "presence_grace_s": 1.0}
+QUICK = {"presence_lease_s": 3.0, "presence_grace_s": 1.0}
+# For tests in which nobody renews: a slow machine must not end a lease.
+PATIENT = QUICK | {"presence_lease_s": 60.0}
 
 
 @dataclass
@@ -28,7 +31,7 @@ class Replica:
     async def stop(self) -> int:
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
-        return await asyncio.wait_for(self.process.wait(), 10)
+        return await asyncio.wait_for(self.process.wait(), PATIENCE_S)
 
     async def health(self, path: str = "/readyz") -> tuple[int, str]:
         async with httpx.AsyncClient(trust_env=False) as client:
