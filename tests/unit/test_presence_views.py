@@ -253,7 +253,7 @@ async def test_the_last_follower_ends_the_view(presence: Presence, views: Views)
 async def test_after_lost_data_nobody_seems_to_leave_while_gateways_announce_again(
     presence: Presence, views: Views, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "_SETTLE_S", 0.2)
+    monkeypatch.setattr(module, "_SETTLE_S", 1.0)  # time for the test to look between the two lists
     presence.users = [user("ann"), user("bob"), user("gone")]
     member = await followed(views, Member())
     presence.epoch, presence.users = "f", [user("ann")]
