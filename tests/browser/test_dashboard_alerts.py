@@ -28,7 +28,7 @@ def firing(api: httpx.Client) -> Iterator[None]:
         push_depth(api, 20)  # a value counts for three seconds: again, until the rule is in force
         return [alert["id"] for alert in api.get("/api/alerts").json() if alert["id"] == ALERT]
 
-    wait_until(alerts, "the alert", 30)
+    wait_until(alerts, "the alert")
     yield
     push_depth(api, 0)
     for silence in api.get("/api/silences").json():

@@ -54,7 +54,7 @@ def _alerts(api: httpx.Client) -> Iterator[None]:
         push(20)  # again, until the rule is in force
         return sum(alert["metric"] == "queue_depth" for alert in api.get("/api/alerts").json()) == ALERTS
 
-    wait_until(firing, "fifty alerts", 30)
+    wait_until(firing, "fifty alerts")
     yield
     push(0)
     api.delete("/api/rules/queue_depth@*")

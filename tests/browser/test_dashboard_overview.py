@@ -2,7 +2,6 @@
 
 import re
 import signal
-import time
 
 import httpx
 import pytest
@@ -24,9 +23,7 @@ def figures(page: Page) -> list[str]:
 
 def test_numbers_move(windows: Windows) -> None:
     page = windows.open()
-    started = time.monotonic()
     expect(page.locator("[data-metric=cpu] b")).to_have_text(NUMBER)
-    assert time.monotonic() - started < 10  # 0.3 s on an idle machine
     connected(page)
 
     seen = {tuple(figures(page))}
@@ -35,7 +32,7 @@ def test_numbers_move(windows: Windows) -> None:
         seen.add(tuple(figures(page)))
         return len(seen) >= 3
 
-    wait_until(several, "figures that move", 20)
+    wait_until(several, "figures that move")
     assert [chart.get_attribute("data-chart") for chart in page.locator(".chart").all()] == CHARTS
     assert page.locator(".chart canvas").count() == len(CHARTS)
     assert NO_VALUE not in figures(page)
@@ -55,7 +52,7 @@ def test_thresholds_of_the_rules_are_shown(windows: Windows, api: httpx.Client) 
 def test_one_crosshair_over_all_charts_and_zoom(windows: Windows) -> None:
     page = windows.open()
     connected(page)
-    wait_until(lambda: NO_VALUE not in figures(page), "figures", 20)
+    wait_until(lambda: NO_VALUE not in figures(page), "figures")
 
     with page.expect_request(lambda request: "step=5" in request.url and "/history" in request.url):
         page.get_by_role("button", name="Last 1 h").click()
@@ -87,7 +84,7 @@ def test_one_crosshair_over_all_charts_and_zoom(windows: Windows) -> None:
 def test_charts_by_keyboard(windows: Windows) -> None:
     page = windows.open()
     connected(page)
-    wait_until(lambda: NO_VALUE not in figures(page), "figures", 20)
+    wait_until(lambda: NO_VALUE not in figures(page), "figures")
     page.locator("[data-chart=memory] .plot").focus()
     page.keyboard.press("ArrowLeft")
     expect(page.locator(".chart .values.then")).to_have_count(len(CHARTS))

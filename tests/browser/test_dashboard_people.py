@@ -132,21 +132,21 @@ def test_a_killed_gateway_costs_nothing(windows: Windows, running: RunningTiding
     publisher = threading.Thread(target=publish)
     publisher.start()
     try:
-        wait_until(lambda: shown() >= 5, "messages before", 20)
+        wait_until(lambda: shown() >= 5, "messages before")
         process.kill()
         wait_until(
             lambda: page.locator(".connection").get_attribute("data-state") != "connected", "the loss", 20
         )
         lost_at = len(published)
-        wait_until(lambda: len(published) >= lost_at + 20, "messages meanwhile and after", 30)
+        wait_until(lambda: len(published) >= lost_at + 20, "messages meanwhile and after")
         connected(page)
     finally:
         enough.set()
         publisher.join()
-    wait_until(lambda: shown() >= len(published), "all messages", 20)
+    wait_until(lambda: shown() >= len(published), "all messages")
     assert said(page) == published
     expect(page.locator(".resume")).to_contain_text("nothing")
-    wait_until(lambda: running.output.count(f"{gateway} is back"), "the gateway", 20)
+    wait_until(lambda: running.output.count(f"{gateway} is back"), "the gateway")
 
 
 def test_gateways_are_listed(windows: Windows) -> None:

@@ -11,7 +11,7 @@ import pytest
 from services.local.servers import free_port
 from services.settings import Settings
 from services.wire import alerting, rpc
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.metrics_fleet import Fleet
 from tests.support.requires import need
 from tests.support.webhook_receiver import WebhookReceiver
@@ -167,7 +167,7 @@ def alertmanager(tmp_path: Path) -> Iterator[tuple[str, Callable[[str], None]]]:
     yield f"http://127.0.0.1:{port}", start
     for process in running:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE_S)
 
 
 async def test_a_real_alertmanager_takes_over(
@@ -188,7 +188,7 @@ async def test_a_real_alertmanager_takes_over(
             found = (await client.get("/api/v2/alerts")).json()
             return [(alert["labels"]["alertname"], alert["labels"]["severity"]) for alert in found]
 
-        await eventually(ready, "Alertmanager", 20)
+        await eventually(ready, "Alertmanager")
         await fleet.leader(fleet.start(TIDINGS_ALERTMANAGER_URLS=url))
         await fleet.report_until(lambda: hook.got, "its webhook", gauges={"cpu": 75})
         assert await alerts() == [("cpu", "warning")]

@@ -117,7 +117,7 @@ async def test_the_store_holds_no_tickets(two_buses: tuple[Bus, Bus], settings: 
     reply = await two_buses[0].request(
         f"$JS.API.STREAM.MSG.GET.{settings.subjects.tickets_stream}",
         f'{{"last_by_subj": "{settings.subjects.tickets}.*"}}'.encode(),
-        timeout_s=2,
+        timeout_s=PATIENCE_S,
     )
     assert hashlib.sha256(ticket.encode()).hexdigest().encode() in reply.data
     assert ticket.encode() not in reply.data

@@ -41,7 +41,7 @@ async def test_copies_of_a_stream(tmp_path: Path) -> None:
             said = await _named(settings, "stream")
             return all(outcome.verdict is Verdict.OK for outcome in said)
 
-        await eventually(whole, "all copies are there", 30)
+        await eventually(whole, "all copies are there")
         (replicas,) = await _named(settings.model_copy(update={"replicas": 1}), "replicas")
         assert (replicas.verdict, replicas.advice) == (Verdict.WARN, "set TIDINGS_REPLICAS=3")
 
@@ -57,7 +57,7 @@ async def test_copies_of_a_stream(tmp_path: Path) -> None:
         assert [one.messages for one in await restore(settings, tmp_path / "backup", replace=True)] == [1]
         await log.open()
         assert log.epoch != before
-        await eventually(whole, "all copies are there again", 30)
+        await eventually(whole, "all copies are there again")
 
         leader = cluster.leader_of(subjects.inbox_stream)
         others = [peer for peer in cluster.peers if peer is not leader]
@@ -68,7 +68,7 @@ async def test_copies_of_a_stream(tmp_path: Path) -> None:
                 outcome for outcome in await _named(settings, "stream ") if outcome.verdict is Verdict.WARN
             ]
 
-        (said,) = await eventually(late, "a copy is away", 30)
+        (said,) = await eventually(late, "a copy is away")
         assert others[0].peer_name in said.detail
         assert "one more loss" in said.advice
         (away,) = [outcome for outcome in await _named(settings, "NATS") if outcome.verdict is Verdict.WARN]
@@ -83,7 +83,7 @@ async def test_copies_of_a_stream(tmp_path: Path) -> None:
                 if not outcome.ok and "tream" in outcome.name
             ]
 
-        faults = await eventually(stuck, "no majority", 30)
+        faults = await eventually(stuck, "no majority")
         assert {"majority" in outcome.advice for outcome in faults} == {True}, faults
         log.close()
         await bus.close()

@@ -20,7 +20,7 @@ from services.local.servers import free_port
 from services.permissions.roles import Role
 from services.settings import Settings
 from tests.support.cluster import aside
-from tests.support.deadline import wait_until
+from tests.support.deadline import PATIENCE_S, wait_until
 from tests.support.docs import ROOT
 from tests.support.requires import need
 
@@ -71,7 +71,7 @@ def running(*command: str, cwd: Path, **environment: str) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE_S)
 
 
 # --- NATS -------------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class Program:
 
     def wait_for(self, text: str) -> None:
         """Wait until it printed `text`."""
-        wait_until(lambda: text in self.output, f"{text!r} in the output", 20)
+        wait_until(lambda: text in self.output, f"{text!r} in the output")
 
     def press_enter(self) -> None:
         """Press Enter."""

@@ -18,7 +18,7 @@ from services.cli.secret_files import SecretFiles
 from services.local.child_server import free_port
 from services.settings import Settings
 from tests.support.cluster import ServiceProcess
-from tests.support.deadline import wait_until
+from tests.support.deadline import PATIENCE_S, wait_until
 from tests.support.manifests import FOLDER, OVERLAYS, PROCESSES, manifests, secret_references
 from tests.support.requires import need
 
@@ -194,7 +194,7 @@ def nats_server(folder: Path, variables: Mapping[str, str], pod: str) -> Iterato
         yield process
     finally:
         process.terminate()
-        process.wait(15)
+        process.wait(PATIENCE_S)
 
 
 def _moved(folder: Path, client: int, monitor: int, routes: list[int], me: int) -> dict[str, str]:
@@ -236,7 +236,7 @@ def redis_server(folder: Path, secrets: Secrets) -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(15)
+        process.wait(PATIENCE_S)
 
 
 def _moved_environment(overlay: str, name: str, secrets: Secrets, moved: Mapping[str, str]) -> dict[str, str]:

@@ -452,7 +452,7 @@ def running(*command: str, cwd: Path, **variables: str) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE_S)
 
 
 async def test_the_deployments_users_work_at_nats(tmp_path: Path) -> None:

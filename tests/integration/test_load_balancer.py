@@ -5,7 +5,6 @@ import re
 import secrets
 import ssl
 import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from websockets.exceptions import InvalidStatus
 from services.local.servers import NatsServer, free_port
 from tests.support.clients import Client, client, event_source
 from tests.support.cluster import ServiceProcess, aside
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.load_balancer import CONFIGURATION, LoadBalancer
 from tests.support.secured import SERVER, WITH_TOKENS, bearer, token
 
@@ -166,9 +165,8 @@ async def test_a_stream_is_not_collected_and_goes_on_elsewhere(
     async with event_source(balancer, rooms=room, headers=bearer(token())) as source:
         await source.expect("joined_room")
         await say(balancer, room, "one")
-        published = time.monotonic()
+        # The stream goes on: of a proxy that collects it, this would not come.
         assert (await source.expect("room_message"))["content"] == "one"
-        assert time.monotonic() - published < 1.0
         await aside(second.start)
         await eventually(lambda: balancer.healthy() == 2, "the other gateway to be found healthy")
         await aside(first.terminate)
@@ -176,7 +174,7 @@ async def test_a_stream_is_not_collected_and_goes_on_elsewhere(
     await say(balancer, room, "two")
     async with event_source(balancer, rooms=room, last_id=source.last_id, headers=bearer(token())) as back:
         assert (await back.expect("room_message"))["content"] == "two"
-    assert await aside(lambda: first.wait(10)) == 0
+    assert await aside(lambda: first.wait(PATIENCE_S)) == 0
 
 
 async def test_a_gateway_is_drained_without_cutting_anybody_off(
@@ -205,7 +203,7 @@ async def test_a_gateway_is_drained_without_cutting_anybody_off(
                 assert newcomer.welcome["gateway"] == "gateway-2"
                 newcomers += 1
         assert newcomers > 0
-        assert await aside(lambda: gateways[0].wait(10)) == 0
+        assert await aside(lambda: gateways[0].wait(PATIENCE_S)) == 0
         for member in leaving:
             end = await member.closed()
             assert end is not None

@@ -12,7 +12,7 @@ import pytest
 
 from services.local.servers import free_port
 from services.settings import Settings
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.metrics_fleet import Fleet
 from tests.support.requires import need
 
@@ -48,7 +48,7 @@ async def ports(make_settings: Callable[..., Settings], tmp_path: Path) -> Async
         for port in ports.values():
             url = f"http://127.0.0.1:{port}/metrics"
             await eventually(lambda url=url: asyncio.to_thread(_get, url), url, 30)
-        await eventually(lambda: len(fleet.ticks) > 2, "records", 20)
+        await eventually(lambda: len(fleet.ticks) > 2, "records")
         yield ports
 
 
@@ -88,7 +88,7 @@ def prometheus(ports: dict[str, int], tmp_path: Path) -> Iterator[str]:
         )  # fmt: skip
     yield f"http://127.0.0.1:{port}"
     process.terminate()
-    process.wait(20)
+    process.wait(PATIENCE_S)
 
 
 async def test_a_real_prometheus_scrapes_them(prometheus: str) -> None:
@@ -107,7 +107,7 @@ async def test_a_real_prometheus_scrapes_them(prometheus: str) -> None:
         async def all_up() -> bool:
             return await query("up") == dict.fromkeys(MODULES, 1.0)
 
-        await eventually(all_up, "all targets up", 30)
+        await eventually(all_up, "all targets up")
         assert await query("tidings_metrics_leader") == {"tidings-metrics": 1.0}
         assert "tidings-gateway" in await query("tidings_gateway_connections")
         assert await query('tidings_agent_reports_total{outcome="sent"} > 0')

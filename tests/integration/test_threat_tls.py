@@ -68,7 +68,7 @@ def running(*command: str, cwd: Path) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE_S)
 
 
 # --- clients --------------------------------------------------------------------------------------------------------

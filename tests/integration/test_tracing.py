@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from services.lifecycle import EXIT_BAD_SETTINGS, EXIT_CANNOT_START
 from services.settings import Settings
-from tests.support.deadline import wait_until
+from tests.support.deadline import PATIENCE_S, wait_until
 from tests.support.deployment import Deployment, websocket_url
 from tests.support.docs import ROOT
 from tests.support.trace_receiver import ReceivedSpan, TraceReceiver, trace_receiver
@@ -265,7 +265,7 @@ def test_what_waits_is_sent_when_a_gateway_stops(tracing: Deployment, collector:
     gateway = tracing.extra_gateway("gateway-late")
     _request(f"{gateway.url}/api/rooms", traceparent=_PARENT)
     gateway.terminate()
-    assert gateway.wait(15) == 0
+    assert gateway.wait(PATIENCE_S) == 0
     assert any(span.instance == "gateway-late" for span in collector.spans)
 
 
@@ -274,7 +274,7 @@ def test_a_collector_that_is_away_harms_nobody(tracing: Deployment) -> None:
     answer = json.loads(_request(f"{gateway.url}/api/publish", {"room": "hall", "content": "hi"}))
     assert answer["type"] == "ack"
     gateway.terminate()
-    assert gateway.wait(15) == 0
+    assert gateway.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from services.local.live import PACKAGES, copy_packages, look
-from tests.support.deadline import wait_until
+from tests.support.deadline import PATIENCE_S, wait_until
 
 # Prints what it is, and then waits; on SIGTERM it says so.
 PROGRAM = """
@@ -61,7 +61,7 @@ def test_a_change_starts_it_anew_and_a_stop_is_passed_on(tmp_path: Path) -> None
         live.said("stopped first")
         live.said("runs second")
         live.process.terminate()
-        assert live.process.wait(15) == 3
+        assert live.process.wait(PATIENCE_S) == 3
         live.said("stopped second")
 
 

@@ -239,7 +239,7 @@ def test_a_second_signal_kills_what_does_not_stop(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)  # at first taken for the same Ctrl-C
             return process.poll() is not None
 
-        wait_until(ended, "the end", 5)
+        wait_until(ended, "the end")
         assert process.returncode == 128 + signal.SIGINT
         assert "killed everything" in process.stdout.read()
         wait_until(lambda: not child.is_running(), "the child to be gone")

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from services.local.servers import NatsServer, RedisServer
-from tests.support.deadline import wait_until
+from tests.support.deadline import PATIENCE_S, wait_until
 from tests.support.requires import need
 from tests.support.running import RunningTidings
 
@@ -92,11 +92,11 @@ def test_pub_and_sub_meet_across_gateways(running: RunningTidings, tmp_path: Pat
 
     try:
         # Nothing says from outside that the other has joined: publish until it heard.
-        wait_until(published_and_heard, "a message", 20)
+        wait_until(published_and_heard, "a message")
         assert (messages()[0]["room"], messages()[0]["content"]) == ("lobby", {"n": 1})
     finally:
         listening.send_signal(signal.SIGINT)
-        assert listening.wait(10) == 130
+        assert listening.wait(PATIENCE_S) == 130
 
 
 def test_sub_goes_on_when_its_gateway_is_killed(tmp_path: Path) -> None:
@@ -121,13 +121,13 @@ def test_sub_goes_on_when_its_gateway_is_killed(tmp_path: Path) -> None:
                 tidings("pub", "hall", "before", "--url", running.url)
                 return "before" in heard.read_text()
 
-            wait_until(joined_and_heard, "it is in the room", 20)
+            wait_until(joined_and_heard, "it is in the room")
             running.child("gateway-1").kill()
-            wait_until(lambda: "connecting again" in said.read_text(), "it notices", 20)
+            wait_until(lambda: "connecting again" in said.read_text(), "it notices")
             running.wait_for("gateway-1 is back")
             for text in ("one", "two"):
                 assert tidings("pub", "hall", text, "--url", running.url).returncode == 0
-            wait_until(lambda: '"two"' in heard.read_text(), "both messages", 30)
+            wait_until(lambda: '"two"' in heard.read_text(), "both messages")
         finally:
             listening.kill()
             listening.wait()
@@ -178,7 +178,7 @@ def test_what_dies_comes_back(running: RunningTidings, name: str) -> None:
     before = running.output.count(f"{name} is back")
     process = running.child(name)
     process.kill()
-    wait_until(lambda: running.output.count(f"{name} is back") > before, f"{name} to come back", 20)
+    wait_until(lambda: running.output.count(f"{name} is back") > before, f"{name} to come back")
     assert f"{name} was killed by SIGKILL; starting it again in " in running.output
 
     def taken() -> bool:
@@ -192,16 +192,13 @@ def test_stops_in_order_and_starts_again_on_its_data(tmp_path: Path) -> None:
     with RunningTidings(tmp_path) as first:
         first.wait_ready()
         published = json.loads(tidings("pub", "lobby", "kept", "--url", first.url).stdout)
-        code, seconds = first.stop()
-        assert code == 0, first.output
-        assert seconds < 5
+        assert first.stop() == 0, first.output
         assert first.survivors() == []
     with RunningTidings(tmp_path, port=first.port) as second:
         second.wait_ready()
         again = json.loads(tidings("pub", "lobby", "more", "--url", second.url).stdout)
         assert (again["epoch"], again["seq"]) == (published["epoch"], published["seq"] + 1)
-        code, _ = second.stop()
-        assert code == 0
+        assert second.stop() == 0
         assert second.survivors() == []
 
 
@@ -217,9 +214,7 @@ def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
 def test_a_stop_while_starting_leaves_nothing(tmp_path: Path) -> None:
     with RunningTidings(tmp_path) as tidings:
         tidings.wait_for("✓ nats-server")
-        code, seconds = tidings.stop()
-        assert code == 0, tidings.output
-        assert seconds < 10
+        assert tidings.stop() == 0, tidings.output
         assert tidings.survivors() == []
 
 
@@ -234,7 +229,7 @@ def test_uses_servers_that_run_already(tmp_path: Path) -> None:
                 for process in tidings.family()
                 if process.name() in ("nats-server", "redis-server", "valkey-server")
             ]
-            assert tidings.stop()[0] == 0
+            assert tidings.stop() == 0
         assert nats.ready()
         assert store.ready()
 
@@ -325,4 +320,4 @@ def test_the_lock_of_a_dead_supervisor_is_no_obstacle(tmp_path: Path) -> None:
             assert refused.end() == 1
             assert "another `tidings up` (pid 4711)" in refused.output
     with RunningTidings(tmp_path, "--gateways", "1") as tidings:
-        assert tidings.wait_ready().stop()[0] == 0
+        assert tidings.wait_ready().stop() == 0

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -13,7 +12,7 @@ from typing import Self
 import psutil
 
 from services.local.servers import free_port
-from tests.support.deadline import wait_until
+from tests.support.deadline import PATIENCE_S, wait_until
 
 _READY = re.compile(r"Tidings is ready: (http://\S+)")
 START_S = 40.0
@@ -100,18 +99,17 @@ class RunningTidings:
         """Return those of its children, as far as `family` saw them, that still run."""
         return [process for process in self._family if process.is_running()]
 
-    def end(self, timeout_s: float = 15.0) -> int:
+    def end(self) -> int:
         """Wait for its end and return the exit code."""
-        code = self.process.wait(timeout_s)
+        code = self.process.wait(PATIENCE_S)
         self._reader.join(5)
         return code
 
-    def stop(self) -> tuple[int, float]:
-        """Stop it as a person does, and return the exit code and the seconds that took."""
+    def stop(self) -> int:
+        """Stop it as a person does, and return the exit code: not 0 where a part had to be killed."""
         self.family()
-        started = time.monotonic()
         self.process.terminate()
-        return self.end(), time.monotonic() - started
+        return self.end()
 
     def __enter__(self) -> Self:
         return self

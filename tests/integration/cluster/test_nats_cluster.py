@@ -131,7 +131,7 @@ async def test_a_gateway_starts_while_the_first_server_named_is_away(
         late = await aside(lambda: deployment.extra_gateway("gateway-late"))
         async with client(late, "username=Late") as one:
             await one.join("anywhere")
-        assert await aside(lambda: late.terminate() or late.wait(15)) == 0
+        assert await aside(lambda: late.terminate() or late.wait(PATIENCE_S)) == 0
     finally:
         await aside(nats_cluster.start)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.support.clients import client
 from tests.support.cluster import ServiceProcess
+from tests.support.deadline import PATIENCE_S
 from tests.support.deployment import websocket_url
 from tests.support.requires import missing, need
 
@@ -34,7 +35,7 @@ async def test_node_talks_with_python(gateways: tuple[ServiceProcess, ServicePro
         await ann.ask("room_message", room=room, content="grüße 👋")
         heard = await ann.expect("room_message", userId=joined["userId"])
         assert heard["content"] == {"heard": "grüße 👋"}
-        output, _ = await asyncio.wait_for(process.communicate(), 10)
+        output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_S)
         await ann.expect("user_left", userId=joined["userId"])
     messages = [json.loads(line) for line in output.splitlines()]
     assert [message["type"] for message in messages] == [
