@@ -48,8 +48,8 @@ def running(folder: Path, output: Path) -> Iterator[Running]:
     try:
         yield live
     finally:
-        live.process.kill()
-        live.process.wait()
+        live.process.terminate()  # not killed: then what it runs would live on
+        live.process.wait(PATIENCE_S)
 
 
 def test_a_change_starts_it_anew_and_a_stop_is_passed_on(tmp_path: Path) -> None:
