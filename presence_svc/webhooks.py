@@ -16,7 +16,6 @@ import structlog
 
 from presence_svc.hooks import HookEvent, HookKind, HookTurn
 from presence_svc.store import HookQueue, StoreUnavailable
-from services.lifecycle import CannotStart
 from services.settings import Settings
 from services.telemetry import MetricName, counter
 from services.webhooks import NotTaken, WebhookSender
@@ -182,17 +181,8 @@ class Webhooks:
     """All targets of the configuration."""
 
     def __init__(self, queue: HookQueue, settings: Settings) -> None:
-        """Raises CannotStart: a URL that is none, or no secret to sign with."""
         urls = list(dict.fromkeys(settings.presence_webhook_urls))
         secret_keys = [one.get_secret_value() for one in settings.presence_webhook_secrets]
-        if not all(secret_keys) or not secret_keys:
-            raise CannotStart(
-                "TIDINGS_PRESENCE_WEBHOOK_URLS needs TIDINGS_PRESENCE_WEBHOOK_SECRETS to sign with"
-            )
-        for url in urls:
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise CannotStart("TIDINGS_PRESENCE_WEBHOOK_URLS: expected http:// or https:// addresses")
         self._sender = WebhookSender(secret_keys)
         self.couriers = [Courier(queue, self._sender, url) for url in urls]
 
