@@ -52,6 +52,17 @@ describe("connecting", () => {
     await expect(closing).rejects.toMatchObject({ code: "closed" });
   });
 
+  it("may be closed by a listener of its status", async () => {
+    client = clientOf(server);
+    client.on("status", ({ state }) => state === "connected" && client.close());
+    const opening = client.connect();
+    const joining = client.room("lobby").join();
+    await expect(opening).rejects.toMatchObject({ code: "closed" });
+    await expect(joining).rejects.toMatchObject({ code: "closed" });
+    await expect(client.sendDirect("u-other", 1)).rejects.toMatchObject({ code: "closed" });
+    expect(client.status.get().state).toBe("closed");
+  });
+
   it("ends with its signal", async () => {
     const gone = new AbortController();
     client = await connected(server, { signal: gone.signal });

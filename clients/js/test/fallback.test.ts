@@ -338,6 +338,17 @@ describe("a stream, beside which an upgrade is not answered", () => {
     expect(client.status.get()).toMatchObject({ state: "connected", transport: "sse" });
   });
 
+  it("may be closed by a listener while the WebSocket takes over", async () => {
+    fake.stream.send({ type: "presence_list", users: [] });
+    await pass();
+    expect(client.presence.synced.get()).toBe(true);
+    client.presence.synced.subscribe(() => client.close());
+    fake.server.last.greet();
+    await pass(100);
+    expect(client.status.get().state).toBe("closed");
+    expect(fake.server.open).toEqual([]);
+  });
+
   it("waits two minutes again once a WebSocket took over and was lost", async () => {
     const { server } = fake;
     server.last.greet();

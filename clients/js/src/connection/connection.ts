@@ -120,6 +120,7 @@ export class Connection {
     if (!step) return;
     if (before === "connected" && step.next !== "connected") this.#stopped();
     for (const action of step.actions) this.#perform(action);
+    if (this.state !== before) return; // closed by a listener meanwhile
     this.#tell(step.next);
     if (before === "connected" && step.next !== "connected") this.setup.onDown();
   }
@@ -228,6 +229,7 @@ export class Connection {
     this.#probing = false; // it succeeded
     this.#stopped();
     this.setup.onDown();
+    if (this.#side !== side) return; // closed by a listener
     [this.#transport, this.#side] = [side, this.#transport];
     this.#limitSide(RETIRE_MS);
     this.#begun(welcome, side);
@@ -255,7 +257,7 @@ export class Connection {
     this.#begun(welcome, this.#transport);
     this.#end = { reason: "", reconnect: true };
     this.#input("welcomed");
-    this.setup.onUp(welcome);
+    if (this.state === "connected") this.setup.onUp(welcome); // else closed by a listener
   }
 
   /** A transport works: watch it, and what is better. */
