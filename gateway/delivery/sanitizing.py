@@ -8,6 +8,7 @@ So markup beyond `MAX_MARKUP` and the like is refused, and what takes no time is
 """
 
 import re
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -18,12 +19,22 @@ from services.wire.faults import BadMessage, TooLarge
 
 MAX_MARKUP = 1000  # characters that begin a tag or an entity, or become one
 MAX_MARKUP_STRINGS = 500
+# Tags times formatting elements that may be open at once, of each string: HTML has all that are open in a block begin
+# again behind it (https://html.spec.whatwg.org/multipage/parsing.html#the-list-of-active-formatting-elements).
+MAX_REOPENED = 20_000
 MAX_MARKUP_BYTES = (
     16_384  # of all strings with tags together: attributes of one tag cost their number squared
 )
 
 # Strings without these come out as they went in.
 _SPECIAL = re.compile("[<>&\0\r\xa0\ufeff]")
+# A tag that begins formatting; the group is the rest of it, where it is written plainly. `a` and `nobr` end the one before.
+_FORMATTING = re.compile(
+    r"""<(?:b|big|code|em|font|i|s|small|strike|strong|tt|u)(?=[ \t\n\f\r/>])"""
+    r"""((?:[ \t\n\f\r/]++[^ \t\n\f\r/>"'<=]++(?:="[^"<]*+"|='[^'<]*+'|=[^ \t\n\f\r>"'<=`]++)?+)*+[ \t\n\f\r/]*+>)?+""",
+    re.IGNORECASE,
+)
+_ALIKE = 3  # of elements with the same attributes, HTML keeps so many open
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(float_hook=float).decode
 
@@ -53,6 +64,7 @@ class _Cleaning:
     def __init__(self) -> None:
         self._markup = MAX_MARKUP
         self._strings = MAX_MARKUP_STRINGS
+        self._reopened = MAX_REOPENED
         self._bytes = MAX_MARKUP_BYTES
 
     def clean(self, value: Any) -> Any:
@@ -73,10 +85,17 @@ class _Cleaning:
         self._markup -= tags + text.count("&") + text.count("\xa0")
         if tags:
             self._bytes -= len(text.encode())
-        if self._strings < 0 or self._markup < 0 or self._bytes < 0:
+            self._reopened -= tags * _open_at_once(text)
+        if min(self._strings, self._markup, self._bytes, self._reopened) < 0:
             raise BadMessage(
                 ErrorCode.INVALID_FIELD,
                 f"content has too much markup for this room: {MAX_MARKUP} tags and entities in {MAX_MARKUP_STRINGS} "
-                f"strings, and {MAX_MARKUP_BYTES} bytes of strings with tags, are the limit",
+                f"strings, {MAX_MARKUP_BYTES} bytes of strings with tags, and {MAX_REOPENED} tags times kinds of formatting, are the limit",
             )
         return nh3.clean(text)
+
+
+def _open_at_once(text: str) -> int:
+    """Return how many formatting elements a text can have open at most."""
+    tags = Counter(tag[0] if tag[1] else tag.start() for tag in _FORMATTING.finditer(text))
+    return sum(min(number, _ALIKE) for number in tags.values())

@@ -165,7 +165,7 @@ GUARDS = (
         edits=[
             (
                 "gateway/delivery/sanitizing.py",
-                "if self._strings < 0 or self._markup < 0 or self._bytes < 0:",
+                "if min(self._strings, self._markup, self._bytes, self._reopened) < 0:",
                 "if False:",
             )
         ],

@@ -48,9 +48,20 @@ def test_text_becomes_html() -> None:
     assert clean("a < b & c") == "a &lt; b &amp; c"
 
 
+DISTINCT = "".join(f"<b {number:x}>" for number in range(150)) + "</div>" * 150
+
+
 @pytest.mark.parametrize(
     "content",
-    ["<b>" * 1001, "&" * 1001, "\xa0" * 1001, ["a>b"] * 501, ["<b>" + "x" * 8200] * 2, {"<": "<" * 1000}],
+    [
+        "<b>" * 1001,
+        DISTINCT,
+        "&" * 1001,
+        "\xa0" * 1001,
+        ["a>b"] * 501,
+        ["<b>" + "x" * 8200] * 2,
+        {"<": "<" * 1000},
+    ],
 )
 def test_more_markup_than_is_cleaned_in_a_few_milliseconds(content: object) -> None:
     with pytest.raises(BadMessage, match="too much markup") as caught:
