@@ -149,6 +149,7 @@ def _protobuf_resource(data: memoryview, count: _Count) -> Iterator[Piece | None
 def _protobuf_metric(resource: Resource, metric: memoryview, count: _Count) -> Iterator[Piece | None]:
     head, kind, data = bytearray(), 0, metric[:0]
     for number, value, whole in _fields(metric, count):
+        yield None
         if number in _DATA:
             kind, data = number, value
         else:
@@ -256,6 +257,7 @@ def _json_pieces(body: bytes) -> Iterator[Piece | None]:
         if _is_given(resource.resource):
             _check_json_part(resource.resource)
             json_format.Parse(bytes(resource.resource), parsed, ignore_unknown_fields=True)
+        yield None
         for scope in resource.scope_metrics or ():
             for metric in scope.metrics or ():
                 yield None

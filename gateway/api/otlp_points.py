@@ -39,6 +39,9 @@ _MAX_RESOURCE_ATTRIBUTES = (
     128  # as SDKs have it: https://opentelemetry.io/docs/specs/otel/common/#attribute-limits
 )
 _MAX_LABEL_CHARS = 128
+# A report is written at once, and has to fit the bus: what is more goes into another one.
+_MAX_REPORT_WEIGHT = 20_000
+_WEIGHT_OF_NAME = 2  # a bin of a histogram weighs one
 _OLDEST_MS = 3_600_000
 _NEWEST_MS = 60_000
 _DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
@@ -71,6 +74,7 @@ class _Draft:
     requests: float = 0.0
     errors: float = 0.0
     since: int = 0
+    weight: int = 0
     latency: LatencySketch | None = None
     gauges: dict[str, float] = field(default_factory=dict)
     counters: dict[str, float] = field(default_factory=dict)
@@ -99,6 +103,16 @@ class _Draft:
             instance=self.instance,
             counts_since=self.since,
         )
+
+    def weight_of(self, name: str) -> int:
+        """Return what a metric adds to the weight of the report."""
+        parts = (self.gauges, self.counters, self.totals, self.histograms, self.histogram_totals)
+        weight = _WEIGHT_OF_NAME * sum(name in part for part in parts)
+        if (sketch := self.histograms.get(name)) is not None:
+            weight += len(sketch.bins)
+        if (total := self.histogram_totals.get(name)) is not None:
+            weight += len(total.sketch.bins)
+        return weight
 
     def counts_from(self, point: "Point") -> None:
         """Note when the counts of a delta began: with the first of them."""
@@ -140,10 +154,15 @@ def convert(pieces: Iterable[Piece | None], export: Export, now_ms: int) -> Iter
             export.refused[f"more than {MAX_POINTS} points in one request"] += len(points)
             continue
         for point in points:
+            filled: _Draft | None = None
             try:
-                _take(drafts, attributes, piece.metric, point, now_ms)
+                filled = _take(drafts, attributes, piece.metric, point, now_ms)
             except (_Refused, BadSample, InvalidName) as fault:
                 export.refused[str(fault)] += 1
+            if filled is not None and filled.weight >= _MAX_REPORT_WEIGHT:
+                del drafts[_key(filled.labels)]
+                export.reports.append(filled.report(now_ms))
+                yield
             yield
     for draft in drafts.values():
         export.reports.append(draft.report(now_ms))
@@ -164,20 +183,26 @@ def _take(
     metric: Metric,
     point: Point,
     now_ms: int,
-) -> None:
+) -> _Draft | None:
     if point.flags & DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK:
-        return  # says that there is nothing to say
+        return None  # says that there is nothing to say
     if not METRIC_NAME.fullmatch(metric.name):
         raise _Refused("a metric's name is a letter or _ and up to 63 letters, digits, and any of _ . : -")
     at = point.time_unix_nano // 1_000_000
     if point.time_unix_nano and not now_ms - _OLDEST_MS <= at <= now_ms + _NEWEST_MS:
         raise _Refused("the time of a point is over an hour old or of the future")
     labels = _labels(point)
-    key = tuple(sorted(labels.items()))
-    draft = drafts.get(key)
+    draft = drafts.get(_key(labels))
     if draft is None:
-        draft = drafts[key] = _Draft(_source(resource), _instance(resource), labels)
+        draft = drafts[_key(labels)] = _Draft(_source(resource), _instance(resource), labels)
+    before = draft.weight_of(metric.name)
     _add(draft, metric, point)
+    draft.weight += draft.weight_of(metric.name) - before
+    return draft
+
+
+def _key(labels: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(labels.items()))
 
 
 def _add(draft: _Draft, metric: Metric, point: Point) -> None:

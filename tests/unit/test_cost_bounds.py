@@ -138,12 +138,21 @@ def string(text: str) -> bytes:
     return msgspec.json.encode(text)
 
 
+DISTINCT = "".join(f"<b {number:x}>" for number in range(150))
 HTML = {
     "nested tags": string("<div>" * 12_000),
     "as many as are allowed": string("<div>" * 1000),
     "formatting across paragraphs": string("<b><p>" * 500),
     "misnested formatting": string("<b></p>" * 500),
     "formatting of all kinds": string("<a><b><i><u><em><font><p><table>" * 125),
+    "formatting with blocks in it": string("".join(f"<b {n:x}><p>" for n in range(333)) + "</b>" * 333),
+    "formatting that begins again": string("<div>" * 350 + DISTINCT + "</div>x" * 350),
+    "formatting that differs behind a quote": string(
+        "<div>" * 350 + "".join(f'<b x=">{n:x}">' for n in range(150)) + "</div>x" * 350
+    ),
+    "as much formatting as is allowed": string(
+        "<div>" * 490 + "".join(f"<b {n:x}>" for n in range(20)) + "</div>x" * 490
+    ),
     "tables": string("<table><tr><td>" * 333),
     "attributes": string("<a " + " ".join(f"{number:x}" for number in range(4000)) + ">"),
     "attributes of one character": string("<a " + "".join(f"{chr(0x4E00 + n)} " for n in range(4000)) + ">"),
@@ -287,6 +296,7 @@ PROTOBUF_EXPORTS = {
     "buckets": export(*[BUCKETS] * 100, kind=9, head=DELTA),
     "exponential buckets": export(*[WIDE] * 500, kind=10, head=DELTA, name=b"http.server.request.duration"),
     "unknown fields": b"\xfa\x01\x00" * (MANY // 2),
+    "the data of a metric": field(1, field(2, field(2, b"\x2a\x00" * MANY))),
 }
 JSON_POINTS = (
     b'{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"a","histogram":{"dataPoints":%s}}]}]}]}'
@@ -300,6 +310,8 @@ JSON_EXPORTS = {
     "attributes of one point": JSON_POINTS % (b'[{"attributes":' + many(b"{}", 900_000) + b"}]"),
     "attributes of a resource": b'{"resourceMetrics":[{"resource":{"attributes":%s}}]}'
     % many(b"{}", 900_000),
+    "resources with attributes": b'{"resourceMetrics":%s}'
+    % many(b'{"resource":{"attributes":' + many(b'{"key":"a"}', 3300) + b"}}", 1_200_000),
     "counts": JSON_POINTS % many(b'{"bucketCounts":' + many(b"1", 5900) + b"}", 700_000),
     "numbers": JSON_POINTS % many(b'{"explicitBounds":' + many(b"9e307", 17_000) + b"}", 2_000_000),
 }

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 from google.protobuf import json_format
@@ -311,6 +312,20 @@ async def test_too_much_in_one_export(
         return
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
     assert reason in answer.json()["message"]
+
+
+async def test_what_is_too_much_for_one_message_of_the_bus_becomes_several(
+    client: httpx.AsyncClient, deps: FakeDeps
+) -> None:
+    exporting = Exporting()
+    for number in range(500):
+        exporting.histogram(f"h{number}", [float(bound) for bound in range(1, 100)], [1] * 100)
+    response = await push(client, exporting)
+    assert not response.HasField("partial_success")
+    sent = reports(deps)
+    assert len({report["seq"] for report in sent}) == len(sent) > 1
+    assert {name for report in sent for name in report["histograms"]} == {f"h{n}" for n in range(500)}
+    assert max(len(msgspec.json.encode(report)) for report in sent) < 600_000
 
 
 async def test_exports_wait_for_each_other_and_few_do(client: httpx.AsyncClient, deps: FakeDeps) -> None:
