@@ -39,8 +39,9 @@ async def _flood(url: str, room: str, count: int, until: asyncio.Event | None = 
         while stored < count and not (until and until.is_set()):
             message = {"type": "room_message", "room": room, "content": _FLOOD_MESSAGE, "id": str(stored)}
             await connection.send(json.dumps(message))
-            while json.loads(await connection.recv()).get("id") != str(stored):
+            while (answer := json.loads(await connection.recv())).get("id") != str(stored):
                 pass
+            assert answer["type"] == "ack", answer
             stored += 1
     return stored
 
@@ -68,7 +69,12 @@ def patient(tmp_path: Path) -> Iterator[Cluster]:
     """One gateway that lets far more wait for a client than sockets hold."""
     need("nats-server")
     with Cluster(
-        tmp_path / "cluster", gateways=1, with_services=False, write_buffer_bytes=str(64 * 1024 * 1024)
+        tmp_path / "cluster",
+        gateways=1,
+        with_services=False,
+        write_buffer_bytes=str(64 * 1024 * 1024),
+        message_rate="0",
+        message_bytes_rate="0",
     ) as cluster:
         yield cluster
 

@@ -40,6 +40,8 @@ CHAOS_SETTINGS = {
     "presence_grace_s": "3",
     "namespaces": '{"default": {"history_size": 1000}}',
     "recovery_limit": "1000",
+    "message_rate": "0",  # some tests flood
+    "message_bytes_rate": "0",
 }
 
 
