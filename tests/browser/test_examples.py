@@ -9,7 +9,7 @@ import pytest
 
 from services.local.servers import free_port
 from tests.browser.windows import ROOT, Browser, Page, Windows, expect
-from tests.support.deadline import wait_until
+from tests.support.deadline import PATIENCE_S, wait_until
 from tests.support.requires import need
 from tests.support.running import RunningTidings
 
@@ -33,7 +33,7 @@ def served(running: RunningTidings) -> Iterator[str]:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url).is_success
+        return httpx.get(url, timeout=PATIENCE_S).is_success
     except httpx.TransportError:
         return False
 

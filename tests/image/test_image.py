@@ -15,7 +15,7 @@ import pytest
 from tests.image.composed import IMAGE, TRIED, Composed, Container
 from tests.image.engine import Engine
 from tests.support.clients import Client, client, event_source
-from tests.support.deadline import eventually, wait_until
+from tests.support.deadline import PATIENCE_S, eventually, wait_until
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(900), pytest.mark.xdist_group("image")]
 
@@ -134,13 +134,13 @@ async def test_people_talk_and_see_each_other(composed: Composed) -> None:
             await grace.join("tea")
             await grace.ask("room_message", room="tea", content="hello")
             assert (await ada.expect("room_message"))["content"] == "hello"
-            async with httpx.AsyncClient(base_url=composed.url) as http:
+            async with httpx.AsyncClient(base_url=composed.url, timeout=PATIENCE_S) as http:
                 names = {user["username"] for user in (await http.get("/api/presence")).json()}
             assert {"Ada", "Grace"} <= names
 
 
 async def both_gateways(composed: Composed) -> set[str]:
-    async with httpx.AsyncClient(base_url=composed.url) as http:
+    async with httpx.AsyncClient(base_url=composed.url, timeout=PATIENCE_S) as http:
 
         async def known() -> set[str] | None:
             listed = (await http.get("/api/gateways")).json()
@@ -153,7 +153,7 @@ async def both_gateways(composed: Composed) -> set[str]:
 async def test_streams_arrive_as_they_are_sent(composed: Composed) -> None:
     async with (
         event_source(composed, rooms="streamed") as source,  # type: ignore[arg-type]
-        httpx.AsyncClient(base_url=composed.url) as http,
+        httpx.AsyncClient(base_url=composed.url, timeout=PATIENCE_S) as http,
     ):
         await source.expect("joined_room")
         await http.post("/api/publish", json={"room": "streamed", "content": "now"})
@@ -173,7 +173,7 @@ async def test_the_figures_are_real(composed: Composed) -> None:
 
 
 async def test_the_dashboard_is_served_with_all_its_parts(composed: Composed) -> None:
-    async with httpx.AsyncClient(base_url=composed.url) as http:
+    async with httpx.AsyncClient(base_url=composed.url, timeout=PATIENCE_S) as http:
         page = await http.get("/")
         assert page.status_code == 200
         parts = re.findall(r'(?:src|href)="(/?[^":#]+\.(?:js|css|svg|woff2))"', page.text)
@@ -212,7 +212,7 @@ def test_a_gateway_crashes_and_clients_go_on(composed: Composed) -> None:
 
 def connections(composed: Composed) -> int:
     """Return how many WebSocket connections all gateways have, as they last said."""
-    listed = httpx.get(f"{composed.url}/api/gateways").json()
+    listed = httpx.get(f"{composed.url}/api/gateways", timeout=PATIENCE_S).json()
     return sum(int(one["connections"]) for one in listed)
 
 

@@ -20,7 +20,7 @@ from services.cli.secret_files import NATS_SERVERS, REDIS_SERVERS, SENTINELS
 from services.local.servers import free_port
 from tests.image.composed import IMAGE, PRODUCTION, Composed
 from tests.image.engine import Engine
-from tests.support.deadline import eventually, wait_until
+from tests.support.deadline import PATIENCE_S, eventually, wait_until
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(900), pytest.mark.xdist_group("image")]
 
@@ -85,7 +85,7 @@ def test_all_are_healthy_and_there_are_two_of_each(production: Composed) -> None
 async def test_people_come_in_with_a_token_over_tls(
     production: Composed, token: str, trusting: ssl.SSLContext
 ) -> None:
-    async with httpx.AsyncClient(verify=trusting, base_url=site(production)) as http:
+    async with httpx.AsyncClient(verify=trusting, base_url=site(production), timeout=PATIENCE_S) as http:
         assert (await http.get("/api/presence")).status_code == 401
         headers = {"Authorization": f"Bearer {token}"}
         async with connect(
@@ -108,7 +108,7 @@ async def test_people_come_in_with_a_token_over_tls(
 
 async def test_a_server_key_publishes(production: Composed, secrets: Path, trusting: ssl.SSLContext) -> None:
     key = json.loads((secrets / "passwords.json").read_text())["api_key"]
-    async with httpx.AsyncClient(verify=trusting, base_url=site(production)) as http:
+    async with httpx.AsyncClient(verify=trusting, base_url=site(production), timeout=PATIENCE_S) as http:
         body = {"room": "news", "content": "from a server"}
         assert (await http.post("/api/publish", json=body)).status_code == 401
         answer = await http.post("/api/publish", json=body, headers={"x-api-key": key})
@@ -119,7 +119,10 @@ async def test_a_server_key_publishes(production: Composed, secrets: Path, trust
 def inside_gateway(production: Composed, token: str, trusting: ssl.SSLContext) -> dict[str, Any]:
     # The stream of tickets is made with the first one.
     answer = httpx.post(
-        f"{site(production)}/api/tickets", headers={"Authorization": f"Bearer {token}"}, verify=trusting
+        f"{site(production)}/api/tickets",
+        headers={"Authorization": f"Bearer {token}"},
+        verify=trusting,
+        timeout=PATIENCE_S,
     )
     assert answer.status_code == 201
     return _inside(production, "gateway")
@@ -172,7 +175,10 @@ def test_servers_fail_and_clients_go_on(
         text=True,
     )
     http = httpx.Client(
-        verify=trusting, base_url=site(production), headers={"Authorization": f"Bearer {token}"}
+        verify=trusting,
+        base_url=site(production),
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=PATIENCE_S,
     )
 
     def connections() -> int:

@@ -72,7 +72,7 @@ async def test_a_receiver_that_is_down_is_shown_and_told_later(fleet: Fleet, hoo
         return [(one.up, one.error, one.waiting) for one in receivers] == [(False, "HTTP 503", 1)]
 
     await eventually(shown, "the receiver shown as down")
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{health}") as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{health}", timeout=PATIENCE_S) as client:
         assert (await client.get("/readyz")).json()["details"]["receivers_down"] == ["webhook-1"]
         assert 'tidings_notify_receiver_up{receiver="webhook-1"} 0.0' in (await client.get("/metrics")).text
     assert len(set(hook.keys)) == 1  # every attempt is the same message
@@ -176,7 +176,7 @@ async def test_a_real_alertmanager_takes_over(
     """Its webhook, whose body ours copies, says what we told it; and severities replace each other."""
     url, start = alertmanager
     start(hook.url)
-    async with httpx.AsyncClient(base_url=url) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as client:
 
         async def ready() -> bool:
             try:

@@ -59,7 +59,7 @@ async def received(socket: websockets.ClientConnection, type: str) -> dict[str, 
 
 
 async def test_a_server_reaches_members_whichever_gateway_they_are_on(open_url: str) -> None:
-    async with httpx.AsyncClient(base_url=open_url) as http:
+    async with httpx.AsyncClient(base_url=open_url, timeout=PATIENCE_S) as http:
         sockets = [await connect(ws(open_url)) for _ in range(4)]
         for socket in sockets:
             await socket.send(json.dumps({"type": "join_room", "room": "api-den"}))
@@ -72,7 +72,7 @@ async def test_a_server_reaches_members_whichever_gateway_they_are_on(open_url: 
 
 
 async def test_a_repeated_id_is_stored_once(open_url: str) -> None:
-    async with httpx.AsyncClient(base_url=open_url) as http:
+    async with httpx.AsyncClient(base_url=open_url, timeout=PATIENCE_S) as http:
         body = {"room": "api-once", "content": 1, "id": "same"}
         acks = [(await http.post("/api/publish", json=body)).json()["seq"] for _ in range(3)]
         past = (await http.get("/api/rooms/api-once/history")).json()
@@ -83,7 +83,7 @@ async def test_a_repeated_id_is_stored_once(open_url: str) -> None:
 
 
 async def test_history_pages_both_ways(open_url: str) -> None:
-    async with httpx.AsyncClient(base_url=open_url) as http:
+    async with httpx.AsyncClient(base_url=open_url, timeout=PATIENCE_S) as http:
         for number in range(5):
             await http.post("/api/publish", json={"room": "a/b ü", "content": number})
         path = "/api/rooms/a%2Fb%20%C3%BC/history"
@@ -101,7 +101,7 @@ async def test_history_pages_both_ways(open_url: str) -> None:
 
 async def test_presence_and_rooms_show_who_is_there(open_url: str) -> None:
     async with (
-        httpx.AsyncClient(base_url=open_url) as http,
+        httpx.AsyncClient(base_url=open_url, timeout=PATIENCE_S) as http,
         connect(ws(open_url, "username=Grace")) as socket,
     ):
         me = (await received(socket, "welcome"))["userId"]
@@ -121,7 +121,7 @@ async def test_presence_and_rooms_show_who_is_there(open_url: str) -> None:
 
 
 async def test_pushed_metrics_are_in_the_record(open_url: str) -> None:
-    async with httpx.AsyncClient(base_url=open_url) as http:
+    async with httpx.AsyncClient(base_url=open_url, timeout=PATIENCE_S) as http:
 
         async def recording() -> bool:
             return bool((await http.get("/api/metrics/history", params={"limit": 1})).json())
@@ -139,7 +139,7 @@ async def test_pushed_metrics_are_in_the_record(open_url: str) -> None:
 
 
 async def test_both_gateways_answer(open_url: str) -> None:
-    async with httpx.AsyncClient(base_url=open_url) as http:
+    async with httpx.AsyncClient(base_url=open_url, timeout=PATIENCE_S) as http:
 
         async def both() -> bool:  # who answers too late is left out
             return len((await http.get("/api/gateways")).json()) == 2
@@ -148,7 +148,7 @@ async def test_both_gateways_answer(open_url: str) -> None:
 
 
 async def test_a_silence_comes_and_goes(open_url: str) -> None:
-    async with httpx.AsyncClient(base_url=open_url) as http:
+    async with httpx.AsyncClient(base_url=open_url, timeout=PATIENCE_S) as http:
         body = {"matchers": [{"name": "metric", "value": "nothing"}], "duration": 60}
         made = (await http.post("/api/silences", json=body)).json()
         assert made in (await http.get("/api/silences")).json()
@@ -158,7 +158,7 @@ async def test_a_silence_comes_and_goes(open_url: str) -> None:
 
 
 async def test_an_order_ends_a_users_connections_on_all_gateways(open_url: str) -> None:
-    async with httpx.AsyncClient(base_url=open_url) as http:
+    async with httpx.AsyncClient(base_url=open_url, timeout=PATIENCE_S) as http:
         first = await connect(ws(open_url))
         welcome = await received(first, "welcome")
         again = f"session={welcome['session']}"
@@ -183,7 +183,7 @@ async def test_under_jwt_nobody_gets_in_without_credentials(jwt_url: str) -> Non
     with pytest.raises(websockets.InvalidStatus) as refused:
         await connect(ws(jwt_url))
     assert refused.value.response.status_code == 401
-    async with httpx.AsyncClient(base_url=jwt_url) as http:
+    async with httpx.AsyncClient(base_url=jwt_url, timeout=PATIENCE_S) as http:
         for path in ("/api/presence", "/api/metrics/history", "/events", "/events/metrics"):
             assert (await http.get(path)).status_code == 401, path
         for path in ("/", "/healthz", "/readyz", "/metrics"):
@@ -205,7 +205,7 @@ async def test_a_program_connects_with_its_token(jwt_url: str) -> None:
 
 
 async def test_a_browser_connects_with_a_ticket_once_on_any_gateway(jwt_url: str) -> None:
-    async with httpx.AsyncClient(base_url=jwt_url) as http:
+    async with httpx.AsyncClient(base_url=jwt_url, timeout=PATIENCE_S) as http:
         for _ in range(6):  # the kernel spreads the connections over both gateways
             issued = await http.post("/api/tickets", headers=bearer() | {"connection": "close"})
             ticket = issued.json()["ticket"]
@@ -217,7 +217,7 @@ async def test_a_browser_connects_with_a_ticket_once_on_any_gateway(jwt_url: str
 
 
 async def test_the_server_api_takes_keys(jwt_url: str) -> None:
-    async with httpx.AsyncClient(base_url=jwt_url) as http:
+    async with httpx.AsyncClient(base_url=jwt_url, timeout=PATIENCE_S) as http:
         body = {"room": "api-key", "content": 1}
         assert (await http.post("/api/publish", json=body)).status_code == 401
         assert (await http.post("/api/publish", json=body, headers=bearer())).status_code == 403

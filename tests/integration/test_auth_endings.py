@@ -116,7 +116,7 @@ async def test_every_order_ends_every_kind(gateway: ServiceProcess, stack: Async
     user = way.replace(" ", "-")
     ours = await everything(gateway, stack, token(user, jti=f"{user}-token", tidings=GRANTS))
     others = await everything(gateway, stack, token("other", jti="other", tidings=GRANTS))
-    async with httpx.AsyncClient(base_url=gateway.url, headers=SERVER) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, headers=SERVER, timeout=PATIENCE_S) as http:
         sent = None if body is None else {name: value.replace("USER", user) for name, value in body.items()}
         (await http.request(method, path.replace("USER", user), json=sent)).raise_for_status()
     how = await ours.ended()
@@ -148,7 +148,7 @@ async def test_stopping_ends_every_kind(deployment: Deployment, stack: AsyncExit
 async def test_a_clock_that_is_ahead_is_no_way_around_a_revocation(gateway: ServiceProcess) -> None:
     ahead = token("fast", iat=int(time.time() + CLOCK_SKEW_S - 1))
     async with (
-        httpx.AsyncClient(base_url=gateway.url, headers=SERVER) as http,
+        httpx.AsyncClient(base_url=gateway.url, headers=SERVER, timeout=PATIENCE_S) as http,
         client(gateway, ahead) as fast,
     ):
         (await http.post("/api/revocations", json={"userId": "fast"})).raise_for_status()
@@ -174,7 +174,7 @@ async def test_nobody_is_let_in_while_it_is_not_known_what_was_revoked(tmp_path:
         cluster.proxy.stall()  # or it would come back by itself
         cluster.proxy.reset()
         await eventually(lambda: not apart.ready(), "the gateway that lost the bus")
-        async with httpx.AsyncClient(base_url=other.url, headers=SERVER) as http:
+        async with httpx.AsyncClient(base_url=other.url, headers=SERVER, timeout=PATIENCE_S) as http:
             (await http.post("/api/revocations", json={"userId": "rita"})).raise_for_status()
         assert await status(other) == 401
         assert await status(apart) == 503

@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 from gateway.auth.tokens import CLOCK_SKEW_S
 from services.local.servers import NatsServer, RedisServer
 from tests.support.cluster import ServiceProcess
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.deployment import Deployment
 from tests.support.secured import SERVER, WITH_TOKENS, bearer, client, token
 
@@ -95,7 +95,10 @@ async def test_a_refused_renewal_changes_nothing(gateways: list[ServiceProcess])
 
 
 async def test_a_renewal_by_ticket_which_is_spent(gateways: list[ServiceProcess]) -> None:
-    async with httpx.AsyncClient(base_url=gateways[1].url) as http, client(gateways[0], token()) as ada:
+    async with (
+        httpx.AsyncClient(base_url=gateways[1].url, timeout=PATIENCE_S) as http,
+        client(gateways[0], token()) as ada,
+    ):
         ticket = (await http.post("/api/tickets", headers=bearer(token()))).json()["ticket"]
         assert (await ada.ask("refresh", ticket=ticket))["type"] == "ack"
         assert (await ada.ask("refresh", ticket=ticket))["code"] == "unauthorized"
@@ -123,7 +126,7 @@ async def refused(gateway: ServiceProcess, text: str) -> bool:
 async def test_a_revoked_user_is_out_everywhere_within_a_second(gateways: list[ServiceProcess]) -> None:
     old = token("rita")
     async with (
-        httpx.AsyncClient(base_url=gateways[0].url, headers=SERVER) as http,
+        httpx.AsyncClient(base_url=gateways[0].url, headers=SERVER, timeout=PATIENCE_S) as http,
         client(gateways[0], old) as here,
         client(gateways[1], old) as there,
         client(gateways[1], token("bob")) as bob,
@@ -148,7 +151,7 @@ async def test_a_revoked_user_is_out_everywhere_within_a_second(gateways: list[S
 async def test_a_revoked_token_is_one_token(gateways: list[ServiceProcess]) -> None:
     lost, kept = token("tom", jti="lost"), token("tom", jti="kept")
     async with (
-        httpx.AsyncClient(base_url=gateways[0].url, headers=SERVER) as http,
+        httpx.AsyncClient(base_url=gateways[0].url, headers=SERVER, timeout=PATIENCE_S) as http,
         client(gateways[1], lost) as thief,
         client(gateways[1], kept) as tom,
     ):
@@ -171,7 +174,7 @@ async def test_a_gateway_that_starts_later_knows(
     gateways: list[ServiceProcess], nats_server: NatsServer, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     old = token("zoe")
-    async with httpx.AsyncClient(base_url=gateways[0].url, headers=SERVER) as http:
+    async with httpx.AsyncClient(base_url=gateways[0].url, headers=SERVER, timeout=PATIENCE_S) as http:
         await http.post("/api/revocations", json={"userId": "zoe"})
     settings: dict[str, object] = {
         **WITH_TOKENS, "nats_url": nats_server.url, "redis_url": redis_server.url, "prefix": "auth-live",
@@ -183,7 +186,7 @@ async def test_a_gateway_that_starts_later_knows(
 
 async def test_disconnecting_alone_lets_the_user_back(gateways: list[ServiceProcess]) -> None:
     async with (
-        httpx.AsyncClient(base_url=gateways[0].url, headers=SERVER) as http,
+        httpx.AsyncClient(base_url=gateways[0].url, headers=SERVER, timeout=PATIENCE_S) as http,
         client(gateways[1], token("kim")) as kim,
     ):
         async with http.stream(

@@ -106,7 +106,7 @@ def renewed(balancer: LoadBalancer, certificate: Path) -> str:
 
 
 async def say(balancer: LoadBalancer, room: str, content: object) -> None:
-    async with httpx.AsyncClient(base_url=balancer.url, headers=SERVER) as http:
+    async with httpx.AsyncClient(base_url=balancer.url, headers=SERVER, timeout=PATIENCE_S) as http:
         answer = await http.post("/api/publish", json={"room": room, "content": content})
         assert answer.status_code == 200, answer.text
 
@@ -141,7 +141,7 @@ async def test_who_comes_back_to_another_gateway_misses_nothing(
 
 async def test_a_ticket_is_good_at_whichever_gateway_is_asked(balancer: LoadBalancer) -> None:
     begins = len(balancer.log_text())
-    async with httpx.AsyncClient(base_url=balancer.url, headers=bearer(token())) as http:
+    async with httpx.AsyncClient(base_url=balancer.url, headers=bearer(token()), timeout=PATIENCE_S) as http:
 
         async def redeemed_elsewhere() -> bool:
             ticket = (await http.post("/api/tickets")).json()["ticket"]
@@ -252,7 +252,7 @@ async def test_with_a_certificate_everything_is_behind_tls(
         site = f"https://localhost:{tls_port}"
         async with (
             httpx.AsyncClient(
-                verify=trusting, headers=bearer(token(tidings={"channels": ["metrics"]}))
+                verify=trusting, headers=bearer(token(tidings={"channels": ["metrics"]})), timeout=PATIENCE_S
             ) as http,
             connect(
                 f"wss://localhost:{tls_port}/ws", ssl=trusting, additional_headers=bearer(token())
@@ -295,7 +295,7 @@ async def test_a_new_certificate_cuts_no_connection(
 
 
 async def test_the_load_balancer_is_scraped_apart_from_clients(balancer: LoadBalancer) -> None:
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
         text = (await http.get(f"http://127.0.0.1:{balancer.watch_port}/metrics")).text
         assert 'haproxy_server_status{proxy="gateways",server="gateway-1",state="UP"} 1' in text
         assert (await http.get(f"http://127.0.0.1:{balancer.watch_port}/")).status_code == 404

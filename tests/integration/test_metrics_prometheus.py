@@ -92,7 +92,7 @@ def prometheus(ports: dict[str, int], tmp_path: Path) -> Iterator[str]:
 
 
 async def test_a_real_prometheus_scrapes_them(prometheus: str) -> None:
-    async with httpx.AsyncClient(base_url=prometheus) as client:
+    async with httpx.AsyncClient(base_url=prometheus, timeout=PATIENCE_S) as client:
 
         async def query(expression: str) -> dict[str, float]:
             try:

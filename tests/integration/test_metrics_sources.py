@@ -32,7 +32,7 @@ async def http(fleet: Fleet) -> AsyncIterator[httpx.AsyncClient]:
     port = free_port()
     fleet.start("gateway", TIDINGS_PORT=str(port))
     await fleet.leader(fleet.start())
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
 
         async def ready() -> bool:
             try:

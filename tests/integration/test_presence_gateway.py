@@ -12,7 +12,7 @@ import pytest
 
 from services.local.servers import NatsServer, RedisServer
 from tests.support.clients import Client, client
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.deployment import Deployment
 
 ROOM_LIMIT = 5
@@ -44,7 +44,9 @@ async def people(deployment: Deployment, count: int) -> AsyncIterator[list[Clien
 
 
 async def get(deployment: Deployment, path: str, **query: Any) -> Any:
-    async with httpx.AsyncClient(base_url=deployment.gateways[0].url, trust_env=False) as http:
+    async with httpx.AsyncClient(
+        base_url=deployment.gateways[0].url, trust_env=False, timeout=PATIENCE_S
+    ) as http:
         answer = await http.get(path, params=query)
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -189,5 +191,7 @@ async def test_health_details_name_the_breakers(deployment: Deployment) -> None:
         return body["details"] == {"breakers": {"presence": "closed", "metrics": "closed"}}
 
     await eventually(closed, "the breakers in the details, closed")
-    async with httpx.AsyncClient(base_url=deployment.gateways[0].url, trust_env=False) as http:
+    async with httpx.AsyncClient(
+        base_url=deployment.gateways[0].url, trust_env=False, timeout=PATIENCE_S
+    ) as http:
         assert 'tidings_breaker_state{service="presence"} 0.0' in (await http.get("/metrics")).text

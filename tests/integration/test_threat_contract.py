@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from services.local.servers import NatsServer, RedisServer
-from tests.support.deadline import wait_until
+from tests.support.deadline import PATIENCE_S, wait_until
 from tests.support.deployment import Deployment
 from tests.support.requires import missing
 from tests.support.secured import KEY, SERVER, WITH_TOKENS
@@ -61,11 +61,13 @@ def test_no_request_of_the_contract_breaks_the_server(
 def answered(url: str) -> tuple[float, float]:
     """Return how many requests were answered, and how many of them by 503."""
     figures = dict(
-        line.rsplit(" ", 1) for line in httpx.get(f"{url}/metrics").text.splitlines() if line[:1] != "#"
+        line.rsplit(" ", 1)
+        for line in httpx.get(f"{url}/metrics", timeout=PATIENCE_S).text.splitlines()
+        if line[:1] != "#"
     )
     by_503 = 'tidings_gateway_refusals_total{code="http_503"}'
     return float(figures["tidings_gateway_requests_total"]), float(figures.get(by_503, 0))
 
 
 def read(url: str) -> int:
-    return httpx.get(url, headers=SERVER).status_code
+    return httpx.get(url, headers=SERVER, timeout=PATIENCE_S).status_code

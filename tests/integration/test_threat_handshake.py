@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 from services.local.servers import NatsServer, RedisServer
 from services.wire.names import to_token
 from tests.support.cluster import ServiceProcess
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.deployment import Deployment
 from tests.support.rawsocket import FIN, TEXT, client_frame, raw_socket
 from tests.support.secured import KEY, SECRET, WITH_TOKENS, bearer, client, token
@@ -78,7 +78,7 @@ async def test_cross_site_websocket_hijack(gateway: ServiceProcess, open_gateway
         assert await refusal(gateway, token(), Origin=origin) == (403, "forbidden")
         assert await refusal(open_gateway, Origin=origin) == (403, "forbidden")
         assert await upgraded(gateway, f"Origin: {origin}") == 403
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
             answer = await http.get(f"{gateway.url}/api/rooms", headers=bearer(token()) | {"origin": origin})
             assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
     async with client(gateway, token(), Origin=ORIGIN) as page:
@@ -90,7 +90,7 @@ async def test_cross_site_websocket_hijack(gateway: ServiceProcess, open_gateway
 async def test_a_page_of_another_site_embeds_nothing(open_gateway: ServiceProcess) -> None:
     """An image's address must not make a user and join rooms; the link to the dashboard works."""
     embedding = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
-    async with httpx.AsyncClient(base_url=open_gateway.url) as http:
+    async with httpx.AsyncClient(base_url=open_gateway.url, timeout=PATIENCE_S) as http:
         answer = await http.get("/events?rooms=lobby&username=Your%20Boss", headers=embedding)
         assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
         assert (await http.get("/", headers=embedding | {"sec-fetch-mode": "navigate"})).status_code == 200
@@ -102,7 +102,7 @@ async def test_a_page_of_this_machine(open_gateway: ServiceProcess, gateway: Ser
     page = "http://localhost:5173"
     async with client(open_gateway, Origin=page) as socket:
         assert await socket.is_open()
-    async with httpx.AsyncClient(headers={"origin": page}) as http:
+    async with httpx.AsyncClient(headers={"origin": page}, timeout=PATIENCE_S) as http:
         answer = await http.get(f"{open_gateway.url}/api/gateways")
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, page)
         assert (await http.get(f"{gateway.url}/api/rooms", headers=bearer(token()))).status_code == 403
@@ -112,14 +112,14 @@ async def test_a_page_of_this_machine(open_gateway: ServiceProcess, gateway: Ser
 
 
 async def test_dns_rebinding(open_gateway: ServiceProcess) -> None:
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
         answer = await http.get(f"{open_gateway.url}/api/rooms", headers={"host": "evil.example"})
     assert answer.status_code == 403
 
 
 @pytest.mark.parametrize("host", ["evil.example/healthz?", "127.0.0.1/healthz#", "x@y", "[::1", ""])
 async def test_poisoned_host(gateway: ServiceProcess, host: str) -> None:
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
         for path in ("/api/logs", "/api/rooms", "/events"):
             assert (await http.get(gateway.url + path, headers={"host": host})).status_code in (400, 401)
 
@@ -132,7 +132,7 @@ async def test_token_in_url(gateway: ServiceProcess) -> None:
 
 
 async def test_ticket_reuse(gateway: ServiceProcess) -> None:
-    async with httpx.AsyncClient(base_url=gateway.url) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=PATIENCE_S) as http:
 
         async def ticket() -> str:
             return str(
@@ -251,7 +251,7 @@ async def test_lua_injection(with_presence: ServiceProcess) -> None:
         async with client(with_presence, token(f"lua-{number}", name=text), "channels=presence") as ada:
             await ada.ask("join_room", room=text)
             assert (await ada.ask("presence_update", customData={text: text}))["type"] == "ack"
-            async with httpx.AsyncClient(headers={"x-api-key": KEY}) as http:
+            async with httpx.AsyncClient(headers={"x-api-key": KEY}, timeout=PATIENCE_S) as http:
 
                 async def shown(http: httpx.AsyncClient = http, text: str = text) -> bool:
                     users = (
@@ -274,7 +274,7 @@ async def test_redos_in_patterns(gateway: ServiceProcess) -> None:
 
 
 async def test_no_versions_and_no_traces_for_strangers(gateway: ServiceProcess) -> None:
-    async with httpx.AsyncClient(base_url=gateway.url) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=PATIENCE_S) as http:
         answers = [
             await http.request(method, path)
             for method in ("GET", "POST", "DELETE", "PUT", "TRACE")
@@ -308,7 +308,9 @@ async def test_no_versions_and_no_traces_for_strangers(gateway: ServiceProcess) 
 
 
 async def test_cors_is_exact(gateway: ServiceProcess) -> None:
-    async with httpx.AsyncClient(base_url=gateway.url, headers={"origin": ORIGIN}) as http:
+    async with httpx.AsyncClient(
+        base_url=gateway.url, headers={"origin": ORIGIN}, timeout=PATIENCE_S
+    ) as http:
         answer = await http.get("/api/rooms", headers=bearer(token()))
         assert answer.headers["access-control-allow-origin"] == ORIGIN
         assert "access-control-allow-credentials" not in answer.headers
@@ -320,7 +322,7 @@ async def test_cors_is_exact(gateway: ServiceProcess) -> None:
 async def test_log_injection_and_log_cleanliness(gateway: ServiceProcess) -> None:
     """Names cannot forge lines or colour a terminal; secrets and payloads are in no line, not even when debugging."""
     text = token("eve\u202e\u2028", name="eve\u202e[31m")
-    async with httpx.AsyncClient(base_url=gateway.url) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=PATIENCE_S) as http:
         ticket = (await http.post("/api/tickets", headers=bearer(text))).json()["ticket"]
         async with client(gateway, "", f"ticket={ticket}&username=a%0Ab%1B%5B31m") as eve:
             room = 'room\u202e\u2028{"level":"error"}'

@@ -93,7 +93,9 @@ async def tls_gateway(
     trusting = ssl.create_default_context(cafile=str(certificates.ca))
     await aside(gateway.spawn)
     try:
-        async with httpx.AsyncClient(base_url=f"https://127.0.0.1:{gateway.port}", verify=trusting) as http:
+        async with httpx.AsyncClient(
+            base_url=f"https://127.0.0.1:{gateway.port}", verify=trusting, timeout=PATIENCE_S
+        ) as http:
 
             async def ready() -> bool:
                 try:

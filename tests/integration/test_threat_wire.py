@@ -84,7 +84,7 @@ async def _others_are_served(gateway: ServiceProcess) -> AsyncIterator[None]:
 
 
 async def times_met(gateway: ServiceProcess, limit: str) -> float:
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
         return counted((await http.get(f"{gateway.url}/metrics", headers=SERVER)).text, limit)
 
 
@@ -204,7 +204,7 @@ async def test_huge_headers(gateway: ServiceProcess, head: bytes) -> None:
 
 
 async def test_a_large_body_is_no_large_head(gateway: ServiceProcess) -> None:
-    async with httpx.AsyncClient(headers=SERVER) as http:
+    async with httpx.AsyncClient(headers=SERVER, timeout=PATIENCE_S) as http:
         content = json.dumps({"room": "a", "content": "x" * 60_000}).encode()
         for split in (1, 3, 50_000):  # also where the head's end is split over two segments
             async with raw(gateway) as (reader, writer):
@@ -445,7 +445,10 @@ async def test_a_flood_of_bytes(gateways: list[ServiceProcess]) -> None:
 
 
 async def test_request_flood_from_one_address(strict: ServiceProcess) -> None:
-    async with met(strict, "request_rate"), httpx.AsyncClient(base_url=strict.url) as http:
+    async with (
+        met(strict, "request_rate"),
+        httpx.AsyncClient(base_url=strict.url, timeout=PATIENCE_S) as http,
+    ):
         there = {"x-forwarded-for": "2001:db8::1"}
         answers = [await http.get("/api/rooms", headers=there) for _ in range(20)]
         assert {answer.status_code for answer in answers[:10]} == {401}
@@ -460,7 +463,7 @@ async def test_request_flood_from_one_address(strict: ServiceProcess) -> None:
 
 
 async def test_ticket_flood_of_one_user(strict: ServiceProcess) -> None:
-    async with met(strict, "ticket_rate"), httpx.AsyncClient(base_url=strict.url) as http:
+    async with met(strict, "ticket_rate"), httpx.AsyncClient(base_url=strict.url, timeout=PATIENCE_S) as http:
         for number in range(8):
             place = {"x-forwarded-for": f"198.51.100.{number}"}
             answer = await http.post("/api/tickets", headers=place | bearer(token("greedy")))
@@ -487,7 +490,10 @@ async def test_connection_flood_of_everybody(strict: ServiceProcess) -> None:
 
 async def test_streams_above_the_accept_rate_count_as_sockets_do(strict: ServiceProcess) -> None:
     statuses = set()
-    async with met(strict, "accept_rate"), httpx.AsyncClient(base_url=strict.url, headers=SERVER) as http:
+    async with (
+        met(strict, "accept_rate"),
+        httpx.AsyncClient(base_url=strict.url, headers=SERVER, timeout=PATIENCE_S) as http,
+    ):
         for path in ["/events", "/events/metrics"] * 10:
             async with http.stream("GET", path) as answer:
                 statuses.add(answer.status_code)
@@ -508,7 +514,7 @@ async def test_connection_flood_from_one_address(gateway: ServiceProcess) -> Non
         assert refused.value.response.status_code == 429
         assert refused.value.response.headers["retry-after"] == "10"
         async with httpx.AsyncClient(
-            headers={"x-forwarded-for": "2001:db8::ffff"} | bearer(token("more"))
+            headers={"x-forwarded-for": "2001:db8::ffff"} | bearer(token("more")), timeout=PATIENCE_S
         ) as http:
             assert (await http.get(f"{gateway.url}/events")).status_code == 429
         with pytest.raises(AssertionError, match=r"HTTP/1[.]1 429 "):

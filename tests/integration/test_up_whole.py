@@ -56,8 +56,8 @@ def test_all_children_run(running: RunningTidings) -> None:
 
 
 def test_the_address_answers(running: RunningTidings) -> None:
-    assert httpx.get(f"{running.url}/readyz").status_code == 200
-    assert httpx.get(running.url).status_code == 200
+    assert httpx.get(f"{running.url}/readyz", timeout=PATIENCE_S).status_code == 200
+    assert httpx.get(running.url, timeout=PATIENCE_S).status_code == 200
 
 
 def test_no_secret_is_on_a_command_line(running: RunningTidings, data_dir: Path) -> None:
@@ -153,7 +153,7 @@ def test_check_reaches_the_servers_of_a_running_up(running: RunningTidings, data
 
 def test_metrics_of_this_machine_arrive(running: RunningTidings) -> None:
     def records() -> list[dict[str, float]]:
-        answer = httpx.get(f"{running.url}/api/metrics/history")
+        answer = httpx.get(f"{running.url}/api/metrics/history", timeout=PATIENCE_S)
         return list(answer.json()) if answer.status_code == 200 else []
 
     newest = wait_until(records, "a metrics record")[-1]

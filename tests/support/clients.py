@@ -124,7 +124,7 @@ async def client(
     gateway: ServiceProcess, query: str = "", *, subprotocol: str = "tidings.v1.json", **options: Any
 ) -> AsyncIterator[Client]:
     """Connect and take the welcome. Nothing is limited on this side unless `options` say so."""
-    unlimited: dict[str, Any] = {"max_size": None, "max_queue": None}
+    unlimited: dict[str, Any] = {"max_size": None, "max_queue": None, "open_timeout": PATIENCE_S}
     async with connect(
         websocket_url(gateway, query), subprotocols=[Subprotocol(subprotocol)], **(unlimited | options)
     ) as socket:
@@ -194,7 +194,7 @@ async def event_source(
     """Open a stream."""
     headers = {**(headers or {}), **({"last-event-id": last_id} if last_id else {})}
     async with (
-        httpx.AsyncClient(base_url=gateway.url, timeout=30) as http,
+        httpx.AsyncClient(base_url=gateway.url, timeout=PATIENCE_S) as http,
         http.stream("GET", path, params=query, headers=headers) as response,
     ):
         assert response.status_code == 200, await response.aread()

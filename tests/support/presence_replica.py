@@ -34,7 +34,7 @@ class Replica:
         return await asyncio.wait_for(self.process.wait(), PATIENCE_S)
 
     async def health(self, path: str = "/readyz") -> tuple[int, str]:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as client:
             try:
                 answer = await client.get(self.health_url + path)
             except httpx.TransportError:

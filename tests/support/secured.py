@@ -88,7 +88,8 @@ async def client(
     """Connect, and wait for `welcome`."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     url = websocket_url(gateway, query)
-    async with connect(url, additional_headers=sent | (bearer(text) if text else {})) as socket:
+    headers = sent | (bearer(text) if text else {})
+    async with connect(url, additional_headers=headers, open_timeout=PATIENCE_S) as socket:
         connected = Client(socket)
         await connected.receive("welcome")
         yield connected

@@ -36,7 +36,7 @@ async def connected(gateway: ServiceProcess) -> socket.socket:
 
 async def flood(gateway: ServiceProcess, room: str, messages: int) -> None:
     """Publish large messages as a server does: no connection's rate limits it."""
-    async with httpx.AsyncClient(base_url=gateway.url) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=PATIENCE_S) as http:
         for _ in range(messages):
             body = {"room": room, "content": "x" * 60_000}
             (await http.post("/api/publish", json=body)).raise_for_status()

@@ -71,7 +71,7 @@ def of_session(session: str) -> User:
 
 
 async def history(gateway: ServiceProcess, room: str, user: User) -> list[tuple[str, Any]]:
-    async with httpx.AsyncClient(base_url=gateway.url) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=PATIENCE_S) as http:
         answer = await http.get(f"/api/rooms/{room}/history", headers=user.headers)
     return [(message["userId"], message["content"]) for message in answer.json()["messages"]]
 

@@ -13,7 +13,7 @@ import pytest
 from services.local.servers import NatsServer, RedisServer, free_port
 from tests.support.clients import Client, client, event_source
 from tests.support.cluster import ServiceProcess, aside
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.deployment import Deployment
 from tests.support.requires import need
 
@@ -144,7 +144,10 @@ async def test_history_that_nobody_reads(gateway: ServiceProcess, nats: Watched)
 
 
 async def test_pages_of_history_are_bounded_by_bytes_and_miss_nothing(gateway: ServiceProcess) -> None:
-    async with client(gateway, "username=Ann") as ann, httpx.AsyncClient(base_url=gateway.url) as http:
+    async with (
+        client(gateway, "username=Ann") as ann,
+        httpx.AsyncClient(base_url=gateway.url, timeout=PATIENCE_S) as http,
+    ):
         await ann.join("paged")
         seqs = [(await _published(ann, "paged"))["seq"] for _ in range(40)]
         newest = (await http.get("/api/rooms/paged/history")).json()

@@ -151,7 +151,7 @@ async def test_whoever_has_a_stream_with_rooms_is_present(gateways: Gateways, ro
 async def test_metrics_as_plain_data(gateways: Gateways) -> None:
     for path, headers in (("/events/metrics", {}), ("/metrics", {"accept": "text/event-stream"})):
         async with (
-            httpx.AsyncClient(base_url=gateways[0].url) as http,
+            httpx.AsyncClient(base_url=gateways[0].url, timeout=PATIENCE_S) as http,
             http.stream("GET", path, headers=headers) as response,
         ):
             lines = response.aiter_lines()
@@ -169,7 +169,7 @@ async def _data_line(lines: Any) -> str:
 
 
 async def test_requests_that_are_refused(gateways: Gateways) -> None:
-    async with httpx.AsyncClient(base_url=gateways[0].url) as http:
+    async with httpx.AsyncClient(base_url=gateways[0].url, timeout=PATIENCE_S) as http:
         for query, status in (
             ({"channels": "nonsense"}, 404),
             ({"rooms": "a\x00b"}, 400),
@@ -192,7 +192,7 @@ async def test_a_stream_that_goes_while_it_opens_leaves_nothing(gateways: Gatewa
             ):
                 pass
         await ann.ask("room_message", room=room, content=1)
-    async with httpx.AsyncClient(base_url=gateways[0].url) as http:
+    async with httpx.AsyncClient(base_url=gateways[0].url, timeout=PATIENCE_S) as http:
 
         async def none_left() -> bool:
             return "tidings_gateway_sse_streams 0.0" in (await http.get("/metrics")).text
@@ -219,7 +219,7 @@ async def test_a_stream_that_could_not_be_resumed_is_refused(gateways: Gateways,
     rooms = [f"{room}-{number:02}-" + "\N{SNOWMAN}" * 30 for number in range(60)]
     rooms = rooms[: 15_800 // len(quote(f"{rooms[0]},"))]
     async with (
-        httpx.AsyncClient(base_url=gateways[0].url) as http,
+        httpx.AsyncClient(base_url=gateways[0].url, timeout=PATIENCE_S) as http,
         http.stream("GET", "/events", params={"rooms": ",".join(rooms)}) as answer,
     ):
         assert answer.status_code == ErrorCode.TOO_MANY_ROOMS.value.http_status
