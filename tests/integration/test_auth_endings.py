@@ -52,7 +52,7 @@ class Everything:
 
     async def open(self) -> None:
         one = await self._stack.enter_async_context(client(self._gateway, self._text))
-        self.ends["/ws"] = asyncio.ensure_future(_close_code(one.closed(PATIENCE_S)))
+        self.ends["/ws"] = asyncio.ensure_future(_close_code(one.closed()))
         http = await self._stack.enter_async_context(
             httpx.AsyncClient(base_url=self._gateway.url, timeout=PATIENCE_S)
         )
