@@ -33,11 +33,16 @@ class ServerFailed(RuntimeError):
 
 
 def free_port() -> int:
-    """Return a loopback port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that nothing listens on now, and that the kernel gives to no other program for a minute.
+
+    A connection that ends here leaves the port in TIME_WAIT: until that is over the kernel picks it neither for port 0
+    nor for outgoing connections, and servers that set SO_REUSEADDR, as all do, may listen on it.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address: tuple[str, int] = listener.getsockname()
+        with socket.create_connection(address):
+            listener.accept()[0].close()  # the side that closes first has the TIME_WAIT
+        return address[1]
 
 
 def _is_free(port: int) -> bool:

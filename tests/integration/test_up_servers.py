@@ -87,6 +87,15 @@ def test_a_failed_start_shows_the_log(tmp_path: Path) -> None:
         server.start()
 
 
+def test_a_free_port_is_kept_for_its_server() -> None:
+    """What other programs bind or connect at the same moment does not get it."""
+    port = free_port()
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", port))
+    with socket.create_server(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)):
+        pass
+
+
 def test_a_fixed_port_that_is_taken_fails(kind: type[LocalServer], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", free_port())) as taken:
         port = taken.getsockname()[1]
