@@ -101,7 +101,7 @@ async def test_a_store_that_is_too_small_is_said_at_the_start(small: NatsServer)
     async with _connected(settings) as bus:
         log = Logs(bus, settings).all[0]
         with pytest.raises(Misconfigured, match=r"raise max_file_store, or lower TIDINGS_HISTORY_MAX_BYTES"):
-            await log.open(timeout_s=0.5)
+            await log.open(timeout_s=2)
 
 
 async def test_a_stream_without_a_limit_gets_one_where_nothing_is_lost(
@@ -222,5 +222,5 @@ async def test_tidings_up_gives_its_own_nats_a_limit_that_fits(tmp_path: Path) -
             await revocations.open()
             too_much = room_log(bus, operator.model_copy(update={"prefix": "another"}), max_bytes=500 * MIB)
             with pytest.raises(Misconfigured, match="no room"):
-                await too_much.open(timeout_s=0.5)
+                await too_much.open(timeout_s=2)
             revocations.close()
