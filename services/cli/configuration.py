@@ -47,12 +47,31 @@ _TYPE_WORDS = {
 }
 
 
+_SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
+
+
 # --- the effective settings ---------------------------------------------------------------------------------------
 
 
 def redacted(settings: Settings) -> dict[str, Any]:
     """Return all settings as plain values, secrets hidden and credentials cut from URLs."""
-    return {name: _plain(getattr(settings, name)) for name in Settings.model_fields}
+    plain = {name: _plain(getattr(settings, name)) for name in Settings.model_fields}
+    return plain | {name: _with_scheme_or_not(plain[name]) for name in plain if _holds_urls(name)}
+
+
+def _holds_urls(name: str) -> bool:
+    return "_url" in name or name in ("traces_endpoint", "jwks_issuers")
+
+
+def _with_scheme_or_not(value: Any) -> Any:
+    """Hide what a URL without its scheme tells: NATS takes such a one, elsewhere it is a mistake."""
+    if isinstance(value, list):
+        return [_with_scheme_or_not(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _with_scheme_or_not(item) for key, item in value.items()}
+    if not isinstance(value, str) or not value or _SCHEME.match(value):
+        return value
+    return clean_text(f"https://{value}").removeprefix("https://")
 
 
 def _plain(value: object) -> Any:

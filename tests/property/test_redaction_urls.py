@@ -51,7 +51,16 @@ def test_cleaning_twice_changes_nothing(url: str) -> None:
     assert clean_urls(clean_urls(url)) == clean_urls(url)
 
 
-@given(url=URLS)
+without_scheme = st.one_of(
+    st.builds("u:{}@{}".format, PASSWORD, HOST),
+    st.builds("u:{}@{},nats://b:4222".format, PASSWORD, HOST),
+    st.builds("hooks.example/services/{}".format, PASSWORD),
+    st.builds("//hooks.example/{}".format, PASSWORD),
+    st.builds("mailto:{}@h".format, PASSWORD),
+)
+
+
+@given(url=URLS | without_scheme)
 def test_no_secret_of_a_url_is_in_the_configuration(url: str) -> None:
     settings = Settings.model_construct(
         **{
@@ -90,6 +99,9 @@ def test_where_a_url_leads_is_said() -> None:
     assert clean_text("see (https://idp/keys?k=s), or not") == "see (https://idp/***), or not"
     config = json.loads(as_text(Settings(webhook_urls=["https://h/secret"]), "json"))
     assert config["webhook_urls"] == ["https://h/***"]
+    assert config["jwks_url"] == ""
+    assert json.loads(as_text(Settings(nats_url="u:p@h:4222"), "json"))["nats_url"] == "***@h:4222"
+    assert json.loads(as_text(Settings(nats_url="h:4222"), "json"))["nats_url"] == "h:4222"
 
 
 def test_a_login_that_is_cut_off_is_hidden_as_well() -> None:
