@@ -207,7 +207,8 @@ def identity_of(claims: Mapping[str, Any], default: Grants = grants.DEFAULT) -> 
         granted,
         expires_at=int(claims["exp"]) + CLOCK_SKEW_S,
         token_id=token_id if isinstance(token_id, str) else "",
-        issued_at=float(issued_at) if isinstance(issued_at, int | float) else None,
+        # In whole seconds, as it was compared with our clock: with a fraction it could be later than what revokes it.
+        issued_at=float(int(issued_at)) if isinstance(issued_at, int | float) else None,
     )
 
 

@@ -206,6 +206,12 @@ async def test_what_a_token_is_revoked_by() -> None:
     assert (identity.token_id, identity.issued_at) == ("j1", 1_700_000_000)
     identity = await verifier.verify(token())
     assert (identity.token_id, identity.issued_at) == ("", None)
+    latest = time.time() + CLOCK_SKEW_S
+    identity = await verifier.verify(
+        token(iat=int(latest) + 0.999)
+    )  # a fraction is passed over where it is judged
+    assert identity.issued_at is not None
+    assert identity.issued_at <= latest, "what is taken is covered by a revocation that comes now"
 
 
 async def test_what_a_token_without_the_claim_allows_is_configured() -> None:
