@@ -15,6 +15,7 @@ from typing import Protocol, Self, TypeVar
 
 from services.local.leash import leashed
 from services.local.servers import NatsServer, RedisServer, free_port
+from tests.support.deadline import PATIENCE_S
 from tests.support.startable import Startable
 from tests.support.tcp_proxy import TcpProxy
 
@@ -113,9 +114,9 @@ class ServiceProcess:
 
     def ready(self) -> bool:
         """Whether `/readyz` answers 200 now."""
-        return self.get("/readyz")[0] == 200
+        return self.get("/readyz", timeout_s=2.0)[0] == 200
 
-    def get(self, path: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
+    def get(self, path: str, timeout_s: float = PATIENCE_S) -> tuple[int, bytes]:
         """Return status and body of a GET; status 0 where nothing answers."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
         with contextlib.closing(connection):

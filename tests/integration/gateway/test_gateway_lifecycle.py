@@ -52,9 +52,9 @@ async def test_a_client_that_does_not_read_is_sent_away_alone(gateways: Gateways
         for one in (ann, reader, slow):
             await one.join(room)
         slow.socket.transport.pause_reading()
-        before = resident_bytes(slow_at)
+        before, slow_before = resident_bytes(slow_at), await _slow_clients(slow_at)
         async with asyncio.timeout(2 * PATIENCE_S):
-            while not await _slow_clients(slow_at):
+            while await _slow_clients(slow_at) == slow_before:
                 await flood(fast, room, 20)
                 ack = await ann.ask("room_message", room=room, content="last")
                 await reader.expect("room_message", seq=ack["seq"])
@@ -66,9 +66,9 @@ async def test_a_client_that_does_not_read_is_sent_away_alone(gateways: Gateways
         await eventually(lambda: _left(reader, slow), "the others learn that it left")
 
 
-async def _slow_clients(gateway: ServiceProcess) -> bool:
+async def _slow_clients(gateway: ServiceProcess) -> float:
     _, body = await asyncio.to_thread(gateway.get, "/metrics")
-    return b"tidings_gateway_slow_clients_total 0.0" not in body
+    return float(body.partition(b"\ntidings_gateway_slow_clients_total ")[2].split(maxsplit=1)[0])
 
 
 async def _left(reader: Client, gone: Client) -> bool:
