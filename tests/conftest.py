@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from services.local.servers import NatsServer, RedisServer
 from services.settings import Settings
 from tests.support.redis_cluster import RedisCluster
 from tests.support.requires import need
 from tests.support.stores import PlainRedisServer, ValkeyServer
+
+# Properties claim no time: neither how long an example takes nor how long it takes to make one up.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it runs in the background so, and every process that tests start would be deaf to Ctrl-C.

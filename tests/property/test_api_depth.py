@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.wire.depth import too_deep
@@ -28,7 +28,6 @@ def depth_of(value: Any) -> int:
     return 0
 
 
-@settings(deadline=None)  # the machine is shared
 @given(documents, st.integers(0, 5))
 def test_depth_is_that_of_the_parsed_document(document: Any, limit: int) -> None:
     assert too_deep(json.dumps(document).encode(), limit) is (depth_of(document) > limit)

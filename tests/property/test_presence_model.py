@@ -195,7 +195,7 @@ async def run_all(run: Run, plan: list[Batch | float]) -> None:
     await run.drain()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(plan=steps)
 def test_every_diff_applied_to_the_old_snapshot_gives_the_new_one(plan: list[Batch | float]) -> None:
     clock = TurnedClock()

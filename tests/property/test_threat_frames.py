@@ -7,7 +7,7 @@ import os
 import struct
 from typing import Any
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.session.limits import Limit
@@ -177,7 +177,7 @@ def frames(draw: st.DrawFn) -> bytes:
 
 
 STREAMS = st.one_of(st.lists(frames(), max_size=8).map(b"".join), st.binary(max_size=200))
-FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FUZZ = settings(max_examples=300)
 
 
 @FUZZ

@@ -3,7 +3,7 @@
 from typing import Any
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.auth.grants import ALL, DEFAULT
@@ -39,7 +39,7 @@ MESSAGES = st.fixed_dictionaries(
     {"type": st.one_of(st.sampled_from(TYPES), VALUES)},
     optional=dict.fromkeys(FIELDS, VALUES),
 )
-FUZZ = settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FUZZ = settings(max_examples=500)
 
 
 def encoded(codec: Codec, value: Any) -> bytes | None:
