@@ -36,7 +36,8 @@ class Sequencer(Generic[T]):
         """
         if seq <= self.position:
             return []
-        if self.filling or previous > self.position or (self.unsure and previous != self.position):
+        known = previous == self.position and previous  # 0 says nothing of what was before
+        if self.filling or previous > self.position or (self.unsure and not known):
             self.filling = True
             if self._held is None:
                 self._held = {}

@@ -59,6 +59,15 @@ def test_each_message_once_and_in_order(log: list[int], data: st.DataObject) -> 
     assert delivered == [seq for seq in log if seq > start]
 
 
+def test_a_message_with_nothing_before_it_proves_nothing_where_the_log_was_empty() -> None:
+    """The first message of a new stream may have been lost, and gone by the time the second one came."""
+    sequencer: Sequencer[int] = Sequencer(0)
+    sequencer.suspect()
+    assert sequencer.resume() == []
+    assert sequencer.live(2, 0, 2) == []
+    assert sequencer.filled([(1, 1), (2, 2)], complete=True) == [1, 2]
+
+
 @given(logs(), st.integers(0, 3))
 def test_more_than_can_wait_is_read_from_the_stream(log: list[int], held: int) -> None:
     sequencer: Sequencer[int] = Sequencer(0, filling=True)
