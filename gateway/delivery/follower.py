@@ -203,8 +203,10 @@ class Follower:
     def _away_s(self) -> float:
         return 0.0 if self._away_since is None else asyncio.get_running_loop().time() - self._away_since
 
-    async def catch_up(self, since: Position, *, cap: int, max_bytes: int) -> CatchUp:
+    async def catch_up(self, since: Position, *, cap: int, max_bytes: int, packed: bool = False) -> CatchUp:
         """Read what came after `since`, at most `cap` and `max_bytes`, up to the follower's position at the return.
+
+        `packed`: what was read is MessagePack already then, one message in each turn of the loop.
 
         The caller adds the member before it awaits anything else: what is delivered later then reaches it live.
 
@@ -213,22 +215,24 @@ class Follower:
         """
         try:
             async with asyncio.timeout(_CATCH_UP_S):
-                return await self._catch_up(since, cap, max_bytes)
+                return await self._catch_up(since, cap, max_bytes, packed=packed)
         except TimeoutError:
             raise Unavailable("the stream could not be read in time") from None
 
-    async def _catch_up(self, since: Position, cap: int, max_bytes: int) -> CatchUp:
+    async def _catch_up(self, since: Position, cap: int, max_bytes: int, *, packed: bool) -> CatchUp:
         durable_log = self._log
         if durable_log is None or since.epoch != durable_log.epoch:
             return CatchUp(Verdict.OTHER_EPOCH)
         tail: list[tuple[int, Outbound]] = []
         tails = self._tails = [] if self._tails is None else self._tails
         tails.append(tail)
+        found: dict[int, Outbound] = {}
         try:
             batch = await durable_log.read_from(self.stored_subject, since.seq, cap + 2, max_bytes)
             verdict = await self._judged(durable_log, since.seq, batch, cap)
             if verdict is Verdict.RECOVERED:
                 await self._reach(since.seq)
+                found = await self._read_back(batch, since.seq, packed=packed)
         finally:
             tails[:] = [other for other in tails if other is not tail]
         size = sum(len(message.data) for message in batch.messages)
@@ -236,14 +240,18 @@ class Follower:
             return CatchUp(Verdict.OTHER_EPOCH, size=size)
         if verdict is not Verdict.RECOVERED:
             return CatchUp(verdict, size=size)
-        missed: dict[int, Outbound] = {}
-        for message in batch.messages:
-            if since.seq < message.seq <= self._sequencer.position:
-                delivery = self._decoded(message.data, message.seq)
-                if delivery is not None:
-                    missed[message.seq] = delivery.message
+        missed = {seq: message for seq, message in found.items() if seq <= self._sequencer.position}
         missed.update((seq, message) for seq, message in tail if seq > since.seq)
         return CatchUp(verdict, [missed[seq] for seq in sorted(missed)], size)
+
+    async def _read_back(self, batch: Batch, since: int, *, packed: bool) -> dict[int, Outbound]:
+        found: dict[int, Outbound] = {}
+        for message in batch.messages:
+            if message.seq > since and (delivery := self._decoded(message.data, message.seq)) is not None:
+                found[message.seq] = delivery.message
+                if packed:
+                    await self._reads.pack(delivery.message)
+        return found
 
     async def _judged(self, durable_log: DurableLog, since: int, batch: Batch, cap: int) -> Verdict:
         found = [message.seq for message in batch.messages]

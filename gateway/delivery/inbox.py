@@ -191,7 +191,10 @@ class Inboxes:
                 raise Unavailable("the user has no connection here any more")
             self._logs.require_open()
             catch_up = await follower.catch_up(
-                since, cap=self._settings.recovery_limit, max_bytes=self._settings.recovery_max_bytes
+                since,
+                cap=self._settings.recovery_limit,
+                max_bytes=self._settings.recovery_max_bytes,
+                packed=member.wire.packed,
             )
         self._traffic.recoveries[catch_up.verdict] += 1
         return catch_up

@@ -15,8 +15,9 @@ _encode_msgpack = msgspec.msgpack.Encoder().encode
 # Content was checked where it came in; msgspec's own conversion takes 12 µs for a number like `9e307`.
 _decode_json = msgspec.json.Decoder(float_hook=float).decode
 
-# Below this size deflate saves little and costs everybody time; RFC 7692 §6 lets each message choose.
+# Below this size deflate saves little, above it takes long; RFC 7692 §6 lets each message choose.
 MIN_COMPRESSED_BYTES = 512
+MAX_COMPRESSED_BYTES = 262_144
 
 _TEXT = 0x81  # FIN and opcode 1 (RFC 6455 §5.2)
 _BINARY = 0x82
@@ -33,6 +34,11 @@ class Wire(IntEnum):
     MSGPACK_DEFLATE = 3
     SSE = 4
 
+    @property
+    def packed(self) -> bool:
+        """Whether messages travel as MessagePack."""
+        return self in (Wire.MSGPACK, Wire.MSGPACK_DEFLATE)
+
 
 def frame(first_byte: int, payload: bytes) -> bytes:
     """Return an unfragmented, unmasked WebSocket frame (RFC 6455 §5.2)."""
@@ -46,7 +52,7 @@ def frame(first_byte: int, payload: bytes) -> bytes:
 
 def _deflated_frame(first_byte: int, payload: bytes) -> bytes:
     """Frame a message compressed without context takeover (RFC 7692 §7.2.1), so that everyone can share it."""
-    if len(payload) < MIN_COMPRESSED_BYTES:
+    if not MIN_COMPRESSED_BYTES <= len(payload) <= MAX_COMPRESSED_BYTES:
         return frame(first_byte, payload)
     deflate = zlib.compressobj(level=1, wbits=-15)
     data = deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)
@@ -62,13 +68,14 @@ def message_frame(payload: bytes, *, binary: bool, deflate: bool) -> bytes:
 class Outbound:
     """A message to clients. `topic` and `seq` are set where the message has a place in a durable log."""
 
-    __slots__ = ("_frames", "_json", "message", "seq", "topic")
+    __slots__ = ("_frames", "_json", "_packed", "message", "seq", "topic")
 
     def __init__(self, message: server.ServerMessage, topic: str = "", seq: int = 0) -> None:
         self.message = message
         self.topic = topic
         self.seq = seq
         self._json: bytes | None = None
+        self._packed: bytes | None = None
         self._frames: list[bytes | None] = [None, None, None, None, None]
 
     @property
@@ -77,6 +84,13 @@ class Outbound:
         if self._json is None:
             self._json = _encode_json(self.message)
         return self._json
+
+    @property
+    def msgpack(self) -> bytes:
+        """The message as MessagePack."""
+        if self._packed is None:
+            self._packed = self._pack()
+        return self._packed
 
     def on(self, wire: Wire) -> bytes:
         """Return the bytes for members on `wire`."""
@@ -90,13 +104,28 @@ class Outbound:
             case Wire.JSON | Wire.JSON_DEFLATE:
                 return message_frame(self.json, binary=False, deflate=wire is Wire.JSON_DEFLATE)
             case Wire.MSGPACK | Wire.MSGPACK_DEFLATE:
-                return message_frame(self._msgpack(), binary=True, deflate=wire is Wire.MSGPACK_DEFLATE)
+                return message_frame(self.msgpack, binary=True, deflate=wire is Wire.MSGPACK_DEFLATE)
             case Wire.SSE:
                 return sse_event(str(self.message.__struct_config__.tag), self.json)
 
-    def _msgpack(self) -> bytes:
+    def _pack(self) -> bytes:
         # By way of JSON: `content` is raw JSON text inside the message, and MessagePack needs it as values.
         return _encode_msgpack(_decode_json(self.json))
+
+
+class Recovered(Outbound):
+    """An answer with the messages that a client missed. Each becomes MessagePack by itself, and may be already."""
+
+    __slots__ = ("_missed",)
+
+    def __init__(self, message: server.JoinedRoom | server.Subscribed, missed: list[Outbound]) -> None:
+        super().__init__(message)
+        self._missed = missed
+
+    def _pack(self) -> bytes:
+        fields = _decode_json(_encode_json(msgspec.structs.replace(self.message, missed=[])))
+        fields["missed"] = [msgspec.Raw(missed.msgpack) for missed in self._missed]
+        return _encode_msgpack(fields)
 
 
 def sse_event(event: str, data: bytes, event_id: str = "") -> bytes:

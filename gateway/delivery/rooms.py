@@ -244,7 +244,7 @@ class Rooms:
                 await self._open(room)
             if isinstance(since, Position):
                 async with self._reads.turn(member, still_wanted):
-                    catch_up = await self._catch_up(room, since) if still_wanted() else None
+                    catch_up = await self._catch_up(room, member, since) if still_wanted() else None
                     self._enter_if_wanted(room, member, catch_up, still_wanted, on_joined)
                 return
         except BusError as fault:
@@ -252,12 +252,15 @@ class Rooms:
             return
         self._enter_if_wanted(room, member, None, still_wanted, on_joined)
 
-    async def _catch_up(self, room: Room, since: Position) -> CatchUp:
+    async def _catch_up(self, room: Room, member: Member, since: Position) -> CatchUp:
         settings = self._settings
         async with self._reads.recovery():
             self._logs.require_open()
             catch_up = await room.follower.catch_up(
-                since, cap=settings.recovery_limit, max_bytes=settings.recovery_max_bytes
+                since,
+                cap=settings.recovery_limit,
+                max_bytes=settings.recovery_max_bytes,
+                packed=member.wire.packed,
             )
         self._traffic.recoveries[catch_up.verdict] += 1
         if catch_up.verdict is not Verdict.RECOVERED:

@@ -14,7 +14,7 @@ import structlog
 from gateway.auth.identity import Identity
 from gateway.delivery.descriptors import Direct
 from gateway.delivery.follower import CatchUp
-from gateway.delivery.outbound import Outbound, Wire
+from gateway.delivery.outbound import Outbound, Recovered, Wire
 from gateway.delivery.publisher import PublishRefused, Sender
 from gateway.delivery.recovery import Verdict
 from gateway.delivery.rooms import Joined
@@ -278,12 +278,16 @@ class Connection:
 
     def reply(self, message: server.ServerMessage, started: float) -> None:
         """Answer a request, and count it."""
+        self._reply(Outbound(message), started)
+
+    def _reply(self, answer: Outbound, started: float) -> None:
+        message = answer.message
         if isinstance(message, server.Error):
             our_fault = message.code in (ErrorCode.UNAVAILABLE.code, ErrorCode.INTERNAL.code)
             self._gateway.traffic.refused(message.code, our_fault=our_fault)
         else:
             self._gateway.traffic.answered(started, _monotonic())
-        self.send(message)
+        self._link.write_soon(answer.on(self.wire))
 
     def _refuse(
         self,
@@ -362,17 +366,15 @@ class Connection:
         if catch_up is not None:
             self._session.charge(catch_up.size, _monotonic())
         recovered, missed = _recovery(catch_up)
-        self.reply(
-            server.JoinedRoom(
-                room=room,
-                epoch=position.epoch if position else UNSET,
-                seq=position.seq if position else UNSET,
-                recovered=recovered,
-                missed=missed,
-                id=id,
-            ),
-            started,
+        answer = server.JoinedRoom(
+            room=room,
+            epoch=position.epoch if position else UNSET,
+            seq=position.seq if position else UNSET,
+            recovered=recovered,
+            missed=missed,
+            id=id,
         )
+        self._reply(Outbound(answer) if catch_up is None else Recovered(answer, catch_up.missed), started)
         self._gateway.presence.joined(self.connection_id, room)
 
     def _set_custom_data(self, effect: SetCustomData, started: float) -> None:
@@ -411,7 +413,7 @@ class Connection:
         catch_up.missed = [outbound for outbound in catch_up.missed if outbound.seq <= self._inbox_from]
         recovered, missed = _recovery(catch_up)
         reply = server.Subscribed(channels=effect.channels, recovered=recovered, missed=missed, id=effect.id)
-        self.reply(reply, started)
+        self._reply(Recovered(reply, catch_up.missed), started)
         if not self._link.closing:
             wanted = [name for name in effect.channels if name in self._session.followed]
             following.follow(self._gateway, self, wanted)

@@ -1,6 +1,7 @@
 """A follower over a bus and a stream in memory: gaps, catching up, wiped streams, a bus that goes and comes."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -8,7 +9,7 @@ import msgspec
 import pytest
 
 from gateway.delivery.follower import Follower
-from gateway.delivery.outbound import Outbound
+from gateway.delivery.outbound import Outbound, Recovered, Wire
 from gateway.delivery.reads import Reads
 from gateway.delivery.recovery import Verdict
 from gateway.delivery.resync import look_at_all, resume_all
@@ -238,6 +239,31 @@ async def test_catching_up(rig: Rig) -> None:
     assert await caught_up(rig, 1, max_bytes=2) == (Verdict.TOO_MANY, [])
     rig.stream.expire(3)
     assert await caught_up(rig, 2) == (Verdict.EVICTED, [])
+
+
+@pytest.mark.timing
+async def test_what_was_missed_becomes_messagepack_one_message_in_each_turn_of_the_loop(rig: Rig) -> None:
+    for _ in range(32):
+        rig.hear(rig.stream.store([0.1] * 16_000))
+    await asyncio.sleep(0)
+    longest, began = 0.0, time.thread_time()
+
+    def turn() -> None:
+        nonlocal longest, began
+        longest, began = max(longest, time.thread_time() - began), time.thread_time()
+        loop.call_soon(turn)
+
+    loop = asyncio.get_running_loop()
+    turn()
+    catch_up = await rig.follower.catch_up(Position("e1", 0), cap=300, max_bytes=1 << 22, packed=True)
+    answer = server.JoinedRoom(
+        room="r", recovered=True, missed=[cast(Any, outbound.message) for outbound in catch_up.missed]
+    )
+    sent = Recovered(answer, catch_up.missed).on(Wire.MSGPACK_DEFLATE)
+    await asyncio.sleep(0)
+    assert longest < 0.015
+    assert len(catch_up.missed) == 32
+    assert sent == Outbound(answer).on(Wire.MSGPACK_DEFLATE)
 
 
 async def test_one_who_was_ahead_on_another_gateway_hears_nothing_twice(rig: Rig) -> None:

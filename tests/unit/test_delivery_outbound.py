@@ -6,7 +6,15 @@ import msgspec
 import pytest
 from websockets.frames import Frame, Opcode
 
-from gateway.delivery.outbound import MIN_COMPRESSED_BYTES, Outbound, Wire, frame, message_frame, sse_event
+from gateway.delivery.outbound import (
+    MAX_COMPRESSED_BYTES,
+    MIN_COMPRESSED_BYTES,
+    Outbound,
+    Wire,
+    frame,
+    message_frame,
+    sse_event,
+)
 from services.wire import server
 from tests.support.delivery import payloads_in, said
 
@@ -27,6 +35,8 @@ def test_small_messages_are_not_compressed_and_large_ones_are() -> None:
     payload = compressed[2:]
     assert compressed[1] == len(payload) < 126
     assert zlib.decompressobj(wbits=-15).decompress(payload + b"\x00\x00\xff\xff") == large
+    too_large = b"x" * (MAX_COMPRESSED_BYTES + 1)
+    assert message_frame(too_large, binary=False, deflate=True) == frame(0x81, too_large)
 
 
 def test_both_codecs_say_the_same() -> None:
