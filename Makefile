@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SYNCED := $(VENV)/.synced$(if $(REQUIRE_ALL),-all)
 # More than two cores' worth: the tests with real processes mostly wait for leases, graces and restarts.
-TEST_WORKERS ?= 4
+TEST_WORKERS ?= 6
 KUBERNETES_RULES := deploy/kubernetes/components/monitoring/rules.yaml
 PACKAGES := services gateway presence_svc metrics_svc tidings_client tests.support.presence_model
 

@@ -5,9 +5,9 @@ set -u
 cd "$(dirname "$0")/.."
 
 pytest=${PYTEST:-.venv/bin/pytest}
-[ $# -eq 0 ] || exec "$pytest" -n "${TEST_WORKERS:-4}" --dist loadgroup "$@"
+[ $# -eq 0 ] || exec "$pytest" -n "${TEST_WORKERS:-6}" --dist loadgroup "$@"
 
-"$pytest" -n "${TEST_WORKERS:-4}" --dist loadgroup -m "not timing"
+"$pytest" -n "${TEST_WORKERS:-6}" --dist loadgroup -m "not timing"
 beside=$?
 echo
 echo "Tests that claim times, alone:"
