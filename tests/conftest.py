@@ -17,7 +17,8 @@ from tests.support.stores import PlainRedisServer, ValkeyServer
 
 # Properties claim no time: neither how long an example takes nor how long it takes to make one up.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
+settings.register_profile("brief", settings.get_profile("patient"), max_examples=20)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "patient"))
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it runs in the background so, and every process that tests start would be deaf to Ctrl-C.

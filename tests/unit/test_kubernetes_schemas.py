@@ -14,7 +14,7 @@ from tests.support.manifests import FOLDER, OVERLAYS, containers, manifests
 from tests.support.requires import missing
 
 # From the first version in which `preStop.sleep` is on by itself.
-VERSIONS = ("1.30", "1.34", "1.37")
+VERSIONS = ("1.30", "1.37")
 OPERATORS = {"monitoring.coreos.com/v1": "cloudcoil.models.prometheus_operator.v1"}
 GATEWAY_API = "gateway.networking.k8s.io/v1"
 
