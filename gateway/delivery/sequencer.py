@@ -71,6 +71,7 @@ class Sequencer(Generic[T]):
         self.filling = False
         ready: list[T] = []
         for seq in sorted(held):
+            self.unsure = True  # each was heard while messages may have been lost
             ready += self.live(seq, *held[seq])
         return ready
 

@@ -68,6 +68,16 @@ def test_a_message_with_nothing_before_it_proves_nothing_where_the_log_was_empty
     assert sequencer.filled([(1, 1), (2, 2)], complete=True) == [1, 2]
 
 
+def test_each_message_that_waited_has_to_name_the_one_before_it() -> None:
+    """That one of them did says nothing of those that came after it."""
+    sequencer: Sequencer[int] = Sequencer(2)
+    sequencer.suspect()
+    assert sequencer.live(3, 2, 3) == []
+    assert sequencer.live(5, 0, 5) == []
+    assert sequencer.resume() == [3]
+    assert sequencer.filled([(4, 4), (5, 5)], complete=True) == [4, 5]
+
+
 @given(logs(), st.integers(0, 3))
 def test_more_than_can_wait_is_read_from_the_stream(log: list[int], held: int) -> None:
     sequencer: Sequencer[int] = Sequencer(0, filling=True)
