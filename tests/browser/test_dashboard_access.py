@@ -126,5 +126,6 @@ def test_the_theme_can_be_chosen_and_is_kept(windows: Windows) -> None:
     page.reload()
     expect(root).to_have_attribute("data-theme", "dark")
     page.get_by_role("button", name="Switch to light").click()
+    expect(root).to_have_attribute("data-theme", "light")
     page.emulate_media(color_scheme="dark")
     expect(root).to_have_attribute("data-theme", "dark")  # the system's own is followed again

@@ -8,7 +8,6 @@ from services.bus.client import Bus
 from services.bus.errors import BusError
 from services.permissions.roles import Role
 from services.settings import Settings
-from tests.support.deadline import PATIENCE_S
 
 STREAMS = ("rooms-default", "inbox", "tickets", "revocations")
 
@@ -18,7 +17,7 @@ async def main() -> None:
     found: dict[str, Any] = {}
     bus = await Bus.connect(Settings(), "test", role=Role.GATEWAY)
     for stream in STREAMS:
-        answer = await bus.request(f"$JS.API.STREAM.INFO.tidings-{stream}", b"", timeout_s=PATIENCE_S)
+        answer = await bus.request(f"$JS.API.STREAM.INFO.tidings-{stream}", b"", timeout_s=30)
         info = json.loads(answer.data)
         if "config" not in info:
             raise SystemExit(f"{stream}: {info}")

@@ -323,5 +323,5 @@ def test_a_gateway_is_ready_on_three_servers_over_tls_as_production_has_them(
         running.callback(gateway.kill)
         # Its streams are made with a copy on each server, so it is ready when all three work together.
         gateway.start()
-        stored = list(tmp_path.glob("nats-*/data/jetstream/*/streams/tidings-rooms-default"))
-        assert len(stored) == 3
+        kept = "nats-*/data/jetstream/*/streams/tidings-rooms-default"
+        wait_until(lambda: len(list(tmp_path.glob(kept))) == 3, "a copy of the stream on each server")
