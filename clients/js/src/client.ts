@@ -68,7 +68,7 @@ export class TidingsClient extends Emitter<ClientEvents> {
   /** The token that the connection was made with. */
   #shown: string | undefined;
   #holders = 0;
-  /** Wanted by `connect`, whoever else holds it. */
+  /** `connect` keeps the client open until `close`, also when every hold is released. */
   #wanted = false;
   #unwatch: (() => void) | undefined;
 

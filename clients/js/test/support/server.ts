@@ -278,7 +278,7 @@ export class FakeConnection {
     this.socket.onclose?.({ code, reason: "" });
   }
 
-  /** It is gone, whoever ended it. */
+  /** The connection has ended, at either side. */
   end(code: number): void {
     if (!this.isOpen) return;
     this.closedWith = code;
