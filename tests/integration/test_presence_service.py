@@ -198,6 +198,7 @@ async def test_a_dead_gateways_users_go_with_its_lease_and_the_grace(service, ga
         return list(await gateway.users()) == ["bob"]
 
     await eventually(only_bob, "ann offline")
+    await eventually(lambda: len(notices.heard) >= 2, "both notices")
     assert [type(notice) for notice in notices.heard] == [UserJoined, UserLeft]
 
 
