@@ -109,5 +109,5 @@ lock: $(SYNCED) ## Write uv.lock anew from pyproject.toml
 	@.tools/uv/bin/uv lock
 
 clean: ## Remove what was made here, but not the data in .tidings
-	rm -rf $(VENV) .venv-3.11 .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis dist clients/js/node_modules clients/js/dist scripts/site/node_modules dashboard/node_modules gateway/page/dist
+	rm -rf $(VENV) .venv-3.11 .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis dist clients/js/node_modules clients/js/dist scripts/site/node_modules dashboard/node_modules gateway/dashboard/dist
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

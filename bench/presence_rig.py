@@ -1,6 +1,6 @@
 """One presence_svc on one core, its NATS and Redis, and simulated gateways on another; for `bench.presence_*`.
 
-A simulated gateway sends what a real one sends, by the same code (`gateway.presence.batches`), for connections that
+A simulated gateway sends what a real one sends, by the same code (`gateway.presence.batch_queue`), for connections that
 exist in its memory only. Each case prints its figures and writes them, with the date and the machine, to
 `bench/results/`.
 """
@@ -25,8 +25,8 @@ import psutil
 import redis
 
 from bench.machine import LOAD_CORES, SERVER_CORES, describe, pinned
-from gateway.presence.batches import Batches
-from gateway.presence.link import ANNOUNCE_WITHIN_S
+from gateway.presence.batch_queue import Batches
+from gateway.presence.reporter import ANNOUNCE_WITHIN_S
 from services.bus import rpc
 from services.bus.client import Bus
 from services.local.servers import NatsServer, RedisServer, free_port

@@ -12,7 +12,7 @@ export default defineConfig({
     dedupe: ["react", "react-dom"],
   },
   build: {
-    outDir: fileURLToPath(new URL("../gateway/page/dist", import.meta.url)),
+    outDir: fileURLToPath(new URL("../gateway/dashboard/dist", import.meta.url)),
     emptyOutDir: true,
     target: "es2022",
     // The content policy allows no `data:` but for images.

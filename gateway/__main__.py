@@ -4,11 +4,11 @@ import asyncio
 
 from prometheus_client import REGISTRY
 
-from gateway.app import build_app
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.tickets import BusTicketStore
-from gateway.core import Gateway
-from gateway.reporting import GatewayCollector
+from gateway.gateway import Gateway
+from gateway.http.app import build_app
+from gateway.metrics import GatewayCollector
 from gateway.server import Server, bind
 from services import lifecycle, telemetry
 from services.bus.rpc import Service

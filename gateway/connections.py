@@ -10,7 +10,7 @@ from typing import Protocol
 from gateway.auth.identity import Identity
 from gateway.auth.revocations import concerns
 from gateway.delivery.fanout import Member
-from gateway.presence.batches import Announced, Chosen
+from gateway.presence.batch_queue import Announced, Chosen
 from gateway.stay import Stay
 from services.wire.codes import CloseCode
 from services.wire.events import Revoked

@@ -18,12 +18,12 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway.core import Gateway
-from gateway.http_protocol import LimitedHttpProtocol
-from gateway.ws.doorway import doorways
-from gateway.ws.entrance import GatewayEntrance
+from gateway.gateway import Gateway
+from gateway.http.protocol import LimitedHttpProtocol
+from gateway.ws.context import Site
 from gateway.ws.keepalive import Keepalive
-from gateway.ws.site import Site
+from gateway.ws.sniff import doorways
+from gateway.ws.upgrade import GatewayEntrance
 from services.lifecycle import CannotStart
 from services.settings import Settings
 from services.wire.codes import CloseCode

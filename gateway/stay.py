@@ -5,10 +5,10 @@ The same for WebSocket connections and streams. Made when the client is let in, 
 
 from typing import Protocol
 
-from gateway.addresses import AddressLimit
 from gateway.auth.expiry import Expiry, to_ms
 from gateway.auth.identity import Identity
-from gateway.timing import now_ms
+from gateway.http.client_address import AddressLimit
+from gateway.http.request_metrics import now_ms
 from gateway.user_limit import UserLimit
 from services.settings import Settings
 from services.wire import server

@@ -9,9 +9,9 @@ from opentelemetry.trace import Span, SpanKind
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.core import Gateway
 from gateway.delivery.publisher import OnDone, Publisher, PublishRefused
-from gateway.timing import now_ms
+from gateway.gateway import Gateway
+from gateway.http.request_metrics import now_ms
 from services.bus.streams import DurableLog
 from services.tracing.spans import UNRECORDED, Traces, failed, shape
 from services.wire import server

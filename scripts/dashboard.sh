@@ -1,9 +1,9 @@
 #!/bin/sh
-# Build the dashboard into gateway/page/dist, when anything it is made of has changed since the last time.
+# Build the dashboard into gateway/dashboard/dist, when anything it is made of has changed since the last time.
 # With --try a build that is not possible here is told, and no failure: the gateway then says so on its page.
 set -eu
 cd "$(dirname "$0")/.."
-built=gateway/page/dist
+built=gateway/dashboard/dist
 stamp=$built/.built-from
 
 # Names and contents of all that goes in; a checksum notices what a date does not: files that are gone.

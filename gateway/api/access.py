@@ -4,8 +4,8 @@ from starlette.requests import Request
 
 from gateway.api.deps import ApiDeps
 from gateway.api.errors import ApiError
+from gateway.auth.api_keys import Scope
 from gateway.auth.grants import Grants
-from gateway.auth.server_keys import Scope
 from services.wire.codes import ErrorCode
 
 

@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 
 from gateway.api.errors import ApiError
-from gateway.session.limits import Limit
+from gateway.limits import Limit
 from services.wire.codes import ErrorCode
 from services.wire.content import number
 from services.wire.depth import STRING

@@ -7,13 +7,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.asking import Asking
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.grants import Grants
 from gateway.auth.tickets import TicketStore
+from gateway.client.senders import Senders
 from gateway.delivery.publisher import Sender
-from gateway.session.limits import Limit
-from gateway.session.senders import Senders
+from gateway.limits import Limit
+from gateway.service_client import Asking
 from services.bus.client import Bus
 from services.settings import Settings
 from services.wire import server

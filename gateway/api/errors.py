@@ -14,10 +14,10 @@ from starlette.responses import Response
 
 from gateway.api.responses import JsonResponse
 from gateway.auth.refusal import AuthRefused
+from gateway.client.commands import Refusal
 from gateway.delivery.publisher import PublishRefused
-from gateway.session.limits import Limit
-from gateway.session.session import Refusal
-from gateway.timing import met
+from gateway.http.request_metrics import met
+from gateway.limits import Limit
 from services.bus.errors import BusError, Refused, StoreFull, TooLarge, Unavailable
 from services.wire.codes import ErrorCode
 from services.wire.names import InvalidName

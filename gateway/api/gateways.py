@@ -5,10 +5,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.api.access import require_channel
+from gateway.api.declarations import Access, Operation
 from gateway.api.deps import ApiDeps
-from gateway.api.operations import Access, Operation
 from gateway.api.responses import JsonResponse
-from gateway.timing import takes_its_time
+from gateway.http.request_metrics import takes_its_time
 from services.bus import rpc
 from services.wire.records import GatewayStats
 from services.wire.rpc import GATEWAY_STATS, Empty

@@ -11,17 +11,17 @@ from starlette.routing import Route
 
 from gateway.api.access import require_server
 from gateway.api.body import read_body
+from gateway.api.declarations import Access, Operation, Query, between
 from gateway.api.deps import ApiDeps
 from gateway.api.errors import ApiError, describe_bus_error
 from gateway.api.log_lines import LEVELS, Level, PushedLine, batches, entry_of
-from gateway.api.operations import Access, Operation, Query, between
-from gateway.api.pushed import PushResult, Rejection, push_answer
+from gateway.api.metric_items import MAX_ITEMS, check_item, items_of
+from gateway.api.push_result import PushResult, Rejection, push_answer
 from gateway.api.query import integer
-from gateway.api.reports import MAX_ITEMS, check_item, items_of
 from gateway.api.responses import JsonResponse
 from gateway.api.slices import MAX_PUSHES_WAITING, Slices
-from gateway.auth.server_keys import Scope
-from gateway.session.limits import Limit
+from gateway.auth.api_keys import Scope
+from gateway.limits import Limit
 from services.bus.errors import BusError, Unavailable
 from services.wire.codes import ErrorCode
 from services.wire.events import LogReport

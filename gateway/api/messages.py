@@ -15,13 +15,12 @@ from starlette.routing import Route
 
 from gateway.api.access import forbidden
 from gateway.api.body import read_json
+from gateway.api.declarations import Access, Operation, Query
 from gateway.api.deps import ApiDeps
 from gateway.api.errors import ApiError
-from gateway.api.operations import Access, Operation, Query
 from gateway.api.responses import JsonResponse
 from gateway.auth.identity import Identity
-from gateway.delivery.publisher import Sender
-from gateway.session.effects import (
+from gateway.client.effects import (
     Effect,
     PublishToAll,
     PublishToRoom,
@@ -29,7 +28,8 @@ from gateway.session.effects import (
     SetCustomData,
     SetStatus,
 )
-from gateway.session.limits import Limit
+from gateway.delivery.publisher import Sender
+from gateway.limits import Limit
 from services.wire import client
 from services.wire.client import MessageId
 from services.wire.codes import ErrorCode

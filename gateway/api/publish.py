@@ -7,14 +7,14 @@ from starlette.routing import Route
 
 from gateway.api.access import require_server
 from gateway.api.body import read_json
+from gateway.api.declarations import Access, Operation
 from gateway.api.deps import ApiDeps
 from gateway.api.errors import ApiError
-from gateway.api.operations import Access, Operation
 from gateway.api.responses import JsonResponse
+from gateway.auth.api_keys import Scope
 from gateway.auth.identity import SERVER_USER_ID
-from gateway.auth.server_keys import Scope
 from gateway.delivery.publisher import Sender
-from gateway.session.limits import Limit
+from gateway.limits import Limit
 from services.wire.client import MessageId
 from services.wire.codes import ErrorCode
 from services.wire.content import content_from_json

@@ -10,11 +10,11 @@ from starlette.routing import Route
 
 from gateway.api.access import require_server
 from gateway.api.body import read_json
+from gateway.api.declarations import Access, Operation
 from gateway.api.deps import ApiDeps
 from gateway.api.errors import ApiError
-from gateway.api.operations import Access, Operation
 from gateway.api.responses import JsonResponse
-from gateway.auth.server_keys import Scope
+from gateway.auth.api_keys import Scope
 from gateway.auth.tokens import CLOCK_SKEW_S
 from services.wire.codes import ErrorCode
 from services.wire.events import Revoked

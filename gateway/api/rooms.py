@@ -5,9 +5,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.api.access import forbidden, grants_of
+from gateway.api.declarations import Access, Operation, Query, between
 from gateway.api.deps import ApiDeps
 from gateway.api.errors import ApiError
-from gateway.api.operations import Access, Operation, Query, between
 from gateway.api.query import integer, optional_integer
 from gateway.api.responses import JsonResponse
 from services.wire.codes import ErrorCode

@@ -5,10 +5,11 @@ from starlette.routing import Route
 from gateway.api import (
     alerts,
     gateways,
+    health,
     logs,
+    maintenance_windows,
     messages,
     metrics,
-    ops,
     otlp,
     presence,
     publish,
@@ -17,27 +18,26 @@ from gateway.api import (
     rules,
     tickets,
     users,
-    windows,
 )
 from gateway.api.alerts import alert_routes
+from gateway.api.declarations import Operation
 from gateway.api.deps import ApiDeps, Handler
 from gateway.api.gateways import gateway_routes
+from gateway.api.health import ops_routes
 from gateway.api.label_sets import LabelSets
 from gateway.api.logs import log_routes
+from gateway.api.maintenance_windows import window_routes
 from gateway.api.messages import message_routes
+from gateway.api.metric_items import ReportNumbers
 from gateway.api.metrics import metric_routes
-from gateway.api.operations import Operation
-from gateway.api.ops import ops_routes
 from gateway.api.otlp import otlp_routes
 from gateway.api.presence import presence_routes
 from gateway.api.publish import publish_routes
-from gateway.api.reports import ReportNumbers
 from gateway.api.revocations import revocation_routes
 from gateway.api.rooms import room_routes
 from gateway.api.rules import rule_routes
 from gateway.api.tickets import ticket_routes
 from gateway.api.users import user_routes
-from gateway.api.windows import window_routes
 
 _AREAS = (
     presence,
@@ -45,7 +45,7 @@ _AREAS = (
     otlp,
     alerts,
     rules,
-    windows,
+    maintenance_windows,
     logs,
     publish,
     messages,
@@ -54,7 +54,7 @@ _AREAS = (
     users,
     revocations,
     tickets,
-    ops,
+    health,
 )
 
 API_OPERATIONS: tuple[Operation, ...] = tuple(operation for area in _AREAS for operation in area.OPERATIONS)

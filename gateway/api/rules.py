@@ -9,10 +9,10 @@ from starlette.routing import Route
 
 from gateway.api.access import require_channel, require_server
 from gateway.api.body import read_json
+from gateway.api.declarations import Access, Operation
 from gateway.api.deps import ApiDeps
-from gateway.api.operations import Access, Operation
 from gateway.api.responses import JsonResponse
-from gateway.auth.server_keys import Scope
+from gateway.auth.api_keys import Scope
 from services.wire.alerting import RULES_END, RULES_LIST, RULES_SET, AlertRule, RuleId, RuleList
 from services.wire.records import Record
 from services.wire.rpc import Empty

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import TypeVar, cast
 
-from gateway.session.session import Refusal
+from gateway.client.commands import Refusal
 from services.wire.codes import ErrorCode
 
 T = TypeVar("T")

@@ -10,9 +10,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.api.body import read_json
+from gateway.api.declarations import Access, Operation
 from gateway.api.deps import ApiDeps
 from gateway.api.errors import ApiError, refusal_response
-from gateway.api.operations import Access, Operation
 from gateway.api.responses import JsonResponse
 from services.wire.codes import ErrorCode
 from services.wire.records import Record

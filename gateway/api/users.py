@@ -6,13 +6,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.api.access import require_server
+from gateway.api.declarations import Access, Operation, Query
 from gateway.api.deps import ApiDeps
 from gateway.api.errors import ApiError
-from gateway.api.operations import Access, Operation, Query
 from gateway.api.query import boolean
 from gateway.api.responses import JsonResponse
 from gateway.api.revocations import revocation
-from gateway.auth.server_keys import Scope
+from gateway.auth.api_keys import Scope
 from services.wire.codes import ErrorCode
 from services.wire.events import DisconnectUser
 from services.wire.names import normalize_name

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
+from gateway.auth.api_keys import Scope, ServerKeys
 from gateway.auth.grants import ALL, NOTHING, Grants, InvalidPattern, Patterns
 from gateway.auth.identity import Identity
 from gateway.auth.jwks import IssuerKeys, PublicKeys
@@ -22,7 +23,6 @@ from gateway.auth.jwks_fetch import check_url, fetch
 from gateway.auth.origins import OriginPolicy
 from gateway.auth.refusal import AuthRefused
 from gateway.auth.revocations import Revocations
-from gateway.auth.server_keys import Scope, ServerKeys
 from gateway.auth.sessions import SessionSigner
 from gateway.auth.tickets import TicketStore
 from gateway.auth.tokens import EitherSource, SharedSecrets, TokenVerifier

@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-from gateway.api.operations import Access, Operation, Query
+from gateway.api.declarations import Access, Operation, Query
 from gateway.api.routes import API_OPERATIONS
 from gateway.contracts.schemas import Schema, components_of
 from gateway.sse.operations import SSE_OPERATIONS
-from gateway.ws.entrance import PROTOCOL_VERSION
+from gateway.ws.upgrade import PROTOCOL_VERSION
 from services.wire.records import ErrorBody
 
 CONTRACT_OPERATIONS = (

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.delivery.descriptors import Direct, free
-from gateway.delivery.outbound import Outbound, Wire
+from gateway.delivery.encoded_message import Outbound, Wire
+from gateway.delivery.fd_table import Direct, free
 from gateway.delivery.traffic import Traffic
 
 _MANY = 16  # members with whom a room is large
@@ -31,7 +31,7 @@ class Member(Protocol):
 
     @property
     def direct(self) -> Direct:
-        """The socket that may be written to instead, while it is free (`gateway.delivery.descriptors`); or NOWHERE."""
+        """The socket that may be written to instead, while it is free (`gateway.delivery.fd_table`); or NOWHERE."""
 
     @property
     def backlog(self) -> int:

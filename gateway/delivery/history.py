@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from gateway.delivery.logs import Logs
 from gateway.delivery.reads import Reads
 from gateway.delivery.rooms import decode_room_event
+from gateway.delivery.streams import Logs
 from services.bus.streams import DurableLog, StoredMessage
 from services.settings import Settings
 from services.wire import server

@@ -10,11 +10,11 @@ from functools import partial
 
 import msgspec
 
+from gateway.delivery.encoded_message import Outbound
 from gateway.delivery.fanout import Member
-from gateway.delivery.follower import CatchUp, Delivery, Follower
-from gateway.delivery.logs import Logs
-from gateway.delivery.outbound import Outbound
 from gateway.delivery.reads import Reads
+from gateway.delivery.stream_subscription import CatchUp, Delivery, Follower
+from gateway.delivery.streams import Logs
 from gateway.delivery.traffic import Traffic
 from services.bus.client import Bus
 from services.bus.errors import BusError, Unavailable

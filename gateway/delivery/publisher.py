@@ -14,9 +14,9 @@ from hashlib import blake2b
 import msgspec
 import structlog
 
-from gateway.delivery.logs import Logs
 from gateway.delivery.sanitizing import sanitized, sanitized_text
-from gateway.session.limits import Limit
+from gateway.delivery.streams import Logs
+from gateway.limits import Limit
 from services.bus.client import Bus
 from services.bus.errors import BusError, StoreFull, TooLarge
 from services.bus.streams import DurableLog, Stored

@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from gateway.delivery.encoded_message import Outbound
 from gateway.delivery.fanout import Member
-from gateway.delivery.outbound import Outbound
-from gateway.session.limits import Limit
+from gateway.limits import Limit
 from services.bus.errors import Unavailable
 
 _FILLS = 8

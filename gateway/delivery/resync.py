@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import structlog
 
-from gateway.delivery.follower import Follower, kept_by
 from gateway.delivery.reads import Reads
+from gateway.delivery.stream_subscription import Follower, kept_by
 from services.bus.errors import BusError
 from services.bus.streams import MAX_SUBJECTS, DurableLog
 

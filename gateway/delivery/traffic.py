@@ -1,6 +1,6 @@
 """What went through this gateway, counted. Plain integers: they are touched on the hot path.
 
-Exported to Prometheus and reported to metrics_svc by `gateway.reporting`.
+Exported to Prometheus and reported to metrics_svc by `gateway.metrics`.
 """
 
 from collections import Counter
@@ -44,7 +44,7 @@ class Traffic:
         self.requests += 1
 
     def limit(self, name: str) -> None:
-        """Count that a limit was met (`gateway.session.limits.Limit`)."""
+        """Count that a limit was met (`gateway.limits.Limit`)."""
         self.limited[name] += 1
 
     def refused(self, code: str, *, our_fault: bool) -> None:

@@ -1,7 +1,6 @@
-"""Presence as a gateway sees it.
+"""Reports connections to presence_svc, and asks it who is online.
 
-- `link`    tells presence_svc which connections exist, in batches that also renew this gateway's lease
-- `online`  whether users are online, for acknowledgements of direct messages
-- `roster`  who is online, from a snapshot and diffs, as a core without I/O
-- `views`   the `presence` and `presence:ROOM` channels
+- `reporter`    reports which connections exist; each report renews this gateway's lease
+- `batch_queue` what waits to be reported
+- `online`      whether users are online, for acknowledgements of direct messages
 """

@@ -9,7 +9,7 @@ from itertools import islice
 
 import structlog
 
-from gateway.asking import Asking
+from gateway.service_client import Asking
 from services.bus.errors import BusError
 from services.tasks import TaskSet
 from services.wire.records import UNSET, UnsetType

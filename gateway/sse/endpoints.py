@@ -14,18 +14,17 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api.errors import ApiError, too_many, too_many_from_there
 from gateway.auth.identity import Identity
-from gateway.core import Gateway, peer_of
+from gateway.channels import channel_names, subscribe
+from gateway.client.commands import error_reply
+from gateway.delivery.encoded_message import Outbound, sse_event
 from gateway.delivery.inbox import INBOX_TOPIC
-from gateway.delivery.outbound import Outbound, sse_event
 from gateway.delivery.recovery import Verdict
 from gateway.delivery.rooms import Joined
-from gateway.feeds import following
-from gateway.session import channels
-from gateway.session.session import error_reply
-from gateway.sse.positions import MAX_ID_LENGTH, BadPosition, decode_id, longest_id
+from gateway.gateway import Gateway, peer_of
+from gateway.http.request_metrics import counted, now_ms
+from gateway.sse.event_id import MAX_ID_LENGTH, BadPosition, decode_id, longest_id
 from gateway.sse.stream import EventStream, RecordStream, Stream
 from gateway.stay import Stay
-from gateway.timing import counted, now_ms
 from services.bus.errors import BusError
 from services.wire import server
 from services.wire.codes import ErrorCode
@@ -147,7 +146,7 @@ async def metrics_stream(gateway: Gateway, request: Request) -> Response:
         counted(request.scope)
         return too_many(wait_s)
     identity = await gateway.authenticator.reader(request.headers, request.query_params)
-    if not identity.grants.may_follow(channels.METRICS):
+    if not identity.grants.may_follow(channel_names.METRICS):
         raise ApiError(ErrorCode.FORBIDDEN, "no such stream, or not for this user")
     stream = RecordStream(
         secrets.token_hex(8), identity.user_id, gateway.settings.write_buffer_bytes, gateway.traffic
@@ -204,7 +203,7 @@ class _Opening:
         identity = await self._gateway.authenticator.authenticate(self._headers, self._query)
         rooms = self._rooms(identity)
         names = self._channels(identity)
-        topics = [*rooms, INBOX_TOPIC] if channels.INBOX in names else rooms
+        topics = [*rooms, INBOX_TOPIC] if channel_names.INBOX in names else rooms
         if topics:
             self._require_resumable(topics)
         settings = self._gateway.settings
@@ -238,9 +237,9 @@ class _Opening:
     def _channels(self, identity: Identity) -> list[str]:
         allowed: list[str] = []
         for asked in _listed(self._query, "channels"):
-            name = channels.parse_channel(asked)
+            name = channel_names.parse_channel(asked)
             if name is None or not identity.grants.may_follow(name):
-                raise ApiError(ErrorCode.UNKNOWN_CHANNEL, channels.refusal(asked))
+                raise ApiError(ErrorCode.UNKNOWN_CHANNEL, channel_names.refusal(asked))
             allowed.append(name)
         return allowed
 
@@ -250,7 +249,7 @@ class _Opening:
         try:
             return decode_id(last, topics) if last else {}
         except BadPosition as fault:
-            stream.reset([topic or channels.INBOX for topic in topics], str(fault))
+            stream.reset([topic or channel_names.INBOX for topic in topics], str(fault))
             return {}
 
     def _require_resumable(self, topics: list[str]) -> None:
@@ -301,17 +300,17 @@ class _EventsResponse(StreamResponse):
 
     async def _enter(self) -> None:
         gateway, stream = self._gateway, self._events
-        if self._rooms or channels.INBOX in self._names:
+        if self._rooms or channel_names.INBOX in self._names:
             stream.announced = True
             gateway.presence.connected(stream.connection_id, stream.user_id, stream.username)
         if self._rooms or self._names:
             gateway.everyone.fanout.add(stream)
-        following.follow(gateway, stream, self._names)
+        subscribe.follow(gateway, stream, self._names)
         for room in self._rooms:
             stream.rooms.add(room)
             since = self._since.get(room, UNSET)
             gateway.rooms.join(stream, room, since, self._is_running, lambda o, r=room: self._on_joined(r, o))  # type: ignore[misc]
-        if channels.INBOX in self._names:
+        if channel_names.INBOX in self._names:
             await self._open_inbox()
 
     def _is_running(self) -> bool:
@@ -365,7 +364,7 @@ class _EventsResponse(StreamResponse):
             recovered = catch_up.verdict is Verdict.RECOVERED
             if not recovered:
                 stream.reset(["inbox"], catch_up.verdict)
-        notice = Outbound(server.Subscribed(channels=[channels.INBOX], recovered=recovered))
+        notice = Outbound(server.Subscribed(channels=[channel_names.INBOX], recovered=recovered))
         stream.start_topic(INBOX_TOPIC, position, missed, notice)
         stream.release_inbox()
 
@@ -380,7 +379,7 @@ class _EventsResponse(StreamResponse):
         for room in stream.rooms:
             gateway.rooms.leave(stream.connection_id, room)
         gateway.everyone.fanout.discard(stream.connection_id)
-        following.unfollow(gateway, stream.connection_id, self._names)
+        subscribe.unfollow(gateway, stream.connection_id, self._names)
         gateway.inboxes.leave(stream)
         gateway.connections.discard(stream.connection_id)
         if stream.announced:

@@ -1,6 +1,6 @@
 """The streams as HTTP operations, for the contract at `/openapi.json`. What they carry is in `/asyncapi.json`."""
 
-from gateway.api.operations import Access, Operation, Query
+from gateway.api.declarations import Access, Operation, Query
 
 _WHO = (
     Query("username", str, "Display name under `TIDINGS_AUTH=open`."),

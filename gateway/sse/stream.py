@@ -10,13 +10,13 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.delivery.descriptors import NOWHERE
+from gateway.delivery.encoded_message import Outbound, Wire, sse_event
+from gateway.delivery.fd_table import NOWHERE
 from gateway.delivery.inbox import INBOX_TOPIC
-from gateway.delivery.outbound import Outbound, Wire, sse_event
 from gateway.delivery.traffic import Traffic
-from gateway.presence.batches import Chosen
-from gateway.session.limits import Limit
-from gateway.sse.positions import encode_id
+from gateway.limits import Limit
+from gateway.presence.batch_queue import Chosen
+from gateway.sse.event_id import encode_id
 from gateway.stay import Stay
 from services.wire import server
 from services.wire.codes import CloseCode

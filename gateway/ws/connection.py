@@ -12,16 +12,9 @@ import msgspec
 import structlog
 
 from gateway.auth.identity import Identity
-from gateway.delivery.descriptors import Direct
-from gateway.delivery.follower import CatchUp
-from gateway.delivery.outbound import Outbound, Recovered, Wire
-from gateway.delivery.publisher import PublishRefused, Sender
-from gateway.delivery.recovery import Verdict
-from gateway.delivery.rooms import Joined
-from gateway.feeds import following
-from gateway.presence.batches import Chosen
-from gateway.session import channels
-from gateway.session.effects import (
+from gateway.channels import channel_names, subscribe
+from gateway.client.commands import Refusal, Session, error_reply
+from gateway.client.effects import (
     Effect,
     EnterRoom,
     ExitRoom,
@@ -36,13 +29,19 @@ from gateway.session.effects import (
     SetStatus,
     Unfollow,
 )
-from gateway.session.limits import Limit
-from gateway.session.session import Refusal, Session, error_reply
+from gateway.delivery.encoded_message import Outbound, Recovered, Wire
+from gateway.delivery.fd_table import Direct
+from gateway.delivery.publisher import PublishRefused, Sender
+from gateway.delivery.recovery import Verdict
+from gateway.delivery.rooms import Joined
+from gateway.delivery.stream_subscription import CatchUp
+from gateway.limits import Limit
+from gateway.presence.batch_queue import Chosen
 from gateway.stay import Stay
 from gateway.ws.direct import publish_to_user
 from gateway.ws.joining import Joining
 from gateway.ws.protocol import WebSocketProtocol
-from gateway.ws.renewal import begin_renewal
+from gateway.ws.refresh import begin_renewal
 from services.bus.errors import BusError
 from services.wire import server
 from services.wire.codec import BadMessage, Codec, json_content
@@ -53,7 +52,7 @@ from services.wire.rpc import AnyPresenceOp, Connected
 from services.wire.rpc import Joined as JoinedOp
 
 if TYPE_CHECKING:
-    from gateway.core import Gateway
+    from gateway.gateway import Gateway
 
 log = structlog.get_logger(__name__)
 
@@ -149,7 +148,7 @@ class Connection:
         self.stay.end()
         for room in self._session.rooms:
             gateway.rooms.leave(self.connection_id, room)
-        following.unfollow(gateway, self.connection_id, self._session.followed)
+        subscribe.unfollow(gateway, self.connection_id, self._session.followed)
         gateway.everyone.fanout.discard(self.connection_id)
         gateway.inboxes.leave(self)
         gateway.connections.discard(self.connection_id)
@@ -273,7 +272,7 @@ class Connection:
                 self._gateway.traffic.limit(Limit.FLOODING)
                 self.end(code)
             case Unfollow(names, id):
-                following.unfollow(self._gateway, self.connection_id, names)
+                subscribe.unfollow(self._gateway, self.connection_id, names)
                 self.reply(server.Unsubscribed(channels=names, id=id), started)
 
     def reply(self, message: server.ServerMessage, started: float) -> None:
@@ -395,11 +394,11 @@ class Connection:
     # --- channels ---
 
     def _follow(self, effect: Follow, started: float) -> None:
-        if channels.INBOX in effect.channels and isinstance(effect.since, Position):
+        if channel_names.INBOX in effect.channels and isinstance(effect.since, Position):
             self._gateway.tasks.spawn(self._resume_inbox(effect, effect.since, started), "resume inbox")
             return
         self.reply(server.Subscribed(channels=effect.channels, id=effect.id), started)
-        following.follow(self._gateway, self, effect.channels)
+        subscribe.follow(self._gateway, self, effect.channels)
 
     async def _resume_inbox(self, effect: Follow, since: Position, started: float) -> None:
         try:
@@ -416,7 +415,7 @@ class Connection:
         self._reply(Recovered(reply, catch_up.missed), started)
         if not self._link.closing:
             wanted = [name for name in effect.channels if name in self._session.followed]
-            following.follow(self._gateway, self, wanted)
+            subscribe.follow(self._gateway, self, wanted)
 
 
 def _ms(seconds: float) -> int:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.client.effects import PublishToUser
 from gateway.delivery.publisher import PublishRefused, Sender
-from gateway.session.effects import PublishToUser
 from services.wire import server
 from services.wire.records import UnsetType
 
 if TYPE_CHECKING:
-    from gateway.core import Gateway
+    from gateway.gateway import Gateway
     from gateway.ws.connection import Connection
 
 

@@ -4,7 +4,7 @@ A room that nobody here was in takes a moment to join. What the client publishes
 cannot overtake the join before it: its echo would find no member yet.
 """
 
-from gateway.session.effects import PublishToRoom
+from gateway.client.effects import PublishToRoom
 
 # A join takes milliseconds; only an outage makes more wait than this.
 MAX_HELD = 100

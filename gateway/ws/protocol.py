@@ -1,8 +1,8 @@
 """The asyncio protocol of one WebSocket, from its upgrade request to its end.
 
-RFC 6455 is the `websockets` sans-IO core's work, but for the ordinary cases (`gateway.ws.whole`): a core exists only while
+RFC 6455 is the `websockets` sans-IO core's work, but for the ordinary cases (`gateway.ws.frames`): a core exists only while
 there is something for it to remember. Messages go straight to a handler: no task, queue or coroutine per connection. What is
-sent bypasses the core: frames are built once and shared (`gateway.delivery.outbound`).
+sent bypasses the core: frames are built once and shared (`gateway.delivery.encoded_message`).
 """
 
 import asyncio
@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
-from gateway.delivery.outbound import PING_FRAME, frame, message_frame
-from gateway.session.limits import Limit, TokenBucket
-from gateway.ws.core import Core
-from gateway.ws.negotiation import Agreement, Refused, http_answer, negotiate
-from gateway.ws.outlet import Handler, Outlet
+from gateway.delivery.encoded_message import PING_FRAME, frame, message_frame
+from gateway.limits import Limit, TokenBucket
+from gateway.ws.context import Site
+from gateway.ws.fallback import Core
+from gateway.ws.frames import BINARY, PING, TEXT, whole_frames
+from gateway.ws.handshake import Agreement, Refused, http_answer, negotiate
 from gateway.ws.request import UpgradeRequest
-from gateway.ws.site import Site
-from gateway.ws.whole import BINARY, PING, TEXT, whole_frames
+from gateway.ws.writer import Handler, Outlet
 from services.tasks import start_eagerly
 from services.wire.codes import CloseCode
 

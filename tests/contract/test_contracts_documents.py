@@ -20,7 +20,7 @@ from gateway.contracts.python import type_of as python_type_of
 from gateway.contracts.schemas import client_messages, component_name, server_messages
 from gateway.contracts.serving import contract_routes
 from gateway.contracts.typescript import type_of
-from gateway.page import page_routes
+from gateway.dashboard import page_routes
 from gateway.sse.endpoints import sse_routes
 from services.settings import Settings
 from tests.support.api import FakeDeps

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from gateway.contracts.schemas import client_messages, server_messages, tag_of
-from gateway.sse.positions import decode_id, encode_id
+from gateway.sse.event_id import decode_id, encode_id
 from services.wire.codec import JSON, MSGPACK
 from services.wire.records import Position
 

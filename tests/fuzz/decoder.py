@@ -12,8 +12,8 @@ import atheris
 with atheris.instrument_imports():
     import msgspec
 
+    from gateway.channels.channel_names import parse_channel
     from gateway.delivery.sanitizing import sanitized
-    from gateway.session.channels import parse_channel
     from services.wire.codec import JSON, MSGPACK, BadMessage, json_content
     from services.wire.names import InvalidName, normalize_name, to_token
 

@@ -7,7 +7,7 @@ GUARDS = (
     guard(
         "the page's origin, on upgrades",
         f"{HANDSHAKE}::test_cross_site_websocket_hijack",
-        edits=[("gateway/ws/entrance.py", "gateway.authenticator.origins.check(request.headers)", "pass")],
+        edits=[("gateway/ws/upgrade.py", "gateway.authenticator.origins.check(request.headers)", "pass")],
     ),
     guard(
         "the page's origin, everywhere",
@@ -47,7 +47,7 @@ GUARDS = (
         f"{HANDSHAKE}::test_cors_is_exact",
         edits=[
             (
-                "gateway/api/headers.py",
+                "gateway/http/security_headers.py",
                 '{"access-control-allow-origin": foreign,',
                 '{"access-control-allow-origin": "*",',
             )
@@ -189,7 +189,7 @@ GUARDS = (
         "status and data are set for the user's own connection alone",
         "tests/integration/gateway/test_http_messages.py::test_status_and_data_count_as_on_a_socket",
         edits=[
-            ("gateway/core.py", " and one.user_id == order.user_id", ""),
+            ("gateway/gateway.py", " and one.user_id == order.user_id", ""),
         ],
     ),
     guard(
@@ -215,7 +215,7 @@ GUARDS = (
         f"{LIVE}::test_a_renewal_checks_all_permissions_again",
         edits=[
             (
-                "gateway/session/session.py",
+                "gateway/client/commands.py",
                 "rooms = [room for room in self.rooms if not grants.may_join(room)]",
                 "rooms: list[str] = []",
             )
@@ -229,7 +229,7 @@ GUARDS = (
     guard(
         "revocations end connections",
         f"{LIVE}::test_a_revoked_token_is_one_token",
-        edits=[("gateway/core.py", "client.end(CloseCode.BAD_TOKEN)", "pass")],
+        edits=[("gateway/gateway.py", "client.end(CloseCode.BAD_TOKEN)", "pass")],
     ),
     guard(
         "revocations keep out",
@@ -283,7 +283,7 @@ GUARDS = (
     guard(
         "who is online is said to who may see presence",
         f"{LIVE}::test_whether_a_user_is_online_is_said_to_those_who_may_see_presence",
-        edits=[("gateway/core.py", "if not asker.may_follow(channels.PRESENCE):", "if False:")],
+        edits=[("gateway/gateway.py", "if not asker.may_follow(channel_names.PRESENCE):", "if False:")],
     ),
     guard(
         "no token is for the server",

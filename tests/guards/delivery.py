@@ -16,7 +16,7 @@ GUARDS = (
         f"{_FOLLOWER}::test_a_message_that_no_stream_stored_reaches_nobody",
         edits=[
             (
-                "gateway/delivery/follower.py",
+                "gateway/delivery/stream_subscription.py",
                 "if seq == 0 and self._log is not None:",
                 "if False:",
             )
@@ -25,7 +25,13 @@ GUARDS = (
     guard(
         "one message becomes MessagePack in each turn of the loop",
         f"{_FOLLOWER}::test_what_was_missed_becomes_messagepack_one_message_in_each_turn_of_the_loop",
-        edits=[("gateway/delivery/follower.py", "                if packed:", "                if False:")],
+        edits=[
+            (
+                "gateway/delivery/stream_subscription.py",
+                "                if packed:",
+                "                if False:",
+            )
+        ],
     ),
     guard(
         "messages where joins are told",
@@ -85,7 +91,7 @@ GUARDS = (
         f"{_RATES}::test_what_was_read_for_a_connection_counts_against_its_rate",
         edits=[
             (
-                "gateway/session/session.py",
+                "gateway/client/commands.py",
                 "self._bucket.charge(size / self._settings.max_message_bytes, now)",
                 "pass",
             )
@@ -108,7 +114,7 @@ GUARDS = (
         "tests/unit/test_sse_parts.py::test_an_id_of_a_hundred_long_names_is_short",
         edits=[
             ("gateway/sse/endpoints.py", "if longest > room:", "if False:"),
-            ("gateway/sse/positions.py", "_HASH_BYTES = 6", "_HASH_BYTES = 32"),
+            ("gateway/sse/event_id.py", "_HASH_BYTES = 6", "_HASH_BYTES = 32"),
         ],
     ),
 )

@@ -81,7 +81,7 @@ GUARDS = (
         edits=[
             ("services/wire/content.py", "Decoder(float_hook=number)", "Decoder()"),
             ("services/wire/codec.py", "Decoder(_Peek, float_hook=number)", "Decoder(_Peek)"),
-            ("gateway/delivery/outbound.py", "Decoder(float_hook=float)", "Decoder()"),
+            ("gateway/delivery/encoded_message.py", "Decoder(float_hook=float)", "Decoder()"),
         ],
     ),
     guard(
@@ -112,7 +112,7 @@ GUARDS = (
     guard(
         "the size of a pushed item",
         f"{PUSHES}::test_what_is_too_costly_in_a_push",
-        edits=[("gateway/api/reports.py", "if len(raw) > max_bytes:", "if False:")],
+        edits=[("gateway/api/metric_items.py", "if len(raw) > max_bytes:", "if False:")],
     ),
     guard(
         "the elements of an export",
@@ -205,8 +205,8 @@ GUARDS = (
         f"{WIRE}::test_deflate_bomb",
         f"{FRAMES}::test_any_bytes_in_any_pieces",
         edits=[
-            ("gateway/ws/core.py", "max_size=settings.max_message_bytes,", "max_size=None,"),
-            ("gateway/ws/whole.py", "if length > max_bytes or payload", "if payload"),
+            ("gateway/ws/fallback.py", "max_size=settings.max_message_bytes,", "max_size=None,"),
+            ("gateway/ws/frames.py", "if length > max_bytes or payload", "if payload"),
         ],
     ),
     guard(
@@ -235,11 +235,11 @@ GUARDS = (
         f"{WIRE}::test_a_body_that_drips_behind_its_answer",
         edits=[
             (
-                "gateway/http_protocol.py",
+                "gateway/http/protocol.py",
                 "self._settings.handshake_timeout_s, self._on_head_late",
                 "3600, self._on_head_late",
             ),
-            ("gateway/ws/doorway.py", "site.settings.handshake_timeout_s, Doorway", "3600, Doorway"),
+            ("gateway/ws/sniff.py", "site.settings.handshake_timeout_s, Doorway", "3600, Doorway"),
         ],
     ),
     guard(
@@ -251,8 +251,8 @@ GUARDS = (
         "the size of a head",
         f"{WIRE}::test_huge_headers",
         edits=[
-            ("gateway/http_protocol.py", "if self._head_bytes > self._settings.max_head_bytes:", "if False:"),
-            ("gateway/http_protocol.py", "if size > self._settings.max_head_bytes:", "if False:"),
+            ("gateway/http/protocol.py", "if self._head_bytes > self._settings.max_head_bytes:", "if False:"),
+            ("gateway/http/protocol.py", "if size > self._settings.max_head_bytes:", "if False:"),
         ],
     ),
     guard(
@@ -260,7 +260,7 @@ GUARDS = (
         f"{WIRE}::test_trailers_are_no_headers",
         edits=[
             (
-                "gateway/http_protocol.py",
+                "gateway/http/protocol.py",
                 "if self._in_head:\n            super().on_header(name, value)\n            return",
                 "super().on_header(name, value)",
             )
@@ -271,12 +271,12 @@ GUARDS = (
         f"{WIRE}::test_trailers_without_end",
         edits=[
             (
-                "gateway/http_protocol.py",
+                "gateway/http/protocol.py",
                 "if self._trailer_bytes > self._settings.max_head_bytes:",
                 "if False:",
             ),
             (
-                "gateway/http_protocol.py",
+                "gateway/http/protocol.py",
                 "if self._unfinished_bytes > self._settings.max_head_bytes:",
                 "if False:",
             ),
@@ -286,20 +286,20 @@ GUARDS = (
         "one host, and a version",
         f"{WIRE}::test_a_request_names_one_host_and_a_version",
         edits=[
-            ("gateway/http_protocol.py", 'if version not in ("1.0", "1.1"):', "if False:"),
-            ("gateway/http_protocol.py", 'if names.count(b"host") > 1 or', "if False and"),
+            ("gateway/http/protocol.py", 'if version not in ("1.0", "1.1"):', "if False:"),
+            ("gateway/http/protocol.py", 'if names.count(b"host") > 1 or', "if False and"),
         ],
     ),
     guard(
         "upgrades without a body",
         f"{WIRE}::test_an_upgrade_with_a_body",
-        edits=[("gateway/http_protocol.py", "if self.parser.should_upgrade() and any(", "if False and any(")],
+        edits=[("gateway/http/protocol.py", "if self.parser.should_upgrade() and any(", "if False and any(")],
     ),
     guard(
         "requests that wait behind an answer",
         f"{WIRE}::test_requests_behind_an_answer",
         f"{WIRE}::test_requests_behind_a_stream",
-        edits=[("gateway/http_protocol.py", "elif len(self.pipeline) >= _MAX_PIPELINED:", "elif False:")],
+        edits=[("gateway/http/protocol.py", "elif len(self.pipeline) >= _MAX_PIPELINED:", "elif False:")],
     ),
     guard(
         "the time for a TLS handshake",
@@ -313,7 +313,7 @@ GUARDS = (
         f"{WIRE}::test_a_large_body_is_no_large_head",
         edits=[
             (
-                "gateway/http_protocol.py",
+                "gateway/http/protocol.py",
                 "if self._in_head:\n            self._head_bytes",
                 "if True:\n            self._head_bytes",
             )
@@ -322,14 +322,14 @@ GUARDS = (
     guard(
         "bytes that wait for one client",
         f"{WIRE}::test_slow_reader_by_bytes",
-        edits=[("gateway/ws/outlet.py", "if waiting <= self._write_limit:", "if True:")],
+        edits=[("gateway/ws/writer.py", "if waiting <= self._write_limit:", "if True:")],
     ),
     guard(
         "the time a client may be behind",
         f"{WIRE}::test_slow_reader_by_time",
         edits=[
             (
-                "gateway/ws/outlet.py",
+                "gateway/ws/writer.py",
                 "settings.write_timeout_s, self._on_write_late",
                 "3600, self._on_write_late",
             )
@@ -340,7 +340,7 @@ GUARDS = (
         f"{WIRE}::test_an_answer_that_nobody_reads",
         edits=[
             (
-                "gateway/http_protocol.py",
+                "gateway/http/protocol.py",
                 "self._settings.write_timeout_s, self._on_write_late",
                 "3600, self._on_write_late",
             )
@@ -351,7 +351,7 @@ GUARDS = (
         f"{HANDSHAKE}::test_strange_subprotocols",
         edits=[
             (
-                "gateway/ws/negotiation.py",
+                "gateway/ws/handshake.py",
                 "return next((name for name in offered if name in CODECS), None)",
                 "return next(iter(offered), None)",
             )
@@ -362,17 +362,17 @@ GUARDS = (
         "connections of one place",
         f"{WIRE}::test_connection_flood_from_one_address",
         f"{WIRE}::test_echo_connections_are_counted_by_address",
-        edits=[("gateway/addresses.py", "if count >= self._limit:", "if False:")],
+        edits=[("gateway/http/client_address.py", "if count >= self._limit:", "if False:")],
     ),
     guard(
         "refused connections are counted no more",
         f"{WIRE}::test_refused_connections_leave_no_trace",
-        edits=[("gateway/ws/entrance.py", "if not opened:", "if False:")],
+        edits=[("gateway/ws/upgrade.py", "if not opened:", "if False:")],
     ),
     guard(
         "the accept rate",
         f"{WIRE}::test_connection_flood_of_everybody",
-        edits=[("gateway/core.py", "wait_s = self.admission.wait_s(time.monotonic())", "wait_s = 0.0")],
+        edits=[("gateway/gateway.py", "wait_s = self.admission.wait_s(time.monotonic())", "wait_s = 0.0")],
     ),
     guard(
         "connections of one user",
@@ -384,7 +384,7 @@ GUARDS = (
         f"{ADDRESSES}::test_x_forwarded_for",
         edits=[
             (
-                "gateway/addresses.py",
+                "gateway/http/client_address.py",
                 "if not self._trusts(address):\n            return str(address)",
                 "if False:\n            return str(address)",
             )
@@ -393,12 +393,14 @@ GUARDS = (
     guard(
         "all lines that say where a client is",
         f"{ADDRESSES}::test_a_line_of_the_clients_own_does_not_hide_that_of_the_proxy",
-        edits=[("gateway/addresses.py", '",".join(lines).split(",")', '",".join(lines[:1]).split(",")')],
+        edits=[
+            ("gateway/http/client_address.py", '",".join(lines).split(",")', '",".join(lines[:1]).split(",")')
+        ],
     ),
     guard(
         "the rate of requests",
         f"{WIRE}::test_request_flood_from_one_address",
-        edits=[("gateway/app.py", "if settings.request_rate:", "if False:")],
+        edits=[("gateway/http/app.py", "if settings.request_rate:", "if False:")],
     ),
     guard(
         "the rate of tickets",
@@ -414,19 +416,19 @@ GUARDS = (
     guard(
         "the rate of messages",
         f"{WIRE}::test_publish_flood",
-        edits=[("gateway/session/session.py", "wait_s = self._bucket.take(now)", "wait_s = 0.0")],
+        edits=[("gateway/client/commands.py", "wait_s = self._bucket.take(now)", "wait_s = 0.0")],
     ),
     guard(
         "the rate of bytes",
         f"{RATES}::test_bytes_have_a_rate_of_their_own",
         f"{RATES}::test_bytes_that_are_no_message_count_too",
         f"{WIRE}::test_a_flood_of_bytes",
-        edits=[("gateway/session/session.py", "wait_s = self._byte_bucket.take(now, size)", "wait_s = 0.0")],
+        edits=[("gateway/client/commands.py", "wait_s = self._byte_bucket.take(now, size)", "wait_s = 0.0")],
     ),
     guard(
         "the rate of presence",
         f"{RATES}::test_presence_has_a_rate_of_its_own",
-        edits=[("gateway/session/session.py", "wait_s = self._presence_bucket.take(now)", "wait_s = 0.0")],
+        edits=[("gateway/client/commands.py", "wait_s = self._presence_bucket.take(now)", "wait_s = 0.0")],
     ),
     guard(
         "custom data counts for each room",
@@ -434,7 +436,7 @@ GUARDS = (
         f"{PRESENCE}::test_custom_data_is_charged_for_every_room_that_is_told",
         edits=[
             (
-                "gateway/session/session.py",
+                "gateway/client/commands.py",
                 "self._check_bytes(size * rooms, now)",
                 "self._check_bytes(size, now)",
             )
@@ -445,7 +447,7 @@ GUARDS = (
         f"{BATCHES}::test_of_what_a_connection_says_of_itself_only_the_last_waits",
         edits=[
             (
-                "gateway/presence/batches.py",
+                "gateway/presence/batch_queue.py",
                 "replaces = isinstance(op, DataSet | StatusSet)",
                 "replaces = False",
             )
@@ -457,7 +459,7 @@ GUARDS = (
         f"{WIRE}::test_publish_flood",
         edits=[
             (
-                "gateway/session/limits.py",
+                "gateway/limits.py",
                 "return self._count > self.FLOOD_S * self._rate + 1.0",
                 "return False",
             )

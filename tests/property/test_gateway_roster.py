@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.presence.roster import Roster
+from gateway.channels.roster import Roster
 from services.wire.events import PresenceChange, PresenceDiff
 from services.wire.records import Status, User
 from services.wire.server import PresenceUpdated, StatusChanged, UserOffline, UserOnline

@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from gateway.delivery.outbound import Wire
+from gateway.channels import presence as views_module
+from gateway.channels.presence import Views
+from gateway.delivery.encoded_message import Wire
 from gateway.delivery.traffic import Traffic
-from gateway.presence import views as views_module
-from gateway.presence.batches import Batches
-from gateway.presence.views import Views
+from gateway.presence.batch_queue import Batches
 from presence_svc import announcements
 from presence_svc.changes import Changes
 from presence_svc.hooks import HookKind

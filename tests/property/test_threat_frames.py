@@ -10,12 +10,12 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.session.limits import Limit
-from gateway.ws.doorway import doorways
+from gateway.limits import Limit
+from gateway.ws.context import Site
 from gateway.ws.keepalive import Keepalive
 from gateway.ws.protocol import WebSocketProtocol
 from gateway.ws.request import UpgradeRequest
-from gateway.ws.site import Site
+from gateway.ws.sniff import doorways
 from services.settings import Settings
 from services.wire.codes import CloseCode
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from gateway.auth.grants import ALL, DEFAULT
 from gateway.auth.identity import Identity
-from gateway.delivery.outbound import Outbound, Wire
+from gateway.client.commands import Session
+from gateway.client.effects import PublishToAll, PublishToRoom, PublishToUser, Reply
+from gateway.delivery.encoded_message import Outbound, Wire
 from gateway.delivery.sanitizing import sanitized
-from gateway.session.effects import PublishToAll, PublishToRoom, PublishToUser, Reply
-from gateway.session.session import Session
 from services.settings import Namespace, Settings
 from services.wire import server
 from services.wire.client import AnyClientMessage

@@ -10,16 +10,16 @@ import msgspec
 from starlette.applications import Starlette
 
 from gateway.api.errors import error_handlers
-from gateway.api.headers import guarded
 from gateway.api.routes import api_routes
-from gateway.asking import Asking
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.grants import Grants
 from gateway.auth.identity import Identity
+from gateway.client.senders import Senders
+from gateway.dashboard import page_routes
 from gateway.delivery.publisher import Sender
-from gateway.page import page_routes
-from gateway.session.limits import Limit
-from gateway.session.senders import Senders
+from gateway.http.security_headers import guarded
+from gateway.limits import Limit
+from gateway.service_client import Asking
 from services.bus.errors import BusError
 from services.settings import Settings
 from services.wire import server

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from gateway.delivery.descriptors import NOWHERE
-from gateway.delivery.follower import Delivery
-from gateway.delivery.outbound import Outbound, Wire
+from gateway.delivery.encoded_message import Outbound, Wire
+from gateway.delivery.fd_table import NOWHERE
+from gateway.delivery.stream_subscription import Delivery
 from services.bus.errors import BusError, Unavailable
 from services.bus.jsapi import StreamState
 from services.bus.specs import StreamSpec

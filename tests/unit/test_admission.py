@@ -3,7 +3,7 @@
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.admission import Admission
+from gateway.accept_rate import Admission
 
 
 def test_a_burst_of_twice_the_rate_is_let_in_and_the_rest_comes_back_one_after_the_other() -> None:

@@ -5,11 +5,11 @@ import time
 import jwt
 import pytest
 
+from gateway.auth.api_keys import Scope
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.identity import Identity
 from gateway.auth.refusal import AuthRefused
 from gateway.auth.revocations import Revocations
-from gateway.auth.server_keys import Scope
 from services.settings import Settings
 from services.wire.codes import ErrorCode
 from services.wire.events import Revoked

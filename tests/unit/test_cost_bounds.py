@@ -20,17 +20,17 @@ from gateway.api.body import decode
 from gateway.api.errors import ApiError
 from gateway.api.label_sets import LabelSets
 from gateway.api.log_lines import entry_of
+from gateway.api.metric_items import ReportNumbers, items_of, report_of
 from gateway.api.otlp import steps_of
 from gateway.api.otlp_pieces import MAX_UNPACKED_BYTES
 from gateway.api.otlp_points import Export
 from gateway.api.publish import PublishRequest
-from gateway.api.reports import ReportNumbers, items_of, report_of
 from gateway.api.rules import RuleRequest
 from gateway.api.tickets import TicketRequest
 from gateway.auth.grants import Grants, Patterns
-from gateway.delivery.outbound import Outbound, Wire
+from gateway.delivery.encoded_message import Outbound, Wire
 from gateway.delivery.sanitizing import sanitized
-from gateway.sse.positions import MAX_ID_LENGTH, BadPosition, decode_id, encode_id
+from gateway.sse.event_id import MAX_ID_LENGTH, BadPosition, decode_id, encode_id
 from services.wire import server
 from services.wire.codec import JSON, MSGPACK, BadMessage, json_content
 from services.wire.names import InvalidName, normalize_name

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.delivery.descriptors import NOWHERE, free, take
+from gateway.delivery.encoded_message import Outbound, Wire
 from gateway.delivery.fanout import Fanout
-from gateway.delivery.outbound import Outbound, Wire
+from gateway.delivery.fd_table import NOWHERE, free, take
 from gateway.delivery.traffic import Traffic
 from tests.support.delivery import Recorder, messages_in, said
 

@@ -2,8 +2,8 @@
 
 import asyncio
 
+from gateway.delivery.encoded_message import Outbound, Wire
 from gateway.delivery.fanout import Fanout
-from gateway.delivery.outbound import Outbound, Wire
 from gateway.delivery.traffic import Traffic
 from tests.support.delivery import Recorder, said
 

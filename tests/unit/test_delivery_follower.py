@@ -8,11 +8,11 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from gateway.delivery.follower import Follower
-from gateway.delivery.outbound import Outbound, Recovered, Wire
+from gateway.delivery.encoded_message import Outbound, Recovered, Wire
 from gateway.delivery.reads import Reads
 from gateway.delivery.recovery import Verdict
 from gateway.delivery.resync import look_at_all, resume_all
+from gateway.delivery.stream_subscription import Follower
 from gateway.delivery.traffic import Traffic
 from services.bus.errors import Unavailable
 from services.tasks import TaskSet

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from websockets.frames import Frame, Opcode
 
-from gateway.delivery.outbound import (
+from gateway.delivery.encoded_message import (
     MAX_COMPRESSED_BYTES,
     MIN_COMPRESSED_BYTES,
     Outbound,

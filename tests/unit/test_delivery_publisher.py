@@ -7,7 +7,7 @@ import msgspec
 import structlog
 
 from gateway.delivery.publisher import Publisher, PublishRefused, Sender
-from gateway.session.limits import Limit
+from gateway.limits import Limit
 from services.bus.errors import StoreFull, Unavailable
 from services.settings import Namespace, Settings
 from services.wire.codes import ErrorCode

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from gateway.auth.grants import DEFAULT, Grants
+from gateway.client.effects import PublishToUser
 from gateway.delivery.publisher import Sender
-from gateway.session.effects import PublishToUser
 from gateway.ws.direct import publish_to_user
 from services.tasks import TaskSet
 from services.wire.records import UNSET

@@ -42,7 +42,7 @@ UNDOCUMENTED = ("uvicorn", "websockets")
 
 # By class of ours: what it uses of its base classes in a library.
 INHERITED = {
-    "gateway/http_protocol.py:LimitedHttpProtocol": {
+    "gateway/http/protocol.py:LimitedHttpProtocol": {
         "_should_upgrade", "_should_upgrade_to_ws", "_start_asgi_task", "_unset_keepalive_if_required", "connections", "cycle",
         "headers", "loop", "on_body", "on_header", "on_headers_complete", "on_message_begin", "on_message_complete", "parser",
         "pipeline", "scope", "timeout_keep_alive_task", "transport", "url",
@@ -50,10 +50,10 @@ INHERITED = {
     "gateway/server.py:Server": {
         "capture_signals", "config", "lifespan", "serve", "server_state", "servers", "started", "startup",
     },
-    "gateway/ws/core.py:Core": {
+    "gateway/ws/fallback.py:Core": {
         "current_size", "extensions", "fail", "reader", "receive_data", "recv_frame", "state",
     },
-    "gateway/ws/negotiation.py:SharedDeflate": {"process_request_params"},
+    "gateway/ws/handshake.py:SharedDeflate": {"process_request_params"},
     "services/bus/lean.py:AbortingTransport": {"_io_writer"},
     "services/bus/lean.py:LeanClient": {
         "_connect_command", "_connect_to_server", "_current_server", "_flush_queue", "_flusher_task", "_max_payload", "_pending",
@@ -64,24 +64,24 @@ INHERITED = {
 }  # fmt: skip
 
 # Private names of modules, and private attributes of objects that are not ours, by file.
-OF_OTHERS = {"gateway/http_protocol.py": {"uvicorn._types:ASGI3Application"}}
+OF_OTHERS = {"gateway/http/protocol.py": {"uvicorn._types:ASGI3Application"}}
 
 # What no reading of the sources finds, by file.
 _CYCLE = "uvicorn.protocols.http.httptools_impl:RequestResponseCycle"
 _SUBSCRIPTION = "nats.aio.subscription:Subscription"  # ours stands in its place in the client's table
 BESIDES = {
-    "gateway/http_protocol.py": {
+    "gateway/http/protocol.py": {
         f"{_CYCLE}.{name}"
         for name in ("disconnected", "keep_alive", "message_event", "response_complete", "response_started")
     },
-    "gateway/ws/core.py": {"websockets.streams:StreamReader.buffer"},
-    "gateway/ws/negotiation.py": {
+    "gateway/ws/fallback.py": {"websockets.streams:StreamReader.buffer"},
+    "gateway/ws/handshake.py": {
         "websockets.extensions.permessage_deflate:PerMessageDeflate.local_max_window_bits"
     },
     "gateway/ws/protocol.py": {
         "websockets.protocol:Protocol.close_rcvd_then_sent", "websockets.protocol:Protocol.eof_sent"
     },
-    "gateway/ws/whole.py": {"websockets.utils:apply_mask", "websockets.speedups:apply_mask"},
+    "gateway/ws/frames.py": {"websockets.utils:apply_mask", "websockets.speedups:apply_mask"},
     "services/bus/lean.py": {
         "nats.aio.client:PING_PROTO",
         *(

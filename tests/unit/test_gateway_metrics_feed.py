@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.delivery.outbound import Outbound, Wire
+from gateway.channels import metrics as module
+from gateway.channels.metrics import MetricsFeed
+from gateway.delivery.encoded_message import Outbound, Wire
 from gateway.delivery.traffic import Traffic
-from gateway.feeds import metrics as module
-from gateway.feeds.metrics import MetricsFeed
 from services.bus.errors import Unavailable
 from services.settings import Settings
 from services.tasks import TaskSet

@@ -8,9 +8,9 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from gateway.presence import batches as batches_module
-from gateway.presence import link as link_module
-from gateway.presence.link import PresenceLink
+from gateway.presence import batch_queue as batches_module
+from gateway.presence import reporter as link_module
+from gateway.presence.reporter import PresenceLink
 from services.bus.errors import BusError, Refused, TooLarge, Unavailable
 from services.settings import Settings
 from services.wire.rpc import AnyPresenceOp, Connected, Disconnected, PresenceApplied, PresenceBatch

@@ -9,8 +9,8 @@ from starlette.routing import Route
 from gateway.api.body import read_body
 from gateway.api.errors import ApiError, error_handlers
 from gateway.delivery.traffic import Traffic
-from gateway.session.limits import Limit
-from gateway.timing import RequestTiming, counted, takes_its_time
+from gateway.http.request_metrics import RequestTiming, counted, takes_its_time
+from gateway.limits import Limit
 from services.wire.codes import ErrorCode
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.api.ops import OPERATIONS
+from gateway.api.health import OPERATIONS
 from services.health import HealthServer
 from services.settings import Settings
 from tests.support.manifests import OVERLAYS, PROCESSES, Workload, manifests

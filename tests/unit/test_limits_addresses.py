@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.addresses import AddressLimit, Proxies, place_of
+from gateway.http.client_address import AddressLimit, Proxies, place_of
 
 PROXY = "10.0.0.1"
 FORWARDED_FOR = Proxies(["10.0.0.0/8", "fd00::/8"], "x-forwarded-for")

@@ -5,12 +5,12 @@ from typing import cast
 import msgspec
 import pytest
 
+from gateway import limits
 from gateway.auth.grants import ALL
 from gateway.auth.identity import Identity
-from gateway.session import limits
-from gateway.session.effects import Effect, Expel, PublishToRoom, Reply
-from gateway.session.limits import KeyedBuckets, Limit, Strikes, TokenBucket
-from gateway.session.session import Refusal, Session
+from gateway.client.commands import Refusal, Session
+from gateway.client.effects import Effect, Expel, PublishToRoom, Reply
+from gateway.limits import KeyedBuckets, Limit, Strikes, TokenBucket
 from gateway.user_limit import excess
 from services.settings import Namespace, Settings
 from services.wire import client, server

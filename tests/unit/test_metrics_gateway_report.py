@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from gateway.delivery.traffic import Traffic
-from gateway.reporting import GatewayCollector, Reporter, until_middle
+from gateway.metrics import GatewayCollector, Reporter, until_middle
 from services.wire.subjects import Subjects
 from tests.support.metrics import T0, ManualTime, RecordingBus
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from gateway.page import page_routes
+from gateway.dashboard import page_routes
 
 SCRIPT = "export const text = 'a script of some length, so that compressing it is worth while';\n" * 20
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from gateway.presence import batches as module
-from gateway.presence.batches import Batches
+from gateway.presence import batch_queue as module
+from gateway.presence.batch_queue import Batches
 from services.wire.records import Status
 from services.wire.rpc import (
     AnyPresenceOp,

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.delivery.outbound import Outbound, Wire
+from gateway.channels import presence as module
+from gateway.channels.presence import Views
+from gateway.delivery.encoded_message import Outbound, Wire
 from gateway.delivery.traffic import Traffic
-from gateway.presence import views as module
-from gateway.presence.views import Views
 from services.bus.errors import BusError, NoAnswer
 from services.settings import Settings
 from services.tasks import TaskSet

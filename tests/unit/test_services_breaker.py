@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from gateway.asking import Asking, CircuitOpen
-from services.breaker import TRANSITIONS, Breaker, Event, State, Tolerance
+from gateway.circuit_breaker import TRANSITIONS, Breaker, Event, State, Tolerance
+from gateway.service_client import Asking, CircuitOpen
 from services.bus import rpc
 from services.bus.errors import BusError, NoAnswer, Refused
 from services.wire.rpc import GATEWAY_STATS, METRICS_STATE, PRESENCE_STATS, Empty

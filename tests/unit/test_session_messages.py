@@ -7,10 +7,10 @@ import pytest
 
 from gateway.auth.grants import ALL, Grants, Patterns
 from gateway.auth.identity import Identity
-from gateway.session import effects
-from gateway.session.channels import parse_channel, presence_room
-from gateway.session.limits import TokenBucket
-from gateway.session.session import Session
+from gateway.channels.channel_names import parse_channel, presence_room
+from gateway.client import effects
+from gateway.client.commands import Session
+from gateway.limits import TokenBucket
 from services.settings import Settings
 from services.wire import server
 from services.wire.codec import JSON, BadMessage

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.delivery.outbound import Outbound, Wire
+from gateway.delivery.encoded_message import Outbound, Wire
 from gateway.delivery.traffic import Traffic
-from gateway.sse.positions import MAX_ID_LENGTH, BadPosition, decode_id, encode_id, longest_id
+from gateway.sse.event_id import MAX_ID_LENGTH, BadPosition, decode_id, encode_id, longest_id
 from gateway.sse.stream import Buffer, EventStream, RecordStream
 from services.wire import server
 from services.wire.codes import CloseCode

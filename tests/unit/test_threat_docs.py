@@ -2,8 +2,8 @@
 
 import re
 
-from gateway.auth.server_keys import Scope
-from gateway.session.limits import Limit
+from gateway.auth.api_keys import Scope
+from gateway.limits import Limit
 from tests.support.docs import ROOT
 
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")

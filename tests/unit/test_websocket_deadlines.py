@@ -2,7 +2,7 @@
 
 import asyncio
 
-from gateway.ws.deadlines import Deadlines
+from gateway.ws.timeouts import Deadlines
 from tests.support.deadline import eventually
 
 

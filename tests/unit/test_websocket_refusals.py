@@ -6,13 +6,13 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from gateway.session.limits import Limit
-from gateway.ws.doorway import doorways
-from gateway.ws.entrance import GatewayEntrance
+from gateway.limits import Limit
+from gateway.ws.context import Entrance, Site
 from gateway.ws.keepalive import Keepalive
 from gateway.ws.protocol import WebSocketProtocol
 from gateway.ws.request import UpgradeRequest
-from gateway.ws.site import Entrance, Site
+from gateway.ws.sniff import doorways
+from gateway.ws.upgrade import GatewayEntrance
 from services.settings import Settings
 from tests.property.test_threat_frames import UPGRADE, Recorder, Transport, outcome_of
 

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from gateway.delivery.history import History
-from gateway.delivery.logs import Logs
 from gateway.delivery.reads import Reads
+from gateway.delivery.streams import Logs
 from services.bus.client import Bus
 from services.settings import Namespace, Settings
 from services.wire.events import RoomPublished

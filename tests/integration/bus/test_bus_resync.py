@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from gateway.delivery.inbox import Inboxes
-from gateway.delivery.logs import Logs
 from gateway.delivery.reads import Reads
 from gateway.delivery.resync import look_at_all, resume_all
 from gateway.delivery.rooms import Joined, Rooms
+from gateway.delivery.streams import Logs
 from gateway.delivery.traffic import Traffic
 from services.bus.client import Bus, BusMessage
 from services.bus.streams import Stored
@@ -88,7 +88,7 @@ class Rig:
         assert "error" not in json.loads(answer.data)
 
     def resync(self) -> None:
-        """Do what `gateway.core` does when the bus is back, or another server leads."""
+        """Do what `gateway.gateway` does when the bus is back, or another server leads."""
         for log, unsure in resume_all([*self.rooms.followers, *self.inboxes.followers]).items():
             self.tasks.spawn(look_at_all(log, unsure, self.reads, self.bus.max_payload // 2), "look")
 

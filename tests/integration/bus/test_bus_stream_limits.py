@@ -13,7 +13,7 @@ from gateway.auth.identity import Identity
 from gateway.auth.revocation_log import RevocationLog
 from gateway.auth.revocations import Revocations
 from gateway.auth.tickets import BusTicketStore
-from gateway.delivery.logs import Logs
+from gateway.delivery.streams import Logs
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured
 from services.bus.specs import REVOCATION_BYTES

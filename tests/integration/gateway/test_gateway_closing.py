@@ -6,9 +6,9 @@ from typing import Any, cast
 
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.tickets import BusTicketStore
-from gateway.core import Gateway
-from gateway.delivery.outbound import Outbound, Wire
-from gateway.feeds import following
+from gateway.channels import subscribe
+from gateway.delivery.encoded_message import Outbound, Wire
+from gateway.gateway import Gateway
 from services.settings import Settings
 from tests.support.bus import ConnectBus, connect_bus
 
@@ -40,7 +40,7 @@ async def test_closing_ends_everything_once(
     gateway = Gateway(bus, settings, "g", Authenticator(settings, tickets), tickets, faults.append)
     await gateway.open()
     member = cast(Any, Member())
-    following.follow(gateway, member, ["presence", "presence:lobby", "metrics", "alerts", "logs"])
+    subscribe.follow(gateway, member, ["presence", "presence:lobby", "metrics", "alerts", "logs"])
     await gateway.inboxes.open(member)
     assert len(subscriptions) > before
     await gateway.close()

@@ -7,8 +7,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gateway import __main__ as process
-from gateway.presence.batches import Batches
-from gateway.reporting import Reporter
+from gateway.metrics import Reporter
+from gateway.presence.batch_queue import Batches
 from gateway.ws.keepalive import Keepalive
 from services.lifecycle import Lifecycle, live
 from services.local.servers import NatsServer, free_port

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.api.reports import MAX_ITEMS, ReportNumbers
+from gateway.api.metric_items import MAX_ITEMS, ReportNumbers
 from services.bus.errors import TooLarge, Unavailable
 from tests.support.api import FakeDeps
 

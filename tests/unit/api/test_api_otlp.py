@@ -21,7 +21,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, D
 from gateway.api.histograms import from_explicit, from_exponential
 from gateway.api.otlp_pieces import pieces_of
 from gateway.api.slices import SLICE_S, Slices
-from gateway.session.limits import Limit
+from gateway.limits import Limit
 from services.bus.errors import Unavailable
 from services.sketch import BadSample
 from tests.support.api import FakeDeps

@@ -1,0 +1,210 @@
+"""The `metrics` and `alerts` channels.
+
+Every gateway keeps the last records and the active alerts, whoever follows: it is one message a second, and a page
+that opens has its charts at once.
+"""
+
+import asyncio
+import random
+from collections import deque
+
+import msgspec
+import structlog
+
+from gateway.delivery.encoded_message import Outbound
+from gateway.delivery.fanout import Fanout, Member
+from gateway.delivery.traffic import Traffic
+from gateway.service_client import Asking
+from services.bus.client import Bus, BusMessage
+from services.bus.errors import BusError
+from services.settings import Settings
+from services.tasks import TaskSet
+from services.wire import server
+from services.wire.codes import ErrorCode
+from services.wire.events import AlertEvent, MetricsTick
+from services.wire.records import Alert, MetricsRecord
+from services.wire.rpc import METRICS_STATE, Empty, MetricsState
+
+log = structlog.get_logger(__name__)
+
+HISTORY = 100
+
+_decode_tick = msgspec.json.Decoder(MetricsTick).decode
+_decode_alert = msgspec.json.Decoder(AlertEvent).decode
+_RETRY_S = 0.5
+_RETRY_MAX_S = 3.0
+_MAX_ALERTS_MEANWHILE = 1000  # more while one question is answered, and it is asked again
+
+
+class MetricsFeed:
+    """The last records, the active alerts, and those who follow them."""
+
+    def __init__(
+        self, bus: Bus, asking: Asking, settings: Settings, tasks: TaskSet, traffic: Traffic
+    ) -> None:
+        self.metrics = Fanout(traffic)
+        self.alerts = Fanout(traffic)
+        self.streams = Fanout(traffic)  # SSE streams of bare records
+        self._asking = asking
+        self._tasks = tasks
+        self._history: deque[MetricsRecord] = deque(maxlen=HISTORY)
+        self._active: dict[str, Alert] = {}
+        self._loaded = False
+        self._loading = False
+        self._stale = False  # the answer on its way is older than what was missed
+        self._alerts_meanwhile: list[AlertEvent] = []  # heard while the state was on its way
+        self._waiting: dict[str, tuple[Member, bool, bool]] = {}
+        self._told: set[str] = set()
+        self._subscriptions = [
+            bus.subscribe(settings.subjects.metrics_feed, self._on_tick),
+            bus.subscribe(settings.subjects.alerts_feed, self._on_alert),
+        ]
+        self.resync()
+
+    @property
+    def latest(self) -> MetricsRecord | None:
+        """The newest record, if there was one."""
+        return self._history[-1] if self._history else None
+
+    def follow(self, member: Member, *, metrics: bool, alerts: bool) -> None:
+        """Send the snapshot, now or as soon as there is one, and what comes after it."""
+        if self._loaded:
+            self._enter(member, metrics, alerts)
+        else:
+            _, also_metrics, also_alerts = self._waiting.get(member.connection_id, (member, False, False))
+            self._waiting[member.connection_id] = (member, metrics or also_metrics, alerts or also_alerts)
+            self._load_soon()
+
+    def unfollow(self, connection_id: str, *, metrics: bool, alerts: bool) -> None:
+        """Stop sending the one, the other, or both."""
+        if metrics:
+            self.metrics.discard(connection_id)
+        if alerts:
+            self.alerts.discard(connection_id)
+        if (waiting := self._waiting.pop(connection_id, None)) is not None:
+            member, wants_metrics, wants_alerts = waiting
+            wants_metrics, wants_alerts = wants_metrics and not metrics, wants_alerts and not alerts
+            if wants_metrics or wants_alerts:
+                self._waiting[connection_id] = (member, wants_metrics, wants_alerts)
+
+    def resync(self) -> None:
+        """Fetch the state again: records or alerts may have been missed."""
+        self._stale = True
+        self._load_soon()
+
+    def close(self) -> None:
+        """End the subscriptions."""
+        for subscription in self._subscriptions:
+            subscription.close()
+
+    def _enter(self, member: Member, metrics: bool, alerts: bool) -> None:
+        snapshot = server.InitialState(history=list(self._history), alerts=list(self._active.values()))
+        for wanted, fanout in ((metrics, self.metrics), (alerts, self.alerts)):
+            if wanted:
+                fanout.flush()
+        member.write(Outbound(snapshot).on(member.wire))
+        for wanted, fanout in ((metrics, self.metrics), (alerts, self.alerts)):
+            if wanted:
+                fanout.add(member)
+
+    def _on_tick(self, message: BusMessage) -> None:
+        try:
+            record = _decode_tick(message.data).record
+        except (msgspec.DecodeError, RecursionError) as fault:
+            log.error("metrics record is not readable", reason=str(fault))
+            return
+        last = self.latest
+        if last is not None and record.timestamp <= last.timestamp:
+            return  # the same second again: another replica took over
+        self._history.append(record)
+        outbound = Outbound(server.MetricsUpdate(data=record))
+        self.metrics.send(outbound)
+        self.streams.send(outbound)
+
+    def _on_alert(self, message: BusMessage) -> None:
+        try:
+            event = _decode_alert(message.data)
+        except (msgspec.DecodeError, RecursionError) as fault:
+            log.error("alert event is not readable", reason=str(fault))
+            return
+        if self._loading:
+            self._keep_meanwhile(event)
+        _apply(self._active, event)
+        self.alerts.send(Outbound(event))
+
+    def _keep_meanwhile(self, event: AlertEvent) -> None:
+        if len(self._alerts_meanwhile) < _MAX_ALERTS_MEANWHILE:
+            self._alerts_meanwhile.append(event)
+        else:
+            self._stale = True
+
+    def _load_soon(self) -> None:
+        if not self._loading:
+            self._loading = True
+            self._tasks.spawn(self._load(), "metrics state")
+
+    async def _load(self) -> None:
+        try:
+            state = await self._fetch()
+        finally:
+            self._loading = False
+        self._take(state)
+
+    async def _fetch(self) -> MetricsState:
+        """Ask for the state, however long it takes, and until no alert was missed since the question was sent."""
+        delay_s = _RETRY_S
+        while True:
+            self._stale = False
+            # What was heard before the question is part of the answer, with all that followed it unheard.
+            self._alerts_meanwhile.clear()
+            try:
+                state = await self._asking.ask(METRICS_STATE, Empty())
+            except BusError as fault:
+                log.info("no metrics state yet", reason=str(fault))
+                self._tell_waiting()
+                await asyncio.sleep(random.uniform(0.1, delay_s))  # noqa: S311  # jitter, no secret
+                delay_s = min(2 * delay_s, _RETRY_MAX_S)
+            else:
+                if not self._stale:
+                    return state
+
+    def _take(self, state: MetricsState) -> None:
+        newest = state.history[-1].timestamp if state.history else 0
+        later = [record for record in self._history if record.timestamp > newest]
+        self._history = deque((*state.history, *later), maxlen=HISTORY)
+        active = {alert.id: alert for alert in state.alerts}
+        meanwhile, self._alerts_meanwhile = self._alerts_meanwhile, []
+        for event in meanwhile:
+            _apply(active, event)
+        if self._loaded:  # followers hear of what happened unseen
+            for id, alert in self._active.items():
+                if id not in active:
+                    self.alerts.send(Outbound(server.AlertResolved(data=alert)))
+            for id, alert in active.items():
+                if id not in self._active or self._active[id].type != alert.type:
+                    self.alerts.send(Outbound(server.AlertRaised(data=alert)))
+        self._active = active
+        self._loaded = True
+        waiting, self._waiting = self._waiting, {}
+        self._told.clear()
+        for member, metrics, alerts in waiting.values():
+            self._enter(member, metrics, alerts)
+
+    def _tell_waiting(self) -> None:
+        code = ErrorCode.UNAVAILABLE
+        error = server.Error(
+            code=code.code,
+            message="metrics are out of reach; they follow when they are back",
+            retryable=code.retryable,
+        )
+        for member, _, _ in self._waiting.values():
+            if member.connection_id not in self._told:
+                self._told.add(member.connection_id)
+                member.write(Outbound(error).on(member.wire))
+
+
+def _apply(active: dict[str, Alert], event: AlertEvent) -> None:
+    if isinstance(event, server.AlertRaised):
+        active[event.data.id] = event.data
+    else:
+        active.pop(event.data.id, None)

@@ -1,0 +1,399 @@
+"""The `presence` and `presence:ROOM` channels.
+
+A view exists while somebody follows it: it subscribes to the scope's diffs, fetches one snapshot, and serves every
+follower from there, so that a thousand followers cost presence_svc one question.
+"""
+
+import asyncio
+import random
+from collections.abc import Iterable
+
+import msgspec
+import structlog
+
+from gateway.channels.roster import Roster, Snapshot, between
+from gateway.delivery.encoded_message import Outbound
+from gateway.delivery.fanout import Fanout, Member
+from gateway.delivery.traffic import Traffic
+from gateway.service_client import Asking
+from services.bus.client import Bus, BusMessage
+from services.bus.errors import BusError
+from services.settings import Settings
+from services.tasks import TaskSet
+from services.wire import server
+from services.wire.codes import ErrorCode
+from services.wire.events import PresenceChange, PresenceDiff
+from services.wire.records import UNSET, UnsetType
+from services.wire.rpc import PRESENCE_LIST, PresenceApplied, PresenceQuery
+
+log = structlog.get_logger(__name__)
+
+EVERYONE = ""  # the scope of the plain `presence` channel; no room has this name
+
+_decode = msgspec.json.Decoder(PresenceDiff).decode
+_RETRY_S = 0.25
+_RETRY_MAX_S = 1.0
+_MAX_HELD_DIFFS = 1000
+# Changes of `lastSeen` alone are not told: who begins to follow gets them from a list that is no older.
+_FRESH_S = 10.0
+# Far below what may wait for one client (`write_buffer_bytes`), and at a pace that a phone keeps up with.
+_PAGE_BYTES = 65_536
+_PAGE_EVERY_S = 0.05
+_COUNT_EVERY_S = 1.0
+_ARRIVES_S = 1.0  # within which a diff arrives that was published before the answer to a batch
+# A new epoch means that data were lost: gateways are about to announce everybody again, and who is not there yet has
+# not left. Longer than they take to notice and to begin (`gateway.presence.reporter`), and well within 5 s with that.
+_SETTLE_S = 2.5
+
+
+class Epochs:
+    """When this gateway first heard of the present epoch."""
+
+    def __init__(self) -> None:
+        self._epoch = ""
+        self._settled_at = 0.0
+
+    def settling(self, epoch: str, now: float) -> float:
+        """Return for how many seconds lists of this epoch may still be short."""
+        if epoch != self._epoch:
+            self._settled_at = (
+                now + _SETTLE_S if self._epoch else now
+            )  # the first one known was there before us
+            self._epoch = epoch
+        return max(0.0, self._settled_at - now)
+
+
+class View:
+    """One scope and its followers."""
+
+    def __init__(
+        self,
+        room: str,
+        bus: Bus,
+        asking: Asking,
+        settings: Settings,
+        tasks: TaskSet,
+        traffic: Traffic,
+        epochs: Epochs,
+    ) -> None:
+        self.room = room
+        self._epochs = epochs
+        self.fanout = Fanout(traffic)
+        self._asking = asking
+        self._tasks = tasks
+        self._roster = Roster()
+        self._closed = False
+        self._loaded_at: float | None = None
+        self._loading = False
+        self._held: list[PresenceDiff] = []
+        self._waiting: dict[str, Member] = {}
+        self._told: set[str] = set()
+        self._listing = 0  # rises when every follower gets a new list: pages of the one before are stopped
+        self._count_told: int | None = None
+        self._count_due: asyncio.TimerHandle | None = None
+        subjects = settings.subjects
+        subject = (
+            subjects.presence_room(settings.namespace_of(room), room) if room else subjects.presence_diff
+        )
+        self._subscription = bus.subscribe(subject, self._on_message)
+        self._load_soon()
+
+    def __len__(self) -> int:
+        return len(self.fanout) + len(self._waiting)
+
+    def follow(self, member: Member) -> None:
+        """Send the snapshot, now or as soon as there is one, and every change after it."""
+        if self._is_fresh and not self._asking.is_open("presence"):
+            self._enter(member)
+            return
+        self._waiting[member.connection_id] = member
+        self._load_soon()
+
+    def unfollow(self, connection_id: str) -> None:
+        """Stop sending to a connection."""
+        self._waiting.pop(connection_id, None)
+        self._told.discard(connection_id)
+        self.fanout.discard(connection_id)
+
+    def close(self) -> None:
+        """End the subscription."""
+        self._closed = True
+        self._subscription.close()
+        if self._count_due is not None:
+            self._count_due.cancel()
+
+    def compare(self, epoch: str, version: int) -> None:
+        """Learn where presence_svc stands: a diff that was the last one and got lost is noticed here."""
+        if self._loaded_at is not None and self._is_behind(epoch, version):
+            # The diff may just be on its way: look again when it had time to arrive.
+            asyncio.get_running_loop().call_later(_ARRIVES_S, self._compare_again, epoch, version)
+
+    @property
+    def reached(self) -> tuple[str, int]:
+        """Return the epoch and version of what followers have; nothing while a snapshot replaces it."""
+        return ("", 0) if self._loading else (self._roster.epoch, self._roster.version)
+
+    def enter_epoch(self, epoch: str) -> None:
+        """Fetch a new snapshot if ours is of another epoch."""
+        if self._loaded_at is not None and epoch != self._roster.epoch:
+            self._load_soon()
+
+    def resync(self) -> None:
+        """Fetch a new snapshot: diffs may have been lost unseen."""
+        self._load_soon()
+
+    def _is_behind(self, epoch: str, version: int) -> bool:
+        return epoch != self._roster.epoch or version > self._roster.version
+
+    def _compare_again(self, epoch: str, version: int) -> None:
+        if not self._closed and self._is_behind(epoch, version):
+            self._load_soon()
+
+    @property
+    def _is_fresh(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        return self._loaded_at is not None and now - self._loaded_at < _FRESH_S
+
+    # --- what followers receive ---
+
+    def _enter(self, member: Member) -> None:
+        self.fanout.flush()
+        self._list_to([member])
+        self.fanout.add(member)
+
+    def _list_to(self, members: Iterable[Member]) -> None:
+        """Send what there is now: at once where it fits one message, else page by page."""
+        if self._roster.count is not None:
+            self._write(members, Outbound(self._counted(self._roster.count)))
+            return
+        pages = self._roster.pages(_PAGE_BYTES)
+        users, more = next(pages)
+        if not more:
+            self._write(members, Outbound(server.PresenceList(users=users, room=self._room_field)))
+            return
+        for member in members:
+            self._tasks.spawn(self._send_pages(member, self._listing), f"presence list {self.room!r}")
+
+    async def _send_pages(self, member: Member, listing: int) -> None:
+        count = len(self._roster.users)
+        for part, (users, more) in enumerate(self._roster.pages(_PAGE_BYTES), 1):
+            if member.connection_id not in self.fanout or listing != self._listing:
+                return
+            page = server.PresenceList(
+                users=users,
+                room=self._room_field,
+                count=count,
+                more=more or UNSET,
+                part=part if part > 1 else UNSET,
+            )
+            self.fanout.flush()
+            self._write([member], Outbound(page))
+            await asyncio.sleep(_PAGE_EVERY_S)
+
+    @staticmethod
+    def _write(members: Iterable[Member], outbound: Outbound) -> None:
+        for member in list(members):
+            member.write(outbound.on(member.wire))
+
+    def _counted(self, count: int) -> server.PresenceList:
+        return server.PresenceList(users=[], room=self._room_field, count=count)
+
+    def _relist(self) -> None:
+        """Send everything anew: lists have ended, or begun."""
+        self.fanout.flush()
+        self._listing += 1
+        self._count_told = self._roster.count
+        self._list_to(self.fanout)
+
+    def _tell_count_soon(self) -> None:
+        """Tell a changed count, at most once in a while: it changes with everyone who comes and goes."""
+        if self._count_due is None:
+            self._count_due = asyncio.get_running_loop().call_later(_COUNT_EVERY_S, self._tell_count)
+
+    def _tell_count(self) -> None:
+        self._count_due = None
+        count = self._roster.count
+        if count is not None and count != self._count_told:
+            self._count_told = count
+            self.fanout.send(Outbound(self._counted(count)))
+
+    @property
+    def _room_field(self) -> str | UnsetType:
+        return self.room or UNSET
+
+    def _send(self, changes: list[PresenceChange]) -> None:
+        for change in changes:
+            if self.room and isinstance(change, server.UserOnline | server.UserOffline):
+                self.fanout.send(Outbound(msgspec.structs.replace(change, room=self.room)))
+            else:
+                self.fanout.send(Outbound(change))
+
+    # --- what presence_svc says ---
+
+    def _on_message(self, message: BusMessage) -> None:
+        try:
+            diff = _decode(message.data)
+        except (msgspec.DecodeError, RecursionError) as fault:
+            log.error("presence diff is not readable", reason=str(fault))
+            return
+        was_counting = self._roster.count is not None
+        changes = self._roster.apply(diff)
+        if self._loading or changes is None:  # the snapshot on its way may be older than this
+            self._hold(diff)
+        if changes is None:
+            self._load_soon()
+        elif self._roster.count is None:
+            self._send(changes)
+        elif was_counting:
+            self._tell_count_soon()
+        else:
+            self._relist()
+
+    def _hold(self, diff: PresenceDiff) -> None:
+        if len(self._held) < _MAX_HELD_DIFFS:
+            self._held.append(diff)
+
+    def _load_soon(self) -> None:
+        if not self._loading:
+            self._loading = True
+            self._tasks.spawn(self._load(), f"presence view {self.room!r}")
+
+    async def _load(self) -> None:
+        try:
+            snapshot = await self._fetch_settled()
+        finally:
+            self._loading = False
+        if snapshot is not None and not self._closed:
+            self._take(snapshot)
+
+    async def _fetch_settled(self) -> Snapshot | None:
+        """Fetch a snapshot, however long it takes; None when nobody follows any more."""
+        delay_s = _RETRY_S
+        while not self._closed:
+            try:
+                snapshot = await self._fetch()
+            except BusError as fault:
+                log.info("no presence snapshot yet", room=self.room, reason=str(fault))
+                self._tell_waiting()
+                await asyncio.sleep(random.uniform(0.05, delay_s))  # noqa: S311  # jitter, no secret
+                delay_s = min(2 * delay_s, _RETRY_MAX_S)
+                continue
+            wait_s = self._epochs.settling(snapshot.epoch, asyncio.get_running_loop().time())
+            if not wait_s:
+                return snapshot
+            await asyncio.sleep(wait_s)
+        return None
+
+    def _take(self, snapshot: Snapshot) -> None:
+        first, was_counting = self._loaded_at is None, self._roster.count is not None
+        before = self._roster.users
+        self._roster.replace(snapshot.epoch, snapshot.version, snapshot.users, snapshot.count)
+        held, self._held = self._held, []
+        gap = len(held) >= _MAX_HELD_DIFFS
+        for diff in held:
+            gap = self._roster.apply(diff) is None or gap
+        self._loaded_at = asyncio.get_running_loop().time()
+        counting = self._roster.count is not None
+        if first:
+            self._count_told = self._roster.count
+        elif counting != was_counting:
+            self._relist()
+        elif counting:
+            self._tell_count_soon()
+        else:
+            self._send(list(between(before, self._roster.users)))
+        waiting, self._waiting = self._waiting, {}
+        self._told.clear()
+        for member in waiting.values():
+            self._enter(member)
+        if gap:  # something is newer than the snapshot, and what is between is lost
+            self._load_soon()
+
+    async def _fetch(self) -> Snapshot:
+        snapshot = None
+        while snapshot is None or snapshot.cursor:
+            query = PresenceQuery(
+                room=self._room_field, cursor=snapshot.cursor if snapshot else "", unless_large=True
+            )
+            page = await self._asking.ask(PRESENCE_LIST, query)
+            if snapshot is None:
+                snapshot = Snapshot(page)
+            else:
+                snapshot.add(page)
+        return snapshot
+
+    def _tell_waiting(self) -> None:
+        """Answer those who wait for a snapshot, once: it comes when presence is back."""
+        code = ErrorCode.UNAVAILABLE
+        error = server.Error(
+            code=code.code,
+            message="presence is out of reach; the list follows when it is back",
+            retryable=code.retryable,
+        )
+        for member in self._waiting.values():
+            if member.connection_id not in self._told:
+                self._told.add(member.connection_id)
+                member.write(Outbound(error).on(member.wire))
+
+
+class Views:
+    """All followed scopes of this gateway."""
+
+    def __init__(
+        self, bus: Bus, asking: Asking, settings: Settings, tasks: TaskSet, traffic: Traffic
+    ) -> None:
+        self._bus = bus
+        self._asking = asking
+        self._settings = settings
+        self._tasks = tasks
+        self._traffic = traffic
+        self._epochs = Epochs()
+        self._views: dict[str, View] = {}
+        # Where presence_svc was at least when the last batch was answered: one is on its way at a time.
+        self._reached = ("", 0)
+
+    def follow(self, member: Member, room: str = EVERYONE) -> None:
+        """Follow everyone's presence, or one room's."""
+        view = self._views.get(room)
+        if view is None:
+            view = self._views[room] = View(
+                room, self._bus, self._asking, self._settings, self._tasks, self._traffic, self._epochs
+            )
+        view.follow(member)
+
+    def unfollow(self, connection_id: str, room: str = EVERYONE) -> None:
+        """Stop following; the last follower ends the view."""
+        view = self._views.get(room)
+        if view is not None:
+            view.unfollow(connection_id)
+            if not len(view):
+                view.close()
+                del self._views[room]
+
+    def on_applied(self, applied: PresenceApplied) -> None:
+        """Compare the version presence_svc reported with ours."""
+        self._epochs.settling(applied.epoch, asyncio.get_running_loop().time())
+        epoch, reached = self._reached
+        if applied.epoch == epoch and applied.version < reached:
+            # Its store was set back, and will give versions that we have to other changes.
+            log.warning("presence was set back; fetching lists", version=applied.version, before=reached)
+            self.resync()
+        for view in self._views.values():
+            view.enter_epoch(applied.epoch)
+        self._reached = (applied.epoch, applied.version)
+        everyone = self._views.get(EVERYONE)
+        if everyone is not None:
+            everyone.compare(applied.epoch, applied.version)
+            if everyone.reached[0] == applied.epoch:
+                self._reached = max(self._reached, everyone.reached)
+
+    def close(self) -> None:
+        """End all views."""
+        for view in self._views.values():
+            view.close()
+        self._views.clear()
+
+    def resync(self) -> None:
+        """Fetch new snapshots after the bus was away."""
+        for view in self._views.values():
+            view.resync()

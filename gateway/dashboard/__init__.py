@@ -1,0 +1,10 @@
+"""The page at `/`: the dashboard, as `make dashboard` builds it from `dashboard/`.
+
+- `dist/`           the built files; not under version control, but in every wheel and image
+- `unbuilt.html`    what is shown where nobody built it
+- `serving`         how a browser gets them
+"""
+
+from gateway.dashboard.serving import page_routes
+
+__all__ = ["page_routes"]

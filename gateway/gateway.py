@@ -1,0 +1,349 @@
+"""The parts of one gateway, put together once and shared by all its connections."""
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Callable
+
+import msgspec
+import structlog
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from gateway.accept_rate import Admission
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.grants import Grants
+from gateway.auth.revocation_log import RevocationLog
+from gateway.auth.tickets import TicketStore
+from gateway.channels import channel_names
+from gateway.channels.broadcast import Everyone
+from gateway.channels.logs import LogsFeed
+from gateway.channels.metrics import MetricsFeed
+from gateway.channels.presence import Views
+from gateway.client.senders import Senders
+from gateway.connections import Client, Connections
+from gateway.delivery.history import History
+from gateway.delivery.inbox import Inboxes
+from gateway.delivery.leader_watch import Elections
+from gateway.delivery.publisher import Publisher
+from gateway.delivery.reads import Reads
+from gateway.delivery.resync import look_at_all, resume_all
+from gateway.delivery.rooms import Rooms
+from gateway.delivery.streams import Logs
+from gateway.delivery.traffic import Traffic
+from gateway.http.client_address import AddressLimit, Proxies, place_of
+from gateway.http.request_metrics import now_ms
+from gateway.limits import KeyedBuckets, Limit
+from gateway.metrics import Reporter
+from gateway.presence.online import OnlineLookup
+from gateway.presence.reporter import PresenceLink
+from gateway.service_client import Asking
+from gateway.user_limit import UserLimit
+from services.bus.client import Bus
+from services.bus.errors import BusError, NoAnswer, Unavailable
+from services.bus.streams import DurableLog
+from services.settings import Settings
+from services.tasks import TaskSet
+from services.wire.codes import CloseCode
+from services.wire.events import CloseConnections, ControlEvent, Revoked, SetPresence
+from services.wire.records import UNSET, GatewayStats, Status, UnsetType
+
+log = structlog.get_logger(__name__)
+
+_REOPEN_MAX_S = 1.0
+_FIRST_READ_S = 15.0
+_ORDER_TIMEOUT_S = 1.0  # for a gateway that has such a connection to say so
+
+
+def peer_of(scope: Scope) -> str:
+    """Return the address at the other end of a request; empty where there is none (a Unix socket)."""
+    peer = scope.get("client")
+    return peer[0] if peer else ""
+
+
+class Gateway:
+    """What every connection of this process uses."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        settings: Settings,
+        instance: str,
+        authenticator: Authenticator,
+        tickets: TicketStore,
+        on_failure: Callable[[BaseException], object],
+    ) -> None:
+        self.bus = bus
+        self.settings = settings
+        self.instance = instance
+        self.boot = secrets.token_hex(8)
+        self.started_at = now_ms()
+        self.subjects = settings.subjects
+        self.authenticator = authenticator
+        self.tickets = tickets
+        self.draining = False
+        self.tasks = TaskSet(on_failure)
+        self.traffic = Traffic()
+        self.admission = Admission(settings.accept_rate, time.monotonic())
+        self.on_limit = self.traffic.limit  # one bound method for all sessions
+        self.addresses = AddressLimit(settings.connections_per_address)
+        self.proxies = Proxies(settings.trusted_proxies, settings.proxy_header)
+        self._tickets_by_user = KeyedBuckets(settings.ticket_rate, time.monotonic())
+        self.senders = Senders(settings, self.on_limit, time.monotonic())
+        self.connections = Connections()
+        self.logs = Logs(bus, settings)
+        self.reads = Reads(self.traffic.limit)
+        self.rooms = Rooms(bus, self.logs, settings, self.tasks, self.traffic, self.reads)
+        self.inboxes = Inboxes(bus, self.logs, settings, self.tasks, self.traffic, self.reads)
+        self.history = History(self.logs, settings, self.reads)
+        self.publisher = Publisher(bus, self.logs, settings, now_ms, self.traffic.limit)
+        self.asking = Asking(bus, self.subjects)
+        self._online = OnlineLookup(self.asking, self.tasks)
+        self.presence = PresenceLink(self.asking, settings, instance, self.boot, lambda: self.connections)
+        self.views = Views(bus, self.asking, settings, self.tasks, self.traffic)
+        self.metrics = MetricsFeed(bus, self.asking, settings, self.tasks, self.traffic)
+        self.log_lines = LogsFeed(bus, settings, self.traffic)
+        self.everyone = Everyone(bus, settings, self.traffic, self._on_control)
+        self.users = UserLimit(bus, settings, instance, self.tasks, self._replace)
+        self.revocation_log = RevocationLog(
+            bus, settings, authenticator.revocations, time.time, self._on_revoked
+        )
+        self.reporter = Reporter(self)
+        self.presence.on_applied = self.views.on_applied
+        self._returns = 0
+        self._closed = False
+        self._elections = Elections(bus, settings, self._on_elected)
+        bus.on_disconnect(self._on_bus_lost)
+        bus.on_reconnect(self._on_bus_return)
+
+    def enter(self, peer: str, lines: Callable[[str], list[str]]) -> str | None:
+        """Count a connection by where it comes from; None, and counted as met, where that place has too many.
+
+        `peer` is the address at the other end, `lines` returns the lines of a header. What is returned belongs to the
+        connection's `Stay`, or goes to `addresses.leave`.
+        """
+        if not self.addresses.counts:
+            return ""
+        proxies = self.proxies
+        place = self.addresses.enter(proxies.client_of(peer, lines(proxies.header)))
+        if place is None:
+            self.traffic.refused(Limit.ADDRESS_CONNECTIONS, our_fault=False)
+            self.traffic.limit(Limit.ADDRESS_CONNECTIONS)
+        return place
+
+    def accept_wait_s(self) -> float:
+        """Return 0.0 for a connection within the accept rate, else the seconds to wait (and count it as met)."""
+        wait_s = self.admission.wait_s(time.monotonic())
+        if wait_s:
+            self.traffic.refused(Limit.ACCEPT_RATE, our_fault=False)
+            self.traffic.limit(Limit.ACCEPT_RATE)
+        return wait_s
+
+    def place_of(self, scope: Scope) -> str:
+        """Return where a request comes from, as limits by address count it."""
+        lines = Headers(scope=scope).getlist(self.proxies.header)
+        return place_of(self.proxies.client_of(peer_of(scope), lines))
+
+    def ticket_wait_s(self, user_id: str) -> float:
+        """Return 0.0 where a user may have another ticket, else the seconds until then (and count it as met)."""
+        wait_s = self._tickets_by_user.take(user_id, time.monotonic())
+        if wait_s:
+            self.traffic.limit(Limit.TICKET_RATE)
+        return wait_s
+
+    # --- what users do, over a connection or over HTTP ---
+
+    def owner_of(self, connection_id: str) -> str | None:
+        """Return whose connection this is; None where this gateway has none of that id."""
+        client = self.connections.get(connection_id)
+        return None if client is None else client.user_id
+
+    def note_message(self, user_id: str) -> None:
+        """Count a message that a user sent over HTTP."""
+        self.traffic.messages_in += 1
+        self.presence.active(user_id)
+
+    async def is_online(self, user_id: str, asker: Grants) -> bool | UnsetType:
+        """Whether a user has a connection anywhere; unset where presence cannot say, or the asker may not know."""
+        if not asker.may_follow(channel_names.PRESENCE):
+            return UNSET
+        return True if user_id in self.inboxes else await self._online.ask(user_id)
+
+    def choose(
+        self, client: Client, *, status: Status | UnsetType = UNSET, custom_data: object = UNSET
+    ) -> bool:
+        """Show a status or custom data by a connection; False where presence knows nothing of it."""
+        chosen = client.chosen()
+        if chosen is None:
+            return False
+        if status is not UNSET:
+            chosen.status = status
+            self.presence.status(client.connection_id, status)
+        if custom_data is not UNSET:
+            chosen.custom_data, chosen.custom_data_at = custom_data, time.monotonic()
+            self.presence.custom_data(client.connection_id, custom_data)
+        return True
+
+    async def set_presence(self, order: SetPresence) -> bool:
+        """Carry out what a user chose over HTTP, wherever the connection is; False where no gateway has one.
+
+        Raises:
+            BusError: the other gateways cannot be asked.
+        """
+        found = self._set_presence_here(order)
+        if found and order.connection_id:
+            return True
+        payload = msgspec.json.encode(order)
+        if found:
+            self.bus.publish(self.subjects.control, payload)
+            return True
+        try:
+            await self.bus.request(self.subjects.control, payload, timeout_s=_ORDER_TIMEOUT_S)
+        except NoAnswer:
+            return False
+        return True
+
+    def _set_presence_here(self, order: SetPresence) -> bool:
+        if order.connection_id:
+            one = self.connections.get(order.connection_id)
+            clients = [one] if one is not None and one.user_id == order.user_id else []
+        else:
+            clients = self.connections.of_user(order.user_id)
+        done = [self.choose(client, status=order.status, custom_data=order.custom_data) for client in clients]
+        return any(done)
+
+    async def open(self) -> None:
+        """Open the durable logs and start what runs in the background.
+
+        Raises:
+            BusError: the streams cannot be opened.
+        """
+        await self.logs.open()
+        await self._read_revocations()
+        self.tasks.spawn(self.presence.run(), "presence link", critical=True)
+
+    async def _read_revocations(self) -> None:
+        """Read them, and again while a stream that was made just now has no leader to read from."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _FIRST_READ_S
+        while True:
+            try:
+                await self.revocation_log.open()
+            except Unavailable as fault:
+                if loop.time() > deadline:
+                    raise
+                log.info("revocations cannot be read yet", reason=str(fault))
+                await asyncio.sleep(random.uniform(0.1, _REOPEN_MAX_S))  # noqa: S311  # jitter, no secret
+            else:
+                return
+
+    @property
+    def durable_logs(self) -> list[DurableLog]:
+        """All streams that are read and written here."""
+        return [*self.logs.all, self.revocation_log.durable_log]
+
+    def readiness(self) -> dict[str, bool]:
+        """Return what a gateway needs to take new connections, and whether it is there."""
+        return {
+            "bus": self.bus.healthy,
+            "streams": self.logs.is_open and self.authenticator.revocations.current,
+            "serving": not self.draining,
+        }
+
+    def details(self) -> dict[str, object]:
+        """Return what a reader of `/readyz` may want to know besides."""
+        return {"breakers": self.asking.states()}
+
+    def stats(self) -> GatewayStats:
+        """Return how this gateway is doing."""
+        return self.reporter.stats()
+
+    async def close(self) -> None:
+        """Tell presence what is left to tell, and stop. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        await self.tasks.close()
+        await self.presence.close()
+        for part in (
+            self.rooms,
+            self.inboxes,
+            self.views,
+            self.metrics,
+            self.log_lines,
+            self.everyone,
+            self.users,
+            self._elections,
+            self.revocation_log,
+            self.logs,
+        ):
+            part.close()
+
+    def _on_bus_lost(self) -> None:
+        self.logs.lost()
+        self.revocation_log.lost()
+        self.rooms.hold()
+        self.inboxes.hold()
+
+    def _on_elected(self) -> None:
+        if self.bus.connected:  # else the reconnect does it
+            self.tasks.spawn(self._on_bus_return(), "after an election", critical=True)
+
+    async def _on_bus_return(self) -> None:
+        """Bring everything up to date: nobody can say what was missed while the bus was away.
+
+        The durable logs may be others than before, or not ready yet; until they are open, rooms and inboxes wait.
+        """
+        self.views.resync()
+        self.metrics.resync()
+        self._returns += 1
+        this_return = self._returns
+        while this_return == self._returns:
+            try:
+                await self.logs.open()
+                await self.revocation_log.open()
+            except BusError as fault:
+                log.warning("streams are not open again yet", reason=str(fault))
+                await asyncio.sleep(random.uniform(0.1, _REOPEN_MAX_S))  # noqa: S311  # jitter, no secret
+            else:
+                self._look_for_losses()
+                return
+
+    def _look_for_losses(self) -> None:
+        """Find out which rooms and inboxes miss messages; two questions may be under way, the later finds less to ask."""
+        question_bytes = self.bus.max_payload // 2
+        for durable_log, unsure in resume_all([*self.rooms.followers, *self.inboxes.followers]).items():
+            self.tasks.spawn(
+                look_at_all(durable_log, unsure, self.reads, question_bytes),
+                f"look at {durable_log.spec.name}",
+            )
+
+    def _on_control(self, event: ControlEvent, reply: str) -> None:
+        if isinstance(event, CloseConnections):
+            for connection_id in event.connection_ids:
+                if (surplus := self.connections.get(connection_id)) is not None:
+                    self.users.end(surplus.user_id, connection_id)
+            return
+        if isinstance(event, SetPresence):
+            if self._set_presence_here(event) and reply:
+                self._confirm(reply)
+            return
+        for client in self.connections.of_user(event.user_id):
+            client.end(CloseCode.DISCONNECTED, reason=event.reason)
+
+    def _confirm(self, reply: str) -> None:
+        try:
+            self.bus.publish(reply, b"")
+        except BusError as fault:
+            log.debug("order not confirmed", reason=str(fault))
+
+    def _on_revoked(self, revoked: Revoked) -> None:
+        for client in self.connections.concerned_by(revoked):
+            client.end(CloseCode.BAD_TOKEN)
+
+    def _replace(self, connection_id: str) -> None:
+        client = self.connections.get(connection_id)
+        if client is not None:
+            self.traffic.limit(Limit.USER_CONNECTIONS)
+            client.end(CloseCode.REPLACED)

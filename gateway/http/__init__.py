@@ -1,0 +1,1 @@
+"""HTTP: the connection protocol with limits, middleware, and the ASGI application."""

@@ -1,0 +1,65 @@
+"""The time on the wire, and how long HTTP requests take: counted as messages over WebSocket are."""
+
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.delivery.traffic import Traffic
+from gateway.limits import Limit
+
+_GATHERS = "tidings.gathers"
+_LIMIT = "tidings.limit"
+_COUNTED = "tidings.counted"
+
+
+def now_ms() -> int:
+    """Return the time as it stands on the wire: ms since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def takes_its_time(scope: Scope) -> None:
+    """Leave this request out of the latencies: it waits for a fixed time, for whoever may answer.
+
+    A page that shows all gateways asks every few seconds, and would raise the alert about slow answers.
+    """
+    scope[_GATHERS] = True
+
+
+def met(scope: Scope, limit: Limit) -> None:
+    """Count the refusal of this request under the limit, too: a status alone does not say which one it was."""
+    scope[_LIMIT] = limit
+
+
+def counted(scope: Scope) -> None:
+    """Leave the refusal of this request out: it was counted where WebSockets' are, under the same name."""
+    scope[_COUNTED] = True
+
+
+class RequestTiming:
+    """Pure ASGI middleware. A stream counts when it begins: how long it lasts is the client's choice."""
+
+    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
+        self._app = app
+        self._traffic = traffic
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Time one request up to the start of its answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+
+        async def send_timed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if status < 400 and _GATHERS in scope:
+                    self._traffic.gathered()
+                elif status < 400:
+                    self._traffic.answered(started, time.monotonic())
+                elif _COUNTED not in scope:
+                    self._traffic.refused(f"http_{status}", our_fault=status >= 500)
+                    if _LIMIT in scope:
+                        self._traffic.limit(scope[_LIMIT])
+            await send(message)
+
+        await self._app(scope, receive, send_timed)

@@ -1,0 +1,188 @@
+"""Telling presence_svc which connections exist here.
+
+One batch is in flight at a time and repeated until it is answered; what changes meanwhile goes into the next one.
+A batch goes out at least each `presence_renew_s`, so it renews the lease too: cost follows change and the number of
+gateways, not the number of connections. When presence_svc does not know the lease (any more), everything is announced
+afresh (ADR 0005).
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from gateway.presence.batch_queue import Announced, Batches
+from gateway.service_client import Asking
+from services.bus.errors import BusError, Refused, TooLarge
+from services.settings import Settings
+from services.wire.codes import ErrorCode
+from services.wire.records import Status
+from services.wire.rpc import (
+    PRESENCE_APPLY,
+    AnyPresenceOp,
+    Connected,
+    DataSet,
+    Disconnected,
+    Joined,
+    Left,
+    PresenceApplied,
+    PresenceBatch,
+    StatusSet,
+)
+
+__all__ = ["Announced", "PresenceLink"]
+
+log = structlog.get_logger(__name__)
+
+_RETRY_S = 0.25
+_RETRY_MAX_S = 1.0
+# Where one gateway is not known, all of them may be: Redis lost its data. They do not all speak at once.
+ANNOUNCE_WITHIN_S = 1.0
+
+
+class PresenceLink:
+    """Owns the lease of this gateway."""
+
+    def __init__(
+        self,
+        asking: Asking,
+        settings: Settings,
+        gateway: str,
+        boot: str,
+        connections: Callable[[], Iterable[Announced]],
+    ) -> None:
+        self._asking = asking
+        self._settings = settings
+        self._connections = connections
+        self._batches = Batches(gateway, boot)
+        self._in_flight: PresenceBatch | None = None
+        self._pause_s = 0.0
+        self._changed = asyncio.Event()
+        self.reachable = False
+        self.on_applied: Callable[[PresenceApplied], None] | None = None
+
+    # --- what connections report; cheap, and in order ---
+
+    def connected(self, connection_id: str, user_id: str, username: str) -> None:
+        """A connection exists."""
+        self._add(Connected(connection_id=connection_id, user_id=user_id, username=username))
+
+    def disconnected(self, connection_id: str, *, clean: bool) -> None:
+        """A connection is gone; `clean` if its client said so."""
+        self._add(Disconnected(connection_id=connection_id, clean=clean))
+
+    def joined(self, connection_id: str, room: str) -> None:
+        """A connection is a member of a room."""
+        self._add(Joined(connection_id=connection_id, room=room))
+
+    def left(self, connection_id: str, room: str) -> None:
+        """A connection left a room."""
+        self._add(Left(connection_id=connection_id, room=room))
+
+    def status(self, connection_id: str, status: Status) -> None:
+        """A user chose a status."""
+        self._add(StatusSet(connection_id=connection_id, status=status))
+
+    def custom_data(self, connection_id: str, data: object) -> None:
+        """A user replaced their custom data."""
+        self._add(DataSet(connection_id=connection_id, custom_data=data))
+
+    def active(self, user_id: str) -> None:
+        """A user did something."""
+        self._batches.active(user_id)
+
+    # --- the lease ---
+
+    async def run(self) -> None:
+        """Send batches until cancelled."""
+        delay_s = _RETRY_S
+        while True:
+            pause_s, self._pause_s = self._pause_s, 0.0
+            await asyncio.sleep(pause_s)
+            await self._wait_for_work()
+            self._in_flight = self._batches.next(self._connections())
+            while not await self._send(self._in_flight):
+                self._bound_waiting()
+                # Full jitter: gateways that lost the same service must not come back in step.
+                await asyncio.sleep(random.uniform(0.05, delay_s))  # noqa: S311  # no secret
+                delay_s = min(2 * delay_s, _RETRY_MAX_S)
+            self._in_flight = None
+            delay_s = _RETRY_S
+
+    async def close(self) -> None:
+        """Say, once and briefly, what is still unsaid: the connections that just ended."""
+        unanswered, self._in_flight = self._in_flight, None
+        if unanswered is not None and not await self._send(unanswered):
+            return
+        while self._batches.waiting and not self._batches.announces:
+            if not await self._send(self._batches.next(())):
+                return
+
+    def _bound_waiting(self) -> None:
+        """Forget what waits when it is too much: the announcement that replaces it costs what is here now."""
+        if self._batches.is_overfull:
+            self._batches.announce_afresh()
+
+    def _add(self, op: AnyPresenceOp) -> None:
+        self._batches.add(op)
+        self._changed.set()
+
+    async def _wait_for_work(self) -> None:
+        if self._batches.urgent:
+            return
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(self._settings.presence_renew_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return  # time to renew
+
+    async def _send(self, batch: PresenceBatch) -> bool:
+        """Return whether the batch is done with."""
+        try:
+            # No breaker holds this back: it is one question at a time, and it finds out when presence is back.
+            applied = await self._asking.ask(PRESENCE_APPLY, batch, insist=True)
+        except Refused as refusal:
+            if refusal.code == ErrorCode.UNAVAILABLE.code:
+                self._note_reachable(False, str(refusal))
+                return False
+            await self._on_refused(refusal)
+            return True
+        except TooLarge as fault:
+            log.error(
+                "presence batch is larger than the bus takes",
+                size=fault.size,
+                limit=fault.limit,
+                operations=len(batch.ops),
+            )
+            self._batches.unsent(batch)
+            return True
+        except BusError as fault:
+            self._note_reachable(False, str(fault))
+            return False
+        self._note_reachable(True, "")
+        if not applied.known:
+            log.info("presence does not know this gateway; announcing all connections")
+            self._batches.announce_afresh()
+            self._pause_s = random.uniform(0, ANNOUNCE_WITHIN_S)  # noqa: S311  # no secret
+        if self.on_applied is not None:
+            self.on_applied(applied)
+        return True
+
+    async def _on_refused(self, refusal: Refused) -> None:
+        """The service runs, and does not take what we say. Saying it again will not help."""
+        log.error("presence refused a batch", code=refusal.code, reason=refusal.message)
+        if refusal.code == ErrorCode.CONFLICT.code:
+            self._batches.take_own_lease()
+        else:
+            self._batches.announce_afresh()
+        await asyncio.sleep(self._settings.presence_renew_s * random.uniform(0.5, 1))  # noqa: S311  # no secret
+
+    def _note_reachable(self, reachable: bool, reason: str) -> None:
+        if reachable != self.reachable:
+            self.reachable = reachable
+            if reachable:
+                log.info("presence is reachable")
+            else:
+                log.warning("presence is out of reach; will keep trying", reason=reason)
