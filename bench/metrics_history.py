@@ -16,7 +16,7 @@ from metrics_svc.aggregation.packed import pack
 from metrics_svc.aggregation.rows import Row, merge
 from metrics_svc.aggregation.tiers import DAY_S, HOUR_S, MINUTES, SECONDS, TENS, Tier
 from services.bus.rpc import ask
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 from services.wire.rpc import METRICS_HISTORY, HistoryQuery
 
 ROUNDS = 15

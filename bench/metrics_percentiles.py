@@ -13,7 +13,7 @@ from metrics_svc.aggregation.packed import pack, unpack
 from metrics_svc.aggregation.rollups import Rollups
 from metrics_svc.aggregation.rows import merge
 from metrics_svc.aggregation.seconds import FLEET, Seconds
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 from services.wire.events import MetricsReport
 
 NODES = 8

@@ -20,8 +20,8 @@ from gateway.delivery.traffic import Traffic
 from services.bus.client import Bus
 from services.bus.errors import BusError
 from services.bus.streams import DurableLog
+from services.latency_sketch import LatencySketch
 from services.settings import Settings
-from services.sketch import LatencySketch
 from services.telemetry import MetricName
 from services.wire.events import MetricsReport
 from services.wire.records import UNSET, GatewayStats

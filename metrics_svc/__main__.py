@@ -24,9 +24,9 @@ from services.bus.errors import Misconfigured
 from services.bus.rpc import Service
 from services.health import HealthServer, export_process
 from services.lifecycle import Lifecycle, run
-from services.permissions.proof import prove_redis
+from services.permissions.check import prove_redis
 from services.permissions.roles import Role
-from services.redis_link import AnyRedis, check_server, open_redis
+from services.redis_client import AnyRedis, check_server, open_redis
 from services.settings import Settings, instance_name
 from services.tasks import TaskSet
 from services.tracing.exporting import bus_class, open_traces

@@ -8,7 +8,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from metrics_svc.store import StoreUnavailable
 from services import redis_scripts
-from services.redis_link import AnyRedis, fault_text
+from services.redis_client import AnyRedis, fault_text
 from services.redis_scripts import Argument, Script
 
 

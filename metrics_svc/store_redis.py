@@ -43,7 +43,7 @@ from metrics_svc.store import (
     TooManySilences,
     Written,
 )
-from services.redis_link import AnyRedis, close_redis
+from services.redis_client import AnyRedis, close_redis
 from services.redis_scripts import Argument
 from services.wire.alerting import Receiver, Window
 from services.wire.events import AlertEvent

@@ -16,7 +16,7 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from presence_svc.store import StoreUnavailable
 from services import redis_scripts
-from services.redis_link import AnyRedis, fault_text
+from services.redis_client import AnyRedis, fault_text
 from services.redis_scripts import is_out_of_reach
 
 Argument = redis_scripts.Argument

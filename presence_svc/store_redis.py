@@ -19,7 +19,7 @@ from presence_svc.hooks import HookEvent, HookKind, HookTurn
 from presence_svc.scripts import Argument, Script, ScriptQueue
 from presence_svc.status import RANK, STATUS_OF_RANK
 from presence_svc.store import Telling, Timing
-from services.redis_link import MAX_CONNECTIONS, AnyRedis
+from services.redis_client import MAX_CONNECTIONS, AnyRedis
 from services.wire.events import PresenceChange
 from services.wire.records import RoomSummary
 from services.wire.rpc import (

@@ -1,4 +1,4 @@
-"""URLs of Redis and Valkey taken apart. No I/O; `redis_link` connects."""
+"""URLs of Redis and Valkey taken apart. No I/O; `redis_client` connects."""
 
 import re
 from dataclasses import dataclass

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError
 
-from services.bus.connecting import parse_address as parse_nats
+from services.bus.connect import parse_address as parse_nats
 from services.bus.errors import Misconfigured
 from services.logs.redaction import clean_urls
 from services.permissions.roles import Role

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from services.sketch import BadSample, LatencySketch
+from services.latency_sketch import BadSample, LatencySketch
 
 MAX_BUCKETS = 1000
 # Points that stand for the values of one bucket, fewer where buckets are many (and narrow).

@@ -14,7 +14,7 @@ from gateway.api.body import decode
 from gateway.api.errors import ApiError
 from gateway.api.histograms import from_explicit
 from gateway.api.label_sets import MAX_LABEL_SETS, LabelSets
-from services.sketch import BadSample, LatencySketch
+from services.latency_sketch import BadSample, LatencySketch
 from services.wire.codes import ErrorCode
 from services.wire.events import MetricsReport, Sketch
 from services.wire.names import METRIC_NAME, InvalidName, normalize_name

@@ -28,7 +28,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from gateway.api.errors import ApiError
 from gateway.api.histograms import from_explicit, from_exponential
 from gateway.api.otlp_pieces import Piece
-from services.sketch import BadSample, LatencySketch
+from services.latency_sketch import BadSample, LatencySketch
 from services.wire.codes import ErrorCode
 from services.wire.events import MetricsReport, SketchTotal, Total
 from services.wire.names import METRIC_NAME, InvalidName, normalize_name

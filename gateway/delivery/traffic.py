@@ -5,7 +5,7 @@ Exported to Prometheus and reported to metrics_svc by `gateway.metrics`.
 
 from collections import Counter
 
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 
 
 class Traffic:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from metrics_svc.aggregation.totals import Budget, TooManyTotals, Totals
-from services.sketch import BadSample, LatencySketch
+from services.latency_sketch import BadSample, LatencySketch
 from services.wire.events import MetricsReport, Sketch
 from services.wire.names import METRIC_NAME
 from services.wire.records import UNSET

@@ -10,7 +10,7 @@ Measured, with latencies that spread widely (log-normal, sigma 1); the fleet's s
 | the fleet, 30 timed requests/s | 443 B | 1,090 B | 1,137 B | 11 MB | 1.6 MB | 60 MB |
 | the fleet, 1,000 timed requests/s | 742 B | 1,206 B | 1,494 B | 13 MB | 2.2 MB | 78 MB |
 
-The most a row can take is bounded by the range of the sketch (`services.sketch`), by the metrics and histograms a source
+The most a row can take is bounded by the range of the sketch (`services.latency_sketch`), by the metrics and histograms a source
 may have, and the number of series at any one time by `MAX_SOURCES` and `MAX_LABEL_SETS` (`admission`).
 """
 
@@ -24,7 +24,7 @@ from typing import cast
 import msgspec
 
 from metrics_svc.aggregation.rows import PERCENTILES, Percentiles, Row, Stat
-from services.sketch import LatencySketch, bin_value
+from services.latency_sketch import LatencySketch, bin_value
 
 
 class _PackedSketch(msgspec.Struct, array_like=True, frozen=True):

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 from services.wire.records import UNSET, MetricPoint, MetricsRecord, Network
 
 PERCENTILES = (0.50, 0.95, 0.99)

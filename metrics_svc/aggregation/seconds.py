@@ -18,7 +18,7 @@ from math import fsum
 from metrics_svc.aggregation.admission import Sample, SourceKind
 from metrics_svc.aggregation.rows import Row
 from metrics_svc.aggregation.spread import MAX_SPREADING, Spreading, seconds_of
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 
 FLEET = ""
 FRESH_S = 3

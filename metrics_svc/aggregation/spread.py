@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import floor
 
 from metrics_svc.aggregation.admission import Sample
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 
 # Counts of a shorter time belong to the second in which they arrive: reports of each second are not exactly a second apart.
 SPREAD_FROM_S = 2.0

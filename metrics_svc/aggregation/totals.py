@@ -9,7 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 
 # Of one source.
 MAX_INSTANCES = 64

@@ -11,10 +11,10 @@ What others use:
 
 What they are made of:
 
-- `lean`        the nats-py client with a short path for messages; no other file touches its insides
-- `connecting`  one attempt to connect: addresses, credentials, versions, back-off
-- `link`        the client in use, replaced when it has closed for good
-- `inbox`, `asking`, `publishing`   who waits for which answer
-- `headers`, `message`, `jsapi`     bytes, and what they mean
-- `probe`       whether messages come back
+- `nats_client`   the nats-py client with a short path for messages; no other file touches its private attributes
+- `connect`       one attempt to connect: addresses, credentials, versions, back-off
+- `connection`    the client in use, replaced when it has closed for good
+- `reply_inbox`, `requests`, `ack_publisher`   pending replies and acknowledgements
+- `headers`, `message`, `jsapi`   bytes, and what they mean
+- `probe`         whether messages come back
 """

@@ -8,18 +8,18 @@ from typing import Any
 
 import structlog
 
-from services.bus.asking import Question, Survey
-from services.bus.connecting import parse_address
+from services.bus.connect import parse_address
+from services.bus.connection import ClientHook, Link
 from services.bus.errors import BusError, Misconfigured, NoAnswer, Unavailable
 from services.bus.headers import check_publishable, check_subscribable, encode_headers
-from services.bus.inbox import Inbox, Waiting, WaitingT
-from services.bus.lean import LeanClient, Subscription
-from services.bus.link import ClientHook, Link
 from services.bus.message import BusMessage
+from services.bus.nats_client import LeanClient, Subscription
 from services.bus.probe import Probe
+from services.bus.reply_inbox import Inbox, Waiting, WaitingT
+from services.bus.requests import Question, Survey
 from services.bus.stats import BusStats
+from services.permissions.check import prove_nats
 from services.permissions.nats import answerer_of, inbox_prefix
-from services.permissions.proof import prove_nats
 from services.permissions.roles import OPERATOR, Role
 from services.settings import Settings, random_suffix
 from services.tls import nats_context

@@ -18,8 +18,8 @@ from nats.micro.service import Service as MicroService
 
 from services.bus.client import Bus
 from services.bus.errors import BusError, NoAnswer, Refused
-from services.bus.lean import LeanClient
 from services.bus.message import BusMessage
+from services.bus.nats_client import LeanClient
 from services.settings import Settings
 from services.wire.codes import ErrorCode
 from services.wire.rpc import Endpoint, ReplyT, RequestT

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from services.bus.ack_publisher import Publisher, Stored
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured, NoAnswer, Refused, StoreFull, Unavailable
 from services.bus.jsapi import (
@@ -27,7 +28,6 @@ from services.bus.jsapi import (
     error_of,
 )
 from services.bus.message import BusMessage
-from services.bus.publishing import Publisher, Stored
 from services.bus.specs import StreamSpec, changes
 
 __all__ = ["Batch", "DurableLog", "Stored", "StoredMessage", "StreamSpec"]

@@ -17,7 +17,7 @@ from services.cli.backup import CannotBackUp
 from services.lifecycle import CannotStart
 from services.permissions.redis import access_of
 from services.permissions.roles import Role
-from services.redis_link import AnyRedis, close_redis, fault_text, open_redis
+from services.redis_client import AnyRedis, close_redis, fault_text, open_redis
 from services.settings import Settings
 
 _FILE = "redis.msgpack"

@@ -14,7 +14,7 @@ import redis
 
 from services.lifecycle import CannotStart
 from services.local.binaries import NATS_MINIMUM, REDIS_MINIMUM, Version, spell
-from services.redis_link import close_redis, fault_text, infos, open_redis, spoken_address
+from services.redis_client import close_redis, fault_text, infos, open_redis, spoken_address
 from services.settings import Settings
 
 _REACH_S = 3.0

@@ -4,8 +4,8 @@
 - `nats`    subjects each role publishes to and hears
 - `redis`   keys and commands of each role
 - `render`  the same as configuration of nats-server and redis-server
-- `proof`   find out, at start, whether we may do what we need
+- `check`   the check, at start, of the permissions this process needs
 
 `tidings up` uses it for its own servers, so that permissions are in force every day, and `deploy/` has what
-`render` writes. No I/O but in `proof`.
+`render` writes. No I/O but in `check`.
 """

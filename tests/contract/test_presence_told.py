@@ -9,7 +9,7 @@ from presence_svc.changes import Outcome
 from presence_svc.hooks import HookKind
 from presence_svc.store import Telling, Timing
 from presence_svc.store_redis import RedisPresenceStore
-from services.redis_link import close_redis, open_redis
+from services.redis_client import close_redis, open_redis
 from services.settings import Settings
 from services.wire.rpc import Connected, DataSet, PresenceBatch
 from tests.support.presence import (

@@ -17,7 +17,7 @@ from metrics_svc.notify.receivers import Target
 from metrics_svc.store import MAX_SILENCES, Collection, Tick
 from metrics_svc.store_redis import RedisStore
 from services.local.servers import RedisServer
-from services.redis_link import open_redis
+from services.redis_client import open_redis
 from services.settings import Settings
 from services.wire.alerting import Receiver
 from services.wire.records import AlertLogEntry

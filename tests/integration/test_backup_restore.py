@@ -24,7 +24,7 @@ from services.cli.backup_store import back_up_store, restore_store
 from services.local.servers import NatsServer, RedisServer, free_port
 from services.permissions.redis import access_of
 from services.permissions.roles import Role
-from services.redis_link import close_redis, open_redis
+from services.redis_client import close_redis, open_redis
 from services.settings import Settings
 from tests.support.bus import room_log, store
 from tests.support.cluster import ServiceProcess

@@ -17,9 +17,9 @@ from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured, NoAnswer
 from services.bus.rpc import Service, ask
 from services.local.servers import NatsServer, RedisServer, free_port
-from services.permissions import proof
+from services.permissions import check
+from services.permissions.check import prove_redis
 from services.permissions.nats import subjects_of
-from services.permissions.proof import prove_redis
 from services.permissions.redis import ROLES, access_of
 from services.permissions.render import nats_template, nats_users, redis_template
 from services.permissions.roles import OPERATOR, Role
@@ -394,8 +394,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How the proof finds out: `tried`, as at servers before 7, works at all of them."""
     if request.param == "tried":
         choice = "redis.acl_check_cmd and asked or tried"
-        assert choice in proof._CHECK
-        monkeypatch.setattr(proof, "_CHECK", proof._CHECK.replace(choice, "tried"))
+        assert choice in check._CHECK
+        monkeypatch.setattr(check, "_CHECK", check._CHECK.replace(choice, "tried"))
     return str(request.param)
 
 

@@ -11,7 +11,7 @@ import pytest
 from presence_svc.changes import Outcome
 from presence_svc.store import StoreUnavailable, Telling
 from presence_svc.store_redis import RedisPresenceStore
-from services.redis_link import AnyRedis, check_server, close_redis, open_redis
+from services.redis_client import AnyRedis, check_server, close_redis, open_redis
 from services.settings import Settings
 from tests.support.deadline import eventually
 from tests.support.presence import TIMING, SimulatedGateway, connected, disconnected, joined, plain_page

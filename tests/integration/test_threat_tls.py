@@ -19,7 +19,7 @@ from services.bus.errors import BusError, Misconfigured
 from services.cli.check import run_checks
 from services.local.existing import find_redis
 from services.local.servers import NatsServer, RedisServer, free_port
-from services.redis_link import open_redis
+from services.redis_client import open_redis
 from services.settings import Settings
 from tests.support.cluster import aside
 from tests.support.deadline import PATIENCE_S, eventually

@@ -10,7 +10,7 @@ from metrics_svc.aggregation.rollups import Rollups, SeriesRow
 from metrics_svc.aggregation.rows import Row, merge
 from metrics_svc.aggregation.tiers import ROLLUP_TIERS, SECONDS, Tier
 from metrics_svc.leadership import restored_rollups
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 from tests.support.metrics import T0
 
 samples = st.lists(

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.sketch import RELATIVE_ACCURACY, LatencySketch
+from services.latency_sketch import RELATIVE_ACCURACY, LatencySketch
 
 latencies = st.lists(st.floats(min_value=0.0, max_value=1e9), min_size=1, max_size=200)
 QUANTILES = (0.0, 0.5, 0.95, 0.99, 1.0)

@@ -5,7 +5,7 @@ import msgspec
 from metrics_svc.aggregation.rows import Row
 from metrics_svc.aggregation.seconds import FLEET, ClosedSecond
 from services.bus.errors import Unavailable
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 from services.wire.events import MetricsReport
 
 T0 = 1_700_000_040  # a second that begins a minute

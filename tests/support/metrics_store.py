@@ -6,7 +6,7 @@ from metrics_svc.aggregation.tiers import SECONDS
 from metrics_svc.alerts.judge import Timing, Watch
 from metrics_svc.alerts.states import State
 from metrics_svc.store import MetricsStore
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 from services.wire.records import UNSET, Alert, AlertLogEntry
 from tests.support.metrics import T0
 

@@ -12,7 +12,7 @@ from metrics_svc.alerts.engine import AlertEngine, Outcome
 from metrics_svc.alerts.judge import REFRESH_S
 from metrics_svc.alerts.rules import DEFAULT_RULES, EVERY_SOURCE, Rule, RuleSet
 from metrics_svc.alerts.states import State
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 from services.wire.records import UNSET
 from services.wire.server import AlertRaised
 from tests.support.metrics import T0, fleet, of_sources

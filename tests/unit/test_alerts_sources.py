@@ -5,7 +5,7 @@ from metrics_svc.aggregation.seconds import FLEET, ClosedSecond
 from metrics_svc.alerts.engine import AlertEngine, Outcome
 from metrics_svc.alerts.judge import Watch
 from metrics_svc.alerts.rules import EVERY_SOURCE, Rule, RuleSet
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 from services.wire.server import AlertRaised
 from tests.support.metrics import T0, fleet, of_sources
 

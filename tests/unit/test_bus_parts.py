@@ -2,13 +2,13 @@
 
 import pytest
 
-from services.bus.asking import Survey
-from services.bus.connecting import Backoff, check_version, parse_address
+from services.bus.connect import Backoff, check_version, parse_address
 from services.bus.errors import BusError, Misconfigured, NoAnswer, Refused, StoreFull, Unavailable
-from services.bus.inbox import Inbox
 from services.bus.jsapi import ApiError, PubAck, error_of, outcome_of_ack
 from services.bus.message import BusMessage
 from services.bus.probe import Probe
+from services.bus.reply_inbox import Inbox
+from services.bus.requests import Survey
 from services.bus.specs import StreamSpec
 from services.bus.streams import read_batch
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from services.bus.connecting import parse_address
+from services.bus.connect import parse_address
 from services.cli import certificates
 from services.cli.app import app
 from services.cli.secret_files import CannotKeep, SecretFiles, compare

@@ -54,8 +54,8 @@ INHERITED = {
         "current_size", "extensions", "fail", "reader", "receive_data", "recv_frame", "state",
     },
     "gateway/ws/handshake.py:SharedDeflate": {"process_request_params"},
-    "services/bus/lean.py:AbortingTransport": {"_io_writer"},
-    "services/bus/lean.py:LeanClient": {
+    "services/bus/nats_client.py:AbortingTransport": {"_io_writer"},
+    "services/bus/nats_client.py:LeanClient": {
         "_connect_command", "_connect_to_server", "_current_server", "_flush_queue", "_flusher_task", "_max_payload", "_pending",
         "_pending_data_size", "_pings_outstanding", "_pongs", "_pongs_received", "_process_msg", "_process_pong", "_reading_task",
         "_reconnection_task", "_server_info", "_server_pool", "_sid", "_status", "_subs", "_transport",
@@ -82,7 +82,7 @@ BESIDES = {
         "websockets.protocol:Protocol.close_rcvd_then_sent", "websockets.protocol:Protocol.eof_sent"
     },
     "gateway/ws/frames.py": {"websockets.utils:apply_mask", "websockets.speedups:apply_mask"},
-    "services/bus/lean.py": {
+    "services/bus/nats_client.py": {
         "nats.aio.client:PING_PROTO",
         *(
             f"{_SUBSCRIPTION}.{name}"
@@ -92,8 +92,8 @@ BESIDES = {
             )
         ),
     },
-    "services/bus/connecting.py": {"nats.aio.client:Client.options"},
-    "services/redis_link.py": {
+    "services/bus/connect.py": {"nats.aio.client:Client.options"},
+    "services/redis_client.py": {
         "redis.asyncio.sentinel:SentinelConnectionPool.sentinel_manager", "redis.asyncio.sentinel:Sentinel.sentinels"
     },
     "services/verify/client.py": {

@@ -6,7 +6,7 @@ import pytest
 
 from metrics_svc.aggregation import admission
 from metrics_svc.aggregation.admission import Admission, Refusal
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 from services.wire.events import Sketch
 from tests.support.metrics import T0, report
 

@@ -9,7 +9,7 @@ from metrics_svc.aggregation.seconds import FLEET
 from metrics_svc.aggregation.tiers import SECONDS
 from metrics_svc.history import MAX_ROLLUPS, BadQuery
 from metrics_svc.store import Tick
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 from services.wire.records import UNSET, MetricsRecord
 from services.wire.rpc import HistoryQuery
 from tests.support.metrics import T0, ManualTime

@@ -8,7 +8,7 @@ from metrics_svc.aggregation.admission import MAX_INTERVAL_S, Admission
 from metrics_svc.aggregation.seconds import FLEET, UP, Seconds
 from metrics_svc.alerts.engine import AlertEngine
 from metrics_svc.alerts.rules import EVERY_SOURCE, Rule, RuleSet
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 from services.wire.events import SketchTotal, Total
 from services.wire.server import AlertRaised
 from tests.support.metrics import T0, report

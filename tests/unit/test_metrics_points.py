@@ -5,7 +5,7 @@ import pytest
 from metrics_svc.aggregation.packed import pack, unpack
 from metrics_svc.aggregation.points import has_points, points
 from metrics_svc.aggregation.rows import LATENCY_NAMES, Row, merge, to_point
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 from tests.support.metrics import T0
 
 STEP = 10

@@ -9,7 +9,7 @@ import pytest
 from metrics_svc.aggregation.packed import decode_row, merge_packed, pack, unpack
 from metrics_svc.aggregation.rows import Row, Stat, merge, to_record
 from metrics_svc.aggregation.tiers import DAY_S, HOUR_S, MINUTES, SECONDS, TENS, TIERS, Plan, plan
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 from tests.support.metrics import T0
 
 

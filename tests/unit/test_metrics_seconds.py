@@ -5,7 +5,7 @@ import pytest
 from metrics_svc.aggregation.admission import Admission
 from metrics_svc.aggregation.rows import to_record
 from metrics_svc.aggregation.seconds import FLEET, MAX_FLEET_HISTOGRAMS, Seconds
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 from tests.support.metrics import T0, report
 
 

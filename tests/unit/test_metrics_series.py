@@ -8,7 +8,7 @@ from metrics_svc.aggregation.packed import pack, unpack
 from metrics_svc.aggregation.rows import merge, to_point
 from metrics_svc.aggregation.seconds import FLEET, MAX_FLEET_METRICS, ClosedSecond, Seconds
 from metrics_svc.aggregation.totals import FORGET_MS
-from services.sketch import LatencySketch
+from services.latency_sketch import LatencySketch
 from services.wire.events import SketchTotal, Total
 from tests.support.metrics import T0, report
 

@@ -15,7 +15,7 @@ from redis.exceptions import (
 from presence_svc.scripts import unavailable
 from services.lifecycle import CannotStart
 from services.redis_address import Address, parse_address
-from services.redis_link import (
+from services.redis_client import (
     check_server,
     close_redis,
     fault_text,

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from ddsketch import DDSketch
 
-from services.sketch import MAX_MS, BadSample, LatencySketch
+from services.latency_sketch import MAX_MS, BadSample, LatencySketch
 from services.wire.events import Sketch
 
 

@@ -16,7 +16,7 @@ from services.bus.specs import StreamSpec, all_specs, changes
 from services.cli.checks.outcome import Outcome, Stopwatch, bad, clock, good, reason_of, warning
 from services.local.binaries import spell
 from services.local.existing import Unusable, judge_nats, nats_info
-from services.permissions.proof import prove_nats
+from services.permissions.check import prove_nats
 from services.permissions.roles import Role
 from services.settings import Settings
 

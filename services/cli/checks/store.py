@@ -11,9 +11,9 @@ from services.cli.checks.outcome import Outcome, Stopwatch, bad, clock, good, wa
 from services.lifecycle import CannotStart
 from services.local.binaries import spell
 from services.local.existing import Unusable, judge_redis
-from services.permissions.proof import prove_redis
+from services.permissions.check import prove_redis
 from services.permissions.roles import Role
-from services.redis_link import AnyRedis, close_redis, fault_text, infos, open_redis, spoken_address
+from services.redis_client import AnyRedis, close_redis, fault_text, infos, open_redis, spoken_address
 from services.settings import Settings
 
 REACH_S = 3.0

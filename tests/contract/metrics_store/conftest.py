@@ -6,7 +6,7 @@ import pytest
 
 from metrics_svc.store import MetricsStore
 from metrics_svc.store_redis import RedisStore
-from services.redis_link import open_redis
+from services.redis_client import open_redis
 from services.settings import Settings
 from tests.support.metrics_store_memory import MemoryStore
 

@@ -5,7 +5,7 @@ import pytest
 from metrics_svc import store as limits
 from metrics_svc.store import MetricsStore, StoreUnavailable
 from metrics_svc.store_redis import RedisStore
-from services.redis_link import open_redis
+from services.redis_client import open_redis
 from services.settings import Settings
 from services.wire.records import LogEntry
 

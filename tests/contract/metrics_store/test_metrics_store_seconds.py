@@ -10,7 +10,7 @@ from metrics_svc.aggregation.tiers import SECONDS, TENS
 from metrics_svc.store import MAX_EPISODES, MetricsStore, StoreUnavailable, Tick, Written
 from metrics_svc.store_redis import RedisStore
 from services.local.servers import RedisServer
-from services.redis_link import open_redis
+from services.redis_client import open_redis
 from services.settings import Settings
 from services.wire.records import AlertTransition
 from tests.support.deadline import eventually

@@ -6,7 +6,7 @@ import pytest
 
 from presence_svc.store import PresenceStore
 from presence_svc.store_redis import RedisPresenceStore
-from services.redis_link import close_redis, open_redis
+from services.redis_client import close_redis, open_redis
 from services.settings import Settings
 from tests.support.presence import TIMING, SimulatedGateway, TurnedClock
 from tests.support.presence_model.store import MemoryPresenceStore

@@ -8,9 +8,9 @@ import pytest
 from nats.errors import OutboundBufferLimitError
 
 from services.bus.client import Bus
+from services.bus.connection import Link
 from services.bus.errors import Misconfigured, TooLarge, Unavailable
-from services.bus.lean import LeanClient
-from services.bus.link import Link
+from services.bus.nats_client import LeanClient
 from services.local.servers import NatsServer
 from services.settings import Settings
 from tests.support.bus import Collected, ConnectBus, freeze, publishing, room_log

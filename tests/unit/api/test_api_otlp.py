@@ -23,7 +23,7 @@ from gateway.api.otlp_pieces import pieces_of
 from gateway.api.slices import SLICE_S, Slices
 from gateway.limits import Limit
 from services.bus.errors import Unavailable
-from services.sketch import BadSample
+from services.latency_sketch import BadSample
 from tests.support.api import FakeDeps
 
 DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA

@@ -13,9 +13,9 @@ from typing import Protocol
 import structlog
 from nats import errors as nats_errors
 
-from services.bus.connecting import Address, Backoff, LinkOptions, open_client
+from services.bus.connect import Address, Backoff, LinkOptions, open_client
 from services.bus.errors import BusError, Unavailable
-from services.bus.lean import LeanClient, Subscription
+from services.bus.nats_client import LeanClient, Subscription
 from services.bus.stats import BusStats
 
 _log = structlog.get_logger(__name__)

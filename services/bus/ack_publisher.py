@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 import structlog
 
-from services.bus.asking import is_no_responders
 from services.bus.client import Bus
 from services.bus.errors import BusError, NoAnswer, Unavailable
 from services.bus.headers import check_publishable
-from services.bus.inbox import Inbox
 from services.bus.jsapi import outcome_of_ack
 from services.bus.message import BusMessage
+from services.bus.reply_inbox import Inbox
+from services.bus.requests import is_no_responders
 from services.bus.stats import BusStats
 
 _log = structlog.get_logger(__name__)

@@ -17,7 +17,7 @@ from nats import errors
 from nats.aio.client import Server
 
 from services.bus.errors import Misconfigured, Unavailable
-from services.bus.lean import LeanClient
+from services.bus.nats_client import LeanClient
 from services.bus.stats import BusStats
 
 OLDEST_SERVER = (2, 11)  # batched direct get and message TTL
