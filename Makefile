@@ -6,7 +6,7 @@ SYNCED := $(VENV)/.synced$(if $(REQUIRE_ALL),-all)
 # More than two cores' worth: the tests with real processes mostly wait for leases, graces and restarts.
 TEST_WORKERS ?= 6
 KUBERNETES_RULES := deploy/kubernetes/components/monitoring/rules.yaml
-PACKAGES := services gateway presence_svc metrics_svc tidings_client tests.support.presence_model
+PACKAGES := services gateway presence_svc metrics_svc tidings_cli tidings_client tests.support.presence_model
 
 .DEFAULT_GOAL := help
 .PHONY: help run examples dashboard screenshots test test-js test-oldest image-test chaos lint types format guards docs check-generated site site-serve bench lock clean
@@ -73,8 +73,8 @@ guards: $(SYNCED) ## Take out each guard of the security page, and see its tests
 docs: $(SYNCED) ## Write the pages that are generated from the code
 	@$(BIN)/tidings config --docs configuration > docs/configuration.md
 	@$(BIN)/tidings config --docs metrics > docs/metrics.md
-	@$(BIN)/python -m services.cli.code_tables docs/protocol.md
-	@$(BIN)/python -m gateway.contracts --types clients/js/src/generated --python clients/python/tidings_client/generated --page docs/reference.md
+	@$(BIN)/python -m tidings_cli.generate.code_tables docs/protocol.md
+	@$(BIN)/python -m tidings_cli.generate --types clients/js/src/generated --python clients/python/tidings_client/generated --page docs/reference.md
 	@$(BIN)/python scripts/capacity.py
 	@$(BIN)/tidings permissions nats > deploy/nats/users.conf
 	@$(BIN)/tidings permissions redis > deploy/redis/users.conf.template
@@ -83,9 +83,9 @@ docs: $(SYNCED) ## Write the pages that are generated from the code
 check-generated: $(SYNCED) ## Fail if a generated page is out of date
 	@$(BIN)/tidings config --docs configuration | diff -u docs/configuration.md - || { echo "run: make docs"; exit 1; }
 	@$(BIN)/tidings config --docs metrics | diff -u docs/metrics.md - || { echo "run: make docs"; exit 1; }
-	@$(BIN)/python -m services.cli.code_tables --check docs/protocol.md
+	@$(BIN)/python -m tidings_cli.generate.code_tables --check docs/protocol.md
 	@$(BIN)/python scripts/capacity.py --check
-	@$(BIN)/python -m gateway.contracts --check --types clients/js/src/generated --python clients/python/tidings_client/generated --page docs/reference.md
+	@$(BIN)/python -m tidings_cli.generate --check --types clients/js/src/generated --python clients/python/tidings_client/generated --page docs/reference.md
 	@sh deploy/kubernetes/rules.sh | diff -u $(KUBERNETES_RULES) - || { echo "run: make docs"; exit 1; }
 	@$(BIN)/python -m bench.page --check
 

@@ -16,8 +16,8 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 
 from bench.machine import describe
-from services.verify.gateways import socket_url
 from tests.support.cluster import Cluster, ServiceProcess
+from tidings_cli.verify.gateways import socket_url
 
 RESULTS = Path(__file__).parent / "results"
 CONTENT = "x" * 150  # about 250 bytes on the wire

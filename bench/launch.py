@@ -18,8 +18,8 @@ import psutil
 
 from bench.load.dialects import Dialect
 from bench.machine import LOAD_CORES, SERVER_CORES, cpu_s, pinned, prioritise
-from services.local.leash import leashed
-from services.local.servers import LocalServer, NatsServer, RedisServer, free_port
+from tidings_cli.local.die_with_parent import leashed
+from tidings_cli.local.servers import LocalServer, NatsServer, RedisServer, free_port
 
 PROGRAMS = Path(__file__).parent / "peers"
 _READY_S = 60.0

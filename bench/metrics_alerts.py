@@ -13,8 +13,8 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 
 from bench.metrics_rig import Rig, publish, running, share
-from services.local.servers import free_port
 from services.wire.events import MetricsReport
+from tidings_cli.local.servers import free_port
 
 _encode = msgspec.json.Encoder().encode
 

@@ -20,8 +20,8 @@ import psutil
 
 from bench.machine import LOAD_CORES, SERVER_CORES, describe, pinned
 from services.bus.client import Bus
-from services.local.servers import NatsServer, RedisServer
 from services.settings import Settings
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 RESULTS = Path(__file__).parent / "results"
 _START_S = 30.0

@@ -29,7 +29,6 @@ from gateway.presence.batch_queue import Batches
 from gateway.presence.reporter import ANNOUNCE_WITHIN_S
 from services.bus import rpc
 from services.bus.client import Bus
-from services.local.servers import NatsServer, RedisServer, free_port
 from services.settings import Settings
 from services.wire.rpc import (
     PRESENCE_APPLY,
@@ -41,6 +40,7 @@ from services.wire.rpc import (
     PresenceBatch,
     PresenceStats,
 )
+from tidings_cli.local.servers import NatsServer, RedisServer, free_port
 
 RESULTS = Path(__file__).parent / "results"
 _START_S = 30.0

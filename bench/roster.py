@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.launch import PROGRAMS, Peer, Running, Setup, program, tidings
 from bench.load.dialects import Rooms, SocketIo
 from bench.machine import version_of, versions
-from services.local.binaries import NoBinary, nats_binary, redis_binary
+from tidings_cli.local.binaries import NoBinary, nats_binary, redis_binary
 
 _MODULES = PROGRAMS / "node_modules"
 _ROOT = PROGRAMS.parent.parent

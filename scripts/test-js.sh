@@ -30,6 +30,6 @@ TIDINGS_PYTHON="$PWD/.venv/bin/python"
 export TIDINGS_PYTHON
 npm run check
 npm test
-"$TIDINGS_PYTHON" -c 'from services.local.binaries import nats_binary, redis_binary; nats_binary(), redis_binary()' \
+"$TIDINGS_PYTHON" -c 'from tidings_cli.local.binaries import nats_binary, redis_binary; nats_binary(), redis_binary()' \
     2>/dev/null || without "nats-server or redis-server" "tests with real gateways"
 npm run test:real

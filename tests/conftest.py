@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from services.local.servers import NatsServer, RedisServer
 from services.settings import Settings
 from tests.support.redis_cluster import RedisCluster
 from tests.support.requires import need
 from tests.support.stores import PlainRedisServer, ValkeyServer
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 # Properties claim no time: neither how long an example takes nor how long it takes to make one up.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from services.local.servers import free_port
 from tests.browser.windows import ROOT, Browser, Page, Windows, expect
 from tests.support.deadline import PATIENCE_S, wait_until
 from tests.support.requires import need
 from tests.support.running import RunningTidings
+from tidings_cli.local.servers import free_port
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180), pytest.mark.xdist_group("browser")]
 

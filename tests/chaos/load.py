@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-from services.verify.campaign import Campaign, Plan
-from services.verify.checker import check
-from services.verify.client import Client
-from services.verify.gateways import Gateways
-from services.verify.history import Acknowledged, AnyEvent, Joined, Lost, Recorder, Refused
-from services.verify.report import Report
 from tests.support.deadline import eventually
+from tidings_cli.verify.campaign import Campaign, Plan
+from tidings_cli.verify.checker import check
+from tidings_cli.verify.client import Client
+from tidings_cli.verify.gateways import Gateways
+from tidings_cli.verify.history import Acknowledged, AnyEvent, Joined, Lost, Recorder, Refused
+from tidings_cli.verify.report import Report
 
 
 class Load:

@@ -12,11 +12,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from services.verify.campaign import Plan
-from services.verify.report import Kind, Report
 from tests.chaos.load import under_load
 from tests.chaos.schedule import Fault, run_schedule
 from tests.support.cluster import CHAOS_SETTINGS, Cluster
+from tidings_cli.verify.campaign import Plan
+from tidings_cli.verify.report import Kind, Report
 
 _RESULTS = Path(__file__).parents[2] / "bench" / "results"
 

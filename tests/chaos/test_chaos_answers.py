@@ -12,9 +12,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from services.verify.gateways import socket_url
 from tests.support.cluster import Cluster
 from tests.support.faults import delayed, killed, partitioned, paused
+from tidings_cli.verify.gateways import socket_url
 
 _LIMIT_S = 10.0
 

@@ -1,6 +1,5 @@
 """NATS stops, freezes, dies, loses its store, refuses connections, or is out of reach for one gateway."""
 
-from services.verify.history import Acknowledged
 from tests.chaos.load import StartLoad
 from tests.support.cluster import Cluster, ServiceProcess, aside
 from tests.support.deadline import eventually
@@ -15,6 +14,7 @@ from tests.support.faults import (
     server_stopped,
     store_wiped,
 )
+from tidings_cli.verify.history import Acknowledged
 
 
 async def _unready(gateway: ServiceProcess) -> None:

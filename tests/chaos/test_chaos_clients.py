@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import connect
 
-from services.verify.campaign import Plan
-from services.verify.gateways import socket_url
-from services.verify.history import Lost
 from tests.chaos.load import StartLoad, under_load
 from tests.support.cluster import Cluster, ServiceProcess, aside
 from tests.support.deadline import eventually
 from tests.support.faults import eventually_ended, killed
 from tests.support.requires import need
 from tests.support.stalled import StalledClient
+from tidings_cli.verify.campaign import Plan
+from tidings_cli.verify.gateways import socket_url
+from tidings_cli.verify.history import Lost
 
 _FLOOD_MESSAGE = "x" * 60_000
 _FLOOD_MESSAGES = 1000  # 60 MB: far more than any socket buffer holds

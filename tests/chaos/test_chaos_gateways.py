@@ -6,13 +6,13 @@ import time
 
 from websockets.asyncio.client import connect
 
-from services.verify.gateways import socket_url
-from services.verify.history import Acknowledged
 from services.wire.codes import CloseCode
 from tests.chaos.load import StartLoad
 from tests.support.cluster import Cluster
 from tests.support.deadline import eventually
 from tests.support.faults import eventually_ended, killed, paused, stopped
+from tidings_cli.verify.gateways import socket_url
+from tidings_cli.verify.history import Acknowledged
 
 # The deployment's lease and grace: whoever is wrongly thought gone is so after at most their sum.
 _FALSE_OFFLINE_S = 8.0

@@ -1,9 +1,9 @@
 """Every kind of fault in one run, in an order of the day; `make chaos` runs hundreds."""
 
-from services.verify.report import Kind
 from tests.chaos.load import StartLoad
 from tests.chaos.schedule import KINDS, run_schedule
 from tests.support.cluster import Cluster
+from tidings_cli.verify.report import Kind
 
 _SEED = 20_250
 

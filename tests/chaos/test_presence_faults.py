@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import pytest
 
-from services.local.servers import RedisServer
 from tests.chaos.presence import (
     GRACE_S,
     HEAL_S,
@@ -29,6 +28,7 @@ from tests.support.cluster import Cluster, ServiceProcess, aside
 from tests.support.deadline import eventually
 from tests.support.faults import killed, paused
 from tests.support.requires import need
+from tidings_cli.local.servers import RedisServer
 
 
 async def unavailable(gateway: ServiceProcess) -> bool:

@@ -10,12 +10,12 @@ from pathlib import Path
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from services.verify.gateways import socket_url
 from services.wire.codes import CloseCode
 from tests.chaos.load import Load, under_load
 from tests.support.cluster import CHAOS_SETTINGS, Cluster, ServiceProcess, aside
 from tests.support.deadline import eventually
 from tests.support.rollout import Service, replace_one_by_one
+from tidings_cli.verify.gateways import socket_url
 
 # Whoever was wrongly thought gone is so when lease and grace are over.
 _FALSE_OFFLINE_S = float(CHAOS_SETTINGS["presence_lease_s"]) + float(CHAOS_SETTINGS["presence_grace_s"]) + 1

@@ -12,18 +12,18 @@ from starlette.applications import Starlette
 
 from gateway.api.errors import error_handlers
 from gateway.api.routes import api_routes
-from gateway.contracts import __main__ as writer
 from gateway.contracts.asyncapi import REPLIES, asyncapi
 from gateway.contracts.openapi import OPERATIONS, openapi
-from gateway.contracts.python import field_name
-from gateway.contracts.python import type_of as python_type_of
 from gateway.contracts.schemas import client_messages, component_name, server_messages
 from gateway.contracts.serving import contract_routes
-from gateway.contracts.typescript import type_of
 from gateway.dashboard import page_routes
 from gateway.sse.endpoints import sse_routes
 from services.settings import Settings
 from tests.support.api import FakeDeps
+from tidings_cli.generate import __main__ as writer
+from tidings_cli.generate.python import field_name
+from tidings_cli.generate.python import type_of as python_type_of
+from tidings_cli.generate.typescript import type_of
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = ROOT / "clients" / "js" / "src" / "generated"

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import pytest
 
-from services.local.servers import NatsServer, RedisServer
 from tests.support.cluster import ServiceProcess
 from tests.support.deployment import Deployment
 from tests.support.rawsocket import (
@@ -33,6 +32,7 @@ from tests.support.rawsocket import (
     close_payload,
     raw_socket,
 )
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 HELLO = b"Hello, world!"
 BYTES = b"\x00\xff\xfe\xfd\xfc\xfb\x00\xff"

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.local.servers import NatsServer, RedisServer
 from tests.support.cluster import ServiceProcess
 from tests.support.deadline import PATIENCE_S
 from tests.support.deployment import Deployment
 from tests.support.rawsocket import FIN, TEXT, client_frame
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPTED = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from services.local.servers import NatsServer, RedisServer
 from tests.support.cluster import ServiceProcess
 from tests.support.deployment import Deployment
 from tests.support.rawsocket import (
@@ -26,6 +25,7 @@ from tests.support.rawsocket import (
     close_payload,
     raw_socket,
 )  # fmt: skip
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 MAX = 65_536
 

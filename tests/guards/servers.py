@@ -84,7 +84,7 @@ GUARDS = (
         "tests/integration/test_up_whole.py::test_children_get_the_secrets_they_need_and_no_others",
         edits=[
             (
-                "services/local/processes.py",
+                "tidings_cli/local/processes.py",
                 'if not without & {name.upper(), name.upper().removesuffix("_FILE")}',
                 "if True",
             )

@@ -10,10 +10,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from services.local.binaries import nats_binary
 from tests.image.engine import Engine
 from tests.support.docs import ROOT
 from tests.support.requires import need
+from tidings_cli.local.binaries import nats_binary
 
 _DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 _COMPOSE_FILES = sorted((ROOT / "deploy").glob("compose*.yaml"))

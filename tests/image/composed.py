@@ -8,10 +8,10 @@ import threading
 from pathlib import Path
 from typing import Any, Self
 
-from services.local.servers import free_port
 from tests.image.engine import Engine
 from tests.support.deadline import wait_until
 from tests.support.docs import ROOT
+from tidings_cli.local.servers import free_port
 
 TRIED = ROOT / "deploy" / "compose.yaml"
 PRODUCTION = ROOT / "deploy" / "compose.prod.yaml"

@@ -190,7 +190,7 @@ def test_a_gateway_crashes_and_clients_go_on(composed: Composed) -> None:
     """`tidings verify` publishes and receives through the load balancer meanwhile, and misses nothing."""
     verifying = subprocess.Popen(
         [
-            *(sys.executable, "-m", "services.cli", "verify", "--url", composed.url),
+            *(sys.executable, "-m", "tidings_cli", "verify", "--url", composed.url),
             *("--duration", f"{VERIFY_S}s", "--members", "12", "--rate", "5"),
         ],
         stdout=subprocess.PIPE,

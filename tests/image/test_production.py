@@ -16,11 +16,11 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from services.cli.secret_files import NATS_SERVERS, REDIS_SERVERS, SENTINELS
-from services.local.servers import free_port
 from tests.image.composed import IMAGE, PRODUCTION, Composed
 from tests.image.engine import Engine
 from tests.support.deadline import PATIENCE_S, eventually, wait_until
+from tidings_cli.local.servers import free_port
+from tidings_cli.secret_files import NATS_SERVERS, REDIS_SERVERS, SENTINELS
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(900), pytest.mark.xdist_group("image")]
 
@@ -166,7 +166,7 @@ def test_servers_fail_and_clients_go_on(
     """The NATS server that leads the rooms' stream and the Redis that is master, gone at once, while `tidings verify` publishes and receives."""
     verifying = subprocess.Popen(
         [
-            *(sys.executable, "-m", "services.cli", "verify", "--url", site(production)),
+            *(sys.executable, "-m", "tidings_cli", "verify", "--url", site(production)),
             *("--duration", f"{VERIFY_S}s", "--members", "8", "--streams", "2", "--rate", "5"),
         ],
         env={**os.environ, "SSL_CERT_FILE": str(secrets / "ca.pem"), "TIDINGS_TOKEN": token},

@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from services.local.servers import free_port
 from services.settings import Settings
 from services.wire import alerting, rpc
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.metrics_fleet import Fleet
 from tests.support.requires import need
 from tests.support.webhook_receiver import WebhookReceiver
+from tidings_cli.local.servers import free_port
 
 pytestmark = pytest.mark.timeout(120)
 

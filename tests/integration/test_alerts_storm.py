@@ -16,7 +16,6 @@ from metrics_svc.notify.notifier import TURN_S, Notifier
 from metrics_svc.notify.receivers import Target
 from metrics_svc.store import MAX_SILENCES, Collection, Tick
 from metrics_svc.store_redis import RedisStore
-from services.local.servers import RedisServer
 from services.redis_client import open_redis
 from services.settings import Settings
 from services.wire.alerting import Receiver
@@ -25,6 +24,7 @@ from services.wire.rpc import Empty, Matcher, Silence
 from tests.support.metrics import T0, ManualTime
 from tests.support.metrics_store import LONG_MS, alert
 from tests.support.notifying import FakeOutlet, entry
+from tidings_cli.local.servers import RedisServer
 
 ALERTS = 2000
 CPU_S_PER_S = 0.05

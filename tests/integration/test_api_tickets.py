@@ -15,9 +15,9 @@ from gateway.auth.tickets import BusTicketStore
 from services.bus.client import Bus
 from services.bus.errors import Refused, StoreFull, Unavailable
 from services.bus.kv import Bucket, BucketSpec
-from services.local.servers import NatsServer
 from services.settings import Settings
 from tests.support.deadline import PATIENCE_S, eventually
+from tidings_cli.local.servers import NatsServer
 
 ADA = Identity("ada", "Ada L.", DEFAULT, session="", expires_at=time.time() + 3600)
 

@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from gateway.auth.tokens import CLOCK_SKEW_S
-from services.local.servers import NatsServer, RedisServer
 from tests.support.cluster import Cluster, ServiceProcess
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.deployment import Deployment
 from tests.support.secured import SERVER, WITH_TOKENS, bearer, client, token
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 GRANTS = {"join": ["*"], "channels": ["presence", "metrics"]}
 STREAMS = ("/events", "/events?channels=inbox", "/events?rooms=a,b&channels=presence", "/events/metrics")

@@ -11,11 +11,11 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from gateway.auth.tokens import CLOCK_SKEW_S
-from services.local.servers import NatsServer, RedisServer
 from tests.support.cluster import ServiceProcess
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.deployment import Deployment
 from tests.support.secured import SERVER, WITH_TOKENS, bearer, client, token
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 
 @pytest.fixture(scope="module")

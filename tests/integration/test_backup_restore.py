@@ -19,9 +19,6 @@ from websockets.sync.client import connect
 from services.bus.client import Bus
 from services.bus.specs import StreamSpec
 from services.bus.streams import DurableLog
-from services.cli.backup import CannotBackUp, back_up, restore
-from services.cli.backup_store import back_up_store, restore_store
-from services.local.servers import NatsServer, RedisServer, free_port
 from services.permissions.redis import access_of
 from services.permissions.roles import Role
 from services.redis_client import close_redis, open_redis
@@ -34,6 +31,9 @@ from tests.support.docs import ROOT
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_sentinels import SentinelSet
 from tests.support.requires import need
+from tidings_cli.backup import CannotBackUp, back_up, restore
+from tidings_cli.backup_store import back_up_store, restore_store
+from tidings_cli.local.servers import NatsServer, RedisServer, free_port
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("backup")]
 
@@ -59,7 +59,7 @@ def _join(gateway: ServiceProcess, **since: object) -> dict[str, Any]:
 
 def _tidings(nats: NatsServer, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "TIDINGS_NATS_URL": nats.url, "TIDINGS_PREFIX": "kept"}
-    command = [sys.executable, "-m", "services.cli", *arguments]
+    command = [sys.executable, "-m", "tidings_cli", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
 
@@ -234,7 +234,7 @@ def test_what_metrics_keeps_comes_back_behind_sentinels(tmp_path: Path) -> None:
             "TIDINGS_REDIS_SENTINEL_LOGIN": ":secret",
             "TIDINGS_PREFIX": "kept",
         }
-        command = [sys.executable, "-m", "services.cli", *arguments, str(tmp_path / "backup")]
+        command = [sys.executable, "-m", "tidings_cli", *arguments, str(tmp_path / "backup")]
         return subprocess.run(
             command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
         )

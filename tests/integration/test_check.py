@@ -19,16 +19,16 @@ import redis
 import trustme
 
 from services.bus.client import Bus
-from services.cli.certificates import make_authority
-from services.cli.check import as_json, run_checks
-from services.cli.checks.outcome import Outcome, Verdict, clock
-from services.local.servers import NatsServer, RedisServer, free_port
 from services.permissions.roles import Role
 from services.settings import Settings
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.docs import ROOT
 from tests.support.requires import need
 from tests.support.trace_receiver import trace_receiver
+from tidings_cli.certificates import make_authority
+from tidings_cli.check import as_json, run_checks
+from tidings_cli.checks.outcome import Outcome, Verdict, clock
+from tidings_cli.local.servers import NatsServer, RedisServer, free_port
 
 pytestmark = pytest.mark.xdist_group("check")
 
@@ -131,7 +131,7 @@ def test_the_command_prints_json_and_ends_by_what_it_found(make_settings: Make) 
         "TIDINGS_REDIS_URL": settings.redis_url,
         "TIDINGS_PORT": "0",
     }
-    command = [sys.executable, "-m", "services.cli", "check", "--json"]
+    command = [sys.executable, "-m", "tidings_cli", "check", "--json"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     report = json.loads(done.stdout)
     assert (done.returncode, report["ok"], done.stderr) == (0, True, "")
@@ -329,7 +329,7 @@ async def test_the_address_is_another_machines(make_settings: Make) -> None:
 
 def test_there_are_few_file_descriptors() -> None:
     program = """
-import resource, services.cli.checks.machine as machine
+import resource, tidings_cli.checks.machine as machine
 resource.setrlimit(resource.RLIMIT_NOFILE, (1000, 1000))
 print(machine._descriptors())
 """

@@ -9,9 +9,6 @@ from services.bus.client import Bus
 from services.bus.rpc import Service
 from services.bus.specs import inbox_spec
 from services.bus.streams import DurableLog
-from services.cli.backup import back_up, restore
-from services.cli.check import run_checks
-from services.cli.checks.outcome import Outcome, Verdict
 from services.settings import Settings
 from services.wire.records import GatewayStats
 from services.wire.rpc import GATEWAY_STATS, Empty
@@ -20,6 +17,9 @@ from tests.support.nats_cluster import NatsCluster
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_sentinels import NAME, SentinelSet
 from tests.support.requires import need
+from tidings_cli.backup import back_up, restore
+from tidings_cli.check import run_checks
+from tidings_cli.checks.outcome import Outcome, Verdict
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("check clusters")]
 

@@ -15,14 +15,14 @@ import redis
 
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured, Unavailable
-from services.cli.secret_files import SecretFiles
-from services.local.servers import free_port
 from services.permissions.roles import Role
 from services.settings import Settings
 from tests.support.cluster import aside
 from tests.support.deadline import PATIENCE_S, wait_until
 from tests.support.docs import ROOT
 from tests.support.requires import need
+from tidings_cli.local.servers import free_port
+from tidings_cli.secret_files import SecretFiles
 
 MOUNTED = {
     "ca": "ca.pem",

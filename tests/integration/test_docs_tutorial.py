@@ -70,7 +70,7 @@ class Program:
 
 
 def _publish(tidings: RunningTidings, text: str) -> None:
-    command = [sys.executable, "-m", "services.cli", "pub", "kitchen", text, "--url", tidings.url]
+    command = [sys.executable, "-m", "tidings_cli", "pub", "kitchen", text, "--url", tidings.url]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=30)
 
 

@@ -13,14 +13,14 @@ import pytest
 import redis
 import yaml
 
-from services.cli.certificates import names_of
-from services.cli.secret_files import SecretFiles
-from services.local.child_server import free_port
 from services.settings import Settings
 from tests.support.cluster import ServiceProcess
 from tests.support.deadline import PATIENCE_S, wait_until
 from tests.support.manifests import FOLDER, OVERLAYS, PROCESSES, manifests, secret_references
 from tests.support.requires import need
+from tidings_cli.certificates import names_of
+from tidings_cli.local.child_server import free_port
+from tidings_cli.secret_files import SecretFiles
 
 Secrets = Mapping[tuple[str, str], Mapping[str, str]]  # by namespace and name
 
@@ -288,7 +288,7 @@ def test_all_processes_are_ready_on_the_brokers_of_the_development_overlay(tmp_p
         # As the page says to look: from within a pod, with what that process may do.
         for name in ("gateway", "presence"):
             checked = subprocess.run(
-                [sys.executable, "-m", "services.cli", "check", name],
+                [sys.executable, "-m", "tidings_cli", "check", name],
                 env={**os.environ, **_moved_environment("dev", name, secrets, there)},
                 capture_output=True,
                 text=True,

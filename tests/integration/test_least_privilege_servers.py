@@ -16,7 +16,6 @@ import redis.asyncio
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured, NoAnswer
 from services.bus.rpc import Service, ask
-from services.local.servers import NatsServer, RedisServer, free_port
 from services.permissions import check
 from services.permissions.check import prove_redis
 from services.permissions.nats import subjects_of
@@ -30,6 +29,7 @@ from tests.support.docs import ROOT
 from tests.support.nats_subjects import matches
 from tests.support.raw_nats import raw_nats
 from tests.support.requires import need
+from tidings_cli.local.servers import NatsServer, RedisServer, free_port
 
 SETTINGS = Settings(prefix="lp")
 

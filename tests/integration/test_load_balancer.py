@@ -17,12 +17,12 @@ import trustme
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from services.local.servers import NatsServer, free_port
 from tests.support.clients import Client, client, event_source
 from tests.support.cluster import ServiceProcess, aside
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.load_balancer import CONFIGURATION, LoadBalancer
 from tests.support.secured import SERVER, WITH_TOKENS, bearer, token
+from tidings_cli.local.servers import NatsServer, free_port
 
 pytestmark = pytest.mark.xdist_group("load balancer")  # one deployment for all of them
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.local.servers import free_port
 from services.settings import Settings
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.metrics_fleet import Fleet
 from tests.support.requires import need
+from tidings_cli.local.servers import free_port
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from services.bus.errors import Refused
-from services.local.servers import RedisServer
 from services.settings import Settings
 from services.wire import rpc
 from services.wire.events import LogReport
@@ -16,6 +15,7 @@ from services.wire.records import LogEntry
 from tests.support.deadline import eventually
 from tests.support.metrics_fleet import Fleet
 from tests.support.requires import need
+from tidings_cli.local.servers import RedisServer
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -11,11 +11,11 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from websockets.asyncio.client import connect
 
-from services.local.servers import free_port
 from services.settings import Settings
 from services.wire import rpc
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.metrics_fleet import Fleet
+from tidings_cli.local.servers import free_port
 
 pytestmark = pytest.mark.timeout(90)
 

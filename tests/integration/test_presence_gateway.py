@@ -10,10 +10,10 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from services.local.servers import NatsServer, RedisServer
 from tests.support.clients import Client, client
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.deployment import Deployment
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 ROOM_LIMIT = 5
 

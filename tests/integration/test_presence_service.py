@@ -17,7 +17,6 @@ from presence_svc.store_redis import RedisPresenceStore
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import NoAnswer, Refused
 from services.bus.rpc import ask
-from services.local.servers import NatsServer, RedisServer
 from services.settings import Settings
 from services.wire.events import PresenceDiff
 from services.wire.rpc import (
@@ -38,6 +37,7 @@ from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.presence import SimulatedGateway, connected, data, disconnected, joined, plain_page
 from tests.support.presence_replica import PATIENT, QUICK, Replica, replica
 from tests.support.requires import need
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 
 @dataclass

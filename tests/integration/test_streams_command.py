@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from services.bus.client import Bus
-from services.cli.streams import CannotChange, compare
-from services.local.servers import free_port
 from services.settings import Namespace, Settings
 from tests.support.bus import room_log, store
+from tidings_cli.local.servers import free_port
+from tidings_cli.streams import CannotChange, compare
 
 
 async def test_limits_are_lowered_by_an_explicit_act_alone(

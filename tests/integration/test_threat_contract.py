@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.local.servers import NatsServer, RedisServer
 from tests.support.deadline import PATIENCE_S, wait_until
 from tests.support.deployment import Deployment
 from tests.support.requires import missing
 from tests.support.secured import KEY, SERVER, WITH_TOKENS
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 _EXAMPLES = 15
 # 503 says that a service did not answer in time, which happens where many processes share two cores. It may happen

@@ -10,13 +10,13 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from services.local.servers import NatsServer, RedisServer
 from services.wire.names import to_token
 from tests.support.cluster import ServiceProcess
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.deployment import Deployment
 from tests.support.rawsocket import FIN, TEXT, client_frame, raw_socket
 from tests.support.secured import KEY, SECRET, WITH_TOKENS, bearer, client, token
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 ORIGIN = "https://app.example"
 PAYLOAD = "a-payload-that-belongs-into-no-log"

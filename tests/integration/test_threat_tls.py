@@ -16,9 +16,6 @@ from websockets.asyncio.client import connect
 
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured
-from services.cli.check import run_checks
-from services.local.existing import find_redis
-from services.local.servers import NatsServer, RedisServer, free_port
 from services.redis_client import open_redis
 from services.settings import Settings
 from tests.support.cluster import aside
@@ -26,6 +23,9 @@ from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.deployment import Deployment
 from tests.support.requires import need
 from tests.support.secured import SERVER, WITH_TOKENS, bearer, counted, token
+from tidings_cli.check import run_checks
+from tidings_cli.local.external import find_redis
+from tidings_cli.local.servers import NatsServer, RedisServer, free_port
 
 
 class Certificates:

@@ -10,7 +10,6 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from services.local.servers import NatsServer, RedisServer
 from tests.support.cluster import ServiceProcess
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.deployment import Deployment, resident_bytes
@@ -27,6 +26,7 @@ from tests.support.rawsocket import (
     raw_socket,
 )
 from tests.support.secured import SERVER, WITH_TOKENS, bearer, client, counted, token
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from services.local.live import PACKAGES, copy_packages, look
 from tests.support.deadline import PATIENCE_S, wait_until
+from tidings_cli.local.dev_reload import PACKAGES, copy_packages, look
 
 # Prints what it is, and then waits; on SIGTERM it says so.
 PROGRAM = """
@@ -32,7 +32,7 @@ class Running:
         self._output = output
         command = f"[{sys.executable!r}, '-P', '-m', 'toy']"
         program = (
-            f"import sys; from pathlib import Path; from services.local.live import Live; "
+            f"import sys; from pathlib import Path; from tidings_cli.local.dev_reload import Live; "
             f"sys.exit(Live(Path({str(folder)!r}), {command}).run())"
         )
         with output.open("wb") as log:
@@ -85,7 +85,7 @@ def test_packages_are_copied_once_and_run_from_there(tmp_path: Path) -> None:
     copy_packages(tmp_path, PACKAGES)  # keeps what is there
     before = look(tmp_path)
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "services.cli", "--version"],
+        [sys.executable, "-P", "-m", "tidings_cli", "--version"],
         env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,

@@ -11,9 +11,9 @@ import psutil
 import pytest
 import redis
 
-from services.local.servers import LocalServer, NatsServer, RedisServer, ServerFailed, free_port
 from tests.support.deadline import wait_until
 from tests.support.requires import need
+from tidings_cli.local.servers import LocalServer, NatsServer, RedisServer, ServerFailed, free_port
 
 
 @pytest.fixture(params=[NatsServer, RedisServer], ids=["nats", "redis"])
@@ -105,7 +105,7 @@ def test_a_fixed_port_that_is_taken_fails(kind: type[LocalServer], tmp_path: Pat
 
 _PARENT = """
 import sys, pathlib
-from services.local.servers import {name}
+from tidings_cli.local.servers import {name}
 server = {name}(pathlib.Path(sys.argv[1])).start()
 print(server.pid, flush=True)
 sys.stdin.read()

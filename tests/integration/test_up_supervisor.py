@@ -12,11 +12,13 @@ import psutil
 import pytest
 
 from services.lifecycle import EXIT_BAD_SETTINGS, EXIT_CANNOT_START
-from services.local import supervisor as supervision
-from services.local.processes import ProcessChild, ProcessSpec, ServerChild
-from services.local.screen import Screen
-from services.local.servers import RedisServer
-from services.local.supervisor import (
+from tests.support.deadline import PATIENCE_S, eventually, wait_until
+from tests.support.requires import need
+from tidings_cli.local import supervisor as supervision
+from tidings_cli.local.console import Screen
+from tidings_cli.local.processes import ProcessChild, ProcessSpec, ServerChild
+from tidings_cli.local.servers import RedisServer
+from tidings_cli.local.supervisor import (
     EXIT_FAILED,
     CannotRun,
     Supervisor,
@@ -24,8 +26,6 @@ from services.local.supervisor import (
     restart_pause_s,
     supervise,
 )
-from tests.support.deadline import PATIENCE_S, eventually, wait_until
-from tests.support.requires import need
 
 # Becomes ready like every process of ours, and ends as told: `stubborn` ignores SIGTERM, `crash` ends soon.
 _PROGRAM = """
@@ -207,9 +207,9 @@ async def test_children_have_no_secret_on_their_command_line(stage: Stage) -> No
 
 _SUPERVISOR = """
 import asyncio, sys
-from services.local.processes import ProcessChild, ProcessSpec
-from services.local.screen import Screen
-from services.local.supervisor import Supervisor, supervise
+from tidings_cli.local.processes import ProcessChild, ProcessSpec
+from tidings_cli.local.console import Screen
+from tidings_cli.local.supervisor import Supervisor, supervise
 
 async def main():
     screen = Screen()

@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.local.servers import NatsServer, RedisServer
 from tests.support.deadline import PATIENCE_S, wait_until
 from tests.support.requires import need
 from tests.support.running import RunningTidings
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 CHILDREN = {"gateway-1", "gateway-2", "presence-1", "metrics-1", "agent", "nats-server", "redis-server"}
 
@@ -40,7 +40,7 @@ def running(data_dir: Path) -> Iterator[RunningTidings]:
 
 def tidings(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "services.cli", *arguments],
+        [sys.executable, "-m", "tidings_cli", *arguments],
         capture_output=True,
         text=True,
         timeout=30,
@@ -74,7 +74,7 @@ def test_pub_and_sub_meet_across_gateways(running: RunningTidings, tmp_path: Pat
     heard = tmp_path / "heard"
     with heard.open("w") as file:
         listening = subprocess.Popen(
-            [sys.executable, "-m", "services.cli", "sub", "lobby", "--url", running.url], stdout=file
+            [sys.executable, "-m", "tidings_cli", "sub", "lobby", "--url", running.url], stdout=file
         )
 
     def messages() -> list[dict[str, object]]:
@@ -108,7 +108,7 @@ def test_sub_goes_on_when_its_gateway_is_killed(tmp_path: Path) -> None:
             command = [
                 sys.executable,
                 "-m",
-                "services.cli",
+                "tidings_cli",
                 "sub",
                 "hall",
                 "--url",

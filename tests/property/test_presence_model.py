@@ -15,7 +15,6 @@ from presence_svc.changes import Changes, Outcome
 from presence_svc.hooks import HookEvent, HookKind
 from presence_svc.store import Telling
 from presence_svc.store_redis import RedisPresenceStore
-from services.local.servers import RedisServer
 from services.wire.rpc import AnyPresenceOp, PresenceBatch
 from tests.support.presence import (
     TIMING,
@@ -33,6 +32,7 @@ from tests.support.presence import (
 )
 from tests.support.presence_model.store import MemoryPresenceStore
 from tests.support.requires import need
+from tidings_cli.local.servers import RedisServer
 
 # Few of everything, so that what happens to one thing soon happens to it again.
 ROOMS = ["lobby", "ü:1"]

@@ -31,7 +31,6 @@ from presence_svc.store import Telling
 from presence_svc.store_redis import RedisPresenceStore
 from presence_svc.sweeper import Sweeper
 from presence_svc.webhooks import event_id
-from services.local.servers import RedisServer
 from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire.rpc import AnyPresenceOp, PresencePage, PresenceQuery
@@ -47,6 +46,7 @@ from tests.support.presence import (
     status,
 )
 from tests.support.requires import need
+from tidings_cli.local.servers import RedisServer
 
 SETTINGS = Settings()
 ROOMS = ["lobby", "hall"]

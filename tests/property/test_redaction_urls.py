@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.cli.configuration import as_text
 from services.logs.redaction import clean_text, clean_traceback, clean_urls
 from services.settings import Settings
+from tidings_cli.configuration import as_text
 
 # Long enough, and of letters that nothing else here has: found when any part of it shows.
 SECRET = st.text("XYZ", min_size=3, max_size=8)

@@ -6,10 +6,10 @@ import msgspec
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from services.verify.checker import check
-from services.verify.history import Acknowledged, AnyEvent, Received
-from services.verify.report import Kind
 from tests.support.histories import legal_histories
+from tidings_cli.verify.checker import check
+from tidings_cli.verify.history import Acknowledged, AnyEvent, Received
+from tidings_cli.verify.report import Kind
 
 # The last messages are acknowledged and reach members that are there: a fault among them cannot be excused.
 _faulty = legal_histories(least_messages=3, wipes=False)

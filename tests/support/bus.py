@@ -14,10 +14,10 @@ from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError
 from services.bus.specs import StreamSpec
 from services.bus.streams import DurableLog, Stored
-from services.local.servers import NatsServer
 from services.settings import Settings
 from tests.support.deadline import wait_until
 from tests.support.requires import need
+from tidings_cli.local.servers import NatsServer
 
 
 class ConnectBus(Protocol):

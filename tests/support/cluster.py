@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
-from services.local.leash import leashed
-from services.local.servers import NatsServer, RedisServer, free_port
 from tests.support.deadline import PATIENCE_S
 from tests.support.startable import Startable
 from tests.support.tcp_proxy import TcpProxy
+from tidings_cli.local.die_with_parent import leashed
+from tidings_cli.local.servers import NatsServer, RedisServer, free_port
 
 T = TypeVar("T")
 

@@ -8,10 +8,10 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from services.local.servers import NatsServer, write_private
 from tests.support.cluster import Breakable, ServiceProcess, aside
 from tests.support.deadline import eventually
 from tests.support.tcp_proxy import TcpProxy
+from tidings_cli.local.servers import NatsServer, write_private
 
 STOP_S = 12.0
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 from hypothesis import strategies as st
 
-from services.verify.history import (
+from services.wire.records import Position
+from tidings_cli.verify.history import (
     Acknowledged,
     AnyEvent,
     Finished,
@@ -18,7 +19,6 @@ from services.verify.history import (
     Received,
     Refused,
 )
-from services.wire.records import Position
 
 
 def write_history(path: Path, events: Iterable[AnyEvent]) -> None:

@@ -6,13 +6,13 @@ import subprocess
 from pathlib import Path
 from typing import Self
 
-from services.local.leash import leashed
-from services.local.servers import free_port
 from tests.support.cluster import ServiceProcess
 from tests.support.deadline import wait_until
 from tests.support.docs import ROOT
 from tests.support.name_server import NameServer
 from tests.support.requires import need
+from tidings_cli.local.die_with_parent import leashed
+from tidings_cli.local.servers import free_port
 
 CONFIGURATION = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
 _NAME = "gateway.test"

@@ -6,9 +6,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
-from services.local.servers import NatsServer, free_port
 from services.permissions.roles import OPERATOR
 from tests.support.startable import Startable
+from tidings_cli.local.servers import NatsServer, free_port
 
 _FORM_S = 30.0
 

@@ -7,8 +7,8 @@ from typing import Self
 
 import redis
 
-from services.local.servers import RedisServer
 from tests.support.startable import Startable
+from tidings_cli.local.servers import RedisServer
 
 _SLOTS = 16_384
 _JOIN_S = 20.0

@@ -7,9 +7,9 @@ from typing import Self
 
 import redis
 
-from services.local.leash import leashed
-from services.local.servers import RedisServer, free_port
 from tests.support.startable import Startable
+from tidings_cli.local.die_with_parent import leashed
+from tidings_cli.local.servers import RedisServer, free_port
 
 NAME = "home"
 _READY_S = 40.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.local.binaries import NoBinary, nats_binary, redis_binary
+from tidings_cli.local.binaries import NoBinary, nats_binary, redis_binary
 
 
 def missing(tool: str, advice: str = "") -> None:

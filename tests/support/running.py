@@ -11,8 +11,8 @@ from typing import Self
 
 import psutil
 
-from services.local.servers import free_port
 from tests.support.deadline import PATIENCE_S, wait_until
+from tidings_cli.local.servers import free_port
 
 _READY = re.compile(r"Tidings is ready: (http://\S+)")
 START_S = 40.0
@@ -26,7 +26,7 @@ class RunningTidings:
 
     def __init__(self, data_dir: Path, *arguments: str, port: int = 0, **environment: str) -> None:
         self.port = port or free_port()
-        command = [sys.executable, "-m", "services.cli", "up", "--port", str(self.port)]
+        command = [sys.executable, "-m", "tidings_cli", "up", "--port", str(self.port)]
         self.process = subprocess.Popen(
             [*command, "--data-dir", str(data_dir), *arguments],
             stdin=subprocess.DEVNULL,

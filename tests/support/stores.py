@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from services.local import binaries
-from services.local.binaries import Binary
-from services.local.servers import RedisServer
 from tests.support.requires import need
+from tidings_cli.local import binaries
+from tidings_cli.local.binaries import Binary
+from tidings_cli.local.servers import RedisServer
 
 
 class ValkeyServer(RedisServer):

@@ -10,10 +10,11 @@ import jwt
 import pytest
 from typer.testing import CliRunner
 
-from services.cli import configuration, reference, talk
-from services.cli.app import app
 from services.settings import Settings
 from services.telemetry import MetricName
+from tidings_cli import configuration, pubsub
+from tidings_cli.app import app
+from tidings_cli.generate import metrics_page
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -46,7 +47,7 @@ def test_help_names_every_command(runner: CliRunner) -> None:
 def test_help_loads_no_server() -> None:
     """So that it is quick: only what declares the options is imported."""
     program = (
-        "import sys; from services.cli.app import app;"
+        "import sys; from tidings_cli.app import app;"
         "heavy = {'nats', 'redis', 'pydantic', 'websockets', 'structlog', 'jwt', 'psutil'} & set(sys.modules);"
         "sys.exit(str(heavy) if heavy else 0)"
     )
@@ -133,7 +134,7 @@ def test_check_fails_when_nothing_is_configured(runner: CliRunner) -> None:
 
 @pytest.mark.parametrize(
     ("page", "rendered"),
-    [("configuration.md", configuration.as_markdown), ("metrics.md", reference.metrics_as_markdown)],
+    [("configuration.md", configuration.as_markdown), ("metrics.md", metrics_page.metrics_as_markdown)],
 )
 def test_reference_pages_are_up_to_date(page: str, rendered: object) -> None:
     assert callable(rendered)
@@ -165,11 +166,11 @@ def test_metric_names_follow_the_conventions_of_prometheus() -> None:
     ],
 )
 def test_the_socket_is_found_from_the_page(url: str, expected: str) -> None:
-    assert talk.Gateway(url, "", "me").socket_url() == expected
+    assert pubsub.Gateway(url, "", "me").socket_url() == expected
 
 
 def test_a_terminal_shows_and_does_not_obey() -> None:
-    assert talk.on_one_line({"content": "é\x1b[31m\x9b\u202e"}) == r'{"content":"é\u001b[31m\u009b\u202e"}'
+    assert pubsub.on_one_line({"content": "é\x1b[31m\x9b\u202e"}) == r'{"content":"é\u001b[31m\u009b\u202e"}'
 
 
 def test_bad_json_content_is_refused(runner: CliRunner) -> None:
@@ -179,7 +180,7 @@ def test_bad_json_content_is_refused(runner: CliRunner) -> None:
 
 
 def test_no_gateway_is_said_clearly(runner: CliRunner) -> None:
-    from services.local.servers import free_port
+    from tidings_cli.local.servers import free_port
 
     result = runner.invoke(app, ["pub", "lobby", "hi", "--url", f"http://127.0.0.1:{free_port()}"])
     assert result.exit_code == 1

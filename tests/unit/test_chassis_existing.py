@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from services.local import binaries
-from services.local.binaries import Binary, NoBinary, parse_version
-from services.local.existing import Unusable, find_nats, find_redis, judge_nats, judge_redis
-from services.local.servers import RedisServer
 from services.settings import Settings
+from tidings_cli.local import binaries
+from tidings_cli.local.binaries import Binary, NoBinary, parse_version
+from tidings_cli.local.external import Unusable, find_nats, find_redis, judge_nats, judge_redis
+from tidings_cli.local.servers import RedisServer
 
 
 @pytest.mark.parametrize(

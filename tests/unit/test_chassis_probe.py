@@ -15,7 +15,7 @@ async def _asked(*arguments: str, **environment: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "services.cli",
+        "tidings_cli",
         "health",
         *arguments,
         env=environment,
@@ -53,7 +53,7 @@ async def test_nothing_that_answers_is_said_clearly() -> None:
 def test_it_loads_little() -> None:
     """Containers run it every few seconds on the cores that serve clients."""
     program = (
-        "import sys; from services.cli import health;"
+        "import sys; from tidings_cli import health;"
         "heavy = {'typer', 'asyncio', 'pydantic', 'structlog'} & set(sys.modules);"
         "sys.exit(str(heavy) if heavy else 0)"
     )

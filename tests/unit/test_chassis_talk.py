@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
-from services.cli.talk import Gateway, TalkFailed, publish
-from services.verify.gateways import CannotConnect, Gateways
+from tidings_cli.pubsub import Gateway, TalkFailed, publish
+from tidings_cli.verify.gateways import CannotConnect, Gateways
 
 _UNAVAILABLE = '{"code":"unavailable","message":"the server cannot take connections now","retryable":true,"retryAfterMs":1500}'
 _NO_TOKEN = '{"code":"auth_required","message":"no credentials","retryable":false}'

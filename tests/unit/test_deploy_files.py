@@ -13,12 +13,12 @@ import pytest
 import trustme
 
 from services import __version__
-from services.cli.secret_files import PASSWORDS, derived
 from services.settings import Settings
 from tests.support.docs import ROOT
 from tests.support.load_balancer import CONFIGURATION
 from tests.support.manifests import manifests
 from tests.support.requires import need
+from tidings_cli.secret_files import PASSWORDS, derived
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = DEPLOY / "Dockerfile"

@@ -12,12 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from services.bus.connect import parse_address
-from services.cli import certificates
-from services.cli.app import app
-from services.cli.secret_files import CannotKeep, SecretFiles, compare
 from services.redis_address import parse_address as parse_redis
 from services.settings import Settings
 from tests.support.requires import need
+from tidings_cli import certificates
+from tidings_cli.app import app
+from tidings_cli.secret_files import CannotKeep, SecretFiles, compare
 
 Make = Callable[..., dict[str, str]]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.code_tables import BEGIN, END, NoPlace, fill, main
 from services.wire.codes import CloseCode, ErrorCode
 from tests.support.docs import ROOT
+from tidings_cli.generate.code_tables import BEGIN, END, NoPlace, fill, main
 
 PROTOCOL = ROOT / "docs" / "protocol.md"
 

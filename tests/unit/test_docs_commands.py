@@ -10,9 +10,9 @@ import pytest
 from typer.main import get_command
 
 from gateway.contracts.openapi import openapi
-from services.cli.app import app
 from tests.support.docs import ROOT, name_of, pages
 from tests.support.shell import Command, commands, is_placeholder
+from tidings_cli.app import app
 
 _TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 _CLI = get_command(app)

@@ -96,7 +96,7 @@ BESIDES = {
     "services/redis_client.py": {
         "redis.asyncio.sentinel:SentinelConnectionPool.sentinel_manager", "redis.asyncio.sentinel:Sentinel.sentinels"
     },
-    "services/verify/client.py": {
+    "tidings_cli/verify/client.py": {
         "websockets.asyncio.connection:Connection.protocol", "websockets.asyncio.connection:Connection.send_data"
     },
 }  # fmt: skip

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.local.up import Brokers
 from services.permissions.nats import answerer_of, inbox_prefix, subjects_of
 from services.permissions.redis import ROLES, access_of
 from services.permissions.roles import Role
 from services.settings import Namespace, Settings
 from tests.support.nats_subjects import matches, overlaps
+from tidings_cli.local.up import Brokers
 
 WORDS = st.sampled_from(["a", "b", "c"])
 SUBJECTS = st.lists(WORDS, min_size=1, max_size=4).map(".".join)

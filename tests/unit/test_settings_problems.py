@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from services.cli.app import app
 from services.lifecycle import load_settings
-from services.local.up import SECRETS, withheld_from
 from services.logs.redaction import clean_text
 from services.permissions.roles import Role
 from services.settings import Settings
 from services.settings_problems import problems_of, unknown_variables
+from tidings_cli.app import app
+from tidings_cli.local.up import SECRETS, withheld_from
 
 LONG = "s" * 32
 JWT = {"auth": "jwt", "jwt_secrets": LONG}

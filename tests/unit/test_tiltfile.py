@@ -9,9 +9,9 @@ import pytest
 import starlark
 import yaml
 
-from services.local.live import PACKAGES
 from tests.support.docs import ROOT
 from tests.support.manifests import PROCESSES, manifests, selects
+from tidings_cli.local.dev_reload import PACKAGES
 
 TILTFILE = ROOT / "Tiltfile"
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
@@ -207,7 +207,12 @@ def test_changed_files_go_where_the_process_looks(on_kubernetes: Tilt, on_compos
             # The wrapper's folder is a volume of every process.
             folder = "/live"
             for process in manifests("tilt").processes:
-                assert process.container["command"] == ["python", "-m", "services.local.live", folder]
+                assert process.container["command"] == [
+                    "python",
+                    "-m",
+                    "tidings_cli.local.dev_reload",
+                    folder,
+                ]
                 assert folder in {mount["mountPath"] for mount in process.container["volumeMounts"]}
             assert set(synced.values()) == {f"{folder}/{package}" for package in PACKAGES}
         else:

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from services.verify.checker import check
-from services.verify.history import (
+from services.wire.records import Position
+from tests.support.histories import ModelMember, ModelRoom, write_history
+from tidings_cli.verify.checker import check
+from tidings_cli.verify.history import (
     Acknowledged,
     AnyEvent,
     BadHistory,
@@ -20,9 +22,7 @@ from services.verify.history import (
     Recorder,
     read_history,
 )
-from services.verify.report import MEANINGS, Kind
-from services.wire.records import Position
-from tests.support.histories import ModelMember, ModelRoom, write_history
+from tidings_cli.verify.report import MEANINGS, Kind
 
 ROOM = "lobby"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.cli.verify import CannotVerify, seconds_of
+from tidings_cli.verify.command import CannotVerify, seconds_of
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.verify.sse import BadChunk, ChunkedBody, SseEvent, SseParser
+from tidings_cli.verify.sse import BadChunk, ChunkedBody, SseEvent, SseParser
 
 STREAM = (
     b'event: connected\ndata: {"status":"connected"}\n\n'

@@ -9,13 +9,13 @@ from metrics_svc.aggregation.rows import merge
 from metrics_svc.aggregation.tiers import SECONDS, TENS
 from metrics_svc.store import MAX_EPISODES, MetricsStore, StoreUnavailable, Tick, Written
 from metrics_svc.store_redis import RedisStore
-from services.local.servers import RedisServer
 from services.redis_client import open_redis
 from services.settings import Settings
 from services.wire.records import AlertTransition
 from tests.support.deadline import eventually
 from tests.support.metrics import T0
 from tests.support.metrics_store import LONG_MS, entry, firing, lead, second
+from tidings_cli.local.servers import RedisServer
 
 
 class TestLease:

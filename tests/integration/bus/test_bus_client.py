@@ -8,10 +8,10 @@ import pytest
 
 from services.bus.client import Bus
 from services.bus.errors import NoAnswer, TooLarge, Unavailable
-from services.local.servers import NatsServer
 from services.settings import Settings
 from tests.support.bus import Collected, ConnectBus, freeze
 from tests.support.deadline import PATIENCE_S, eventually
+from tidings_cli.local.servers import NatsServer
 
 
 async def test_messages_arrive_in_order_with_headers(connect_bus: ConnectBus, prefix: str) -> None:

@@ -7,11 +7,11 @@ import pytest
 
 from services.bus.client import Bus
 from services.bus.errors import BusError
-from services.local.servers import NatsServer, free_port
 from services.settings import Settings
 from tests.support.bus import publishing, room_log, store
 from tests.support.deadline import eventually
 from tests.support.requires import need
+from tidings_cli.local.servers import NatsServer, free_port
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured
 from services.bus.specs import REVOCATION_BYTES
 from services.bus.streams import DurableLog, Stored
-from services.local.servers import NatsServer
 from services.settings import Settings
 from services.wire.events import Revoked
 from tests.support.bus import Collected, ConnectBus, publishing, room_log, store
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.requires import need
+from tidings_cli.local.servers import NatsServer
 
 MIB = 1024 * 1024
 

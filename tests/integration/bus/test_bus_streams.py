@@ -11,10 +11,10 @@ import pytest
 from services.bus.client import Bus
 from services.bus.errors import Misconfigured, NoAnswer, Refused, TooLarge, Unavailable
 from services.bus.streams import DurableLog, Stored
-from services.local.servers import NatsServer
 from services.settings import Settings
 from tests.support.bus import Collected, ConnectBus, freeze, publishing, room_log, store
 from tests.support.deadline import PATIENCE_S, eventually
+from tidings_cli.local.servers import NatsServer
 
 StartNats = Callable[..., NatsServer]
 MakeSettings = Callable[..., Settings]

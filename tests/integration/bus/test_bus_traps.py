@@ -11,10 +11,10 @@ from services.bus.client import Bus
 from services.bus.connection import Link
 from services.bus.errors import Misconfigured, TooLarge, Unavailable
 from services.bus.nats_client import LeanClient
-from services.local.servers import NatsServer
 from services.settings import Settings
 from tests.support.bus import Collected, ConnectBus, freeze, publishing, room_log
 from tests.support.deadline import PATIENCE_S, eventually
+from tidings_cli.local.servers import NatsServer
 
 StartNats = Callable[..., NatsServer]
 MakeSettings = Callable[..., Settings]

@@ -13,9 +13,7 @@ import msgspec
 import pytest
 
 from services.bus.client import Bus
-from services.local.servers import RedisServer
 from services.settings import Settings
-from services.verify.history import Acknowledged
 from services.wire.events import RoomPublished
 from tests.chaos.load import Load, under_load
 from tests.support.clients import Client, client
@@ -23,6 +21,8 @@ from tests.support.cluster import aside
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.deployment import Deployment
 from tests.support.nats_cluster import NatsCluster, Peer
+from tidings_cli.local.servers import RedisServer
+from tidings_cli.verify.history import Acknowledged
 
 pytestmark = pytest.mark.xdist_group("nats cluster")  # one deployment for all of them
 log = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.local.servers import NatsServer
 from tests.chaos.presence import GRACE_S, are_online, get, users_on, watching
 from tests.support.clients import client
 from tests.support.cluster import ServiceProcess, aside
@@ -16,6 +15,7 @@ from tests.support.deadline import eventually
 from tests.support.deployment import Deployment
 from tests.support.redis_sentinels import SentinelSet
 from tests.support.requires import need
+from tidings_cli.local.servers import NatsServer
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.local.servers import NatsServer, RedisServer
 from tests.support.cluster import ServiceProcess
 from tests.support.deployment import Deployment
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.local.servers import NatsServer
 from tests.support.clients import client
 from tests.support.cluster import Cluster, aside
 from tests.support.deadline import eventually
 from tests.support.requires import need
+from tidings_cli.local.servers import NatsServer
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from gateway.metrics import Reporter
 from gateway.presence.batch_queue import Batches
 from gateway.ws.keepalive import Keepalive
 from services.lifecycle import Lifecycle, live
-from services.local.servers import NatsServer, free_port
 from services.settings import Settings
+from tidings_cli.local.servers import NatsServer, free_port
 
 
 def _fail(*_: object) -> NoReturn:

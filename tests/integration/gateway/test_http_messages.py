@@ -9,12 +9,12 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from services.local.servers import NatsServer, RedisServer
 from tests.support.clients import Client, client, event_source
 from tests.support.cluster import ServiceProcess
 from tests.support.deadline import PATIENCE_S
 from tests.support.deployment import Deployment, websocket_url
 from tests.support.secured import WITH_TOKENS, bearer, token
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 Gateways = tuple[ServiceProcess, ServiceProcess]
 

@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from services.local.servers import NatsServer, RedisServer, free_port
 from tests.support.clients import Client, client, event_source
 from tests.support.cluster import ServiceProcess, aside
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.deployment import Deployment
 from tests.support.requires import need
+from tidings_cli.local.servers import NatsServer, RedisServer, free_port
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("reads bounded")]
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from services.verify.history import Received, read_history
 from tests.support.cluster import ServiceProcess
 from tests.support.histories import write_history
+from tidings_cli.verify.history import Received, read_history
 
 
 def verify(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "services.cli", "verify", *arguments],
+        [sys.executable, "-m", "tidings_cli", "verify", *arguments],
         capture_output=True,
         text=True,
         timeout=50,

@@ -1,0 +1,182 @@
+"""NATS and Redis as child processes, for one machine and for tests (`child_server` has what they share)."""
+
+import hmac
+import json
+import socket
+from pathlib import Path
+from typing import Literal
+
+from services.bus.specs import all_specs
+from services.permissions.render import nats_users, redis_users
+from services.permissions.roles import OPERATOR, Role
+from services.settings import Settings
+from tidings_cli.local.binaries import Binary, nats_binary, redis_binary
+from tidings_cli.local.child_server import LocalServer, ServerFailed, free_port, write_private
+
+__all__ = [
+    "LocalServer",
+    "NatsServer",
+    "RedisServer",
+    "ServerFailed",
+    "free_port",
+    "kept_url",
+    "write_private",
+]
+
+_PROBE_S = 0.5
+_SPARE_BYTES = 64 * 1024 * 1024
+_NO_LIMIT_BYTES = 2**44
+
+
+def kept_url(data_dir: Path, which: Literal["nats", "redis"]) -> str:
+    """Return the URL of the server that `tidings up` started last on a data directory, or nothing."""
+    directory = data_dir / which
+    if not (directory / "state.json").is_file():
+        return ""
+    return (NatsServer if which == "nats" else RedisServer)(directory).url
+
+
+def _password_of(password: str, role: Role) -> str:
+    """Return a role's password: it follows from the operator's, and tells nothing of it."""
+    return hmac.digest(password.encode(), f"tidings {role}".encode(), "sha256").hex()
+
+
+def _quoted(value: object) -> str:
+    """Quote a string as both configuration languages understand it."""
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+class NatsServer(LocalServer):
+    """A nats-server with JetStream. `extra_config` is appended to its configuration file.
+
+    With `settings` there is a user for each role that may do what these settings need (`services.permissions`),
+    beside the operator's, which `url` names and which may do everything.
+    """
+
+    name = "nats-server"
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        port: int = 0,
+        password: str = "",
+        extra_config: str = "",
+        settings: Settings | None = None,
+    ) -> None:
+        super().__init__(directory, port=port, password=password)
+        self.extra_config = extra_config
+        self._settings = settings
+
+    @property
+    def url(self) -> str:
+        return f"nats://{OPERATOR}:{self.password}@127.0.0.1:{self.port}"
+
+    def url_of(self, role: Role) -> str:
+        """Return the URL with which a role connects."""
+        return f"nats://{role}:{_password_of(self.password, role)}@127.0.0.1:{self.port}"
+
+    def binary(self) -> Binary:
+        return nats_binary()
+
+    def _configuration(self) -> str:
+        return f"""\
+server_name: tidings-local
+host: "127.0.0.1"
+port: {self.port}
+{self._authorization()}
+jetstream {{ store_dir: {_quoted(self.directory / "jetstream")}, max_file_store: {self._store_bytes} }}
+{self.extra_config}
+"""
+
+    @property
+    def _store_bytes(self) -> int:
+        """What its streams may hold, and some room, however small or large the disk is; without settings, no limit.
+
+        JetStream reserves all that streams may hold, and by default counts with three quarters of what is free.
+        """
+        if self._settings is None:
+            return _NO_LIMIT_BYTES
+        needed = sum(spec.max_bytes for spec in all_specs(self._settings))
+        return needed + needed // 4 + _SPARE_BYTES
+
+    def _authorization(self) -> str:
+        if self._settings is None:
+            return f"authorization {{ user: {OPERATOR}, password: {_quoted(self.password)} }}"
+        passwords = {role.value: _password_of(self.password, role) for role in Role}
+        return nats_users(self._settings, passwords | {OPERATOR: self.password})
+
+    def _command(self) -> list[str]:
+        return [str(self.binary().path), "--config", str(self._config_path)]
+
+    def ready(self) -> bool:
+        """Whether it takes our credentials and answers PING (NATS client protocol)."""
+        login = json.dumps({"verbose": False, "user": OPERATOR, "pass": self.password, "protocol": 1})
+        hello = f"CONNECT {login}\r\nPING\r\n".encode()
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), _PROBE_S) as connection:
+                lines = connection.makefile("rb")
+                if not lines.readline().startswith(b"INFO "):
+                    return False
+                connection.sendall(hello)
+                return lines.readline() == b"PONG\r\n"
+        except OSError:
+            return False
+
+
+class RedisServer(LocalServer):
+    """A redis-server (or valkey-server) that appends every change to a file, synced each second.
+
+    With `settings` there is a user for each role with state there, beside the one that `url` names, which may do
+    everything.
+    """
+
+    name = "redis-server"
+
+    def __init__(
+        self, directory: Path, *, port: int = 0, password: str = "", settings: Settings | None = None
+    ) -> None:
+        super().__init__(directory, port=port, password=password)
+        self._settings = settings
+
+    def url_of(self, role: Role) -> str:
+        """Return the URL with which a role connects."""
+        return f"redis://{role}:{_password_of(self.password, role)}@127.0.0.1:{self.port}/0"
+
+    @property
+    def url(self) -> str:
+        return f"redis://default:{self.password}@127.0.0.1:{self.port}/0"
+
+    def binary(self) -> Binary:
+        return redis_binary()
+
+    def _configuration(self) -> str:
+        return f"""\
+bind 127.0.0.1
+port {self.port}
+requirepass {_quoted(self.password)}
+dir {_quoted(self.directory)}
+daemonize no
+appendonly yes
+appendfsync everysec
+save ""
+{self._users()}"""
+
+    def _users(self) -> str:
+        if self._settings is None:
+            return ""
+        passwords = {role.value: _password_of(self.password, role) for role in Role}
+        return redis_users(self._settings, passwords)
+
+    def _command(self) -> list[str]:
+        return [str(self.binary().path), str(self._config_path)]
+
+    def ready(self) -> bool:
+        """Whether it takes our password, has loaded its data and answers PING (RESP inline commands)."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), _PROBE_S) as connection:
+                replies = connection.makefile("rb")
+                connection.sendall(f"AUTH {_quoted(self.password)}\r\nPING\r\n".encode())
+                return replies.readline() == b"+OK\r\n" and replies.readline() == b"+PONG\r\n"
+        except OSError:
+            return False

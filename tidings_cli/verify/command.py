@@ -1,0 +1,75 @@
+"""`tidings verify`: put load on a deployment, write down what clients see, and check it; or check a history."""
+
+import asyncio
+import re
+from pathlib import Path
+
+from tidings_cli.verify.campaign import Campaign, Plan
+from tidings_cli.verify.checker import check
+from tidings_cli.verify.gateways import Gateways
+from tidings_cli.verify.history import BadHistory, Recorder, read_history
+from tidings_cli.verify.member import NotDurable
+from tidings_cli.verify.report import Report
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+
+
+class CannotVerify(RuntimeError):
+    """Nothing could be checked; the message says why."""
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds in `30s`, `500ms`, `5m`, `1h` or `30`.
+
+    Raises:
+        CannotVerify: it is none of these.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise CannotVerify(f"{text!r} is no duration; write 30s, 5m or 1h")
+    return float(found[1]) * _UNIT_S[found[2]]
+
+
+def check_file(path: Path) -> Report:
+    """Check a history that was kept.
+
+    Raises:
+        CannotVerify: there is none, or it is not one.
+    """
+    try:
+        return check(read_history(path))
+    except OSError as fault:
+        raise CannotVerify(f"{path}: {fault.strerror}") from None
+    except BadHistory as fault:
+        raise CannotVerify(str(fault)) from None
+
+
+async def run(plan: Plan, gateways: Gateways, duration_s: float, keep: Path | None) -> Report:
+    """Run a campaign against a deployment, and check what it wrote down.
+
+    Raises:
+        CannotVerify: the clients did not come in.
+    """
+    try:
+        recorder = Recorder(keep)
+    except OSError as fault:
+        raise CannotVerify(f"{keep}: {fault.strerror}") from None
+    campaign = Campaign(plan, gateways, recorder)
+    try:
+        await campaign.start()
+    except TimeoutError:
+        await campaign.abort()
+        raise CannotVerify(
+            f"{' '.join(gateways.urls)}: {campaign.last_trouble or 'not every member came in in time'}"
+        ) from None
+    except NotDurable as fault:
+        await campaign.abort()
+        raise CannotVerify(str(fault)) from None
+    try:
+        await asyncio.sleep(duration_s)
+        await campaign.finish()
+    finally:
+        await campaign.abort()
+        recorder.close()
+    return check(recorder.events)
