@@ -72,7 +72,7 @@ class Guest:
             self.inside = False
             self.crowd.inside -= 1
         self.place += 1
-        delay_s = asked_s + random.uniform(0, min(5.0, 0.2 * 2**self.attempts))  # noqa: S311  # jitter
+        delay_s = asked_s + random.uniform(0, min(5.0, 0.2 * 2**self.attempts))  # jitter
         self.attempts += 1
         if not self.crowd.over:
             asyncio.get_running_loop().call_later(delay_s, self.crowd.spawn, self.come)

@@ -60,7 +60,7 @@ async def main(rounds: int) -> None:
         machine = Machine(rig)
         reporting = asyncio.create_task(machine.run())
         for _ in range(rounds):
-            await asyncio.sleep(1 + random.random())  # noqa: S311  # when in the second
+            await asyncio.sleep(1 + random.random())  # when in the second
             machine.cpu = 95.0
             machine.report()
             crossed = time.monotonic()

@@ -39,7 +39,7 @@ def rows(tier: Tier, since: int, until: int) -> list[Row]:
         seconds = [
             Row.of_second(
                 at,
-                {name: random.uniform(0, 100) for name in _NAMES},  # noqa: S311  # load
+                {name: random.uniform(0, 100) for name in _NAMES},  # load
                 LatencySketch(random.lognormvariate(2, 1) for _ in range(30)),
             )
             for at in range(tier.step_s)

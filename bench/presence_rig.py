@@ -118,7 +118,7 @@ class SimulatedGateway:
             self.sent += 1
             if not applied:
                 self.batches.announce_afresh()
-                await asyncio.sleep(random.uniform(0, ANNOUNCE_WITHIN_S))  # noqa: S311  # no secret
+                await asyncio.sleep(random.uniform(0, ANNOUNCE_WITHIN_S))  # no secret
 
     async def _ask(self, batch: PresenceBatch) -> bool:
         while True:

@@ -1,7 +1,6 @@
 """The parts of one gateway, put together once and shared by all its connections."""
 
 import asyncio
-import random
 import secrets
 import time
 from collections.abc import Callable
@@ -40,6 +39,7 @@ from gateway.presence.online import OnlineLookup
 from gateway.presence.reporter import PresenceLink
 from gateway.service_client import Asking
 from gateway.user_limit import UserLimit
+from services.backoff import Backoff
 from services.bus.client import Bus
 from services.bus.errors import BusError, NoAnswer, Unavailable
 from services.bus.streams import DurableLog
@@ -51,7 +51,7 @@ from services.wire.records import UNSET, GatewayStats, Status, UnsetType
 
 log = structlog.get_logger(__name__)
 
-_REOPEN_MAX_S = 1.0
+_REOPEN_S = 1.0
 _FIRST_READ_S = 15.0
 _ORDER_TIMEOUT_S = 1.0  # for a gateway that has such a connection to say so
 
@@ -227,6 +227,7 @@ class Gateway:
         """Read them, and again while a stream that was made just now has no leader to read from."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _FIRST_READ_S
+        backoff = Backoff(_REOPEN_S, _REOPEN_S, jitter=0.9)
         while True:
             try:
                 await self.revocation_log.open()
@@ -234,7 +235,7 @@ class Gateway:
                 if loop.time() > deadline:
                     raise
                 log.info("revocations cannot be read yet", reason=str(fault))
-                await asyncio.sleep(random.uniform(0.1, _REOPEN_MAX_S))  # noqa: S311  # jitter, no secret
+                await backoff.wait()
             else:
                 return
 
@@ -299,13 +300,14 @@ class Gateway:
         self.metrics.resync()
         self._returns += 1
         this_return = self._returns
+        backoff = Backoff(_REOPEN_S, _REOPEN_S, jitter=0.9)
         while this_return == self._returns:
             try:
                 await self.logs.open()
                 await self.revocation_log.open()
             except BusError as fault:
                 log.warning("streams are not open again yet", reason=str(fault))
-                await asyncio.sleep(random.uniform(0.1, _REOPEN_MAX_S))  # noqa: S311  # jitter, no secret
+                await backoff.wait()
             else:
                 self._look_for_losses()
                 return

@@ -52,7 +52,7 @@ class Sweeper:
                         await self._count()
             except StoreUnavailable as fault:
                 self._failed(fault)
-            await asyncio.sleep(INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311  # jitter, no secret
+            await asyncio.sleep(INTERVAL_S * random.uniform(0.8, 1.2))
 
     async def sweep(self) -> None:
         """Let go everything that is due now. Raises StoreUnavailable."""

@@ -7,7 +7,6 @@ every event has an id by which a repeat is recognised.
 
 import asyncio
 import hashlib
-import random
 import secrets
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ import structlog
 
 from presence_svc.hooks import HookEvent, HookKind, HookTurn
 from presence_svc.store import HookQueue, StoreUnavailable
+from services.backoff import Backoff
 from services.settings import Settings
 from services.telemetry import MetricName, counter
 from services.webhooks import NotTaken, WebhookSender
@@ -95,7 +95,7 @@ class Courier:
 
     async def run(self) -> None:
         """Deliver until cancelled, each time as soon as something is there; after a failure later and later."""
-        delay_s = RETRY_S
+        backoff = Backoff(RETRY_S, RETRY_MAX_S, jitter=0.9)
         while True:
             try:
                 found = await self.deliver()
@@ -103,12 +103,9 @@ class Courier:
                 log.debug("webhook events cannot be read", reason=str(fault))
                 found = False
             except NotTaken as fault:
-                # Full jitter, and the time grows: a receiver that comes back is not overrun.
-                jittered = random.uniform(RETRY_S / 2, delay_s)  # noqa: S311  # jitter, no secret
-                await asyncio.sleep(max(fault.after_s, jittered))
-                delay_s = min(2 * delay_s, RETRY_MAX_S)
+                await asyncio.sleep(max(fault.after_s, backoff.next_s()))
                 continue
-            delay_s = RETRY_S
+            backoff.reset()
             if not found:
                 await asyncio.sleep(LOOK_EVERY_S)
 

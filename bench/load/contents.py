@@ -25,7 +25,7 @@ def documents(count: int, size: int = 4096) -> list[str]:
 
     Different ones, because a server that keeps its window between messages would else send a repeat in no bytes.
     """
-    chosen = random.Random(4096)  # noqa: S311  # the same in every run, and no secret
+    chosen = random.Random(4096)  # the same in every run, and no secret
     texts = []
     for _ in range(count):
         parts: list[str] = []

@@ -4,8 +4,6 @@ Every gateway keeps the last records and the active alerts, whoever follows: it 
 that opens has its charts at once.
 """
 
-import asyncio
-import random
 from collections import deque
 
 import msgspec
@@ -15,6 +13,7 @@ from gateway.delivery.encoded_message import Outbound
 from gateway.delivery.fanout import Fanout, Member
 from gateway.delivery.traffic import Traffic
 from gateway.service_client import Asking
+from services.backoff import Backoff
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError
 from services.settings import Settings
@@ -152,7 +151,7 @@ class MetricsFeed:
 
     async def _fetch(self) -> MetricsState:
         """Ask for the state, however long it takes, and until no alert was missed since the question was sent."""
-        delay_s = _RETRY_S
+        backoff = Backoff(_RETRY_S, _RETRY_MAX_S, jitter=0.9)
         while True:
             self._stale = False
             # What was heard before the question is part of the answer, with all that followed it unheard.
@@ -162,8 +161,7 @@ class MetricsFeed:
             except BusError as fault:
                 log.info("no metrics state yet", reason=str(fault))
                 self._tell_waiting()
-                await asyncio.sleep(random.uniform(0.1, delay_s))  # noqa: S311  # jitter, no secret
-                delay_s = min(2 * delay_s, _RETRY_MAX_S)
+                await backoff.wait()
             else:
                 if not self._stale:
                     return state

@@ -5,7 +5,6 @@ follower from there, so that a thousand followers cost presence_svc one question
 """
 
 import asyncio
-import random
 from collections.abc import Iterable
 
 import msgspec
@@ -16,6 +15,7 @@ from gateway.delivery.encoded_message import Outbound
 from gateway.delivery.fanout import Fanout, Member
 from gateway.delivery.traffic import Traffic
 from gateway.service_client import Asking
+from services.backoff import Backoff
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError
 from services.settings import Settings
@@ -268,15 +268,14 @@ class View:
 
     async def _fetch_settled(self) -> Snapshot | None:
         """Fetch a snapshot, however long it takes; None when nobody follows any more."""
-        delay_s = _RETRY_S
+        backoff = Backoff(_RETRY_S, _RETRY_MAX_S, jitter=0.9)
         while not self._closed:
             try:
                 snapshot = await self._fetch()
             except BusError as fault:
                 log.info("no presence snapshot yet", room=self.room, reason=str(fault))
                 self._tell_waiting()
-                await asyncio.sleep(random.uniform(0.05, delay_s))  # noqa: S311  # jitter, no secret
-                delay_s = min(2 * delay_s, _RETRY_MAX_S)
+                await backoff.wait()
                 continue
             wait_s = self._epochs.settling(snapshot.epoch, asyncio.get_running_loop().time())
             if not wait_s:

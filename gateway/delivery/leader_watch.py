@@ -47,7 +47,7 @@ class Elections:
     def _on_elected(self, message: BusMessage) -> None:
         log.info("a stream has another leader", stream=message.subject.rpartition(".")[2])
         self._forget()
-        delay_s = _SETTLE_S + random.uniform(0, _SPREAD_S)  # noqa: S311  # jitter, no secret
+        delay_s = _SETTLE_S + random.uniform(0, _SPREAD_S)
         self._due = asyncio.get_running_loop().call_later(delay_s, self._settled)
 
     def _settled(self) -> None:

@@ -13,6 +13,7 @@ import structlog
 
 from gateway.delivery.reads import Reads
 from gateway.delivery.stream_subscription import Follower, kept_by
+from services.backoff import Backoff
 from services.bus.errors import BusError
 from services.bus.streams import MAX_SUBJECTS, DurableLog
 
@@ -41,8 +42,8 @@ async def look_at_all(
 
     `max_bytes` is how large one question may be.
     """
-    await asyncio.sleep(random.uniform(0, _SPREAD_S))  # noqa: S311  # jitter, no secret
-    delay_s = _RETRY_S
+    await asyncio.sleep(random.uniform(0, _SPREAD_S))
+    backoff = Backoff(_RETRY_S, _RETRY_MAX_S)
     while followers := [follower for follower in followers if follower.unsure]:
         try:
             await _look_once(durable_log, followers, reads, max_bytes)
@@ -53,8 +54,7 @@ async def look_at_all(
                 rooms=len(followers),
                 reason=str(fault),
             )
-            await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
-            delay_s = min(2 * delay_s, _RETRY_MAX_S)
+            await backoff.wait()
         else:
             return
 

@@ -5,7 +5,6 @@ Ephemeral logs have no stream: their messages are delivered as they come.
 """
 
 import asyncio
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,6 +17,7 @@ from gateway.delivery.reads import Reads
 from gateway.delivery.recovery import Kept, Verdict, is_anchored, is_whole, judge
 from gateway.delivery.sequencer import Sequencer
 from gateway.delivery.traffic import Traffic
+from services.backoff import Backoff
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError, Unavailable
 from services.bus.streams import Batch, DurableLog
@@ -344,7 +344,7 @@ class Follower:
 
     async def _fill(self, durable_log: DurableLog) -> None:
         """Read from the stream until no gap is left; wait longer each time the stream cannot be read."""
-        delay_s, fruitless = _FILL_RETRY_S, 0
+        backoff, fruitless = Backoff(_FILL_RETRY_S, _FILL_RETRY_MAX_S), 0
         while self._sequencer.filling:
             before = self._sequencer.position
             try:
@@ -354,14 +354,14 @@ class Follower:
                 log.warning("gap not filled yet", subject=self._live_subject, reason=str(fault))
             else:
                 if self._sequencer.position > before:
-                    delay_s, fruitless = _FILL_RETRY_S, 0
+                    backoff.reset()
+                    fruitless = 0
                     continue
                 fruitless += 1
                 if self._sequencer.filling and fruitless >= _FRUITLESS_FILLS:
                     self._give_up()
             if self._sequencer.filling:
-                await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
-                delay_s = min(2 * delay_s, _FILL_RETRY_MAX_S)
+                await backoff.wait()
 
     async def _fill_once(self, durable_log: DurableLog) -> None:
         """Read on from the position, and tell members if what was stored since then is not all there."""

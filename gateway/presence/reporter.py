@@ -14,6 +14,7 @@ import structlog
 
 from gateway.presence.batch_queue import Announced, Batches
 from gateway.service_client import Asking
+from services.backoff import Backoff
 from services.bus.errors import BusError, Refused, TooLarge
 from services.settings import Settings
 from services.wire.codes import ErrorCode
@@ -96,7 +97,7 @@ class PresenceLink:
 
     async def run(self) -> None:
         """Send batches until cancelled."""
-        delay_s = _RETRY_S
+        backoff = Backoff(_RETRY_S, _RETRY_MAX_S, jitter=0.9)
         while True:
             pause_s, self._pause_s = self._pause_s, 0.0
             await asyncio.sleep(pause_s)
@@ -104,11 +105,9 @@ class PresenceLink:
             self._in_flight = self._batches.next(self._connections())
             while not await self._send(self._in_flight):
                 self._bound_waiting()
-                # Full jitter: gateways that lost the same service must not come back in step.
-                await asyncio.sleep(random.uniform(0.05, delay_s))  # noqa: S311  # no secret
-                delay_s = min(2 * delay_s, _RETRY_MAX_S)
+                await backoff.wait()
             self._in_flight = None
-            delay_s = _RETRY_S
+            backoff.reset()
 
     async def close(self) -> None:
         """Say, once and briefly, what is still unsaid: the connections that just ended."""
@@ -165,7 +164,7 @@ class PresenceLink:
         if not applied.known:
             log.info("presence does not know this gateway; announcing all connections")
             self._batches.announce_afresh()
-            self._pause_s = random.uniform(0, ANNOUNCE_WITHIN_S)  # noqa: S311  # no secret
+            self._pause_s = random.uniform(0, ANNOUNCE_WITHIN_S)
         if self.on_applied is not None:
             self.on_applied(applied)
         return True
@@ -177,7 +176,7 @@ class PresenceLink:
             self._batches.take_own_lease()
         else:
             self._batches.announce_afresh()
-        await asyncio.sleep(self._settings.presence_renew_s * random.uniform(0.5, 1))  # noqa: S311  # no secret
+        await asyncio.sleep(self._settings.presence_renew_s * random.uniform(0.5, 1))
 
     def _note_reachable(self, reachable: bool, reason: str) -> None:
         if reachable != self.reachable:

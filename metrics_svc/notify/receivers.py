@@ -1,6 +1,5 @@
 """The receivers of a configuration, and how each is doing."""
 
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +15,7 @@ from metrics_svc.notify.notification import Notification
 from metrics_svc.notify.outlet import DeliveryFailed, Outlet
 from metrics_svc.notify.webhook import Webhook
 from services import telemetry
+from services.backoff import delay_s
 from services.settings import Settings
 from services.telemetry import MetricName
 from services.wire.alerting import Receiver
@@ -93,8 +93,7 @@ class Target:
 
 def pause_s(attempts: int) -> float:
     """Return how long to wait after so many failed attempts: doubled each time, with jitter, bounded."""
-    longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(attempts - 1, 16))
-    return longest * random.uniform(0.8, 1.0)  # noqa: S311  # jitter
+    return delay_s(attempts - 1, FIRST_PAUSE_S, LONGEST_PAUSE_S, jitter=0.2)
 
 
 def _count(receiver: str, outcome: str) -> None:

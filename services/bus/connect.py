@@ -16,13 +16,12 @@ from urllib.parse import unquote, urlsplit
 from nats import errors
 from nats.aio.client import Server
 
+from services.backoff import Backoff
 from services.bus.errors import Misconfigured, Unavailable
 from services.bus.nats_client import LeanClient
 from services.bus.stats import BusStats
 
 OLDEST_SERVER = (2, 11)  # batched direct get and message TTL
-_FIRST_DELAY_S = 0.1
-_LONGEST_DELAY_S = 2.0
 _ATTEMPT_S = 2.0
 _CREDENTIALS_REFUSED = re.compile(
     r"authorization violation|authentication|user authentication", re.IGNORECASE
@@ -82,27 +81,6 @@ def parse_address(urls: str) -> Address:
     return Address(servers, user, password, token)
 
 
-class Backoff:
-    """Delays that double up to a limit, drawn at random below it, so that a fleet does not return in step."""
-
-    def __init__(self) -> None:
-        self._attempts = 0
-
-    def next_s(self) -> float:
-        """Return how long to wait before the next attempt."""
-        ceiling: float = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2**self._attempts)
-        self._attempts = min(self._attempts + 1, 16)
-        return ceiling * random.uniform(0.5, 1.0)  # noqa: S311  # jitter, not a secret
-
-    def reset(self) -> None:
-        """Begin anew: the connection stands."""
-        self._attempts = 0
-
-    def pick_server(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
-        """Return a random server and the delay before it, as nats-py asks while it reconnects."""
-        return random.choice(servers), self.next_s()  # noqa: S311  # jitter, not a secret
-
-
 def check_version(version: str) -> None:
     """Refuse a server older than 2.11.
 
@@ -141,6 +119,10 @@ async def open_client(
     client = LeanClient(stats, options.max_pending_bytes)
     reports: list[Exception] = []
 
+    def pick_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
+        """Return a random server and the delay before it, as nats-py asks while it reconnects."""
+        return random.choice(servers), backoff.next_s()
+
     async def on_error(error: Exception) -> None:
         if client.watcher is None:
             reports.append(error)
@@ -158,7 +140,7 @@ async def open_client(
                 tls=options.tls,
                 error_cb=on_error,
                 reconnected_cb=options.on_reconnected,
-                reconnect_to_server_handler=backoff.pick_server,
+                reconnect_to_server_handler=pick_server,
                 allow_reconnect=False,
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,

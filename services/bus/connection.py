@@ -13,7 +13,8 @@ from typing import Protocol
 import structlog
 from nats import errors as nats_errors
 
-from services.bus.connect import Address, Backoff, LinkOptions, open_client
+from services.backoff import Backoff
+from services.bus.connect import Address, LinkOptions, open_client
 from services.bus.errors import BusError, Unavailable
 from services.bus.nats_client import LeanClient, Subscription
 from services.bus.stats import BusStats

@@ -58,7 +58,7 @@ class Traces:
         about = trace.get_current_span(parent or _open_context()).get_span_context()
         if about.is_valid:
             return about.trace_flags.sampled
-        return random.random() < self._ratio  # noqa: S311  # a sample, not a secret
+        return random.random() < self._ratio
 
     # --- context ---
 

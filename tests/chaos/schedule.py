@@ -73,7 +73,7 @@ async def run_schedule(
 
     `scale` shortens how long they last. Return how many there were of each kind.
     """
-    randomness = random.Random(seed)  # noqa: S311  # a schedule, no secret
+    randomness = random.Random(seed)  # a schedule, no secret
     injected: Counter[str] = Counter()
     for number, fault in enumerate(drawn(randomness, count), start=1):
         on_fault(number, fault)

@@ -23,7 +23,6 @@ from tidings_cli.local.supervisor import (
     CannotRun,
     Supervisor,
     describe_end,
-    restart_pause_s,
     supervise,
 )
 
@@ -243,11 +242,6 @@ def test_a_second_signal_kills_what_does_not_stop(tmp_path: Path) -> None:
         assert process.returncode == 128 + signal.SIGINT
         assert "killed everything" in process.stdout.read()
         wait_until(lambda: not child.is_running(), "the child to be gone")
-
-
-def test_pauses_double_up_to_a_limit_and_are_spread() -> None:
-    assert [restart_pause_s(n, 1.0) for n in (1, 2, 3, 10, 500)] == [0.2, 0.4, 0.8, 10.0, 10.0]
-    assert restart_pause_s(1, 0.0) == 0.1
 
 
 def test_ends_are_described() -> None:

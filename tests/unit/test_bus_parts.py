@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.bus.connect import Backoff, check_version, parse_address
+from services.bus.connect import check_version, parse_address
 from services.bus.errors import BusError, Misconfigured, NoAnswer, Refused, StoreFull, Unavailable
 from services.bus.jsapi import ApiError, PubAck, error_of, outcome_of_ack
 from services.bus.message import BusMessage
@@ -43,16 +43,6 @@ def test_recent_servers_pass(version: str) -> None:
 def test_old_servers_are_misconfigured(version: str) -> None:
     with pytest.raises(Misconfigured, match=r"2\.11"):
         check_version(version)
-
-
-def test_backoff_grows_to_its_limit_and_scatters() -> None:
-    backoff = Backoff()
-    delays = [backoff.next_s() for _ in range(40)]
-    assert 0.05 <= delays[0] <= 0.1
-    assert all(1 <= delay <= 2 for delay in delays[10:])
-    assert len(set(delays)) > 30
-    backoff.reset()
-    assert backoff.next_s() <= 0.1
 
 
 # --- probe ---

@@ -65,7 +65,7 @@ def test_unpacking_without_sketch_keeps_the_percentiles() -> None:
 @pytest.mark.parametrize("requests", [0, 30, 1000])
 def test_a_minute_packs_into_far_less_than_its_seconds(requests: int) -> None:
     """What the memory of history depends on: a row's size follows the spread of values, not how many there were."""
-    random = Random(1)  # noqa: S311  # the same latencies in every run
+    random = Random(1)  # the same latencies in every run
     names = ("cpu", "memory", "disk", "network_in", "network_out", "requests", "errors")
     counted = (
         "connections", "sse_streams", "rooms", "memory_bytes", "process_cpu", "messages_in", "messages_out",
@@ -125,7 +125,7 @@ def test_tiers_fit_into_each_other() -> None:
 @pytest.mark.parametrize("zeros", [0, 50])
 def test_merging_packed_rows_says_what_merging_rows_says(spread: float, zeros: int) -> None:
     """Dense and sparse bins, and both together: a wide spread of few values leaves gaps."""
-    random = Random(4)  # noqa: S311  # the same latencies in every run
+    random = Random(4)  # the same latencies in every run
     rows = [
         second(
             T0 + at,

@@ -7,13 +7,13 @@ survives: each is killed after its own limit, and where the system can, dies wit
 
 import asyncio
 import os
-import random
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from services.backoff import delay_s
 from services.lifecycle import EXIT_BAD_SETTINGS, EXIT_CANNOT_START
 from tidings_cli.local.console import Screen
 from tidings_cli.local.processes import Child, ProcessChild
@@ -39,15 +39,6 @@ class CannotRun(RuntimeError):
     def __init__(self, message: str, tail: str = "") -> None:
         super().__init__(message)
         self.tail = tail
-
-
-def restart_pause_s(failures: int, chance: float) -> float:
-    """Return the pause before a restart after so many quick failures in a row (from 1), `chance` in [0, 1).
-
-    Exponential, with the upper half left to chance: children that fell together do not rise together.
-    """
-    pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (failures - 1))
-    return pause * (0.5 + chance / 2)
 
 
 def describe_end(returncode: int | None) -> str:
@@ -85,7 +76,7 @@ class Keeper:
             failures += 1
             if not self.up.is_set():
                 await self._give_up_if_hopeless(failures)
-            pause = restart_pause_s(failures, random.random())  # noqa: S311  # jitter is no secret
+            pause = delay_s(failures - 1, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
             how = describe_end(self.child.returncode)
             self._screen.trouble(f"{self.child.name} {how}; starting it again in {pause:.1f} s")
             await asyncio.sleep(pause)

@@ -10,8 +10,9 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
+from services.backoff import Backoff
 from services.wire.records import Position
-from tidings_cli.verify.gateways import CannotConnect, FullJitter, Gateways
+from tidings_cli.verify.gateways import CannotConnect, Gateways
 from tidings_cli.verify.history import Finished, Lost, Recorder
 
 _encode = msgspec.json.Encoder().encode
@@ -44,7 +45,7 @@ class Client(ABC):
         self._session = ""
         self._connection: ClientConnection | None = None
         self._stopping = asyncio.Event()
-        self._backoff = FullJitter()
+        self._backoff = Backoff(0.2, 5.0, jitter=1.0)
         self._place = place  # in the list of gateways; the next one after each failure
         self._sent_away = 0
         self._wait_s = 0.0  # what the gateway asked us to wait before we come back
@@ -141,4 +142,4 @@ class Client(ABC):
 def retry_delay_s(error: dict[str, Any]) -> float:
     """Return how long to wait before a refused request is sent again."""
     asked: float = error.get("retryAfterMs", 200) / 1000
-    return asked + random.uniform(0, 0.3)  # noqa: S311  # jitter, not a secret
+    return asked + random.uniform(0, 0.3)

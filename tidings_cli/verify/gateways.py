@@ -1,6 +1,5 @@
 """Connecting to any of several gateways, and how long to wait before the next attempt."""
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -22,25 +21,6 @@ class CannotConnect(Exception):
     def __init__(self, why: str, retry_after_s: float = 0.0) -> None:
         super().__init__(why)
         self.retry_after_s = retry_after_s
-
-
-class FullJitter:
-    """Delays drawn between 0 and a ceiling that doubles: clients that lost the same gateway return spread out."""
-
-    def __init__(self, first_s: float = 0.2, longest_s: float = 5.0) -> None:
-        self._first_s = first_s
-        self._longest_s = longest_s
-        self._attempts = 0
-
-    def next_s(self) -> float:
-        """Return how long to wait before the next attempt."""
-        ceiling: float = min(self._longest_s, self._first_s * 2**self._attempts)
-        self._attempts = min(self._attempts + 1, 16)
-        return random.uniform(0, ceiling)  # noqa: S311  # jitter, not a secret
-
-    def reset(self) -> None:
-        """Begin anew: the connection stands."""
-        self._attempts = 0
 
 
 def socket_url(url: str, query: dict[str, str]) -> str:

@@ -9,9 +9,10 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
+from services.backoff import Backoff
 from services.wire.records import Position
 from tidings_cli.verify.client import Receiver
-from tidings_cli.verify.gateways import CannotConnect, FullJitter, Gateways
+from tidings_cli.verify.gateways import CannotConnect, Gateways
 from tidings_cli.verify.history import Finished, Joined, Joining, Lost, Received, Recorder
 from tidings_cli.verify.member import id_of, note_join, position_of
 from tidings_cli.verify.sse import BadChunk, ChunkedBody, SseEvent, SseParser
@@ -38,7 +39,7 @@ class StreamMember(Receiver):
         self._last_id = ""
         self._missed: dict[str, list[dict[str, Any]]] = {}
         self._stopping = asyncio.Event()
-        self._backoff = FullJitter()
+        self._backoff = Backoff(0.2, 5.0, jitter=1.0)
         self._wait_s = 0.0
 
     async def run(self) -> None:

@@ -37,4 +37,4 @@ class SystemClock:
         return asyncio.get_running_loop().call_later(delay, callback)
 
     def random(self) -> float:
-        return random.random()  # noqa: S311 - spreads clients in time, hides nothing
+        return random.random()
