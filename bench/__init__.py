@@ -7,7 +7,9 @@
 - `figures`   what a case may return; `report` keeps it: rounds, medians, ratios, JSON
 - `targets`   what has to be reached, and the verdicts; `tables` and `plots` show it, `page` in docs/performance.md
 - `results`   dated figures, one file a measurement
-- `delivery_*`, `presence_*`, `metrics_*`  measurements of one service, without peers: `python -m bench.NAME`
+- `compare`   the run of it all: options, rounds, summary
+- `delivery`, `presence`, `metrics`  measurements of one service, without peers: `python -m bench SUBJECT[.NAME]`;
+              `single` is what they share
 
 Servers run on one core and load and brokers on another; peers run in turn, round after round, so that a drifting machine
 drifts for all; figures are medians over rounds, and CPU time per message before wall time.

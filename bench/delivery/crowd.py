@@ -1,4 +1,4 @@
-"""What becomes of thousands of clients whose gateway dies: `python -m bench.delivery_crowd`.
+"""What becomes of thousands of clients whose gateway dies: `python -m bench delivery.crowd`.
 
 Half of them are on each of two gateways, in 100 rooms, while messages are published. One gateway is killed, and its half
 returns to the other one; it is started again, the other is killed, and all return. Each comes back by full jitter, and
@@ -21,7 +21,7 @@ from typing import Any, cast
 import msgspec
 from websockets.exceptions import WebSocketException
 
-from bench.delivery_rig import ask, client, running, write
+from bench.delivery.rig import ask, client, keep_unpinned, running
 from tests.support.cluster import Cluster, aside
 
 _ROOMS = 100
@@ -279,7 +279,7 @@ def main() -> None:
     options = parser.parse_args()
     with running(gateways=2, with_services=True, accept_rate=json.dumps(_ACCEPT_RATE)) as cluster:
         figures = asyncio.run(_measure(cluster, options.clients))
-    write("delivery_crowd", figures)
+    keep_unpinned("delivery_crowd", figures)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Users who come into a room and go, on one replica and one core: `python -m bench.presence_joins`."""
+"""Users who come into a room and go, on one replica and one core: `python -m bench presence.joins`."""
 
 import asyncio
 import time
 from typing import Any
 
-from bench.presence_rig import Here, Rig, percentiles, report, running
+from bench.presence.rig import Here, Rig, report, running
+from bench.single import percentiles
 from services.wire.rpc import Disconnected
 
 ONLINE = 50_000

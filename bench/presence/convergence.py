@@ -1,6 +1,6 @@
 """One of four gateways is killed, with 25,000 of 100,000 users; then Redis is killed and comes back without its data.
 
-`python -m bench.presence_convergence`
+`python -m bench presence.convergence`
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.presence_rig import Here, Rig, report, running
+from bench.presence.rig import Here, Rig, report, running
 from services.bus.errors import Refused
 from services.wire.rpc import PresenceStats
 

@@ -1,10 +1,10 @@
-"""What presence costs while nothing changes, by the number of users: `python -m bench.presence_heartbeat`."""
+"""What presence costs while nothing changes, by the number of users: `python -m bench presence.heartbeat`."""
 
 import asyncio
 import time
 from typing import Any
 
-from bench.presence_rig import Rig, report, running
+from bench.presence.rig import Rig, report, running
 
 MEASURED_S = 30.0
 ACTIVE_SHARE = 0.05  # of all users, who do something between two renewals

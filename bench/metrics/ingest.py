@@ -1,6 +1,6 @@
 """20,000 samples a second into one replica on one core: are they all counted, and when is the record out?
 
-`python -m bench.metrics_ingest [--seconds 30]`. A sample is one measured value. Two shapes of the same load: applications
+`python -m bench metrics.ingest [--seconds 30]`. A sample is one measured value. Two shapes of the same load: applications
 that push once a second (reports of 20 values from 100 sources), and twenty of the load in each report of a single value.
 """
 
@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from bench.metrics_rig import Rig, paced, publish, running, share
+from bench.metrics.rig import Rig, paced, running
+from bench.single import keep, quantile
 from services.bus.message import BusMessage
 from services.bus.rpc import ask
 from services.wire.events import MetricsReport, MetricsTick
@@ -66,8 +67,8 @@ async def measure(rig: Rig, seconds: float, per_report: int) -> dict[str, Any]:
         "samples_stored": round(sum(record.requests for record in stored.rows)),
         "seconds_heard": len(delays),
         "record_after_second_ms": {
-            "p50": round(1000 * share(delays, 0.5), 1),
-            "p95": round(1000 * share(delays, 0.95), 1),
+            "p50": round(1000 * quantile(delays, 0.5), 1),
+            "p95": round(1000 * quantile(delays, 0.95), 1),
             "max": round(1000 * max(delays), 1),
         },
         "cpu_of_one_core": round(busy, 3),
@@ -80,7 +81,7 @@ async def main(seconds: float) -> None:
     for per_report in (20, 1):
         async with running() as rig:
             figures.append(await measure(rig, seconds, per_report))
-    publish("metrics_ingest", {"target": "20,000 samples/s, record within 250 ms", "runs": figures})
+    keep("metrics_ingest", {"target": "20,000 samples/s, record within 250 ms", "runs": figures})
 
 
 if __name__ == "__main__":

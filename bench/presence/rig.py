@@ -1,30 +1,27 @@
-"""One presence_svc on one core, its NATS and Redis, and simulated gateways on another; for `bench.presence_*`.
+"""One presence_svc on one core, its NATS and Redis, and simulated gateways on another.
 
 A simulated gateway sends what a real one sends, by the same code (`gateway.presence.batch_queue`), for connections that
-exist in its memory only. Each case prints its figures and writes them, with the date and the machine, to
-`bench/results/`.
+exist in its memory only.
 """
 
 import asyncio
 import json
 import os
 import random
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 import redis
 
-from bench.machine import LOAD_CORES, SERVER_CORES, describe, pinned
+from bench.machine import LOAD_CORES
+from bench.single import keep, spawn
 from gateway.presence.batch_queue import Batches
 from gateway.presence.reporter import ANNOUNCE_WITHIN_S
 from services.bus import rpc
@@ -42,7 +39,6 @@ from services.wire.rpc import (
 )
 from tidings_cli.local.servers import NatsServer, RedisServer, free_port
 
-RESULTS = Path(__file__).parent / "results"
 _START_S = 30.0
 
 
@@ -225,7 +221,8 @@ async def running(*, gateways: int = 4, **environment: str) -> AsyncIterator[Rig
                 "TIDINGS_LOG_LEVEL": "error",
                 **environment,
             }
-            process = _spawn(env, folder / "log")
+            with (folder / "log").open("wb") as log:
+                process = spawn("presence_svc", env, log)
             bus = await Bus.connect(settings, "bench")
             simulated = [SimulatedGateway(bus, settings, f"gateway-{n}") for n in range(gateways)]
             try:
@@ -242,17 +239,6 @@ async def running(*, gateways: int = 4, **environment: str) -> AsyncIterator[Rig
                 await bus.close()
                 process.terminate()
                 process.wait()
-
-
-def _spawn(env: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "presence_svc"],
-            env=env,
-            stdout=output,
-            stderr=output,
-            preexec_fn=pinned(SERVER_CORES),  # noqa: PLW1509  # no threads here
-        )
 
 
 def _tail(log: Path) -> str:
@@ -272,33 +258,7 @@ async def _wait_ready(url: str, log: Path) -> None:
             return
 
 
-def percentiles(values: list[float]) -> dict[str, float]:
-    """Return what a reader wants of many durations."""
-    ordered = sorted(values)
-    return {
-        "count": len(ordered),
-        "p50": round(ordered[len(ordered) // 2], 2),
-        "p95": round(ordered[int(len(ordered) * 0.95)], 2),
-        "p99": round(ordered[int(len(ordered) * 0.99)], 2),
-        "max": round(ordered[-1], 2),
-    }
-
-
-def _scheduling() -> str:
-    """Return how the processes get their cores: `shared`, or ahead of all others on the machine (`chrt -r 5`)."""
-    return "shared" if os.sched_getscheduler(0) == os.SCHED_OTHER else "ahead of all others"
-
-
 def report(case: str, figures: dict[str, Any]) -> None:
-    """Print the figures and keep them."""
-    now = datetime.now(UTC)
-    whole = {
-        "case": case,
-        "date": now.isoformat(timespec="seconds"),
-        "machine": describe() | {"load_average_at_end": os.getloadavg()[0], "scheduling": _scheduling()},
-        "figures": figures,
-    }
-    text = json.dumps(whole, indent=2)
-    print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{now:%Y-%m-%d}-{case}.json").write_text(text + "\n", encoding="utf-8")
+    """Print and keep figures, with how the processes got their cores (`chrt -r 5` puts them before all others)."""
+    scheduling = "shared" if os.sched_getscheduler(0) == os.SCHED_OTHER else "ahead of all others"
+    keep(case, figures, load_average_at_end=os.getloadavg()[0], scheduling=scheduling)

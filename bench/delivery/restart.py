@@ -1,4 +1,4 @@
-"""How soon all durable rooms are current after NATS was restarted: `python -m bench.delivery_restart`.
+"""How soon all durable rooms are current after NATS was restarted: `python -m bench delivery.restart`.
 
 Two gateways have members in the same rooms. One gateway is cut off while five messages are stored in every room through
 the other. Then NATS is killed, the link mended and NATS started again on its data. Timed is from the moment at which NATS
@@ -13,7 +13,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 
-from bench.delivery_rig import ask, client, publish, running, write
+from bench.delivery.rig import ask, client, keep_unpinned, publish, running
 from tests.support.cluster import Cluster, aside
 
 _ROOMS = 500
@@ -79,7 +79,7 @@ def main() -> None:
         "runs": [{name: round(value, 3) for name, value in run.items()} for run in runs],
         "worst_current_s": round(max(run["current_s"] for run in runs), 3),
     }
-    write("delivery_restart", figures)
+    keep_unpinned("delivery_restart", figures)
 
 
 if __name__ == "__main__":

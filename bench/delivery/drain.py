@@ -1,4 +1,4 @@
-"""How long a gateway takes to stop with clients: `python -m bench.delivery_drain`.
+"""How long a gateway takes to stop with clients: `python -m bench delivery.drain`.
 
 1,000 WebSocket clients, each in a room, 50 streams, and clients that read nothing; SIGTERM; until the process has ended.
 """
@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
-from bench.delivery_rig import ask, client, gather_in_slices, running, write
+from bench.delivery.rig import ask, client, gather_in_slices, keep_unpinned, running
 from tests.support.cluster import ServiceProcess
 from tests.support.stalled import StalledClient
 
@@ -76,7 +76,7 @@ def main() -> None:
     """Measure, tell, keep."""
     with running() as cluster:
         figures = asyncio.run(_measure(cluster.gateways[0]))
-    write("delivery_drain", figures)
+    keep_unpinned("delivery_drain", figures)
 
 
 if __name__ == "__main__":

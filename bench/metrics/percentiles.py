@@ -1,13 +1,13 @@
 """How exact are percentiles that were merged over nodes and over time? Against numpy, which has all values.
 
-`python -m bench.metrics_percentiles`. Eight nodes with different latencies report each second for five minutes through the
+`python -m bench metrics.percentiles`. Eight nodes with different latencies report each second for five minutes through the
 path that real reports take (wire, admission, seconds, rollups); merged rows are compared with the quantiles of all values.
 """
 
 import msgspec
 import numpy as np
 
-from bench.metrics_rig import publish
+from bench.single import keep
 from metrics_svc.aggregation.admission import Admission
 from metrics_svc.aggregation.packed import pack, unpack
 from metrics_svc.aggregation.rollups import Rollups
@@ -76,7 +76,7 @@ def errors(shape: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    publish(
+    keep(
         "metrics_percentiles",
         {
             "target": "relative error of at most 0.01",

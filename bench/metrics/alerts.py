@@ -1,6 +1,6 @@
 """How long from the sample that crosses a threshold to the alert in a browser's socket?
 
-`python -m bench.metrics_alerts [--rounds 20]`. A machine reports its cpu ten times a second; at a random moment it jumps
+`python -m bench metrics.alerts [--rounds 20]`. A machine reports its cpu ten times a second; at a random moment it jumps
 over the threshold; a WebSocket client of a gateway follows `alerts`.
 """
 
@@ -12,7 +12,8 @@ import time
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 
-from bench.metrics_rig import Rig, publish, running, share
+from bench.metrics.rig import Rig, running
+from bench.single import keep, quantile
 from services.wire.events import MetricsReport
 from tidings_cli.local.servers import free_port
 
@@ -69,8 +70,8 @@ async def main(rounds: int) -> None:
             machine.cpu = 5.0
             await until(socket, "alert_resolved")
         reporting.cancel()
-    figures = {"p50": share(waits, 0.5), "p95": share(waits, 0.95), "max": max(waits)}
-    publish(
+    figures = {"p50": quantile(waits, 0.5), "p95": quantile(waits, 0.95), "max": max(waits)}
+    keep(
         "metrics_alerts",
         {
             "target": "alert on the wire at most 1.5 s after the sample",

@@ -1,11 +1,12 @@
-"""A page of 1,000 users out of 100,000, as a gateway gets it over the bus: `python -m bench.presence_pages`."""
+"""A page of 1,000 users out of 100,000, as a gateway gets it over the bus: `python -m bench presence.pages`."""
 
 import asyncio
 import random
 import statistics
 import time
 
-from bench.presence_rig import percentiles, report, running
+from bench.presence.rig import report, running
+from bench.single import percentiles
 from services.bus import rpc
 from services.wire.rpc import PRESENCE_LIST, PresenceQuery
 

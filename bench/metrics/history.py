@@ -1,6 +1,6 @@
 """How long does a question about the last 24 hours take, asked over the bus?
 
-`python -m bench.metrics_history`. A day of rows, as busy seconds leave them (30 timed requests a second, eight metrics),
+`python -m bench metrics.history`. A day of rows, as busy seconds leave them (30 timed requests a second, eight metrics),
 is written to Redis; then the same questions are asked again and again while the replica ticks on.
 """
 
@@ -11,7 +11,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from bench.metrics_rig import Rig, publish, running, share
+from bench.metrics.rig import Rig, running
+from bench.single import keep, quantile
 from metrics_svc.aggregation.packed import pack
 from metrics_svc.aggregation.rows import Row, merge
 from metrics_svc.aggregation.tiers import DAY_S, HOUR_S, MINUTES, SECONDS, TENS, Tier
@@ -98,9 +99,9 @@ async def main() -> None:
             idle_s = idle * (time.monotonic() - since)
             figures[name] = {
                 "cpu_ms_per_query": round(1000 * (rig.cpu_s() - cpu - idle_s) / ROUNDS, 1),
-                "rows": found, "p50_ms": round(share(took, 0.5), 1), "max_ms": round(max(took), 1),
+                "rows": found, "p50_ms": round(quantile(took, 0.5), 1), "max_ms": round(max(took), 1),
             }  # fmt: skip
-    publish(
+    keep(
         "metrics_history",
         {"target": "24 h in one query under 100 ms", "bytes_stored": size, "questions": figures},
     )

@@ -1,29 +1,21 @@
-"""One metrics_svc on one core, its NATS and Redis and the load on another; for `bench.metrics_*`.
-
-Each case prints its figures and writes them, with the date and the machine, to `bench/results/`.
-"""
+"""One metrics_svc on one core, its NATS and Redis and the load on another."""
 
 import asyncio
-import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import psutil
 
-from bench.machine import LOAD_CORES, SERVER_CORES, describe, pinned
+from bench.machine import LOAD_CORES
+from bench.single import spawn
 from services.bus.client import Bus
 from services.settings import Settings
 from tidings_cli.local.servers import NatsServer, RedisServer
 
-RESULTS = Path(__file__).parent / "results"
 _START_S = 30.0
 
 
@@ -58,9 +50,9 @@ async def running(port: int = 0, **environment: str) -> AsyncIterator[Rig]:
                 **environment,
             }
             with (folder / "log").open("wb") as log:
-                children = [_spawn("metrics_svc", env, log)]
+                children = [spawn("metrics_svc", env, log)]
                 if port:
-                    children.append(_spawn("gateway", env | {"TIDINGS_PORT": str(port)}, log))
+                    children.append(spawn("gateway", env | {"TIDINGS_PORT": str(port)}, log))
             bus = await Bus.connect(settings, "bench")
             try:
                 await _first_tick(bus, settings)
@@ -72,16 +64,6 @@ async def running(port: int = 0, **environment: str) -> AsyncIterator[Rig]:
                 for child in children:
                     child.terminate()
                     child.wait(15)
-
-
-def _spawn(module: str, env: dict[str, str], log: BinaryIO) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-m", module],
-        env=env,
-        stdout=log,
-        stderr=log,
-        preexec_fn=pinned(SERVER_CORES),  # noqa: PLW1509  # no threads here
-    )
 
 
 async def _first_tick(bus: Bus, settings: Settings) -> None:
@@ -114,24 +96,3 @@ async def paced(seconds: float, per_second: int, send: Callable[[int], None]) ->
             send(sent)
             sent += 1
         await asyncio.sleep(0.005)
-
-
-def share(values: list[float], q: float) -> float:
-    """Return the value that a share `q` of all does not exceed."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
-
-
-def publish(case: str, figures: dict[str, Any]) -> None:
-    """Print the figures and keep them."""
-    now = datetime.now(UTC)
-    result = {
-        "case": case,
-        "date": now.isoformat(timespec="seconds"),
-        "machine": describe(),
-        "figures": figures,
-    }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{now:%Y-%m-%d}-{case}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(figures, indent=2))

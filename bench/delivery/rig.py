@@ -1,7 +1,4 @@
-"""Gateways, NATS and raw clients for `bench.delivery_*`: what a person's clients would see, timed.
-
-Each case prints its figures and writes them, with the date and the machine, to `bench/results/`.
-"""
+"""Gateways, NATS and raw clients."""
 
 import asyncio
 import itertools
@@ -9,17 +6,15 @@ import json
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from bench.machine import describe
+from bench.single import keep
 from tests.support.cluster import Cluster, ServiceProcess
 from tidings_cli.verify.gateways import socket_url
 
-RESULTS = Path(__file__).parent / "results"
 CONTENT = "x" * 150  # about 250 bytes on the wire
 
 _ids = itertools.count()
@@ -85,21 +80,6 @@ async def gather_in_slices(jobs: list[Any], at_once: int = 50) -> None:
         await asyncio.gather(*jobs[start : start + at_once])
 
 
-def share(values: list[float], part: float) -> float:
-    """Return the value below which `part` of all lie."""
-    return sorted(values)[min(len(values) - 1, int(part * len(values)))]
-
-
-def write(case: str, figures: dict[str, Any]) -> None:
-    """Print figures and keep them."""
-    result = {
-        "case": case,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        # Nothing is pinned here: gateways, NATS and clients share all cores.
-        "machine": {key: value for key, value in describe().items() if not key.endswith("_cores")},
-        "figures": figures,
-    }
-    text = json.dumps(result, indent=2)
-    print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{result['date'][:10]}-{case}.json").write_text(text + "\n")  # type: ignore[index]
+def keep_unpinned(case: str, figures: dict[str, Any]) -> None:
+    """Print and keep figures of a run in which gateways, NATS and clients shared all cores."""
+    keep(case, figures, server_cores=None, load_cores=None)

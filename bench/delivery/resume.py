@@ -1,4 +1,4 @@
-"""How long a client waits for 100 missed messages: `python -m bench.delivery_resume`.
+"""How long a client waits for 100 missed messages: `python -m bench delivery.resume`.
 
 One connection resumes a room again and again: `join_room` with `since`, until the answer with its 100 messages has been
 read and decoded. Warm: another member is in the room, as nearly always. Cold: the gateway had nobody there, so it first
@@ -11,7 +11,8 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 
-from bench.delivery_rig import ask, client, publish, running, share, write
+from bench.delivery.rig import ask, client, keep_unpinned, publish, running
+from bench.single import quantile
 from tests.support.cluster import Cluster, ServiceProcess
 
 _MISSED = 100
@@ -68,11 +69,11 @@ def main() -> None:
     for name, values in took.items():
         figures[name] = {
             "rounds": len(values),
-            "p50_ms": round(share(values, 0.5), 2),
-            "p99_ms": round(share(values, 0.99), 2),
+            "p50_ms": round(quantile(values, 0.5), 2),
+            "p99_ms": round(quantile(values, 0.99), 2),
             "max_ms": round(max(values), 2),
         }
-    write("delivery_resume", figures)
+    keep_unpinned("delivery_resume", figures)
 
 
 def _run(cluster: Cluster) -> dict[str, list[float]]:
