@@ -5,7 +5,7 @@ import asyncio
 from prometheus_client import REGISTRY
 
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.tickets import BusTicketStore
+from gateway.auth.tickets import TicketStore
 from gateway.gateway import Gateway
 from gateway.http.app import build_app
 from gateway.metrics import GatewayCollector
@@ -30,7 +30,7 @@ async def main(settings: Settings, life: Lifecycle) -> None:
     life.on_stop("bus", bus.close, timeout_s=1.0)
     life.ship_logs(bus, settings)
 
-    tickets = BusTicketStore(bus, settings)
+    tickets = TicketStore(bus, settings)
     try:
         authenticator = Authenticator(settings, tickets)
     except ValueError as fault:

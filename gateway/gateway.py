@@ -12,7 +12,6 @@ from starlette.types import Scope
 
 from gateway.accept_rate import Admission
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.grants import Grants
 from gateway.auth.revocation_log import RevocationLog
 from gateway.auth.tickets import TicketStore
 from gateway.channels import channel_names
@@ -47,6 +46,7 @@ from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire.codes import CloseCode
 from services.wire.events import CloseConnections, ControlEvent, Revoked, SetPresence
+from services.wire.grants import Grants
 from services.wire.records import UNSET, GatewayStats, Status, UnsetType
 
 log = structlog.get_logger(__name__)

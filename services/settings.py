@@ -6,6 +6,7 @@ Units are in the names: `_s` seconds, `_ms` milliseconds, `_bytes` bytes. A rate
 """
 
 import ipaddress
+import json
 import os
 import re
 import secrets
@@ -14,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -24,6 +25,7 @@ from pydantic_settings import (
 )
 
 from services.settings_sources import EnvironmentOrFiles
+from services.wire.grants import DEFAULT, Grants
 from services.wire.subjects import DEFAULT_NAMESPACE, Subjects
 
 _PLAIN_WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -55,19 +57,6 @@ class Namespace(BaseModel):
     echo: bool = Field(False, description="What `echo` is where a message does not say.")
 
 
-class DefaultGrants(BaseModel):
-    """What a token without a `tidings` claim allows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    join: tuple[str, ...] = ("*",)
-    publish: tuple[str, ...] = ("*",)
-    channels: tuple[str, ...] = ("presence", "presence:*")
-    broadcast: bool = False
-    direct: bool = True
-    admin: bool = False
-
-
 def _default_namespaces() -> dict[str, Namespace]:
     return {DEFAULT_NAMESPACE: Namespace(), "live": Namespace(durable=False)}
 
@@ -77,6 +66,15 @@ def _split(value: object) -> object:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
+
+
+def _parse_grants(value: object) -> Grants:
+    """Grants come from the environment as JSON and from TOML as a table; fields not named keep their default."""
+    if isinstance(value, Grants):
+        return value
+    if isinstance(value, str):
+        value = json.loads(value)
+    return Grants.parse(DEFAULT.to_dict() | value if isinstance(value, dict) else value)
 
 
 PresenceEvent = Literal["user_online", "user_offline", "room_occupied", "room_vacated"]
@@ -311,8 +309,8 @@ class Settings(BaseSettings):
         default_factory=list,
         description="Keys of the server API, plain or as `sha256:HEX` (`tidings key`), each with `;scopes=A+B` or for everything. Several may hold at once.",
     )
-    default_grants: DefaultGrants = Field(
-        default_factory=DefaultGrants,
+    default_grants: Annotated[Grants, PlainValidator(_parse_grants)] = Field(
+        DEFAULT,
         description="What a token without a `tidings` claim allows: `[default_grants]` in TOML, JSON in the environment.",
     )
     expiry_notice_s: float = Field(

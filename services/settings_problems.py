@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError
 
@@ -21,10 +21,8 @@ from services.bus.errors import Misconfigured
 from services.logs.redaction import clean_urls
 from services.permissions.roles import Role
 from services.redis_address import parse_address as parse_redis
-from services.settings import DefaultGrants, Namespace, Settings, config_file
+from services.settings import Namespace, Settings, config_file
 from services.settings_values import (
-    MAX_PATTERN_LENGTH,
-    MAX_PATTERNS,
     MIN_SECRET_BYTES,
     is_http_url,
     is_loopback,
@@ -131,13 +129,6 @@ def _tokens(settings: Settings) -> Iterator[Problem]:
         if not all(map(is_safe_keys_url, given)):
             what = "is not https (http is for loopback alone)"
             yield Problem(setting, what, "use https: who can change the answer can sign tokens")
-    grants = settings.default_grants
-    for name in ("join", "publish", "channels"):
-        patterns: tuple[str, ...] = getattr(grants, name)
-        if len(patterns) > MAX_PATTERNS or not all(0 < len(one) <= MAX_PATTERN_LENGTH for one in patterns):
-            what = f"`{name}` has too many patterns, or one that is empty or too long"
-            advice = f"give at most {MAX_PATTERNS} of 1 to {MAX_PATTERN_LENGTH} characters"
-            yield Problem("TIDINGS_DEFAULT_GRANTS", what, advice)
 
 
 def _server_keys(settings: Settings) -> Iterator[Problem]:
@@ -201,8 +192,7 @@ def _describe_error(error: ErrorDetails) -> str:
 def _known_beside(loc: list[str]) -> Iterable[str]:
     if len(loc) == 1:
         return Settings.model_fields
-    tables: dict[str, type[BaseModel]] = {"namespaces": Namespace, "default_grants": DefaultGrants}
-    return tables[loc[0]].model_fields if loc[0] in tables else ()
+    return Namespace.model_fields if loc[0] == "namespaces" else ()
 
 
 def _spelled(field: str, below: Iterable[str] = ()) -> str:

@@ -6,8 +6,6 @@ import re
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-MAX_PATTERNS = 256
-MAX_PATTERN_LENGTH = 256  # a name is at most 128 bytes, and `presence:` may stand before it
 MIN_SECRET_BYTES = 32  # RFC 7518 §3.2: a key as long as the hash
 
 _ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#@\s]+)")

@@ -164,16 +164,17 @@ def token(
 
     from tidings_cli import token as minting
 
-    wanted = minting.Permissions(
-        join=join or [],
-        publish=publish or [],
-        channels=channels or [],
-        broadcast=broadcast,
-        direct=direct,
-        admin=admin,
-    )
+    permissions = {
+        "join": join,
+        "publish": publish,
+        "channels": channels,
+        "broadcast": broadcast,
+        "direct": direct,
+        "admin": admin,
+    }
+    claim = {permission: value for permission, value in permissions.items() if value}
     try:
-        typer.echo(minting.mint(_settings(), sub, name, wanted, ttl_s=ttl, now=int(time.time())))
+        typer.echo(minting.mint(_settings(), sub, name, claim, ttl_s=ttl, now=int(time.time())))
     except minting.CannotMint as fault:
         _fail(str(fault))
 

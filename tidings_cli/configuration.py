@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from services.logs.redaction import REDACTED, clean_text
 from services.settings import Namespace, Settings
+from services.wire.grants import Grants
 
 # A group of the reference begins at this field and reaches to the next.
 GROUPS = {
@@ -81,6 +82,8 @@ def _plain(value: object) -> Any:
         return clean_text(value)
     if isinstance(value, BaseModel):
         return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, Grants):
+        return value.to_dict()
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -169,7 +172,7 @@ def _words_of(annotation: Any) -> str:
         return " or ".join(f"`{choice}`" for choice in arguments)
     if origin is list:
         return f"list of {_words_of(arguments[0])}"
-    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel | Grants)):
         return "table"
     if origin in (types.UnionType, typing.Union):
         return " or ".join(_words_of(argument) for argument in arguments if argument is not type(None))
@@ -180,8 +183,8 @@ def _default_words(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=True)
     if default is PydanticUndefined:
         return "(required)"
-    if isinstance(default, BaseModel):
-        return f"`{default.model_dump_json()}`"
+    if isinstance(default, Grants):
+        return f"`{json.dumps(default.to_dict(), separators=(',', ':'))}`"
     if isinstance(default, dict):
         return ", ".join(f"`{key}`" for key in default)
     if isinstance(default, SecretStr):

@@ -3,10 +3,10 @@
 from starlette.requests import Request
 
 from gateway.api.deps import ApiDeps
-from gateway.api.errors import ApiError
+from gateway.api.responses import ApiError
 from gateway.auth.api_keys import Scope
-from gateway.auth.grants import Grants
 from services.wire.codes import ErrorCode
+from services.wire.grants import Grants
 
 
 async def grants_of(deps: ApiDeps, request: Request) -> Grants:

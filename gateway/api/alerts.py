@@ -12,10 +12,9 @@ from gateway.api.access import require_channel, require_server
 from gateway.api.body import read_json
 from gateway.api.declarations import Access, Operation, Query, between
 from gateway.api.deps import ApiDeps
-from gateway.api.errors import ApiError
 from gateway.api.matchers import MatcherRequest, matchers_of
 from gateway.api.query import MAX_TIME_MS, integer
-from gateway.api.responses import JsonResponse
+from gateway.api.responses import ApiError, JsonResponse
 from gateway.auth.api_keys import Scope
 from services.wire.alerting import (
     ALERTS_TRANSITIONS,

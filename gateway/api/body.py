@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 from starlette.requests import Request
 
-from gateway.api.errors import ApiError
+from gateway.api.responses import ApiError
 from gateway.limits import Limit
 from services.wire.codes import ErrorCode
 from services.wire.content import number

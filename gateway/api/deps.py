@@ -8,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.grants import Grants
 from gateway.auth.tickets import TicketStore
 from gateway.client.senders import Senders
 from gateway.delivery.publisher import Sender
@@ -18,6 +17,7 @@ from services.bus.client import Bus
 from services.settings import Settings
 from services.wire import server
 from services.wire.events import Revoked, SetPresence
+from services.wire.grants import Grants
 from services.wire.records import UNSET, GatewayStats, UnsetType
 from services.wire.subjects import Subjects
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 
 from gateway.api.body import decode
-from gateway.api.errors import ApiError
+from gateway.api.responses import ApiError
 from services.wire.codes import ErrorCode
 from services.wire.names import InvalidName, normalize_name
 from services.wire.records import UNSET, LogEntry, Record, UnsetType

@@ -13,12 +13,11 @@ from gateway.api.access import require_server
 from gateway.api.body import read_body
 from gateway.api.declarations import Access, Operation, Query, between
 from gateway.api.deps import ApiDeps
-from gateway.api.errors import ApiError, describe_bus_error
 from gateway.api.log_lines import LEVELS, Level, PushedLine, batches, entry_of
 from gateway.api.metric_items import MAX_ITEMS, check_item, items_of
 from gateway.api.push_result import PushResult, Rejection, push_answer
 from gateway.api.query import integer
-from gateway.api.responses import JsonResponse
+from gateway.api.responses import ApiError, JsonResponse, describe_bus_error
 from gateway.api.slices import MAX_PUSHES_WAITING, Slices
 from gateway.auth.api_keys import Scope
 from gateway.limits import Limit

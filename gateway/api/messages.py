@@ -17,8 +17,7 @@ from gateway.api.access import forbidden
 from gateway.api.body import read_json
 from gateway.api.declarations import Access, Operation, Query
 from gateway.api.deps import ApiDeps
-from gateway.api.errors import ApiError
-from gateway.api.responses import JsonResponse
+from gateway.api.responses import ApiError, JsonResponse
 from gateway.auth.identity import Identity
 from gateway.client.effects import (
     Effect,

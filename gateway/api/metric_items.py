@@ -11,9 +11,9 @@ from typing import Annotated
 import msgspec
 
 from gateway.api.body import decode
-from gateway.api.errors import ApiError
 from gateway.api.histograms import from_explicit
 from gateway.api.label_sets import MAX_LABEL_SETS, LabelSets
+from gateway.api.responses import ApiError
 from services.latency_sketch import BadSample, LatencySketch
 from services.wire.codes import ErrorCode
 from services.wire.events import MetricsReport, Sketch

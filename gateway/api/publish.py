@@ -9,8 +9,7 @@ from gateway.api.access import require_server
 from gateway.api.body import read_json
 from gateway.api.declarations import Access, Operation
 from gateway.api.deps import ApiDeps
-from gateway.api.errors import ApiError
-from gateway.api.responses import JsonResponse
+from gateway.api.responses import ApiError, JsonResponse
 from gateway.auth.api_keys import Scope
 from gateway.auth.identity import SERVER_USER_ID
 from gateway.delivery.publisher import Sender

@@ -4,7 +4,7 @@ import re
 
 from starlette.requests import Request
 
-from gateway.api.errors import ApiError
+from gateway.api.responses import ApiError
 from services.wire.codes import ErrorCode
 
 # int() alone would take other scripts' digits, underscores and blanks.

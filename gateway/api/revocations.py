@@ -12,8 +12,7 @@ from gateway.api.access import require_server
 from gateway.api.body import read_json
 from gateway.api.declarations import Access, Operation
 from gateway.api.deps import ApiDeps
-from gateway.api.errors import ApiError
-from gateway.api.responses import JsonResponse
+from gateway.api.responses import ApiError, JsonResponse
 from gateway.auth.api_keys import Scope
 from gateway.auth.tokens import CLOCK_SKEW_S
 from services.wire.codes import ErrorCode

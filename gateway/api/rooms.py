@@ -7,9 +7,8 @@ from starlette.routing import Route
 from gateway.api.access import forbidden, grants_of
 from gateway.api.declarations import Access, Operation, Query, between
 from gateway.api.deps import ApiDeps
-from gateway.api.errors import ApiError
 from gateway.api.query import integer, optional_integer
-from gateway.api.responses import JsonResponse
+from gateway.api.responses import ApiError, JsonResponse
 from services.wire.codes import ErrorCode
 from services.wire.names import normalize_name
 from services.wire.records import UNSET, Record, RoomSummary, UnsetType

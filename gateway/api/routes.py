@@ -10,7 +10,6 @@ from gateway.api import (
     maintenance_windows,
     messages,
     metrics,
-    otlp,
     presence,
     publish,
     revocations,
@@ -30,7 +29,8 @@ from gateway.api.maintenance_windows import window_routes
 from gateway.api.messages import message_routes
 from gateway.api.metric_items import ReportNumbers
 from gateway.api.metrics import metric_routes
-from gateway.api.otlp import otlp_routes
+from gateway.api.otlp import export as otlp
+from gateway.api.otlp.export import otlp_routes
 from gateway.api.presence import presence_routes
 from gateway.api.publish import publish_routes
 from gateway.api.revocations import revocation_routes

@@ -12,8 +12,7 @@ from starlette.routing import Route
 from gateway.api.body import read_json
 from gateway.api.declarations import Access, Operation
 from gateway.api.deps import ApiDeps
-from gateway.api.errors import ApiError, refusal_response
-from gateway.api.responses import JsonResponse
+from gateway.api.responses import ApiError, JsonResponse, refusal_response
 from services.wire.codes import ErrorCode
 from services.wire.records import Record
 

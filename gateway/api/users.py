@@ -8,9 +8,8 @@ from starlette.routing import Route
 from gateway.api.access import require_server
 from gateway.api.declarations import Access, Operation, Query
 from gateway.api.deps import ApiDeps
-from gateway.api.errors import ApiError
 from gateway.api.query import boolean
-from gateway.api.responses import JsonResponse
+from gateway.api.responses import ApiError, JsonResponse
 from gateway.api.revocations import revocation
 from gateway.auth.api_keys import Scope
 from services.wire.codes import ErrorCode

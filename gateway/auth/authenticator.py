@@ -16,19 +16,17 @@ from collections.abc import Mapping
 from functools import partial
 
 from gateway.auth.api_keys import Scope, ServerKeys
-from gateway.auth.grants import ALL, NOTHING, Grants, InvalidPattern, Patterns
-from gateway.auth.identity import Identity
+from gateway.auth.identity import AuthRefused, Identity, SessionSigner
 from gateway.auth.jwks import IssuerKeys, PublicKeys
 from gateway.auth.jwks_fetch import check_url, fetch
 from gateway.auth.origins import OriginPolicy
-from gateway.auth.refusal import AuthRefused
 from gateway.auth.revocations import Revocations
-from gateway.auth.sessions import SessionSigner
 from gateway.auth.tickets import TicketStore
 from gateway.auth.tokens import EitherSource, SharedSecrets, TokenVerifier
 from services.settings import Settings
 from services.settings_values import is_loopback
 from services.wire.codes import ErrorCode
+from services.wire.grants import ALL, NOTHING, Grants
 from services.wire.names import InvalidName, normalize_name
 
 _TOKEN_PARAMETERS = ("token", "access_token", "jwt")
@@ -238,23 +236,8 @@ def _verifier(settings: Settings) -> TokenVerifier:
         EitherSource(SharedSecrets(secret_texts, settings.jwt_issuer), PublicKeys(keys)),
         audience=settings.jwt_audience,
         longest_life_s=settings.revocation_s,
-        default=_default_grants(settings),
+        default=settings.default_grants,
     )
-
-
-def _default_grants(settings: Settings) -> Grants:
-    said = settings.default_grants
-    try:
-        return Grants(
-            join=Patterns(said.join),
-            publish=Patterns(said.publish),
-            channels=Patterns(said.channels),
-            broadcast=said.broadcast,
-            direct=said.direct,
-            admin=said.admin,
-        )
-    except InvalidPattern as fault:
-        raise ValueError(f"TIDINGS_DEFAULT_GRANTS: {fault}") from None
 
 
 def _refuse_exposure(host: str) -> None:

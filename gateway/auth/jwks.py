@@ -22,7 +22,7 @@ import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from gateway.auth.refusal import AuthRefused
+from gateway.auth.identity import AuthRefused
 from gateway.auth.tokens import Candidate
 from services.wire.codes import ErrorCode
 

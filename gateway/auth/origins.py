@@ -21,7 +21,7 @@ from functools import lru_cache
 
 import structlog
 
-from gateway.auth.refusal import AuthRefused
+from gateway.auth.identity import AuthRefused
 from services.settings_values import DEFAULT_PORT, normalize_origin
 from services.wire.codes import ErrorCode
 

@@ -17,14 +17,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jwt
-import msgspec
 
-from gateway.auth import grants
-from gateway.auth.grants import Grants, InvalidPattern, Patterns
-from gateway.auth.identity import SERVER_USER_ID, Identity
-from gateway.auth.refusal import AuthRefused
+from gateway.auth.identity import SERVER_USER_ID, AuthRefused, Identity
 from services.settings_values import MIN_SECRET_BYTES
 from services.wire.codes import ErrorCode
+from services.wire.grants import DEFAULT, Grants
 from services.wire.names import InvalidName, normalize_name
 
 MAX_TOKEN_BYTES = 8192
@@ -87,17 +84,6 @@ class EitherSource:
         return await source.keys_for(header, issuer)
 
 
-class _Permissions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The `tidings` claim. An unknown field is an error: a misspelt permission must not get lost."""
-
-    join: list[str] = []
-    publish: list[str] = []
-    channels: list[str] = []
-    broadcast: bool = False
-    direct: bool = False
-    admin: bool = False
-
-
 class TokenVerifier:
     """Turns tokens into identities. An empty `audience`, and the issuer of a key without one, are not asked for.
 
@@ -115,7 +101,7 @@ class TokenVerifier:
         *,
         audience: str = "",
         longest_life_s: float = 0.0,
-        default: Grants = grants.DEFAULT,
+        default: Grants = DEFAULT,
     ) -> None:
         self._source = source
         self._audience = audience or None
@@ -181,7 +167,7 @@ class TokenVerifier:
         raise _refused("the token is not signed by a known key")
 
 
-def identity_of(claims: Mapping[str, Any], default: Grants = grants.DEFAULT) -> Identity:
+def identity_of(claims: Mapping[str, Any], default: Grants = DEFAULT) -> Identity:
     """Return the identity that verified claims speak of; `default` holds without a `tidings` claim.
 
     Raises:
@@ -199,7 +185,10 @@ def identity_of(claims: Mapping[str, Any], default: Grants = grants.DEFAULT) -> 
         raise _refused(
             f"`{SERVER_USER_ID}` is no user: what the server API publishes is said to be from there"
         )
-    granted = _grants_of(claims["tidings"]) if "tidings" in claims else default
+    try:
+        granted = Grants.parse(claims["tidings"]) if "tidings" in claims else default
+    except ValueError as fault:
+        raise _refused(f"the token's `tidings` claim is malformed: {fault}") from None
     token_id, issued_at = claims.get("jti"), claims.get("iat")
     return Identity(
         user_id,
@@ -210,21 +199,6 @@ def identity_of(claims: Mapping[str, Any], default: Grants = grants.DEFAULT) -> 
         # In whole seconds, as it was compared with our clock: with a fraction it could be later than what revokes it.
         issued_at=float(int(issued_at)) if isinstance(issued_at, int | float) else None,
     )
-
-
-def _grants_of(claim: object) -> Grants:
-    try:
-        said = msgspec.convert(claim, _Permissions)
-        return Grants(
-            join=Patterns.of(said.join),
-            publish=Patterns.of(said.publish),
-            channels=Patterns.of(said.channels),
-            broadcast=said.broadcast,
-            direct=said.direct,
-            admin=said.admin,
-        )
-    except (msgspec.ValidationError, InvalidPattern) as fault:
-        raise _refused(f"the token's `tidings` claim is malformed: {fault}") from None
 
 
 def _refused(message: str) -> AuthRefused:

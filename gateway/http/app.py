@@ -6,7 +6,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from gateway.api.errors import error_handlers
+from gateway.api.responses import error_handlers
 from gateway.api.routes import api_routes
 from gateway.contracts.serving import contract_routes
 from gateway.dashboard import page_routes

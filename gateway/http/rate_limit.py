@@ -12,7 +12,7 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.api.errors import refusal_response
+from gateway.api.responses import refusal_response
 from gateway.auth.authenticator import Authenticator
 from gateway.limits import KeyedBuckets, Limit
 from services.wire.codes import ErrorCode

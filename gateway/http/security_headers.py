@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.api.errors import refusal_response
+from gateway.api.responses import refusal_response
+from gateway.auth.identity import AuthRefused
 from gateway.auth.origins import ForeignOrigin, OriginPolicy
-from gateway.auth.refusal import AuthRefused
 
 _PREFLIGHT = {
     "access-control-allow-methods": "GET, POST, PUT, DELETE",

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.api.errors import ApiError, too_many, too_many_from_there
+from gateway.api.responses import ApiError, too_many, too_many_from_there
 from gateway.auth.identity import Identity
 from gateway.channels import channel_names, subscribe
 from gateway.client.commands import error_reply

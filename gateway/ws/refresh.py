@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING
 
 from gateway.auth.expiry import to_ms
-from gateway.auth.identity import Identity
-from gateway.auth.refusal import AuthRefused
+from gateway.auth.identity import AuthRefused, Identity
 from gateway.channels import subscribe
 from gateway.client.commands import Session, error_reply
 from gateway.client.effects import Renew

@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl, unquote
 import structlog
 from starlette.responses import Response
 
-from gateway.api.errors import refusal_response, too_many, too_many_from_there
+from gateway.api.responses import refusal_response, too_many, too_many_from_there
 from gateway.auth.expiry import to_ms
-from gateway.auth.refusal import AuthRefused
+from gateway.auth.identity import AuthRefused
 from gateway.gateway import Gateway
 from gateway.ws.connection import Connection
 from gateway.ws.echo import Echo

@@ -10,7 +10,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.applications import Starlette
 
-from gateway.api.errors import error_handlers
+from gateway.api.responses import error_handlers
 from gateway.api.routes import api_routes
 from gateway.contracts.asyncapi import REPLIES, asyncapi
 from gateway.contracts.openapi import OPERATIONS, openapi

@@ -274,7 +274,7 @@ GUARDS = (
         "tests/unit/test_auth_grants.py::test_who_is_in_a_room_is_for_those_who_may_join_it",
         edits=[
             (
-                "gateway/auth/grants.py",
+                "services/wire/grants.py",
                 "return room == channel or self.join.matches(room) or named",
                 "return True",
             )

@@ -118,17 +118,17 @@ GUARDS = (
         "the elements of an export",
         f"{OTLP}::test_too_much_in_one_export",
         f"{COST}::test_exports_as_json",
-        edits=[("gateway/api/otlp_pieces.py", "if self._left < 0:", "if False:")],
+        edits=[("gateway/api/otlp/split.py", "if self._left < 0:", "if False:")],
     ),
     guard(
         "an export is parsed in pieces",
         f"{COST}::test_exports_as_protobuf",
         f"{COST}::test_exports_as_json",
         edits=[
-            ("gateway/api/otlp_pieces.py", "if group and size + len(point) > _PIECE_BYTES:", "if False:"),
-            ("gateway/api/otlp_pieces.py", "if len(data) > _MAX_PART_BYTES:", "if False:"),
+            ("gateway/api/otlp/split.py", "if group and size + len(point) > _PIECE_BYTES:", "if False:"),
+            ("gateway/api/otlp/split.py", "if len(data) > _MAX_PART_BYTES:", "if False:"),
             (
-                "gateway/api/otlp_pieces.py",
+                "gateway/api/otlp/split.py",
                 "if objects > _MAX_PART_OBJECTS or commas > _MAX_PART_COMMAS:",
                 "if False:",
             ),
@@ -138,7 +138,7 @@ GUARDS = (
         "the size of an export",
         f"{COST}::test_a_gzip_bomb",
         edits=[
-            ("gateway/api/otlp.py", "decompress(body, _UNPACKED_AT_ONCE)", "decompress(body)"),
+            ("gateway/api/otlp/export.py", "decompress(body, _UNPACKED_AT_ONCE)", "decompress(body)"),
         ],
     ),
     guard(
@@ -180,7 +180,7 @@ GUARDS = (
         f"{HANDSHAKE}::test_redos_in_patterns",
         edits=[
             (
-                "gateway/auth/grants.py",
+                "services/wire/grants.py",
                 'wildcards = tuple(_wildcard(pattern).matches for pattern in patterns if "*" in pattern)',
                 'import re\n    wildcards = tuple(re.compile(p.replace("*", ".*")).fullmatch for p in patterns if "*" in p)',
             )

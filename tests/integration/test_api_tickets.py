@@ -9,13 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.auth.grants import DEFAULT, Grants, Patterns
 from gateway.auth.identity import Identity
-from gateway.auth.tickets import BusTicketStore
+from gateway.auth.tickets import TicketStore
 from services.bus.client import Bus
 from services.bus.errors import Refused, StoreFull, Unavailable
 from services.bus.kv import Bucket, BucketSpec
 from services.settings import Settings
+from services.wire.grants import DEFAULT, Grants, Patterns
 from tests.support.deadline import PATIENCE_S, eventually
 from tidings_cli.local.servers import NatsServer
 
@@ -36,14 +36,14 @@ async def two_buses(settings: Settings) -> AsyncIterator[tuple[Bus, Bus]]:
 
 
 @pytest.fixture
-def stores(two_buses: tuple[Bus, Bus], settings: Settings) -> tuple[BusTicketStore, BusTicketStore]:
-    return BusTicketStore(two_buses[0], settings), BusTicketStore(two_buses[1], settings)
+def stores(two_buses: tuple[Bus, Bus], settings: Settings) -> tuple[TicketStore, TicketStore]:
+    return TicketStore(two_buses[0], settings), TicketStore(two_buses[1], settings)
 
 
 async def test_a_ticket_of_one_gateway_is_good_on_another(
-    stores: tuple[BusTicketStore, BusTicketStore],
+    stores: tuple[TicketStore, TicketStore],
 ) -> None:
-    grants = Grants(join=Patterns.of(["team:*"]), channels=Patterns.of(["metrics"]), broadcast=True)
+    grants = Grants(join=Patterns(["team:*"]), channels=Patterns(["metrics"]), broadcast=True)
     identity = Identity("ada", "Ada L.", grants, expires_at=time.time() + 3600)
 
     ticket, expires_at = await stores[0].issue(identity, "https://app.example")
@@ -53,7 +53,7 @@ async def test_a_ticket_of_one_gateway_is_good_on_another(
     assert await stores[1].redeem(ticket, "https://app.example") == identity
 
 
-async def test_ticket_reuse(stores: tuple[BusTicketStore, BusTicketStore]) -> None:
+async def test_ticket_reuse(stores: tuple[TicketStore, TicketStore]) -> None:
     ticket, _ = await stores[0].issue(ADA, "")
 
     assert await stores[0].redeem(ticket, None) == ADA
@@ -61,7 +61,7 @@ async def test_ticket_reuse(stores: tuple[BusTicketStore, BusTicketStore]) -> No
     assert await stores[1].redeem(ticket, None) is None
 
 
-async def test_of_many_who_race_for_a_ticket_one_wins(stores: tuple[BusTicketStore, BusTicketStore]) -> None:
+async def test_of_many_who_race_for_a_ticket_one_wins(stores: tuple[TicketStore, TicketStore]) -> None:
     for _ in range(20):
         ticket, _ = await stores[0].issue(ADA, "")
         outcomes = await asyncio.gather(*(stores[turn % 2].redeem(ticket, None) for turn in range(8)))
@@ -69,7 +69,7 @@ async def test_of_many_who_race_for_a_ticket_one_wins(stores: tuple[BusTicketSto
 
 
 async def test_a_ticket_is_bound_to_its_origin_and_spent_by_the_wrong_one(
-    stores: tuple[BusTicketStore, BusTicketStore],
+    stores: tuple[TicketStore, TicketStore],
 ) -> None:
     ticket, _ = await stores[0].issue(ADA, "https://app.example")
 
@@ -78,20 +78,20 @@ async def test_a_ticket_is_bound_to_its_origin_and_spent_by_the_wrong_one(
 
 
 async def test_a_request_without_origin_may_use_a_bound_ticket(
-    stores: tuple[BusTicketStore, BusTicketStore],
+    stores: tuple[TicketStore, TicketStore],
 ) -> None:
     ticket, _ = await stores[0].issue(ADA, "https://app.example")
     assert await stores[1].redeem(ticket, None) == ADA  # an EventSource to its own host
 
 
 async def test_a_ticket_expires(two_buses: tuple[Bus, Bus], make_settings: Callable[..., Settings]) -> None:
-    store = BusTicketStore(two_buses[0], make_settings(ticket_ttl_s=0.05))
+    store = TicketStore(two_buses[0], make_settings(ticket_ttl_s=0.05))
     ticket, expires_at = await store.issue(ADA, "")
     await eventually(lambda: time.time() > expires_at, "the ticket's end")
     assert await store.redeem(ticket, None) is None
 
 
-async def test_a_ticket_ends_with_its_token(stores: tuple[BusTicketStore, BusTicketStore]) -> None:
+async def test_a_ticket_ends_with_its_token(stores: tuple[TicketStore, TicketStore]) -> None:
     ends = time.time() + 2
     _, expires_at = await stores[0].issue(Identity("ada", "ada", DEFAULT, expires_at=ends), "")
     assert expires_at == ends
@@ -100,19 +100,19 @@ async def test_a_ticket_ends_with_its_token(stores: tuple[BusTicketStore, BusTic
 @pytest.mark.parametrize(
     "ticket", ["", "x", "*", ">", "a.b", "A" * 43, "A" * 10_000, "é" * 43, "A" * 42 + "\n"]
 )
-async def test_what_is_no_ticket(stores: tuple[BusTicketStore, BusTicketStore], ticket: str) -> None:
+async def test_what_is_no_ticket(stores: tuple[TicketStore, TicketStore], ticket: str) -> None:
     await stores[0].issue(ADA, "")
     assert await stores[0].redeem(ticket, None) is None
 
 
 async def test_no_ticket_before_the_first_was_ever_issued(
-    stores: tuple[BusTicketStore, BusTicketStore],
+    stores: tuple[TicketStore, TicketStore],
 ) -> None:
     assert await stores[0].redeem("A" * 43, None) is None
 
 
 async def test_the_store_holds_no_tickets(two_buses: tuple[Bus, Bus], settings: Settings) -> None:
-    store = BusTicketStore(two_buses[0], settings)
+    store = TicketStore(two_buses[0], settings)
     ticket, _ = await store.issue(ADA, "")
     reply = await two_buses[0].request(
         f"$JS.API.STREAM.MSG.GET.{settings.subjects.tickets_stream}",
@@ -129,7 +129,7 @@ async def test_a_server_that_lost_its_memory_takes_new_tickets(
     with NatsServer(tmp_path / "nats") as nats:
         settings = make_settings(nats_url=nats.url)
         bus = await Bus.connect(settings, "one")
-        store = BusTicketStore(bus, settings)
+        store = TicketStore(bus, settings)
         lost, _ = await store.issue(ADA, "")
         nats.kill()
         await eventually(lambda: not bus.connected, "the loss")

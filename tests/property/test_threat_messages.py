@@ -6,7 +6,6 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.auth.grants import ALL, DEFAULT
 from gateway.auth.identity import Identity
 from gateway.client.commands import Session
 from gateway.client.effects import PublishToAll, PublishToRoom, PublishToUser, Reply
@@ -17,6 +16,7 @@ from services.wire import server
 from services.wire.client import AnyClientMessage
 from services.wire.codec import JSON, MSGPACK, BadMessage, Codec, json_content
 from services.wire.codes import ErrorCode
+from services.wire.grants import ALL, DEFAULT
 
 TYPES = [str(kind.__struct_config__.tag) for kind in AnyClientMessage.__args__]
 FIELDS = sorted(

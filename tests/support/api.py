@@ -9,10 +9,9 @@ import httpx
 import msgspec
 from starlette.applications import Starlette
 
-from gateway.api.errors import error_handlers
+from gateway.api.responses import error_handlers
 from gateway.api.routes import api_routes
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.grants import Grants
 from gateway.auth.identity import Identity
 from gateway.client.senders import Senders
 from gateway.dashboard import page_routes
@@ -24,6 +23,7 @@ from services.bus.errors import BusError
 from services.settings import Settings
 from services.wire import server
 from services.wire.events import Revoked, SetPresence
+from services.wire.grants import Grants
 from services.wire.records import UNSET, GatewayStats, UnsetType
 from services.wire.rpc import Endpoint
 

@@ -7,8 +7,7 @@ import pytest
 
 from gateway.auth.api_keys import Scope
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.identity import Identity
-from gateway.auth.refusal import AuthRefused
+from gateway.auth.identity import AuthRefused, Identity
 from gateway.auth.revocations import Revocations
 from services.settings import Settings
 from services.wire.codes import ErrorCode

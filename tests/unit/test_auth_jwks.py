@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from gateway.auth.authenticator import Authenticator
+from gateway.auth.identity import AuthRefused
 from gateway.auth.jwks import (
     COOLDOWN_S,
     FRESH_S,
@@ -22,7 +23,6 @@ from gateway.auth.jwks import (
     parse_keys,
 )
 from gateway.auth.jwks_fetch import MAX_BYTES, check_url, fetch
-from gateway.auth.refusal import AuthRefused
 from gateway.auth.tokens import EitherSource, SharedSecrets, TokenVerifier
 from services.settings import Settings
 from services.wire.codes import ErrorCode

@@ -3,8 +3,8 @@
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.auth.identity import AuthRefused
 from gateway.auth.origins import OriginPolicy
-from gateway.auth.refusal import AuthRefused
 from services.wire.codes import ErrorCode
 
 closed = OriginPolicy([], local_names_only=False)

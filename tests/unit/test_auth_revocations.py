@@ -5,11 +5,11 @@ from typing import Any, cast
 import pytest
 
 from gateway.auth import revocations as module
-from gateway.auth.grants import ALL
 from gateway.auth.identity import Identity
 from gateway.auth.revocations import Revocations
 from gateway.connections import Connections
 from services.wire.events import Revoked
+from services.wire.grants import ALL
 
 NOW = 1_000_000.0
 FOR_A_DAY = NOW + 86_400

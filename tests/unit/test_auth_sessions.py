@@ -4,7 +4,7 @@ import timeit
 
 import pytest
 
-from gateway.auth.sessions import SessionSigner
+from gateway.auth.identity import SessionSigner
 
 signer = SessionSigner(b"one secret for all gateways")
 

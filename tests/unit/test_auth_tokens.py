@@ -12,10 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from gateway.auth.grants import DEFAULT, Grants, Patterns
-from gateway.auth.refusal import AuthRefused
+from gateway.auth.identity import AuthRefused
 from gateway.auth.tokens import CLOCK_SKEW_S, MAX_TOKEN_BYTES, Candidate, SharedSecrets, TokenVerifier
 from services.wire.codes import ErrorCode
+from services.wire.grants import DEFAULT, Grants, Patterns
 
 SECRET = "first-secret-of-32-bytes-or-more-"
 OLD_SECRET = "older-secret-of-32-bytes-or-more-"

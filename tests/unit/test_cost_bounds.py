@@ -17,22 +17,22 @@ import pytest
 
 from gateway.api.alerts import SilenceRequest
 from gateway.api.body import decode
-from gateway.api.errors import ApiError
 from gateway.api.label_sets import LabelSets
 from gateway.api.log_lines import entry_of
 from gateway.api.metric_items import ReportNumbers, items_of, report_of
-from gateway.api.otlp import steps_of
-from gateway.api.otlp_pieces import MAX_UNPACKED_BYTES
-from gateway.api.otlp_points import Export
+from gateway.api.otlp.convert import Export
+from gateway.api.otlp.export import steps_of
+from gateway.api.otlp.split import MAX_UNPACKED_BYTES
 from gateway.api.publish import PublishRequest
+from gateway.api.responses import ApiError
 from gateway.api.rules import RuleRequest
 from gateway.api.tickets import TicketRequest
-from gateway.auth.grants import Grants, Patterns
 from gateway.delivery.encoded_message import Outbound, Wire
 from gateway.delivery.sanitizing import sanitized
 from gateway.sse.event_id import MAX_ID_LENGTH, BadPosition, decode_id, encode_id
 from services.wire import server
 from services.wire.codec import JSON, MSGPACK, BadMessage, json_content
+from services.wire.grants import Grants, Patterns
 from services.wire.names import InvalidName, normalize_name
 from services.wire.records import Position
 
@@ -254,7 +254,7 @@ def test_positions_of_a_stream() -> None:
 
 def test_patterns_of_a_token() -> None:
     patterns = ["*a" * 60 + "b"] * 256
-    grants = Grants(join=Patterns.of(patterns))
+    grants = Grants(join=Patterns(patterns))
     assert cost_ms(lambda: grants.may_join("a" * 128)) < BOUND_MS
 
 

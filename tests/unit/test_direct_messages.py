@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.auth.grants import DEFAULT, Grants
 from gateway.client.effects import PublishToUser
 from gateway.delivery.publisher import Sender
 from gateway.ws.direct import publish_to_user
 from services.tasks import TaskSet
+from services.wire.grants import DEFAULT, Grants
 from services.wire.records import UNSET
 from services.wire.server import Ack
 from tests.support.deadline import eventually

@@ -7,7 +7,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from gateway.api.body import read_body
-from gateway.api.errors import ApiError, error_handlers
+from gateway.api.responses import ApiError, error_handlers
 from gateway.delivery.traffic import Traffic
 from gateway.http.request_metrics import RequestTiming, counted, takes_its_time
 from gateway.limits import Limit

@@ -6,7 +6,6 @@ import msgspec
 import pytest
 
 from gateway import limits
-from gateway.auth.grants import ALL
 from gateway.auth.identity import Identity
 from gateway.client.commands import Refusal, Session
 from gateway.client.effects import Effect, Expel, PublishToRoom, Reply
@@ -16,6 +15,7 @@ from services.settings import Namespace, Settings
 from services.wire import client, server
 from services.wire.codes import CloseCode, ErrorCode
 from services.wire.faults import BadMessage
+from services.wire.grants import ALL
 from services.wire.records import Status
 
 

@@ -5,7 +5,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.auth.grants import ALL, Grants, Patterns
 from gateway.auth.identity import Identity
 from gateway.channels.channel_names import parse_channel, presence_room
 from gateway.client import effects
@@ -15,6 +14,7 @@ from services.settings import Settings
 from services.wire import server
 from services.wire.codec import JSON, BadMessage
 from services.wire.codes import ErrorCode
+from services.wire.grants import ALL, Grants, Patterns
 from services.wire.records import UNSET, Position, Status
 
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.grants import Grants
 from gateway.auth.identity import Identity
 from gateway.auth.revocation_log import RevocationLog
 from gateway.auth.revocations import Revocations
-from gateway.auth.tickets import BusTicketStore
+from gateway.auth.tickets import TicketStore
 from gateway.delivery.streams import Logs
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured
@@ -20,6 +19,7 @@ from services.bus.specs import REVOCATION_BYTES
 from services.bus.streams import DurableLog, Stored
 from services.settings import Settings
 from services.wire.events import Revoked
+from services.wire.grants import Grants
 from tests.support.bus import Collected, ConnectBus, publishing, room_log, store
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.requires import need
@@ -88,7 +88,7 @@ async def test_a_full_store_keeps_nobody_from_anything(small: NatsServer) -> Non
         batch = await rooms.read_from(subjects.room_in("default", "room 299"), 1, 10)
         assert len(batch.messages) == 1  # the oldest have made room, the newest is there
 
-        tickets = BusTicketStore(bus, settings)
+        tickets = TicketStore(bus, settings)
         ticket, _ = await tickets.issue(Identity("ada", "Ada", Grants()), "")
         assert await tickets.redeem(ticket, None) is not None
         await revocations.publish(Revoked(until=1e12, user_id="mallory", issued_before=5.0))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.tickets import BusTicketStore
+from gateway.auth.tickets import TicketStore
 from gateway.channels import subscribe
 from gateway.delivery.encoded_message import Outbound, Wire
 from gateway.gateway import Gateway
@@ -35,7 +35,7 @@ async def test_closing_ends_everything_once(
     subscriptions = bus._link._subscriptions
     before = len(subscriptions)
     settings = make_settings(prefix=f"closing-{secrets.token_hex(4)}")
-    tickets = BusTicketStore(bus, settings)
+    tickets = TicketStore(bus, settings)
     faults: list[BaseException] = []
     gateway = Gateway(bus, settings, "g", Authenticator(settings, tickets), tickets, faults.append)
     await gateway.open()

@@ -7,7 +7,7 @@ import httpx
 import msgspec
 import pytest
 
-from gateway.auth.sessions import SessionSigner
+from gateway.auth.identity import SessionSigner
 from gateway.delivery.publisher import PublishRefused
 from services.settings import Settings
 from services.wire.codes import ErrorCode

@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, DataPointFlags, Metric
 
 from gateway.api.histograms import from_explicit, from_exponential
-from gateway.api.otlp_pieces import pieces_of
+from gateway.api.otlp.split import pieces_of
 from gateway.api.slices import SLICE_S, Slices
 from gateway.limits import Limit
 from services.bus.errors import Unavailable

@@ -22,11 +22,11 @@ from gateway.api.access import require_server
 from gateway.api.body import read_bytes
 from gateway.api.declarations import Access, Operation
 from gateway.api.deps import ApiDeps
-from gateway.api.errors import ApiError
 from gateway.api.label_sets import LabelSets
 from gateway.api.metric_items import ReportNumbers
-from gateway.api.otlp_pieces import MAX_UNPACKED_BYTES, pieces_of
-from gateway.api.otlp_points import Export, convert
+from gateway.api.otlp.convert import Export, convert
+from gateway.api.otlp.split import MAX_UNPACKED_BYTES, pieces_of
+from gateway.api.responses import ApiError
 from gateway.api.slices import Slices
 from gateway.auth.api_keys import Scope
 from gateway.limits import Limit

@@ -25,9 +25,9 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from gateway.api.errors import ApiError
 from gateway.api.histograms import from_explicit, from_exponential
-from gateway.api.otlp_pieces import Piece
+from gateway.api.otlp.split import Piece
+from gateway.api.responses import ApiError
 from services.latency_sketch import BadSample, LatencySketch
 from services.wire.codes import ErrorCode
 from services.wire.events import MetricsReport, SketchTotal, Total

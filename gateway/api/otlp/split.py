@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from gateway.api.errors import ApiError
+from gateway.api.responses import ApiError
 from services.wire.codes import ErrorCode
 
 MAX_UNPACKED_BYTES = 4 * 1024 * 1024
