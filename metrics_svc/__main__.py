@@ -7,19 +7,19 @@ from typing import Any
 import structlog
 from redis.exceptions import NoPermissionError, RedisClusterException, RedisError
 
-from metrics_svc.aggregation.admission import Admission
-from metrics_svc.aggregation.seconds import Seconds
+from metrics_svc.aggregation.aggregator import Aggregator
+from metrics_svc.aggregation.validation import ReportValidator
 from metrics_svc.alert_endpoints import AlertEndpoints
-from metrics_svc.alerts.rulebook import Rulebook
+from metrics_svc.alerts.rule_store import RuleStore
 from metrics_svc.clock import FleetClock
-from metrics_svc.endpoints import Endpoints
+from metrics_svc.endpoints import MetricsEndpoints
+from metrics_svc.evaluation_loop import EvaluationLoop
 from metrics_svc.intake import Intake
-from metrics_svc.lease import Lease
+from metrics_svc.leader_lease import LeaderLease
 from metrics_svc.log_stream import QUEUE, LogStream
 from metrics_svc.notify.notifier import Notifier
 from metrics_svc.notify.receivers import configured
 from metrics_svc.store_redis import RedisStore
-from metrics_svc.ticker import Ticker
 from services.bus.errors import Misconfigured
 from services.bus.rpc import Service
 from services.health import HealthServer, export_process
@@ -52,11 +52,11 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     lifecycle.on_stop("store", store.close, timeout_s=1)
 
     clock = FleetClock()
-    seconds = Seconds(agent_interval_s=settings.agent_interval_s)
-    rules = Rulebook(settings.rules_file)
+    seconds = Aggregator(agent_interval_s=settings.agent_interval_s)
+    rules = RuleStore(settings.rules_file)
     # Two processes given the same name must not take each other for themselves.
-    lease = Lease(store, f"{instance}-{secrets.token_hex(4)}", clock)
-    ticker = Ticker(seconds, lease, store, clock, rules, bus, subjects)
+    lease = LeaderLease(store, f"{instance}-{secrets.token_hex(4)}", clock)
+    ticker = EvaluationLoop(seconds, lease, store, clock, rules, bus, subjects)
     notifier = Notifier(
         configured(settings),
         store,
@@ -66,10 +66,10 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
         lambda: int(clock.now() * 1000),
         external_url=settings.external_url,
     )
-    intake = Intake(Admission(), seconds, clock.now)
+    intake = Intake(ReportValidator(), seconds, clock.now)
     logs = LogStream(store, bus, subjects)
     service = Service(bus, settings, KIND)
-    Endpoints(store, clock).serve(service)
+    MetricsEndpoints(store, clock).serve(service)
     AlertEndpoints(store, clock, rules).serve(service)
 
     def details() -> dict[str, Any]:

@@ -4,13 +4,13 @@ import secrets
 
 import msgspec
 
-from metrics_svc.alerts.muting import Muting
-from metrics_svc.alerts.rulebook import Rulebook, encode, from_rule, to_rule
+from metrics_svc.alerts.muting import Muter
+from metrics_svc.alerts.rule_store import RuleStore, encode, from_rule, to_rule
 from metrics_svc.alerts.rules import BadRules
 from metrics_svc.alerts.windows import BadWindow, check
 from metrics_svc.clock import FleetClock
 from metrics_svc.endpoints import answering
-from metrics_svc.store import MAX_EPISODES, MAX_TRANSITIONS, Collection, MetricsStore
+from metrics_svc.store import MAX_EPISODES, MAX_TRANSITIONS, DocumentKind, MetricsStore
 from services.bus.rpc import RpcRefusal, Service
 from services.wire.alerting import (
     ALERTS_TRANSITIONS,
@@ -60,11 +60,11 @@ _window = msgspec.json.Decoder(Window).decode
 class AlertEndpoints:
     """Answers from the store; the rules file is this replica's own look at it."""
 
-    def __init__(self, store: MetricsStore, clock: FleetClock, rules: Rulebook) -> None:
+    def __init__(self, store: MetricsStore, clock: FleetClock, rules: RuleStore) -> None:
         self._store = store
         self._clock = clock
         self._rules = rules
-        self._muting = Muting()
+        self._muting = Muter()
 
     def serve(self, service: Service) -> None:
         """Declare every endpoint on a service that has not started yet."""
@@ -89,7 +89,7 @@ class AlertEndpoints:
         with answering():
             firing = await self._store.active()
             silences = await self._store.silences(now)
-            windows = list(map(_window, (await self._store.documents(Collection.WINDOWS)).values()))
+            windows = list(map(_window, (await self._store.documents(DocumentKind.WINDOWS)).values()))
             await self._take_rules()
         muted = self._muting.look(firing, silences, windows, self._rules.rules.inhibitions, now)
         return AlertList(alerts=[muted.shown(alert) for alert in firing])
@@ -157,14 +157,14 @@ class AlertEndpoints:
         except BadRules as fault:
             raise RpcRefusal(ErrorCode.INVALID_FIELD, str(fault)) from fault
         with answering():
-            await self._store.put_document(Collection.RULES, rule.id, encode(rule))
+            await self._store.put_document(DocumentKind.RULES, rule.id, encode(rule))
             await self._take_rules()
         return from_rule(rule, "api", overridden=self._rules.rules.by_id.get(rule.id) != rule)
 
     async def unrule(self, named: RuleId) -> Empty:
         """Forget a rule that was given by API; its alert ends."""
         with answering():
-            known = await self._store.end_document(Collection.RULES, named.id)
+            known = await self._store.end_document(DocumentKind.RULES, named.id)
             await self._take_rules()
         if not known:
             raise RpcRefusal(ErrorCode.NOT_FOUND, f"no rule {named.id!r} was given by API")
@@ -173,7 +173,7 @@ class AlertEndpoints:
     async def windows(self, _: Empty) -> WindowList:
         """Answer with the maintenance windows."""
         with answering():
-            stored = await self._store.documents(Collection.WINDOWS)
+            stored = await self._store.documents(DocumentKind.WINDOWS)
         return WindowList(windows=[_window(data) for _, data in sorted(stored.items())])
 
     async def window(self, window: Window) -> Window:
@@ -187,13 +187,13 @@ class AlertEndpoints:
         except BadWindow as fault:
             raise RpcRefusal(ErrorCode.INVALID_FIELD, str(fault)) from fault
         with answering():
-            await self._store.put_document(Collection.WINDOWS, window.id, msgspec.json.encode(window))
+            await self._store.put_document(DocumentKind.WINDOWS, window.id, msgspec.json.encode(window))
         return window
 
     async def unwindow(self, named: WindowId) -> Empty:
         """Forget a maintenance window."""
         with answering():
-            known = await self._store.end_document(Collection.WINDOWS, named.id)
+            known = await self._store.end_document(DocumentKind.WINDOWS, named.id)
         if not known:
             raise RpcRefusal(ErrorCode.NOT_FOUND, f"no maintenance window {named.id!r}")
         return Empty()
@@ -205,7 +205,7 @@ class AlertEndpoints:
         return ReceiverList(receivers=[receiver for _, receiver in sorted(state.receivers.items())])
 
     async def _take_rules(self) -> None:
-        self._rules.take(await self._store.documents(Collection.RULES))
+        self._rules.take(await self._store.documents(DocumentKind.RULES))
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1000)

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from metrics_svc.aggregation.aggregator import FLEET
 from metrics_svc.aggregation.rows import to_record
-from metrics_svc.aggregation.seconds import FLEET
 from metrics_svc.aggregation.tiers import SECONDS
 from metrics_svc.clock import FleetClock
 from metrics_svc.history import BadQuery, query
@@ -14,7 +14,7 @@ from metrics_svc.store import (
     MAX_LOG_LINES,
     MAX_SILENCES,
     MetricsStore,
-    StoreUnavailable,
+    MetricsStoreUnavailable,
     TooManyDocuments,
     TooManySilences,
 )
@@ -43,7 +43,7 @@ def answering() -> Iterator[None]:
     """Turn what the store and the query say into refusals with a code."""
     try:
         yield
-    except StoreUnavailable as fault:
+    except MetricsStoreUnavailable as fault:
         raise RpcRefusal(ErrorCode.UNAVAILABLE, "the metrics store is out of reach") from fault
     except BadQuery as fault:
         raise RpcRefusal(ErrorCode.INVALID_FIELD, str(fault)) from fault
@@ -53,7 +53,7 @@ def answering() -> Iterator[None]:
         raise RpcRefusal(ErrorCode.CONFLICT, f"there are {MAX_DOCUMENTS} of them already") from fault
 
 
-class Endpoints:
+class MetricsEndpoints:
     """Answers from the store."""
 
     def __init__(self, store: MetricsStore, clock: FleetClock) -> None:

@@ -18,7 +18,7 @@ from metrics_svc.aggregation.rows import (
     to_record,
     unmeasured,
 )
-from metrics_svc.aggregation.tiers import MINUTES, SECONDS, Plan, plan
+from metrics_svc.aggregation.tiers import MINUTES, SECONDS, TierChoice, plan
 from metrics_svc.store import MetricsStore
 from services.wire.rpc import History, HistoryQuery
 
@@ -83,7 +83,7 @@ async def _rollups(store: MetricsStore, question: HistoryQuery, now: int) -> His
     return await asyncio.to_thread(_merged, stored, question, chosen, start, end)
 
 
-def _merged(stored: list[bytes], question: HistoryQuery, chosen: Plan, start: int, end: int) -> History:
+def _merged(stored: list[bytes], question: HistoryQuery, chosen: TierChoice, start: int, end: int) -> History:
     step, metric = chosen.step_s, question.metric
     only = (metric,) if metric else RECORD_NAMES
     if step == chosen.tier.step_s:

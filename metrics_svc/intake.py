@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from metrics_svc.aggregation.admission import Admission, Refusal, SourceKind
-from metrics_svc.aggregation.seconds import Seconds
+from metrics_svc.aggregation.aggregator import Aggregator
+from metrics_svc.aggregation.validation import RejectReason, ReportValidator, SourceKind
 from services import telemetry
 from services.bus.message import BusMessage
 from services.telemetry import MetricName
@@ -20,7 +20,7 @@ _logs = msgspec.json.Decoder(LogReport).decode
 class Intake:
     """Feeds `Seconds` from the bus. `now` tells the fleet's time."""
 
-    def __init__(self, admission: Admission, seconds: Seconds, now: Callable[[], float]) -> None:
+    def __init__(self, admission: ReportValidator, seconds: Aggregator, now: Callable[[], float]) -> None:
         self._admission = admission
         self._seconds = seconds
         self._now = now
@@ -35,10 +35,10 @@ class Intake:
         try:
             report = _report(message.data)
         except (msgspec.DecodeError, RecursionError):
-            _count_refused(Refusal.MALFORMED)
+            _count_refused(RejectReason.MALFORMED)
             return
         now = self._now()
-        verdict = self._admission.judge(report, now)
+        verdict = self._admission.validate(report, now)
         for reason in verdict.refusals:
             _count_refused(reason)
         if verdict.sample is not None:
@@ -55,11 +55,11 @@ class Intake:
         try:
             report = _logs(message.data)
         except (msgspec.DecodeError, RecursionError):
-            _count_refused(Refusal.MALFORMED)
+            _count_refused(RejectReason.MALFORMED)
             return
         if errors := sum(entry.level in ERROR_LEVELS for entry in report.entries):
             self._seconds.add_log_errors(errors, self._now())
 
 
-def _count_refused(reason: Refusal) -> None:
+def _count_refused(reason: RejectReason) -> None:
     telemetry.counter(MetricName.METRICS_REFUSED).labels(reason.value).inc()

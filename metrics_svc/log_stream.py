@@ -12,7 +12,7 @@ from collections import deque
 import msgspec
 import structlog
 
-from metrics_svc.store import MetricsStore, StoreUnavailable
+from metrics_svc.store import MetricsStore, MetricsStoreUnavailable
 from services import telemetry
 from services.bus.client import Bus
 from services.bus.errors import BusError
@@ -110,7 +110,7 @@ class LogStream:
         entries = [entry for report in reports for entry in report.entries]
         try:
             await self._store.append_logs(entries)
-        except StoreUnavailable as fault:
+        except MetricsStoreUnavailable as fault:
             _count("unstored", len(entries))
             if not self._store_was_away:
                 log.warning("log lines are not stored", reason=str(fault))

@@ -13,8 +13,8 @@ from typing import Protocol
 from metrics_svc.aggregation.rollups import SeriesRow
 from metrics_svc.aggregation.rows import Row
 from metrics_svc.aggregation.tiers import Tier
-from metrics_svc.alerts.judge import Watch
-from metrics_svc.notify.records import NotifyChange, NotifyState
+from metrics_svc.alerts.instance import AlertInstance
+from metrics_svc.notify.nflog import NotifyChange, NotifyState
 from services.wire.events import AlertEvent
 from services.wire.records import Alert, AlertLogEntry, AlertTransition, LogEntry
 from services.wire.rpc import AlertAck, Silence
@@ -27,7 +27,7 @@ MAX_TRANSITIONS = 2000
 MAX_DOCUMENTS = 500
 
 
-class StoreUnavailable(Exception):
+class MetricsStoreUnavailable(Exception):
     """The store did not answer in time, or refuses to. Whether the operation happened is unknown."""
 
 
@@ -39,14 +39,14 @@ class TooManyDocuments(Exception):
     """The collection has `MAX_DOCUMENTS` already."""
 
 
-class Collection(StrEnum):
+class DocumentKind(StrEnum):
     """What operators write through the API and the store keeps as JSON, by id."""
 
     RULES = "rules"
     WINDOWS = "windows"
 
 
-class Written(StrEnum):
+class CommitStatus(StrEnum):
     """What became of a second."""
 
     DONE = "done"
@@ -69,7 +69,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class SecondCommit:
     """All that one second changes: written whole or not at all.
 
     `current` are alerts that go on firing, with the value they have now: for what is yet to be notified of them.
@@ -77,7 +77,7 @@ class Tick:
 
     second: int
     rows: list[SeriesRow]
-    watches: dict[str, Watch | None] = field(default_factory=dict)
+    watches: dict[str, AlertInstance | None] = field(default_factory=dict)
     entries: list[AlertLogEntry] = field(default_factory=list)
     events: list[AlertEvent] = field(default_factory=list)
     transitions: list[AlertTransition] = field(default_factory=list)
@@ -105,13 +105,13 @@ class MetricsStore(Protocol):
 
     # --- what the one who ticks writes ---
 
-    async def write(self, holder: str, term: int, tick: Tick) -> Written:
+    async def write(self, holder: str, term: int, tick: SecondCommit) -> CommitStatus:
         """Store one second."""
 
     async def last_second(self) -> int:
         """Return the last second written, 0 when there is none."""
 
-    async def watches(self) -> dict[str, Watch]:
+    async def watches(self) -> dict[str, AlertInstance]:
         """Return what is remembered of alerts, by id."""
 
     async def unannounced(self) -> list[AlertEvent]:
@@ -164,13 +164,13 @@ class MetricsStore(Protocol):
     async def transitions(self, limit: int) -> list[AlertTransition]:
         """Return the newest transitions of alerts, newest first."""
 
-    async def documents(self, collection: Collection) -> dict[str, bytes]:
+    async def documents(self, collection: DocumentKind) -> dict[str, bytes]:
         """Return a collection, by id."""
 
-    async def put_document(self, collection: Collection, id: str, data: bytes) -> None:
+    async def put_document(self, collection: DocumentKind, id: str, data: bytes) -> None:
         """Add or replace a document. Raises TooManyDocuments."""
 
-    async def end_document(self, collection: Collection, id: str) -> bool:
+    async def end_document(self, collection: DocumentKind, id: str) -> bool:
         """Forget a document; False when there is none of that id."""
 
     async def append_logs(self, entries: list[LogEntry]) -> None:

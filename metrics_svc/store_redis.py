@@ -25,9 +25,9 @@ import msgspec
 from metrics_svc.aggregation.packed import pack, unpack, unpack_between
 from metrics_svc.aggregation.rows import Row
 from metrics_svc.aggregation.tiers import DAY_S, MINUTES, SECONDS, Tier
-from metrics_svc.alerts.judge import Watch
-from metrics_svc.alerts.states import State
-from metrics_svc.notify.records import Acknowledged, NotifyChange, NotifyState, Sent
+from metrics_svc.alerts.instance import AlertInstance
+from metrics_svc.alerts.states import AlertState
+from metrics_svc.notify.nflog import AckRecord, NotifyChange, NotifyState, SentNotification
 from metrics_svc.scripts import load, reaching, run
 from metrics_svc.store import (
     MAX_DOCUMENTS,
@@ -36,12 +36,12 @@ from metrics_svc.store import (
     MAX_SILENCES,
     MAX_TRANSITIONS,
     MAX_UNANNOUNCED,
-    Collection,
+    CommitStatus,
+    DocumentKind,
     Grant,
-    Tick,
+    SecondCommit,
     TooManyDocuments,
     TooManySilences,
-    Written,
 )
 from services.redis_client import AnyRedis, close_redis
 from services.redis_scripts import Argument
@@ -63,7 +63,7 @@ T = TypeVar("T")
 
 _to_json = msgspec.json.Encoder().encode
 _pack = msgspec.msgpack.Encoder().encode
-_watch = msgspec.json.Decoder(Watch).decode
+_watch = msgspec.json.Decoder(AlertInstance).decode
 _entry = msgspec.json.Decoder(AlertLogEntry).decode
 _event = msgspec.json.Decoder(AlertEvent).decode
 _silence = msgspec.json.Decoder(Silence).decode
@@ -75,9 +75,9 @@ def _json(value: object) -> str:
     return _to_json(value).decode()
 
 
-_ack = msgspec.json.Decoder(Acknowledged).decode
+_ack = msgspec.json.Decoder(AckRecord).decode
 _transition = msgspec.json.Decoder(AlertTransition).decode
-_sent = msgspec.json.Decoder(Sent).decode
+_sent = msgspec.json.Decoder(SentNotification).decode
 _receiver = msgspec.json.Decoder(Receiver).decode
 _window = msgspec.json.Decoder(Window).decode
 
@@ -139,7 +139,7 @@ class RedisStore:
 
     # --- what the one who ticks writes ---
 
-    async def write(self, holder: str, term: int, tick: Tick) -> Written:
+    async def write(self, holder: str, term: int, tick: SecondCommit) -> CommitStatus:
         keys = [
             self._key(name)
             for name in (
@@ -174,13 +174,13 @@ class RedisStore:
             payload,
             *[pack(placed.row) for placed in tick.rows],
         ]
-        return Written((await run(self._redis, WRITE, keys, arguments)).decode())
+        return CommitStatus((await run(self._redis, WRITE, keys, arguments)).decode())
 
     async def last_second(self) -> int:
         with reaching():
             return int(await self._redis.hget(self._key("meta"), "second") or 0)
 
-    async def watches(self) -> dict[str, Watch]:
+    async def watches(self) -> dict[str, AlertInstance]:
         with reaching():
             stored: Any = await self._redis.hgetall(self._key("watches"))
         return {id.decode(): _watch(data) for id, data in stored.items()}
@@ -268,7 +268,7 @@ class RedisStore:
                 pipeline.hgetall(self._key("acks"))
                 stored, acks = await pipeline.execute()
         acknowledged = {id.decode(): _ack(data).started_at for id, data in acks.items()}
-        firing = [watch for watch in map(_watch, stored) if watch.state is State.FIRING]
+        firing = [watch for watch in map(_watch, stored) if watch.state is AlertState.FIRING]
         firing.sort(key=lambda watch: watch.started_at or 0)
         return [
             msgspec.structs.replace(alert, acknowledged=acknowledged.get(alert.id) == str(watch.started_at))
@@ -310,17 +310,17 @@ class RedisStore:
             stored: Any = await self._redis.lrange(self._key("transitions"), -limit, -1)
         return [_transition(data) for data in reversed(stored)]
 
-    async def documents(self, collection: Collection) -> dict[str, bytes]:
+    async def documents(self, collection: DocumentKind) -> dict[str, bytes]:
         with reaching():
             stored: Any = await self._redis.hgetall(self._key(collection.value))
         return {id.decode(): data for id, data in stored.items()}
 
-    async def put_document(self, collection: Collection, id: str, data: bytes) -> None:
+    async def put_document(self, collection: DocumentKind, id: str, data: bytes) -> None:
         arguments: list[Argument] = [id, data, MAX_DOCUMENTS]
         if not await run(self._redis, PUT_DOCUMENT, [self._key(collection.value)], arguments):
             raise TooManyDocuments
 
-    async def end_document(self, collection: Collection, id: str) -> bool:
+    async def end_document(self, collection: DocumentKind, id: str) -> bool:
         with reaching():
             return bool(await self._redis.hdel(self._key(collection.value), id))
 

@@ -8,11 +8,11 @@ import msgspec
 import numpy as np
 
 from bench.single import keep
-from metrics_svc.aggregation.admission import Admission
+from metrics_svc.aggregation.aggregator import FLEET, Aggregator
 from metrics_svc.aggregation.packed import pack, unpack
 from metrics_svc.aggregation.rollups import Rollups
 from metrics_svc.aggregation.rows import merge
-from metrics_svc.aggregation.seconds import FLEET, Seconds
+from metrics_svc.aggregation.validation import ReportValidator
 from services.latency_sketch import LatencySketch
 from services.wire.events import MetricsReport
 
@@ -40,7 +40,7 @@ def values_of(shape: str, node: int, rng: np.random.Generator) -> np.ndarray:
 def errors(shape: str) -> dict[str, float]:
     """Return the largest relative error of each percentile, over one second, ten, sixty, and all of the time."""
     rng = np.random.default_rng(11)
-    admission, seconds, rollups = Admission(), Seconds(), Rollups()
+    admission, seconds, rollups = ReportValidator(), Aggregator(), Rollups()
     exact: dict[int, list[np.ndarray]] = {}
     rows = []
     for second in range(START, START + LENGTH_S):

@@ -5,7 +5,7 @@ import secrets
 import socket
 
 from metrics_svc.agent.machine import OWN_PROC, Machine, existing, watch_host
-from metrics_svc.agent.reporter import Reporter
+from metrics_svc.agent.reporter import MachineReporter
 from services.bus.client import Bus
 from services.health import HealthServer, export_process
 from services.lifecycle import CannotStart, Lifecycle, run
@@ -22,7 +22,7 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     lifecycle.on_stop("bus", bus.close, timeout_s=2)
     lifecycle.ship_logs(bus, settings)
     machine = await asyncio.to_thread(machine_of, settings)
-    reporter = Reporter(
+    reporter = MachineReporter(
         bus,
         settings.subjects.metrics_report,
         settings.instance or socket.gethostname(),

@@ -103,7 +103,7 @@ def _loopback(interface: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class NetworkTraffic:
     """Bytes that went through all interfaces but loopback, and when they were read."""
 
     received: int
@@ -116,7 +116,7 @@ def watch_host(proc: Path) -> None:
     psutil.PROCFS_PATH = str(proc)
 
 
-def read_host_traffic(proc: Path, now: float) -> Traffic:
+def read_host_traffic(proc: Path, now: float) -> NetworkTraffic:
     """Return the counters of the host's own interfaces: those that its first process sees, but for inner ones."""
     received = sent = 0
     for line in (proc / "1/net/dev").read_text().splitlines()[2:]:  # two lines of headings
@@ -126,19 +126,19 @@ def read_host_traffic(proc: Path, now: float) -> Traffic:
             columns = numbers.split()
             received += int(columns[0])
             sent += int(columns[8])
-    return Traffic(received, sent, now)
+    return NetworkTraffic(received, sent, now)
 
 
-def read_traffic(now: float) -> Traffic:
+def read_traffic(now: float) -> NetworkTraffic:
     """Return the counters of all interfaces but loopback."""
     counters = psutil.net_io_counters(pernic=True)
     outside = [counter for name, counter in counters.items() if not _loopback(name)]
-    return Traffic(
+    return NetworkTraffic(
         sum(counter.bytes_recv for counter in outside), sum(counter.bytes_sent for counter in outside), now
     )
 
 
-def rates(before: Traffic, after: Traffic) -> tuple[float, float]:
+def rates(before: NetworkTraffic, after: NetworkTraffic) -> tuple[float, float]:
     """Return bytes per second in and out; 0 where a counter went back (an interface vanished)."""
     passed = after.at - before.at
     if passed <= 0:
@@ -179,7 +179,7 @@ class Machine:
             "network_out": sent,
         }
 
-    def _read_traffic(self) -> Traffic:
+    def _read_traffic(self) -> NetworkTraffic:
         if self._proc == OWN_PROC:
             return read_traffic(self._clock())
         return read_host_traffic(self._proc, self._clock())

@@ -25,7 +25,7 @@ PHASE = 0.7
 _encode = msgspec.json.Encoder().encode
 
 
-class Reporter:
+class MachineReporter:
     """Reports one machine.
 
     Args:

@@ -145,12 +145,12 @@ def _pack_sketch(sketch: LatencySketch) -> bytes:
 
 def _unpack_sketch(data: bytes) -> LatencySketch:
     """Return what `_pack_sketch` packed. It is ours: checking it again would double the cost of a query."""
-    adding = _Adding()
+    adding = SketchAccumulator()
     adding.add(data)
     return adding.sketch()
 
 
-class _Adding:
+class SketchAccumulator:
     """Packed sketches being added up, in one dense list of counts that begins at bin `base`."""
 
     __slots__ = ("_base", "_counts", "_max", "_min", "_sum", "_zero")
@@ -232,8 +232,8 @@ def merge_packed(
     percentiles of all that was measured (not without `sketches`), and a sketch only with `keep_sketches`.
     """
     columns: dict[str, list[float | Stat]] = {}
-    latency: _Adding | None = None
-    histograms: dict[str, _Adding] = {}
+    latency: SketchAccumulator | None = None
+    histograms: dict[str, SketchAccumulator] = {}
     seconds = 0
     for packed in rows:
         seconds += packed.seconds
@@ -242,11 +242,11 @@ def merge_packed(
             if (stat := stats.get(name)) is not None:
                 columns.setdefault(name, []).append(stat)
         if sketches and packed.latency is not None:
-            latency = latency or _Adding()
+            latency = latency or SketchAccumulator()
             latency.add(packed.latency)
         if sketches:
             for name, data in packed.histograms.items():
-                histograms.setdefault(name, _Adding()).add(data)
+                histograms.setdefault(name, SketchAccumulator()).add(data)
     row = Row(start, seconds, {name: _over(column) for name, column in columns.items()})
     if latency is not None:
         row.percentiles = latency.percentiles()

@@ -122,7 +122,7 @@ class Row:
         return sketch.count if sketch is not None else 0.0
 
 
-class Merging:
+class RowAccumulator:
     """One row in the making that covers several, given in order of time. Adding is cheap; percentiles come last."""
 
     __slots__ = ("_seconds", "_stats", "histograms", "latency", "start")
@@ -159,7 +159,7 @@ class Merging:
 
 def merge(start: int, rows: Iterable[Row]) -> Row:
     """Return one row that covers several, given in order of time."""
-    merging = Merging(start)
+    merging = RowAccumulator(start)
     for row in rows:
         merging.add(row)
     return merging.row()

@@ -8,7 +8,7 @@ lost.
 from dataclasses import dataclass
 from math import floor
 
-from metrics_svc.aggregation.admission import Sample
+from metrics_svc.aggregation.validation import Sample
 from services.latency_sketch import LatencySketch
 
 # Counts of a shorter time belong to the second in which they arrive: reports of each second are not exactly a second apart.
@@ -20,7 +20,7 @@ _GOLDEN = 0.6180339887
 
 
 @dataclass(slots=True)
-class Spreading:
+class SpreadCounts:
     """One sample's counts, given to `seconds` seconds from second `first` on."""
 
     sample: Sample

@@ -33,14 +33,14 @@ ROLLUP_TIERS = (TENS, MINUTES)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TierChoice:
     """Read `tier`, and merge its rows to `step_s`."""
 
     tier: Tier
     step_s: int
 
 
-def plan(start: int, step_s: int, now: int) -> Plan:
+def plan(start: int, step_s: int, now: int) -> TierChoice:
     """Return how to answer for the time from second `start` in steps of `step_s`.
 
     The coarsest tier that divides the step is the cheapest. Where that tier no longer has `start`, a
@@ -49,6 +49,6 @@ def plan(start: int, step_s: int, now: int) -> Plan:
     covering = [tier for tier in TIERS if start >= now - tier.keep_s] or [MINUTES]
     exact = [tier for tier in covering if step_s % tier.step_s == 0]
     if exact:
-        return Plan(exact[-1], step_s)
+        return TierChoice(exact[-1], step_s)
     finest = covering[0]
-    return Plan(finest, -(-step_s // finest.step_s) * finest.step_s)
+    return TierChoice(finest, -(-step_s // finest.step_s) * finest.step_s)

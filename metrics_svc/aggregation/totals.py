@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Room:
+class StreamQuota:
     """Places for streams of one kind, shared by all sources."""
 
     limit: int
@@ -36,16 +36,16 @@ class Room:
 class Budget:
     """Places for the streams of all sources."""
 
-    counts: Room = field(default_factory=lambda: Room(MAX_ALL_COUNTS))
-    sketches: Room = field(default_factory=lambda: Room(MAX_ALL_SKETCHES))
+    counts: StreamQuota = field(default_factory=lambda: StreamQuota(MAX_ALL_COUNTS))
+    sketches: StreamQuota = field(default_factory=lambda: StreamQuota(MAX_ALL_SKETCHES))
 
 
-class _Last(Generic[T]):
+class _LastTotals(Generic[T]):
     """The last total of each stream of one instance, with its start and when it was reported; the stalest first."""
 
     __slots__ = ("_known", "_room", "forgot")
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: StreamQuota) -> None:
         self._room = room
         self._known: OrderedDict[Key, tuple[int, int, T]] = OrderedDict()
         self.forgot = False
@@ -83,14 +83,14 @@ class TooManyTotals(Exception):
     """There is no place for the last total of another stream."""
 
 
-class Streams:
+class InstanceTotals:
     """The streams of one instance of a source. `first_at` and `now` are times of its reports, in ms."""
 
     def __init__(self, budget: Budget, first_at: int) -> None:
         self._first_at = first_at
         self.now = first_at
-        self._counts: _Last[float] = _Last(budget.counts)
-        self._sketches: _Last[LatencySketch] = _Last(budget.sketches)
+        self._counts: _LastTotals[float] = _LastTotals(budget.counts)
+        self._sketches: _LastTotals[LatencySketch] = _LastTotals(budget.sketches)
 
     def new_count(self, key: Key, value: float, start: int) -> float:
         """Return how much came in since the stream's last total, and remember this one. Raises TooManyTotals."""
@@ -129,18 +129,18 @@ class Streams:
         return self.now > self._first_at and not (self._counts.forgot or self._sketches.forgot)
 
 
-class Totals:
+class CumulativeTotals:
     """The streams of one source, by instance. `clear` it before it goes: the budget is shared."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._instances: OrderedDict[str, Streams] = OrderedDict()
+        self._instances: OrderedDict[str, InstanceTotals] = OrderedDict()
 
-    def of(self, instance: str, timestamp: int) -> Streams:
+    def of(self, instance: str, timestamp: int) -> InstanceTotals:
         """Return the streams of an instance that reports at `timestamp` (ms)."""
         streams = self._instances.get(instance)
         if streams is None:
-            streams = self._instances[instance] = Streams(self._budget, timestamp)
+            streams = self._instances[instance] = InstanceTotals(self._budget, timestamp)
             if len(self._instances) > MAX_INSTANCES:
                 self._instances.popitem(last=False)[1].clear()
         streams.now = timestamp

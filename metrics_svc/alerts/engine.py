@@ -7,16 +7,16 @@ from math import fsum
 
 import msgspec
 
+from metrics_svc.aggregation.aggregator import FLEET, SecondSnapshot
 from metrics_svc.aggregation.rows import Row
-from metrics_svc.aggregation.seconds import FLEET, ClosedSecond
-from metrics_svc.alerts.judge import Judgement, Watch, judge, remove
+from metrics_svc.alerts.instance import AlertInstance, Evaluation, evaluate, remove
 from metrics_svc.alerts.rules import EVERY_SOURCE, Rule, RuleSet, alert_id
-from metrics_svc.alerts.states import Effect, Reason, State
+from metrics_svc.alerts.states import AlertEffect, AlertState, TransitionReason
 from services.wire.events import AlertEvent
 from services.wire.records import UNSET, Alert, AlertLogEntry, AlertTransition
 from services.wire.server import AlertRaised, AlertResolved
 
-_ACTIVE = frozenset((State.PENDING, State.FIRING))
+_ACTIVE = frozenset((AlertState.PENDING, AlertState.FIRING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +24,19 @@ class Change:
     """One announced transition, for the log."""
 
     alert: Alert
-    effect: Effect
-    reason: Reason
+    effect: AlertEffect
+    reason: TransitionReason
 
 
 @dataclass(slots=True)
-class Outcome:
+class SecondEvaluation:
     """What one second changed. A watch of None is to be forgotten.
 
     `current` are alerts that go on firing with another value than before, which is not announced. `limited` counts, by
     rule, the alerts that were over its limit and are not kept.
     """
 
-    watches: dict[str, Watch | None] = field(default_factory=dict)
+    watches: dict[str, AlertInstance | None] = field(default_factory=dict)
     events: list[AlertEvent] = field(default_factory=list)
     entries: list[AlertLogEntry] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Outcome:
 class AlertEngine:
     """Holds the watches of all rules. `watches` is what an earlier engine left in the store, by alert id."""
 
-    def __init__(self, rules: RuleSet, watches: Mapping[str, Watch]) -> None:
+    def __init__(self, rules: RuleSet, watches: Mapping[str, AlertInstance]) -> None:
         self.rules = rules
         # Stored by an earlier version, which gave other ids: renamed with the first second.
         self._renamed = {
@@ -57,10 +57,10 @@ class AlertEngine:
         self._watches = {id: watch for id, watch in watches.items() if id not in self._renamed}
         self._heard: set[str] = set()  # alerts about which there were data, while warming up
 
-    def evaluate(self, closed: ClosedSecond) -> Outcome:
+    def evaluate(self, closed: SecondSnapshot) -> SecondEvaluation:
         """Judge every rule by the rows of one second. Called with seconds in rising order."""
         now = (closed.second + 1) * 1000
-        outcome = Outcome()
+        outcome = SecondEvaluation()
         self._rename(outcome, now)
         seen: set[str] = set()
         for rule in self.rules.rules:
@@ -75,8 +75,8 @@ class AlertEngine:
                 value = _value(rule, series, closed)
                 if closed.warming_up and not self._can_judge(rule, series, id, value):
                     continue
-                watch = _labelled(before or Watch(rule.metric, series), closed)
-                judgement = judge(rule, watch, value, now)
+                watch = _labelled(before or AlertInstance(rule.metric, series), closed)
+                judgement = evaluate(rule, watch, value, now)
                 if judgement.watch.state in _ACTIVE and (before is None or before.state not in _ACTIVE):
                     active = self._active(rule, watched) if active is None else active
                     if active >= rule.limit:
@@ -100,7 +100,7 @@ class AlertEngine:
         watches = (self._watches.get(rule.alert_id(series)) for series in watched)
         return sum(watch is not None and watch.state in _ACTIVE for watch in watches)
 
-    def _rename(self, outcome: Outcome, now: int) -> None:
+    def _rename(self, outcome: SecondEvaluation, now: int) -> None:
         """Let alerts end under the ids they had, and go on under those they have."""
         for old, watch in self._renamed.items():
             id = alert_id(watch.metric, watch.source)
@@ -118,13 +118,13 @@ class AlertEngine:
             self._watches[id] = outcome.watches[id] = msgspec.structs.replace(watch, alert=alert)
         self._renamed = {}
 
-    def _series(self, rule: Rule, closed: ClosedSecond) -> list[str]:
+    def _series(self, rule: Rule, closed: SecondSnapshot) -> list[str]:
         """Return the series that a rule watches now: those that report, and those still remembered."""
         if rule.match:
             return self._label_sets(rule, closed)
         return [rule.source] if rule.source != EVERY_SOURCE else self._sources(rule, closed)
 
-    def _sources(self, rule: Rule, closed: ClosedSecond) -> list[str]:
+    def _sources(self, rule: Rule, closed: SecondSnapshot) -> list[str]:
         sources = {
             source
             for source, row in closed.rows.items()
@@ -137,7 +137,7 @@ class AlertEngine:
         }
         return [source for source in sorted(sources) if self.rules.find(rule.metric, source) is rule]
 
-    def _label_sets(self, rule: Rule, closed: ClosedSecond) -> list[str]:
+    def _label_sets(self, rule: Rule, closed: SecondSnapshot) -> list[str]:
         found = {
             series: (whole, closed.labels.get(series, {}))
             for series, whole in closed.parts.items()
@@ -156,22 +156,22 @@ class AlertEngine:
 
     def _record(
         self,
-        outcome: Outcome,
+        outcome: SecondEvaluation,
         alert_id: str,
         rule: Rule | None,
-        before: Watch | None,
-        judgement: Judgement,
+        before: AlertInstance | None,
+        judgement: Evaluation,
         value: float | None,
         now: int,
     ) -> None:
         transition = judgement.transition
-        was = before.state if before is not None else State.INACTIVE
+        was = before.state if before is not None else AlertState.INACTIVE
         after = judgement.watch
-        if after.state is not was or transition.effect is not Effect.NONE:
+        if after.state is not was or transition.effect is not AlertEffect.NONE:
             after = msgspec.structs.replace(after, reason=transition.reason.value)
-            if transition.reason is not Reason.SETTLED:
+            if transition.reason is not TransitionReason.SETTLED:
                 outcome.transitions.append(_transition(alert_id, was, judgement, value, now))
-        forgotten = transition.reason is Reason.SOURCE_FORGOTTEN
+        forgotten = transition.reason is TransitionReason.SOURCE_FORGOTTEN
         if rule is None or forgotten or after.is_idle(rule):
             if before is not None:
                 del self._watches[alert_id]
@@ -186,14 +186,18 @@ class AlertEngine:
 
     @staticmethod
     def _announce(
-        outcome: Outcome, before: Watch | None, after: Watch, judgement: Judgement, now: int
+        outcome: SecondEvaluation,
+        before: AlertInstance | None,
+        after: AlertInstance,
+        judgement: Evaluation,
+        now: int,
     ) -> None:
         alert, transition = judgement.alert, judgement.transition
         if alert is None:
             return
         reason = transition.reason.value
         outcome.changes.append(Change(alert, transition.effect, transition.reason))
-        if transition.effect is Effect.RESOLVE:
+        if transition.effect is AlertEffect.RESOLVE:
             outcome.events.append(AlertResolved(data=alert))
             if before is not None and before.alert is not None and before.started_at is not None:
                 outcome.entries.append(_entry(before.alert, before.started_at, reason, ended_at=now))
@@ -202,7 +206,7 @@ class AlertEngine:
             outcome.entries.append(_entry(alert, after.started_at or now, reason, ended_at=None))
 
 
-def _labelled(watch: Watch, closed: ClosedSecond) -> Watch:
+def _labelled(watch: AlertInstance, closed: SecondSnapshot) -> AlertInstance:
     """Return the watch with the labels its series has now; a series that is silent keeps those it had."""
     labels = closed.labels.get(watch.source)
     whole = closed.parts.get(watch.source, watch.whole)
@@ -211,7 +215,7 @@ def _labelled(watch: Watch, closed: ClosedSecond) -> Watch:
     return msgspec.structs.replace(watch, labels=labels, whole=whole)
 
 
-def _value(rule: Rule, series: str, closed: ClosedSecond) -> float | None:
+def _value(rule: Rule, series: str, closed: SecondSnapshot) -> float | None:
     row = closed.rows.get(series)
     if row is None:
         return None
@@ -229,7 +233,7 @@ def _value(rule: Rule, series: str, closed: ClosedSecond) -> float | None:
     return _aggregate(rule, closed)
 
 
-def _aggregate(rule: Rule, closed: ClosedSecond) -> float | None:
+def _aggregate(rule: Rule, closed: SecondSnapshot) -> float | None:
     """Return the fleet's value of a metric from those of its sources."""
     rows: list[Row] = [row for name, row in closed.rows.items() if name and name not in closed.parts]
     values = [value for value in (row.value(rule.metric) for row in rows) if value is not None]
@@ -247,7 +251,7 @@ def _aggregate(rule: Rule, closed: ClosedSecond) -> float | None:
 
 
 def _transition(
-    alert_id: str, was: State, judgement: Judgement, value: float | None, now: int
+    alert_id: str, was: AlertState, judgement: Evaluation, value: float | None, now: int
 ) -> AlertTransition:
     alert = judgement.alert
     return AlertTransition(

@@ -52,11 +52,11 @@ DEFAULT_INHIBITIONS = (
 MAX_NAMED = 10
 
 
-class Inhibitors:
+class InhibitionIndex:
     """The alerts that inhibit others, by the fields in which both must agree. `firing` are fields by alert id."""
 
     def __init__(self, inhibitions: Iterable[Inhibition], firing: Mapping[str, Fields]) -> None:
-        self._indexes = [(inhibition, _Index(inhibition, firing)) for inhibition in inhibitions]
+        self._indexes = [(inhibition, _SourceAlerts(inhibition, firing)) for inhibition in inhibitions]
 
     def of(self, fields: Fields) -> list[str]:
         """Return the ids of the alerts that inhibit the one with these fields, `MAX_NAMED` at most, in order."""
@@ -71,7 +71,7 @@ class Inhibitors:
         return sorted(found)[:MAX_NAMED]
 
 
-class _Index:
+class _SourceAlerts:
     """Ids of the alerts on the source side of an inhibition; apart, those that are on its target side too."""
 
     def __init__(self, inhibition: Inhibition, firing: Mapping[str, Fields]) -> None:

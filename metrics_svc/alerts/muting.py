@@ -10,7 +10,7 @@ from functools import cached_property
 
 import msgspec
 
-from metrics_svc.alerts.inhibition import Inhibition, Inhibitors
+from metrics_svc.alerts.inhibition import Inhibition, InhibitionIndex
 from metrics_svc.alerts.matching import Fields, fields_of, matches
 from metrics_svc.alerts.windows import in_force
 from services.wire.alerting import Window
@@ -44,7 +44,7 @@ class Muted:
 
 
 @dataclass(slots=True)
-class _Matched:
+class _MatchCache:
     """Which silences, or windows, match which alerts."""
 
     items: dict[str, Silence | Window] = field(default_factory=dict)
@@ -74,14 +74,14 @@ class _Matched:
         return {id: both for id, found in self.matched.items() if (both := found.intersection(in_force))}
 
 
-class Muting:
+class Muter:
     """Says what mutes alerts. It remembers: only what has changed since the last look is worked out again."""
 
     def __init__(self) -> None:
         self._alerts: dict[str, Alert] = {}
         self._fields: dict[str, Fields] = {}
-        self._silences = _Matched()
-        self._windows = _Matched()
+        self._silences = _MatchCache()
+        self._windows = _MatchCache()
         self._open: tuple[int, Sequence[Window], frozenset[str]] = (0, (), frozenset())
         self._inhibited_as: tuple[Mapping[str, Fields], frozenset[str], Sequence[Inhibition]] | None = None
         self._inhibited: Mapping[str, Sequence[str]] = {}
@@ -122,7 +122,7 @@ class Muting:
     ) -> Mapping[str, Sequence[str]]:
         asked = fields, firing, inhibitions
         if asked != self._inhibited_as:
-            inhibitors = Inhibitors(inhibitions, {id: fields[id] for id in firing})
+            inhibitors = InhibitionIndex(inhibitions, {id: fields[id] for id in firing})
             self._inhibited = {id: found for id, its in fields.items() if (found := inhibitors.of(its))}
             self._inhibited_as = asked
         return self._inhibited

@@ -17,7 +17,7 @@ from enum import Enum, StrEnum
 from typing import NamedTuple
 
 
-class State(StrEnum):
+class AlertState(StrEnum):
     """Where an alert stands."""
 
     INACTIVE = "inactive"
@@ -26,7 +26,7 @@ class State(StrEnum):
     RESOLVED = "resolved"
 
 
-class Input(Enum):
+class Signal(Enum):
     """What one second says about an alert."""
 
     QUIET = "past the clear threshold, for long enough"
@@ -43,7 +43,7 @@ class Input(Enum):
     REMOVED = "the rule is gone"
 
 
-class Effect(Enum):
+class AlertEffect(Enum):
     """What a transition announces."""
 
     NONE = "nothing"
@@ -52,7 +52,7 @@ class Effect(Enum):
     RESOLVE = "the end of the alert"
 
 
-class Reason(StrEnum):
+class TransitionReason(StrEnum):
     """Why a transition happened, for logs and metrics."""
 
     NOT_OVER = "not over a threshold"
@@ -76,66 +76,70 @@ class Reason(StrEnum):
 class Transition(NamedTuple):
     """Where an input leads, what is announced, and why."""
 
-    next: State
-    effect: Effect
-    reason: Reason
+    next: AlertState
+    effect: AlertEffect
+    reason: TransitionReason
 
 
-def _stay(state: State, reason: Reason) -> Transition:
-    return Transition(state, Effect.NONE, reason)
+def _stay(state: AlertState, reason: TransitionReason) -> Transition:
+    return Transition(state, AlertEffect.NONE, reason)
 
 
-_FIRE = Transition(State.FIRING, Effect.RAISE, Reason.BREACH_HELD)
-_FIRE_WITHOUT_DATA = Transition(State.FIRING, Effect.RAISE, Reason.NO_DATA_ALERT)
+_FIRE = Transition(AlertState.FIRING, AlertEffect.RAISE, TransitionReason.BREACH_HELD)
+_FIRE_WITHOUT_DATA = Transition(AlertState.FIRING, AlertEffect.RAISE, TransitionReason.NO_DATA_ALERT)
 
 
-def _at_rest(quiet: Reason) -> dict[Input, Transition]:
+def _at_rest(quiet: TransitionReason) -> dict[Signal, Transition]:
     """Return what `inactive` and `resolved` have in common: all but why nothing happened."""
     return {
-        Input.QUIET: _stay(State.INACTIVE, quiet),
-        Input.CALMING: _stay(State.INACTIVE, quiet),
-        Input.OVER: _stay(State.PENDING, Reason.BREACH_BEGAN),
-        Input.HELD: _FIRE,
-        Input.RAISED: _FIRE,
-        Input.LOWERED: _FIRE,
-        Input.MISSING: _stay(State.INACTIVE, Reason.NO_DATA),
-        Input.LOST_KEEP: _stay(State.INACTIVE, Reason.NO_DATA),
-        Input.LOST_RESOLVE: _stay(State.INACTIVE, Reason.NO_DATA),
-        Input.LOST_ALERT: _FIRE_WITHOUT_DATA,
-        Input.FORGOTTEN: _stay(State.INACTIVE, Reason.SOURCE_FORGOTTEN),
-        Input.REMOVED: _stay(State.INACTIVE, Reason.RULE_REMOVED),
+        Signal.QUIET: _stay(AlertState.INACTIVE, quiet),
+        Signal.CALMING: _stay(AlertState.INACTIVE, quiet),
+        Signal.OVER: _stay(AlertState.PENDING, TransitionReason.BREACH_BEGAN),
+        Signal.HELD: _FIRE,
+        Signal.RAISED: _FIRE,
+        Signal.LOWERED: _FIRE,
+        Signal.MISSING: _stay(AlertState.INACTIVE, TransitionReason.NO_DATA),
+        Signal.LOST_KEEP: _stay(AlertState.INACTIVE, TransitionReason.NO_DATA),
+        Signal.LOST_RESOLVE: _stay(AlertState.INACTIVE, TransitionReason.NO_DATA),
+        Signal.LOST_ALERT: _FIRE_WITHOUT_DATA,
+        Signal.FORGOTTEN: _stay(AlertState.INACTIVE, TransitionReason.SOURCE_FORGOTTEN),
+        Signal.REMOVED: _stay(AlertState.INACTIVE, TransitionReason.RULE_REMOVED),
     }
 
 
-TABLE: dict[State, dict[Input, Transition]] = {
-    State.INACTIVE: _at_rest(Reason.NOT_OVER),
-    State.PENDING: {
-        Input.QUIET: _stay(State.INACTIVE, Reason.BREACH_ENDED),
-        Input.CALMING: _stay(State.INACTIVE, Reason.BREACH_ENDED),
-        Input.OVER: _stay(State.PENDING, Reason.BREACH_HOLDS),
-        Input.HELD: _FIRE,
-        Input.RAISED: _FIRE,
-        Input.LOWERED: _FIRE,
-        Input.MISSING: _stay(State.PENDING, Reason.NO_DATA),
-        Input.LOST_KEEP: _stay(State.INACTIVE, Reason.NO_DATA),
-        Input.LOST_RESOLVE: _stay(State.INACTIVE, Reason.NO_DATA),
-        Input.LOST_ALERT: _FIRE_WITHOUT_DATA,
-        Input.FORGOTTEN: _stay(State.INACTIVE, Reason.SOURCE_FORGOTTEN),
-        Input.REMOVED: _stay(State.INACTIVE, Reason.RULE_REMOVED),
+TABLE: dict[AlertState, dict[Signal, Transition]] = {
+    AlertState.INACTIVE: _at_rest(TransitionReason.NOT_OVER),
+    AlertState.PENDING: {
+        Signal.QUIET: _stay(AlertState.INACTIVE, TransitionReason.BREACH_ENDED),
+        Signal.CALMING: _stay(AlertState.INACTIVE, TransitionReason.BREACH_ENDED),
+        Signal.OVER: _stay(AlertState.PENDING, TransitionReason.BREACH_HOLDS),
+        Signal.HELD: _FIRE,
+        Signal.RAISED: _FIRE,
+        Signal.LOWERED: _FIRE,
+        Signal.MISSING: _stay(AlertState.PENDING, TransitionReason.NO_DATA),
+        Signal.LOST_KEEP: _stay(AlertState.INACTIVE, TransitionReason.NO_DATA),
+        Signal.LOST_RESOLVE: _stay(AlertState.INACTIVE, TransitionReason.NO_DATA),
+        Signal.LOST_ALERT: _FIRE_WITHOUT_DATA,
+        Signal.FORGOTTEN: _stay(AlertState.INACTIVE, TransitionReason.SOURCE_FORGOTTEN),
+        Signal.REMOVED: _stay(AlertState.INACTIVE, TransitionReason.RULE_REMOVED),
     },
-    State.FIRING: {
-        Input.QUIET: Transition(State.RESOLVED, Effect.RESOLVE, Reason.CLEARED),
-        Input.CALMING: _stay(State.FIRING, Reason.CALMING),
-        Input.OVER: _stay(State.FIRING, Reason.STILL_OVER),
-        Input.HELD: _stay(State.FIRING, Reason.STILL_OVER),
-        Input.RAISED: Transition(State.FIRING, Effect.CHANGE, Reason.SEVERITY_RAISED),
-        Input.LOWERED: Transition(State.FIRING, Effect.CHANGE, Reason.SEVERITY_LOWERED),
-        Input.MISSING: _stay(State.FIRING, Reason.NO_DATA),
-        Input.LOST_KEEP: _stay(State.FIRING, Reason.NO_DATA),
-        Input.LOST_RESOLVE: Transition(State.RESOLVED, Effect.RESOLVE, Reason.NO_DATA_RESOLVED),
-        Input.LOST_ALERT: _stay(State.FIRING, Reason.NO_DATA_ALERT),
-        Input.FORGOTTEN: Transition(State.RESOLVED, Effect.RESOLVE, Reason.SOURCE_FORGOTTEN),
-        Input.REMOVED: Transition(State.RESOLVED, Effect.RESOLVE, Reason.RULE_REMOVED),
+    AlertState.FIRING: {
+        Signal.QUIET: Transition(AlertState.RESOLVED, AlertEffect.RESOLVE, TransitionReason.CLEARED),
+        Signal.CALMING: _stay(AlertState.FIRING, TransitionReason.CALMING),
+        Signal.OVER: _stay(AlertState.FIRING, TransitionReason.STILL_OVER),
+        Signal.HELD: _stay(AlertState.FIRING, TransitionReason.STILL_OVER),
+        Signal.RAISED: Transition(AlertState.FIRING, AlertEffect.CHANGE, TransitionReason.SEVERITY_RAISED),
+        Signal.LOWERED: Transition(AlertState.FIRING, AlertEffect.CHANGE, TransitionReason.SEVERITY_LOWERED),
+        Signal.MISSING: _stay(AlertState.FIRING, TransitionReason.NO_DATA),
+        Signal.LOST_KEEP: _stay(AlertState.FIRING, TransitionReason.NO_DATA),
+        Signal.LOST_RESOLVE: Transition(
+            AlertState.RESOLVED, AlertEffect.RESOLVE, TransitionReason.NO_DATA_RESOLVED
+        ),
+        Signal.LOST_ALERT: _stay(AlertState.FIRING, TransitionReason.NO_DATA_ALERT),
+        Signal.FORGOTTEN: Transition(
+            AlertState.RESOLVED, AlertEffect.RESOLVE, TransitionReason.SOURCE_FORGOTTEN
+        ),
+        Signal.REMOVED: Transition(AlertState.RESOLVED, AlertEffect.RESOLVE, TransitionReason.RULE_REMOVED),
     },
-    State.RESOLVED: _at_rest(Reason.SETTLED),
+    AlertState.RESOLVED: _at_rest(TransitionReason.SETTLED),
 }

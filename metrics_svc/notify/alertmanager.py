@@ -10,15 +10,15 @@ from typing import Any
 
 import msgspec
 
-from metrics_svc.notify.decision import Timing
+from metrics_svc.notify.decision import NotifyTimings
+from metrics_svc.notify.integrations import Posts
 from metrics_svc.notify.notification import Notification, annotations_of, ended_at, labels_of, rfc3339
-from metrics_svc.notify.outlet import Posts
 from services.wire.records import AlertLogEntry
 
 RESEND_S = 60.0
 # As Prometheus: four times the interval in which alerts are sent again.
 VALID_S = 4 * RESEND_S
-TIMING = Timing(group_by=(), group_wait_s=0, group_interval_s=0, repeat_interval_s=RESEND_S)
+TIMING = NotifyTimings(group_by=(), group_wait_s=0, group_interval_s=0, repeat_interval_s=RESEND_S)
 
 
 def alerts(notification: Notification, now_ms: int) -> list[dict[str, Any]]:

@@ -11,12 +11,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from metrics_svc.notify.records import Sent, identity
+from metrics_svc.notify.nflog import SentNotification, identity
 from services.wire.records import UNSET, AlertLogEntry
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class NotifyTimings:
     """How alerts are grouped and how often they are told; all in seconds."""
 
     group_by: tuple[str, ...] = ("metric",)
@@ -25,7 +25,7 @@ class Timing:
     repeat_interval_s: float = 14_400.0
 
 
-class Reason(Enum):
+class NotifyReason(Enum):
     """Why a message is sent, or is not."""
 
     FIRST = "the group's first alerts"
@@ -44,8 +44,8 @@ class Reason(Enum):
 
 _SENDS = frozenset(
     (
-        Reason.FIRST, Reason.NEW_ALERTS, Reason.ESCALATED, Reason.SOME_RESOLVED, Reason.ALL_RESOLVED,
-        Reason.REPEAT, Reason.UNCONFIRMED,
+        NotifyReason.FIRST, NotifyReason.NEW_ALERTS, NotifyReason.ESCALATED, NotifyReason.SOME_RESOLVED, NotifyReason.ALL_RESOLVED,
+        NotifyReason.REPEAT, NotifyReason.UNCONFIRMED,
     )
 )  # fmt: skip
 
@@ -58,7 +58,7 @@ class Decision:
     receiver has not been told.
     """
 
-    reason: Reason
+    reason: NotifyReason
     firing: Sequence[AlertLogEntry] = ()
     ended: Sequence[AlertLogEntry] = ()
     replaced: Sequence[AlertLogEntry] = ()
@@ -71,7 +71,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class GroupState:
     """One group as one receiver is to see it.
 
     `notices` are the group's alerts, firing or ended. `muted` and `acknowledged` name alerts by id; `firing` all that
@@ -80,22 +80,22 @@ class Situation:
     """
 
     notices: Sequence[AlertLogEntry]
-    sent: Sent | None = None
-    intent: Sent | None = None
+    sent: SentNotification | None = None
+    intent: SentNotification | None = None
     muted: Collection[str] = ()
     acknowledged: Collection[str] = ()
     firing: Collection[str] = ()
     since: int | None = None
 
 
-def decide(situation: Situation, timing: Timing, now: int) -> Decision:
+def decide(situation: GroupState, timing: NotifyTimings, now: int) -> Decision:
     """Return what is to be done about a group at `now` (ms)."""
     told = _told(situation)
     heard = [entry for entry in situation.notices if entry.id not in situation.muted]
     firing = [entry for entry in heard if entry.state == "firing"]
     ended = _ended(situation, told, now)
     if not firing and not ended:
-        return Decision(Reason.NOTHING)
+        return Decision(NotifyReason.NOTHING)
     new = _new(situation, told, firing)
     reason = _reason(situation, told, firing, ended, new, timing, now)
     types = {entry.id: entry.type for entry in firing}
@@ -104,7 +104,7 @@ def decide(situation: Situation, timing: Timing, now: int) -> Decision:
 
 
 def _new(
-    situation: Situation, told: dict[str, AlertLogEntry], firing: list[AlertLogEntry]
+    situation: GroupState, told: dict[str, AlertLogEntry], firing: list[AlertLogEntry]
 ) -> list[AlertLogEntry]:
     """Return what fires and was not told, or not at this severity."""
     known = {entry.id for entry in told.values()}
@@ -116,13 +116,13 @@ def _new(
     ]
 
 
-def _told(situation: Situation) -> dict[str, AlertLogEntry]:
+def _told(situation: GroupState) -> dict[str, AlertLogEntry]:
     """Return what the receiver believes to fire, by identity; it may have heard of an intent."""
     believed = [message for message in (situation.sent, situation.intent) if message is not None]
     return {identity(entry): entry for message in believed for entry in message.firing}
 
 
-def _ended(situation: Situation, told: dict[str, AlertLogEntry], now: int) -> list[AlertLogEntry]:
+def _ended(situation: GroupState, told: dict[str, AlertLogEntry], now: int) -> list[AlertLogEntry]:
     """Return what the receiver believes to fire and does not. Another severity of the same alert is no end."""
     current = {entry.id: entry for entry in situation.notices}
     ended: dict[str, AlertLogEntry] = {}
@@ -142,37 +142,39 @@ def _as_ended(entry: AlertLogEntry, at: int) -> AlertLogEntry:
 
 
 def _reason(
-    situation: Situation,
+    situation: GroupState,
     told: dict[str, AlertLogEntry],
     firing: list[AlertLogEntry],
     ended: list[AlertLogEntry],
     new: list[AlertLogEntry],
-    timing: Timing,
+    timing: NotifyTimings,
     now: int,
-) -> Reason:
+) -> NotifyReason:
     if situation.intent is not None:
-        return Reason.UNCONFIRMED
+        return NotifyReason.UNCONFIRMED
     if any(entry.type == "critical" for entry in new):
         known = {entry.id for entry in told.values()}
         if any(entry.type == "critical" and entry.id in known for entry in new):
-            return Reason.ESCALATED
+            return NotifyReason.ESCALATED
     if not new and not ended:
         return _repetition(situation, firing, timing, now)
     if new:
         since = min(entry.started_at for entry in new)
         if now < min(since, situation.since or since) + timing.group_wait_s * 1000:
-            return Reason.GROUP_WAIT
+            return NotifyReason.GROUP_WAIT
     if situation.sent is not None and now < situation.sent.at + timing.group_interval_s * 1000:
-        return Reason.GROUP_INTERVAL
+        return NotifyReason.GROUP_INTERVAL
     if not firing:
-        return Reason.ALL_RESOLVED
+        return NotifyReason.ALL_RESOLVED
     if new:
-        return Reason.NEW_ALERTS if told else Reason.FIRST
-    return Reason.SOME_RESOLVED
+        return NotifyReason.NEW_ALERTS if told else NotifyReason.FIRST
+    return NotifyReason.SOME_RESOLVED
 
 
-def _repetition(situation: Situation, firing: list[AlertLogEntry], timing: Timing, now: int) -> Reason:
+def _repetition(
+    situation: GroupState, firing: list[AlertLogEntry], timing: NotifyTimings, now: int
+) -> NotifyReason:
     if situation.sent is None or all(entry.id in situation.acknowledged for entry in firing):
-        return Reason.ACKNOWLEDGED
+        return NotifyReason.ACKNOWLEDGED
     due = situation.sent.at + timing.repeat_interval_s * 1000
-    return Reason.REPEAT if now >= due else Reason.UNCHANGED
+    return NotifyReason.REPEAT if now >= due else NotifyReason.UNCHANGED

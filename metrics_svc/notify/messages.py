@@ -7,8 +7,8 @@ import logging
 from functools import partial
 from typing import Any
 
+from metrics_svc.notify.integrations import BlockingPool, DeliveryFailed
 from metrics_svc.notify.notification import Notification, text, title
-from metrics_svc.notify.outlet import DeliveryFailed, Lane
 
 SEND_S = 30.0
 # The library logs the URLs it is given, and they are secrets.
@@ -17,11 +17,11 @@ _LIBRARY_LOG.propagate = False
 _LIBRARY_LOG.addHandler(logging.NullHandler())
 
 
-class CannotSend(Exception):
+class AppriseUnavailable(Exception):
     """The library is not installed, or does not know the URL."""
 
 
-class Messages:
+class AppriseIntegration:
     """Sends messages as plain text to one apprise URL."""
 
     def __init__(self, url: str) -> None:
@@ -29,12 +29,12 @@ class Messages:
         try:
             import apprise  # optional, and slow to load
         except ImportError:
-            raise CannotSend("install the optional part: pip install 'tidings[notify]'") from None
+            raise AppriseUnavailable("install the optional part: pip install 'tidings[notify]'") from None
         self._types = apprise.NotifyType
-        self._lane = Lane()
+        self._lane = BlockingPool()
         self._apprise: Any = apprise.Apprise()
         if not self._apprise.add(url):
-            raise CannotSend("apprise does not know this kind of URL")
+            raise AppriseUnavailable("apprise does not know this kind of URL")
 
     async def send(self, notification: Notification) -> None:
         """Send one message. Raises DeliveryFailed."""

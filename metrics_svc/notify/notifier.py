@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from metrics_svc.alerts.muting import Muting
+from metrics_svc.alerts.muting import Muter
 from metrics_svc.alerts.rules import RuleSet
-from metrics_svc.notify.decision import Decision, Situation, decide
+from metrics_svc.notify.decision import Decision, GroupState, decide
 from metrics_svc.notify.groups import Group, grouped
+from metrics_svc.notify.integrations import DeliveryFailed
+from metrics_svc.notify.nflog import NotifyChange, NotifyState, SentNotification, log_key
 from metrics_svc.notify.notification import Notification, key_of
-from metrics_svc.notify.outlet import DeliveryFailed
-from metrics_svc.notify.receivers import Target, pause_s
-from metrics_svc.notify.records import NotifyChange, NotifyState, Sent, log_key
-from metrics_svc.store import MetricsStore, StoreUnavailable
+from metrics_svc.notify.receivers import ConfiguredReceiver, pause_s
+from metrics_svc.store import MetricsStore, MetricsStoreUnavailable
 from services.tasks import TaskSet
 from services.wire.records import AlertLogEntry
 
@@ -62,7 +62,7 @@ class Notifier:
 
     def __init__(
         self,
-        targets: list[Target],
+        targets: list[ConfiguredReceiver],
         store: MetricsStore,
         holder: str,
         term: Callable[[], int],
@@ -79,7 +79,7 @@ class Notifier:
         self._now = now
         self._external_url = external_url
         self._term = _Term(0)
-        self._muting = Muting()
+        self._muting = Muter()
         self._grouped: dict[tuple[str, ...], tuple[dict[str, AlertLogEntry], dict[str, Group]]] = {}
         self._tasks = TaskSet()
         self._running: set[asyncio.Task[None]] = set()
@@ -116,7 +116,7 @@ class Notifier:
             if self._term.number != term:
                 await self._begin(term, state)
             await self._decide(state, busy, now)
-        except StoreUnavailable as fault:
+        except MetricsStoreUnavailable as fault:
             log.info("notifications wait: the store is away", reason=str(fault))
 
     async def settle(self, timeout_s: float) -> None:
@@ -176,7 +176,7 @@ class Notifier:
                 key = log_key(target.name, group.key)
                 waits = self._term.waiting.get(key)
                 decision = decide(
-                    Situation(
+                    GroupState(
                         notices=group.notices,
                         sent=state.log.get(key),
                         intent=state.intents.get(key),
@@ -204,7 +204,7 @@ class Notifier:
         for key in self._term.attempts.keys() - due:
             del self._term.attempts[key]  # overtaken: there is nothing to tell any more
 
-    def _forget_waits(self, target: Target, before: float) -> None:
+    def _forget_waits(self, target: ConfiguredReceiver, before: float) -> None:
         """Forget the waits of groups in which nothing untold has fired for as long as messages are apart."""
         prefix = log_key(target.name, "")
         gone = [
@@ -214,7 +214,13 @@ class Notifier:
             del self._term.waiting[key]
 
     def _start(
-        self, target: Target, group: Group, key: str, decision: Decision, state: NotifyState, now: int
+        self,
+        target: ConfiguredReceiver,
+        group: Group,
+        key: str,
+        decision: Decision,
+        state: NotifyState,
+        now: int,
     ) -> None:
         if key in self._term.sending:
             return
@@ -244,9 +250,9 @@ class Notifier:
         task.add_done_callback(self._running.discard)
 
     async def _send(
-        self, term: _Term, target: Target, key: str, message: Notification, *, uncertain: bool
+        self, term: _Term, target: ConfiguredReceiver, key: str, message: Notification, *, uncertain: bool
     ) -> None:
-        sent = Sent(
+        sent = SentNotification(
             message.receiver,
             message.group_key,
             message.group_labels,
@@ -287,14 +293,21 @@ class Notifier:
                     receivers={target.name: target.status},
                 ),
             )
-        except StoreUnavailable as fault:
+        except MetricsStoreUnavailable as fault:
             # The intent stays: whoever ticks next sends it again, with the same key.
             log.warning("notification not noted: the store is away", receiver=target.name, reason=str(fault))
         finally:
             term.sending.discard(key)
 
     async def _note_failure(
-        self, term: _Term, target: Target, key: str, message: str, fault: DeliveryFailed, *, forget: bool
+        self,
+        term: _Term,
+        target: ConfiguredReceiver,
+        key: str,
+        message: str,
+        fault: DeliveryFailed,
+        *,
+        forget: bool,
     ) -> None:
         now = self._now()
         attempts = term.attempts.setdefault(key, _Attempts())
@@ -311,7 +324,7 @@ class Notifier:
     async def _write(self, term: _Term, change: NotifyChange) -> bool:
         return await self._store.notify_write(self._holder, term.number, change)
 
-    def _groups(self, target: Target, state: NotifyState) -> Iterable[Group]:
+    def _groups(self, target: ConfiguredReceiver, state: NotifyState) -> Iterable[Group]:
         """Return the groups of one receiver: those of the alerts, and those it was told of before."""
         group_by = target.timing.group_by
         known = self._grouped.get(group_by)

@@ -9,10 +9,10 @@ import structlog
 
 from metrics_svc.notify import alertmanager
 from metrics_svc.notify.alertmanager import Alertmanager
-from metrics_svc.notify.decision import Timing
-from metrics_svc.notify.messages import CannotSend, Messages
+from metrics_svc.notify.decision import NotifyTimings
+from metrics_svc.notify.integrations import DeliveryFailed, Integration
+from metrics_svc.notify.messages import AppriseIntegration, AppriseUnavailable
 from metrics_svc.notify.notification import Notification
-from metrics_svc.notify.outlet import DeliveryFailed, Outlet
 from metrics_svc.notify.webhook import Webhook
 from services import telemetry
 from services.backoff import delay_s
@@ -28,7 +28,7 @@ LONGEST_PAUSE_S = 60.0
 Kind = Literal["webhook", "alertmanager", "apprise"]
 
 
-class _Broken:
+class MisconfiguredIntegration:
     """Stands for a receiver that cannot work as configured: shown as down, never taken for delivered."""
 
     def __init__(self, reason: str) -> None:
@@ -42,12 +42,12 @@ class _Broken:
 
 
 @dataclass(slots=True)
-class Target:
+class ConfiguredReceiver:
     """One receiver. `raw`: it silences, inhibits and groups for itself, so it is told of everything."""
 
     status: Receiver
-    outlet: Outlet
-    timing: Timing
+    outlet: Integration
+    timing: NotifyTimings
     raw: bool = False
 
     @property
@@ -100,34 +100,37 @@ def _count(receiver: str, outcome: str) -> None:
     telemetry.counter(MetricName.NOTIFICATIONS).labels(receiver, outcome).inc()
 
 
-def configured(settings: Settings) -> list[Target]:
+def configured(settings: Settings) -> list[ConfiguredReceiver]:
     """Return the receivers of the settings, named by kind and number."""
-    timing = Timing(
+    timing = NotifyTimings(
         tuple(settings.notify_group_by),
         settings.notify_group_wait_s,
         settings.notify_group_interval_s,
         settings.notify_repeat_interval_s,
     )
     targets = [
-        Target(_named("webhook", number), Webhook(url), timing)
+        ConfiguredReceiver(_named("webhook", number), Webhook(url), timing)
         for number, url in enumerate(settings.webhook_urls, 1)
     ]
     targets += [
-        Target(_named("alertmanager", number), Alertmanager(url), alertmanager.TIMING, raw=True)
+        ConfiguredReceiver(_named("alertmanager", number), Alertmanager(url), alertmanager.TIMING, raw=True)
         for number, url in enumerate(settings.alertmanager_urls, 1)
     ]
-    targets += [Target(status, outlet, timing) for status, outlet in _messages(settings)]
+    targets += [ConfiguredReceiver(status, outlet, timing) for status, outlet in _messages(settings)]
     return targets
 
 
-def _messages(settings: Settings) -> Iterator[tuple[Receiver, Outlet]]:
+def _messages(settings: Settings) -> Iterator[tuple[Receiver, Integration]]:
     for number, url in enumerate(settings.notify_urls, 1):
         status = _named("apprise", number)
         try:
-            yield status, Messages(url.get_secret_value())
-        except CannotSend as fault:
+            yield status, AppriseIntegration(url.get_secret_value())
+        except AppriseUnavailable as fault:
             log.error("receiver cannot be used", receiver=status.name, reason=str(fault))
-            yield msgspec.structs.replace(status, up=False, error=str(fault)), _Broken(str(fault))
+            yield (
+                msgspec.structs.replace(status, up=False, error=str(fault)),
+                MisconfiguredIntegration(str(fault)),
+            )
 
 
 def _named(kind: Kind, number: int) -> Receiver:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from metrics_svc.notify.integrations import ATTEMPT_S, Posts
 from metrics_svc.notify.notification import (
     Notification,
     annotations_of,
@@ -15,7 +16,6 @@ from metrics_svc.notify.notification import (
     labels_of,
     rfc3339,
 )
-from metrics_svc.notify.outlet import ATTEMPT_S, Posts
 from services.wire.records import AlertLogEntry
 
 # Of one message; how many more there are is said in it.

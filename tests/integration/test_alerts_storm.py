@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from metrics_svc.alert_endpoints import AlertEndpoints
-from metrics_svc.alerts.judge import Watch
-from metrics_svc.alerts.rulebook import Rulebook
+from metrics_svc.alerts.instance import AlertInstance
+from metrics_svc.alerts.rule_store import RuleStore
 from metrics_svc.alerts.rules import DEFAULT_RULES
-from metrics_svc.alerts.states import State
+from metrics_svc.alerts.states import AlertState
 from metrics_svc.clock import FleetClock
-from metrics_svc.notify.decision import Timing
+from metrics_svc.notify.decision import NotifyTimings
 from metrics_svc.notify.notifier import TURN_S, Notifier
-from metrics_svc.notify.receivers import Target
-from metrics_svc.store import MAX_SILENCES, Collection, Tick
+from metrics_svc.notify.receivers import ConfiguredReceiver
+from metrics_svc.store import MAX_SILENCES, DocumentKind, SecondCommit
 from metrics_svc.store_redis import RedisStore
 from services.redis_client import open_redis
 from services.settings import Settings
@@ -45,28 +45,30 @@ async def term(store: RedisStore) -> int:
     """A term in which four metrics of 500 sources fire, and which knows as many silences and some windows."""
     term = (await store.acquire("a", LONG_MS)).term
     lines: list[AlertLogEntry] = []
-    watches: dict[str, Watch | None] = {}
+    watches: dict[str, AlertInstance | None] = {}
     for at in range(ALERTS):
         metric, source = f"m{at % 4}", f"s{at // 4}"
         severity = "critical" if at % 3 else "warning"
         line = entry(f"{metric}-{source}-alert", severity, source=source, team="x")
         lines.append(line)
         raised = alert(severity, f"{metric}-{source}")
-        watches[line.id] = Watch(metric, source, State.FIRING, started_at=T0 * 1000, alert=raised)
-    await store.write("a", term, Tick(T0, [], watches, lines))
+        watches[line.id] = AlertInstance(
+            metric, source, AlertState.FIRING, started_at=T0 * 1000, alert=raised
+        )
+    await store.write("a", term, SecondCommit(T0, [], watches, lines))
     for at in range(MAX_SILENCES):
         matcher = Matcher(name="source", value=f"web-{at}*", op="~")
         await store.put_silence(Silence(id=f"s{at}", matchers=[matcher], starts_at=1, ends_at=10**14), 1)
     for at in range(50):
         data = b'{"id":"w%d","matchers":[{"name":"source","value":"x"}],"start":"00:00","end":"00:00"}' % at
-        await store.put_document(Collection.WINDOWS, f"w{at}", data)
+        await store.put_document(DocumentKind.WINDOWS, f"w{at}", data)
     return term
 
 
 @pytest.mark.timing
 async def test_the_replica_that_ticks_notifies_of_a_storm_for_little(store: RedisStore, term: int) -> None:
     clock, outlet = ManualTime(T0 + 60), FakeOutlet()
-    target = Target(Receiver(name="webhook-1", kind="webhook", up=True), outlet, Timing())
+    target = ConfiguredReceiver(Receiver(name="webhook-1", kind="webhook", up=True), outlet, NotifyTimings())
     notifier = Notifier(
         [target], store, "a", lambda: term, lambda: DEFAULT_RULES, lambda: int(clock.now * 1000)
     )
@@ -87,7 +89,7 @@ async def test_the_replica_that_ticks_notifies_of_a_storm_for_little(store: Redi
 @pytest.mark.timing
 @pytest.mark.usefixtures("term")
 async def test_an_answer_about_a_storm_costs_little(store: RedisStore) -> None:
-    endpoints = AlertEndpoints(store, FleetClock(), Rulebook(None))
+    endpoints = AlertEndpoints(store, FleetClock(), RuleStore(None))
     assert len((await endpoints.alerts(Empty())).alerts) == ALERTS
     spent = []
     for _ in range(5):

@@ -9,7 +9,7 @@ from metrics_svc.aggregation.packed import pack
 from metrics_svc.aggregation.rollups import Rollups, SeriesRow
 from metrics_svc.aggregation.rows import Row, merge
 from metrics_svc.aggregation.tiers import ROLLUP_TIERS, SECONDS, Tier
-from metrics_svc.leadership import restored_rollups
+from metrics_svc.leader_state import restored_rollups
 from services.latency_sketch import LatencySketch
 from tests.support.metrics import T0
 

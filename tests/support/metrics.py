@@ -2,8 +2,8 @@
 
 import msgspec
 
+from metrics_svc.aggregation.aggregator import FLEET, SecondSnapshot
 from metrics_svc.aggregation.rows import Row
-from metrics_svc.aggregation.seconds import FLEET, ClosedSecond
 from services.bus.errors import Unavailable
 from services.latency_sketch import LatencySketch
 from services.wire.events import MetricsReport
@@ -18,16 +18,16 @@ def report(source: str = "gw-1", kind: str = "gateway", **fields: object) -> Met
     return MetricsReport(source=source, kind=kind, **(defaults | fields))  # type: ignore[arg-type]
 
 
-def fleet(second: int, latencies: list[float] | None = None, **values: float) -> ClosedSecond:
+def fleet(second: int, latencies: list[float] | None = None, **values: float) -> SecondSnapshot:
     """Return a closed second in which the fleet has these values."""
     sketch = LatencySketch(latencies) if latencies else None
-    return ClosedSecond(second, {FLEET: Row.of_second(second, values, sketch)}, {})
+    return SecondSnapshot(second, {FLEET: Row.of_second(second, values, sketch)}, {})
 
 
-def of_sources(second: int, **sources: dict[str, float]) -> ClosedSecond:
+def of_sources(second: int, **sources: dict[str, float]) -> SecondSnapshot:
     """Return a closed second with one row per source; `_` in a keyword stands for `-`."""
     rows = {name.replace("_", "-"): Row.of_second(second, values, None) for name, values in sources.items()}
-    return ClosedSecond(second, {FLEET: Row.of_second(second, {}, None)} | rows, {})
+    return SecondSnapshot(second, {FLEET: Row.of_second(second, {}, None)} | rows, {})
 
 
 class ManualTime:

@@ -3,8 +3,8 @@
 from metrics_svc.aggregation.rollups import SeriesRow
 from metrics_svc.aggregation.rows import Row
 from metrics_svc.aggregation.tiers import SECONDS
-from metrics_svc.alerts.judge import Timing, Watch
-from metrics_svc.alerts.states import State
+from metrics_svc.alerts.instance import AlertInstance, ThresholdTimes
+from metrics_svc.alerts.states import AlertState
 from metrics_svc.store import MetricsStore
 from services.latency_sketch import LatencySketch
 from services.wire.records import UNSET, Alert, AlertLogEntry
@@ -36,11 +36,11 @@ def alert(severity: str = "critical", metric: str = "cpu", at: int = T0) -> Aler
     )
 
 
-def firing(metric: str = "cpu", at: int = T0) -> Watch:
-    return Watch(
+def firing(metric: str = "cpu", at: int = T0) -> AlertInstance:
+    return AlertInstance(
         metric,
-        state=State.FIRING,
-        critical=Timing(over_since=at * 1000),
+        state=AlertState.FIRING,
+        critical=ThresholdTimes(over_since=at * 1000),
         started_at=at * 1000,
         alert=alert(metric=metric, at=at),
     )

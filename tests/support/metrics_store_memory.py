@@ -10,9 +10,9 @@ import msgspec
 from metrics_svc.aggregation.packed import pack, unpack
 from metrics_svc.aggregation.rows import Row
 from metrics_svc.aggregation.tiers import SECONDS, Tier
-from metrics_svc.alerts.judge import Watch
-from metrics_svc.alerts.states import State
-from metrics_svc.notify.records import Acknowledged, NotifyChange, NotifyState, Sent
+from metrics_svc.alerts.instance import AlertInstance
+from metrics_svc.alerts.states import AlertState
+from metrics_svc.notify.nflog import AckRecord, NotifyChange, NotifyState, SentNotification
 from metrics_svc.store import (
     MAX_DOCUMENTS,
     MAX_EPISODES,
@@ -20,12 +20,12 @@ from metrics_svc.store import (
     MAX_SILENCES,
     MAX_TRANSITIONS,
     MAX_UNANNOUNCED,
-    Collection,
+    CommitStatus,
+    DocumentKind,
     Grant,
-    Tick,
+    SecondCommit,
     TooManyDocuments,
     TooManySilences,
-    Written,
 )
 from services.wire.alerting import Receiver, Window
 from services.wire.events import AlertEvent
@@ -45,13 +45,13 @@ class MemoryStore:
         self._written_by = 0
         self._rows: dict[tuple[str, Tier], deque[tuple[int, bytes]]] = {}
         self._series: dict[str, int] = {}
-        self._watches: dict[str, Watch] = {}
-        self._acks: dict[str, Acknowledged] = {}
+        self._watches: dict[str, AlertInstance] = {}
+        self._acks: dict[str, AckRecord] = {}
         self._transitions: deque[AlertTransition] = deque(maxlen=MAX_TRANSITIONS)
-        self._documents: dict[Collection, dict[str, bytes]] = {name: {} for name in Collection}
+        self._documents: dict[DocumentKind, dict[str, bytes]] = {name: {} for name in DocumentKind}
         self._notices: dict[str, AlertLogEntry] = {}
-        self._told: dict[str, Sent] = {}
-        self._intents: dict[str, Sent] = {}
+        self._told: dict[str, SentNotification] = {}
+        self._intents: dict[str, SentNotification] = {}
         self._receivers: dict[str, Receiver] = {}
         self._episodes: dict[tuple[str, int], AlertLogEntry] = {}
         self._events: deque[tuple[int, AlertEvent]] = deque(maxlen=MAX_UNANNOUNCED)
@@ -76,12 +76,12 @@ class MemoryStore:
     def _holds(self, holder: str, term: int) -> bool:
         return self._clock() < self._lease_until and (self._holder, self._term) == (holder, term)
 
-    async def write(self, holder: str, term: int, tick: Tick) -> Written:
+    async def write(self, holder: str, term: int, tick: SecondCommit) -> CommitStatus:
         if not self._holds(holder, term):
-            return Written.FENCED
+            return CommitStatus.FENCED
         if tick.second <= self._last_second:
             repeated = tick.second == self._last_second and self._written_by == term
-            return Written.AGAIN if repeated else Written.STALE
+            return CommitStatus.AGAIN if repeated else CommitStatus.STALE
         self._last_second, self._written_by = tick.second, term
         for placed in tick.rows:
             rows = self._rows.setdefault((placed.series, placed.tier), deque())
@@ -107,12 +107,12 @@ class MemoryStore:
             self._acks.pop(alert_id, None)
         self._events.extend((tick.second, event) for event in tick.events)
         self._transitions.extend(tick.transitions)
-        return Written.DONE
+        return CommitStatus.DONE
 
     async def last_second(self) -> int:
         return self._last_second
 
-    async def watches(self) -> dict[str, Watch]:
+    async def watches(self) -> dict[str, AlertInstance]:
         return dict(self._watches)
 
     async def unannounced(self) -> list[AlertEvent]:
@@ -138,7 +138,7 @@ class MemoryStore:
         return {name: last for name, last in sorted(self._series.items()) if last >= since}
 
     async def active(self) -> list[Alert]:
-        firing = [watch for watch in self._watches.values() if watch.state is State.FIRING]
+        firing = [watch for watch in self._watches.values() if watch.state is AlertState.FIRING]
         firing.sort(key=lambda watch: watch.started_at or 0)
         return [
             msgspec.structs.replace(
@@ -156,9 +156,9 @@ class MemoryStore:
 
     async def acknowledge(self, ack: AlertAck, now: int) -> bool:  # who and when is for readers of Redis
         watch = self._watches.get(ack.id)
-        if watch is None or watch.state is not State.FIRING:
+        if watch is None or watch.state is not AlertState.FIRING:
             return False
-        self._acks[ack.id] = Acknowledged(str(watch.started_at), ack.by, ack.comment)
+        self._acks[ack.id] = AckRecord(str(watch.started_at), ack.by, ack.comment)
         return True
 
     async def silences(self, now: int) -> list[Silence]:
@@ -179,21 +179,21 @@ class MemoryStore:
     async def transitions(self, limit: int) -> list[AlertTransition]:
         return list(islice(reversed(self._transitions), limit))
 
-    async def documents(self, collection: Collection) -> dict[str, bytes]:
+    async def documents(self, collection: DocumentKind) -> dict[str, bytes]:
         return dict(self._documents[collection])
 
-    async def put_document(self, collection: Collection, id: str, data: bytes) -> None:
+    async def put_document(self, collection: DocumentKind, id: str, data: bytes) -> None:
         documents = self._documents[collection]
         if id not in documents and len(documents) >= MAX_DOCUMENTS:
             raise TooManyDocuments
         documents[id] = data
 
-    async def end_document(self, collection: Collection, id: str) -> bool:
+    async def end_document(self, collection: DocumentKind, id: str) -> bool:
         return self._documents[collection].pop(id, None) is not None
 
     async def notify_state(self, now: int) -> NotifyState:
         windows = [
-            msgspec.json.decode(data, type=Window) for data in self._documents[Collection.WINDOWS].values()
+            msgspec.json.decode(data, type=Window) for data in self._documents[DocumentKind.WINDOWS].values()
         ]
         return NotifyState(
             dict(self._notices),

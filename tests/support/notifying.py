@@ -4,22 +4,22 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from metrics_svc.alerts.judge import Watch
+from metrics_svc.alerts.instance import AlertInstance
 from metrics_svc.alerts.rules import DEFAULT_RULES, RuleSet
-from metrics_svc.alerts.states import State
-from metrics_svc.notify.decision import Timing
+from metrics_svc.alerts.states import AlertState
+from metrics_svc.notify.decision import NotifyTimings
+from metrics_svc.notify.integrations import DeliveryFailed
 from metrics_svc.notify.notification import Notification
 from metrics_svc.notify.notifier import Notifier
-from metrics_svc.notify.outlet import DeliveryFailed
-from metrics_svc.notify.receivers import Target
-from metrics_svc.store import Tick
+from metrics_svc.notify.receivers import ConfiguredReceiver
+from metrics_svc.store import SecondCommit
 from services.wire.alerting import Receiver
 from services.wire.records import UNSET, AlertLogEntry
 from services.wire.rpc import AlertAck, Matcher, Silence
 from tests.support.metrics import T0, ManualTime
 from tests.support.metrics_store_memory import MemoryStore
 
-TIMING = Timing(("metric",), group_wait_s=30, group_interval_s=300, repeat_interval_s=3600)
+TIMING = NotifyTimings(("metric",), group_wait_s=30, group_interval_s=300, repeat_interval_s=3600)
 FOR_EVER_MS = 10**9
 
 
@@ -81,7 +81,7 @@ class FakeOutlet:
 class Telling:
     """One receiver, or several, and the alerts they are to be told of."""
 
-    def __init__(self, timing: Timing = TIMING, receivers: int = 1, *, raw: bool = False) -> None:
+    def __init__(self, timing: NotifyTimings = TIMING, receivers: int = 1, *, raw: bool = False) -> None:
         self.time = ManualTime()
         self.store = MemoryStore(self.time)
         self.outlets = [FakeOutlet() for _ in range(receivers)]
@@ -100,7 +100,7 @@ class Telling:
         self.holder = holder
         self.term = (await self.store.acquire(holder, FOR_EVER_MS)).term
         targets = [
-            Target(
+            ConfiguredReceiver(
                 Receiver(name=f"webhook-{number}", kind="webhook", up=True), outlet, self.timing, raw=self.raw
             )
             for number, outlet in enumerate(self.outlets, 1)
@@ -130,14 +130,14 @@ class Telling:
     async def _write(self, line: AlertLogEntry) -> None:
         self.alerts[line.id] = line
         second = max(int(self.time.now), await self.store.last_second() + 1)
-        await self.store.write(self.holder, self.term, Tick(second, [], entries=[line]))
+        await self.store.write(self.holder, self.term, SecondCommit(second, [], entries=[line]))
 
     async def acknowledge(self, id: str = "cpu-alert") -> None:
         """Let somebody acknowledge an alert that fires."""
         line = self.alerts[id]
-        watch = Watch(line.metric, state=State.FIRING, started_at=line.started_at)
+        watch = AlertInstance(line.metric, state=AlertState.FIRING, started_at=line.started_at)
         second = max(int(self.time.now), await self.store.last_second() + 1)
-        await self.store.write(self.holder, self.term, Tick(second, [], {id: watch}))
+        await self.store.write(self.holder, self.term, SecondCommit(second, [], {id: watch}))
         assert await self.store.acknowledge(AlertAck(id=id, by="ann"), int(self.time.now * 1000))
 
     async def silence(self, seconds: float, **fields: str) -> None:

@@ -6,12 +6,12 @@ from typing import Literal
 import msgspec
 import pytest
 
+from metrics_svc.aggregation.aggregator import FLEET, SecondSnapshot
 from metrics_svc.aggregation.rows import Row
-from metrics_svc.aggregation.seconds import FLEET, ClosedSecond
-from metrics_svc.alerts.engine import AlertEngine, Outcome
-from metrics_svc.alerts.judge import REFRESH_S
+from metrics_svc.alerts.engine import AlertEngine, SecondEvaluation
+from metrics_svc.alerts.instance import REFRESH_S
 from metrics_svc.alerts.rules import DEFAULT_RULES, EVERY_SOURCE, Rule, RuleSet
-from metrics_svc.alerts.states import State
+from metrics_svc.alerts.states import AlertState
 from services.latency_sketch import LatencySketch
 from services.wire.records import UNSET
 from services.wire.server import AlertRaised
@@ -26,14 +26,14 @@ class Run:
     def __init__(self, *rules: Rule) -> None:
         self.engine = AlertEngine(RuleSet(rules) if rules else DEFAULT_RULES, {})
         self.second = T0
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[SecondEvaluation] = []
 
     def feed(self, *values: float | None, metric: str = "cpu") -> "Run":
         for value in values:
             self.take(fleet(self.second, **({} if value is None else {metric: value})))
         return self
 
-    def take(self, closed: ClosedSecond) -> None:
+    def take(self, closed: SecondSnapshot) -> None:
         self.outcomes.append(self.engine.evaluate(closed))
         self.second = closed.second + 1
 
@@ -255,17 +255,17 @@ def test_watches_are_written_only_when_they_change() -> None:
     run = Run(CPU).feed(20, 20, 95, 95, 95, 95)
     assert [len(outcome.watches) for outcome in run.outcomes] == [0, 0, 1, 0, 0, 0]
     assert run.outcomes[2].watches["cpu-alert"] is not None
-    assert run.outcomes[2].watches["cpu-alert"].state is State.FIRING
+    assert run.outcomes[2].watches["cpu-alert"].state is AlertState.FIRING
 
 
-def of_histograms(second: int, fleets: list[float] | None, **sources: list[float]) -> ClosedSecond:
+def of_histograms(second: int, fleets: list[float] | None, **sources: list[float]) -> SecondSnapshot:
     """Return a second in which sources measured `basket`; the fleet's row has it, or had no room for it."""
     rows = {
         name: Row.of_second(second, {}, None, {"basket": LatencySketch(values)})
         for name, values in sources.items()
     }
     whole = {"basket": LatencySketch(fleets)} if fleets else {}
-    return ClosedSecond(second, {FLEET: Row.of_second(second, {}, None, whole)} | rows, {})
+    return SecondSnapshot(second, {FLEET: Row.of_second(second, {}, None, whole)} | rows, {})
 
 
 @pytest.mark.parametrize("aggregate", ["sum", "mean"])
@@ -317,7 +317,7 @@ def test_alerts_of_two_rules_never_share_an_id() -> None:
         Rule(metric="queue", warning=1),
     )
     run.take(
-        ClosedSecond(
+        SecondSnapshot(
             T0,
             {
                 FLEET: Row.of_second(T0, {"queue-a": 500.0, "queue": 500.0}, None),

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from metrics_svc.notify.integrations import AT_ONCE, DeliveryFailed
 from metrics_svc.notify.notification import Notification
-from metrics_svc.notify.outlet import AT_ONCE, DeliveryFailed
 from metrics_svc.notify.webhook import Webhook
 from tests.support.deadline import eventually
 from tests.support.notifying import entry

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from metrics_svc.notify.decision import Timing
+from metrics_svc.notify.decision import NotifyTimings
 from tests.support.notifying import Telling
 
 Script = Callable[[Telling], Awaitable[None]]
@@ -281,7 +281,7 @@ async def test_behaviour(row: Row) -> None:
     [((), 1), (("metric",), 2), (("alertname",), 2), (("source",), 2), (("...",), 4), (("team",), 2)],
 )
 async def test_grouping(group_by: tuple[str, ...], messages: int) -> None:
-    telling = Telling(Timing(group_by, 0, 300, 3600))
+    telling = Telling(NotifyTimings(group_by, 0, 300, 3600))
     await telling.lead()
     for id, source, team in (
         ("cpu-web-alert", "web", "red"), ("cpu-db-alert", "db", "blue"),

@@ -7,7 +7,7 @@ import pytest
 
 from metrics_svc.alerts.inhibition import DEFAULT_INHIBITIONS, MAX_NAMED, Inhibition
 from metrics_svc.alerts.matching import matches
-from metrics_svc.alerts.muting import Muted, Muting
+from metrics_svc.alerts.muting import Muted, Muter
 from metrics_svc.alerts.windows import BadWindow, check, in_force
 from services.wire.alerting import Window
 from services.wire.records import UNSET, Alert
@@ -29,7 +29,7 @@ def mutes(
     inhibitions: Sequence[Inhibition] = (),
     now: int = 150,
 ) -> Muted:
-    return Muting().look(alerts, silences, windows, inhibitions, now)
+    return Muter().look(alerts, silences, windows, inhibitions, now)
 
 
 # A label cannot pose as a field of the alert.
@@ -161,7 +161,7 @@ def test_of_many_that_inhibit_the_first_are_named() -> None:
 
 
 def test_a_look_sees_what_changed_since_the_last_one() -> None:
-    muting, now = Muting(), at(2, 3)
+    muting, now = Muter(), at(2, 3)
     web, db = alert("cpu-web-alert", source="web"), alert("cpu-db-alert", source="db")
     of_web = Silence(
         id="w", matchers=[Matcher(name="source", value="web")], starts_at=0, ends_at=now + 60_000

@@ -1,9 +1,9 @@
 """Alerts of single sources: silence, label sets, aggregates over sources, what is persisted of transitions."""
 
+from metrics_svc.aggregation.aggregator import FLEET, SecondSnapshot
 from metrics_svc.aggregation.rows import Row
-from metrics_svc.aggregation.seconds import FLEET, ClosedSecond
-from metrics_svc.alerts.engine import AlertEngine, Outcome
-from metrics_svc.alerts.judge import Watch
+from metrics_svc.alerts.engine import AlertEngine, SecondEvaluation
+from metrics_svc.alerts.instance import AlertInstance
 from metrics_svc.alerts.rules import EVERY_SOURCE, Rule, RuleSet
 from services.latency_sketch import LatencySketch
 from services.wire.server import AlertRaised
@@ -15,7 +15,7 @@ DOWN = Rule(
 )  # fmt: skip
 
 
-def said(outcomes: list[Outcome]) -> list[str]:
+def said(outcomes: list[SecondEvaluation]) -> list[str]:
     return [
         f"{event.data.id} {event.data.type if isinstance(event, AlertRaised) else 'resolved'}"
         for outcome in outcomes
@@ -23,7 +23,7 @@ def said(outcomes: list[Outcome]) -> list[str]:
     ]
 
 
-def with_up(second: int, *names: str) -> ClosedSecond:
+def with_up(second: int, *names: str) -> SecondSnapshot:
     closed = of_sources(second, **{name: {"up": 1.0} for name in names})
     closed.labels.update({name: {"zone": "a"} for name in names})
     return closed
@@ -94,7 +94,7 @@ def test_percentiles_of_histograms_have_a_least_number_of_values() -> None:
     for count, alerts in ((9, 0), (10, 1)):
         row = Row.of_second(T0, {}, None, {"checkout": LatencySketch([200.0] * count)})
         assert (
-            len(AlertEngine(RuleSet([rule]), {}).evaluate(ClosedSecond(T0, {FLEET: row}, {})).events)
+            len(AlertEngine(RuleSet([rule]), {}).evaluate(SecondSnapshot(T0, {FLEET: row}, {})).events)
             == alerts
         )
 
@@ -119,5 +119,5 @@ def test_every_transition_is_kept_with_its_reason() -> None:
 def test_a_watch_says_why_it_is_what_it_is() -> None:
     outcome = AlertEngine(RuleSet([Rule(metric="cpu", warning=70)]), {}).evaluate(fleet(T0, cpu=80))
     watch = outcome.watches["cpu-alert"]
-    assert isinstance(watch, Watch)
+    assert isinstance(watch, AlertInstance)
     assert watch.reason == "over a threshold for long enough"

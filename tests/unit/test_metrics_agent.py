@@ -11,15 +11,15 @@ from metrics_svc.agent.__main__ import machine_of
 from metrics_svc.agent.machine import (
     Machine,
     Memory,
-    Traffic,
+    NetworkTraffic,
     cgroup_cpu,
     cgroup_memory,
     existing,
     rates,
     watch_host,
 )
-from metrics_svc.agent.reporter import PHASE, Reporter
-from metrics_svc.aggregation.admission import Admission
+from metrics_svc.agent.reporter import PHASE, MachineReporter
+from metrics_svc.aggregation.validation import ReportValidator
 from services.lifecycle import CannotStart
 from services.settings import Settings
 from services.wire.events import MetricsReport
@@ -36,13 +36,13 @@ def test_this_machine_in_numbers_that_are_taken(tmp_path: Path) -> None:
     for name in ("cpu", "memory", "disk"):
         assert 0 <= gauges[name] <= 100
     report = MetricsReport(source="m", kind="agent", boot="b", seq=1, timestamp=T0 * 1000, gauges=gauges)
-    assert not Admission().judge(report, T0).refusals
+    assert not ReportValidator().validate(report, T0).refusals
 
 
 def test_rates() -> None:
-    assert rates(Traffic(100, 10, 1.0), Traffic(300, 20, 3.0)) == (100.0, 5.0)
-    assert rates(Traffic(100, 10, 1.0), Traffic(50, 20, 2.0)) == (0.0, 10.0)
-    assert rates(Traffic(100, 10, 1.0), Traffic(300, 20, 1.0)) == (0.0, 0.0)
+    assert rates(NetworkTraffic(100, 10, 1.0), NetworkTraffic(300, 20, 3.0)) == (100.0, 5.0)
+    assert rates(NetworkTraffic(100, 10, 1.0), NetworkTraffic(50, 20, 2.0)) == (0.0, 10.0)
+    assert rates(NetworkTraffic(100, 10, 1.0), NetworkTraffic(300, 20, 1.0)) == (0.0, 0.0)
 
 
 def cgroup(root: Path, files: dict[str, str]) -> Path:
@@ -132,8 +132,8 @@ def test_a_folder_that_does_not_exist_yet_is_on_its_parents_disk(tmp_path: Path)
     assert existing(tmp_path / "a" / "b") == tmp_path
 
 
-def reporter(bus: RecordingBus, wall: ManualTime | None = None, interval_s: float = 1.0) -> Reporter:
-    return Reporter(
+def reporter(bus: RecordingBus, wall: ManualTime | None = None, interval_s: float = 1.0) -> MachineReporter:
+    return MachineReporter(
         bus,
         SUBJECT,
         "host",

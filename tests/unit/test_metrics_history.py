@@ -3,12 +3,12 @@
 import pytest
 
 from metrics_svc import history
+from metrics_svc.aggregation.aggregator import FLEET
 from metrics_svc.aggregation.rollups import Rollups, SeriesRow
 from metrics_svc.aggregation.rows import Row
-from metrics_svc.aggregation.seconds import FLEET
 from metrics_svc.aggregation.tiers import SECONDS
 from metrics_svc.history import MAX_ROLLUPS, BadQuery
-from metrics_svc.store import Tick
+from metrics_svc.store import SecondCommit
 from services.latency_sketch import LatencySketch
 from services.wire.records import UNSET, MetricsRecord
 from services.wire.rpc import HistoryQuery
@@ -33,7 +33,7 @@ async def store() -> MemoryStore:
         latency = LatencySketch([900.0 if at % 60 == 59 else 10.0])
         row = Row.of_second(T0 + at, {"cpu": float(at), "requests": 1.0}, latency)
         closed = rollups.advance(T0 + at, {FLEET: row})
-        await store.write("a", term, Tick(T0 + at, [SeriesRow(FLEET, SECONDS, row), *closed]))
+        await store.write("a", term, SecondCommit(T0 + at, [SeriesRow(FLEET, SECONDS, row), *closed]))
     return store
 
 
@@ -159,7 +159,7 @@ async def test_a_sources_rows_say_what_it_does_not_measure(step: int) -> None:
     for at in range(60):
         row = Row.of_second(T0 + at, {"requests": 0.0, "errors": 0.0}, None)
         closed = rollups.advance(T0 + at, {"shop": row})
-        await store.write("a", term, Tick(T0 + at, [SeriesRow("shop", SECONDS, row), *closed]))
+        await store.write("a", term, SecondCommit(T0 + at, [SeriesRow("shop", SECONDS, row), *closed]))
     question = HistoryQuery(source="shop", step=step, start=T0 * 1000, end=(T0 + 60) * 1000)
     found = await history.query(store, question, T0 + 60)
     assert found.rows

@@ -4,8 +4,8 @@ from math import inf
 
 import pytest
 
-from metrics_svc.aggregation.admission import MAX_INTERVAL_S, Admission
-from metrics_svc.aggregation.seconds import FLEET, UP, Seconds
+from metrics_svc.aggregation.aggregator import FLEET, UP, Aggregator
+from metrics_svc.aggregation.validation import MAX_INTERVAL_S, ReportValidator
 from metrics_svc.alerts.engine import AlertEngine
 from metrics_svc.alerts.rules import EVERY_SOURCE, Rule, RuleSet
 from services.latency_sketch import LatencySketch
@@ -19,8 +19,8 @@ class Source:
 
     def __init__(self, kind: str = "app", *rules: Rule, started: int = T0) -> None:
         self.kind = kind
-        self.admission = Admission()
-        self.seconds = Seconds()
+        self.admission = ReportValidator()
+        self.seconds = Aggregator()
         self.engine = AlertEngine(RuleSet(rules), {})
         self.second = started
         self.rows: list[dict[str, float | None]] = []
@@ -28,7 +28,7 @@ class Source:
 
     def hear(self, **fields: object) -> None:
         now = self.second + 0.5
-        verdict = self.admission.judge(
+        verdict = self.admission.validate(
             report("shop", self.kind, **({"timestamp": int(now * 1000)} | fields)), now
         )
         assert verdict.sample is not None
@@ -149,8 +149,8 @@ def test_one_long_silence_is_no_interval(interval: int) -> None:
 
 @pytest.mark.parametrize("since", [-5, T0 * 1000 + 10_000, 1])
 def test_a_span_is_bounded_whatever_a_report_says(since: int) -> None:
-    admission = Admission()
-    verdict = admission.judge(report("shop", "app", counts_since=since, interval_ms=-1), float(T0))
+    admission = ReportValidator()
+    verdict = admission.validate(report("shop", "app", counts_since=since, interval_ms=-1), float(T0))
     assert verdict.sample is not None
     assert 0 <= verdict.sample.span_s <= MAX_INTERVAL_S < inf
 

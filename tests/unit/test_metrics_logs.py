@@ -5,7 +5,7 @@ import pytest
 
 from metrics_svc import log_stream
 from metrics_svc.log_stream import LogStream, tidy
-from metrics_svc.store import StoreUnavailable
+from metrics_svc.store import MetricsStoreUnavailable
 from services.wire.events import LogReport
 from services.wire.records import LogEntry
 from services.wire.subjects import Subjects
@@ -21,7 +21,7 @@ def line(event: str = "it happened", level: str = "info", **fields: object) -> L
 
 class AwayStore(MemoryStore):
     async def append_logs(self, entries: list[LogEntry]) -> None:
-        raise StoreUnavailable("away")
+        raise MetricsStoreUnavailable("away")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from metrics_svc.aggregation.packed import decode_row, merge_packed, pack, unpack
 from metrics_svc.aggregation.rows import Row, Stat, merge, to_record
-from metrics_svc.aggregation.tiers import DAY_S, HOUR_S, MINUTES, SECONDS, TENS, TIERS, Plan, plan
+from metrics_svc.aggregation.tiers import DAY_S, HOUR_S, MINUTES, SECONDS, TENS, TIERS, TierChoice, plan
 from services.latency_sketch import LatencySketch
 from tests.support.metrics import T0
 
@@ -96,20 +96,20 @@ NOW = T0 + 100 * DAY_S
 @pytest.mark.parametrize(
     ("age_s", "step", "expected"),
     [
-        (60, 1, Plan(SECONDS, 1)),
-        (60, 7, Plan(SECONDS, 7)),
-        (60, 10, Plan(TENS, 10)),
-        (60, 60, Plan(MINUTES, 60)),
-        (60, 90, Plan(TENS, 90)),
-        (HOUR_S, 15, Plan(SECONDS, 15)),
-        (HOUR_S + 1, 15, Plan(TENS, 20)),
-        (DAY_S, 30, Plan(TENS, 30)),
-        (2 * DAY_S, 30, Plan(MINUTES, 60)),
-        (2 * DAY_S, 90, Plan(MINUTES, 120)),
-        (60 * DAY_S, 300, Plan(MINUTES, 300)),
+        (60, 1, TierChoice(SECONDS, 1)),
+        (60, 7, TierChoice(SECONDS, 7)),
+        (60, 10, TierChoice(TENS, 10)),
+        (60, 60, TierChoice(MINUTES, 60)),
+        (60, 90, TierChoice(TENS, 90)),
+        (HOUR_S, 15, TierChoice(SECONDS, 15)),
+        (HOUR_S + 1, 15, TierChoice(TENS, 20)),
+        (DAY_S, 30, TierChoice(TENS, 30)),
+        (2 * DAY_S, 30, TierChoice(MINUTES, 60)),
+        (2 * DAY_S, 90, TierChoice(MINUTES, 120)),
+        (60 * DAY_S, 300, TierChoice(MINUTES, 300)),
     ],
 )
-def test_the_right_tier_answers(age_s: int, step: int, expected: Plan) -> None:
+def test_the_right_tier_answers(age_s: int, step: int, expected: TierChoice) -> None:
     assert plan(NOW - age_s, step, NOW) == expected
 
 

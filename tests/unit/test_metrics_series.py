@@ -2,12 +2,12 @@
 
 import pytest
 
-from metrics_svc.aggregation import admission, totals
-from metrics_svc.aggregation.admission import FORGET_S, Admission, Refusal, part_name
+from metrics_svc.aggregation import totals, validation
+from metrics_svc.aggregation.aggregator import FLEET, MAX_FLEET_METRICS, Aggregator, SecondSnapshot
 from metrics_svc.aggregation.packed import pack, unpack
 from metrics_svc.aggregation.rows import merge, to_point
-from metrics_svc.aggregation.seconds import FLEET, MAX_FLEET_METRICS, ClosedSecond, Seconds
 from metrics_svc.aggregation.totals import FORGET_MS
+from metrics_svc.aggregation.validation import FORGET_S, RejectReason, ReportValidator, series_name
 from services.latency_sketch import LatencySketch
 from services.wire.events import SketchTotal, Total
 from tests.support.metrics import T0, report
@@ -17,18 +17,18 @@ class Intake:
     """Admission and seconds, fed by hand."""
 
     def __init__(self) -> None:
-        self.admission = Admission()
-        self.seconds = Seconds()
-        self.refusals: list[Refusal] = []
+        self.admission = ReportValidator()
+        self.seconds = Aggregator()
+        self.refusals: list[RejectReason] = []
 
     def hear(self, at: float, source: str = "shop", kind: str = "app", **fields: object) -> None:
         said = {"timestamp": int(at * 1000)} | fields
-        verdict = self.admission.judge(report(source, kind, **said), at)
+        verdict = self.admission.validate(report(source, kind, **said), at)
         self.refusals += verdict.refusals
         if verdict.sample is not None:
             self.seconds.add(verdict.sample, at)
 
-    def close(self, second: int = T0) -> ClosedSecond:
+    def close(self, second: int = T0) -> SecondSnapshot:
         return self.seconds.close(second)
 
 
@@ -54,29 +54,29 @@ def test_labels_of_machines_describe_them() -> None:
 
 
 def test_a_million_label_values_become_no_series(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "MAX_LABEL_SETS_PER_SOURCE", 3)
+    monkeypatch.setattr(validation, "MAX_LABEL_SETS_PER_SOURCE", 3)
     intake = Intake()
     for user in range(1000):
         intake.hear(T0, labels={"user": str(user)}, requests=1.0)
     closed = intake.close()
     assert len(closed.parts) == 3
     assert closed.rows["shop"].value("requests") == 1000
-    assert intake.refusals == [Refusal.TOO_MANY_LABEL_SETS] * 997
+    assert intake.refusals == [RejectReason.TOO_MANY_LABEL_SETS] * 997
 
 
 def test_label_sets_are_bounded_over_all_sources() -> None:
-    judge = Admission(max_label_sets=2)
-    taken = [judge.judge(report(f"s{at}", "app", labels={"a": "b"}), T0).sample for at in range(4)]
+    validator = ReportValidator(max_label_sets=2)
+    taken = [validator.validate(report(f"s{at}", "app", labels={"a": "b"}), T0).sample for at in range(4)]
     assert [sample.part != "" for sample in taken if sample is not None] == [True, True, False, False]
-    later = T0 + admission.FORGET_S + 1
-    again = judge.judge(report("new", "app", labels={"a": "b"}), later).sample
+    later = T0 + validation.FORGET_S + 1
+    again = validator.validate(report("new", "app", labels={"a": "b"}), later).sample
     assert again is not None
     assert again.part  # sources that fell silent gave theirs back
 
 
 def test_names_of_label_sets_are_injective() -> None:
-    assert part_name("a", {"x": '1",y="2'}) != part_name("a", {"x": "1", "y": "2"})
-    assert part_name("a", {"y": "2", "x": "1"}) == part_name("a", {"x": "1", "y": "2"})
+    assert series_name("a", {"x": '1",y="2'}) != series_name("a", {"x": "1", "y": "2"})
+    assert series_name("a", {"y": "2", "x": "1"}) == series_name("a", {"x": "1", "y": "2"})
 
 
 def test_the_fleet_sums_what_applications_count_and_is_bounded() -> None:
@@ -127,7 +127,7 @@ def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(totals, "MAX_STREAMS", 2)
     intake = Intake()
     intake.hear(T0, totals={name: Total(value=1.0) for name in "abc"})
-    assert intake.refusals == [Refusal.TOO_MANY_TOTALS]
+    assert intake.refusals == [RejectReason.TOO_MANY_TOTALS]
     # One that is no longer reported gives its place to another, which may be old: it counts from then on.
     later = T0 + FORGET_MS // 1000 + 1
     intake.hear(later - 1, totals={"b": Total(value=2.0)})
@@ -135,7 +135,7 @@ def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert intake.close(later).rows["shop"].value("c") == 0
     intake.hear(later + 1, totals={"c": Total(value=502.0)})
     assert intake.close(later + 1).rows["shop"].value("c") == 2
-    assert intake.refusals == [Refusal.TOO_MANY_TOTALS]
+    assert intake.refusals == [RejectReason.TOO_MANY_TOTALS]
 
 
 def test_streams_of_all_sources_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,10 +143,10 @@ def test_streams_of_all_sources_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     intake = Intake()
     for source in ("a", "b"):
         intake.hear(T0, source, totals={name: Total(value=1.0) for name in "xy"})
-    assert intake.refusals == [Refusal.TOO_MANY_TOTALS]
+    assert intake.refusals == [RejectReason.TOO_MANY_TOTALS]
     later = T0 + FORGET_S + 1  # both are gone, and so are their totals
     intake.hear(later, "c", totals={name: Total(value=1.0) for name in "xyz"})
-    assert intake.refusals == [Refusal.TOO_MANY_TOTALS]
+    assert intake.refusals == [RejectReason.TOO_MANY_TOTALS]
 
 
 def test_totals_of_histograms_become_what_was_measured_since() -> None:
@@ -183,8 +183,8 @@ def test_histograms_merge_and_survive_packing() -> None:
 def test_too_many_histograms_lose_those_over_the_limit() -> None:
     intake = Intake()
     wire = LatencySketch([1.0]).to_wire()
-    intake.hear(T0, histograms={f"h{at}": wire for at in range(admission.MAX_HISTOGRAMS_PER_SOURCE + 2)})
-    assert intake.refusals == [Refusal.TOO_MANY_HISTOGRAMS] * 2
+    intake.hear(T0, histograms={f"h{at}": wire for at in range(validation.MAX_HISTOGRAMS_PER_SOURCE + 2)})
+    assert intake.refusals == [RejectReason.TOO_MANY_HISTOGRAMS] * 2
 
 
 def test_a_source_that_lives_is_up() -> None:

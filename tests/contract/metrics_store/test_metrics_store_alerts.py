@@ -2,9 +2,9 @@
 
 import pytest
 
-from metrics_svc.alerts.judge import Timing, Watch
-from metrics_svc.alerts.states import State
-from metrics_svc.store import Collection, MetricsStore, Tick, TooManyDocuments, TooManySilences
+from metrics_svc.alerts.instance import AlertInstance, ThresholdTimes
+from metrics_svc.alerts.states import AlertState
+from metrics_svc.store import DocumentKind, MetricsStore, SecondCommit, TooManyDocuments, TooManySilences
 from services.wire.rpc import AlertAck, Matcher, Silence
 from services.wire.server import AlertRaised, AlertResolved
 from tests.support.metrics import T0
@@ -14,20 +14,22 @@ from tests.support.metrics_store import alert, entry, firing, lead
 class TestAlerts:
     async def test_states_come_back(self, store: MetricsStore) -> None:
         term = await lead(store)
-        pending = Watch("disk", state=State.PENDING, warning=Timing(over_since=5), missing_since=7)
-        await store.write("a", term, Tick(T0, [], {"cpu-alert": firing(), "disk-alert": pending}))
+        pending = AlertInstance(
+            "disk", state=AlertState.PENDING, warning=ThresholdTimes(over_since=5), missing_since=7
+        )
+        await store.write("a", term, SecondCommit(T0, [], {"cpu-alert": firing(), "disk-alert": pending}))
         assert await store.watches() == {"cpu-alert": firing(), "disk-alert": pending}
-        await store.write("a", term, Tick(T0 + 1, [], {"disk-alert": None}))
+        await store.write("a", term, SecondCommit(T0 + 1, [], {"disk-alert": None}))
         assert await store.watches() == {"cpu-alert": firing()}
 
     async def test_active_are_those_that_fire(self, store: MetricsStore) -> None:
         term = await lead(store)
-        watches: dict[str, Watch | None] = {
+        watches: dict[str, AlertInstance | None] = {
             "cpu-alert": firing(at=T0 + 5),
             "disk-alert": firing("disk", at=T0),
-            "errors-alert": Watch("errors", state=State.PENDING),
+            "errors-alert": AlertInstance("errors", state=AlertState.PENDING),
         }
-        await store.write("a", term, Tick(T0, [], watches))
+        await store.write("a", term, SecondCommit(T0, [], watches))
         active = await store.active()
         assert [(one.id, one.acknowledged) for one in active] == [
             ("disk-alert", False),
@@ -38,24 +40,28 @@ class TestAlerts:
         term = await lead(store)
         ack = AlertAck(id="cpu-alert", by="ann", comment='on "it"')
         assert not await store.acknowledge(ack, T0)
-        await store.write("a", term, Tick(T0, [], {"cpu-alert": firing()}, [entry(T0)]))
+        await store.write("a", term, SecondCommit(T0, [], {"cpu-alert": firing()}, [entry(T0)]))
         assert await store.acknowledge(ack, T0)
         assert await store.acknowledge(ack, T0)
         assert [one.acknowledged for one in await store.active()] == [True]
-        await store.write("a", term, Tick(T0 + 1, [], {"cpu-alert": None}, [entry(T0, T0 + 1)]))
+        await store.write("a", term, SecondCommit(T0 + 1, [], {"cpu-alert": None}, [entry(T0, T0 + 1)]))
         assert await store.active() == []
-        await store.write("a", term, Tick(T0 + 9, [], {"cpu-alert": firing(at=T0 + 9)}, [entry(T0 + 9)]))
+        await store.write(
+            "a", term, SecondCommit(T0 + 9, [], {"cpu-alert": firing(at=T0 + 9)}, [entry(T0 + 9)])
+        )
         assert [one.acknowledged for one in await store.active()] == [False]
 
     async def test_a_pending_alert_cannot_be_acknowledged(self, store: MetricsStore) -> None:
         term = await lead(store)
-        await store.write("a", term, Tick(T0, [], {"cpu-alert": Watch("cpu", state=State.PENDING)}))
+        await store.write(
+            "a", term, SecondCommit(T0, [], {"cpu-alert": AlertInstance("cpu", state=AlertState.PENDING)})
+        )
         assert not await store.acknowledge(AlertAck(id="cpu-alert"), T0)
 
     async def test_the_log_has_one_line_per_episode_newest_first(self, store: MetricsStore) -> None:
         term = await lead(store)
-        await store.write("a", term, Tick(T0, [], {}, [entry(T0), entry(T0, metric="disk")]))
-        await store.write("a", term, Tick(T0 + 4, [], {}, [entry(T0, T0 + 4), entry(T0 + 4)]))
+        await store.write("a", term, SecondCommit(T0, [], {}, [entry(T0), entry(T0, metric="disk")]))
+        await store.write("a", term, SecondCommit(T0 + 4, [], {}, [entry(T0, T0 + 4), entry(T0 + 4)]))
         assert await store.episodes(10) == [
             entry(T0 + 4),
             entry(T0, metric="disk"),
@@ -69,7 +75,7 @@ class TestAlerts:
             monkeypatch.setattr(f"{module}.MAX_EPISODES", 3)
         term = await lead(store)
         for at in range(T0, T0 + 6):
-            await store.write("a", term, Tick(at, [], {}, [entry(at)]))
+            await store.write("a", term, SecondCommit(at, [], {}, [entry(at)]))
         assert [line.started_at for line in await store.episodes(10)] == [
             at * 1000 for at in (T0 + 5, T0 + 4, T0 + 3)
         ]
@@ -77,8 +83,8 @@ class TestAlerts:
     async def test_events_wait_until_they_are_announced(self, store: MetricsStore) -> None:
         term = await lead(store)
         raised, resolved = AlertRaised(data=alert()), AlertResolved(data=alert(at=T0 + 3))
-        await store.write("a", term, Tick(T0, [], events=[raised]))
-        await store.write("a", term, Tick(T0 + 3, [], events=[resolved]))
+        await store.write("a", term, SecondCommit(T0, [], events=[raised]))
+        await store.write("a", term, SecondCommit(T0 + 3, [], events=[resolved]))
         assert await store.unannounced() == [raised, resolved]
         await store.announced("b", term, T0 + 3)  # not the one who leads
         assert await store.unannounced() == [raised, resolved]
@@ -129,18 +135,18 @@ class TestSilences:
 
 class TestDocuments:
     async def test_kept_by_collection(self, store: MetricsStore) -> None:
-        await store.put_document(Collection.RULES, "cpu", b'{"a":1}')
-        await store.put_document(Collection.RULES, "cpu", b'{"a":2}')
-        await store.put_document(Collection.RULES, "é*", b"{}")
-        assert await store.documents(Collection.RULES) == {"cpu": b'{"a":2}', "é*": b"{}"}
-        assert await store.documents(Collection.WINDOWS) == {}
-        assert await store.end_document(Collection.RULES, "cpu")
-        assert not await store.end_document(Collection.RULES, "cpu")
+        await store.put_document(DocumentKind.RULES, "cpu", b'{"a":1}')
+        await store.put_document(DocumentKind.RULES, "cpu", b'{"a":2}')
+        await store.put_document(DocumentKind.RULES, "é*", b"{}")
+        assert await store.documents(DocumentKind.RULES) == {"cpu": b'{"a":2}', "é*": b"{}"}
+        assert await store.documents(DocumentKind.WINDOWS) == {}
+        assert await store.end_document(DocumentKind.RULES, "cpu")
+        assert not await store.end_document(DocumentKind.RULES, "cpu")
 
     async def test_bounded(self, store: MetricsStore, monkeypatch: pytest.MonkeyPatch) -> None:
         for module in ("tests.support.metrics_store_memory", "metrics_svc.store_redis"):
             monkeypatch.setattr(f"{module}.MAX_DOCUMENTS", 1)
-        await store.put_document(Collection.RULES, "a", b"{}")
+        await store.put_document(DocumentKind.RULES, "a", b"{}")
         with pytest.raises(TooManyDocuments):
-            await store.put_document(Collection.RULES, "b", b"{}")
-        await store.put_document(Collection.RULES, "a", b"{}")
+            await store.put_document(DocumentKind.RULES, "b", b"{}")
+        await store.put_document(DocumentKind.RULES, "a", b"{}")

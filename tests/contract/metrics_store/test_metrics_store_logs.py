@@ -3,7 +3,7 @@
 import pytest
 
 from metrics_svc import store as limits
-from metrics_svc.store import MetricsStore, StoreUnavailable
+from metrics_svc.store import MetricsStore, MetricsStoreUnavailable
 from metrics_svc.store_redis import RedisStore
 from services.redis_client import open_redis
 from services.settings import Settings
@@ -33,10 +33,10 @@ class TestLogs:
 
 async def test_a_redis_that_is_not_there_is_unavailable() -> None:
     store = RedisStore(open_redis(Settings(redis_url="redis://127.0.0.1:1/0"), "metrics"), "nowhere")
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(MetricsStoreUnavailable):
         await store.acquire("a", 1000)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(MetricsStoreUnavailable):
         await store.newest("", 1)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(MetricsStoreUnavailable):
         await store.active()
     await store.close()

@@ -7,7 +7,7 @@ import pytest
 from metrics_svc.aggregation.rollups import SeriesRow
 from metrics_svc.aggregation.rows import merge
 from metrics_svc.aggregation.tiers import SECONDS, TENS
-from metrics_svc.store import MAX_EPISODES, MetricsStore, StoreUnavailable, Tick, Written
+from metrics_svc.store import MAX_EPISODES, CommitStatus, MetricsStore, MetricsStoreUnavailable, SecondCommit
 from metrics_svc.store_redis import RedisStore
 from services.redis_client import open_redis
 from services.settings import Settings
@@ -63,10 +63,10 @@ class TestLease:
 class TestWriting:
     async def test_a_second_is_written_once(self, store: MetricsStore) -> None:
         term = await lead(store)
-        tick = Tick(T0, [second(T0, cpu=1.0)])
-        assert await store.write("a", term, tick) is Written.DONE
-        assert await store.write("a", term, tick) is Written.AGAIN
-        assert await store.write("a", term, Tick(T0 - 1, [])) is Written.STALE
+        tick = SecondCommit(T0, [second(T0, cpu=1.0)])
+        assert await store.write("a", term, tick) is CommitStatus.DONE
+        assert await store.write("a", term, tick) is CommitStatus.AGAIN
+        assert await store.write("a", term, SecondCommit(T0 - 1, [])) is CommitStatus.STALE
         assert await store.last_second() == T0
         assert len(await store.newest("", 10)) == 1
 
@@ -74,8 +74,8 @@ class TestWriting:
         """More than a command of Redis has room for when called from Lua."""
         term = await lead(store)
         many = [entry(T0 + at, metric=f"m{at}") for at in range(9_000)]
-        tick = Tick(T0, [second(T0, cpu=1.0)], entries=many)
-        assert await store.write("a", term, tick) is Written.DONE
+        tick = SecondCommit(T0, [second(T0, cpu=1.0)], entries=many)
+        assert await store.write("a", term, tick) is CommitStatus.DONE
         assert len(await store.newest("", 10)) == 1
         kept = await store.episodes(2 * MAX_EPISODES)
         assert [line.metric for line in kept[:2]] == ["m8999", "m8998"]
@@ -83,20 +83,22 @@ class TestWriting:
 
     async def test_a_successor_does_not_write_it_again(self, store: MetricsStore) -> None:
         term = await lead(store)
-        await store.write("a", term, Tick(T0, [second(T0, cpu=1.0)]))
+        await store.write("a", term, SecondCommit(T0, [second(T0, cpu=1.0)]))
         await store.release("a", term)
         successor = await lead(store, "b")
-        assert await store.write("b", successor, Tick(T0, [second(T0, cpu=2.0)])) is Written.STALE
-        assert await store.write("b", successor, Tick(T0 + 1, [])) is Written.DONE
+        assert (
+            await store.write("b", successor, SecondCommit(T0, [second(T0, cpu=2.0)])) is CommitStatus.STALE
+        )
+        assert await store.write("b", successor, SecondCommit(T0 + 1, [])) is CommitStatus.DONE
 
     async def test_a_fenced_writer_changes_nothing(self, store: MetricsStore) -> None:
         term = await lead(store)
         await store.release("a", term)
-        tick = Tick(T0, [second(T0, cpu=1.0)], {"cpu-alert": firing()}, [entry(T0)], [])
-        assert await store.write("a", term, tick) is Written.FENCED
+        tick = SecondCommit(T0, [second(T0, cpu=1.0)], {"cpu-alert": firing()}, [entry(T0)], [])
+        assert await store.write("a", term, tick) is CommitStatus.FENCED
         await lead(store, "b")
-        assert await store.write("a", term, tick) is Written.FENCED
-        assert await store.write("b", term, tick) is Written.FENCED
+        assert await store.write("a", term, tick) is CommitStatus.FENCED
+        assert await store.write("b", term, tick) is CommitStatus.FENCED
         assert await store.last_second() == 0
         assert await store.newest("", 10) == []
         assert await store.watches() == {}
@@ -119,7 +121,7 @@ class TestRows:
         term = await lead(store)
         written = [second(T0 + at, [1.0, 50.0 * at + 1], cpu=float(at)) for at in range(3)]
         for placed in written:
-            await store.write("a", term, Tick(placed.row.start, [placed]))
+            await store.write("a", term, SecondCommit(placed.row.start, [placed]))
         rows = await store.rows("", SECONDS, T0, T0 + 3, sketches=True)
         assert [row.start for row in rows] == [T0, T0 + 1, T0 + 2]
         for row, placed in zip(rows, written, strict=True):
@@ -141,7 +143,7 @@ class TestRows:
             second(T0, series=name, cpu=2.0),
             SeriesRow("", TENS, tens),
         ]
-        await store.write("a", term, Tick(T0, rows))
+        await store.write("a", term, SecondCommit(T0, rows))
         assert await store.series(T0) == {"": T0, name: T0}
         assert await store.series(T0 + 1) == {}
         assert [row.value("cpu") for row in await store.newest(name, 5)] == [2.0]
@@ -152,7 +154,7 @@ class TestRows:
         term = await lead(store)
         border = SECONDS.chunk(T0) + SECONDS.chunk_s
         for at in range(border - 3, border + 3):
-            await store.write("a", term, Tick(at, [second(at, cpu=1.0)]))
+            await store.write("a", term, SecondCommit(at, [second(at, cpu=1.0)]))
         assert [row.start for row in await store.newest("", 4)] == list(range(border - 1, border + 3))
         assert len(await store.newest("", 1000)) == 6
         assert await store.newest("", 0) == []
@@ -169,7 +171,7 @@ async def test_a_second_that_fails_on_its_way_leaves_nothing(
     redis = open_redis(settings, "metrics")
     store = RedisStore(redis, settings.prefix)
     rows = [second(T0, cpu=1.0), SeriesRow("", TENS, second(T0, cpu=1.0).row)]
-    tick = Tick(
+    tick = SecondCommit(
         T0, rows, watches={"cpu-alert": firing()}, entries=[entry(T0)],
         transitions=[AlertTransition(id="a", timestamp=T0, before="x", after="y", reason="z")],
     )  # fmt: skip
@@ -180,11 +182,11 @@ async def test_a_second_that_fails_on_its_way_leaves_nothing(
         term = await lead(store)
         await redis.set(spoilt, "something else")
         for _ in range(3):
-            with pytest.raises(StoreUnavailable):
+            with pytest.raises(MetricsStoreUnavailable):
                 await store.write("a", term, tick)
         await redis.delete(spoilt)
         assert await store.packed("", SECONDS, T0, T0 + 1) == []
-        assert await store.write("a", term, tick) is Written.DONE
+        assert await store.write("a", term, tick) is CommitStatus.DONE
         assert len(await store.newest("", 10)) == 1
         assert len(await store.packed("", SECONDS, T0, T0 + 1)) == 1
         assert len(await store.transitions(10)) == 1

@@ -5,18 +5,18 @@ Nothing of it is shared: it is read from the store when the term begins and drop
 
 from dataclasses import dataclass, field
 
+from metrics_svc.aggregation.aggregator import FLEET, SecondSnapshot
 from metrics_svc.aggregation.packed import decode_row, merge_packed
 from metrics_svc.aggregation.rollups import Rollups, SeriesRow
-from metrics_svc.aggregation.seconds import FLEET, ClosedSecond
 from metrics_svc.aggregation.tiers import MINUTES, ROLLUP_TIERS, SECONDS
-from metrics_svc.alerts.engine import AlertEngine, Outcome
+from metrics_svc.alerts.engine import AlertEngine, SecondEvaluation
 from metrics_svc.alerts.rules import RuleSet
-from metrics_svc.store import MAX_UNANNOUNCED, MetricsStore, Tick
+from metrics_svc.store import MAX_UNANNOUNCED, MetricsStore, SecondCommit
 from services.wire.events import AlertEvent
 
 
 @dataclass(slots=True)
-class Leadership:
+class LeaderState:
     """One term.
 
     `unannounced` are the events in the store's outbox, `announced_through` the second up to which they were
@@ -29,10 +29,10 @@ class Leadership:
     rollups: Rollups
     unannounced: list[AlertEvent]
     announced_through: int = 0
-    _prepared: tuple[Tick, Outcome] | None = field(default=None)
+    _prepared: tuple[SecondCommit, SecondEvaluation] | None = field(default=None)
 
     @classmethod
-    async def begin(cls, store: MetricsStore, term: int, rules: RuleSet) -> "Leadership":
+    async def begin(cls, store: MetricsStore, term: int, rules: RuleSet) -> "LeaderState":
         """Take up where the last term ended. Raises StoreUnavailable."""
         last_second = await store.last_second()
         return cls(
@@ -43,13 +43,13 @@ class Leadership:
             await store.unannounced(),
         )
 
-    def prepare(self, closed: ClosedSecond) -> tuple[Tick, Outcome]:
+    def prepare(self, closed: SecondSnapshot) -> tuple[SecondCommit, SecondEvaluation]:
         """Return what a second changes; asked again for the same second, the same: nothing is judged twice."""
         if self._prepared is None or self._prepared[0].second != closed.second:
             outcome = self.engine.evaluate(closed)
             rows = [SeriesRow(series, SECONDS, row) for series, row in closed.rows.items()]
             rows += self.rollups.advance(closed.second, closed.rows)
-            tick = Tick(
+            tick = SecondCommit(
                 closed.second,
                 rows,
                 outcome.watches,
@@ -61,7 +61,7 @@ class Leadership:
             self._prepared = tick, outcome
         return self._prepared
 
-    def wrote(self, tick: Tick) -> None:
+    def wrote(self, tick: SecondCommit) -> None:
         """Note that a second is stored."""
         self.last_second = tick.second
         # As the outbox: while the bus is away, the oldest go.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from metrics_svc.aggregation.totals import Budget, TooManyTotals, Totals
+from metrics_svc.aggregation.totals import Budget, CumulativeTotals, TooManyTotals
 from services.latency_sketch import BadSample, LatencySketch
 from services.wire.events import MetricsReport, Sketch
 from services.wire.names import METRIC_NAME
@@ -61,7 +61,7 @@ class SourceKind(StrEnum):
 _KINDS = frozenset(SourceKind)
 
 
-class Refusal(StrEnum):
+class RejectReason(StrEnum):
     """Why a report, or a part of one, was not taken. The values are metric labels."""
 
     MALFORMED = "malformed"
@@ -107,11 +107,11 @@ class Sample:
 
 
 @dataclass(slots=True)
-class Verdict:
+class Validation:
     """What was taken (None: nothing), what was refused, and how many reports of this source never came."""
 
     sample: Sample | None
-    refusals: list[Refusal]
+    refusals: list[RejectReason]
     lost: int = 0
 
 
@@ -161,7 +161,7 @@ class _Source:
 
     kind: SourceKind
     seen_at: float
-    totals: Totals
+    totals: CumulativeTotals
     last_seq: OrderedDict[str, int] = field(default_factory=OrderedDict)
     names: _Names = field(default_factory=lambda: _Names(MAX_METRICS_PER_SOURCE))
     histograms: _Names = field(default_factory=lambda: _Names(MAX_HISTOGRAMS_PER_SOURCE))
@@ -169,7 +169,7 @@ class _Source:
     rhythms: OrderedDict[tuple[str, str], _Rhythm] = field(default_factory=OrderedDict)
 
 
-def part_name(source: str, labels: dict[str, str]) -> str:
+def series_name(source: str, labels: dict[str, str]) -> str:
     """Return the name of the series for one label set of a source: `shop{region="eu",route="/cart"}`.
 
     Injective: what could be taken for the notation is escaped in values.
@@ -181,7 +181,7 @@ def part_name(source: str, labels: dict[str, str]) -> str:
     return f"{source}{{{','.join(written)}}}"
 
 
-class Admission:
+class ReportValidator:
     """Judges reports. Memory is bounded by the limits above and by those of `totals`.
 
     Sources of all kinds share one namespace. Agents and gateways come first: an application takes neither their names
@@ -198,57 +198,57 @@ class Admission:
     def __len__(self) -> int:
         return len(self._sources)
 
-    def judge(self, report: MetricsReport, now: float) -> Verdict:
+    def validate(self, report: MetricsReport, now: float) -> Validation:
         """Return what is taken of a report that arrived at `now` (seconds since 1970)."""
         source = self._sources.get(report.source)
         if source is None and (
             not _SOURCE_NAME.fullmatch(report.source) or _LIKE_A_PART.fullmatch(report.source)
         ):
-            return Verdict(None, [Refusal.BAD_SOURCE])
+            return Validation(None, [RejectReason.BAD_SOURCE])
         if report.kind not in _KINDS:
-            return Verdict(None, [Refusal.BAD_KIND])
+            return Validation(None, [RejectReason.BAD_KIND])
         age_s = now - report.timestamp / 1000
         if age_s < -MAX_FUTURE_S:
-            return Verdict(None, [Refusal.FUTURE])
+            return Validation(None, [RejectReason.FUTURE])
         if age_s > MAX_AGE_S:
-            return Verdict(None, [Refusal.TOO_OLD])
+            return Validation(None, [RejectReason.TOO_OLD])
         kind = SourceKind(report.kind)
         if source is not None and source.kind is not kind:
             displaced = source.kind is SourceKind.APP or (
                 kind is not SourceKind.APP and now - source.seen_at > FORGET_S
             )
             if not displaced:
-                return Verdict(None, [Refusal.NAME_TAKEN])
+                return Validation(None, [RejectReason.NAME_TAKEN])
             self._drop(report.source)
             source = None
         if source is None:
             self._forget(now)
             if not self._has_room(kind, now):
-                return Verdict(None, [Refusal.TOO_MANY_SOURCES])
-            source = self._sources[report.source] = _Source(kind, now, Totals(self._budget))
+                return Validation(None, [RejectReason.TOO_MANY_SOURCES])
+            source = self._sources[report.source] = _Source(kind, now, CumulativeTotals(self._budget))
         lost = _step(source, report.boot, report.seq)
         if lost is None:
-            return Verdict(None, [Refusal.DUPLICATE])
+            return Validation(None, [RejectReason.DUPLICATE])
         source.seen_at = now
-        refusals: list[Refusal] = []
+        refusals: list[RejectReason] = []
         sample = _take(report, source, refusals)
         if sample.labels and sample.kind is SourceKind.APP:
             sample.part = self._part(source, sample, now, refusals)
         if report.totals or report.histogram_totals:
             _take_totals(report, source, sample, refusals)
         _time(report, source, sample, now)
-        return Verdict(sample, refusals, lost)
+        return Validation(sample, refusals, lost)
 
-    def _part(self, source: _Source, sample: Sample, now: float, refusals: list[Refusal]) -> str:
+    def _part(self, source: _Source, sample: Sample, now: float, refusals: list[RejectReason]) -> str:
         """Return the series of a label set, empty when there are too many: its numbers count, unlabelled."""
-        name = part_name(sample.source, sample.labels)
+        name = series_name(sample.source, sample.labels)
         if name not in source.parts:
             for gone in [part for part, seen_at in source.parts.items() if now - seen_at > FORGET_S]:
                 del source.parts[gone]
                 self._label_sets -= 1
             full = len(source.parts) >= MAX_LABEL_SETS_PER_SOURCE or self._label_sets >= self._max_label_sets
             if full:
-                refusals.append(Refusal.TOO_MANY_LABEL_SETS)
+                refusals.append(RejectReason.TOO_MANY_LABEL_SETS)
                 sample.labels = {}
                 return ""
             self._label_sets += 1
@@ -297,7 +297,7 @@ def _step(source: _Source, boot: str, seq: int) -> int | None:
 
 def _time(report: MetricsReport, source: _Source, sample: Sample, now: float) -> None:
     """Say of a sample how often it comes and which time it covers: as the report says, or as reports came so far."""
-    key = report.instance, part_name("", report.labels) if report.labels else ""
+    key = report.instance, series_name("", report.labels) if report.labels else ""
     rhythm = source.rhythms.get(key)
     if rhythm is None:
         rhythm = source.rhythms[key] = _Rhythm(now)
@@ -315,7 +315,7 @@ def _time(report: MetricsReport, source: _Source, sample: Sample, now: float) ->
     sample.span_s = min((*spans, MAX_INTERVAL_S)) if spans else 0.0
 
 
-def _take(report: MetricsReport, source: _Source, refusals: list[Refusal]) -> Sample:
+def _take(report: MetricsReport, source: _Source, refusals: list[RejectReason]) -> Sample:
     sample = Sample(
         source=report.source,
         kind=source.kind,
@@ -332,17 +332,19 @@ def _take(report: MetricsReport, source: _Source, refusals: list[Refusal]) -> Sa
     return sample
 
 
-def _take_totals(report: MetricsReport, source: _Source, sample: Sample, refusals: list[Refusal]) -> None:
+def _take_totals(
+    report: MetricsReport, source: _Source, sample: Sample, refusals: list[RejectReason]
+) -> None:
     """Add what totals say is new. Their state belongs to the stream: instance, label set and name."""
     streams = source.totals.of(report.instance, report.timestamp)
     # By the labels, whether they have a series of their own or not: another label set's total is another total.
-    stream = part_name("", report.labels) if report.labels else ""
+    stream = series_name("", report.labels) if report.labels else ""
     numbers = {name: total.value for name, total in report.totals.items()}
     for name, value in _numbers(numbers, source, refusals, least=0.0):
         try:
             new = streams.new_count((stream, name), value, report.totals[name].start)
         except TooManyTotals:
-            refusals.append(Refusal.TOO_MANY_TOTALS)
+            refusals.append(RejectReason.TOO_MANY_TOTALS)
             continue
         if name == "requests":
             sample.requests += new
@@ -355,7 +357,7 @@ def _take_totals(report: MetricsReport, source: _Source, sample: Sample, refusal
             try:
                 later = streams.new_sketch((stream, name), now, total.start)
             except TooManyTotals:
-                refusals.append(Refusal.TOO_MANY_TOTALS)
+                refusals.append(RejectReason.TOO_MANY_TOTALS)
                 continue
             if later.count:
                 _add_histogram(sample, name, later)
@@ -371,72 +373,72 @@ def _add_histogram(sample: Sample, name: str, sketch: LatencySketch) -> None:
         sample.histograms[name] = sketch
 
 
-def _admits_histogram(name: str, source: _Source, refusals: list[Refusal]) -> bool:
+def _admits_histogram(name: str, source: _Source, refusals: list[RejectReason]) -> bool:
     if name == "latency":
         return True
     if name not in source.histograms and not METRIC_NAME.fullmatch(name):
-        refusals.append(Refusal.BAD_METRIC_NAME)
+        refusals.append(RejectReason.BAD_METRIC_NAME)
         return False
     if not source.histograms.admit(name, source.seen_at):
-        refusals.append(Refusal.TOO_MANY_HISTOGRAMS)
+        refusals.append(RejectReason.TOO_MANY_HISTOGRAMS)
         return False
     return True
 
 
-def _count(value: float, refusals: list[Refusal]) -> float:
+def _count(value: float, refusals: list[RejectReason]) -> float:
     if 0 <= value <= MAX_NUMBER:  # false for NaN
         return value
-    refusals.append(Refusal.BAD_NUMBER)
+    refusals.append(RejectReason.BAD_NUMBER)
     return 0.0
 
 
 def _numbers(
-    numbers: dict[str, float], source: _Source, refusals: list[Refusal], *, least: float
+    numbers: dict[str, float], source: _Source, refusals: list[RejectReason], *, least: float
 ) -> Iterator[tuple[str, float]]:
     for name, value in numbers.items():
         if name not in source.names and not METRIC_NAME.fullmatch(name):
-            refusals.append(Refusal.BAD_METRIC_NAME)
+            refusals.append(RejectReason.BAD_METRIC_NAME)
             continue
         if not source.names.admit(name, source.seen_at):
-            refusals.append(Refusal.TOO_MANY_METRICS)
+            refusals.append(RejectReason.TOO_MANY_METRICS)
             continue
         if least <= value <= MAX_NUMBER:
             yield name, value
         else:
-            refusals.append(Refusal.BAD_NUMBER)
+            refusals.append(RejectReason.BAD_NUMBER)
 
 
-def _sketch(wire: Sketch, refusals: list[Refusal]) -> LatencySketch | None:
+def _sketch(wire: Sketch, refusals: list[RejectReason]) -> LatencySketch | None:
     try:
         sketch = LatencySketch.from_wire(wire)
     except BadSample:
-        refusals.append(Refusal.BAD_SKETCH)
+        refusals.append(RejectReason.BAD_SKETCH)
         return None
     return sketch
 
 
-def _latency(report: MetricsReport, refusals: list[Refusal]) -> LatencySketch | None:
+def _latency(report: MetricsReport, refusals: list[RejectReason]) -> LatencySketch | None:
     sketch: LatencySketch | None = None
     if report.latency is not UNSET:
         sketch = _sketch(report.latency, refusals)
     if not report.latencies:
         return sketch if sketch is not None and sketch.count else None
     if len(report.latencies) > MAX_LATENCIES:
-        refusals.append(Refusal.TOO_MANY_LATENCIES)
+        refusals.append(RejectReason.TOO_MANY_LATENCIES)
     sketch = sketch or LatencySketch()
     for value in report.latencies[:MAX_LATENCIES]:
         try:
             sketch.add(value)
         except BadSample:
-            refusals.append(Refusal.BAD_LATENCY)
+            refusals.append(RejectReason.BAD_LATENCY)
     return sketch if sketch.count else None
 
 
-def _labels(labels: dict[str, str], refusals: list[Refusal]) -> dict[str, str]:
+def _labels(labels: dict[str, str], refusals: list[RejectReason]) -> dict[str, str]:
     taken: dict[str, str] = {}
     for name, value in labels.items():
         if len(taken) >= MAX_LABELS_PER_SOURCE or len(name) + len(value) > MAX_LABEL_BYTES:
-            refusals.append(Refusal.TOO_MANY_LABELS)
+            refusals.append(RejectReason.TOO_MANY_LABELS)
         else:
             taken[name] = value
     return taken

@@ -6,14 +6,14 @@ from zlib import crc32
 import msgspec
 
 from metrics_svc.alerts.rules import EVERY_SOURCE, Rule
-from metrics_svc.alerts.states import TABLE, Effect, Input, State, Transition
+from metrics_svc.alerts.states import TABLE, AlertEffect, AlertState, Signal, Transition
 from services.wire.records import UNSET, Alert, Severity, UnsetType
 
 _SEVERITIES: tuple[Severity, Severity] = ("warning", "critical")
-_LOST: dict[Literal["keep", "resolve", "alert"], Input] = {
-    "keep": Input.LOST_KEEP,
-    "resolve": Input.LOST_RESOLVE,
-    "alert": Input.LOST_ALERT,
+_LOST: dict[Literal["keep", "resolve", "alert"], Signal] = {
+    "keep": Signal.LOST_KEEP,
+    "resolve": Signal.LOST_RESOLVE,
+    "alert": Signal.LOST_ALERT,
 }
 
 # How often a firing alert takes over its value of now. Not each second: it is written to the store, and thousands may
@@ -21,14 +21,14 @@ _LOST: dict[Literal["keep", "resolve", "alert"], Input] = {
 REFRESH_S = 5
 
 
-class Timing(msgspec.Struct, frozen=True, omit_defaults=True):
+class ThresholdTimes(msgspec.Struct, frozen=True, omit_defaults=True):
     """Since when, without interruption, a value is over a threshold, or past its clear threshold (ms)."""
 
     over_since: int | None = None
     clear_since: int | None = None
 
 
-class Watch(msgspec.Struct, frozen=True, omit_defaults=True):
+class AlertInstance(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that is remembered of one alert; what survives a restart.
 
     `alert` is what was last announced while firing, `value` and `message` what it would say now (None: the same),
@@ -38,9 +38,9 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True):
 
     metric: str
     source: str = ""
-    state: State = State.INACTIVE
-    warning: Timing = Timing()
-    critical: Timing = Timing()
+    state: AlertState = AlertState.INACTIVE
+    warning: ThresholdTimes = ThresholdTimes()
+    critical: ThresholdTimes = ThresholdTimes()
     missing_since: int | None = None
     started_at: int | None = None
     alert: Alert | None = None
@@ -63,48 +63,48 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True):
         if rule.no_data == "alert" and (self.missing_since is not None or rule.source == EVERY_SOURCE):
             return False
         return (
-            self.state is State.INACTIVE
+            self.state is AlertState.INACTIVE
             and self.warning.over_since is None
             and self.critical.over_since is None
         )
 
-    def timing(self, severity: Severity) -> Timing:
+    def timing(self, severity: Severity) -> ThresholdTimes:
         """Return the timing of one severity."""
         return self.warning if severity == "warning" else self.critical
 
 
-class Judgement(msgspec.Struct, frozen=True):
+class Evaluation(msgspec.Struct, frozen=True):
     """What became of a watch: its next form, by which transition, and the alert that the effect is about."""
 
-    watch: Watch
+    watch: AlertInstance
     transition: Transition
     alert: Alert | None = None
 
 
-def judge(rule: Rule, watch: Watch, value: float | None, now: int) -> Judgement:
+def evaluate(rule: Rule, watch: AlertInstance, value: float | None, now: int) -> Evaluation:
     """Return what a rule's alert becomes with the value at `now` (ms); None is no data."""
     watch = _observe(rule, watch, value, now)
     input = _classify(rule, watch, value, now)
     return _apply(rule, watch, input, value, now)
 
 
-def remove(watch: Watch, now: int) -> Judgement:
+def remove(watch: AlertInstance, now: int) -> Evaluation:
     """Return what becomes of an alert whose rule is gone."""
-    transition = TABLE[watch.state][Input.REMOVED]
+    transition = TABLE[watch.state][Signal.REMOVED]
     ended = _without_alert(watch, transition.next)
-    if transition.effect is not Effect.RESOLVE or watch.alert is None:
-        return Judgement(ended, transition)
+    if transition.effect is not AlertEffect.RESOLVE or watch.alert is None:
+        return Evaluation(ended, transition)
     message = f"{watch.alert.metric} is no longer watched"
-    return Judgement(ended, transition, msgspec.structs.replace(watch.alert, message=message, timestamp=now))
+    return Evaluation(ended, transition, msgspec.structs.replace(watch.alert, message=message, timestamp=now))
 
 
-def _observe(rule: Rule, watch: Watch, value: float | None, now: int) -> Watch:
+def _observe(rule: Rule, watch: AlertInstance, value: float | None, now: int) -> AlertInstance:
     """Keep time: a stretch begins with the first value over (or clear) and ends with the first not."""
     if value is None:
         if watch.missing_since is None:
             return msgspec.structs.replace(watch, missing_since=now)
         if _missing_for_s(watch, now) >= rule.no_data_for_s:
-            return msgspec.structs.replace(watch, warning=Timing(), critical=Timing())
+            return msgspec.structs.replace(watch, warning=ThresholdTimes(), critical=ThresholdTimes())
         return watch
     warning, critical = (
         _timed(rule, watch.timing(severity), severity, value, now) for severity in _SEVERITIES
@@ -112,45 +112,45 @@ def _observe(rule: Rule, watch: Watch, value: float | None, now: int) -> Watch:
     return msgspec.structs.replace(watch, warning=warning, critical=critical, missing_since=None)
 
 
-def _timed(rule: Rule, timing: Timing, severity: Severity, value: float, now: int) -> Timing:
+def _timed(rule: Rule, timing: ThresholdTimes, severity: Severity, value: float, now: int) -> ThresholdTimes:
     over, clear = rule.is_over(value, severity), rule.is_clear(value, severity)
-    return Timing(
+    return ThresholdTimes(
         (timing.over_since if timing.over_since is not None else now) if over else None,
         (timing.clear_since if timing.clear_since is not None else now) if clear else None,
     )
 
 
-def _missing_for_s(watch: Watch, now: int) -> float:
+def _missing_for_s(watch: AlertInstance, now: int) -> float:
     return (now - (watch.missing_since if watch.missing_since is not None else now)) / 1000
 
 
-def _classify(rule: Rule, watch: Watch, value: float | None, now: int) -> Input:
+def _classify(rule: Rule, watch: AlertInstance, value: float | None, now: int) -> Signal:
     if value is None:
         missing_s = _missing_for_s(watch, now)
         if rule.source == EVERY_SOURCE and missing_s >= rule.forget_s:
-            return Input.FORGOTTEN
-        return _LOST[rule.no_data] if missing_s >= rule.no_data_for_s else Input.MISSING
+            return Signal.FORGOTTEN
+        return _LOST[rule.no_data] if missing_s >= rule.no_data_for_s else Signal.MISSING
     held = _held(rule, watch, now)
-    announced = watch.alert.type if watch.state is State.FIRING and watch.alert is not None else None
+    announced = watch.alert.type if watch.state is AlertState.FIRING and watch.alert is not None else None
     if announced is None:
         if held is not None:
-            return Input.HELD
+            return Signal.HELD
         if any(watch.timing(severity).over_since is not None for severity in _SEVERITIES):
-            return Input.OVER
-        return Input.QUIET
+            return Signal.OVER
+        return Signal.QUIET
     if announced == "warning" and held == "critical":
-        return Input.RAISED
+        return Signal.RAISED
     cleared = {severity: _is_cleared(rule, watch, severity, now) for severity in _SEVERITIES}
     if all(cleared.values()):
-        return Input.QUIET
+        return Signal.QUIET
     if announced == "critical" and cleared["critical"] and not rule.is_clear(value, "warning"):
-        return Input.LOWERED
+        return Signal.LOWERED
     if held is not None:
-        return Input.HELD
-    return Input.OVER if rule.is_over(value, rule.least_severity) else Input.CALMING
+        return Signal.HELD
+    return Signal.OVER if rule.is_over(value, rule.least_severity) else Signal.CALMING
 
 
-def _held(rule: Rule, watch: Watch, now: int) -> Severity | None:
+def _held(rule: Rule, watch: AlertInstance, now: int) -> Severity | None:
     """Return the highest severity whose threshold was exceeded for long enough."""
     for severity in reversed(_SEVERITIES):
         since = watch.timing(severity).over_since
@@ -159,23 +159,23 @@ def _held(rule: Rule, watch: Watch, now: int) -> Severity | None:
     return None
 
 
-def _is_cleared(rule: Rule, watch: Watch, severity: Severity, now: int) -> bool:
+def _is_cleared(rule: Rule, watch: AlertInstance, severity: Severity, now: int) -> bool:
     since = watch.timing(severity).clear_since
     return since is not None and now - since >= rule.clear_for_s * 1000
 
 
-def _apply(rule: Rule, watch: Watch, input: Input, value: float | None, now: int) -> Judgement:
+def _apply(rule: Rule, watch: AlertInstance, input: Signal, value: float | None, now: int) -> Evaluation:
     transition = TABLE[watch.state][input]
-    if transition.effect is Effect.NONE:
-        if transition.next is State.FIRING:
-            return Judgement(_refreshed(rule, watch, value, now), transition)
-        return Judgement(_without_alert(watch, transition.next), transition)
-    if transition.effect is Effect.RESOLVE:
+    if transition.effect is AlertEffect.NONE:
+        if transition.next is AlertState.FIRING:
+            return Evaluation(_refreshed(rule, watch, value, now), transition)
+        return Evaluation(_without_alert(watch, transition.next), transition)
+    if transition.effect is AlertEffect.RESOLVE:
         ended = _resolved_alert(rule, watch, value, now)
-        return Judgement(_without_alert(watch, transition.next), transition, ended)
+        return Evaluation(_without_alert(watch, transition.next), transition, ended)
     alert = _alert(rule, watch, input, value, now)
-    started_at = now if transition.effect is Effect.RAISE else watch.started_at
-    return Judgement(
+    started_at = now if transition.effect is AlertEffect.RAISE else watch.started_at
+    return Evaluation(
         msgspec.structs.replace(
             watch, state=transition.next, started_at=started_at, alert=alert, value=None, message=""
         ),
@@ -184,7 +184,7 @@ def _apply(rule: Rule, watch: Watch, input: Input, value: float | None, now: int
     )
 
 
-def _refreshed(rule: Rule, watch: Watch, value: float | None, now: int) -> Watch:
+def _refreshed(rule: Rule, watch: AlertInstance, value: float | None, now: int) -> AlertInstance:
     """Return the watch of an alert that goes on firing with its value of now, when it is its turn."""
     shown = watch.shown
     if value is None or shown is None or (now // 1000 + crc32(shown.id.encode())) % REFRESH_S:
@@ -201,22 +201,22 @@ def _message(rule: Rule, source: str, severity: Severity, value: float) -> str:
     return f"{rule.describe(value, source)}, {severity} {side} {rule.threshold(severity):g}"
 
 
-def _labels(rule: Rule, watch: Watch) -> dict[str, str] | UnsetType:
+def _labels(rule: Rule, watch: AlertInstance) -> dict[str, str] | UnsetType:
     return (watch.labels | rule.labels) or UNSET
 
 
-def _without_alert(watch: Watch, state: State) -> Watch:
+def _without_alert(watch: AlertInstance, state: AlertState) -> AlertInstance:
     return msgspec.structs.replace(watch, state=state, started_at=None, alert=None, value=None, message="")
 
 
-def _alert(rule: Rule, watch: Watch, input: Input, value: float | None, now: int) -> Alert:
+def _alert(rule: Rule, watch: AlertInstance, input: Signal, value: float | None, now: int) -> Alert:
     if value is None:
         severity = rule.least_severity
         message = f"no data for {rule.metric}{f' of {watch.source}' if watch.source else ''}"
     else:
         # LOWERED means warning by definition, even where the warning threshold itself is not exceeded any
         # more.
-        severity = "warning" if input is Input.LOWERED else _held(rule, watch, now) or rule.least_severity
+        severity = "warning" if input is Signal.LOWERED else _held(rule, watch, now) or rule.least_severity
         message = _message(rule, watch.source, severity, value)
     return Alert(
         id=rule.alert_id(watch.source),
@@ -231,7 +231,7 @@ def _alert(rule: Rule, watch: Watch, input: Input, value: float | None, now: int
     )
 
 
-def _resolved_alert(rule: Rule, watch: Watch, value: float | None, now: int) -> Alert | None:
+def _resolved_alert(rule: Rule, watch: AlertInstance, value: float | None, now: int) -> Alert | None:
     if watch.alert is None:
         return None
     if value is None:

@@ -35,7 +35,7 @@ class DeliveryFailed(Exception):
         self.after_s = after_s
 
 
-class Outlet(Protocol):
+class Integration(Protocol):
     """One receiver's way in."""
 
     async def send(self, notification: Notification) -> None:
@@ -68,7 +68,7 @@ class Posts:
         await self._sender.close()
 
 
-class Lane:
+class BlockingPool:
     """The threads of one receiver.
 
     Of its own, because a call that hangs keeps its thread even when nobody waits for it any more: in a pool shared by

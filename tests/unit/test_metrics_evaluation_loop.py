@@ -6,15 +6,15 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from metrics_svc.aggregation.admission import Admission
-from metrics_svc.aggregation.seconds import FLEET, Seconds
+from metrics_svc.aggregation.aggregator import FLEET, Aggregator
 from metrics_svc.aggregation.tiers import TENS
-from metrics_svc.alerts.rulebook import Rulebook
+from metrics_svc.aggregation.validation import ReportValidator
+from metrics_svc.alerts.rule_store import RuleStore
 from metrics_svc.clock import FleetClock
+from metrics_svc.evaluation_loop import BACKLOG_S, EvaluationLoop
 from metrics_svc.intake import Intake
-from metrics_svc.lease import TTL_MS, Lease
-from metrics_svc.store import StoreUnavailable, Tick, Written
-from metrics_svc.ticker import BACKLOG_S, Ticker
+from metrics_svc.leader_lease import TTL_MS, LeaderLease
+from metrics_svc.store import CommitStatus, MetricsStoreUnavailable, SecondCommit
 from services import telemetry
 from services.telemetry import MetricName
 from services.wire.events import AlertEvent, MetricsTick
@@ -36,16 +36,16 @@ class FaultyStore(MemoryStore):
         self._reach()
         return await super().acquire(holder, ttl_ms, seen)
 
-    async def write(self, holder: str, term: int, tick: Tick) -> Written:
+    async def write(self, holder: str, term: int, tick: SecondCommit) -> CommitStatus:
         self._reach()
         written = await super().write(holder, term, tick)
         if self.answer_lost:
-            raise StoreUnavailable("the answer was lost")
+            raise MetricsStoreUnavailable("the answer was lost")
         return written
 
     def _reach(self) -> None:
         if self.away:
-            raise StoreUnavailable("away")
+            raise MetricsStoreUnavailable("away")
 
 
 class Replica:
@@ -55,15 +55,15 @@ class Replica:
         self.bus = bus
         self.time = time
         self.clock = FleetClock(time, time)
-        self.seconds = Seconds()
-        self.lease = Lease(store, name, self.clock, time)
-        self.intake = Intake(Admission(), self.seconds, self.clock.now)
-        self.ticker = Ticker(
+        self.seconds = Aggregator()
+        self.lease = LeaderLease(store, name, self.clock, time)
+        self.intake = Intake(ReportValidator(), self.seconds, self.clock.now)
+        self.ticker = EvaluationLoop(
             self.seconds,
             self.lease,
             store,
             self.clock,
-            Rulebook(None),
+            RuleStore(None),
             bus,
             SUBJECTS,  # type: ignore[arg-type]
         )

@@ -14,7 +14,7 @@ def identity(entry: AlertLogEntry) -> str:
     return f"{entry.id}|{entry.type}"
 
 
-class Sent(msgspec.Struct, frozen=True, rename="camel"):
+class SentNotification(msgspec.Struct, frozen=True, rename="camel"):
     """The last message about a group that a receiver took (or, as an intent, may have taken).
 
     `at` in ms; `key` is the message's; `firing` are the alerts it said to fire.
@@ -28,7 +28,7 @@ class Sent(msgspec.Struct, frozen=True, rename="camel"):
     firing: list[AlertLogEntry]
 
 
-class Acknowledged(msgspec.Struct, frozen=True, rename="camel"):
+class AckRecord(msgspec.Struct, frozen=True, rename="camel"):
     """Somebody has seen an episode of an alert. `started_at` in ms, as text: Lua's numbers lose digits."""
 
     started_at: str
@@ -41,10 +41,10 @@ class NotifyState:
     """All that deciding needs, read in one step. Log and intents go by receiver and group (`log_key`)."""
 
     notices: dict[str, AlertLogEntry] = field(default_factory=dict)
-    log: dict[str, Sent] = field(default_factory=dict)
-    intents: dict[str, Sent] = field(default_factory=dict)
+    log: dict[str, SentNotification] = field(default_factory=dict)
+    intents: dict[str, SentNotification] = field(default_factory=dict)
     receivers: dict[str, Receiver] = field(default_factory=dict)
-    acks: dict[str, Acknowledged] = field(default_factory=dict)
+    acks: dict[str, AckRecord] = field(default_factory=dict)
     silences: list[Silence] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
 
@@ -53,8 +53,8 @@ class NotifyState:
 class NotifyChange:
     """What one attempt changes; None forgets. `done` are ended alerts of which everybody has been told."""
 
-    log: dict[str, Sent | None] = field(default_factory=dict)
-    intents: dict[str, Sent | None] = field(default_factory=dict)
+    log: dict[str, SentNotification | None] = field(default_factory=dict)
+    intents: dict[str, SentNotification | None] = field(default_factory=dict)
     receivers: dict[str, Receiver | None] = field(default_factory=dict)
     done: list[AlertLogEntry] = field(default_factory=list)
 

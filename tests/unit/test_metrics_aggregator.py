@@ -2,9 +2,9 @@
 
 import pytest
 
-from metrics_svc.aggregation.admission import Admission
+from metrics_svc.aggregation.aggregator import FLEET, MAX_FLEET_HISTOGRAMS, Aggregator
 from metrics_svc.aggregation.rows import to_record
-from metrics_svc.aggregation.seconds import FLEET, MAX_FLEET_HISTOGRAMS, Seconds
+from metrics_svc.aggregation.validation import ReportValidator
 from services.latency_sketch import LatencySketch
 from tests.support.metrics import T0, report
 
@@ -13,11 +13,11 @@ class Fleet:
     """Seconds fed by reports, for short tests."""
 
     def __init__(self) -> None:
-        self.seconds = Seconds()
-        self._admission = Admission()
+        self.seconds = Aggregator()
+        self._admission = ReportValidator()
 
     def hear(self, at: float, source: str = "gw-1", kind: str = "gateway", **fields: object) -> None:
-        verdict = self._admission.judge(report(source, kind, **fields), at)
+        verdict = self._admission.validate(report(source, kind, **fields), at)
         assert verdict.sample is not None
         self.seconds.add(verdict.sample, at)
 

@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import fsum
 
-from metrics_svc.aggregation.admission import Sample, SourceKind
 from metrics_svc.aggregation.rows import Row
-from metrics_svc.aggregation.spread import MAX_SPREADING, Spreading, seconds_of
+from metrics_svc.aggregation.spread import MAX_SPREADING, SpreadCounts, seconds_of
+from metrics_svc.aggregation.validation import Sample, SourceKind
 from services.latency_sketch import LatencySketch
 
 FLEET = ""
@@ -39,7 +39,7 @@ _OWN = frozenset((*_MEANS, *_SUMS, "requests", "errors", UP))
 
 
 @dataclass(slots=True)
-class ClosedSecond:
+class SecondSnapshot:
     """The rows of one second, by series; the fleet's is always there, under `FLEET`.
 
     `parts` names those that are one label set of a source, and which source that is. `warming_up`: the process has not
@@ -113,7 +113,7 @@ class _Held:
         return {name: value for name, (_, value) in self.gauges.items()}
 
 
-class Seconds:
+class Aggregator:
     """Collects samples, closes seconds.
 
     Args:
@@ -129,7 +129,7 @@ class Seconds:
         }
         self._warm_up_s = max(warm_up_s, 1.25 * agent_interval_s) if warm_up_s else 0.0
         self._first = 0
-        self._spreading: list[Spreading] = []
+        self._spreading: list[SpreadCounts] = []
         self._buckets: dict[int, dict[str, _Counts]] = {}
         self._log_errors: dict[int, int] = {}
         self._held: dict[str, _Held] = {}
@@ -154,7 +154,7 @@ class Seconds:
         part.gauges.update(sample.gauges)
         seconds = seconds_of(sample.span_s)
         if seconds > 1 and _counts(sample) and len(self._spreading) < MAX_SPREADING:
-            self._spreading.append(Spreading(sample, second, seconds))
+            self._spreading.append(SpreadCounts(sample, second, seconds))
         else:
             _add(bucket, sample)
 
@@ -183,7 +183,7 @@ class Seconds:
         # A clock that was set back must not put a report where nobody looks again.
         return max(int(now), self._closed + 1)
 
-    def close(self, second: int) -> ClosedSecond:
+    def close(self, second: int) -> SecondSnapshot:
         """Return the rows of `second`. Seconds close in rising order; what came in a skipped one is lost."""
         self._closed = second
         self._first = self._first or second
@@ -211,7 +211,7 @@ class Seconds:
         sources = {series: held.kind for series, held in self._held.items() if not held.whole}
         of_sources = [counts for counts in counted.values() if not counts.whole]
         rows[FLEET] = _fleet_row(second, sources, gauges, of_sources, log_errors)
-        return ClosedSecond(
+        return SecondSnapshot(
             second,
             rows,
             {series: held.labels for series, held in self._held.items()},

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from metrics_svc.alerts.rulebook import Rulebook, encode, to_rule
+from metrics_svc.alerts.rule_store import RuleStore, encode, to_rule
 from metrics_svc.alerts.rules import BadRules, Rule
 from metrics_svc.alerts.rules_file import parse
 from services.wire.alerting import AlertRule
@@ -16,12 +16,12 @@ def stored(*rules: Rule) -> dict[str, bytes]:
     return {rule.id: encode(rule) for rule in rules}
 
 
-def thresholds(book: Rulebook) -> dict[str, float | None]:
+def thresholds(book: RuleStore) -> dict[str, float | None]:
     return {rule.id: rule.warning for rule in book.rules.rules}
 
 
 def test_without_a_file_the_api_replaces_built_in_rules() -> None:
-    book = Rulebook(None)
+    book = RuleStore(None)
     assert book.take(stored(Rule(metric="cpu", warning=10), Rule(metric="depth", source="*", warning=1)))
     assert thresholds(book)["cpu"] == 10
     assert thresholds(book)["depth@*"] == 1
@@ -33,7 +33,7 @@ def test_without_a_file_the_api_replaces_built_in_rules() -> None:
 def test_the_file_wins_over_the_api(tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"
     path.write_text(FILE)
-    book = Rulebook(path)
+    book = RuleStore(path)
     assert book.poll()
     book.take(stored(Rule(metric="cpu", warning=10), Rule(metric="disk", warning=5)))
     assert thresholds(book) == {"cpu": 50, "disk": 5}
@@ -45,7 +45,7 @@ def test_the_file_wins_over_the_api(tmp_path: Path) -> None:
 def test_a_bad_file_is_shown_and_the_api_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"
     path.write_text(FILE)
-    book = Rulebook(path)
+    book = RuleStore(path)
     book.poll()
     path.write_text("[[rule")
     assert book.poll()
@@ -55,7 +55,7 @@ def test_a_bad_file_is_shown_and_the_api_goes_on(tmp_path: Path) -> None:
 
 
 def test_taking_the_same_again_changes_nothing() -> None:
-    book = Rulebook(None)
+    book = RuleStore(None)
     rules = stored(Rule(metric="disk", warning=5))
     assert book.take(rules)
     assert not book.take(rules)
@@ -64,7 +64,7 @@ def test_taking_the_same_again_changes_nothing() -> None:
 
 
 def test_what_another_version_wrote_is_left_out() -> None:
-    book = Rulebook(None)
+    book = RuleStore(None)
     book.take({"x": b"{", "y": b'{"metric":"cpu"}', "disk": encode(Rule(metric="disk", warning=5))})
     assert thresholds(book)["disk"] == 5
     assert book.unreadable == ["x", "y"]

@@ -3,8 +3,8 @@
 from metrics_svc.aggregation.rollups import Rollups
 from metrics_svc.alerts.engine import AlertEngine
 from metrics_svc.alerts.rules import DEFAULT_RULES
-from metrics_svc.leadership import Leadership
-from metrics_svc.store import MAX_UNANNOUNCED, Tick
+from metrics_svc.leader_state import LeaderState
+from metrics_svc.store import MAX_UNANNOUNCED, SecondCommit
 from services.wire.records import Alert
 from services.wire.server import AlertRaised
 from tests.support.metrics import T0
@@ -25,8 +25,8 @@ def raised(at: int) -> AlertRaised:
 
 
 def test_of_events_that_wait_for_the_bus_the_newest_are_kept() -> None:
-    term = Leadership(1, T0, AlertEngine(DEFAULT_RULES, {}), Rollups(), [])
+    term = LeaderState(1, T0, AlertEngine(DEFAULT_RULES, {}), Rollups(), [])
     for second in range(T0, T0 + MAX_UNANNOUNCED + 2):
-        term.wrote(Tick(second, [], events=[raised(second)]))
+        term.wrote(SecondCommit(second, [], events=[raised(second)]))
     assert len(term.unannounced) == MAX_UNANNOUNCED
     assert [event.data.timestamp // 1000 - T0 for event in term.unannounced[:2]] == [2, 3]

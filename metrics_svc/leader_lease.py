@@ -19,7 +19,7 @@ from collections.abc import Callable
 import structlog
 
 from metrics_svc.clock import FleetClock
-from metrics_svc.store import MetricsStore, StoreUnavailable
+from metrics_svc.store import MetricsStore, MetricsStoreUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ RENEW_S = 0.7
 STALE_S = 3.0
 
 
-class Lease:
+class LeaderLease:
     """Holds, or tries to get, the lease for one replica. `holder` must be unique to this process."""
 
     def __init__(
@@ -81,7 +81,7 @@ class Lease:
         asked = self._monotonic()
         try:
             grant = await self._store.acquire(self.holder, TTL_MS, self._newest)
-        except StoreUnavailable as fault:
+        except MetricsStoreUnavailable as fault:
             if not self._away:
                 log.warning("lease cannot be renewed", reason=str(fault))
             self._away = True
@@ -114,5 +114,5 @@ class Lease:
         if term:
             try:
                 await self._store.release(self.holder, term)
-            except StoreUnavailable as fault:
+            except MetricsStoreUnavailable as fault:
                 log.info("lease not released; it runs out by itself", reason=str(fault))

@@ -46,7 +46,7 @@ def encode(rule: Rule) -> bytes:
     return _encode(rule)
 
 
-class Rulebook:
+class RuleStore:
     """Merges both. `poll` looks at the file, `take` at what the store has."""
 
     def __init__(self, path: Path | None) -> None:

@@ -10,14 +10,14 @@ from collections import Counter, deque
 import msgspec
 import structlog
 
+from metrics_svc.aggregation.aggregator import FLEET, Aggregator, SecondSnapshot
 from metrics_svc.aggregation.rows import to_record
-from metrics_svc.aggregation.seconds import FLEET, ClosedSecond, Seconds
 from metrics_svc.aggregation.tiers import SECONDS
-from metrics_svc.alerts.rulebook import Rulebook
+from metrics_svc.alerts.rule_store import RuleStore
 from metrics_svc.clock import FleetClock
-from metrics_svc.leadership import Leadership
-from metrics_svc.lease import Lease
-from metrics_svc.store import Collection, MetricsStore, StoreUnavailable, Tick, Written
+from metrics_svc.leader_lease import LeaderLease
+from metrics_svc.leader_state import LeaderState
+from metrics_svc.store import CommitStatus, DocumentKind, MetricsStore, MetricsStoreUnavailable, SecondCommit
 from services import telemetry
 from services.bus.client import Bus
 from services.bus.errors import BusError
@@ -33,16 +33,16 @@ BACKLOG_S = 30
 _json = msgspec.json.Encoder().encode
 
 
-class Ticker:
+class EvaluationLoop:
     """Runs the seconds of one replica."""
 
     def __init__(
         self,
-        seconds: Seconds,
-        lease: Lease,
+        seconds: Aggregator,
+        lease: LeaderLease,
         store: MetricsStore,
         clock: FleetClock,
-        rules: Rulebook,
+        rules: RuleStore,
         bus: Bus,
         subjects: Subjects,
     ) -> None:
@@ -53,8 +53,8 @@ class Ticker:
         self._rules = rules
         self._bus = bus
         self._subjects = subjects
-        self._backlog: deque[ClosedSecond] = deque(maxlen=BACKLOG_S)
-        self._leadership: Leadership | None = None
+        self._backlog: deque[SecondSnapshot] = deque(maxlen=BACKLOG_S)
+        self._leadership: LeaderState | None = None
         self._next = 0
         self._first = 0
         self._store_was_away = False
@@ -79,7 +79,7 @@ class Ticker:
         self.close_ended()
         try:
             await self._lead()
-        except StoreUnavailable as fault:
+        except MetricsStoreUnavailable as fault:
             if not self._store_was_away:
                 log.warning("seconds wait: the store is away", reason=str(fault), waiting=len(self._backlog))
             self._store_was_away = True
@@ -101,11 +101,11 @@ class Ticker:
         if not term:
             self._leadership = None
             return
-        if self._rules.take(await self._store.documents(Collection.RULES)) and self._rules.unreadable:
+        if self._rules.take(await self._store.documents(DocumentKind.RULES)) and self._rules.unreadable:
             log.warning("rules of another version do not hold", rules=self._rules.unreadable)
         leadership = self._leadership
         if leadership is None or leadership.term != term:
-            leadership = await Leadership.begin(self._store, term, self._rules.rules)
+            leadership = await LeaderState.begin(self._store, term, self._rules.rules)
             log.info("ticking", term=term, after=leadership.last_second)
         self._leadership = leadership
         self._apply_rules(leadership)
@@ -121,14 +121,14 @@ class Ticker:
             log.info("the store is back", term=term)
         await self._announce(leadership)
 
-    async def _write(self, leadership: Leadership, closed: ClosedSecond) -> bool:
+    async def _write(self, leadership: LeaderState, closed: SecondSnapshot) -> bool:
         """Store and publish one second; False when the lease is another's."""
         tick, outcome = leadership.prepare(closed)
         written = await self._store.write(self._lease.holder, leadership.term, tick)
         telemetry.counter(MetricName.METRICS_TICKS).labels(written.value).inc()
-        if written is Written.FENCED:
+        if written is CommitStatus.FENCED:
             return False
-        if written is Written.STALE:
+        if written is CommitStatus.STALE:
             # Another term wrote it, though ours is valid: our state is not what the store has.
             log.warning("second was written by another term", second=tick.second, term=leadership.term)
             return False
@@ -162,7 +162,7 @@ class Ticker:
             log.warning("a rule has more alerts than its limit", rule=rule, refused=limited[rule])
         self.limited = frozenset(limited)
 
-    def _publish(self, term: int, tick: Tick, closed: ClosedSecond) -> None:
+    def _publish(self, term: int, tick: SecondCommit, closed: SecondSnapshot) -> None:
         record = to_record(closed.rows[FLEET], SECONDS.step_s, rollup=False)
         try:
             self._bus.publish(self._subjects.metrics_feed, _json(MetricsTick(term=term, record=record)))
@@ -171,7 +171,7 @@ class Ticker:
             telemetry.counter(MetricName.METRICS_UNPUBLISHED).inc()
         telemetry.histogram(MetricName.METRICS_TICK_DELAY).observe(self._clock.now() - tick.second - 1)
 
-    async def _announce(self, leadership: Leadership) -> None:
+    async def _announce(self, leadership: LeaderState) -> None:
         """Publish the events in the outbox, then forget them; what we do not publish, a successor does."""
         try:
             if leadership.unannounced:
@@ -196,7 +196,7 @@ class Ticker:
         if self._rules.error:
             log.error("rules file refused; the rules before it hold", reason=self._rules.error)
 
-    def _apply_rules(self, leadership: Leadership) -> None:
+    def _apply_rules(self, leadership: LeaderState) -> None:
         """Judge by the rules in force: the file's or the API's may have changed, and whoever saw it first."""
         if leadership.engine.rules is not self._rules.rules:
             leadership.engine.rules = self._rules.rules
