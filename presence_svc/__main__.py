@@ -9,9 +9,9 @@ import structlog
 from redis.exceptions import NoPermissionError, RedisClusterException, RedisError
 
 from presence_svc.announcer import Announcer
+from presence_svc.policy import Telling, Timing
 from presence_svc.service import PresenceService
-from presence_svc.store import Telling, Timing
-from presence_svc.store_redis import RedisPresenceStore
+from presence_svc.store import RedisPresenceStore
 from presence_svc.sweeper import Sweeper
 from presence_svc.webhooks import Webhooks
 from services.bus.rpc import Service

@@ -10,7 +10,7 @@ import structlog
 
 from presence_svc import announcements
 from presence_svc.changes import Changes
-from presence_svc.store import PresenceStore, StoreUnavailable
+from presence_svc.policy import PresenceStore, StoreUnavailable
 from services.bus.client import Bus
 from services.bus.errors import BusError, TooLarge, Unavailable
 from services.settings import Settings

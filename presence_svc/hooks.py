@@ -9,7 +9,7 @@ from enum import IntFlag
 
 
 class HookKind(IntFlag):
-    """What happened. The numbers are those of `lua/settle.lua`."""
+    """What happened. The numbers are those of `lua/commit.lua`."""
 
     USER_ONLINE = 1
     USER_OFFLINE = 2

@@ -13,7 +13,7 @@ import structlog
 
 from presence_svc.announcer import Announcer
 from presence_svc.changes import Applied, Outcome, Page
-from presence_svc.store import PresenceStore, StoreUnavailable
+from presence_svc.policy import PresenceStore, StoreUnavailable
 from services.bus.rpc import RpcRefusal, Service
 from services.telemetry import MetricName, counter, histogram
 from services.wire.codes import ErrorCode

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from presence_svc.announcer import Announcer
-from presence_svc.store import PresenceStore, StoreUnavailable
+from presence_svc.policy import PresenceStore, StoreUnavailable
 from services.telemetry import MetricName, counter, gauge
 
 log = structlog.get_logger(__name__)

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from presence_svc.hooks import HookEvent, HookKind, HookTurn
-from presence_svc.store import HookQueue, StoreUnavailable
+from presence_svc.policy import HookQueue, StoreUnavailable
 from services.backoff import Backoff
 from services.settings import Settings
 from services.telemetry import MetricName, counter

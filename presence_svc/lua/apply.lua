@@ -1,12 +1,12 @@
 -- Apply one batch of a gateway, and renew its lease.
 --
 -- KEYS[1]  base (see state.lua)
--- ARGV[1]  policy, ARGV[2] new epoch, ARGV[3] fixed time, ARGV[4] to ARGV[7] the replica (see ledger.lua)
+-- ARGV[1]  policy, ARGV[2] new epoch, ARGV[3] fixed time, ARGV[4] to ARGV[7] the replica (see change_set.lua)
 -- ARGV[8]  the batch: pack{gateway, boot, batch, fresh, ops, active}, with ops as
 --          {'c', connection, user, name, idle ms}  {'d', connection, clean}  {'j', connection, room}
 --          {'l', connection, room}  {'s', connection, rank}  {'u', connection, data, age ms}
 --
--- Returns what settle() does (see settle.lua); outcomes are those of changes.py. On AGAIN a part has been done: the same
+-- Returns what settle() does (see commit.lua); outcomes are those of changes.py. On AGAIN a part has been done: the same
 -- batch goes on from there. Repeating a batch that is done changes nothing.
 
 local APPLIED, REPEATED, UNKNOWN, SUPERSEDED, AGAIN = 0, 1, 2, 3, 4
@@ -60,7 +60,7 @@ if fresh and not going_on then
 elseif not lease or lease[BOOT] ~= boot or lease[GENERATION] == 0 then
   return settle(UNKNOWN, false)
 elseif number > lease[BATCH] + 1 then
-  -- A batch that was acknowledged is missing: this Redis lost its last writes, as a mark may show (see ledger.lua).
+  -- A batch that was acknowledged is missing: this Redis lost its last writes, as a mark may show (see change_set.lua).
   begin_epoch()
   return settle(UNKNOWN, false)
 end

@@ -8,7 +8,7 @@
 -- ARGV[5]  a new epoch, taken by who follows from here when the keyspace is empty
 -- ARGV[6]  a fixed time in ms for tests, else 0
 -- ARGV[7]  pack{user, ...} to return those of them who are there, sorted by the caller; or '' for a range
--- ARGV[8]  the size above which the scope may be large (see settle.lua), or 0
+-- ARGV[8]  the size above which the scope may be large (see commit.lua), or 0
 -- ARGV[9]  '1' for who will follow the scope from here: no users of a large one
 --
 -- Returns {epoch, version, pack{user, ...}, pack{record, ...}, seen, more, count, large}, with records as in

@@ -5,7 +5,7 @@
 --
 -- base:meta              hash    epoch, version (of everyone), clock (rises with every change of any scope, so a
 --                                room's version can start there and never repeat), generation, connections, step and
---                                outbox_bytes (see settle.lua), hook (the last webhook event), swept and hold (ms: the
+--                                outbox_bytes (see commit.lua), hook (the last webhook event), swept and hold (ms: the
 --                                last sweep, and until when nothing is let go after none came for long)
 -- base:leases            hash    gateway -> pack{boot, batch, generation, leaving, {retired boots}, done}; generation 0:
 --                                being opened, while `leaving`, the generation before, is let go; `done` of the next
@@ -29,7 +29,7 @@
 -- base:large             set     rooms over their limit, of which only counts are told; '' is everyone
 -- base:outbox            hash    step -> what it changed, until the one who publishes it has confirmed that
 -- base:outbox_due        zset    step by ms: when somebody else publishes it
--- base:mark:REPLICA      string  steps of this replica that changed something (see ledger.lua); for a day after the last
+-- base:mark:REPLICA      string  steps of this replica that changed something (see change_set.lua); for a day after the last
 -- base:hooks             zset    pack{number, kind, user or room, name, ms} by number: events for webhooks
 -- base:hook_targets      hash    target -> pack{last number delivered, holder, ms until which it may deliver}
 

@@ -2,9 +2,9 @@
 -- what others published, or did not live to publish.
 --
 -- KEYS[1]  base (see state.lua)
--- ARGV[1]  policy, ARGV[2] new epoch, ARGV[3] fixed time, ARGV[4] to ARGV[7] the replica (see ledger.lua)
+-- ARGV[1]  policy, ARGV[2] new epoch, ARGV[3] fixed time, ARGV[4] to ARGV[7] the replica (see change_set.lua)
 --
--- Returns what settle() does (see settle.lua), and after it the same of earlier steps that nobody confirmed in time.
+-- Returns what settle() does (see commit.lua), and after it the same of earlier steps that nobody confirmed in time.
 -- Any number of processes may sweep: what one has taken, another does not find.
 
 local OVERDUE_PER_CALL = 20

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from presence_svc.changes import Outcome
-from presence_svc.store import StoreUnavailable, Telling
-from presence_svc.store_redis import RedisPresenceStore
+from presence_svc.policy import StoreUnavailable, Telling
+from presence_svc.store import RedisPresenceStore
 from services.redis_client import AnyRedis, check_server, close_redis, open_redis
 from services.settings import Settings
 from tests.support.deadline import eventually

@@ -6,8 +6,8 @@ import pytest
 from redis.asyncio import Redis
 
 from presence_svc.hooks import HookKind
-from presence_svc.store import Telling
-from presence_svc.store_redis import AUDITED_MEMBERSHIPS, RedisPresenceStore
+from presence_svc.policy import Telling
+from presence_svc.store import AUDITED_MEMBERSHIPS, RedisPresenceStore
 from tests.support.deadline import eventually
 from tests.support.presence import (
     TIMING,

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from presence_svc.store import Timing
-from presence_svc.store_redis import RedisPresenceStore
+from presence_svc.policy import Timing
+from presence_svc.store import RedisPresenceStore
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import NoAnswer, Refused
 from services.bus.rpc import ask

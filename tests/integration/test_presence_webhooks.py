@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from presence_svc.store import Telling, Timing
-from presence_svc.store_redis import RedisPresenceStore
+from presence_svc.policy import Telling, Timing
+from presence_svc.store import RedisPresenceStore
 from presence_svc.webhooks import TURN_MS, target_key
 from services.settings import Settings
 from tests.support.deadline import PATIENCE_S, eventually

@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 
 from presence_svc.changes import Changes, Outcome
 from presence_svc.hooks import HookEvent, HookKind
-from presence_svc.store import Telling
-from presence_svc.store_redis import RedisPresenceStore
+from presence_svc.policy import Telling
+from presence_svc.store import RedisPresenceStore
 from services.wire.rpc import AnyPresenceOp, PresenceBatch
 from tests.support.presence import (
     TIMING,

@@ -26,9 +26,9 @@ from gateway.presence.batch_queue import Batches
 from presence_svc import announcements
 from presence_svc.changes import Changes
 from presence_svc.hooks import HookKind
+from presence_svc.policy import Telling
 from presence_svc.service import PresenceService
-from presence_svc.store import Telling
-from presence_svc.store_redis import RedisPresenceStore
+from presence_svc.store import RedisPresenceStore
 from presence_svc.sweeper import Sweeper
 from presence_svc.webhooks import event_id
 from services.settings import Settings

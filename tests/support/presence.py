@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from presence_svc.changes import Applied, Changes, Outcome, Page, Swept
-from presence_svc.store import PresenceStore, Timing
+from presence_svc.policy import PresenceStore, Timing
 from services.wire.events import PresenceChange
 from services.wire.records import Status
 from services.wire.rpc import (

@@ -6,7 +6,7 @@ import pytest
 
 from presence_svc import sweeper as module
 from presence_svc.changes import Changes, Stats, Swept
-from presence_svc.store import StoreUnavailable
+from presence_svc.policy import StoreUnavailable
 from presence_svc.sweeper import Sweeper
 from services.wire.server import UserOffline
 from tests.support.deadline import eventually

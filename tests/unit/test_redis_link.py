@@ -12,7 +12,7 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from presence_svc.scripts import unavailable
+from presence_svc.script_queue import unavailable
 from services.lifecycle import CannotStart
 from services.redis_address import Address, parse_address
 from services.redis_client import (

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from presence_svc.store import PresenceStore
-from presence_svc.store_redis import RedisPresenceStore
+from presence_svc.policy import PresenceStore
+from presence_svc.store import RedisPresenceStore
 from services.redis_client import close_redis, open_redis
 from services.settings import Settings
 from tests.support.presence import TIMING, SimulatedGateway, TurnedClock

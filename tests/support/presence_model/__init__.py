@@ -3,5 +3,5 @@
 - `model`    the rules, pure: leases, connections, users, rooms, grace; time passed in
 - `ledger`   the model's net changes, and the versions they get
 - `waiting`  what waits: steps for confirmation, events for webhook targets
-- `store`    the model as a `presence_svc.store.PresenceStore`
+- `store`    the model as a `presence_svc.policy.PresenceStore`
 """

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from presence_svc.changes import Applied, Changes, Outcome, Page, Stats, Swept, user_record
+from presence_svc.policy import Telling, Timing
 from presence_svc.status import RANK
-from presence_svc.store import Telling, Timing
 from services.wire.records import RoomSummary, Status, User
 from services.wire.rpc import (
     AnyPresenceOp,
@@ -36,8 +36,8 @@ from services.wire.rpc import (
     PresenceBatch,
     StatusSet,
 )
-from tests.support.presence_model.ledger import EVERYONE, Ledger
-from tests.support.presence_model.waiting import Hooks, Outbox
+from tests.support.presence_model.change_set import EVERYONE, Ledger
+from tests.support.presence_model.queues import Hooks, Outbox
 
 # A gateway restarts seldom; a batch of the last few boots but one may still be on its way when the next one
 # opens.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from presence_svc.changes import Applied, Page, Stats, Swept
 from presence_svc.hooks import HookEvent, HookTurn
-from presence_svc.store import Telling, Timing
+from presence_svc.policy import Telling, Timing
 from services.wire.records import RoomSummary
 from services.wire.rpc import PresenceBatch
 from tests.support.presence_model.model import Presence

@@ -14,7 +14,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
-from presence_svc.store import StoreUnavailable
+from presence_svc.policy import StoreUnavailable
 from services import redis_scripts
 from services.redis_client import AnyRedis, fault_text
 from services.redis_scripts import is_out_of_reach

@@ -1,7 +1,7 @@
 -- Users touched by a script: loaded once, changed in Lua, written once by settle(). Follows state.lua in scripts that
 -- write.
 --
--- ARGV[1]  the policy: pack of a map (see store_redis.py)
+-- ARGV[1]  the policy: pack of a map (see store.py)
 -- ARGV[2]  a new epoch, taken when the keyspace is empty or has lost data
 -- ARGV[3]  a fixed time in ms for tests, else 0
 -- ARGV[4]  the replica that calls, and what it was answered last: ARGV[5] the epoch, ARGV[6] its highest mark in it,

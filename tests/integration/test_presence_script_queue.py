@@ -8,9 +8,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from presence_svc import scripts
-from presence_svc.scripts import Script, ScriptQueue
-from presence_svc.store import StoreUnavailable
+from presence_svc import script_queue
+from presence_svc.policy import StoreUnavailable
+from presence_svc.script_queue import Script, ScriptQueue
 
 
 def script(source: str) -> Script:
@@ -49,8 +49,8 @@ async def test_a_script_the_server_forgot_is_sent_again(queue, redis, prefix):
     await redis.script_flush()
     assert await asyncio.gather(*(queue.run(COUNT, [prefix], []) for _ in range(3))) == [2, 3, 4]
     await redis.script_flush()
-    assert await scripts.run(redis, COUNT, [prefix], []) == 5
-    assert await scripts.run(redis, COUNT, [prefix], []) == 6
+    assert await script_queue.run(redis, COUNT, [prefix], []) == 5
+    assert await script_queue.run(redis, COUNT, [prefix], []) == 6
 
 
 async def test_a_broken_script_fails_its_caller_alone(queue, prefix):
@@ -75,12 +75,12 @@ async def test_out_of_reach_is_said_to_every_caller(prefix):
         )
         assert all(isinstance(answer, StoreUnavailable) for answer in answers)
         with pytest.raises(StoreUnavailable):
-            await scripts.run(nowhere, COUNT, [prefix], [])
+            await script_queue.run(nowhere, COUNT, [prefix], [])
         await queue.close()
 
 
 async def test_more_than_may_wait_are_turned_away(redis, prefix, monkeypatch):
-    monkeypatch.setattr(scripts, "MAX_WAITING", 2)
+    monkeypatch.setattr(script_queue, "MAX_WAITING", 2)
     queue = ScriptQueue(redis)
     answers = await asyncio.gather(
         *(queue.run(COUNT, [prefix], []) for _ in range(4)), return_exceptions=True

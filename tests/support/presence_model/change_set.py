@@ -13,7 +13,7 @@ import msgspec
 
 from presence_svc.changes import Changes, RoomChanges, user_record
 from presence_svc.hooks import HookKind
-from presence_svc.store import Telling
+from presence_svc.policy import Telling
 from services.wire.events import PresenceChange
 from services.wire.records import RoomSummary, Status
 from services.wire.server import (
@@ -24,7 +24,7 @@ from services.wire.server import (
     UserOffline,
     UserOnline,
 )
-from tests.support.presence_model.waiting import Hooks
+from tests.support.presence_model.queues import Hooks
 
 EVERYONE = ""
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from presence_svc.hooks import HookEvent, HookKind, HookTurn, kinds_named
-from presence_svc.store import HookQueue
+from presence_svc.policy import HookQueue
 from presence_svc.webhooks import Courier, WebhookBody, body_of, event_id
 from services.settings import Settings
 from services.webhooks import NotTaken, WebhookSender, signature

@@ -7,8 +7,8 @@ import pytest
 
 from presence_svc.changes import Outcome
 from presence_svc.hooks import HookKind
-from presence_svc.store import Telling, Timing
-from presence_svc.store_redis import RedisPresenceStore
+from presence_svc.policy import Telling, Timing
+from presence_svc.store import RedisPresenceStore
 from services.redis_client import close_redis, open_redis
 from services.settings import Settings
 from services.wire.rpc import Connected, DataSet, PresenceBatch

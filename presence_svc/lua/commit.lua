@@ -1,7 +1,7 @@
 -- Net changes: users touched by a script, as they were and as they are; their versions; and what waits for others to
--- hear of it. Follows ledger.lua.
+-- hear of it. Follows change_set.lua.
 
--- Kinds of change, as store_redis.py reads them: {kind, user, name, rank, seen, data}
+-- Kinds of change, as store.py reads them: {kind, user, name, rank, seen, data}
 local CAME, WENT, STATUS, UPDATED = 1, 2, 3, 4
 
 -- Kinds of event for webhooks; P.hooks is the sum of those wanted.
@@ -88,7 +88,7 @@ end
 -- notices   {joined, user, name, room}
 -- count     users of the scope where it is large: its changes are left out then; else -1
 -- step      by which to confirm that this was published, 0 where there is nothing to publish
--- mark      of the replica that called (see ledger.lua)
+-- mark      of the replica that called (see change_set.lua)
 local function settle(outcome, again)
   local changes, notices = {}, {}
   local room_changes, room_names, users_delta = {}, {}, {}

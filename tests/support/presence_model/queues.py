@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from presence_svc.changes import Changes
 from presence_svc.hooks import HookEvent, HookKind, HookTurn
-from presence_svc.store import Telling
+from presence_svc.policy import Telling
 from services.wire.server import UserJoined
 
 
