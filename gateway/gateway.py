@@ -31,7 +31,6 @@ from gateway.delivery.rooms import Rooms
 from gateway.delivery.streams import Logs
 from gateway.delivery.traffic import Traffic
 from gateway.http.client_address import AddressLimit, Proxies, place_of
-from gateway.http.request_metrics import now_ms
 from gateway.limits import KeyedBuckets, Limit
 from gateway.metrics import Reporter
 from gateway.presence.online import OnlineLookup
@@ -42,6 +41,7 @@ from services.backoff import Backoff
 from services.bus.client import Bus
 from services.bus.errors import BusError, NoAnswer, Unavailable
 from services.bus.streams import DurableLog
+from services.clock import now_ms
 from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire.codes import CloseCode

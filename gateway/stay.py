@@ -8,8 +8,8 @@ from typing import Protocol
 from gateway.auth.expiry import Expiry, to_ms
 from gateway.auth.identity import Identity
 from gateway.http.client_address import AddressLimit
-from gateway.http.request_metrics import now_ms
 from gateway.user_limit import UserLimit
+from services.clock import now_ms
 from services.settings import Settings
 from services.wire import server
 from services.wire.codes import CloseCode

@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.delivery.publisher import OnDone, Publisher, PublishRefused
 from gateway.gateway import Gateway
-from gateway.http.request_metrics import now_ms
 from services.bus.streams import DurableLog
+from services.clock import now_ms
 from services.tracing.spans import UNRECORDED, Traces, failed, shape
 from services.wire import server
 from services.wire.records import UnsetType

@@ -1,11 +1,7 @@
 """Start metrics_svc: `python -m metrics_svc`."""
 
-import asyncio
 import secrets
 from typing import Any
-
-import structlog
-from redis.exceptions import NoPermissionError, RedisClusterException, RedisError
 
 from metrics_svc.aggregation.aggregator import Aggregator
 from metrics_svc.aggregation.validation import ReportValidator
@@ -20,23 +16,18 @@ from metrics_svc.log_stream import QUEUE, LogStream
 from metrics_svc.notify.notifier import Notifier
 from metrics_svc.notify.receivers import configured
 from metrics_svc.store_redis import RedisStore
-from services.bus.errors import Misconfigured
 from services.bus.rpc import Service
 from services.health import HealthServer, export_process
 from services.lifecycle import Lifecycle, run
-from services.permissions.check import prove_redis
 from services.permissions.roles import Role
-from services.redis_client import AnyRedis, check_server, open_redis
+from services.redis_client import open_redis, wait_for_redis
 from services.settings import Settings, instance_name
 from services.tasks import TaskSet
 from services.tracing.exporting import bus_class, open_traces
 
-log = structlog.get_logger(__name__)
-
 KIND = "metrics"
 # Half of the lease: a renewal that hangs must fail while the next one can still come in time.
 REDIS_TIMEOUT_S = 1.0
-_PROVE_AGAIN_S = 1.0
 
 
 async def main(settings: Settings, lifecycle: Lifecycle) -> None:
@@ -98,33 +89,13 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
         ("lease", lease.run()),
         ("ticker", ticker.run()),
         ("logs", logs.run()),
-        ("redis check", _check_redis(redis, settings)),
+        ("redis check", wait_for_redis(redis, Role.METRICS, settings)),
         ("notifier", notifier.run()),
     ):
         tasks.spawn(work, name, critical=True)
     await service.start()
     lifecycle.on_stop("service", service.stop, timeout_s=3)
     await lifecycle.stopped()
-
-
-async def _check_redis(redis: AnyRedis, settings: Settings) -> None:
-    """Fail if Redis forbids what we need or is too old, as soon as it can be asked.
-
-    Raises:
-        Misconfigured: it forbids something.
-        CannotStart: it is too old.
-    """
-    while True:
-        try:
-            await prove_redis(redis, Role.METRICS, settings)
-            await check_server(redis)
-        except NoPermissionError as fault:
-            raise Misconfigured(f"TIDINGS_REDIS_URL: {fault}") from None
-        except (RedisError, RedisClusterException) as fault:
-            log.debug("redis not checked yet", reason=str(fault))
-            await asyncio.sleep(_PROVE_AGAIN_S)
-        else:
-            return
 
 
 if __name__ == "__main__":

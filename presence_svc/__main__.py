@@ -5,9 +5,6 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-import structlog
-from redis.exceptions import NoPermissionError, RedisClusterException, RedisError
-
 from presence_svc.announcer import Announcer
 from presence_svc.policy import Telling, Timing
 from presence_svc.service import PresenceService
@@ -16,17 +13,12 @@ from presence_svc.sweeper import Sweeper
 from presence_svc.webhooks import Webhooks
 from services.bus.rpc import Service
 from services.health import HealthServer, export_process
-from services.lifecycle import CannotStart, Lifecycle, run
-from services.permissions.check import prove_redis
+from services.lifecycle import Lifecycle, run
 from services.permissions.roles import Role
-from services.redis_client import AnyRedis, check_server, close_redis, open_redis
+from services.redis_client import AnyRedis, close_redis, open_redis, wait_for_redis
 from services.settings import Settings, instance_name
 from services.tasks import TaskSet
 from services.tracing.exporting import bus_class, open_traces
-
-log = structlog.get_logger(__name__)
-
-CHECK_AGAIN_S = 1.0
 
 
 async def main(settings: Settings, lifecycle: Lifecycle) -> None:
@@ -76,25 +68,8 @@ async def _once_checked(work: Callable[[], Coroutine[Any, Any, None]], checked: 
 
 
 async def _check_redis(redis: AnyRedis, settings: Settings, checked: asyncio.Event) -> None:
-    """Find Redis fit, however late it comes.
-
-    Raises:
-        CannotStart: it is too old, or forbids what we need.
-        Misconfigured: it forbids what we need.
-    """
-    while True:
-        try:
-            # The proof names everything that is missing; the version check would stop at its own one command.
-            await prove_redis(redis, Role.PRESENCE, settings)
-            await check_server(redis)
-        except NoPermissionError as fault:
-            raise CannotStart(f"TIDINGS_REDIS_URL: {fault}") from None
-        except (RedisError, RedisClusterException) as fault:
-            log.debug("redis not checked yet", reason=str(fault))
-            await asyncio.sleep(CHECK_AGAIN_S)
-        else:
-            checked.set()
-            return
+    await wait_for_redis(redis, Role.PRESENCE, settings)
+    checked.set()
 
 
 if __name__ == "__main__":

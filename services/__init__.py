@@ -5,4 +5,6 @@ lifecycle. Nothing in here knows what a socket, a presence lease or an alert is,
 `gateway`, `presence_svc`, `metrics_svc` or `tidings_cli`.
 """
 
-__version__ = "0.1.0"
+from importlib.metadata import version
+
+__version__ = version("tidings")

@@ -11,6 +11,7 @@ and Valkey as well as Redis:
 A call that timed out may have run, so it is repeated once only, and every script may be repeated.
 """
 
+import asyncio
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,11 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ExponentialBackoff
+from redis.exceptions import NoPermissionError, RedisClusterException, RedisError
 
 from services.lifecycle import CannotStart
+from services.permissions.check import prove_redis
+from services.permissions.roles import Role
 from services.redis_address import Address, parse_address
 from services.settings import Settings
 from services.tls import redis_options
@@ -38,6 +42,7 @@ RETRIES = 1
 MAX_CONNECTIONS = 16
 MAX_CONNECTIONS_IN_CLUSTER = 64
 NO_LOGIN = "none"
+_CHECK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +173,27 @@ async def infos(redis: AnyRedis) -> list[dict[str, Any]]:
     answers: dict[str, dict[str, Any]] = await redis.info(target_nodes=RedisCluster.PRIMARIES)
     # Of one node the answer comes as it is, of several by their names.
     return list(answers.values()) if all(isinstance(one, dict) for one in answers.values()) else [answers]
+
+
+async def wait_for_redis(redis: AnyRedis, role: Role, settings: Settings) -> None:
+    """Check the server's version and our permissions there, as soon as it can be reached.
+
+    Raises:
+        CannotStart: too old, or our user may not even be checked.
+        Misconfigured: a permission is missing.
+    """
+    while True:
+        try:
+            # Permissions first: the message names every missing one, where the version check would stop at its own.
+            await prove_redis(redis, role, settings)
+            await check_server(redis)
+        except NoPermissionError as fault:
+            raise CannotStart(f"TIDINGS_REDIS_URL: {fault}") from None
+        except (RedisError, RedisClusterException) as fault:
+            log.debug("redis not checked yet", reason=str(fault))
+            await asyncio.sleep(_CHECK_AGAIN_S)
+        else:
+            return
 
 
 def spoken_address(url: str) -> str:

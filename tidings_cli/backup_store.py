@@ -6,13 +6,13 @@ may do everything (the operator's). Presence is not worth keeping: gateways anno
 """
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import redis
 
+from services.clock import now_ms
 from services.lifecycle import CannotStart
 from services.permissions.redis import access_of
 from services.permissions.roles import Role
@@ -58,7 +58,7 @@ async def back_up_store(settings: Settings, folder: Path) -> int:
     client = _opened(settings)
     try:
         keys = await _keys(client, settings)
-        taken_at_ms = int(time.time() * 1000)
+        taken_at_ms = now_ms()
         answer: Any = await client.eval(_DUMP, len(keys), *keys) if keys else []
     except _FAULTS as fault:
         raise CannotBackUp(_explained(fault)) from fault
@@ -102,7 +102,7 @@ async def restore_store(settings: Settings, folder: Path, *, replace: bool) -> i
                 steps.delete(*there)
             restored = 0
             for key, value, ttl in kept.keys:
-                if ttl < 0 or kept.taken_at_ms + ttl > time.time() * 1000:
+                if ttl < 0 or kept.taken_at_ms + ttl > now_ms():
                     expires_at = 0 if ttl < 0 else kept.taken_at_ms + ttl
                     steps.restore(key, expires_at, value, replace=True, absttl=True)
                     restored += 1

@@ -12,11 +12,6 @@ _LIMIT = "tidings.limit"
 _COUNTED = "tidings.counted"
 
 
-def now_ms() -> int:
-    """Return the time as it stands on the wire: ms since 1970."""
-    return time.time_ns() // 1_000_000
-
-
 def takes_its_time(scope: Scope) -> None:
     """Leave this request out of the latencies: it waits for a fixed time, for whoever may answer.
 

@@ -21,11 +21,12 @@ from gateway.delivery.inbox import INBOX_TOPIC
 from gateway.delivery.recovery import Verdict
 from gateway.delivery.rooms import Joined
 from gateway.gateway import Gateway, peer_of
-from gateway.http.request_metrics import counted, now_ms
+from gateway.http.request_metrics import counted
 from gateway.sse.event_id import MAX_ID_LENGTH, BadPosition, decode_id, longest_id
 from gateway.sse.stream import EventStream, RecordStream, Stream
 from gateway.stay import Stay
 from services.bus.errors import BusError
+from services.clock import now_ms
 from services.wire import server
 from services.wire.codes import ErrorCode
 from services.wire.names import normalize_name

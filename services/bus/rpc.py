@@ -5,7 +5,6 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version as distribution_version
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ from nats.micro.request import Request
 from nats.micro.service import EndpointStats
 from nats.micro.service import Service as MicroService
 
+from services import __version__
 from services.bus.client import Bus
 from services.bus.errors import BusError, NoAnswer, Refused
 from services.bus.message import BusMessage
@@ -158,7 +158,7 @@ class Service:
         self._bus = bus
         self._subjects = settings.subjects
         self._name = name
-        self._version = version or distribution_version("tidings")
+        self._version = version or __version__
         self._served: dict[str, _Served] = {}
         self._micro: MicroService | None = None
         self._running = asyncio.Semaphore(MAX_RUNNING)

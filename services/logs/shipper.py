@@ -5,7 +5,6 @@ counted. Standard error has every line anyway.
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import MutableMapping
 from contextvars import ContextVar
@@ -15,6 +14,7 @@ import msgspec
 
 from services import telemetry
 from services.bus.errors import BusError, TooLarge
+from services.clock import now_ms
 from services.telemetry import MetricName
 from services.wire.events import LogReport
 from services.wire.records import UNSET, LogEntry
@@ -64,7 +64,7 @@ class LogShipper:
     ) -> MutableMapping[str, Any]:
         """structlog processor: keep a copy of a cleaned line; none of those written while shipping."""
         if line.get("level") in _SHIPPED and not _shipping.get():
-            self.add(as_entry(line, self.source, int(time.time() * 1000)))
+            self.add(as_entry(line, self.source, now_ms()))
         return line
 
     def add(self, entry: LogEntry) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from services.clock import now_ms
 from services.wire.records import Position
 
 
@@ -115,7 +116,7 @@ class Recorder:
         self,
         path: Path | None = None,
         *,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] = now_ms,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.events: list[AnyEvent] = []
