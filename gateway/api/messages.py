@@ -81,7 +81,7 @@ def message_routes(deps: ApiDeps) -> list[Route]:
         if not who.identity.grants.may_join(room):
             raise forbidden()
         asked = await _read(deps, request, RoomMessagePost)
-        message = client.RoomMessage(room=room, content=asked.content, echo=asked.echo, id=asked.id)
+        message = client.PublishRoomCommand(room=room, content=asked.content, echo=asked.echo, id=asked.id)
         return JsonResponse(await who.send(message, {room}))
 
     async def to_user(request: Request) -> Response:
@@ -89,14 +89,16 @@ def message_routes(deps: ApiDeps) -> list[Route]:
         who = await _Asker.of(deps, request)
         asked = await _read(deps, request, MessagePost)
         user_id = request.path_params["userId"]
-        message = client.DirectMessage(target_user_id=user_id, content=asked.content, id=asked.id)
+        message = client.PublishDirectCommand(target_user_id=user_id, content=asked.content, id=asked.id)
         return JsonResponse(await who.send(message))
 
     async def to_all(request: Request) -> Response:
         """Publish to every connection."""
         who = await _Asker.of(deps, request)
         asked = await _read(deps, request, MessagePost)
-        return JsonResponse(await who.send(client.Broadcast(content=asked.content, id=asked.id)))
+        return JsonResponse(
+            await who.send(client.PublishBroadcastCommand(content=asked.content, id=asked.id))
+        )
 
     async def status(request: Request) -> Response:
         """Choose the user's status, for the connection that is named or for all they have."""

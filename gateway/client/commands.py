@@ -204,7 +204,7 @@ class Session:
 
     def _handle(self, message: client.AnyClientMessage, now: float) -> list[Effect]:
         match message:
-            case client.RoomMessage():
+            case client.PublishRoomCommand():
                 return [self._publish(message, now)]
             case client.Heartbeat():
                 return [Reply(server.HeartbeatAck(id=message.id))]
@@ -214,12 +214,12 @@ class Session:
                 room = _name(message.room, "room")
                 self.rooms.discard(room)
                 return [ExitRoom(room, message.id)]
-            case client.DirectMessage():
+            case client.PublishDirectCommand():
                 self._require(self.identity.grants.direct, "direct messages are not allowed")
                 return [
                     PublishToUser(_name(message.target_user_id, "targetUserId"), message.content, message.id)
                 ]
-            case client.Broadcast():
+            case client.PublishBroadcastCommand():
                 self._require(self.identity.grants.broadcast, "broadcasting is not allowed")
                 return [PublishToAll(message.content, message.echo, message.id)]
             case client.StatusChange():
@@ -238,7 +238,7 @@ class Session:
             case client.Refresh():
                 return [_renewal(message)]
 
-    def _publish(self, message: client.RoomMessage, now: float) -> PublishToRoom:
+    def _publish(self, message: client.PublishRoomCommand, now: float) -> PublishToRoom:
         room = message.room if message.room in self.rooms else _name(message.room, "room")
         if room not in self.rooms:
             raise Refusal(ErrorCode.NOT_IN_ROOM, "join the room before sending to it")

@@ -32,11 +32,11 @@ def tag_of(kind: type[msgspec.Struct]) -> str:
 def component_name(kind: type) -> str:
     """Return what a type is called in the contracts.
 
-    Clients' messages are `Client…`: three of them share their name with what becomes of them. `Error` would hide
-    what every JavaScript program knows by that name.
+    Clients' messages are `Client…` and their `type`: three of them share it with what becomes of them. `Error` would
+    hide what every JavaScript program knows by that name.
     """
     if kind in client_messages():
-        return f"Client{kind.__name__}"
+        return "Client" + "".join(word.capitalize() for word in tag_of(kind).split("_"))
     return "ErrorMessage" if kind is server.Error else kind.__name__
 
 

@@ -39,7 +39,7 @@ class LeaveRoom(ClientMessage, frozen=True, kw_only=True):
     room: str
 
 
-class RoomMessage(ClientMessage, frozen=True, kw_only=True):
+class PublishRoomCommand(ClientMessage, frozen=True, kw_only=True, tag="room_message"):
     """Publish to a room the connection is a member of.
 
     `echo` asks for a copy on the sending connection; unset, the room's namespace decides.
@@ -50,14 +50,14 @@ class RoomMessage(ClientMessage, frozen=True, kw_only=True):
     echo: bool | UnsetType = UNSET
 
 
-class Broadcast(ClientMessage, frozen=True, kw_only=True):
+class PublishBroadcastCommand(ClientMessage, frozen=True, kw_only=True, tag="broadcast"):
     """Publish to every connection."""
 
     content: msgspec.Raw
     echo: bool = False
 
 
-class DirectMessage(ClientMessage, frozen=True, kw_only=True):
+class PublishDirectCommand(ClientMessage, frozen=True, kw_only=True, tag="direct_message"):
     """Send to every connection of one user, now or later through their inbox."""
 
     target_user_id: str
@@ -105,9 +105,9 @@ class Refresh(ClientMessage, frozen=True, kw_only=True):
 AnyClientMessage = (
     JoinRoom
     | LeaveRoom
-    | RoomMessage
-    | Broadcast
-    | DirectMessage
+    | PublishRoomCommand
+    | PublishBroadcastCommand
+    | PublishDirectCommand
     | Heartbeat
     | StatusChange
     | PresenceUpdate

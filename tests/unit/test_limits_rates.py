@@ -168,8 +168,8 @@ NAMESPACES = {
 }
 
 
-def message(room: str, **fields: object) -> client.RoomMessage:
-    return client.RoomMessage(room=room, content=msgspec.Raw(b"1"), **fields)  # type: ignore[arg-type]
+def message(room: str, **fields: object) -> client.PublishRoomCommand:
+    return client.PublishRoomCommand(room=room, content=msgspec.Raw(b"1"), **fields)  # type: ignore[arg-type]
 
 
 def test_a_namespace_where_only_the_server_publishes() -> None:
