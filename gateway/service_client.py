@@ -12,7 +12,7 @@ import structlog
 from gateway.circuit_breaker import Breaker, State, Tolerance
 from services.bus import rpc
 from services.bus.client import Bus
-from services.bus.errors import Refused, Unavailable
+from services.bus.errors import RequestRefused, Unavailable
 from services.telemetry import MetricName, counter, gauge
 from services.wire.codes import ErrorCode
 from services.wire.rpc import Endpoint, ReplyT, RequestT
@@ -82,7 +82,7 @@ class Asking:
         except Unavailable:
             self._report(endpoint.service, breaker, answered=False)
             raise
-        except Refused as refusal:
+        except RequestRefused as refusal:
             self._report(endpoint.service, breaker, answered=refusal.code != ErrorCode.UNAVAILABLE.code)
             raise
         self._report(endpoint.service, breaker, answered=True)

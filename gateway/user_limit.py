@@ -15,7 +15,7 @@ from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError
 from services.settings import Settings
 from services.tasks import TaskSet
-from services.wire.events import CloseConnections, Roster, RosterQuery
+from services.wire.events import CloseConnections, RosterQuery, UserConnections
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +24,7 @@ _STALL_S = 0.2  # gateways answer at once; which ones have something to say is n
 
 _encode = msgspec.json.Encoder().encode
 _decode_query = msgspec.json.Decoder(RosterQuery).decode
-_decode_roster = msgspec.json.Decoder(Roster).decode
+_decode_roster = msgspec.json.Decoder(UserConnections).decode
 
 
 def excess(connections: Mapping[str, int], limit: int) -> list[str]:
@@ -118,7 +118,7 @@ class UserLimit:
             return
         connections = self._by_user.get(query.user_id)
         if connections and message.reply:
-            roster = Roster(gateway=self._instance, connections=connections)
+            roster = UserConnections(gateway=self._instance, connections=connections)
             try:
                 self._bus.publish(message.reply, _encode(roster))
             except BusError as fault:

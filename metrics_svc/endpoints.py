@@ -26,10 +26,10 @@ from services.wire.rpc import (
     METRICS_SOURCES,
     METRICS_STATE,
     Empty,
-    History,
     HistoryQuery,
     LogPage,
     LogQuery,
+    MetricsHistory,
     MetricsState,
     SourceInfo,
     SourceList,
@@ -76,7 +76,7 @@ class MetricsEndpoints:
             history=[to_record(row, SECONDS.step_s, rollup=False) for row in rows], alerts=alerts
         )
 
-    async def history(self, question: HistoryQuery) -> History:
+    async def history(self, question: HistoryQuery) -> MetricsHistory:
         """Answer with a piece of history."""
         with answering():
             return await query(self._store, question, self._clock.now())

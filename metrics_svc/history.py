@@ -20,7 +20,7 @@ from metrics_svc.aggregation.rows import (
 )
 from metrics_svc.aggregation.tiers import MINUTES, SECONDS, TierChoice, plan
 from metrics_svc.store import MetricsStore
-from services.wire.rpc import History, HistoryQuery
+from services.wire.rpc import HistoryQuery, MetricsHistory
 
 # Answers fit one message of the bus (1 MiB): a record has about 200 bytes, one with min and max about 600.
 MAX_RECORDS = 3600
@@ -33,7 +33,7 @@ class BadQuery(ValueError):
     """A question that cannot be answered as asked; the message says what to ask instead."""
 
 
-async def query(store: MetricsStore, question: HistoryQuery, now: float) -> History:
+async def query(store: MetricsStore, question: HistoryQuery, now: float) -> MetricsHistory:
     """Return records, or points of one metric, oldest first.
 
     Without `start` and `end`: the last `limit`; with either, all between them. With `step` over 1 s: complete
@@ -52,7 +52,7 @@ async def query(store: MetricsStore, question: HistoryQuery, now: float) -> Hist
     return await _seconds(store, question, int(now))
 
 
-async def _seconds(store: MetricsStore, question: HistoryQuery, now: int) -> History:
+async def _seconds(store: MetricsStore, question: HistoryQuery, now: int) -> MetricsHistory:
     if not question.start and not question.end:
         rows = await store.newest(question.source, min(question.limit, MAX_RECORDS))
     else:
@@ -64,7 +64,7 @@ async def _seconds(store: MetricsStore, question: HistoryQuery, now: int) -> His
     return _answer(rows, question, SECONDS.step_s, rollup=False)
 
 
-async def _rollups(store: MetricsStore, question: HistoryQuery, now: int) -> History:
+async def _rollups(store: MetricsStore, question: HistoryQuery, now: int) -> MetricsHistory:
     start, end = _span(question, now, step=question.step)
     start, end = max(start, now - MINUTES.keep_s), min(end, now)
     chosen = plan(_align_up(start, question.step), question.step, now)
@@ -72,7 +72,7 @@ async def _rollups(store: MetricsStore, question: HistoryQuery, now: int) -> His
     start = _align_up(start, step)
     steps = (end - start) // step
     if steps <= 0:
-        return History(rows=[])
+        return MetricsHistory(rows=[])
     most = MAX_POINTS if question.metric else MAX_ROLLUPS
     if steps > most:
         least = -(-(end - start) // most)
@@ -83,12 +83,14 @@ async def _rollups(store: MetricsStore, question: HistoryQuery, now: int) -> His
     return await asyncio.to_thread(_merged, stored, question, chosen, start, end)
 
 
-def _merged(stored: list[bytes], question: HistoryQuery, chosen: TierChoice, start: int, end: int) -> History:
+def _merged(
+    stored: list[bytes], question: HistoryQuery, chosen: TierChoice, start: int, end: int
+) -> MetricsHistory:
     step, metric = chosen.step_s, question.metric
     only = (metric,) if metric else RECORD_NAMES
     if step == chosen.tier.step_s:
         if metric and has_points(metric):
-            return History(rows=[], points=points(stored, metric, start, end, step))
+            return MetricsHistory(rows=[], points=points(stored, metric, start, end, step))
         rows = unpack_between(stored, start, end, sketch=False, only=only)
         return _answer(rows, question, step, rollup=True)
     packed = (row for row in map(decode_row, stored) if start <= row.start < end)
@@ -98,14 +100,14 @@ def _merged(stored: list[bytes], question: HistoryQuery, chosen: TierChoice, sta
     return _answer(merged, question, step, rollup=True)
 
 
-def _answer(rows: list[Row], question: HistoryQuery, step: int, *, rollup: bool) -> History:
+def _answer(rows: list[Row], question: HistoryQuery, step: int, *, rollup: bool) -> MetricsHistory:
     if not question.metric:
-        return History(
+        return MetricsHistory(
             rows=[to_record(row, step, rollup=rollup) for row in rows],
             unmeasured=[unmeasured(row) for row in rows] if question.source else [],
         )
     found = (to_point(row, question.metric, step, rollup=rollup) for row in rows)
-    return History(rows=[], points=[point for point in found if point is not None])
+    return MetricsHistory(rows=[], points=[point for point in found if point is not None])
 
 
 def _needs_sketches(metric: str) -> bool:

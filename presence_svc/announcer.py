@@ -12,7 +12,7 @@ from presence_svc import announcements
 from presence_svc.changes import Changes
 from presence_svc.policy import PresenceStore, StoreUnavailable
 from services.bus.client import Bus
-from services.bus.errors import BusError, TooLarge, Unavailable
+from services.bus.errors import BusError, PayloadTooLarge, Unavailable
 from services.settings import Settings
 from services.telemetry import MetricName, counter
 
@@ -56,7 +56,7 @@ class Announcer:
                 log.warning("presence changes not published yet", step=changes.step, reason=str(fault))
                 return
             except (
-                TooLarge
+                PayloadTooLarge
             ) as fault:  # again it would be too large again; followers of that scope fetch it anew
                 counter(MetricName.PRESENCE_UNPUBLISHED).inc()
                 log.error("presence change is larger than the bus takes", subject=subject, reason=str(fault))

@@ -8,7 +8,7 @@ _DEFAULT_PORTS = {"": 6379, "cluster": 6379, "sentinel": 26379}
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class RedisAddress:
     """A URL taken apart. `kind` is empty (one server), `cluster` or `sentinel`."""
 
     kind: str
@@ -20,7 +20,7 @@ class Address:
     database: int
 
 
-def parse_address(url: str) -> Address:
+def parse_address(url: str) -> RedisAddress:
     """Take a URL apart.
 
     Raises:
@@ -48,7 +48,7 @@ def parse_address(url: str) -> Address:
     database = parts[0] if parts else "0"
     if not database.isdecimal() or len(parts) > 1 or (kind == "cluster" and database != "0"):
         raise ValueError("has a path that is no database number (0 for a cluster)")
-    return Address(
+    return RedisAddress(
         kind,
         bool(found[2]),
         nodes,

@@ -27,7 +27,7 @@ from redis.exceptions import NoPermissionError, RedisClusterException, RedisErro
 from services.lifecycle import CannotStart
 from services.permissions.check import prove_redis
 from services.permissions.roles import Role
-from services.redis_address import Address, parse_address
+from services.redis_address import RedisAddress, parse_address
 from services.settings import Settings
 from services.tls import redis_options
 
@@ -90,7 +90,7 @@ def _single(url: str, common: dict[str, Any]) -> Redis:
     return Redis.from_pool(pool)
 
 
-def _cluster(address: Address, common: dict[str, Any]) -> RedisCluster:
+def _cluster(address: RedisAddress, common: dict[str, Any]) -> RedisCluster:
     return RedisCluster(
         startup_nodes=[ClusterNode(host, port) for host, port in address.nodes],
         username=address.username,
@@ -106,7 +106,7 @@ class _MasterPool(SentinelConnectionPool, BlockingConnectionPool):
     """Connections to whoever is master now; who finds none free waits for one."""
 
 
-def _sentinel(address: Address, login: Login, common: dict[str, Any]) -> Redis:
+def _sentinel(address: RedisAddress, login: Login, common: dict[str, Any]) -> Redis:
     tls = {"ssl": address.tls, **{name: value for name, value in common.items() if name.startswith("ssl_")}}
     timeouts = {name: common[name] for name in ("socket_timeout", "socket_connect_timeout")}
     sentinels = Sentinel(  # type: ignore[no-untyped-call]  # redis-py has no types for it
@@ -127,7 +127,7 @@ def _sentinel(address: Address, login: Login, common: dict[str, Any]) -> Redis:
     return master
 
 
-def _sentinel_login(settings: Settings, address: Address) -> Login:
+def _sentinel_login(settings: Settings, address: RedisAddress) -> Login:
     """Return how the Sentinels are logged in at: as the URL says of their master, unless a setting says otherwise."""
     text = settings.redis_sentinel_login.get_secret_value()
     if not text:

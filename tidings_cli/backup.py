@@ -17,7 +17,7 @@ import msgspec
 
 from services.bus.client import Bus
 from services.bus.errors import BusError, NoAnswer
-from services.bus.jsapi import STREAM_NOT_FOUND, ApiError
+from services.bus.jsapi import STREAM_NOT_FOUND, JetStreamError
 from services.bus.message import BusMessage
 from services.bus.specs import all_specs
 from services.bus.streams import EPOCH_KEY
@@ -50,7 +50,7 @@ class _Begun(msgspec.Struct):
     config: dict[str, Any] = {}
     state: dict[str, Any] = {}
     deliver_subject: str = ""
-    error: ApiError | None = None
+    error: JetStreamError | None = None
 
 
 class _Meta(msgspec.Struct):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.presence.rig import Here, Rig, report, running
-from services.bus.errors import Refused
+from services.bus.errors import RequestRefused
 from services.wire.rpc import PresenceStats
 
 USERS = 100_000
@@ -24,7 +24,7 @@ async def _until(rig: Rig, condition: Callable[[PresenceStats], bool]) -> float:
         try:
             if condition(await rig.stats()):
                 return time.perf_counter()
-        except Refused:
+        except RequestRefused:
             pass  # Redis is not back yet
         await asyncio.sleep(0.05)
 

@@ -34,7 +34,7 @@ from services.wire.client import MessageId
 from services.wire.codes import ErrorCode
 from services.wire.content import content_from_json
 from services.wire.events import SetPresence
-from services.wire.faults import BadMessage, TooDeep, TooLarge
+from services.wire.faults import BadMessage, ContentTooLarge, TooDeep
 from services.wire.names import normalize_name
 from services.wire.records import UNSET, Record, Status, UnsetType
 from services.wire.server import Ack
@@ -210,7 +210,7 @@ class _Asker:
         except BadMessage as fault:
             if isinstance(fault, TooDeep):
                 self._deps.on_limit(Limit.JSON_DEPTH)
-            elif isinstance(fault, TooLarge):
+            elif isinstance(fault, ContentTooLarge):
                 self._deps.on_limit(limit)
             raise ApiError(fault.code, fault.message) from None
 

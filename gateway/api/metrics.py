@@ -29,8 +29,8 @@ from services.wire.rpc import (
     METRICS_HISTORY,
     METRICS_SOURCES,
     Empty,
-    History,
     HistoryQuery,
+    MetricsHistory,
     SourceInfo,
     SourceList,
 )
@@ -54,7 +54,7 @@ def metric_routes(deps: ApiDeps, numbers: ReportNumbers, label_sets: LabelSets) 
         """Answer an array of records, oldest first; with `step` (seconds) of rollups."""
         await require_channel(deps, request, "metrics")
         query = _history_query(request)
-        found: History = await deps.asking.ask(METRICS_HISTORY, query)
+        found: MetricsHistory = await deps.asking.ask(METRICS_HISTORY, query)
         if query.metric:
             return JsonResponse(found.points)
         if len(found.unmeasured) == len(found.rows):

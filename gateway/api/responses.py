@@ -18,7 +18,7 @@ from gateway.client.commands import Refusal
 from gateway.delivery.publisher import PublishRefused
 from gateway.http.request_metrics import met
 from gateway.limits import Limit
-from services.bus.errors import BusError, Refused, StoreFull, TooLarge, Unavailable
+from services.bus.errors import BusError, PayloadTooLarge, RequestRefused, StoreFull, Unavailable
 from services.wire.codes import ErrorCode
 from services.wire.names import InvalidName
 from services.wire.records import UNSET, ErrorBody, UnsetType
@@ -105,9 +105,9 @@ def describe_bus_error(fault: BusError) -> tuple[ErrorCode, str]:
         return ErrorCode.UNAVAILABLE, "the part that answers this is out of reach now"
     if isinstance(fault, StoreFull):
         return ErrorCode.UNAVAILABLE, "the store is full"
-    if isinstance(fault, TooLarge):
+    if isinstance(fault, PayloadTooLarge):
         return ErrorCode.TOO_LARGE, f"the message is larger than {fault.limit} bytes"
-    if isinstance(fault, Refused) and fault.code in _BY_CODE:
+    if isinstance(fault, RequestRefused) and fault.code in _BY_CODE:
         return _BY_CODE[fault.code], fault.message
     return ErrorCode.INTERNAL, "something went wrong here"
 

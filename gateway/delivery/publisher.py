@@ -18,14 +18,13 @@ from gateway.delivery.sanitizing import sanitized, sanitized_text
 from gateway.delivery.streams import Logs
 from gateway.limits import Limit
 from services.bus.client import Bus
-from services.bus.errors import BusError, StoreFull, TooLarge
+from services.bus.errors import BusError, PayloadTooLarge, StoreFull
 from services.bus.streams import DurableLog, Stored
 from services.settings import Settings
 from services.wire import server
 from services.wire.codes import ErrorCode
 from services.wire.events import BroadcastPublished, DirectPublished, RoomPublished
-from services.wire.faults import BadMessage
-from services.wire.faults import TooLarge as ContentTooLarge
+from services.wire.faults import BadMessage, ContentTooLarge
 from services.wire.records import UNSET, UnsetType
 
 log = structlog.get_logger(__name__)
@@ -255,7 +254,7 @@ def message_id(user_id: str, kind: str, target: str, id: str | UnsetType) -> str
 
 
 def _refusal(fault: BusError) -> PublishRefused:
-    if isinstance(fault, TooLarge):
+    if isinstance(fault, PayloadTooLarge):
         return PublishRefused(ErrorCode.TOO_LARGE, str(fault))
     if isinstance(fault, StoreFull):
         return PublishRefused(ErrorCode.UNAVAILABLE, "the store of messages is full", STORE_FULL_RETRY_MS)

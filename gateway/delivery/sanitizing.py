@@ -15,7 +15,7 @@ import msgspec
 import nh3
 
 from services.wire.codes import ErrorCode
-from services.wire.faults import BadMessage, TooLarge
+from services.wire.faults import BadMessage, ContentTooLarge
 
 MAX_MARKUP = 1000  # characters that begin a tag or an entity, or become one
 MAX_MARKUP_STRINGS = 500
@@ -47,7 +47,7 @@ def sanitized(content: msgspec.Raw, max_bytes: int = 0) -> msgspec.Raw:
     """
     found = _encode(_Cleaning().clean(_decode(content)))
     if max_bytes and len(found) > max_bytes:
-        raise TooLarge(
+        raise ContentTooLarge(
             ErrorCode.TOO_LARGE, f"content is {len(found)} bytes as HTML, the limit is {max_bytes}"
         )
     return msgspec.Raw(found)

@@ -15,7 +15,7 @@ import structlog
 from gateway.presence.batch_queue import Announced, Batches
 from gateway.service_client import Asking
 from services.backoff import Backoff
-from services.bus.errors import BusError, Refused, TooLarge
+from services.bus.errors import BusError, PayloadTooLarge, RequestRefused
 from services.settings import Settings
 from services.wire.codes import ErrorCode
 from services.wire.records import Status
@@ -142,13 +142,13 @@ class PresenceLink:
         try:
             # No breaker holds this back: it is one question at a time, and it finds out when presence is back.
             applied = await self._asking.ask(PRESENCE_APPLY, batch, insist=True)
-        except Refused as refusal:
+        except RequestRefused as refusal:
             if refusal.code == ErrorCode.UNAVAILABLE.code:
                 self._note_reachable(False, str(refusal))
                 return False
             await self._on_refused(refusal)
             return True
-        except TooLarge as fault:
+        except PayloadTooLarge as fault:
             log.error(
                 "presence batch is larger than the bus takes",
                 size=fault.size,
@@ -169,7 +169,7 @@ class PresenceLink:
             self.on_applied(applied)
         return True
 
-    async def _on_refused(self, refusal: Refused) -> None:
+    async def _on_refused(self, refusal: RequestRefused) -> None:
         """The service runs, and does not take what we say. Saying it again will not help."""
         log.error("presence refused a batch", code=refusal.code, reason=refusal.message)
         if refusal.code == ErrorCode.CONFLICT.code:

@@ -46,7 +46,7 @@ from services.bus.errors import BusError
 from services.wire import server
 from services.wire.codec import BadMessage, Codec, json_content
 from services.wire.codes import CloseCode, ErrorCode
-from services.wire.faults import TooDeep, TooLarge
+from services.wire.faults import ContentTooLarge, TooDeep
 from services.wire.records import UNSET, Position, UnsetType
 from services.wire.rpc import AnyPresenceOp, Connected
 from services.wire.rpc import Joined as JoinedOp
@@ -307,7 +307,7 @@ class Connection:
         except BadMessage as fault:
             if isinstance(fault, TooDeep):
                 self._gateway.traffic.limit(Limit.JSON_DEPTH)
-            elif isinstance(fault, TooLarge):
+            elif isinstance(fault, ContentTooLarge):
                 self._gateway.traffic.limit(limit)
             self._refuse(fault.code, fault.message, id, started)
             return None

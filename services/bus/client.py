@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from services.bus.connect import parse_address
-from services.bus.connection import ClientHook, Link
+from services.bus.connection import BusConnection, ClientHook
 from services.bus.errors import BusError, Misconfigured, NoAnswer, Unavailable
 from services.bus.headers import check_publishable, check_subscribable, encode_headers
 from services.bus.message import BusMessage
@@ -49,7 +49,7 @@ class Bus:
     ) -> None:
         self.stats = BusStats()
         self.inbox_prefix = inbox_prefix(role)  # where the server answers: JetStream
-        self._link = Link(
+        self._connection = BusConnection(
             parse_address(settings.nats_url),
             self,
             self.stats,
@@ -58,7 +58,7 @@ class Bus:
             max_pending_bytes=max_pending_bytes,
             tls=_tls(settings),
         )
-        self._detach = self._link.detach  # one bound method for all subscriptions
+        self._detach = self._connection.detach  # one bound method for all subscriptions
         self._loop = asyncio.get_running_loop()
         self._role = role
         self._prefix = settings.prefix
@@ -108,7 +108,7 @@ class Bus:
             max_pending_bytes=max_pending_bytes,
             role=role,
         )
-        await bus._link.open(settings.bus_connect_s)
+        await bus._connection.open(settings.bus_connect_s)
         try:
             await bus._begin()
             if role is not None:
@@ -149,7 +149,7 @@ class Bus:
 
     @property
     def _client(self) -> LeanClient:
-        return self._link.client
+        return self._connection.client
 
     # --- publishing ---
 
@@ -160,18 +160,18 @@ class Bus:
 
         Raises:
             ValueError: wildcards, white space or control characters where they must not be.
-            TooLarge: payload and headers exceed `max_payload`.
+            PayloadTooLarge: payload and headers exceed `max_payload`.
             Unavailable: disconnected (never sends late), or too much waits to be sent.
         """
         check_publishable(subject)
         if reply:
             check_publishable(reply)
-        self._link.client.send(subject, payload, reply, encode_headers(headers) if headers else b"")
+        self._connection.client.send(subject, payload, reply, encode_headers(headers) if headers else b"")
 
     def publish_encoded(self, subject: str, payload: bytes, reply: str, headers: bytes) -> None:
         """Queue a message with an encoded header block; `reply` is not checked. Raises as `publish`."""
         check_publishable(subject)
-        self._link.client.send(subject, payload, reply, headers)
+        self._connection.client.send(subject, payload, reply, headers)
 
     async def flush(self, timeout_s: float = 2.0) -> None:
         """Wait until the server has processed all before (PING/PONG).
@@ -201,7 +201,7 @@ class Bus:
         if queue:
             check_publishable(queue)
         subscription = Subscription(subject, queue, on_message, self._detach)
-        self._link.attach(subscription)
+        self._connection.attach(subscription)
         return subscription
 
     def add_inbox(self, inbox: Inbox[WaitingT]) -> None:
@@ -225,7 +225,7 @@ class Bus:
             NoAnswer: nobody serves the subject (at once), or no answer in time.
             Unavailable: disconnected, or the connection was lost meanwhile (at once).
             Misconfigured: this user may not publish there.
-            TooLarge: over `max_payload`.
+            PayloadTooLarge: over `max_payload`.
         """
         question = Question(subject)
         inbox = self._inbox_for(subject)
@@ -340,11 +340,11 @@ class Bus:
 
     async def add_client_hook(self, hook: ClientHook) -> None:
         """Run `hook` with the nats-py client now, raising what it raises, and with each that replaces it."""
-        await self._link.add_hook(hook)
+        await self._connection.add_hook(hook)
 
     def drop_client_hook(self, hook: ClientHook) -> None:
         """Run `hook` no more; harmless when it is not known."""
-        self._link.drop_hook(hook)
+        self._connection.drop_hook(hook)
 
     async def close(self) -> None:
         """Flush what is queued, briefly, and disconnect. Idempotent; never raises."""
@@ -354,26 +354,26 @@ class Bus:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await self._link.close()
+        await self._connection.close()
         self._fail_waiting(Unavailable("the bus was closed"))
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # --- what becomes of the connection (LinkEvents) ---
+    # --- what becomes of the connection (ConnectionEvents) ---
 
     def on_lost(self) -> None:
-        """See LinkEvents."""
+        """See ConnectionEvents."""
         self._fail_waiting(Unavailable("connection to NATS lost"))
         for callback in self._disconnect_callbacks:
             callback()
 
     def on_return(self) -> None:
-        """See LinkEvents."""
+        """See ConnectionEvents."""
         self._send_probe()
         for callback in self._reconnect_callbacks:
             self._spawn(_logged(callback))
 
     def on_violation(self, operation: str, subject: str) -> None:
-        """See LinkEvents. Those who asked there hear it at once instead of at their deadline."""
+        """See ConnectionEvents. Those who asked there hear it at once instead of at their deadline."""
         if self._refused is not None:
             self._refused.add((operation, subject))
         described = f"permissions violation for {operation} to {subject}"
@@ -407,7 +407,7 @@ class Bus:
             await asyncio.sleep(self._probe_interval_s)
             # Twice: a loop of ours that hung sees the first time only that it has not read for long.
             silent = silent + 1 if self.connected and not self.healthy else 0
-            self._link.check(silent=silent > 1)
+            self._connection.check(silent=silent > 1)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

@@ -31,7 +31,7 @@ ErrorCallback = Callable[[Exception], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ServerAddress:
     """The servers and the credentials, apart.
 
     nats-py neither decodes percent escapes in a URL's password nor uses the URL's credentials for servers
@@ -49,7 +49,7 @@ class Address:
         return ", ".join(self.servers)
 
 
-def parse_address(urls: str) -> Address:
+def parse_address(urls: str) -> ServerAddress:
     """Take apart `nats://user:password@host:port`, or several of them separated by commas.
 
     The first credentials found are used for all servers.
@@ -78,7 +78,7 @@ def parse_address(urls: str) -> Address:
         servers.append(f"{url.scheme}://{shown_host}:{port}" if port else f"{url.scheme}://{shown_host}:4222")
     if not servers:
         raise Misconfigured("TIDINGS_NATS_URL is empty: say where NATS is")
-    return Address(servers, user, password, token)
+    return ServerAddress(servers, user, password, token)
 
 
 def check_version(version: str) -> None:
@@ -96,7 +96,7 @@ def check_version(version: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkOptions:
+class ClientOptions:
     """How a client behaves once it is connected."""
 
     name: str
@@ -108,7 +108,7 @@ class LinkOptions:
 
 
 async def open_client(
-    address: Address, options: LinkOptions, backoff: Backoff, stats: BusStats, timeout_s: float
+    address: ServerAddress, options: ClientOptions, backoff: Backoff, stats: BusStats, timeout_s: float
 ) -> LeanClient:
     """Make one attempt to connect, trying each server, and return a client that reconnects for ever.
 
@@ -153,18 +153,18 @@ async def open_client(
         )
         check_version(str(client.server_info.get("version", "")))
     except (OSError, errors.Error) as exc:  # TimeoutError is an OSError
-        await client.abandon()
+        await client.close_now()
         cause = reports[-1] if reports and isinstance(exc, errors.NoServersError) else exc
         raise _explain(cause, address) from exc
     except BaseException:
-        await client.abandon()
+        await client.close_now()
         raise
     client.options["allow_reconnect"] = True
     client.options["max_reconnect_attempts"] = -1
     return client
 
 
-def _explain(error: Exception, address: Address) -> Misconfigured | Unavailable:
+def _explain(error: Exception, address: ServerAddress) -> Misconfigured | Unavailable:
     text = str(error) or type(error).__name__
     if isinstance(error, errors.AuthorizationError) or _CREDENTIALS_REFUSED.search(text):
         return Misconfigured(f"NATS at {address.shown} refuses the credentials in TIDINGS_NATS_URL")

@@ -14,7 +14,7 @@ import structlog
 from nats import errors as nats_errors
 
 from services.backoff import Backoff
-from services.bus.connect import Address, LinkOptions, open_client
+from services.bus.connect import ClientOptions, ServerAddress, open_client
 from services.bus.errors import BusError, Unavailable
 from services.bus.nats_client import LeanClient, Subscription
 from services.bus.stats import BusStats
@@ -28,7 +28,7 @@ _CLOSE_S = 1.0
 ClientHook = Callable[[LeanClient], Awaitable[None]]
 
 
-class LinkEvents(Protocol):
+class ConnectionEvents(Protocol):
     """What becomes of the connection. Called synchronously; must not raise."""
 
     def on_lost(self) -> None:
@@ -41,13 +41,13 @@ class LinkEvents(Protocol):
         """The server refused to `publish` to, or a `subscription` of, a subject (reported in lower case)."""
 
 
-class Link:
+class BusConnection:
     """Always one client, though not always the same, nor always connected."""
 
     def __init__(
         self,
-        address: Address,
-        events: LinkEvents,
+        address: ServerAddress,
+        events: ConnectionEvents,
         stats: BusStats,
         *,
         name: str,
@@ -59,7 +59,7 @@ class Link:
         self._address = address
         self._events = events
         self._stats = stats
-        self._options = LinkOptions(
+        self._options = ClientOptions(
             name=name,
             ping_interval_s=ping_interval_s,
             max_pending_bytes=max_pending_bytes,
@@ -111,7 +111,7 @@ class Link:
             await self.client.barrier(_CLOSE_S)
         except Unavailable as exc:
             _log.info("bus closed unflushed", reason=str(exc))
-        await self.client.abandon(_CLOSE_S)
+        await self.client.close_now(_CLOSE_S)
 
     # --- what outlives a client ---
 
@@ -137,18 +137,18 @@ class Link:
 
     # --- what the client reports ---
 
-    def on_link_up(self) -> None:
-        """See LinkWatcher. The return is announced later, by `_on_client_reconnected`."""
+    def on_up(self) -> None:
+        """See ClientWatcher. The return is announced later, by `_on_client_reconnected`."""
         self._backoff.reset()
 
-    def on_link_down(self) -> None:
-        """See LinkWatcher."""
+    def on_down(self) -> None:
+        """See ClientWatcher."""
         self._stats.disconnects += 1
         _log.warning("bus disconnected", server=self._address.shown)
         self._events.on_lost()
 
-    def on_link_closed(self) -> None:
-        """See LinkWatcher."""
+    def on_closed(self) -> None:
+        """See ClientWatcher."""
         self._replace("the client closed for good")
 
     async def _on_client_reconnected(self) -> None:
@@ -202,7 +202,7 @@ class Link:
     async def _replace_client(self) -> None:
         """Open a new client, however long it takes."""
         try:
-            await self.client.abandon()
+            await self.client.close_now()
             client = await self._open_patiently()
             self._adopt(client)
             self._backoff.reset()

@@ -5,8 +5,8 @@ BusError
 ├── Unavailable     nothing can be said of whether it happened: no connection, no answer in time
 │   └── NoAnswer    nobody serves that subject now, or the answer did not come in time
 ├── StoreFull       the stream, or JetStream's store, is full: it was not stored
-├── TooLarge        the payload is over the server's limit: checked before sending
-├── Refused         the other side answered: no. Carries its code and message
+├── PayloadTooLarge the payload is over the server's limit: checked before sending
+├── RequestRefused  the other side answered: no. Carries its code and message
 └── Misconfigured   wrong credentials, missing permissions, JetStream off, server too old: no retry helps
 ```
 """
@@ -32,7 +32,7 @@ class StoreFull(BusError):
     """JetStream has no room. Sent again it is stored only once something there was deleted or has expired."""
 
 
-class TooLarge(BusError):
+class PayloadTooLarge(BusError):
     """The payload is larger than the server accepts."""
 
     def __init__(self, size: int, limit: int) -> None:
@@ -41,7 +41,7 @@ class TooLarge(BusError):
         self.limit = limit
 
 
-class Refused(BusError):
+class RequestRefused(BusError):
     """The service or the stream answered with an error. `code` is an `ErrorCode` code where a service of ours
     refused, or JetStream's `err_code` as text.
     """

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from services.bus.errors import BusError, Misconfigured, Refused, StoreFull, Unavailable
+from services.bus.errors import BusError, Misconfigured, RequestRefused, StoreFull, Unavailable
 
 # err_code values of nats-server's errors.json. Its HTTP-like codes alone do not say what will pass: a fault with
 # 500 and more does, except those named here; with 400 it does not, except those named here.
@@ -20,7 +20,7 @@ _FULL = frozenset({10023, 10028, NO_STORAGE, 10077})
 _NEVER_WORKS = frozenset({10039, 10074, 10076})  # not enabled (for the account); replicas without a cluster
 
 
-class ApiError(msgspec.Struct):
+class JetStreamError(msgspec.Struct):
     """`error` of any JetStream answer."""
 
     code: int = 0
@@ -33,7 +33,7 @@ class PubAck(msgspec.Struct):
 
     seq: int = 0
     duplicate: bool = False
-    error: ApiError | None = None
+    error: JetStreamError | None = None
 
 
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)
@@ -67,7 +67,7 @@ class StreamInfo(msgspec.Struct):
     created: str = ""
     state: StreamState = StreamState()
     ts: datetime = _NEVER
-    error: ApiError | None = None
+    error: JetStreamError | None = None
 
 
 class StoredRaw(msgspec.Struct):
@@ -81,7 +81,7 @@ class MessageGot(msgspec.Struct):
     """Answer to STREAM.MSG.GET, which only the stream's leader gives."""
 
     message: StoredRaw | None = None
-    error: ApiError | None = None
+    error: JetStreamError | None = None
 
 
 _decode_ack = msgspec.json.Decoder(PubAck).decode
@@ -113,7 +113,7 @@ def decode_got(data: bytes) -> MessageGot:
         raise Unavailable(f"not an answer of JetStream: {exc}") from exc
 
 
-def error_of(error: ApiError) -> BusError:
+def error_of(error: JetStreamError) -> BusError:
     """Return what a JetStream error means to the one who asked."""
     text = f"JetStream: {error.description} ({error.err_code})"
     if error.err_code in _NEVER_WORKS:
@@ -122,7 +122,7 @@ def error_of(error: ApiError) -> BusError:
         return StoreFull(text)
     if error.err_code in _PASSING or (error.code >= 500 and error.err_code != _CONFIG_REFUSED):
         return Unavailable(text)
-    return Refused(str(error.err_code), error.description)
+    return RequestRefused(str(error.err_code), error.description)
 
 
 def outcome_of_ack(data: bytes) -> PubAck | BusError:

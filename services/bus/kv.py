@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from services.bus.errors import NoAnswer, Refused, Unavailable
-from services.bus.jsapi import STREAM_NAME_IN_USE, STREAM_NOT_FOUND, ApiError, error_of
+from services.bus.errors import NoAnswer, RequestRefused, Unavailable
+from services.bus.jsapi import STREAM_NAME_IN_USE, STREAM_NOT_FOUND, JetStreamError, error_of
 
 if TYPE_CHECKING:
     from services.bus.client import Bus
@@ -53,7 +53,7 @@ class _StoredMessage(msgspec.Struct):
 class _ApiReply(msgspec.Struct):
     """A PubAck or an answer of the JetStream API: either an error or what was asked for."""
 
-    error: ApiError | None = None
+    error: JetStreamError | None = None
     seq: int = 0
     message: _StoredMessage | None = None
     config: dict[str, Any] = {}
@@ -70,7 +70,7 @@ class Bucket:
         """Store a value under a key that was never used, and return its revision.
 
         Raises:
-            Refused: the key exists.
+            RequestRefused: the key exists.
             StoreFull: the bucket, or the memory of NATS, is full.
             Unavailable: no answer in time.
         """
@@ -101,7 +101,7 @@ class Bucket:
             await self._put(key, b"", expected=revision)
         except NoAnswer:
             return False  # the stream is gone, and the value with it
-        except Refused as fault:
+        except RequestRefused as fault:
             if fault.code in _WRONG_LAST_SEQUENCE:
                 return False
             raise
@@ -147,7 +147,7 @@ class Bucket:
         payload = msgspec.json.encode(config)
         try:
             await self._api(f"$JS.API.STREAM.CREATE.{self._spec.stream}", payload)
-        except Refused as fault:
+        except RequestRefused as fault:
             if fault.code != str(STREAM_NAME_IN_USE):  # made by an earlier version or with other settings
                 raise
             there = await self._api(f"$JS.API.STREAM.INFO.{self._spec.stream}", b"")

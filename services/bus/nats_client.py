@@ -28,7 +28,7 @@ from nats import errors
 from nats.aio.client import PING_PROTO, Client
 from nats.aio.transport import TcpTransport
 
-from services.bus.errors import TooLarge, Unavailable
+from services.bus.errors import PayloadTooLarge, Unavailable
 from services.bus.message import BusMessage
 from services.bus.stats import BusStats
 
@@ -38,16 +38,16 @@ _log = structlog.get_logger(__name__)
 _BEHIND_BYTES = 65_536  # more than that in the transport, and nats-py's flusher waits until it is written
 
 
-class LinkWatcher(Protocol):
+class ClientWatcher(Protocol):
     """Who wants to know what becomes of a client. Called synchronously, from anywhere; must not raise."""
 
-    def on_link_up(self) -> None:
+    def on_up(self) -> None:
         """The connection stands again; subscriptions are on their way to the server."""
 
-    def on_link_down(self) -> None:
+    def on_down(self) -> None:
         """The connection was lost; the client reconnects by itself."""
 
-    def on_link_closed(self) -> None:
+    def on_closed(self) -> None:
         """The client has closed for good: it needs to be replaced."""
 
 
@@ -115,7 +115,7 @@ class LeanClient(Client):
 
     def __init__(self, stats: BusStats, max_pending_bytes: int) -> None:
         self.up = False
-        self.watcher: LinkWatcher | None = None
+        self.watcher: ClientWatcher | None = None
         self.stats_of_bus = stats
         self.max_pending_bytes = max_pending_bytes
         self._state = Client.DISCONNECTED
@@ -141,11 +141,11 @@ class LeanClient(Client):
         if self.watcher is None:
             return
         if self.up:
-            self.watcher.on_link_up()
+            self.watcher.on_up()
         elif was_up:
-            self.watcher.on_link_down()
+            self.watcher.on_down()
         if status == Client.CLOSED:
-            self.watcher.on_link_closed()
+            self.watcher.on_closed()
 
     def _drop_queued(self) -> None:
         """Forget what a lost connection did not take, so that it is not sent when there is a new one."""
@@ -188,14 +188,14 @@ class LeanClient(Client):
         """Queue a message whose subject was checked and whose headers are encoded.
 
         Raises:
-            TooLarge: payload and headers exceed the server's limit.
+            PayloadTooLarge: payload and headers exceed the server's limit.
             Unavailable: disconnected, or more bytes wait than may.
         """
         size = len(payload) + len(headers)
         stats = self.stats_of_bus
         if size > self._max_payload:
             stats.publish_refused += 1
-            raise TooLarge(size, self._max_payload)
+            raise PayloadTooLarge(size, self._max_payload)
         if not self.up:
             stats.publish_refused += 1
             raise Unavailable("not connected to NATS")
@@ -306,7 +306,7 @@ class LeanClient(Client):
             raise errors.SecureConnRequiredError
         return super()._connect_command()
 
-    async def abandon(self, timeout_s: float = 1.0) -> None:
+    async def close_now(self, timeout_s: float = 1.0) -> None:
         """Close without sending what is queued, within `timeout_s`. Never raises, never calls the watcher."""
         self.watcher = None
         self._pending = []

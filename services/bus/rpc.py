@@ -17,7 +17,7 @@ from nats.micro.service import Service as MicroService
 
 from services import __version__
 from services.bus.client import Bus
-from services.bus.errors import BusError, NoAnswer, Refused
+from services.bus.errors import BusError, NoAnswer, RequestRefused
 from services.bus.message import BusMessage
 from services.bus.nats_client import LeanClient
 from services.settings import Settings
@@ -58,9 +58,9 @@ async def ask(
     """Ask a service.
 
     Raises:
-        Refused: it said no; `code` is the wire code of an ErrorCode.
+        RequestRefused: it said no; `code` is the wire code of an ErrorCode.
         NoAnswer: no replica runs, or none answered in time.
-        Unavailable, Misconfigured, TooLarge: as `Bus.request`.
+        Unavailable, Misconfigured, PayloadTooLarge: as `Bus.request`.
     """
     subject, payload = subjects.rpc(endpoint.service, endpoint.name), msgspec.json.encode(request)
     within_s = endpoint.timeout_s if timeout_s is None else timeout_s
@@ -95,7 +95,7 @@ async def ask_all(
     with none running the list is empty.
 
     Raises:
-        Unavailable, Misconfigured, TooLarge: as `Bus.request`.
+        Unavailable, Misconfigured, PayloadTooLarge: as `Bus.request`.
     """
     subject = subjects.rpc(endpoint.service, endpoint.name)
     try:
@@ -106,7 +106,7 @@ async def ask_all(
     for answer in answers:
         try:
             replies.append(_read(endpoint, answer))
-        except Refused as exc:
+        except RequestRefused as exc:
             _log.warning("rpc replica refused", subject=subject, code=exc.code, reason=exc.message)
     return replies
 
@@ -114,12 +114,12 @@ async def ask_all(
 def _read(endpoint: Endpoint[RequestT, ReplyT], answer: BusMessage) -> ReplyT:
     if answer.headers_raw and (description := answer.header(_MICRO_ERROR)) is not None:
         code = answer.header(CODE_HEADER) or ErrorCode.INTERNAL.code
-        raise Refused(code, description.removeprefix(f"{code}: "))
+        raise RequestRefused(code, description.removeprefix(f"{code}: "))
     try:
         return msgspec.json.decode(answer.data, type=endpoint.reply)
     except (msgspec.DecodeError, RecursionError) as exc:
         message = f"{endpoint.service}.{endpoint.name} answered what this version does not understand: {exc}"
-        raise Refused(ErrorCode.INTERNAL.code, message) from exc
+        raise RequestRefused(ErrorCode.INTERNAL.code, message) from exc
 
 
 # --- answering --------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def all_specs(settings: Settings) -> list[StreamSpec]:
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class StreamChanges:
     """What makes a stream fit its specification: `update` may be sent; `lowered` needs an explicit act.
 
     Both by the name of JetStream's option; of `lowered`, the value in force and the one that is wanted.
@@ -120,7 +120,7 @@ class Changes:
     lowered: dict[str, tuple[Any, Any]]
 
 
-def changes(config: dict[str, Any], spec: StreamSpec, stored_bytes: int) -> Changes:
+def changes(config: dict[str, Any], spec: StreamSpec, stored_bytes: int) -> StreamChanges:
     """Compare a stream's configuration in force with its specification.
 
     A first limit by size is no lowering where all that is stored fits. Limits are never lowered otherwise, so that
@@ -139,4 +139,4 @@ def changes(config: dict[str, Any], spec: StreamSpec, stored_bytes: int) -> Chan
             lowered[name] = (found, wanted)
         else:
             update[name] = wanted
-    return Changes(update, lowered)
+    return StreamChanges(update, lowered)

@@ -10,7 +10,7 @@ class BusStats:
     published: int = 0
     published_bytes: int = 0
     publish_refused: int = 0
-    """Publishes answered Unavailable or TooLarge at once: nothing was queued."""
+    """Publishes answered Unavailable or PayloadTooLarge at once: nothing was queued."""
     received: int = 0
     received_bytes: int = 0
     requests: int = 0

@@ -15,7 +15,7 @@ import structlog
 
 from services.bus.ack_publisher import Publisher, Stored
 from services.bus.client import Bus
-from services.bus.errors import BusError, Misconfigured, NoAnswer, Refused, StoreFull, Unavailable
+from services.bus.errors import BusError, Misconfigured, NoAnswer, RequestRefused, StoreFull, Unavailable
 from services.bus.jsapi import (
     NO_STORAGE,
     STREAM_NAME_IN_USE,
@@ -138,7 +138,7 @@ class DurableLog:
                     f"JetStream has no room for stream {self.spec.name} with {self.spec.max_bytes} bytes: raise "
                     f"max_file_store, or lower TIDINGS_HISTORY_MAX_BYTES and TIDINGS_INBOX_MAX_BYTES ({exc})"
                 ) from exc
-            except Refused as exc:
+            except RequestRefused as exc:
                 raise Misconfigured(f"stream {self.spec.name} cannot be made to fit: {exc}") from exc
         self.epoch = _epoch_of(info)
         config = info.config
@@ -211,7 +211,7 @@ class DurableLog:
         """Publish; order is kept. `on_done` is called exactly once, and never before this returns.
 
         It gets Stored; Unavailable (disconnected, connection lost, deadline, no stream, no leader: it may or may not
-        be stored, and the same `message_id` may be sent again); StoreFull; TooLarge; Refused with
+        be stored, and the same `message_id` may be sent again); StoreFull; PayloadTooLarge; RequestRefused with
         JetStream's `err_code`; or Misconfigured (this user may not publish there). `message_id` may be any
         text; empty is none.
 
@@ -237,7 +237,7 @@ class DurableLog:
 
         Raises:
             Unavailable: no answer, a hole, or a follower that does not catch up.
-            Refused: the server does not understand the request.
+            RequestRefused: the server does not understand the request.
         """
         known = stored_last or (await self._last_at_leader(subject) if self._replicas > 1 else 0)
         deadline = asyncio.get_running_loop().time() + _READ_S
@@ -267,7 +267,7 @@ class DurableLog:
 
         Raises:
             Unavailable: no answer.
-            Refused: the server does not understand the request.
+            RequestRefused: the server does not understand the request.
         """
         stream_last = await self._last_of_stream()
         subject_last = await self._last_at_leader(subject)
@@ -278,7 +278,7 @@ class DurableLog:
 
         Raises:
             Unavailable: no answer.
-            Refused: the server does not understand the request.
+            RequestRefused: the server does not understand the request.
         """
         state = await self.state()
         found = await self._newest_at_leader(self.spec.captured) if state.messages else None
@@ -294,7 +294,7 @@ class DurableLog:
 
         Raises:
             Unavailable: no answer, a hole, or a replica that does not catch up.
-            Refused: the server does not understand the request.
+            RequestRefused: the server does not understand the request.
         """
         if not newest.subject:
             return {}
@@ -320,7 +320,7 @@ class DurableLog:
 
         Raises:
             Unavailable: no answer.
-            Refused: the server does not understand the request.
+            RequestRefused: the server does not understand the request.
         """
         return await self._last_of_stream()
 
@@ -329,7 +329,7 @@ class DurableLog:
 
         Raises:
             Unavailable: no answer.
-            Refused: the server does not understand the request.
+            RequestRefused: the server does not understand the request.
         """
         if self._next_state is None:
             self._next_state = asyncio.ensure_future(self._ask_state())
@@ -393,7 +393,7 @@ def read_batch(subject: str, answers: Sequence[BusMessage]) -> tuple[list[Stored
     if status == 0:
         raise Unavailable(f"batch of {subject} has no end")
     if status != _END_OF_BATCH:
-        raise Refused(str(status), end.description)
+        raise RequestRefused(str(status), end.description)
     previous = 0
     messages = []
     for answer in answers:

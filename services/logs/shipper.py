@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from services import telemetry
-from services.bus.errors import BusError, TooLarge
+from services.bus.errors import BusError, PayloadTooLarge
 from services.clock import now_ms
 from services.telemetry import MetricName
 from services.wire.events import LogReport
@@ -104,7 +104,7 @@ class LogShipper:
                 report = LogReport(source=self.source, entries=batch, dropped=self.dropped)
                 try:
                     bus.publish(subject, _encoder.encode(report))
-                except TooLarge:
+                except PayloadTooLarge:
                     if size == 1:  # alone over the bus's limit: it will never pass
                         self._drop_oldest()
                     size = max(1, size // 2)

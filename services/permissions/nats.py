@@ -38,14 +38,14 @@ def answerer_of(subject: str, prefix: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Subjects:
+class SubjectRights:
     """What a role publishes to and hears, as subjects with wildcards."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
 
 
-def subjects_of(role: Role, settings: Settings, *, rolling: bool = False) -> Subjects:
+def subjects_of(role: Role, settings: Settings, *, rolling: bool = False) -> SubjectRights:
     """Return all that a role needs under these settings (`prefix` and `namespaces` count).
 
     With `rolling` also what the version before needs, for as long as processes of both run.
@@ -58,7 +58,7 @@ def subjects_of(role: Role, settings: Settings, *, rolling: bool = False) -> Sub
         Role.AGENT: _agent,
     }[role](prefix, settings)
     answers = (inbox_prefix(Role.GATEWAY, role) + ".*.*", *_INBOXES_WITHOUT_ROLE)
-    needed = Subjects(
+    needed = SubjectRights(
         publish=(
             *publish,
             settings.subjects.logs_report(role),
@@ -70,16 +70,16 @@ def subjects_of(role: Role, settings: Settings, *, rolling: bool = False) -> Sub
     if not rolling:
         return needed
     before = _version_before(role, prefix)
-    return Subjects((*needed.publish, *before.publish), (*needed.subscribe, *before.subscribe))
+    return SubjectRights((*needed.publish, *before.publish), (*needed.subscribe, *before.subscribe))
 
 
-def _version_before(role: Role, prefix: str) -> Subjects:
+def _version_before(role: Role, prefix: str) -> SubjectRights:
     """Return what 0.1 needs and this version does not."""
     publish = (f"{prefix}.logs.report", f"{prefix}.probe.*", "$SYS.REQ.USER.INFO")
     members = (f"{prefix}.out.room.>",) if role is Role.PRESENCE else ()
     answers = ("_INBOX.gateway.*.*",) if role in _ANSWERING else ()
     reports = (f"{prefix}.logs.report",) if role is Role.METRICS else ()
-    return Subjects((*publish, *members, *answers), (f"{prefix}.probe.*", *reports))
+    return SubjectRights((*publish, *members, *answers), (f"{prefix}.probe.*", *reports))
 
 
 _Pair = tuple[tuple[str, ...], tuple[str, ...]]

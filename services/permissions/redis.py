@@ -44,7 +44,7 @@ PROBE_USER = "user probe on nopass resetchannels -@all +ping +role\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class RedisRights:
     """What a role may touch: keys that begin with `key_prefix`, by these ACL rules."""
 
     key_prefix: str
@@ -56,7 +56,7 @@ class Access:
         return f"resetchannels ~{self.key_prefix}* {self.commands}"
 
 
-def access_of(role: Role, settings: Settings) -> Access:
+def access_of(role: Role, settings: Settings) -> RedisRights:
     """Return what a role needs.
 
     Raises:
@@ -66,4 +66,4 @@ def access_of(role: Role, settings: Settings) -> Access:
         Role.PRESENCE: f"{{{settings.prefix}:presence}}",
         Role.METRICS: f"{{{settings.prefix}:metrics}}",
     }[role]
-    return Access(key_prefix, _COMMANDS)
+    return RedisRights(key_prefix, _COMMANDS)

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from services.permissions.nats import Subjects, subjects_of
+from services.permissions.nats import SubjectRights, subjects_of
 from services.permissions.redis import PROBE_USER, access_of
 from services.permissions.redis import ROLES as REDIS_ROLES
 from services.permissions.roles import OPERATOR, Role
@@ -24,7 +24,7 @@ def nats_users(settings: Settings, passwords: Mapping[str, str], *, rolling: boo
     return "authorization {\n  users = [\n" + "\n".join(users) + "\n  ]\n}\n"
 
 
-def _nats_user(role: Role, password: str, subjects: Subjects) -> str:
+def _nats_user(role: Role, password: str, subjects: SubjectRights) -> str:
     return (
         f"    {{ user: {role}, password: {_secret(password)}, permissions: {{\n"
         f"      publish: {{ allow: {_listed(subjects.publish)} }}\n"

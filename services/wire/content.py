@@ -10,7 +10,7 @@ import msgspec
 
 from services.wire.codes import ErrorCode
 from services.wire.depth import too_deep
-from services.wire.faults import BadMessage, TooDeep, TooLarge
+from services.wire.faults import BadMessage, ContentTooLarge, TooDeep
 
 
 def number(text: str) -> float:
@@ -73,7 +73,7 @@ def _one_line(text: bytes, max_depth: int) -> msgspec.Raw:
 
 def _check_size(text: bytes, max_bytes: int) -> None:
     if max_bytes and len(text) > max_bytes:
-        raise TooLarge(ErrorCode.TOO_LARGE, f"{len(text)} bytes as JSON, the limit is {max_bytes}")
+        raise ContentTooLarge(ErrorCode.TOO_LARGE, f"{len(text)} bytes as JSON, the limit is {max_bytes}")
 
 
 def _nested(max_depth: int) -> TooDeep:

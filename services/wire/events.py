@@ -188,12 +188,12 @@ ControlEvent = DisconnectUser | CloseConnections | SetPresence
 
 
 class RosterQuery(Event, frozen=True, kw_only=True, tag="roster_query"):
-    """Who has connections of this user? Each gateway that has some answers with a `Roster`."""
+    """Who has connections of this user? Each gateway that has some answers with a `UserConnections`."""
 
     user_id: str
 
 
-class Roster(Event, frozen=True, kw_only=True, tag="roster"):
+class UserConnections(Event, frozen=True, kw_only=True, tag="roster"):
     """One gateway's connections of a user: ids, and since when (ms)."""
 
     gateway: str

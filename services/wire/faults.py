@@ -20,5 +20,5 @@ class TooDeep(BadMessage):
     """Arrays or objects nested deeper than allowed. Counted apart: nobody sends that by mistake."""
 
 
-class TooLarge(BadMessage):
+class ContentTooLarge(BadMessage):
     """Content larger than allowed, as the JSON in which it is passed on."""

@@ -1,7 +1,7 @@
 """What processes ask each other: one `Endpoint` per question, with its types.
 
 Requests travel on `Subjects.rpc(service, name)` as JSON and are answered by NATS micro services (ADR-32), so any
-replica may answer. A refusal comes back as the micro error headers and is raised as `bus.errors.Refused`.
+replica may answer. A refusal comes back as the micro error headers and is raised as `bus.errors.RequestRefused`.
 """
 
 from dataclasses import dataclass
@@ -215,7 +215,7 @@ class HistoryQuery(Message, frozen=True, kw_only=True):
     metric: str = ""
 
 
-class History(Message, frozen=True, kw_only=True):
+class MetricsHistory(Message, frozen=True, kw_only=True):
     """Rows, oldest first; with a `metric` asked for, `points` instead.
 
     `unmeasured` names, for each row of a source, the fields of the record that it does not measure; they are 0 there.
@@ -315,7 +315,7 @@ class LogPage(Message, frozen=True, kw_only=True):
 
 
 METRICS_STATE = Endpoint("metrics", "state", Empty, MetricsState)
-METRICS_HISTORY = Endpoint("metrics", "history", HistoryQuery, History)
+METRICS_HISTORY = Endpoint("metrics", "history", HistoryQuery, MetricsHistory)
 METRICS_SOURCES = Endpoint("metrics", "sources", Empty, SourceList)
 ALERTS_ACTIVE = Endpoint("metrics", "alerts", Empty, AlertList)
 ALERTS_LOG = Endpoint("metrics", "alert_log", AlertLogQuery, AlertLog)

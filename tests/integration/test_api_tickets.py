@@ -12,7 +12,7 @@ import pytest
 from gateway.auth.identity import Identity
 from gateway.auth.tickets import TicketStore
 from services.bus.client import Bus
-from services.bus.errors import Refused, StoreFull, Unavailable
+from services.bus.errors import RequestRefused, StoreFull, Unavailable
 from services.bus.kv import Bucket, BucketSpec
 from services.settings import Settings
 from services.wire.grants import DEFAULT, Grants, Patterns
@@ -175,7 +175,7 @@ async def test_a_full_bucket_refuses_the_new_and_keeps_the_old(
 async def test_a_key_is_created_once(two_buses: tuple[Bus, Bus], settings: Settings) -> None:
     bucket = Bucket(two_buses[0], BucketSpec(f"{settings.prefix}-b", f"{settings.prefix}.b", 60, 10_000, 1))
     revision = await bucket.create("key", b"x")
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         await bucket.create("key", b"y")
     assert await bucket.take("key", revision)
     assert not await bucket.take("key", revision)

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.bus.errors import Refused
+from services.bus.errors import RequestRefused
 from services.settings import Settings
 from services.wire import rpc
 from services.wire.events import LogReport
@@ -68,7 +68,7 @@ async def test_an_alert_is_raised_in_time_and_resolved(fleet: Fleet) -> None:
     (logged,) = (await fleet.ask(rpc.ALERTS_LOG, rpc.AlertLogQuery())).entries
     assert logged.state == "resolved"
     assert logged.ended_at > logged.started_at
-    with pytest.raises(Refused, match="not_found"):
+    with pytest.raises(RequestRefused, match="not_found"):
         await fleet.ask(rpc.ALERTS_ACK, rpc.AlertAck(id="cpu-alert"))
 
 
@@ -111,7 +111,7 @@ async def test_silences(fleet: Fleet) -> None:
         (rpc.SILENCES_SET, msgspec.structs.replace(wanted, comment="x" * 5000), "too_large"),
         (rpc.METRICS_HISTORY, rpc.HistoryQuery(step=-1), "invalid_field"),
     ):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRefused) as refused:
             await fleet.ask(endpoint, request)
         assert refused.value.code == code
 
@@ -161,7 +161,7 @@ async def test_while_redis_is_away_questions_are_refused_and_then_it_heals(
             await fleet.leader(fleet.start())
             await eventually(lambda: len(fleet.ticks) >= 2, "two seconds")
             redis.kill()
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(RequestRefused) as refused:
                 await fleet.ask(rpc.METRICS_STATE, rpc.Empty())
             assert refused.value.code == "unavailable"
             heard = len(fleet.ticks)

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from presence_svc.policy import Timing
 from presence_svc.store import RedisPresenceStore
 from services.bus.client import Bus, BusMessage
-from services.bus.errors import NoAnswer, Refused
+from services.bus.errors import NoAnswer, RequestRefused
 from services.bus.rpc import ask
 from services.settings import Settings
 from services.wire.events import PresenceDiff
@@ -169,12 +169,12 @@ async def test_a_page_that_would_not_fit_into_one_answer_is_shorter(service, gat
 
 async def test_refusals_say_why(service, gateway):
     await gateway.send(connected("c1", "ann"))
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         await gateway.send(joined("c1", ""))
     assert refused.value.code == "invalid_name"
     gateway.batch -= 1
     await Gateway(gateway.bus, gateway.settings, boot="b2").send()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         await gateway.send()
     assert refused.value.code == "conflict"
 
@@ -240,7 +240,7 @@ async def test_without_redis_it_answers_unavailable_and_heals(gateway, make_sett
         await eventually(service.ready, "presence_svc ready")
         first = await gateway.send(connected("c1", "ann"))
         own_redis.kill()
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRefused) as refused:
             await gateway.send()
         assert refused.value.code == "unavailable"
 
@@ -268,7 +268,7 @@ async def test_a_redis_that_hangs_does_not_hang_the_asker(gateway, make_settings
         await gateway.send(connected("c1", "ann"))
         own_redis.pause()
         try:
-            with pytest.raises((Refused, NoAnswer)):
+            with pytest.raises((RequestRefused, NoAnswer)):
                 await gateway.send()
         finally:
             own_redis.resume()

@@ -3,8 +3,8 @@
 import pytest
 
 from services.bus.connect import check_version, parse_address
-from services.bus.errors import BusError, Misconfigured, NoAnswer, Refused, StoreFull, Unavailable
-from services.bus.jsapi import ApiError, PubAck, error_of, outcome_of_ack
+from services.bus.errors import BusError, Misconfigured, NoAnswer, RequestRefused, StoreFull, Unavailable
+from services.bus.jsapi import JetStreamError, PubAck, error_of, outcome_of_ack
 from services.bus.message import BusMessage
 from services.bus.probe import Probe
 from services.bus.reply_inbox import Inbox
@@ -145,28 +145,28 @@ async def test_survey_of_nobody() -> None:
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (ApiError(503, 10077, "maximum bytes exceeded"), StoreFull),
-        (ApiError(503, 10008, "temporarily unavailable"), Unavailable),
-        (ApiError(503, 10023, "insufficient resources"), StoreFull),
-        (ApiError(500, 10047, "insufficient storage"), StoreFull),
-        (ApiError(500, 10118, "stream is offline"), Unavailable),
-        (ApiError(400, 10005, "no suitable peers"), Unavailable),
-        (ApiError(409, 10158, "duplicate message id is in process"), Unavailable),
-        (ApiError(400, 10054, "message size exceeds maximum allowed"), Refused),
-        (ApiError(404, 10059, "stream not found"), Unavailable),
-        (ApiError(500, 10052, "can not change storage type"), Refused),
-        (ApiError(503, 10039, "not enabled for account"), Misconfigured),
-        (ApiError(500, 10074, "replicas > 1 not supported"), Misconfigured),
+        (JetStreamError(503, 10077, "maximum bytes exceeded"), StoreFull),
+        (JetStreamError(503, 10008, "temporarily unavailable"), Unavailable),
+        (JetStreamError(503, 10023, "insufficient resources"), StoreFull),
+        (JetStreamError(500, 10047, "insufficient storage"), StoreFull),
+        (JetStreamError(500, 10118, "stream is offline"), Unavailable),
+        (JetStreamError(400, 10005, "no suitable peers"), Unavailable),
+        (JetStreamError(409, 10158, "duplicate message id is in process"), Unavailable),
+        (JetStreamError(400, 10054, "message size exceeds maximum allowed"), RequestRefused),
+        (JetStreamError(404, 10059, "stream not found"), Unavailable),
+        (JetStreamError(500, 10052, "can not change storage type"), RequestRefused),
+        (JetStreamError(503, 10039, "not enabled for account"), Misconfigured),
+        (JetStreamError(500, 10074, "replicas > 1 not supported"), Misconfigured),
     ],
 )
-def test_jetstream_errors_say_whether_a_retry_helps(error: ApiError, kind: type[BusError]) -> None:
+def test_jetstream_errors_say_whether_a_retry_helps(error: JetStreamError, kind: type[BusError]) -> None:
     assert type(error_of(error)) is kind
 
 
 def test_acknowledgements() -> None:
     assert outcome_of_ack(b'{"stream":"S","seq":3,"duplicate": true}') == PubAck(seq=3, duplicate=True)
     refused = outcome_of_ack(b'{"error":{"code":400,"err_code":10054,"description":"too big"},"stream":"S"}')
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, RequestRefused)
     assert (refused.code, refused.message) == ("10054", "too big")
     assert isinstance(outcome_of_ack(b"+OK"), Unavailable)
 
@@ -219,6 +219,6 @@ def test_batch_with_a_hole_is_unavailable(answers: list[BusMessage]) -> None:
 
 
 def test_batch_that_the_server_does_not_understand() -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         read_batch("a", [BusMessage("r", "", b"", b"NATS/1.0 408 Bad Request\r\n\r\n")])
     assert (refused.value.code, refused.value.message) == ("408", "Bad Request")

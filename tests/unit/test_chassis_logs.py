@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import structlog
 
-from services.bus.errors import TooLarge, Unavailable
+from services.bus.errors import PayloadTooLarge, Unavailable
 from services.logs.redaction import clean, clean_text, clean_traceback, is_secret
 from services.logs.setup import configure_logging
 from services.logs.shipper import LogShipper
@@ -155,7 +155,7 @@ class FakeBus:
             raise Unavailable("down")
         report = msgspec.json.decode(payload, type=LogReport)
         if len(report.entries) > self.most_entries:
-            raise TooLarge(len(payload), 1)
+            raise PayloadTooLarge(len(payload), 1)
         self.reports.append(report)
 
 

@@ -11,7 +11,7 @@ import pytest
 from gateway.presence import batch_queue as batches_module
 from gateway.presence import reporter as link_module
 from gateway.presence.reporter import PresenceLink
-from services.bus.errors import BusError, Refused, TooLarge, Unavailable
+from services.bus.errors import BusError, PayloadTooLarge, RequestRefused, Unavailable
 from services.settings import Settings
 from services.wire.rpc import AnyPresenceOp, Connected, Disconnected, PresenceApplied, PresenceBatch
 from tests.support.deadline import eventually
@@ -152,7 +152,7 @@ async def test_batches_fit_the_bus_whatever_clients_say(rig: Rig) -> None:
 async def test_what_is_too_large_for_the_bus_is_not_repeated_for_ever(rig: Rig) -> None:
     rig.run()
     await eventually(lambda: rig.presence.batches)
-    rig.presence.fault = TooLarge(2_000_000, 1_000_000)
+    rig.presence.fault = PayloadTooLarge(2_000_000, 1_000_000)
     rig.link.connected("1", "u", "U")
     await eventually(lambda: rig.presence.ops)
     rig.presence.fault = None
@@ -164,7 +164,7 @@ async def test_a_superseded_boot_announces_under_a_lease_of_its_own(rig: Rig) ->
     rig.here = [Here("1")]
     rig.run()
     await eventually(lambda: rig.presence.batches)
-    rig.presence.fault = Refused("conflict", "superseded")
+    rig.presence.fault = RequestRefused("conflict", "superseded")
     await eventually(lambda: rig.presence.batches[-1].batch > 1)
     rig.presence.fault = None
     await eventually(lambda: rig.presence.batches[-1].gateway.startswith("g~"))

@@ -14,7 +14,7 @@ from redis.exceptions import (
 
 from presence_svc.script_queue import unavailable
 from services.lifecycle import CannotStart
-from services.redis_address import Address, parse_address
+from services.redis_address import RedisAddress, parse_address
 from services.redis_client import (
     check_server,
     close_redis,
@@ -84,16 +84,19 @@ def test_faults_of_a_script_are_ours():
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("redis://h", Address("", False, (("h", 6379),), None, None, "", 0)),
-        ("valkeys://u:p%40@h:7/3", Address("", True, (("h", 7),), "u", "p@", "", 3)),
-        ("rediss+cluster://:p@a:1,b", Address("cluster", True, (("a", 1), ("b", 6379)), None, "p", "", 0)),
+        ("redis://h", RedisAddress("", False, (("h", 6379),), None, None, "", 0)),
+        ("valkeys://u:p%40@h:7/3", RedisAddress("", True, (("h", 7),), "u", "p@", "", 3)),
+        (
+            "rediss+cluster://:p@a:1,b",
+            RedisAddress("cluster", True, (("a", 1), ("b", 6379)), None, "p", "", 0),
+        ),
         (
             "redis+sentinel://u:p@a,[::1]:2/my%2Fmaster/5",
-            Address("sentinel", False, (("a", 26379), ("::1", 2)), "u", "p", "my/master", 5),
+            RedisAddress("sentinel", False, (("a", 26379), ("::1", 2)), "u", "p", "my/master", 5),
         ),
     ],
 )
-def test_a_url_says_what_is_behind_it(url: str, expected: Address):
+def test_a_url_says_what_is_behind_it(url: str, expected: RedisAddress):
     assert parse_address(url) == expected
 
 

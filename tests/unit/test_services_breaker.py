@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY
 from gateway.circuit_breaker import TRANSITIONS, Breaker, Event, State, Tolerance
 from gateway.service_client import Asking, CircuitOpen
 from services.bus import rpc
-from services.bus.errors import BusError, NoAnswer, Refused
+from services.bus.errors import BusError, NoAnswer, RequestRefused
 from services.wire.rpc import GATEWAY_STATS, METRICS_STATE, PRESENCE_STATS, Empty
 from services.wire.subjects import Subjects
 
@@ -113,7 +113,7 @@ def metric(name: str, service: str) -> float:
     return REGISTRY.get_sample_value(name, {"service": service}) or 0.0
 
 
-@pytest.mark.parametrize("fault", [NoAnswer("x", "nobody"), Refused("unavailable", "redis: away")])
+@pytest.mark.parametrize("fault", [NoAnswer("x", "nobody"), RequestRefused("unavailable", "redis: away")])
 async def test_a_service_that_does_not_answer_is_left_in_peace(service: Service, fault: BusError):
     clock = Now()
     asks = asking(clock)
@@ -140,9 +140,9 @@ async def test_a_service_that_does_not_answer_is_left_in_peace(service: Service,
 
 async def test_a_refusal_for_a_reason_is_an_answer(service: Service):
     asks = asking(Now())
-    service.fault = Refused("invalid_name", "no such room")
+    service.fault = RequestRefused("invalid_name", "no such room")
     for _ in range(9):
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRefused):
             await asks.ask(PRESENCE_STATS, Empty())
     assert asks.states()["presence"] == "closed"
 

@@ -11,7 +11,7 @@ import msgspec
 
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured, NoAnswer
-from services.bus.jsapi import STREAM_NOT_FOUND, ApiError
+from services.bus.jsapi import STREAM_NOT_FOUND, JetStreamError
 from services.bus.specs import StreamSpec, all_specs, changes
 from services.permissions.check import prove_nats
 from services.permissions.roles import Role
@@ -58,7 +58,7 @@ class _Stream(msgspec.Struct):
     state: _State = _State()
     cluster: _Group | None = None
     ts: str = ""
-    error: ApiError | None = None
+    error: JetStreamError | None = None
 
     @property
     def copies(self) -> int:
@@ -85,7 +85,7 @@ class _Account(msgspec.Struct):
     streams: int = 0
     storage: int = 0
     limits: _Limits = _Limits()
-    error: ApiError | None = None
+    error: JetStreamError | None = None
 
 
 class _Pong(msgspec.Struct, frozen=True):
@@ -242,7 +242,7 @@ async def _store_takes(bus: Bus, settings: Settings) -> Outcome:
     return bad(name, f"a message is refused: {error.description} ({error.err_code})", advice)
 
 
-async def _stored(bus: Bus, subject: str) -> ApiError | None:
+async def _stored(bus: Bus, subject: str) -> JetStreamError | None:
     deadline = time.monotonic() + REACH_S
     while True:
         try:

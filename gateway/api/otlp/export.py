@@ -30,7 +30,7 @@ from gateway.api.responses import ApiError
 from gateway.api.slices import Slices
 from gateway.auth.api_keys import Scope
 from gateway.limits import Limit
-from services.bus.errors import TooLarge
+from services.bus.errors import PayloadTooLarge
 from services.wire.codes import ErrorCode
 
 _UNPACKED_AT_ONCE = 256 * 1024
@@ -118,7 +118,7 @@ def _publish(deps: ApiDeps, found: Export, numbers: ReportNumbers, label_sets: L
         numbered = msgspec.structs.replace(report, boot=boot, seq=seq)
         try:
             deps.bus.publish(deps.subjects.metrics_report, msgspec.json.encode(numbered))
-        except TooLarge:
+        except PayloadTooLarge:
             found.refused["too large for the bus"] += 1
         yield
 

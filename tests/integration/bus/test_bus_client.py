@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from services.bus.client import Bus
-from services.bus.errors import NoAnswer, TooLarge, Unavailable
+from services.bus.errors import NoAnswer, PayloadTooLarge, Unavailable
 from services.settings import Settings
 from tests.support.bus import Collected, ConnectBus, freeze
 from tests.support.deadline import PATIENCE_S, eventually
@@ -81,12 +81,12 @@ async def test_callback_that_raises_is_counted_and_harms_nobody(connect_bus: Con
 async def test_oversize_is_refused_before_sending(connect_bus: ConnectBus, prefix: str) -> None:
     bus = await connect_bus()
     limit = bus.max_payload
-    with pytest.raises(TooLarge) as refused:
+    with pytest.raises(PayloadTooLarge) as refused:
         bus.publish(f"{prefix}.x", b"x" * (limit + 1))
     assert (refused.value.size, refused.value.limit) == (limit + 1, limit)
-    with pytest.raises(TooLarge):
+    with pytest.raises(PayloadTooLarge):
         bus.publish(f"{prefix}.x", b"x" * limit, headers={"A": "b"})
-    with pytest.raises(TooLarge):
+    with pytest.raises(PayloadTooLarge):
         await bus.request(f"{prefix}.x", b"x" * (limit + 1), timeout_s=1)
     bus.publish(f"{prefix}.x", b"x" * limit)
     await bus.flush()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from services.bus.client import Bus
-from services.bus.errors import NoAnswer, Refused, Unavailable
+from services.bus.errors import NoAnswer, RequestRefused, Unavailable
 from services.bus.rpc import MAX_RUNNING, MAX_WAITING, RpcRefusal, Service, ask, ask_all
 from services.settings import Settings
 from services.wire.codes import ErrorCode
@@ -69,7 +69,7 @@ async def test_refusal_carries_code_and_message(
     service = Service(await connect_bus(), settings, "presence")
     service.endpoint(PRESENCE_ROOMS, refuse)
     await service.start()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         await ask(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery())
     assert (refused.value.code, refused.value.message) == ("forbidden", "not: for  you é")
     raw = await asker.request(settings.subjects.rpc("presence", "rooms"), b"{}", timeout_s=PATIENCE_S)
@@ -86,7 +86,7 @@ async def test_handlers_fault_is_internal_and_says_nothing_of_itself(
     service = Service(await connect_bus(), settings, "presence")
     service.endpoint(PRESENCE_ROOMS, fail)
     await service.start()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         await ask(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery())
     assert refused.value.code == "internal"
     assert "secret" not in refused.value.message
@@ -110,7 +110,7 @@ async def test_answer_that_is_not_understood(connect_bus: ConnectBus, asker: Bus
     other = await connect_bus()
     other.subscribe(settings.subjects.rpc("presence", "rooms"), lambda m: other.publish(m.reply, b"[]"))
     await other.flush()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         await ask(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery())
     assert refused.value.code == "internal"
 
@@ -125,7 +125,7 @@ async def test_answer_over_the_limit_is_too_large(
     endpoint = Endpoint("presence", "rooms", RoomsQuery, str)
     service.endpoint(endpoint, long_answer)
     await service.start()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         await ask(asker, settings.subjects, endpoint, RoomsQuery())
     assert refused.value.code == "too_large"
     await service.stop()
@@ -180,7 +180,7 @@ async def test_handlers_are_bounded_and_what_exceeds_is_refused(
     release.set()
     outcomes = await asyncio.gather(*asking, return_exceptions=True)
     assert most == MAX_RUNNING
-    refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, RequestRefused)]
     assert [outcome.code for outcome in refused] == ["unavailable"] * 5
     await service.stop()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from services.bus.client import Bus
-from services.bus.errors import Misconfigured, NoAnswer, Refused, TooLarge, Unavailable
+from services.bus.errors import Misconfigured, NoAnswer, PayloadTooLarge, RequestRefused, Unavailable
 from services.bus.streams import DurableLog, Stored
 from services.settings import Settings
 from tests.support.bus import Collected, ConnectBus, freeze, publishing, room_log, store
@@ -91,7 +91,7 @@ async def test_ids_are_any_text_and_never_confused(log: DurableLog, room: Room, 
 async def test_outcome_comes_after_publish_returned(log: DurableLog, room: Room, bus: Bus) -> None:
     outcome = publishing(log, room("r"), b"x" * (bus.max_payload + 1))
     assert not outcome.done()
-    assert isinstance(await outcome, TooLarge)
+    assert isinstance(await outcome, PayloadTooLarge)
     assert bus.stats.not_stored == 1
 
 
@@ -103,7 +103,7 @@ async def test_without_a_stream_it_says_so_at_once(bus: Bus, make_settings: Make
 async def test_what_the_stream_never_takes_is_refused(bus: Bus, log: DurableLog, room: Room) -> None:
     config = (await _api(bus, "STREAM.INFO", log))["config"]
     await _api(bus, "STREAM.UPDATE", log, config | {"max_msg_size": 10})
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         await store(log, room("r"), b"x" * 11)
     assert refused.value.code == "10054"
 

@@ -8,8 +8,8 @@ import pytest
 from nats.errors import OutboundBufferLimitError
 
 from services.bus.client import Bus
-from services.bus.connection import Link
-from services.bus.errors import Misconfigured, TooLarge, Unavailable
+from services.bus.connection import BusConnection
+from services.bus.errors import Misconfigured, PayloadTooLarge, Unavailable
 from services.bus.nats_client import LeanClient
 from services.settings import Settings
 from tests.support.bus import Collected, ConnectBus, freeze, publishing, room_log
@@ -59,7 +59,7 @@ async def test_exception_in_error_callback_would_kill_the_read_loop(
     def fail(*_: object) -> None:
         raise LookupError("as planned")
 
-    monkeypatch.setattr(Link, "_note_error", fail)
+    monkeypatch.setattr(BusConnection, "_note_error", fail)
     bus = await connect_bus(server)
     bus.publish("forbidden.x", b"")
     await eventually(lambda: faults, "the fault is reported")
@@ -347,7 +347,7 @@ async def test_publish_async_would_leak_its_slot_when_publish_raises(
     log = room_log(bus, settings)
     await log.open()
     room = settings.subjects.room_in("default", "r")
-    assert isinstance(await publishing(log, room, b"x" * (bus.max_payload + 1)), TooLarge)
+    assert isinstance(await publishing(log, room, b"x" * (bus.max_payload + 1)), PayloadTooLarge)
     assert len(log._publisher._inbox) == 0
 
 

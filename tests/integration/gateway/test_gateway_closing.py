@@ -32,7 +32,7 @@ async def test_closing_ends_everything_once(
     connect_bus: ConnectBus, make_settings: Callable[..., Settings]
 ) -> None:
     bus = await connect_bus()
-    subscriptions = bus._link._subscriptions
+    subscriptions = bus._connection._subscriptions
     before = len(subscriptions)
     settings = make_settings(prefix=f"closing-{secrets.token_hex(4)}")
     tickets = TicketStore(bus, settings)

@@ -12,8 +12,8 @@ from services.wire.rpc import (
     AlertList,
     AlertLog,
     Empty,
-    History,
     LogPage,
+    MetricsHistory,
     PresencePage,
     RoomsPage,
     SilenceList,
@@ -54,7 +54,7 @@ def deps(monkeypatch: pytest.MonkeyPatch) -> FakeDeps:
     deps.answers = {
         "list": PresencePage(epoch="e", version=1, users=[]),
         "rooms": RoomsPage(rooms=[]),
-        "history": History(rows=[]),
+        "history": MetricsHistory(rows=[]),
         "alerts": AlertList(alerts=[]),
         "alert_log": AlertLog(entries=[]),
         "silences": SilenceList(silences=[]),

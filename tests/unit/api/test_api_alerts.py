@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.bus.errors import Refused
+from services.bus.errors import RequestRefused
 from services.wire.records import Alert, AlertLogEntry
 from services.wire.rpc import AlertAck, AlertList, AlertLog, Empty, Matcher, Silence, SilenceId, SilenceList
 from tests.support.api import FakeDeps
@@ -52,7 +52,7 @@ async def test_acknowledging(client: httpx.AsyncClient, deps: FakeDeps, body: by
 
 
 async def test_acknowledging_what_is_not_active(client: httpx.AsyncClient, deps: FakeDeps) -> None:
-    deps.answers["ack"] = Refused("not_found", "no such active alert")
+    deps.answers["ack"] = RequestRefused("not_found", "no such active alert")
     answer = await client.post("/api/alerts/nothing/ack")
     assert (answer.status_code, answer.json()["message"]) == (404, "no such active alert")
 

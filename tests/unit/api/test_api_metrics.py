@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from gateway.api.metric_items import MAX_ITEMS, ReportNumbers
-from services.bus.errors import TooLarge, Unavailable
+from services.bus.errors import PayloadTooLarge, Unavailable
 from tests.support.api import FakeDeps
 
 
@@ -132,7 +132,7 @@ async def test_without_bus_the_push_may_be_sent_again(client: httpx.AsyncClient,
 
 
 async def test_an_item_too_large_for_the_bus(client: httpx.AsyncClient, deps: FakeDeps) -> None:
-    deps.bus.fault = TooLarge(2, 1)
+    deps.bus.fault = PayloadTooLarge(2, 1)
     answer = await client.post("/api/metrics", json={"requests": 1})
     assert answer.json()["rejected"] == [
         {"index": 0, "code": "too_large", "message": "the message is larger than 1 bytes"}

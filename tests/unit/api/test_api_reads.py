@@ -4,13 +4,13 @@ import httpx
 import pytest
 
 from services.bus import rpc
-from services.bus.errors import Misconfigured, NoAnswer, Refused, TooLarge, Unavailable
+from services.bus.errors import Misconfigured, NoAnswer, PayloadTooLarge, RequestRefused, Unavailable
 from services.settings import Settings
 from services.wire.records import MetricsRecord, Network, RoomSummary, Status, User
 from services.wire.rpc import (
-    History,
     HistoryQuery,
     LogPage,
+    MetricsHistory,
     PresencePage,
     PresenceQuery,
     PresenceStats,
@@ -85,7 +85,7 @@ async def test_history_passes_its_window_on(client: httpx.AsyncClient, deps: Fak
         cpu=1.0, memory=2.0, disk=3.0, network=Network(in_=4.0, out=5.0), requests=6.0, errors=7.0,
         latency_p50=8.0, latency_p95=9.0, latency_p99=10.0, timestamp=11,
     )  # fmt: skip
-    deps.answers["history"] = History(rows=[row])
+    deps.answers["history"] = MetricsHistory(rows=[row])
     answer = await client.get("/api/metrics/history?limit=5&from=1000&to=2000&step=60&source=web")
 
     assert deps.asked == [HistoryQuery(limit=5, start=1000, end=2000, step=60, source="web")]
@@ -103,13 +103,13 @@ async def test_what_a_source_does_not_measure_is_absent(client: httpx.AsyncClien
         latency_p50=0.0, latency_p95=0.0, latency_p99=0.0, timestamp=11,
     )  # fmt: skip
     absent = ["cpu", "memory", "disk", "network", "latencyP50", "latencyP95", "latencyP99"]
-    deps.answers["history"] = History(rows=[row], unmeasured=[absent])
+    deps.answers["history"] = MetricsHistory(rows=[row], unmeasured=[absent])
     answer = await client.get("/api/metrics/history?source=shop")
     assert answer.json() == [{"requests": 0.0, "errors": 7.0, "timestamp": 11}]
 
 
 async def test_history_gives_the_last_hundred_by_default(client: httpx.AsyncClient, deps: FakeDeps) -> None:
-    deps.answers["history"] = History(rows=[])
+    deps.answers["history"] = MetricsHistory(rows=[])
     await client.get("/api/metrics/history")
     assert deps.asked == [HistoryQuery(limit=100)]
 
@@ -182,10 +182,10 @@ async def test_logs(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     [
         (NoAnswer("s", "no responders"), 503, "unavailable", True),
         (Unavailable("gone"), 503, "unavailable", True),
-        (Refused("not_found", "no such alert"), 404, "not_found", False),
-        (Refused("conflict", "already"), 409, "conflict", False),
-        (Refused("10059", "stream secret-name not found"), 500, "internal", True),
-        (TooLarge(10, 5), 413, "too_large", False),
+        (RequestRefused("not_found", "no such alert"), 404, "not_found", False),
+        (RequestRefused("conflict", "already"), 409, "conflict", False),
+        (RequestRefused("10059", "stream secret-name not found"), 500, "internal", True),
+        (PayloadTooLarge(10, 5), 413, "too_large", False),
         (Misconfigured("password secret-name"), 500, "internal", True),
     ],
 )

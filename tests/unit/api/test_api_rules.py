@@ -17,7 +17,7 @@ from services.wire.alerting import (
     WindowList,
 )
 from services.wire.records import AlertTransition, MetricPoint
-from services.wire.rpc import Empty, History, HistoryQuery, Matcher, SourceInfo, SourceList
+from services.wire.rpc import Empty, HistoryQuery, Matcher, MetricsHistory, SourceInfo, SourceList
 from tests.support.api import FakeDeps
 
 
@@ -89,7 +89,7 @@ async def test_receivers_and_transitions(client: httpx.AsyncClient, deps: FakeDe
 
 async def test_one_metric_of_one_label_set(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     deps.answers |= {
-        "history": History(rows=[], points=[MetricPoint(timestamp=1, value=2.0)]),
+        "history": MetricsHistory(rows=[], points=[MetricPoint(timestamp=1, value=2.0)]),
         "sources": SourceList(sources=[SourceInfo(source="shop", last_seen=9)]),
     }
     answer = await client.get(
