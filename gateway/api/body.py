@@ -11,8 +11,7 @@ from starlette.requests import Request
 from gateway.api.responses import ApiError
 from gateway.limits import Limit
 from services.wire.codes import ErrorCode
-from services.wire.content import number
-from services.wire.depth import STRING
+from services.wire.content import JSON_STRING, number
 
 T = TypeVar("T")
 
@@ -94,7 +93,7 @@ def _reader(type_: Any) -> tuple[Callable[[bytes | msgspec.Raw], Any], bool]:
 def _check_exponents(data: bytes) -> None:
     if all(_exponents(data, kind) <= most for kind, most in _MAX_EXPONENTS.items()):
         return
-    outside = STRING.sub(b"", data)
+    outside = JSON_STRING.sub(b"", data)
     for kind, most in _MAX_EXPONENTS.items():
         if _exponents(outside, kind) > most:
             digits = kind.count(b"0") - 1

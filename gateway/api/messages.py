@@ -32,9 +32,8 @@ from gateway.limits import Limit
 from services.wire import client
 from services.wire.client import MessageId
 from services.wire.codes import ErrorCode
-from services.wire.content import content_from_json
+from services.wire.content import BadMessage, ContentTooLarge, TooDeep, content_from_json
 from services.wire.events import SetPresence
-from services.wire.faults import BadMessage, ContentTooLarge, TooDeep
 from services.wire.names import normalize_name
 from services.wire.records import UNSET, Record, Status, UnsetType
 from services.wire.server import Ack

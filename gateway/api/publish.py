@@ -16,8 +16,7 @@ from gateway.delivery.publisher import Sender
 from gateway.limits import Limit
 from services.wire.client import MessageId
 from services.wire.codes import ErrorCode
-from services.wire.content import content_from_json
-from services.wire.faults import BadMessage
+from services.wire.content import BadMessage, content_from_json
 from services.wire.names import normalize_name
 from services.wire.records import UNSET, Record, UnsetType
 from services.wire.server import Ack

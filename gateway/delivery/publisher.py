@@ -23,8 +23,8 @@ from services.bus.streams import DurableLog, Stored
 from services.settings import Settings
 from services.wire import server
 from services.wire.codes import ErrorCode
+from services.wire.content import BadMessage, ContentTooLarge
 from services.wire.events import BroadcastPublished, DirectPublished, RoomPublished
-from services.wire.faults import BadMessage, ContentTooLarge
 from services.wire.records import UNSET, UnsetType
 
 log = structlog.get_logger(__name__)

@@ -15,7 +15,7 @@ import msgspec
 import nh3
 
 from services.wire.codes import ErrorCode
-from services.wire.faults import BadMessage, ContentTooLarge
+from services.wire.content import BadMessage, ContentTooLarge
 
 MAX_MARKUP = 1000  # characters that begin a tag or an entity, or become one
 MAX_MARKUP_STRINGS = 500

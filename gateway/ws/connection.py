@@ -46,7 +46,7 @@ from services.bus.errors import BusError
 from services.wire import server
 from services.wire.codec import BadMessage, Codec, json_content
 from services.wire.codes import CloseCode, ErrorCode
-from services.wire.faults import ContentTooLarge, TooDeep
+from services.wire.content import ContentTooLarge, TooDeep
 from services.wire.records import UNSET, Position, UnsetType
 from services.wire.rpc import AnyPresenceOp, Connected
 from services.wire.rpc import Joined as JoinedOp

@@ -5,12 +5,10 @@
 - `client`    what a client may send (protocol version 1)
 - `server`    what a client may receive (protocol version 1)
 - `codes`     error codes and close codes, and what each asks the client to do
-- `depth`     how deep a stranger's JSON may be nested
-- `faults`    how bytes from a client are refused
-- `content`   what clients send each other: checked once, where it enters
-- `codec`     JSON and MessagePack, with one way to say that bytes were not understood
+- `content`   what clients send each other: checked once, where it enters; how it is refused
+- `codec`     JSON and MessagePack
 - `events`    what processes publish to each other
-- `rpc`       what processes ask each other
+- `rpc`       requests between processes; `alerting` those about alert rules, windows and receivers
 - `subjects`  where on the bus each of those goes
 
 Only data and pure functions live here: no I/O, no clock.

@@ -7,8 +7,7 @@ import msgspec
 
 from services.wire.client import AnyClientMessage
 from services.wire.codes import ErrorCode
-from services.wire.content import content_from_json, content_from_msgpack, number
-from services.wire.faults import BadMessage, TooDeep
+from services.wire.content import BadMessage, TooDeep, content_from_json, content_from_msgpack, number
 
 __all__ = ["CODECS", "JSON", "MSGPACK", "BadMessage", "Codec", "json_content"]
 

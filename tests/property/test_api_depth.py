@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.wire.depth import too_deep
+from services.wire.content import too_deep
 
 LIMIT = 64
 

@@ -14,7 +14,7 @@ from gateway.user_limit import excess
 from services.settings import Namespace, Settings
 from services.wire import client, server
 from services.wire.codes import CloseCode, ErrorCode
-from services.wire.faults import BadMessage
+from services.wire.content import BadMessage
 from services.wire.grants import ALL
 from services.wire.records import Status
 

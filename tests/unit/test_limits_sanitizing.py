@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.delivery.sanitizing import sanitized, sanitized_text
 from services.wire.codes import ErrorCode
-from services.wire.faults import BadMessage
+from services.wire.content import BadMessage
 
 
 def clean(content: Any) -> Any:
