@@ -19,17 +19,17 @@ from gateway.channels.broadcast import Everyone
 from gateway.channels.logs import LogsFeed
 from gateway.channels.metrics import MetricsFeed
 from gateway.channels.presence import Views
-from gateway.client.senders import Senders
+from gateway.client.senders import HttpSenders
 from gateway.connections import Client, Connections
+from gateway.delivery.counters import Counters
 from gateway.delivery.history import History
 from gateway.delivery.inbox import Inboxes
-from gateway.delivery.leader_watch import Elections
+from gateway.delivery.leader_watch import LeaderWatch
 from gateway.delivery.publisher import Publisher
 from gateway.delivery.reads import Reads
 from gateway.delivery.resync import look_at_all, resume_all
 from gateway.delivery.rooms import Rooms
-from gateway.delivery.streams import Logs
-from gateway.delivery.traffic import Traffic
+from gateway.delivery.streams import Streams
 from gateway.http.client_address import AddressLimit, Proxies, place_of
 from gateway.limits import KeyedBuckets, Limit
 from gateway.metrics import Reporter
@@ -84,27 +84,27 @@ class Gateway:
         self.tickets = tickets
         self.draining = False
         self.tasks = TaskSet(on_failure)
-        self.traffic = Traffic()
+        self.counters = Counters()
         self.admission = Admission(settings.accept_rate, time.monotonic())
-        self.on_limit = self.traffic.limit  # one bound method for all sessions
+        self.on_limit = self.counters.limit_hit  # one bound method for all sessions
         self.addresses = AddressLimit(settings.connections_per_address)
         self.proxies = Proxies(settings.trusted_proxies, settings.proxy_header)
         self._tickets_by_user = KeyedBuckets(settings.ticket_rate, time.monotonic())
-        self.senders = Senders(settings, self.on_limit, time.monotonic())
+        self.senders = HttpSenders(settings, self.on_limit, time.monotonic())
         self.connections = Connections()
-        self.logs = Logs(bus, settings)
-        self.reads = Reads(self.traffic.limit)
-        self.rooms = Rooms(bus, self.logs, settings, self.tasks, self.traffic, self.reads)
-        self.inboxes = Inboxes(bus, self.logs, settings, self.tasks, self.traffic, self.reads)
-        self.history = History(self.logs, settings, self.reads)
-        self.publisher = Publisher(bus, self.logs, settings, now_ms, self.traffic.limit)
+        self.streams = Streams(bus, settings)
+        self.reads = Reads(self.counters.limit_hit)
+        self.rooms = Rooms(bus, self.streams, settings, self.tasks, self.counters, self.reads)
+        self.inboxes = Inboxes(bus, self.streams, settings, self.tasks, self.counters, self.reads)
+        self.history = History(self.streams, settings, self.reads)
+        self.publisher = Publisher(bus, self.streams, settings, now_ms, self.counters.limit_hit)
         self.asking = Asking(bus, self.subjects)
         self._online = OnlineLookup(self.asking, self.tasks)
         self.presence = PresenceLink(self.asking, settings, instance, self.boot, lambda: self.connections)
-        self.views = Views(bus, self.asking, settings, self.tasks, self.traffic)
-        self.metrics = MetricsFeed(bus, self.asking, settings, self.tasks, self.traffic)
-        self.log_lines = LogsFeed(bus, settings, self.traffic)
-        self.everyone = Everyone(bus, settings, self.traffic, self._on_control)
+        self.views = Views(bus, self.asking, settings, self.tasks, self.counters)
+        self.metrics = MetricsFeed(bus, self.asking, settings, self.tasks, self.counters)
+        self.log_lines = LogsFeed(bus, settings, self.counters)
+        self.everyone = Everyone(bus, settings, self.counters, self._on_control)
         self.users = UserLimit(bus, settings, instance, self.tasks, self._replace)
         self.revocation_log = RevocationLog(
             bus, settings, authenticator.revocations, time.time, self._on_revoked
@@ -113,7 +113,7 @@ class Gateway:
         self.presence.on_applied = self.views.on_applied
         self._returns = 0
         self._closed = False
-        self._elections = Elections(bus, settings, self._on_elected)
+        self._elections = LeaderWatch(bus, settings, self._on_elected)
         bus.on_disconnect(self._on_bus_lost)
         bus.on_reconnect(self._on_bus_return)
 
@@ -128,16 +128,16 @@ class Gateway:
         proxies = self.proxies
         place = self.addresses.enter(proxies.client_of(peer, lines(proxies.header)))
         if place is None:
-            self.traffic.refused(Limit.ADDRESS_CONNECTIONS, our_fault=False)
-            self.traffic.limit(Limit.ADDRESS_CONNECTIONS)
+            self.counters.request_failed(Limit.ADDRESS_CONNECTIONS, our_fault=False)
+            self.counters.limit_hit(Limit.ADDRESS_CONNECTIONS)
         return place
 
     def accept_wait_s(self) -> float:
         """Return 0.0 for a connection within the accept rate, else the seconds to wait (and count it as met)."""
         wait_s = self.admission.wait_s(time.monotonic())
         if wait_s:
-            self.traffic.refused(Limit.ACCEPT_RATE, our_fault=False)
-            self.traffic.limit(Limit.ACCEPT_RATE)
+            self.counters.request_failed(Limit.ACCEPT_RATE, our_fault=False)
+            self.counters.limit_hit(Limit.ACCEPT_RATE)
         return wait_s
 
     def place_of(self, scope: Scope) -> str:
@@ -149,7 +149,7 @@ class Gateway:
         """Return 0.0 where a user may have another ticket, else the seconds until then (and count it as met)."""
         wait_s = self._tickets_by_user.take(user_id, time.monotonic())
         if wait_s:
-            self.traffic.limit(Limit.TICKET_RATE)
+            self.counters.limit_hit(Limit.TICKET_RATE)
         return wait_s
 
     # --- what users do, over a connection or over HTTP ---
@@ -161,7 +161,7 @@ class Gateway:
 
     def note_message(self, user_id: str) -> None:
         """Count a message that a user sent over HTTP."""
-        self.traffic.messages_in += 1
+        self.counters.messages_in += 1
         self.presence.active(user_id)
 
     async def is_online(self, user_id: str, asker: Grants) -> bool | UnsetType:
@@ -219,7 +219,7 @@ class Gateway:
         Raises:
             BusError: the streams cannot be opened.
         """
-        await self.logs.open()
+        await self.streams.open()
         await self._read_revocations()
         self.tasks.spawn(self.presence.run(), "presence link", critical=True)
 
@@ -242,13 +242,13 @@ class Gateway:
     @property
     def durable_logs(self) -> list[DurableLog]:
         """All streams that are read and written here."""
-        return [*self.logs.all, self.revocation_log.durable_log]
+        return [*self.streams.all, self.revocation_log.durable_log]
 
     def readiness(self) -> dict[str, bool]:
         """Return what a gateway needs to take new connections, and whether it is there."""
         return {
             "bus": self.bus.healthy,
-            "streams": self.logs.is_open and self.authenticator.revocations.current,
+            "streams": self.streams.is_open and self.authenticator.revocations.current,
             "serving": not self.draining,
         }
 
@@ -277,15 +277,15 @@ class Gateway:
             self.users,
             self._elections,
             self.revocation_log,
-            self.logs,
+            self.streams,
         ):
             part.close()
 
     def _on_bus_lost(self) -> None:
-        self.logs.lost()
+        self.streams.lost()
         self.revocation_log.lost()
-        self.rooms.hold()
-        self.inboxes.hold()
+        self.rooms.pause()
+        self.inboxes.pause()
 
     def _on_elected(self) -> None:
         if self.bus.connected:  # else the reconnect does it
@@ -303,7 +303,7 @@ class Gateway:
         backoff = Backoff(_REOPEN_S, _REOPEN_S, jitter=0.9)
         while this_return == self._returns:
             try:
-                await self.logs.open()
+                await self.streams.open()
                 await self.revocation_log.open()
             except BusError as fault:
                 log.warning("streams are not open again yet", reason=str(fault))
@@ -315,7 +315,9 @@ class Gateway:
     def _look_for_losses(self) -> None:
         """Find out which rooms and inboxes miss messages; two questions may be under way, the later finds less to ask."""
         question_bytes = self.bus.max_payload // 2
-        for durable_log, unsure in resume_all([*self.rooms.followers, *self.inboxes.followers]).items():
+        for durable_log, unsure in resume_all(
+            [*self.rooms.subscriptions, *self.inboxes.subscriptions]
+        ).items():
             self.tasks.spawn(
                 look_at_all(durable_log, unsure, self.reads, question_bytes),
                 f"look at {durable_log.spec.name}",
@@ -347,5 +349,5 @@ class Gateway:
     def _replace(self, connection_id: str) -> None:
         client = self.connections.get(connection_id)
         if client is not None:
-            self.traffic.limit(Limit.USER_CONNECTIONS)
+            self.counters.limit_hit(Limit.USER_CONNECTIONS)
             client.end(CloseCode.REPLACED)

@@ -16,7 +16,7 @@ import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.delivery.traffic import Traffic
+from gateway.delivery.counters import Counters
 from services.bus.client import Bus
 from services.bus.errors import BusError
 from services.bus.streams import DurableLog
@@ -55,7 +55,7 @@ class Reported(Protocol):
     instance: str
     boot: str
     started_at: int
-    traffic: Traffic
+    counters: Counters
     draining: bool
 
     @property
@@ -110,14 +110,14 @@ class Reporter:
 
     def stats(self) -> GatewayStats:
         """Return how this gateway is doing."""
-        gateway, traffic = self._gateway, self._gateway.traffic
+        gateway, counters = self._gateway, self._gateway.counters
         rates = self._rates
         return GatewayStats(
             gateway=gateway.instance,
             boot=gateway.boot,
             started_at=gateway.started_at,
-            connections=traffic.connections,
-            sse_streams=traffic.sse_streams,
+            connections=counters.connections,
+            sse_streams=counters.sse_streams,
             rooms=len(gateway.rooms),
             users=len(gateway.inboxes),
             memory=self._memory,
@@ -126,20 +126,20 @@ class Reporter:
             messages_out=rates["messages_out"],
             bytes_out=rates["bytes_out"],
             errors=rates["errors"],
-            slow_clients=traffic.slow_clients,
+            slow_clients=counters.slow_clients,
             draining=gateway.draining,
         )
 
     def _measure(self) -> None:
-        traffic, now = self._gateway.traffic, self._wall()
-        totals = totals_of(traffic)
+        counters, now = self._gateway.counters, self._wall()
+        totals = totals_of(counters)
         counts = Totals({name: total - self._before[name] for name, total in totals.items()})
         passed_s = max(0.001, now - self._measured_at)
         self._rates = Totals({name: count / passed_s for name, count in counts.items()})
         self._before, self._measured_at = totals, now
-        self._unsent.append(Measured(now, counts, traffic.latency))
-        self.latency.merge(traffic.latency)
-        traffic.latency = LatencySketch()
+        self._unsent.append(Measured(now, counts, counters.latency))
+        self.latency.merge(counters.latency)
+        counters.latency = LatencySketch()
         while self._unsent[0].at < now - _KEPT_S:
             self._unsent.popleft()
             self._given_up += 1
@@ -187,28 +187,28 @@ def until_middle(now: float) -> float:
     return (due if due > now else due + _INTERVAL_S) - now
 
 
-def totals_of(traffic: Traffic) -> Totals:
+def totals_of(counters: Counters) -> Totals:
     """Return what was counted since the process started, by the names of metrics.
 
     Refusals are `refused.CODE`, what met a limit `limited.NAME`, and messages that a slow client was not sent any
     more `dropped`: the client is sent away, and recovers them when it is back.
     """
     totals = Totals(
-        requests=traffic.requests,
-        errors=traffic.errors,
-        messages_in=traffic.messages_in,
-        messages_out=traffic.messages_out,
-        bytes_out=traffic.bytes_out,
-        slow_clients=traffic.slow_clients,
-        dropped=traffic.dropped,
+        requests=counters.requests,
+        errors=counters.errors,
+        messages_in=counters.messages_in,
+        messages_out=counters.messages_out,
+        bytes_out=counters.bytes_out,
+        slow_clients=counters.slow_clients,
+        dropped=counters.dropped,
     )
-    totals.update({f"refused.{code}": count for code, count in traffic.refusals.items()})
-    totals.update({f"limited.{name}": count for name, count in traffic.limited.items()})
+    totals.update({f"refused.{code}": count for code, count in counters.refusals.items()})
+    totals.update({f"limited.{name}": count for name, count in counters.limited.items()})
     return totals
 
 
 class GatewayCollector(Collector):
-    """Prometheus metrics read from the traffic counters when scraped: nothing is counted twice on the hot path."""
+    """Prometheus metrics read from the counters when scraped: nothing is counted twice on the hot path."""
 
     def __init__(self, gateway: Reported, reporter: Reporter) -> None:
         self._gateway = gateway
@@ -216,40 +216,40 @@ class GatewayCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield all families."""
-        traffic, gateway = self._gateway.traffic, self._gateway
+        counters, gateway = self._gateway.counters, self._gateway
         for metric, value in (
-            (MetricName.GATEWAY_CONNECTIONS, traffic.connections),
-            (MetricName.GATEWAY_SSE_STREAMS, traffic.sse_streams),
+            (MetricName.GATEWAY_CONNECTIONS, counters.connections),
+            (MetricName.GATEWAY_SSE_STREAMS, counters.sse_streams),
             (MetricName.GATEWAY_ROOMS, len(gateway.rooms)),
             (MetricName.GATEWAY_USERS, len(gateway.inboxes)),
             (MetricName.GATEWAY_DRAINING, int(gateway.draining)),
         ):
             yield GaugeMetricFamily(metric.value.name, metric.value.help, value=value)
         for metric, value in (
-            (MetricName.GATEWAY_MESSAGES_IN, traffic.messages_in),
-            (MetricName.GATEWAY_MESSAGES_OUT, traffic.messages_out),
-            (MetricName.GATEWAY_BYTES_OUT, traffic.bytes_out),
-            (MetricName.GATEWAY_REQUESTS, traffic.requests),
-            (MetricName.GATEWAY_SLOW_CLIENTS, traffic.slow_clients),
-            (MetricName.GATEWAY_ERRORS, traffic.errors),
-            (MetricName.GATEWAY_DROPPED, traffic.dropped),
-            (MetricName.GATEWAY_UNEXPECTED, traffic.unexpected),
+            (MetricName.GATEWAY_MESSAGES_IN, counters.messages_in),
+            (MetricName.GATEWAY_MESSAGES_OUT, counters.messages_out),
+            (MetricName.GATEWAY_BYTES_OUT, counters.bytes_out),
+            (MetricName.GATEWAY_REQUESTS, counters.requests),
+            (MetricName.GATEWAY_SLOW_CLIENTS, counters.slow_clients),
+            (MetricName.GATEWAY_ERRORS, counters.errors),
+            (MetricName.GATEWAY_DROPPED, counters.dropped),
+            (MetricName.GATEWAY_UNEXPECTED, counters.unexpected),
         ):
             yield CounterMetricFamily(metric.value.name, metric.value.help, value=value)
         yield _latency_family(self._reporter.latency)
         declared = MetricName.GATEWAY_REFUSALS.value
         refusals = CounterMetricFamily(declared.name, declared.help, labels=declared.labels)
-        for code, count in sorted(traffic.refusals.items()):
+        for code, count in sorted(counters.refusals.items()):
             refusals.add_metric([code], count)
         yield refusals
         declared = MetricName.GATEWAY_LIMITED.value
         limited = CounterMetricFamily(declared.name, declared.help, labels=declared.labels)
-        for name, count in sorted(traffic.limited.items()):
+        for name, count in sorted(counters.limited.items()):
             limited.add_metric([name], count)
         yield limited
         declared = MetricName.GATEWAY_RECOVERIES.value
         recoveries = CounterMetricFamily(declared.name, declared.help, labels=declared.labels)
-        for verdict, count in sorted(traffic.recoveries.items()):
+        for verdict, count in sorted(counters.recoveries.items()):
             recoveries.add_metric([verdict], count)
         yield recoveries
         declared = MetricName.GATEWAY_STREAM_DIFFERS.value

@@ -20,10 +20,10 @@ from starlette.types import ASGIApp
 
 from gateway.gateway import Gateway
 from gateway.http.protocol import LimitedHttpProtocol
-from gateway.ws.context import Site
+from gateway.ws.context import ServerContext
 from gateway.ws.keepalive import Keepalive
-from gateway.ws.sniff import doorways
-from gateway.ws.upgrade import GatewayEntrance
+from gateway.ws.sniff import sniffer_factory
+from gateway.ws.upgrade import UpgradeHandler
 from services.lifecycle import CannotStart
 from services.settings import Settings
 from services.wire.codes import CloseCode
@@ -88,11 +88,11 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, with our protocols. Stands for uvicorn's, which lets a TLS handshake take a minute."""
         config, state, gateway = self.config, self.server_state, self._gateway
-        site = Site(
-            gateway.settings, self._keepalive, gateway.on_limit, state.connections, GatewayEntrance(gateway)
+        context = ServerContext(
+            gateway.settings, self._keepalive, gateway.on_limit, state.connections, UpgradeHandler(gateway)
         )
-        make_http = partial(LimitedHttpProtocol, config, state, self.lifespan.state, site=site)
-        make = doorways(site, make_http, tls=config.is_ssl)
+        make_http = partial(LimitedHttpProtocol, config, state, self.lifespan.state, context=context)
+        make = sniffer_factory(context, make_http, tls=config.is_ssl)
         limit_s = gateway.settings.handshake_timeout_s if config.is_ssl else None
         loop = asyncio.get_running_loop()
         self.servers = [

@@ -32,7 +32,7 @@ class TracingPublisher(Publisher):
     """Measures each publish until it is stored, and sends its context along."""
 
     def __init__(self, gateway: Gateway, traces: Traces) -> None:
-        super().__init__(gateway.bus, gateway.logs, gateway.settings, now_ms, gateway.traffic.limit)
+        super().__init__(gateway.bus, gateway.streams, gateway.settings, now_ms, gateway.counters.limit_hit)
         self._traces = traces
 
     def _store(

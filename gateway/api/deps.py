@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.tickets import TicketStore
-from gateway.client.senders import Senders
+from gateway.client.senders import HttpSenders
 from gateway.delivery.publisher import Sender
 from gateway.limits import Limit
 from gateway.service_client import Asking
@@ -116,7 +116,7 @@ class ApiDeps(Protocol):
     def history(self) -> History: ...
 
     @property
-    def senders(self) -> Senders: ...
+    def senders(self) -> HttpSenders: ...
 
     @property
     def on_limit(self) -> Callable[[Limit], object]: ...

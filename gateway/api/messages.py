@@ -152,7 +152,7 @@ class _Asker:
         """Carry out a message as on a connection that is in these rooms.
 
         Raises:
-            Refusal, PublishRefused, ApiError, BusError: it was not carried out.
+            CommandError, PublishRefused, ApiError, BusError: it was not carried out.
         """
         deps, now = self._deps, time.monotonic()
         deps.note_message(self.identity.user_id)

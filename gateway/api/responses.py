@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from gateway.auth.identity import AuthRefused
-from gateway.client.commands import Refusal
+from gateway.client.commands import CommandError
 from gateway.delivery.publisher import PublishRefused
 from gateway.http.request_metrics import met
 from gateway.limits import Limit
@@ -121,7 +121,7 @@ async def _on_refusal(request: Request, fault: Exception) -> Response:
         status = fault.status if isinstance(fault, ApiError) else None
         told_ms = fault.retry_after_ms if isinstance(fault, PublishRefused) else 0
         return refusal_response(fault.code, fault.message, told_ms or _retry_ms(fault.code), status=status)
-    if isinstance(fault, Refusal):
+    if isinstance(fault, CommandError):
         retry_ms = None if isinstance(fault.retry_after_ms, UnsetType) else fault.retry_after_ms
         return refusal_response(fault.code, fault.message, retry_ms)
     raise fault
@@ -167,7 +167,7 @@ def error_handlers() -> dict[Any, Callable[..., Any]]:
         ApiError: _on_refusal,
         AuthRefused: _on_refusal,
         PublishRefused: _on_refusal,
-        Refusal: _on_refusal,
+        CommandError: _on_refusal,
         InvalidName: _on_refusal,
         BusError: _on_bus_error,
         HTTPException: _on_http_exception,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import TypeVar, cast
 
-from gateway.client.commands import Refusal
+from gateway.client.commands import CommandError
 from services.wire.codes import ErrorCode
 
 T = TypeVar("T")
@@ -32,11 +32,11 @@ class Slices:
         """Carry out the steps, each a millisecond or two; return what the last one does.
 
         Raises:
-            Refusal: as many wait as may; `on_limit` was called.
+            CommandError: as many wait as may; `on_limit` was called.
         """
         if self._waiting > self._max_waiting:
             self._on_limit()
-            raise Refusal(ErrorCode.RATE_LIMITED, "too much waits to be converted; try again", _RETRY_MS)
+            raise CommandError(ErrorCode.RATE_LIMITED, "too much waits to be converted; try again", _RETRY_MS)
         self._waiting += 1
         try:
             async with self._turn:

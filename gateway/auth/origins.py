@@ -5,7 +5,7 @@ it: this is what keeps a foreign page from using a visitor's network position (c
 hijacking, RFC 6455 §10.2). Programs that are no browsers send none and are let through; they prove
 themselves by credentials.
 
-What a page merely embeds (an image, a script) is asked for without `Origin`, but says `Sec-Fetch-Site: cross-site`.
+What a page merely embeds (an image, a script) is asked for without `Origin`, but says `Sec-Fetch-ServerContext: cross-site`.
 Following a link to the dashboard says that too, so the dashboard is let through.
 
 Under `open` there are no credentials, so a second door is closed: a foreign name that is made to resolve to
@@ -40,7 +40,7 @@ class ForeignOrigin(AuthRefused):
 
 
 class OriginPolicy:
-    """Decides by `Origin`, `Sec-Fetch-Site` and `Host`. `origins` are exact: scheme, host and port.
+    """Decides by `Origin`, `Sec-Fetch-ServerContext` and `Host`. `origins` are exact: scheme, host and port.
 
     `tls`: the gateway itself serves TLS, so pages of its own have `https`. Behind a proxy both schemes count as its own.
     `local_pages`: pages that a loopback address serves over http may connect.

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from gateway.delivery.encoded_message import Outbound
+from gateway.delivery.counters import Counters
+from gateway.delivery.encoded_message import EncodedMessage
 from gateway.delivery.fanout import Fanout
-from gateway.delivery.traffic import Traffic
 from services.bus.client import Bus, BusMessage
 from services.settings import Settings
 from services.wire import server
@@ -23,9 +23,13 @@ class Everyone:
     """All connections of this gateway."""
 
     def __init__(
-        self, bus: Bus, settings: Settings, traffic: Traffic, on_control: Callable[[ControlEvent, str], None]
+        self,
+        bus: Bus,
+        settings: Settings,
+        counters: Counters,
+        on_control: Callable[[ControlEvent, str], None],
     ) -> None:
-        self.fanout = Fanout(traffic)
+        self.fanout = Fanout(counters)
         self._on_order = on_control
         self._subscriptions = [
             bus.subscribe(settings.subjects.broadcast, self._on_broadcast),
@@ -43,7 +47,7 @@ class Everyone:
         except (msgspec.DecodeError, RecursionError) as fault:
             log.error("broadcast is not readable", reason=str(fault))
             return
-        outbound = Outbound(
+        outbound = EncodedMessage(
             server.Broadcast(
                 user_id=event.user_id,
                 username=event.username,

@@ -3,9 +3,9 @@
 import msgspec
 import structlog
 
-from gateway.delivery.encoded_message import Outbound
+from gateway.delivery.counters import Counters
+from gateway.delivery.encoded_message import EncodedMessage
 from gateway.delivery.fanout import Fanout, Member
-from gateway.delivery.traffic import Traffic
 from services.bus.client import Bus, BusMessage, Subscription
 from services.settings import Settings
 from services.wire import server
@@ -19,8 +19,8 @@ _decode = msgspec.json.Decoder(LogReport).decode
 class LogsFeed:
     """Those who follow the log stream."""
 
-    def __init__(self, bus: Bus, settings: Settings, traffic: Traffic) -> None:
-        self.fanout = Fanout(traffic)
+    def __init__(self, bus: Bus, settings: Settings, counters: Counters) -> None:
+        self.fanout = Fanout(counters)
         self._bus = bus
         self._subject = settings.subjects.logs_feed
         self._subscription: Subscription | None = None
@@ -50,4 +50,4 @@ class LogsFeed:
             log.error("log report is not readable", reason=str(fault))
             return
         for entry in report.entries:
-            self.fanout.send(Outbound(server.Log(data=entry)))
+            self.fanout.send(EncodedMessage(server.Log(data=entry)))

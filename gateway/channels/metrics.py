@@ -9,9 +9,9 @@ from collections import deque
 import msgspec
 import structlog
 
-from gateway.delivery.encoded_message import Outbound
+from gateway.delivery.counters import Counters
+from gateway.delivery.encoded_message import EncodedMessage
 from gateway.delivery.fanout import Fanout, Member
-from gateway.delivery.traffic import Traffic
 from gateway.service_client import Asking
 from services.backoff import Backoff
 from services.bus.client import Bus, BusMessage
@@ -39,11 +39,11 @@ class MetricsFeed:
     """The last records, the active alerts, and those who follow them."""
 
     def __init__(
-        self, bus: Bus, asking: Asking, settings: Settings, tasks: TaskSet, traffic: Traffic
+        self, bus: Bus, asking: Asking, settings: Settings, tasks: TaskSet, counters: Counters
     ) -> None:
-        self.metrics = Fanout(traffic)
-        self.alerts = Fanout(traffic)
-        self.streams = Fanout(traffic)  # SSE streams of bare records
+        self.metrics = Fanout(counters)
+        self.alerts = Fanout(counters)
+        self.streams = Fanout(counters)  # SSE streams of bare records
         self._asking = asking
         self._tasks = tasks
         self._history: deque[MetricsRecord] = deque(maxlen=HISTORY)
@@ -101,7 +101,7 @@ class MetricsFeed:
         for wanted, fanout in ((metrics, self.metrics), (alerts, self.alerts)):
             if wanted:
                 fanout.flush()
-        member.write(Outbound(snapshot).on(member.wire))
+        member.write(EncodedMessage(snapshot).encode(member.encoding))
         for wanted, fanout in ((metrics, self.metrics), (alerts, self.alerts)):
             if wanted:
                 fanout.add(member)
@@ -116,7 +116,7 @@ class MetricsFeed:
         if last is not None and record.timestamp <= last.timestamp:
             return  # the same second again: another replica took over
         self._history.append(record)
-        outbound = Outbound(server.MetricsUpdate(data=record))
+        outbound = EncodedMessage(server.MetricsUpdate(data=record))
         self.metrics.send(outbound)
         self.streams.send(outbound)
 
@@ -129,7 +129,7 @@ class MetricsFeed:
         if self._loading:
             self._keep_meanwhile(event)
         _apply(self._active, event)
-        self.alerts.send(Outbound(event))
+        self.alerts.send(EncodedMessage(event))
 
     def _keep_meanwhile(self, event: AlertEvent) -> None:
         if len(self._alerts_meanwhile) < _MAX_ALERTS_MEANWHILE:
@@ -177,10 +177,10 @@ class MetricsFeed:
         if self._loaded:  # followers hear of what happened unseen
             for id, alert in self._active.items():
                 if id not in active:
-                    self.alerts.send(Outbound(server.AlertResolved(data=alert)))
+                    self.alerts.send(EncodedMessage(server.AlertResolved(data=alert)))
             for id, alert in active.items():
                 if id not in self._active or self._active[id].type != alert.type:
-                    self.alerts.send(Outbound(server.AlertRaised(data=alert)))
+                    self.alerts.send(EncodedMessage(server.AlertRaised(data=alert)))
         self._active = active
         self._loaded = True
         waiting, self._waiting = self._waiting, {}
@@ -198,7 +198,7 @@ class MetricsFeed:
         for member, _, _ in self._waiting.values():
             if member.connection_id not in self._told:
                 self._told.add(member.connection_id)
-                member.write(Outbound(error).on(member.wire))
+                member.write(EncodedMessage(error).encode(member.encoding))
 
 
 def _apply(active: dict[str, Alert], event: AlertEvent) -> None:

@@ -11,9 +11,9 @@ import msgspec
 import structlog
 
 from gateway.channels.roster import Roster, Snapshot, between
-from gateway.delivery.encoded_message import Outbound
+from gateway.delivery.counters import Counters
+from gateway.delivery.encoded_message import EncodedMessage
 from gateway.delivery.fanout import Fanout, Member
-from gateway.delivery.traffic import Traffic
 from gateway.service_client import Asking
 from services.backoff import Backoff
 from services.bus.client import Bus, BusMessage
@@ -73,12 +73,12 @@ class View:
         asking: Asking,
         settings: Settings,
         tasks: TaskSet,
-        traffic: Traffic,
+        counters: Counters,
         epochs: Epochs,
     ) -> None:
         self.room = room
         self._epochs = epochs
-        self.fanout = Fanout(traffic)
+        self.fanout = Fanout(counters)
         self._asking = asking
         self._tasks = tasks
         self._roster = Roster()
@@ -164,12 +164,12 @@ class View:
     def _list_to(self, members: Iterable[Member]) -> None:
         """Send what there is now: at once where it fits one message, else page by page."""
         if self._roster.count is not None:
-            self._write(members, Outbound(self._counted(self._roster.count)))
+            self._write(members, EncodedMessage(self._counted(self._roster.count)))
             return
         pages = self._roster.pages(_PAGE_BYTES)
         users, more = next(pages)
         if not more:
-            self._write(members, Outbound(server.PresenceList(users=users, room=self._room_field)))
+            self._write(members, EncodedMessage(server.PresenceList(users=users, room=self._room_field)))
             return
         for member in members:
             self._tasks.spawn(self._send_pages(member, self._listing), f"presence list {self.room!r}")
@@ -187,13 +187,13 @@ class View:
                 part=part if part > 1 else UNSET,
             )
             self.fanout.flush()
-            self._write([member], Outbound(page))
+            self._write([member], EncodedMessage(page))
             await asyncio.sleep(_PAGE_EVERY_S)
 
     @staticmethod
-    def _write(members: Iterable[Member], outbound: Outbound) -> None:
+    def _write(members: Iterable[Member], outbound: EncodedMessage) -> None:
         for member in list(members):
-            member.write(outbound.on(member.wire))
+            member.write(outbound.encode(member.encoding))
 
     def _counted(self, count: int) -> server.PresenceList:
         return server.PresenceList(users=[], room=self._room_field, count=count)
@@ -215,7 +215,7 @@ class View:
         count = self._roster.count
         if count is not None and count != self._count_told:
             self._count_told = count
-            self.fanout.send(Outbound(self._counted(count)))
+            self.fanout.send(EncodedMessage(self._counted(count)))
 
     @property
     def _room_field(self) -> str | UnsetType:
@@ -224,9 +224,9 @@ class View:
     def _send(self, changes: list[PresenceChange]) -> None:
         for change in changes:
             if self.room and isinstance(change, server.UserOnline | server.UserOffline):
-                self.fanout.send(Outbound(msgspec.structs.replace(change, room=self.room)))
+                self.fanout.send(EncodedMessage(msgspec.structs.replace(change, room=self.room)))
             else:
-                self.fanout.send(Outbound(change))
+                self.fanout.send(EncodedMessage(change))
 
     # --- what presence_svc says ---
 
@@ -332,20 +332,20 @@ class View:
         for member in self._waiting.values():
             if member.connection_id not in self._told:
                 self._told.add(member.connection_id)
-                member.write(Outbound(error).on(member.wire))
+                member.write(EncodedMessage(error).encode(member.encoding))
 
 
 class Views:
     """All followed scopes of this gateway."""
 
     def __init__(
-        self, bus: Bus, asking: Asking, settings: Settings, tasks: TaskSet, traffic: Traffic
+        self, bus: Bus, asking: Asking, settings: Settings, tasks: TaskSet, counters: Counters
     ) -> None:
         self._bus = bus
         self._asking = asking
         self._settings = settings
         self._tasks = tasks
-        self._traffic = traffic
+        self._counters = counters
         self._epochs = Epochs()
         self._views: dict[str, View] = {}
         # Where presence_svc was at least when the last batch was answered: one is on its way at a time.
@@ -356,7 +356,7 @@ class Views:
         view = self._views.get(room)
         if view is None:
             view = self._views[room] = View(
-                room, self._bus, self._asking, self._settings, self._tasks, self._traffic, self._epochs
+                room, self._bus, self._asking, self._settings, self._tasks, self._counters, self._epochs
             )
         view.follow(member)
 

@@ -35,7 +35,7 @@ from services.wire.names import InvalidName, normalize_name
 from services.wire.records import UNSET, UnsetType
 
 
-class Refusal(Exception):
+class CommandError(Exception):
     """Why a message is not carried out; becomes the `error` reply. `flood` ends the connection with it."""
 
     def __init__(
@@ -70,7 +70,7 @@ def error_reply(
     )
 
 
-class Session:
+class ClientState:
     """What one connection is allowed to do, is in, and follows."""
 
     __slots__ = (
@@ -101,11 +101,11 @@ class Session:
         """Take one message of `size` bytes; return what to do about it. `now` is any monotonic clock in seconds."""
         try:
             return self.check(message, now, size)
-        except Refusal as refusal:
+        except CommandError as refusal:
             return refusal.effects(message.id)
 
     def check(self, message: client.AnyClientMessage, now: float, size: int = 0) -> list[Effect]:
-        """Do the same for a message that is answered elsewhere. Raises Refusal."""
+        """Do the same for a message that is answered elsewhere. Raises CommandError."""
         self._check_rate(now)
         self._check_bytes(size, now)
         return self._handle(message, now)
@@ -116,19 +116,19 @@ class Session:
         try:
             self._check_rate(now)
             self._check_bytes(size, now)
-        except Refusal as refusal:
+        except CommandError as refusal:
             return refusal.effects(id)
         return [Reply(error_reply(fault.code, fault.message, id))]
 
     def charge_custom_data(self, size: int, rooms: int, now: float) -> None:
-        """Charge custom data of `size` bytes, once for each room that is told of it. Raises Refusal."""
+        """Charge custom data of `size` bytes, once for each room that is told of it. Raises CommandError."""
         self._check_bytes(size * rooms, now)
 
     def open_channels(self, names: list[str]) -> list[Effect]:
         """Follow the channels named when connecting."""
         try:
             return [Follow(self._follow(names))]
-        except Refusal as refusal:
+        except CommandError as refusal:
             return [Reply(error_reply(refusal.code, refusal.message))]
 
     def regrant(self, identity: Identity) -> tuple[list[str], list[str]]:
@@ -157,7 +157,7 @@ class Session:
             self._on_limit(Limit.MESSAGE_RATE)
             if self._strikes is None:
                 self._strikes = Strikes(rate, now)
-            raise Refusal(
+            raise CommandError(
                 ErrorCode.RATE_LIMITED,
                 f"more than {rate:g} messages per second on this connection",
                 math.ceil(wait_s * 1000),
@@ -168,7 +168,7 @@ class Session:
         wait_s = self._byte_bucket.take(now, size)
         if wait_s:
             self._on_limit(Limit.MESSAGE_BYTES_RATE)
-            raise Refusal(
+            raise CommandError(
                 ErrorCode.RATE_LIMITED,
                 f"more than {self._settings.message_bytes_rate:g} bytes per second on this connection",
                 math.ceil(wait_s * 1000),
@@ -181,7 +181,7 @@ class Session:
         wait_s = self._presence_bucket.take(now)
         if wait_s:
             self._on_limit(Limit.PRESENCE_RATE)
-            raise Refusal(
+            raise CommandError(
                 ErrorCode.RATE_LIMITED,
                 f"more than {rate:g} changes of status or custom data per second on this connection",
                 math.ceil(wait_s * 1000),
@@ -196,7 +196,7 @@ class Session:
         wait_s = bucket.take(now)
         if wait_s:
             self._on_limit(Limit.NAMESPACE_RATE)
-            raise Refusal(
+            raise CommandError(
                 ErrorCode.RATE_LIMITED,
                 f"more than {rate:g} messages per second to rooms of this kind",
                 math.ceil(wait_s * 1000),
@@ -241,13 +241,13 @@ class Session:
     def _publish(self, message: client.PublishRoomCommand, now: float) -> PublishToRoom:
         room = message.room if message.room in self.rooms else _name(message.room, "room")
         if room not in self.rooms:
-            raise Refusal(ErrorCode.NOT_IN_ROOM, "join the room before sending to it")
+            raise CommandError(ErrorCode.NOT_IN_ROOM, "join the room before sending to it")
         if not self.identity.grants.may_publish(room):
-            raise Refusal(ErrorCode.FORBIDDEN, "publishing to this room is not allowed")
+            raise CommandError(ErrorCode.FORBIDDEN, "publishing to this room is not allowed")
         name = self._settings.namespace_of(room)
         namespace = self._settings.namespaces[name]
         if namespace.publish == "server":
-            raise Refusal(ErrorCode.FORBIDDEN, "only the server publishes to this room")
+            raise CommandError(ErrorCode.FORBIDDEN, "only the server publishes to this room")
         if namespace.message_rate:
             self._check_namespace_rate(name, namespace.message_rate, now)
         echo = namespace.echo if isinstance(message.echo, msgspec.UnsetType) else message.echo
@@ -256,11 +256,13 @@ class Session:
     def _join(self, message: client.JoinRoom) -> EnterRoom:
         room = _name(message.room, "room")
         if not self.identity.grants.may_join(room):
-            raise Refusal(ErrorCode.FORBIDDEN, "no such room, or not for this user")
+            raise CommandError(ErrorCode.FORBIDDEN, "no such room, or not for this user")
         limit = self._settings.max_rooms_per_connection
         if limit and room not in self.rooms and len(self.rooms) >= limit:
             self._on_limit(Limit.ROOMS)
-            raise Refusal(ErrorCode.TOO_MANY_ROOMS, f"a connection may be in {limit} rooms; leave one first")
+            raise CommandError(
+                ErrorCode.TOO_MANY_ROOMS, f"a connection may be in {limit} rooms; leave one first"
+            )
         self.rooms.add(room)
         return EnterRoom(room, message.since, message.id)
 
@@ -270,34 +272,36 @@ class Session:
         limit = self._settings.max_rooms_per_connection
         if limit and len(self.followed.union(parsed)) > limit + len(channel_names.PLAIN):
             self._on_limit(Limit.ROOMS)
-            raise Refusal(ErrorCode.TOO_MANY_ROOMS, f"a connection may follow the presence of {limit} rooms")
+            raise CommandError(
+                ErrorCode.TOO_MANY_ROOMS, f"a connection may follow the presence of {limit} rooms"
+            )
         self.followed.update(parsed)
         return parsed
 
     def _channel(self, name: str) -> str:
         channel = channel_names.parse_channel(name)
         if channel is None or not self.identity.grants.may_follow(channel):
-            raise Refusal(ErrorCode.UNKNOWN_CHANNEL, channel_names.refusal(name))
+            raise CommandError(ErrorCode.UNKNOWN_CHANNEL, channel_names.refusal(name))
         return channel
 
     @staticmethod
     def _require(allowed: bool, message: str) -> None:
         if not allowed:
-            raise Refusal(ErrorCode.FORBIDDEN, message)
+            raise CommandError(ErrorCode.FORBIDDEN, message)
 
 
 def _name(text: str, what: str) -> str:
     try:
         return normalize_name(text, what)
     except InvalidName as fault:
-        raise Refusal(ErrorCode.INVALID_NAME, str(fault)) from None
+        raise CommandError(ErrorCode.INVALID_NAME, str(fault)) from None
 
 
 def _renewal(message: client.Refresh) -> Renew:
     token = "" if isinstance(message.token, msgspec.UnsetType) else message.token
     ticket = "" if isinstance(message.ticket, msgspec.UnsetType) else message.ticket
     if bool(token) == bool(ticket):
-        raise Refusal(ErrorCode.INVALID_FIELD, "show a `token` or a `ticket`, exactly one of them")
+        raise CommandError(ErrorCode.INVALID_FIELD, "show a `token` or a `ticket`, exactly one of them")
     return Renew(token, ticket, message.id)
 
 
@@ -307,5 +311,5 @@ def _channel_list(message: client.Subscribe | client.Unsubscribe) -> list[str]:
     if not isinstance(message.channel, msgspec.UnsetType):
         names.append(message.channel)
     if not names:
-        raise Refusal(ErrorCode.INVALID_FIELD, "name a `channel` or some `channels`")
+        raise CommandError(ErrorCode.INVALID_FIELD, "name a `channel` or some `channels`")
     return names

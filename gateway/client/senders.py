@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from gateway.auth.identity import Identity
-from gateway.client.commands import Session
+from gateway.client.commands import ClientState
 from gateway.limits import Limit, Recent, refill_s
 from services.settings import Settings
 
 
-class Senders:
+class HttpSenders:
     """A session for each user who sent something lately: the rules of a connection, and its rates, by user.
 
     A user without one gets one whose rates are unused, so a session is kept until they would be again.
@@ -22,15 +22,15 @@ class Senders:
             settings.presence_rate,
             *(each.message_rate for each in settings.namespaces.values()),
         ]
-        self._sessions: Recent[Session] = Recent(max(map(refill_s, rates)), now)
+        self._sessions: Recent[ClientState] = Recent(max(map(refill_s, rates)), now)
 
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def session(self, identity: Identity, rooms: set[str], now: float) -> Session:
+    def session(self, identity: Identity, rooms: set[str], now: float) -> ClientState:
         """Return the user's session, with what these credentials allow, as a member of these rooms."""
         session = self._sessions.get(
-            identity.user_id, now, lambda: Session(identity, self._settings, now, self._on_limit)
+            identity.user_id, now, lambda: ClientState(identity, self._settings, now, self._on_limit)
         )
         session.identity = identity
         session.rooms = rooms

@@ -5,7 +5,7 @@
 - `descriptors` which sockets a large room may write to past their transports (ADR 0008)
 - `sequencer`   order and gaps of one durable log, as a core without I/O
 - `recovery`    whether what a client missed is all there, as a core without I/O
-- `follower`    one log followed: live messages in order, gaps filled, members caught up
+- `subscription`    one log followed: live messages in order, gaps filled, members caught up
 - `rooms`       the rooms with members here, and their subscriptions
 - `inbox`       the users with connections here, and their personal logs
 - `logs`        the durable logs, by namespace
@@ -13,5 +13,5 @@
 - `elections`   noticing that a stream has another leader
 - `publisher`   publishing to rooms, users and everyone
 - `sanitizing`  content of namespaces that ask for it, made harmless before it is stored
-- `traffic`     what went through this gateway, counted
+- `counters`     what went through this gateway, counted
 """

@@ -25,8 +25,8 @@ _RSV1 = 0x40  # "this message is compressed" (RFC 7692 §6)
 PING_FRAME = b"\x89\x00"
 
 
-class Wire(IntEnum):
-    """How bytes travel to one member; members with the same wire share the same bytes."""
+class Encoding(IntEnum):
+    """How bytes travel to one member; members with the same encoding share the same bytes."""
 
     JSON = 0
     MSGPACK = 1
@@ -37,7 +37,7 @@ class Wire(IntEnum):
     @property
     def packed(self) -> bool:
         """Whether messages travel as MessagePack."""
-        return self in (Wire.MSGPACK, Wire.MSGPACK_DEFLATE)
+        return self in (Encoding.MSGPACK, Encoding.MSGPACK_DEFLATE)
 
 
 def frame(first_byte: int, payload: bytes) -> bytes:
@@ -65,7 +65,7 @@ def message_frame(payload: bytes, *, binary: bool, deflate: bool) -> bytes:
     return _deflated_frame(first_byte, payload) if deflate else frame(first_byte, payload)
 
 
-class Outbound:
+class EncodedMessage:
     """A message to clients. `topic` and `seq` are set where the message has a place in a durable log."""
 
     __slots__ = ("_frames", "_json", "_packed", "message", "seq", "topic")
@@ -92,20 +92,20 @@ class Outbound:
             self._packed = self._pack()
         return self._packed
 
-    def on(self, wire: Wire) -> bytes:
-        """Return the bytes for members on `wire`."""
-        data = self._frames[wire]
+    def encode(self, encoding: Encoding) -> bytes:
+        """Return the bytes for members with `encoding`."""
+        data = self._frames[encoding]
         if data is None:
-            data = self._frames[wire] = self._build(wire)
+            data = self._frames[encoding] = self._build(encoding)
         return data
 
-    def _build(self, wire: Wire) -> bytes:
-        match wire:
-            case Wire.JSON | Wire.JSON_DEFLATE:
-                return message_frame(self.json, binary=False, deflate=wire is Wire.JSON_DEFLATE)
-            case Wire.MSGPACK | Wire.MSGPACK_DEFLATE:
-                return message_frame(self.msgpack, binary=True, deflate=wire is Wire.MSGPACK_DEFLATE)
-            case Wire.SSE:
+    def _build(self, encoding: Encoding) -> bytes:
+        match encoding:
+            case Encoding.JSON | Encoding.JSON_DEFLATE:
+                return message_frame(self.json, binary=False, deflate=encoding is Encoding.JSON_DEFLATE)
+            case Encoding.MSGPACK | Encoding.MSGPACK_DEFLATE:
+                return message_frame(self.msgpack, binary=True, deflate=encoding is Encoding.MSGPACK_DEFLATE)
+            case Encoding.SSE:
                 return sse_event(str(self.message.__struct_config__.tag), self.json)
 
     def _pack(self) -> bytes:
@@ -113,12 +113,12 @@ class Outbound:
         return _encode_msgpack(_decode_json(self.json))
 
 
-class Recovered(Outbound):
+class RecoveryAnswer(EncodedMessage):
     """An answer with the messages that a client missed. Each becomes MessagePack by itself, and may be already."""
 
     __slots__ = ("_missed",)
 
-    def __init__(self, message: server.JoinedRoom | server.Subscribed, missed: list[Outbound]) -> None:
+    def __init__(self, message: server.JoinedRoom | server.Subscribed, missed: list[EncodedMessage]) -> None:
         super().__init__(message)
         self._missed = missed
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.delivery.encoded_message import Outbound, Wire
-from gateway.delivery.fd_table import Direct, free
-from gateway.delivery.traffic import Traffic
+from gateway.delivery.counters import Counters
+from gateway.delivery.encoded_message import EncodedMessage, Encoding
+from gateway.delivery.fd_table import FdRef, direct_generation
 
-_MANY = 16  # members with whom a room is large
+DIRECT_WRITE_MIN_MEMBERS = 16  # members with whom a room is large
 
 
 class Member(Protocol):
@@ -26,60 +26,60 @@ class Member(Protocol):
 
     connection_id: str
     user_id: str
-    wire: Wire
+    encoding: Encoding
     write: Callable[[bytes], None]
 
     @property
-    def direct(self) -> Direct:
-        """The socket that may be written to instead, while it is free (`gateway.delivery.fd_table`); or NOWHERE."""
+    def fd_ref(self) -> FdRef:
+        """The socket that may be written to instead, while it may be (`gateway.delivery.fd_table`); or NO_FD."""
 
     @property
     def backlog(self) -> int:
         """Bytes that were written and have not left yet."""
 
     @property
-    def take(self) -> Callable[[list[Outbound]], bool] | None:
+    def accept_messages(self) -> Callable[[list[EncodedMessage]], bool] | None:
         """None where bytes are shared; else what takes messages one by one, and returns False to decline."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """Members of a large room on one wire, and where to write to them, side by side."""
+class _FdTable:
+    """Members of a large room on one encoding, and where to write to them, side by side."""
 
-    wire: Wire
+    encoding: Encoding
     members: list[Member]
     descriptors: "array[int]"  # quoted: Python 3.11 cannot subscript it
-    turns: bytes
+    generations: bytes
 
 
-def _rows_of(members: Iterable[Member]) -> list[_Row]:
-    by_wire: dict[Wire, list[Member]] = {}
+def _fd_tables_of(members: Iterable[Member]) -> list[_FdTable]:
+    by_encoding: dict[Encoding, list[Member]] = {}
     for member in members:
-        by_wire.setdefault(member.wire, []).append(member)
+        by_encoding.setdefault(member.encoding, []).append(member)
     return [
-        _Row(
-            wire,
+        _FdTable(
+            encoding,
             row,
-            array("i", [member.direct[0] for member in row]),
-            bytes([member.direct[1] for member in row]),
+            array("i", [member.fd_ref[0] for member in row]),
+            bytes([member.fd_ref[1] for member in row]),
         )
-        for wire, row in by_wire.items()
+        for encoding, row in by_encoding.items()
     ]
 
 
 class Fanout:
     """A set of members and the messages they have yet to be sent."""
 
-    __slots__ = ("_flush_due", "_members", "_pending", "_rows", "_skips", "_traffic")
+    __slots__ = ("_counters", "_fd_tables", "_flush_due", "_members", "_pending", "_skips")
 
-    def __init__(self, traffic: Traffic) -> None:
-        self._traffic = traffic
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
         self._members: dict[str, Member] = {}
         # Lists are made when something is sent: most followers of one user never send anything.
-        self._pending: list[Outbound] | None = None
+        self._pending: list[EncodedMessage] | None = None
         # (index in _pending, connection id): who shall not get a message although a member.
         self._skips: list[tuple[int, str]] | None = None
-        self._rows: list[_Row] | None = None  # of a large room, for as long as nobody comes or goes
+        self._fd_tables: list[_FdTable] | None = None  # of a large room, for as long as nobody comes or goes
         self._flush_due = False
 
     def __len__(self) -> int:
@@ -96,16 +96,16 @@ class Fanout:
         if self._pending:
             self.flush()
         self._members[member.connection_id] = member
-        self._rows = None
+        self._fd_tables = None
 
     def discard(self, connection_id: str) -> None:
         """Remove a member, if there; what was sent before still reaches it."""
         if self._pending:
             self.flush()
         self._members.pop(connection_id, None)
-        self._rows = None
+        self._fd_tables = None
 
-    def send(self, message: Outbound, skip: str = "", sender: str = "") -> None:
+    def send(self, message: EncodedMessage, skip: str = "", sender: str = "") -> None:
         """Queue a message for every member but the connection `skip`, if that is one of the user `sender`.
 
         Who publishes over HTTP names the connection: nobody may keep a message from somebody else's.
@@ -115,20 +115,20 @@ class Fanout:
         if self._pending is None:
             self._pending = []
         if skip and (member := self._members.get(skip)) is not None and member.user_id == sender:
-            self._skip(skip)
+            self._add_skip(skip)
         self._pending.append(message)
         if not self._flush_due:
             self._flush_due = True
             asyncio.get_running_loop().call_soon(self.flush)
 
-    def send_except_user(self, message: Outbound, user_id: str) -> None:
+    def send_except_user(self, message: EncodedMessage, user_id: str) -> None:
         """Queue a message for every member but the connections of one user."""
         for member in self:
             if member.user_id == user_id:
-                self._skip(member.connection_id)
+                self._add_skip(member.connection_id)
         self.send(message)
 
-    def _skip(self, connection_id: str) -> None:
+    def _add_skip(self, connection_id: str) -> None:
         """Let a member not have the next message."""
         if self._skips is None:
             self._skips = []
@@ -142,79 +142,86 @@ class Fanout:
             self._skips = None
             return
         self._pending = self._skips = None
-        aside = self._apart(pending, skips) if skips else {}
-        shared: dict[Wire, bytes] = {}
-        if len(self._members) >= _MANY:
-            sent_bytes = self._write_many(pending, aside, shared)
+        exceptions = self._without_skipped(pending, skips) if skips else {}
+        shared: dict[Encoding, bytes] = {}
+        if len(self._members) >= DIRECT_WRITE_MIN_MEMBERS:
+            sent_bytes = self._write_many(pending, exceptions, shared)
         else:
             sent_bytes = 0
             # A write may find its member gone and discard it: iterate over a copy.
             for member in list(self._members.values()):
-                sent_bytes += self._write(member, pending, aside, shared)
-        self._traffic.messages_out += len(self._members) * len(pending) - len(skips or ())
-        self._traffic.bytes_out += sent_bytes
+                sent_bytes += self._write(member, pending, exceptions, shared)
+        self._counters.messages_out += len(self._members) * len(pending) - len(skips or ())
+        self._counters.bytes_out += sent_bytes
 
     def _write(
         self,
         member: Member,
-        pending: list[Outbound],
-        aside: dict[str, list[Outbound]],
-        shared: dict[Wire, bytes],
+        pending: list[EncodedMessage],
+        exceptions: dict[str, list[EncodedMessage]],
+        shared: dict[Encoding, bytes],
     ) -> int:
         """Write to one member; return the bytes written."""
-        if aside and (own := aside.get(member.connection_id)) is not None:
-            return self._write_apart(member, own)
-        if member.take is not None and member.take(pending):
+        if exceptions and (own := exceptions.get(member.connection_id)) is not None:
+            return self._write_exception(member, own)
+        if member.accept_messages is not None and member.accept_messages(pending):
             return 0
-        data = shared.get(member.wire)
+        data = shared.get(member.encoding)
         if data is None:
-            data = shared[member.wire] = b"".join([message.on(member.wire) for message in pending])
+            data = shared[member.encoding] = b"".join(
+                [message.encode(member.encoding) for message in pending]
+            )
         member.write(data)
         return len(data)
 
     def _write_many(
-        self, pending: list[Outbound], aside: dict[str, list[Outbound]], shared: dict[Wire, bytes]
+        self,
+        pending: list[EncodedMessage],
+        exceptions: dict[str, list[EncodedMessage]],
+        shared: dict[Encoding, bytes],
     ) -> int:
         """Write to a large room, past the transports of all who have nothing waiting; return the bytes written."""
-        if self._rows is None:
-            self._rows = _rows_of(self._members.values())
-        for connection_id in aside:
-            free[self._members[connection_id].direct[0]] = 0
+        if self._fd_tables is None:
+            self._fd_tables = _fd_tables_of(self._members.values())
+        for connection_id in exceptions:
+            direct_generation[self._members[connection_id].fd_ref[0]] = 0
         write, sent_bytes = os.write, 0
-        for row in list(self._rows):
-            data = shared.get(row.wire)
+        for row in list(self._fd_tables):
+            data = shared.get(row.encoding)
             if data is None:
-                data = shared[row.wire] = b"".join([message.on(row.wire) for message in pending])
+                data = shared[row.encoding] = b"".join([message.encode(row.encoding) for message in pending])
             size, others = len(data), 0
             # What runs for each member stands here, without a call: see `descriptors`.
-            for index, descriptor, turn in zip(
-                range(len(row.members)), row.descriptors, row.turns, strict=True
+            for index, descriptor, generation in zip(
+                range(len(row.members)), row.descriptors, row.generations, strict=True
             ):
-                if free[descriptor] != turn:
+                if direct_generation[descriptor] != generation:
                     others += 1
-                    sent_bytes += self._write(row.members[index], pending, aside, shared)
+                    sent_bytes += self._write(row.members[index], pending, exceptions, shared)
                     continue
                 try:
                     sent = write(descriptor, data)
                 except OSError:
                     sent = 0  # the kernel takes no more, or the peer is gone: the transport will see
                 if sent != size:
-                    free[descriptor] = 0
+                    direct_generation[descriptor] = 0
                     row.members[index].write(data[sent:])
             sent_bytes += size * (len(row.members) - others)
         return sent_bytes
 
     @staticmethod
-    def _write_apart(member: Member, messages: list[Outbound]) -> int:
+    def _write_exception(member: Member, messages: list[EncodedMessage]) -> int:
         """Write to a member who does not get everything; return the bytes written."""
-        if not messages or (member.take is not None and member.take(messages)):
+        if not messages or (member.accept_messages is not None and member.accept_messages(messages)):
             return 0
-        data = b"".join([message.on(member.wire) for message in messages])
+        data = b"".join([message.encode(member.encoding) for message in messages])
         member.write(data)
         return len(data)
 
     @staticmethod
-    def _apart(pending: list[Outbound], skips: list[tuple[int, str]]) -> dict[str, list[Outbound]]:
+    def _without_skipped(
+        pending: list[EncodedMessage], skips: list[tuple[int, str]]
+    ) -> dict[str, list[EncodedMessage]]:
         """Return, for each member who skips some, the messages left for it."""
         skipped: dict[str, set[int]] = {}
         for index, connection_id in skips:

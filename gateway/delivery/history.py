@@ -7,7 +7,7 @@ import structlog
 
 from gateway.delivery.reads import Reads
 from gateway.delivery.rooms import decode_room_event
-from gateway.delivery.streams import Logs
+from gateway.delivery.streams import Streams
 from services.bus.streams import DurableLog, StoredMessage
 from services.settings import Settings
 from services.wire import server
@@ -34,10 +34,10 @@ class RoomHistory:
 
 
 class History:
-    """Reads the durable logs, few at once and a page of bytes at a time."""
+    """Reads the durable streams, few at once and a page of bytes at a time."""
 
-    def __init__(self, logs: Logs, settings: Settings, reads: Reads) -> None:
-        self._logs = logs
+    def __init__(self, streams: Streams, settings: Settings, reads: Reads) -> None:
+        self._streams = streams
         self._settings = settings
         self._reads = reads
 
@@ -52,7 +52,7 @@ class History:
             BusError: the room's log cannot be read.
         """
         namespace = self._settings.namespace_of(room)
-        durable_log = self._logs.of_namespace(namespace)
+        durable_log = self._streams.of_namespace(namespace)
         if durable_log is None:
             return RoomHistory("", 0, [])
         subject = self._settings.subjects.room_in(namespace, room)

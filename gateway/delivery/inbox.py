@@ -1,4 +1,4 @@
-"""The users with connections here, and their personal logs.
+"""The users with connections here, and their personal streams.
 
 Everything sent to a user reaches every connection of that user. A subscription per user lives as long as the user has
 a connection here.
@@ -10,12 +10,12 @@ from functools import partial
 
 import msgspec
 
-from gateway.delivery.encoded_message import Outbound
+from gateway.delivery.counters import Counters
+from gateway.delivery.encoded_message import EncodedMessage
 from gateway.delivery.fanout import Member
 from gateway.delivery.reads import Reads
-from gateway.delivery.stream_subscription import CatchUp, Delivery, Follower
-from gateway.delivery.streams import Logs
-from gateway.delivery.traffic import Traffic
+from gateway.delivery.stream_subscription import CatchUp, Delivery, StreamSubscription
+from gateway.delivery.streams import Streams
 from services.bus.client import Bus
 from services.bus.errors import BusError, Unavailable
 from services.settings import Settings
@@ -44,7 +44,7 @@ def decode_direct_event(data: bytes, seq: int) -> Delivery:
         timestamp=event.timestamp,
         seq=seq or UNSET,
     )
-    return Delivery(Outbound(message, INBOX_TOPIC, seq))
+    return Delivery(EncodedMessage(message, INBOX_TOPIC, seq))
 
 
 # Told the position after which personal messages follow, or why it cannot be learned.
@@ -58,17 +58,17 @@ class Inboxes:
     """The inboxes of the users with connections on this gateway."""
 
     def __init__(
-        self, bus: Bus, logs: Logs, settings: Settings, tasks: TaskSet, traffic: Traffic, reads: Reads
+        self, bus: Bus, streams: Streams, settings: Settings, tasks: TaskSet, counters: Counters, reads: Reads
     ) -> None:
         self._bus = bus
-        self._logs = logs
+        self._streams = streams
         self._subjects = settings.subjects
         self._settings = settings
         self._reads = reads
         self._tasks = tasks
-        self._traffic = traffic
-        self._by_user: dict[str, Follower] = {}
-        self._opening: dict[str, int] = {}  # members on their way in: the follower must not be dropped
+        self._counters = counters
+        self._by_user: dict[str, StreamSubscription] = {}
+        self._opening: dict[str, int] = {}  # members on their way in: the subscription must not be dropped
         self._waiting: list[Callable[[int | BusError], None]] = []  # for the next read of the position
         self._last_read = 0.0
 
@@ -89,69 +89,71 @@ class Inboxes:
         Raises:
             BusError: the position cannot be learned; the member is not added.
         """
-        follower = self._of(member.user_id)
-        if follower.is_open:
-            return self._enter(follower, member)
+        subscription = self._subscription_for(member.user_id)
+        if subscription.is_open:
+            return self._enter(subscription, member)
         known: asyncio.Future[int | BusError] = asyncio.get_running_loop().create_future()
         self._begin_opening(member.user_id, lambda found: None if known.done() else known.set_result(found))
         try:
-            return self._open_at(follower, await known, member)
+            return self._start_and_add(subscription, await known, member)
         finally:
             self._end_opening(member.user_id)
 
-    def open_soon(self, member: Member, on_opened: OnOpened) -> None:
+    def open_with_callback(self, member: Member, on_opened: OnOpened) -> None:
         """Do the same, and call back, maybe at once, instead of returning or raising. `on_opened` must not raise."""
-        follower = self._of(member.user_id)
-        if follower.is_open:
-            on_opened(self._enter(follower, member))
+        subscription = self._subscription_for(member.user_id)
+        if subscription.is_open:
+            on_opened(self._enter(subscription, member))
         else:
-            self._begin_opening(member.user_id, partial(self._on_position, follower, member, on_opened))
+            self._begin_opening(member.user_id, partial(self._on_position, subscription, member, on_opened))
 
     def _on_position(
-        self, follower: Follower, member: Member, on_opened: OnOpened, found: int | BusError
+        self, subscription: StreamSubscription, member: Member, on_opened: OnOpened, found: int | BusError
     ) -> None:
         try:
-            on_opened(self._open_at(follower, found, member))
+            on_opened(self._start_and_add(subscription, found, member))
         except BusError as fault:
             on_opened(fault)
         finally:
             self._end_opening(member.user_id)
 
-    def _of(self, user_id: str) -> Follower:
-        follower = self._by_user.get(user_id)
-        if follower is None:
-            follower = self._by_user[user_id] = Follower(
+    def _subscription_for(self, user_id: str) -> StreamSubscription:
+        subscription = self._by_user.get(user_id)
+        if subscription is None:
+            subscription = self._by_user[user_id] = StreamSubscription(
                 self._bus,
-                self._logs.inbox,
+                self._streams.inbox,
                 live_subject=self._subjects.user_out(user_id),
                 decode=decode_direct_event,
                 tasks=self._tasks,
-                traffic=self._traffic,
+                counters=self._counters,
                 reads=self._reads,
             )
-        return follower
+        return subscription
 
-    def _open_at(self, follower: Follower, found: int | BusError, member: Member) -> Position:
+    def _start_and_add(
+        self, subscription: StreamSubscription, found: int | BusError, member: Member
+    ) -> Position:
         if isinstance(found, BusError):
             raise found
-        if not follower.is_open:
-            follower.open_at(found)
-        return self._enter(follower, member)
+        if not subscription.is_open:
+            subscription.open_at(found)
+        return self._enter(subscription, member)
 
     @staticmethod
-    def _enter(follower: Follower, member: Member) -> Position:
-        follower.fanout.flush()
-        position = follower.position
-        follower.fanout.add(member)
+    def _enter(subscription: StreamSubscription, member: Member) -> Position:
+        subscription.fanout.flush()
+        position = subscription.position
+        subscription.fanout.add(member)
         if position is None:
             raise RuntimeError("an inbox without a log")  # inboxes are durable by construction
         return position
 
     def leave(self, member: Member) -> None:
         """Stop sending to a connection; the last one of a user ends the subscription."""
-        follower = self._by_user.get(member.user_id)
-        if follower is not None:
-            follower.fanout.discard(member.connection_id)
+        subscription = self._by_user.get(member.user_id)
+        if subscription is not None:
+            subscription.fanout.discard(member.connection_id)
             self._drop_if_empty(member.user_id)
 
     def _begin_opening(self, user_id: str, on_position: Callable[[int | BusError], None]) -> None:
@@ -169,9 +171,9 @@ class Inboxes:
             self._drop_if_empty(user_id)
 
     def _drop_if_empty(self, user_id: str) -> None:
-        follower = self._by_user.get(user_id)
-        if follower is not None and not len(follower.fanout) and user_id not in self._opening:
-            follower.close()
+        subscription = self._by_user.get(user_id)
+        if subscription is not None and not len(subscription.fanout) and user_id not in self._opening:
+            subscription.close()
             del self._by_user[user_id]
 
     async def catch_up(self, member: Member, since: Position) -> CatchUp:
@@ -182,36 +184,36 @@ class Inboxes:
         """
 
         def still_wanted() -> bool:
-            follower = self._by_user.get(member.user_id)
-            return follower is not None and member.connection_id in follower.fanout
+            subscription = self._by_user.get(member.user_id)
+            return subscription is not None and member.connection_id in subscription.fanout
 
         async with self._reads.turn(member, still_wanted), self._reads.recovery():
-            follower = self._by_user.get(member.user_id)
-            if follower is None:
+            subscription = self._by_user.get(member.user_id)
+            if subscription is None:
                 raise Unavailable("the user has no connection here any more")
-            self._logs.require_open()
-            catch_up = await follower.catch_up(
+            self._streams.require_open()
+            catch_up = await subscription.catch_up(
                 since,
                 cap=self._settings.recovery_limit,
                 max_bytes=self._settings.recovery_max_bytes,
-                packed=member.wire.packed,
+                packed=member.encoding.packed,
             )
-        self._traffic.recoveries[catch_up.verdict] += 1
+        self._counters.recoveries[catch_up.verdict] += 1
         return catch_up
 
     def close(self) -> None:
         """Drop all subscriptions."""
-        for follower in self._by_user.values():
-            follower.close()
+        for subscription in self._by_user.values():
+            subscription.close()
         self._by_user.clear()
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         """Deliver nothing until `resync`: the bus is away."""
-        for follower in self._by_user.values():
-            follower.hold()
+        for subscription in self._by_user.values():
+            subscription.pause()
 
     @property
-    def followers(self) -> Iterator[Follower]:
+    def subscriptions(self) -> Iterator[StreamSubscription]:
         """What each user's inbox follows."""
         return iter(self._by_user.values())
 
@@ -224,8 +226,8 @@ class Inboxes:
             await asyncio.sleep(max(0.0, self._last_read + _READ_EVERY_S - loop.time()))
             self._last_read = loop.time()
             self._waiting = []  # who comes from here on asks anew
-            self._logs.require_open()
-            found = await self._logs.inbox.last_seq()
+            self._streams.require_open()
+            found = await self._streams.inbox.last_seq()
         except BusError as fault:
             found = fault
         finally:

@@ -22,7 +22,7 @@ _SETTLE_S = 0.5
 _SPREAD_S = 1.0
 
 
-class Elections:
+class LeaderWatch:
     """Calls `on_change` a moment after streams have got other leaders, once for all of them."""
 
     def __init__(self, bus: Bus, settings: Settings, on_change: Callable[[], None]) -> None:

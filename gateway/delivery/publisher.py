@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from gateway.delivery.sanitizing import sanitized, sanitized_text
-from gateway.delivery.streams import Logs
+from gateway.delivery.streams import Streams
 from gateway.limits import Limit
 from services.bus.client import Bus
 from services.bus.errors import BusError, PayloadTooLarge, StoreFull
@@ -33,7 +33,7 @@ _encode = msgspec.json.Encoder().encode
 
 # It has room again when messages have expired, or an operator has made some: not within a second.
 STORE_FULL_RETRY_MS = 30_000
-_TELL_EVERY_S = 10.0
+_LOG_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +65,18 @@ class Publisher:
     def __init__(
         self,
         bus: Bus,
-        logs: Logs,
+        streams: Streams,
         settings: Settings,
         now_ms: Callable[[], int],
         on_limit: Callable[[Limit], object],
     ) -> None:
         self._bus = bus
-        self._logs = logs
+        self._streams = streams
         self._settings = settings
         self._subjects = settings.subjects
         self._now_ms = now_ms
         self._on_limit = on_limit
-        self._told_full_at = -math.inf
+        self._logged_full_at = -math.inf
 
     def to_room(
         self,
@@ -108,7 +108,7 @@ class Publisher:
             origin=sender.connection_id,
             echo=echo,
         )
-        durable_log = self._logs.of_namespace(namespace)
+        durable_log = self._streams.of_namespace(namespace)
         if durable_log is None:
             self._send(self._subjects.room_out(namespace, room), _encode(event), timestamp, id, on_done)
             return
@@ -133,7 +133,7 @@ class Publisher:
         )
         subject = self._subjects.user_in(user_id)
         unique = message_id(sender.user_id, "user", user_id, id)
-        self._store(self._logs.inbox, subject, _encode(event), unique, timestamp, id, on_done)
+        self._store(self._streams.inbox, subject, _encode(event), unique, timestamp, id, on_done)
 
     def to_all(
         self,
@@ -168,7 +168,7 @@ class Publisher:
     ) -> None:
         # While the streams are not open again, the one that answers may be another than the epoch we know says.
         try:
-            self._logs.require_open()
+            self._streams.require_open()
         except BusError as fault:
             on_done(_refusal(fault))
             return
@@ -176,18 +176,18 @@ class Publisher:
         def stored(outcome: Stored | BusError) -> None:
             if isinstance(outcome, BusError):
                 if isinstance(outcome, StoreFull):
-                    self._tell_full(durable_log, outcome)
+                    self._log_full(durable_log, outcome)
                 on_done(_refusal(outcome))
             else:
                 on_done(server.Ack(id=id, epoch=durable_log.epoch, seq=outcome.seq, timestamp=timestamp))
 
         durable_log.publish(subject, payload, message_id=unique_id, on_done=stored)
 
-    def _tell_full(self, durable_log: DurableLog, fault: StoreFull) -> None:
+    def _log_full(self, durable_log: DurableLog, fault: StoreFull) -> None:
         """Log it, but not for every message."""
         now = time.monotonic()
-        if now - self._told_full_at >= _TELL_EVERY_S:
-            self._told_full_at = now
+        if now - self._logged_full_at >= _LOG_EVERY_S:
+            self._logged_full_at = now
             log.error("JetStream's store is full", stream=durable_log.spec.name, reason=str(fault))
 
     def _send(

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from gateway.delivery.encoded_message import Outbound
+from gateway.delivery.encoded_message import EncodedMessage
 from gateway.delivery.fanout import Member
 from gateway.limits import Limit
 from services.bus.errors import Unavailable
@@ -70,7 +70,7 @@ class Reads:
             if not turns.waiting:
                 del self._turns[member.connection_id]
 
-    async def pack(self, message: Outbound) -> None:
+    async def pack(self, message: EncodedMessage) -> None:
         """Make MessagePack of one message that was read, while nobody else does: 64 KiB take two milliseconds."""
         async with self._packing:
             _ = message.msgpack

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Verdict(StrEnum):
+class RecoveryVerdict(StrEnum):
     """Named outcome of a recovery; every one but `RECOVERED` means `recovered: false`."""
 
     RECOVERED = "recovered"
@@ -24,7 +24,7 @@ class Verdict(StrEnum):
     EVICTED = "evicted"
 
 
-def judge(
+def recovery_verdict(
     since: int,
     found: list[int],
     *,
@@ -33,7 +33,7 @@ def judge(
     stream_last: int,
     log_size: int,
     cap: int,
-) -> Verdict:
+) -> RecoveryVerdict:
     """Judge a recovery from position `since`.
 
     Args:
@@ -45,17 +45,17 @@ def judge(
         cap: how many missed messages one recovery may return.
     """
     if since > stream_last:
-        return Verdict.FUTURE
-    if not complete or len(found) - is_anchored(since, found) > cap:
-        return Verdict.TOO_MANY
-    if since == stream_last or is_anchored(since, found):
-        return Verdict.RECOVERED
+        return RecoveryVerdict.FUTURE
+    if not complete or len(found) - has_anchor(since, found) > cap:
+        return RecoveryVerdict.TOO_MANY
+    if since == stream_last or has_anchor(since, found):
+        return RecoveryVerdict.RECOVERED
     if len(found) < log_size and stream_first <= since + 1:
-        return Verdict.RECOVERED
-    return Verdict.EVICTED
+        return RecoveryVerdict.RECOVERED
+    return RecoveryVerdict.EVICTED
 
 
-def is_anchored(since: int, found: list[int]) -> bool:
+def has_anchor(since: int, found: list[int]) -> bool:
     """Whether the message at the position itself is still there; if so, so is everything after it."""
     return bool(found) and found[0] == since
 
@@ -81,7 +81,7 @@ class Kept:
     least_until_full: int
 
 
-def is_whole(position: int, found: list[int], *, pending: int, kept: Kept, away_s: float) -> bool:
+def is_contiguous(position: int, found: list[int], *, pending: int, kept: Kept, away_s: float) -> bool:
     """Whether what was read from `position`, inclusive, is all that followed it, for one who was there until lately.
 
     `pending` more of this log are stored. Who followed live up to `away_s` seconds ago knows more than a client with a
@@ -90,7 +90,7 @@ def is_whole(position: int, found: list[int], *, pending: int, kept: Kept, away_
     """
     if position > kept.last:
         return False  # the stream lost its end: what it stores next gets sequences that were given before
-    if is_anchored(position, found):
+    if has_anchor(position, found):
         return True
     if len(found) + pending >= kept.log_size:
         return False

@@ -13,13 +13,13 @@ from functools import partial
 import msgspec
 import structlog
 
-from gateway.delivery.encoded_message import Outbound
+from gateway.delivery.counters import Counters
+from gateway.delivery.encoded_message import EncodedMessage
 from gateway.delivery.fanout import Member
 from gateway.delivery.reads import Reads
-from gateway.delivery.recovery import Verdict
-from gateway.delivery.stream_subscription import CatchUp, Delivery, Follower
-from gateway.delivery.streams import Logs
-from gateway.delivery.traffic import Traffic
+from gateway.delivery.recovery import RecoveryVerdict
+from gateway.delivery.stream_subscription import CatchUp, Delivery, StreamSubscription
+from gateway.delivery.streams import Streams
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError
 from services.settings import Settings
@@ -30,14 +30,14 @@ from services.wire.records import UNSET, Position, UnsetType
 
 log = structlog.get_logger(__name__)
 
-_TELL_EVERY_S = 1.0
+_LOG_EVERY_S = 1.0
 
 _decode_message = msgspec.json.Decoder(RoomPublished).decode
 _decode_notice = msgspec.json.Decoder(MembersEvent).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class RoomJoin:
     """A member is in; live messages after `position` follow. `catch_up` answers `since`."""
 
     position: Position | None
@@ -45,7 +45,7 @@ class Joined:
 
 
 # Called exactly once per join, before anything of the room is written to the member; None: no longer wanted.
-OnJoined = Callable[[Joined | BusError | None], None]
+OnJoined = Callable[[RoomJoin | BusError | None], None]
 
 
 def decode_room_event(data: bytes, seq: int) -> Delivery:
@@ -64,32 +64,32 @@ def decode_room_event(data: bytes, seq: int) -> Delivery:
         seq=seq or UNSET,
     )
     return Delivery(
-        Outbound(message, event.room, seq),
+        EncodedMessage(message, event.room, seq),
         skip_connection="" if event.echo else event.origin,
         sender=event.user_id,
     )
 
 
-def _break_notice(room: str, position: Position) -> Outbound:
+def _gap_notice(room: str, position: Position) -> EncodedMessage:
     """Return what members are told when messages are lost to them: they stand at `position` now.
 
     It is the answer that a join with `since` would get, unasked for.
     """
     message = server.JoinedRoom(room=room, epoch=position.epoch, seq=position.seq, recovered=False, missed=[])
-    return Outbound(message, room)
+    return EncodedMessage(message, room)
 
 
 class Room:
     """A room with members here, or with none since a moment ago."""
 
-    __slots__ = ("_notices", "_traffic", "follower", "joining", "linger", "name", "opening")
+    __slots__ = ("_counters", "_notices", "joining", "linger", "name", "opening", "subscription")
 
     def __init__(
-        self, name: str, follower: Follower, bus: Bus, members_subject: str, traffic: Traffic
+        self, name: str, subscription: StreamSubscription, bus: Bus, members_subject: str, counters: Counters
     ) -> None:
         self.name = name
-        self.follower = follower
-        self._traffic = traffic
+        self.subscription = subscription
+        self._counters = counters
         self._notices = bus.subscribe(members_subject, self)
         self.opening: asyncio.Future[None] | None = None
         self.joining = 0  # members on their way in: the room must not be dropped under them
@@ -100,16 +100,16 @@ class Room:
         try:
             event = _decode_notice(message.data)
         except (msgspec.DecodeError, RecursionError) as fault:
-            self._traffic.unexpected += 1
+            self._counters.unexpected += 1
             log.error("not a join or leave", subject=message.subject, reason=str(fault))
             return
         # Those who were there hear of a user who comes or goes; the user does not.
-        self.follower.fanout.send_except_user(Outbound(event), event.user_id)
+        self.subscription.fanout.send_except_user(EncodedMessage(event), event.user_id)
 
     def close(self) -> None:
         """Hear no more of it."""
         self._notices.close()
-        self.follower.close()
+        self.subscription.close()
 
 
 def _opened(room: Room, opening: "asyncio.Future[None]") -> None:
@@ -122,16 +122,16 @@ class Rooms:
     """All rooms of this gateway."""
 
     def __init__(
-        self, bus: Bus, logs: Logs, settings: Settings, tasks: TaskSet, traffic: Traffic, reads: Reads
+        self, bus: Bus, streams: Streams, settings: Settings, tasks: TaskSet, counters: Counters, reads: Reads
     ) -> None:
         self._bus = bus
-        self._logs = logs
+        self._streams = streams
         self._settings = settings
         self._tasks = tasks
-        self._traffic = traffic
+        self._counters = counters
         self._reads = reads
-        self._told_at = -math.inf
-        self._untold = 0
+        self._logged_at = -math.inf
+        self._unlogged = 0
         self._rooms: dict[str, Room] = {}
 
     def __len__(self) -> int:
@@ -153,7 +153,7 @@ class Rooms:
         if room.linger is not None:
             room.linger.cancel()
             room.linger = None
-        if room.follower.is_open and since is UNSET:
+        if room.subscription.is_open and since is UNSET:
             self._enter(room, member, None, on_joined)
         else:
             room.joining += 1
@@ -162,31 +162,31 @@ class Rooms:
     def leave(self, connection_id: str, name: str) -> bool:
         """Stop sending a room's messages to a connection; return whether it was a member."""
         room = self._rooms.get(name)
-        if room is None or connection_id not in room.follower.fanout:
+        if room is None or connection_id not in room.subscription.fanout:
             return False
-        room.follower.fanout.discard(connection_id)
+        room.subscription.fanout.discard(connection_id)
         self._linger_if_empty(room)
         return True
 
     def has(self, connection_id: str, name: str) -> bool:
         """Whether a connection is a member of a room."""
         room = self._rooms.get(name)
-        return room is not None and connection_id in room.follower.fanout
+        return room is not None and connection_id in room.subscription.fanout
 
     def members(self, name: str) -> int:
         """Return how many connections of this gateway are in a room."""
         room = self._rooms.get(name)
-        return len(room.follower.fanout) if room else 0
+        return len(room.subscription.fanout) if room else 0
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         """Deliver nothing of durable rooms until `resync`: the bus is away."""
         for room in self._rooms.values():
-            room.follower.hold()
+            room.subscription.pause()
 
     @property
-    def followers(self) -> Iterator[Follower]:
+    def subscriptions(self) -> Iterator[StreamSubscription]:
         """What each room follows."""
-        return (room.follower for room in self._rooms.values())
+        return (room.subscription for room in self._rooms.values())
 
     def close(self) -> None:
         """Drop all subscriptions."""
@@ -201,19 +201,19 @@ class Rooms:
         subjects = self._settings.subjects
         room = self._rooms[name] = Room(
             name,
-            Follower(
+            StreamSubscription(
                 self._bus,
-                self._logs.of_namespace(namespace),
+                self._streams.of_namespace(namespace),
                 live_subject=subjects.room_out(namespace, name),
                 decode=decode_room_event,
                 tasks=self._tasks,
-                traffic=self._traffic,
+                counters=self._counters,
                 reads=self._reads,
-                on_break=partial(_break_notice, name),
+                on_gap=partial(_gap_notice, name),
             ),
             self._bus,
             subjects.room_members(namespace, name),
-            self._traffic,
+            self._counters,
         )
         return room
 
@@ -240,7 +240,7 @@ class Rooms:
         on_joined: OnJoined,
     ) -> None:
         try:
-            if not room.follower.is_open:
+            if not room.subscription.is_open:
                 await self._open(room)
             if isinstance(since, Position):
                 async with self._reads.turn(member, still_wanted):
@@ -255,26 +255,26 @@ class Rooms:
     async def _catch_up(self, room: Room, member: Member, since: Position) -> CatchUp:
         settings = self._settings
         async with self._reads.recovery():
-            self._logs.require_open()
-            catch_up = await room.follower.catch_up(
+            self._streams.require_open()
+            catch_up = await room.subscription.catch_up(
                 since,
                 cap=settings.recovery_limit,
                 max_bytes=settings.recovery_max_bytes,
-                packed=member.wire.packed,
+                packed=member.encoding.packed,
             )
-        self._traffic.recoveries[catch_up.verdict] += 1
-        if catch_up.verdict is not Verdict.RECOVERED:
-            self._tell(room, catch_up.verdict)
+        self._counters.recoveries[catch_up.verdict] += 1
+        if catch_up.verdict is not RecoveryVerdict.RECOVERED:
+            self._log_verdict(room, catch_up.verdict)
         return catch_up
 
-    def _tell(self, room: Room, verdict: Verdict) -> None:
+    def _log_verdict(self, room: Room, verdict: RecoveryVerdict) -> None:
         """Log one recovery a second that did not succeed: a client may ask for any number of them."""
         now = asyncio.get_running_loop().time()
-        if now - self._told_at < _TELL_EVERY_S:
-            self._untold += 1
+        if now - self._logged_at < _LOG_EVERY_S:
+            self._unlogged += 1
             return
-        log.info("room not recovered", room=room.name, reason=verdict, others=self._untold)
-        self._told_at, self._untold = now, 0
+        log.info("room not recovered", room=room.name, reason=verdict, others=self._unlogged)
+        self._logged_at, self._unlogged = now, 0
 
     def _enter_if_wanted(
         self,
@@ -298,28 +298,28 @@ class Rooms:
 
     async def _begin_following(self, room: Room) -> None:
         namespace = self._settings.namespace_of(room.name)
-        durable_log = self._logs.of_namespace(namespace)
+        durable_log = self._streams.of_namespace(namespace)
         if durable_log is None:
             # Nothing will be filled in later: who is answered must be subscribed to what is sent from then on.
             await self._bus.flush()
-            room.follower.open_at(0)
+            room.subscription.open_at(0)
             return
-        self._logs.require_open()
+        self._streams.require_open()
         last, stream_last = await durable_log.last_of(self._settings.subjects.room_in(namespace, room.name))
-        room.follower.open_at(last or stream_last)
+        room.subscription.open_at(last or stream_last)
 
     def _enter(self, room: Room, member: Member, catch_up: CatchUp | None, on_joined: OnJoined) -> None:
         # First what is queued for the others, then the answer, then membership: the answer's position is then
         # exactly where live messages begin.
-        room.follower.fanout.flush()
-        on_joined(Joined(room.follower.position, catch_up))
-        room.follower.fanout.add(member)
+        room.subscription.fanout.flush()
+        on_joined(RoomJoin(room.subscription.position, catch_up))
+        room.subscription.fanout.add(member)
 
     def _linger_if_empty(self, room: Room) -> None:
         if (
             room.linger is None
             and not room.joining
-            and not len(room.follower.fanout)
+            and not len(room.subscription.fanout)
             and self._rooms.get(room.name) is room
         ):
             loop = asyncio.get_running_loop()
@@ -327,6 +327,6 @@ class Rooms:
 
     def _drop(self, room: Room) -> None:
         room.linger = None
-        if not len(room.follower.fanout) and not room.joining:
+        if not len(room.subscription.fanout) and not room.joining:
             room.close()
             self._rooms.pop(room.name, None)

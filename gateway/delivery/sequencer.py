@@ -1,7 +1,7 @@
 """Order and gaps of one durable log as one gateway sees it. No I/O, no clock.
 
-Each live message says its own sequence and that of the one before it in the same log. A gap exists when the one
-before is later than the last delivered: then nothing is delivered until the gap is filled from the stream. It
+Each on_live message says its own sequence and that of the one before it in the same log. A gap exists when the one
+before is later than the last delivered: then nothing is delivered until the gap is on_filled from the stream. It
 is "later", not "different": after a purge the one before is 0, after expiry it is the last survivor, and the first
 message of a batch always says 0 (ADR 0002).
 
@@ -20,19 +20,19 @@ MAX_HELD = 1000
 
 @dataclass(slots=True)
 class Sequencer(Generic[T]):
-    """The last sequence delivered, and what waits for a gap after it to be filled."""
+    """The last sequence delivered, and what waits for a gap after it to be on_filled."""
 
     position: int
     filling: bool = False
     unsure: bool = False  # messages may have been lost unseen since the last one that was delivered
     _held: dict[int, tuple[int, T]] | None = None  # made when something waits
-    _let_go: bool = False
+    _overflowed: bool = False
 
-    def live(self, seq: int, previous: int, item: T) -> list[T]:
-        """Take a live message; return what can be delivered now, in order.
+    def on_live(self, seq: int, previous: int, item: T) -> list[T]:
+        """Take a on_live message; return what can be delivered now, in order.
 
         Nothing is returned for a message delivered before, and during a fill. Ask `filling` afterwards: if it turned
-        true, read the log from `position + 1` and call `filled`.
+        true, read the log from `position + 1` and call `on_filled`.
         """
         if seq <= self.position:
             return []
@@ -44,7 +44,7 @@ class Sequencer(Generic[T]):
             if len(self._held) < MAX_HELD:
                 self._held[seq] = (previous, item)
             else:
-                self._let_go = True
+                self._overflowed = True
             return []
         self.position, self.unsure = seq, False
         return [item]
@@ -54,28 +54,28 @@ class Sequencer(Generic[T]):
         """The last sequence that waits, 0 where nothing does: it is known to be stored."""
         return max(self._held) if self._held else 0
 
-    def suspect(self) -> None:
+    def mark_gap(self) -> None:
         """Hold deliveries until a fill: messages may have been lost unseen (the bus was away)."""
         self.filling = True
 
     def resume(self) -> list[T]:
-        """Go on after `suspect`, or without it, unsure of what was lost; return what can be delivered now, in order.
+        """Go on after `mark_gap`, or without it, unsure of what was lost; return what can be delivered now, in order.
 
-        Ask `filling` afterwards, as after `live`; else `unsure` stays true until a message, or a look at the stream
-        (`filled`), says that nothing is missing.
+        Ask `filling` afterwards, as after `on_live`; else `unsure` stays true until a message, or a look at the stream
+        (`on_filled`), says that nothing is missing.
         """
         self.unsure = True
-        if self._let_go:
+        if self._overflowed:
             return []
         held, self._held = self._held or {}, None
         self.filling = False
         ready: list[T] = []
         for seq in sorted(held):
             self.unsure = True  # each was heard while messages may have been lost
-            ready += self.live(seq, *held[seq])
+            ready += self.on_live(seq, *held[seq])
         return ready
 
-    def filled(self, stored: list[tuple[int, T]], *, complete: bool) -> list[T]:
+    def on_filled(self, stored: list[tuple[int, T]], *, complete: bool) -> list[T]:
         """Take what was read from `position + 1`, in order; return what can be delivered now, in order.
 
         `filling` stays true, and asks for another read from the new position, where there is more to read
@@ -87,19 +87,19 @@ class Sequencer(Generic[T]):
         if not complete:
             return ready
         held, self._held = self._held or {}, None
-        self.filling, self._let_go, self.unsure = self._let_go, False, False
+        self.filling, self._overflowed, self.unsure = self._overflowed, False, False
         for seq in sorted(held):
             previous, item = held[seq]
-            ready += self.live(seq, previous, item)
+            ready += self.on_live(seq, previous, item)
         return ready
 
     def reset(self, position: int) -> None:
         """Begin anew at a position of another log; nothing is delivered before the next fill."""
-        self.position, self.filling, self._let_go, self.unsure = position, True, False, False
+        self.position, self.filling, self._overflowed, self.unsure = position, True, False, False
         self._held = None
 
     def skip_gap(self) -> None:
-        """Go on before the first message that waits; `filled` delivers it.
+        """Go on before the first message that waits; `on_filled` delivers it.
 
         Only for what the stream does not have (any more): ask it more than once.
         """

@@ -1,6 +1,6 @@
 """Following one log (a room, an inbox): live messages in order, gaps filled, members caught up.
 
-A follower subscribes to the republished subject first and then learns its position, so that nothing falls between.
+A subscription subscribes to the republished subject first and then learns its position, so that nothing falls between.
 Ephemeral logs have no stream: their messages are delivered as they come.
 """
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import msgspec
 import structlog
 
-from gateway.delivery.encoded_message import Outbound
+from gateway.delivery.counters import Counters
+from gateway.delivery.encoded_message import EncodedMessage
 from gateway.delivery.fanout import Fanout
 from gateway.delivery.reads import Reads
-from gateway.delivery.recovery import Kept, Verdict, is_anchored, is_whole, judge
+from gateway.delivery.recovery import Kept, RecoveryVerdict, has_anchor, is_contiguous, recovery_verdict
 from gateway.delivery.sequencer import Sequencer
-from gateway.delivery.traffic import Traffic
 from services.backoff import Backoff
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError, Unavailable
@@ -39,7 +39,7 @@ _CATCH_UP_S = 5.0  # for several requests with limits of their own: a join is an
 class Delivery:
     """A message for the members, but for one connection, if that is one of the user `sender`."""
 
-    message: Outbound
+    message: EncodedMessage
     skip_connection: str = ""
     sender: str = ""
 
@@ -48,24 +48,40 @@ class Delivery:
 Decode = Callable[[bytes, int], Delivery]
 
 # What to tell members when messages before this position are lost to them; they are in the stream no more.
-OnBreak = Callable[[Position], Outbound]
+OnGap = Callable[[Position], EncodedMessage]
 
 
 @dataclass(slots=True)
 class CatchUp:
-    """What a returning member missed: everything up to the follower's position, or nothing and why."""
+    """What a returning member missed: everything up to the subscription's position, or nothing and why."""
 
-    verdict: Verdict
-    missed: list[Outbound] = field(default_factory=list)
+    verdict: RecoveryVerdict
+    missed: list[EncodedMessage] = field(default_factory=list)
     size: int = 0  # bytes that were read for it
 
 
-class Follower:
+class StreamSubscription:
     """The live end of one log on this gateway, and the members who receive it."""
 
     __slots__ = (
-        "_away_since", "_bus", "_decode", "_epoch", "_fill_task", "_live_subject", "_log", "_on_break", "_on_hold", "_reads", "_sequencer",
-        "_stored_last", "_subscription", "_tails", "_tasks", "_traffic", "fanout", "is_open",
+        "_away_since",
+        "_bus",
+        "_catch_up_buffers",
+        "_counters",
+        "_decode",
+        "_epoch",
+        "_fill_task",
+        "_live_subject",
+        "_log",
+        "_on_gap",
+        "_paused",
+        "_reads",
+        "_sequencer",
+        "_stored_last",
+        "_subscription",
+        "_tasks",
+        "fanout",
+        "is_open",
     )  # fmt: skip
 
     def __init__(
@@ -76,27 +92,29 @@ class Follower:
         live_subject: str,
         decode: Decode,
         tasks: TaskSet,
-        traffic: Traffic,
+        counters: Counters,
         reads: Reads,
-        on_break: OnBreak | None = None,
+        on_gap: OnGap | None = None,
     ) -> None:
         self._bus = bus
         self._log = durable_log
         self._live_subject = live_subject
         self._decode = decode
         self._tasks = tasks
-        self._traffic = traffic
+        self._counters = counters
         self._reads = reads
         self._stored_last = 0  # what the stream is known to have stored: a replica that lags is waited for
-        self._on_break = on_break
+        self._on_gap = on_gap
         self._epoch = ""
         # Until the position is known everything waits, as in a gap.
         self._sequencer: Sequencer[Delivery | None] = Sequencer(0, filling=True)
-        self._tails: list[list[tuple[int, Outbound]]] | None = None  # made for the first to catch up
+        self._catch_up_buffers: list[list[tuple[int, EncodedMessage]]] | None = (
+            None  # made for the first to catch up
+        )
         self._fill_task: asyncio.Task[None] | None = None
-        self._on_hold = False
+        self._paused = False
         self._away_since: float | None = None  # loop time since when messages may be missing unseen
-        self.fanout = Fanout(traffic)
+        self.fanout = Fanout(counters)
         self.is_open = False
         self._subscription = bus.subscribe(live_subject, self)
 
@@ -121,7 +139,7 @@ class Follower:
         if self._log is not None:
             self._epoch = self._log.epoch
             self._sequencer.position = seq
-            self._deliver_all(self._sequencer.filled([], complete=True))
+            self._deliver_all(self._sequencer.on_filled([], complete=True))
             self._fill_if_needed()
 
     def close(self) -> None:
@@ -130,13 +148,13 @@ class Follower:
         self._subscription.close()
         self._stop_filling()
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         """Deliver nothing until `resync`: the bus is away, and what it carries first may be another stream's."""
         if self._log is not None:
-            self._on_hold = True
+            self._paused = True
             if self._away_since is None:
                 self._away_since = asyncio.get_running_loop().time()
-            self._sequencer.suspect()
+            self._sequencer.mark_gap()
             self._stop_filling()
 
     # --- looking for messages that were lost unseen (`gateway.delivery.resync`) ---
@@ -147,7 +165,7 @@ class Follower:
         A message that follows the last one delivered without a gap shows that nothing was lost, and goes out. What
         shows a gap is read from the stream. Else the log is `unsure`, and its last message has to be looked at.
         """
-        self._on_hold = False
+        self._paused = False
         if self._log is None or not self.is_open:
             return
         if self._log.epoch != self._epoch:
@@ -155,7 +173,7 @@ class Follower:
             return
         if self._is_filling:  # what it has read may be older than what was lost
             self._stop_filling()
-            self._sequencer.suspect()
+            self._sequencer.mark_gap()
         else:
             self._deliver_all(self._sequencer.resume())
         self._fill_if_needed()
@@ -163,7 +181,7 @@ class Follower:
     @property
     def unsure(self) -> bool:
         """Whether messages may have been lost unseen, and nobody is reading them."""
-        if not self.is_open or self._on_hold:
+        if not self.is_open or self._paused:
             return False
         sequencer = self._sequencer
         return sequencer.unsure or (sequencer.filling and not self._is_filling)
@@ -177,7 +195,7 @@ class Follower:
             return True
         if last > self._sequencer.position:
             self._stored_last = last
-            self._sequencer.suspect()
+            self._sequencer.mark_gap()
             self._fill_if_needed()
         elif last and last == self._sequencer.position:
             self._settled()
@@ -189,13 +207,13 @@ class Follower:
         """Take in that nothing is stored after the position, and what the stream keeps."""
         if not self.unsure:
             return
-        if not is_whole(self._sequencer.position, [], pending=0, kept=kept, away_s=self._away_s):
+        if not is_contiguous(self._sequencer.position, [], pending=0, kept=kept, away_s=self._away_s):
             self._sequencer.position = kept.last
-            self._tell_break()
+            self._notify_gap()
         self._settled()
 
     def _settled(self) -> None:
-        self._deliver_all(self._sequencer.filled([], complete=True))
+        self._deliver_all(self._sequencer.on_filled([], complete=True))
         self._away_since = None
         self._fill_if_needed()
 
@@ -204,7 +222,7 @@ class Follower:
         return 0.0 if self._away_since is None else asyncio.get_running_loop().time() - self._away_since
 
     async def catch_up(self, since: Position, *, cap: int, max_bytes: int, packed: bool = False) -> CatchUp:
-        """Read what came after `since`, at most `cap` and `max_bytes`, up to the follower's position at the return.
+        """Read what came after `since`, at most `cap` and `max_bytes`, up to the subscription's position at the return.
 
         `packed`: what was read is MessagePack already then, one message in each turn of the loop.
 
@@ -222,30 +240,30 @@ class Follower:
     async def _catch_up(self, since: Position, cap: int, max_bytes: int, *, packed: bool) -> CatchUp:
         durable_log = self._log
         if durable_log is None or since.epoch != durable_log.epoch:
-            return CatchUp(Verdict.OTHER_EPOCH)
-        tail: list[tuple[int, Outbound]] = []
-        tails = self._tails = [] if self._tails is None else self._tails
-        tails.append(tail)
-        found: dict[int, Outbound] = {}
+            return CatchUp(RecoveryVerdict.OTHER_EPOCH)
+        buffer: list[tuple[int, EncodedMessage]] = []
+        buffers = self._catch_up_buffers = [] if self._catch_up_buffers is None else self._catch_up_buffers
+        buffers.append(buffer)
+        found: dict[int, EncodedMessage] = {}
         try:
             batch = await durable_log.read_from(self.stored_subject, since.seq, cap + 2, max_bytes)
-            verdict = await self._judged(durable_log, since.seq, batch, cap)
-            if verdict is Verdict.RECOVERED:
-                await self._reach(since.seq)
+            verdict = await self._verdict_on(durable_log, since.seq, batch, cap)
+            if verdict is RecoveryVerdict.RECOVERED:
+                await self._advance_to(since.seq)
                 found = await self._read_back(batch, since.seq, packed=packed)
         finally:
-            tails[:] = [other for other in tails if other is not tail]
+            buffers[:] = [other for other in buffers if other is not buffer]
         size = sum(len(message.data) for message in batch.messages)
         if since.epoch != self._epoch:
-            return CatchUp(Verdict.OTHER_EPOCH, size=size)
-        if verdict is not Verdict.RECOVERED:
+            return CatchUp(RecoveryVerdict.OTHER_EPOCH, size=size)
+        if verdict is not RecoveryVerdict.RECOVERED:
             return CatchUp(verdict, size=size)
         missed = {seq: message for seq, message in found.items() if seq <= self._sequencer.position}
-        missed.update((seq, message) for seq, message in tail if seq > since.seq)
+        missed.update((seq, message) for seq, message in buffer if seq > since.seq)
         return CatchUp(verdict, [missed[seq] for seq in sorted(missed)], size)
 
-    async def _read_back(self, batch: Batch, since: int, *, packed: bool) -> dict[int, Outbound]:
-        found: dict[int, Outbound] = {}
+    async def _read_back(self, batch: Batch, since: int, *, packed: bool) -> dict[int, EncodedMessage]:
+        found: dict[int, EncodedMessage] = {}
         for message in batch.messages:
             if message.seq > since and (delivery := self._decoded(message.data, message.seq)) is not None:
                 found[message.seq] = delivery.message
@@ -253,12 +271,14 @@ class Follower:
                     await self._reads.pack(delivery.message)
         return found
 
-    async def _judged(self, durable_log: DurableLog, since: int, batch: Batch, cap: int) -> Verdict:
+    async def _verdict_on(
+        self, durable_log: DurableLog, since: int, batch: Batch, cap: int
+    ) -> RecoveryVerdict:
         found = [message.seq for message in batch.messages]
         first = 0
-        if not is_anchored(since, found) and since < batch.last_seq:
+        if not has_anchor(since, found) and since < batch.last_seq:
             first = (await durable_log.state()).first_held
-        return judge(
+        return recovery_verdict(
             since,
             found,
             complete=batch.complete,
@@ -268,14 +288,14 @@ class Follower:
             cap=cap,
         )
 
-    async def _reach(self, seq: int) -> None:
+    async def _advance_to(self, seq: int) -> None:
         """Come to where a member already is: it was on another gateway, which was ahead of this one.
 
         Otherwise what it has seen there would reach it here again, live.
         """
         if self._sequencer.position >= seq:
             return
-        self._sequencer.suspect()
+        self._sequencer.mark_gap()
         self._fill_if_needed()
         if self._fill_task is not None:
             await asyncio.wait((self._fill_task,), timeout=_FILL_WAIT_S)
@@ -287,11 +307,11 @@ class Follower:
     # --- live messages ---
 
     def __call__(self, message: BusMessage) -> None:
-        """Take a live message: what the subscription calls, without a bound method for each follower."""
+        """Take a live message: what the subscription calls, without a bound method for each subscription."""
         seq = message.seq
         if seq == 0 and self._log is not None:
             # What no stream stored was published past it: clients could not tell it from a message that was.
-            self._traffic.unexpected += 1
+            self._counters.unexpected += 1
             log.error("message without a sequence in a durable log dropped", subject=self._live_subject)
             return
         delivery = self._decoded(message.data, seq)
@@ -300,7 +320,7 @@ class Follower:
                 self._deliver(delivery)
             return
         # One that cannot be decoded still has a place in the order: without it a gap would never close.
-        self._deliver_all(self._sequencer.live(seq, message.last_seq, delivery))
+        self._deliver_all(self._sequencer.on_live(seq, message.last_seq, delivery))
         if self._sequencer.filling:
             self._fill_if_needed()
 
@@ -320,15 +340,15 @@ class Follower:
 
     def _deliver(self, delivery: Delivery) -> None:
         message = delivery.message
-        if self._tails and message.seq:
-            for tail in self._tails:
-                tail.append((message.seq, message))
+        if self._catch_up_buffers and message.seq:
+            for buffer in self._catch_up_buffers:
+                buffer.append((message.seq, message))
         self.fanout.send(message, delivery.skip_connection, delivery.sender)
 
     # --- gaps ---
 
     def _fill_if_needed(self) -> None:
-        if not self._sequencer.filling or self._on_hold or not self.is_open or self._log is None:
+        if not self._sequencer.filling or self._paused or not self.is_open or self._log is None:
             return
         if not self._is_filling:
             self._fill_task = self._tasks.spawn(self._fill(self._log), f"fill {self._live_subject}")
@@ -372,11 +392,11 @@ class Follower:
         batch = await durable_log.read_from(
             self.stored_subject, self._sequencer.position, _FILL_BATCH, stored_last=stored_last
         )
-        if not await self._follows(batch, durable_log):
+        if not await self._is_contiguous(batch, durable_log):
             self._sequencer.position = batch.messages[0].seq - 1 if batch.messages else batch.last_seq
-            self._tell_break()
+            self._notify_gap()
         stored = [(message.seq, self._decoded(message.data, message.seq)) for message in batch.messages]
-        self._deliver_all(self._sequencer.filled(stored, complete=batch.complete))
+        self._deliver_all(self._sequencer.on_filled(stored, complete=batch.complete))
         if not self._sequencer.filling:
             self._away_since = None
             self._stored_last = 0
@@ -390,27 +410,27 @@ class Follower:
         self._epoch = epoch
         self._stored_last = 0
         self._sequencer.reset(0)
-        self._tell_break()
+        self._notify_gap()
 
-    async def _follows(self, batch: Batch, durable_log: DurableLog) -> bool:
+    async def _is_contiguous(self, batch: Batch, durable_log: DurableLog) -> bool:
         found = [message.seq for message in batch.messages]
         position = self._sequencer.position
-        if is_anchored(position, found):
+        if has_anchor(position, found):
             return True
-        return is_whole(
+        return is_contiguous(
             position, found, pending=batch.pending, kept=await kept_by(durable_log), away_s=self._away_s
         )
 
     def _give_up(self) -> None:
         self._sequencer.skip_gap()
-        self._tell_break()
-        self._deliver_all(self._sequencer.filled([], complete=True))
+        self._notify_gap()
+        self._deliver_all(self._sequencer.on_filled([], complete=True))
 
-    def _tell_break(self) -> None:
+    def _notify_gap(self) -> None:
         position = Position(self._epoch, self._sequencer.position)
         log.warning("messages are lost", subject=self._live_subject, epoch=position.epoch, seq=position.seq)
-        if self._on_break is not None:
-            self.fanout.send(self._on_break(position))
+        if self._on_gap is not None:
+            self.fanout.send(self._on_gap(position))
 
 
 async def kept_by(durable_log: DurableLog) -> Kept:

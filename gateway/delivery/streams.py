@@ -10,7 +10,7 @@ from services.bus.streams import DurableLog
 from services.settings import Settings
 
 
-class Logs:
+class Streams:
     """Opens the streams and finds the one for a room."""
 
     def __init__(self, bus: Bus, settings: Settings) -> None:

@@ -32,4 +32,4 @@ def build_app(gateway: Gateway) -> ASGIApp:
         limited = RequestRate(
             app, settings.request_rate, gateway.authenticator, gateway.place_of, gateway.on_limit
         )
-    return RequestTiming(guarded(limited, gateway.authenticator.origins), gateway.traffic)
+    return RequestTiming(guarded(limited, gateway.authenticator.origins), gateway.counters)

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from gateway.limits import Limit
-from gateway.ws.context import Site
+from gateway.ws.context import ServerContext
 from gateway.ws.handshake import http_answer
 from gateway.ws.protocol import WebSocketProtocol
 from gateway.ws.request import UpgradeRequest
@@ -38,12 +38,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        site: Site,
+        context: ServerContext,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._site = site
-        self._settings = site.settings
-        self._on_limit = site.on_limit
+        self._context = context
+        self._settings = context.settings
+        self._on_limit = context.on_limit
         self._in_head = False
         self._head_bytes = 0
         self._in_body = False  # of the request that `cycle` answers
@@ -192,7 +192,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         request = UpgradeRequest(
             self.scope["method"], _origin_form(self.url), lines, version=version, early=early
         )
-        WebSocketProtocol(self._site, self.transport).begin(request)
+        WebSocketProtocol(self._context, self.transport).begin(request)
 
     def _should_upgrade_to_ws(self) -> bool:
         return True  # by the above, whatever uvicorn has of its own

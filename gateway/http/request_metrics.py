@@ -4,7 +4,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.delivery.traffic import Traffic
+from gateway.delivery.counters import Counters
 from gateway.limits import Limit
 
 _GATHERS = "tidings.gathers"
@@ -33,9 +33,9 @@ def counted(scope: Scope) -> None:
 class RequestTiming:
     """Pure ASGI middleware. A stream counts when it begins: how long it lasts is the client's choice."""
 
-    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
+    def __init__(self, app: ASGIApp, counters: Counters) -> None:
         self._app = app
-        self._traffic = traffic
+        self._counters = counters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Time one request up to the start of its answer."""
@@ -48,13 +48,13 @@ class RequestTiming:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if status < 400 and _GATHERS in scope:
-                    self._traffic.gathered()
+                    self._counters.request_untimed()
                 elif status < 400:
-                    self._traffic.answered(started, time.monotonic())
+                    self._counters.request_ok(started, time.monotonic())
                 elif _COUNTED not in scope:
-                    self._traffic.refused(f"http_{status}", our_fault=status >= 500)
+                    self._counters.request_failed(f"http_{status}", our_fault=status >= 500)
                     if _LIMIT in scope:
-                        self._traffic.limit(scope[_LIMIT])
+                        self._counters.limit_hit(scope[_LIMIT])
             await send(message)
 
         await self._app(scope, receive, send_timed)

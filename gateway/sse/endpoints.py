@@ -16,10 +16,10 @@ from gateway.api.responses import ApiError, too_many, too_many_from_there
 from gateway.auth.identity import Identity
 from gateway.channels import channel_names, subscribe
 from gateway.client.commands import error_reply
-from gateway.delivery.encoded_message import Outbound, sse_event
+from gateway.delivery.encoded_message import EncodedMessage, sse_event
 from gateway.delivery.inbox import INBOX_TOPIC
-from gateway.delivery.recovery import Verdict
-from gateway.delivery.rooms import Joined
+from gateway.delivery.recovery import RecoveryVerdict
+from gateway.delivery.rooms import RoomJoin
 from gateway.gateway import Gateway, peer_of
 from gateway.http.request_metrics import counted
 from gateway.sse.event_id import MAX_ID_LENGTH, BadPosition, decode_id, longest_id
@@ -72,8 +72,8 @@ class StreamResponse(Response):
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        traffic = self._gateway.traffic
-        traffic.sse_streams += 1
+        counters = self._gateway.counters
+        counters.sse_streams += 1
         opened_at = time.monotonic()
         self._stream.stay.begin()
         tasks = [
@@ -82,7 +82,7 @@ class StreamResponse(Response):
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            traffic.sse_streams -= 1
+            counters.sse_streams -= 1
             by_client = not self._stream.buffer.ended
             self._stream.buffer.end()
             for task in tasks:
@@ -150,10 +150,10 @@ async def metrics_stream(gateway: Gateway, request: Request) -> Response:
     if not identity.grants.may_follow(channel_names.METRICS):
         raise ApiError(ErrorCode.FORBIDDEN, "no such stream, or not for this user")
     stream = RecordStream(
-        secrets.token_hex(8), identity.user_id, gateway.settings.write_buffer_bytes, gateway.traffic
+        secrets.token_hex(8), identity.user_id, gateway.settings.write_buffer_bytes, gateway.counters
     )
     if (latest := gateway.metrics.latest) is not None:
-        stream.take([Outbound(server.MetricsUpdate(data=latest))])
+        stream.accept_messages([EncodedMessage(server.MetricsUpdate(data=latest))])
     return _FollowedStream(gateway, stream, identity)
 
 
@@ -213,7 +213,7 @@ class _Opening:
             identity.user_id,
             identity.username,
             settings.write_buffer_bytes,
-            self._gateway.traffic,
+            self._gateway.counters,
             now_ms,
         )
         greeting = Greeting(
@@ -317,7 +317,7 @@ class _EventsResponse(StreamResponse):
     def _is_running(self) -> bool:
         return not self._events.buffer.ended
 
-    def _on_joined(self, room: str, outcome: Joined | BusError | None) -> None:
+    def _on_joined(self, room: str, outcome: RoomJoin | BusError | None) -> None:
         stream = self._events
         if outcome is None:
             return
@@ -327,13 +327,13 @@ class _EventsResponse(StreamResponse):
             return
         position, catch_up = outcome.position, outcome.catch_up
         recovered: bool | UnsetType = UNSET
-        missed: list[Outbound] = []
+        missed: list[EncodedMessage] = []
         if catch_up is not None:
-            recovered = catch_up.verdict is Verdict.RECOVERED
+            recovered = catch_up.verdict is RecoveryVerdict.RECOVERED
             missed = catch_up.missed
             if not recovered:
                 stream.reset([room], catch_up.verdict)
-        notice = Outbound(
+        notice = EncodedMessage(
             server.JoinedRoom(
                 room=room,
                 epoch=position.epoch if position else UNSET,
@@ -358,21 +358,21 @@ class _EventsResponse(StreamResponse):
         except BusError:
             self._try_later()
             return
-        missed: list[Outbound] = []
+        missed: list[EncodedMessage] = []
         recovered: bool | UnsetType = UNSET
         if catch_up is not None:
             missed = [outbound for outbound in catch_up.missed if outbound.seq <= position.seq]
-            recovered = catch_up.verdict is Verdict.RECOVERED
+            recovered = catch_up.verdict is RecoveryVerdict.RECOVERED
             if not recovered:
                 stream.reset(["inbox"], catch_up.verdict)
-        notice = Outbound(server.Subscribed(channels=[channel_names.INBOX], recovered=recovered))
+        notice = EncodedMessage(server.Subscribed(channels=[channel_names.INBOX], recovered=recovered))
         stream.start_topic(INBOX_TOPIC, position, missed, notice)
         stream.release_inbox()
 
     def _try_later(self) -> None:
         """End the stream, to be resumed: in band there is no other way to ask for another attempt."""
         code = ErrorCode.UNAVAILABLE
-        self._events.send(Outbound(error_reply(code, "the stream cannot be resumed now")))
+        self._events.send(EncodedMessage(error_reply(code, "the stream cannot be resumed now")))
         self._events.buffer.end(b"retry: %d\n\n" % _RETRY_MS)
 
     def _leave(self) -> None:

@@ -10,10 +10,10 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.delivery.encoded_message import Outbound, Wire, sse_event
-from gateway.delivery.fd_table import NOWHERE
+from gateway.delivery.counters import Counters
+from gateway.delivery.encoded_message import EncodedMessage, Encoding, sse_event
+from gateway.delivery.fd_table import NO_FD
 from gateway.delivery.inbox import INBOX_TOPIC
-from gateway.delivery.traffic import Traffic
 from gateway.limits import Limit
 from gateway.presence.batch_queue import Chosen
 from gateway.sse.event_id import encode_id
@@ -127,19 +127,19 @@ def disconnect_event(code: CloseCode, retry_after_ms: int | None = None, reason:
 class RecordStream:
     """`/events/metrics`: bare records, one a second."""
 
-    wire = Wire.SSE
+    encoding = Encoding.SSE
     rooms: Collection[str] = frozenset()
-    direct = NOWHERE  # what is written goes through a response
+    fd_ref = NO_FD  # what is written goes through a response
     pulse_s = 10.0  # proxies cut what is silent for long; 15 s is the usual limit
 
-    __slots__ = ("_traffic", "buffer", "connection_id", "stay", "user_id", "write")
+    __slots__ = ("_counters", "buffer", "connection_id", "stay", "user_id", "write")
 
-    def __init__(self, connection_id: str, user_id: str, limit: int, traffic: Traffic) -> None:
+    def __init__(self, connection_id: str, user_id: str, limit: int, counters: Counters) -> None:
         self.connection_id = connection_id
         self.user_id = user_id
         self.buffer = Buffer(limit)
         self.stay: Stay
-        self._traffic = traffic
+        self._counters = counters
         self.write: Callable[[bytes], None] = self._write
 
     @property
@@ -147,7 +147,7 @@ class RecordStream:
         """See `Member`."""
         return self.buffer.size
 
-    def take(self, messages: list[Outbound]) -> bool:
+    def accept_messages(self, messages: list[EncodedMessage]) -> bool:
         """Send the record of each message, without its envelope."""
         for outbound in messages:
             if isinstance(outbound.message, server.MetricsUpdate):
@@ -178,22 +178,34 @@ class RecordStream:
 
     def _write(self, data: bytes) -> None:
         if not self.buffer.put(data) and self.buffer.overflowed and not self.buffer.ended:
-            self._traffic.slow_clients += 1
-            self._traffic.dropped += 1
-            self._traffic.limit(Limit.WRITE_BYTES)
+            self._counters.slow_clients += 1
+            self._counters.dropped += 1
+            self._counters.limit_hit(Limit.WRITE_BYTES)
             self.end(CloseCode.SLOW_CLIENT)
 
 
 class EventStream:
     """`/events`: the messages of channels and rooms as `event: TYPE`, resumable by id."""
 
-    wire = Wire.SSE
-    direct = NOWHERE  # what is written goes through a response
+    encoding = Encoding.SSE
+    fd_ref = NO_FD  # what is written goes through a response
     pulse_s = 5.0
 
     __slots__ = (
-        "_chosen", "_held", "_now_ms", "_opened_at", "_traffic", "announced", "buffer", "connection_id", "positions", "rooms", "stay", "user_id",
-        "username", "write",
+        "_chosen",
+        "_counters",
+        "_held",
+        "_now_ms",
+        "_opened_at",
+        "announced",
+        "buffer",
+        "connection_id",
+        "positions",
+        "rooms",
+        "stay",
+        "user_id",
+        "username",
+        "write",
     )  # fmt: skip
 
     def __init__(
@@ -202,7 +214,7 @@ class EventStream:
         user_id: str,
         username: str,
         limit: int,
-        traffic: Traffic,
+        counters: Counters,
         now_ms: Callable[[], int],
     ) -> None:
         self.connection_id = connection_id
@@ -214,8 +226,8 @@ class EventStream:
         self.rooms: set[str] = set()
         self.announced = False
         self._chosen = Chosen()
-        self._held: list[Outbound] | None = None
-        self._traffic = traffic
+        self._held: list[EncodedMessage] | None = None
+        self._counters = counters
         self._now_ms = now_ms
         self._opened_at = now_ms()
         self.write: Callable[[bytes], None] = self._write
@@ -225,7 +237,7 @@ class EventStream:
         """See `Member`."""
         return self.buffer.size
 
-    def take(self, messages: list[Outbound]) -> bool:
+    def accept_messages(self, messages: list[EncodedMessage]) -> bool:
         """Send messages one by one where their ids are this stream's own; decline where nothing has an id."""
         if not self.positions and self._held is None:
             return False
@@ -246,7 +258,7 @@ class EventStream:
         for outbound in held:
             self.send(outbound)
 
-    def send(self, outbound: Outbound) -> None:
+    def send(self, outbound: EncodedMessage) -> None:
         """Send one message, with an id if it moves this stream's position."""
         message = outbound.message
         if isinstance(message, server.JoinedRoom) and isinstance(message.epoch, str):
@@ -254,12 +266,14 @@ class EventStream:
             return
         position = self.positions.get(outbound.topic) if outbound.seq else None
         if position is None:
-            self._write(outbound.on(Wire.SSE))
+            self._write(outbound.encode(Encoding.SSE))
             return
         self.positions[outbound.topic] = Position(position.epoch, outbound.seq)
         self._write_with_id(outbound)
 
-    def start_topic(self, topic: str, position: Position, missed: list[Outbound], notice: Outbound) -> None:
+    def start_topic(
+        self, topic: str, position: Position, missed: list[EncodedMessage], notice: EncodedMessage
+    ) -> None:
         """Begin a log at a position: a notice that carries the id, after what was missed."""
         events = []
         for outbound in missed:
@@ -269,7 +283,7 @@ class EventStream:
         events.append(self._with_id(notice))
         self.buffer.put_recovery(b"".join(events))
 
-    def _move(self, outbound: Outbound, room: str, position: Position) -> None:
+    def _move(self, outbound: EncodedMessage, room: str, position: Position) -> None:
         """Pass on that this gateway lost messages of a room, which are in the stream no more."""
         self.reset([room], "lost")
         self.positions[room] = position
@@ -304,16 +318,16 @@ class EventStream:
         """Say `disconnect` and end the stream."""
         self.buffer.end(disconnect_event(code, retry_after_ms, reason))
 
-    def _write_with_id(self, outbound: Outbound) -> None:
+    def _write_with_id(self, outbound: EncodedMessage) -> None:
         self._write(self._with_id(outbound))
 
-    def _with_id(self, outbound: Outbound) -> bytes:
+    def _with_id(self, outbound: EncodedMessage) -> bytes:
         tag = str(outbound.message.__struct_config__.tag)
         return sse_event(tag, outbound.json, encode_id(self.positions))
 
     def notify(self, message: server.ServerMessage) -> None:
         """Send a message that belongs to no topic."""
-        self._write(Outbound(message).on(Wire.SSE))
+        self._write(EncodedMessage(message).encode(Encoding.SSE))
 
     def abort(self) -> None:
         """End the stream without a word."""
@@ -321,7 +335,7 @@ class EventStream:
 
     def _write(self, data: bytes) -> None:
         if not self.buffer.put(data) and self.buffer.overflowed and not self.buffer.ended:
-            self._traffic.slow_clients += 1
-            self._traffic.dropped += 1
-            self._traffic.limit(Limit.WRITE_BYTES)
+            self._counters.slow_clients += 1
+            self._counters.dropped += 1
+            self._counters.limit_hit(Limit.WRITE_BYTES)
             self.end(CloseCode.SLOW_CLIENT)

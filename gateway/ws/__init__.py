@@ -8,7 +8,7 @@
 - `outlet`      its writing half
 - `whole`       the ordinary frames, taken apart without the core
 - `core`        the `websockets` sans-IO core, for all others
-- `site`        what all connections of one server share
+- `context`        what all connections of one server share
 - `deadlines`   connections that have the same time to get something done
 - `connection`  one client: its session, its memberships, and how effects are carried out
 - `joining`     messages for rooms that the connection is still joining

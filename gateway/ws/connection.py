@@ -13,7 +13,7 @@ import structlog
 
 from gateway.auth.identity import Identity
 from gateway.channels import channel_names, subscribe
-from gateway.client.commands import Refusal, Session, error_reply
+from gateway.client.commands import ClientState, CommandError, error_reply
 from gateway.client.effects import (
     Effect,
     EnterRoom,
@@ -29,17 +29,17 @@ from gateway.client.effects import (
     SetStatus,
     Unfollow,
 )
-from gateway.delivery.encoded_message import Outbound, Recovered, Wire
-from gateway.delivery.fd_table import Direct
+from gateway.delivery.encoded_message import EncodedMessage, Encoding, RecoveryAnswer
+from gateway.delivery.fd_table import FdRef
 from gateway.delivery.publisher import PublishRefused, Sender
-from gateway.delivery.recovery import Verdict
-from gateway.delivery.rooms import Joined
+from gateway.delivery.recovery import RecoveryVerdict
+from gateway.delivery.rooms import RoomJoin
 from gateway.delivery.stream_subscription import CatchUp
 from gateway.limits import Limit
 from gateway.presence.batch_queue import Chosen
 from gateway.stay import Stay
 from gateway.ws.direct import publish_to_user
-from gateway.ws.joining import Joining
+from gateway.ws.joining import PendingJoins
 from gateway.ws.protocol import WebSocketProtocol
 from gateway.ws.refresh import begin_renewal
 from services.bus.errors import BusError
@@ -48,8 +48,7 @@ from services.wire.codec import BadMessage, Codec, json_content
 from services.wire.codes import CloseCode, ErrorCode
 from services.wire.content import ContentTooLarge, TooDeep
 from services.wire.records import UNSET, Position, UnsetType
-from services.wire.rpc import AnyPresenceOp, Connected
-from services.wire.rpc import Joined as JoinedOp
+from services.wire.rpc import AnyPresenceOp, Connected, Joined
 
 if TYPE_CHECKING:
     from gateway.gateway import Gateway
@@ -65,11 +64,25 @@ class Connection:
     """The handler of one client's WebSocket, and a member wherever the client is one."""
 
     __slots__ = (
-        "_chosen", "_codec", "_gateway", "_inbox_from", "_joining", "_link", "_messages_in", "_opened_at", "_seen_at", "_sender",
-        "_session", "connection_id", "stay", "user_id", "wire", "write",
+        "_chosen",
+        "_codec",
+        "_gateway",
+        "_inbox_from",
+        "_joining",
+        "_link",
+        "_messages_in",
+        "_opened_at",
+        "_seen_at",
+        "_sender",
+        "_session",
+        "connection_id",
+        "encoding",
+        "stay",
+        "user_id",
+        "write",
     )  # fmt: skip
 
-    take = None  # the bytes of a fan-out suit every WebSocket on the same wire
+    accept_messages = None  # the bytes of a fan-out suit every WebSocket with the same encoding
 
     def __init__(
         self,
@@ -84,24 +97,24 @@ class Connection:
         self.connection_id = connection_id
         self.user_id = identity.user_id
         self.stay = Stay(gateway, self, identity, place, origin)
-        self.wire = _wire(codec, deflate=link.deflate)
+        self.encoding = _wire(codec, deflate=link.deflate)
         self.write: Callable[[bytes], None] = link.write
         self._gateway = gateway
         self._link = link
         self._codec = codec
         self._opened_at = _monotonic()
-        self._session = Session(identity, gateway.settings, self._opened_at, gateway.on_limit)
+        self._session = ClientState(identity, gateway.settings, self._opened_at, gateway.on_limit)
         self._sender = Sender(identity.user_id, identity.username, connection_id)
         self._chosen: Chosen | None = None  # most never choose anything
         self._seen_at = self._opened_at
-        self._joining = Joining()
+        self._joining = PendingJoins()
         self._messages_in = 0
         self._inbox_from = 0  # personal messages after this sequence reach the connection live
 
     @property
-    def direct(self) -> Direct:
+    def fd_ref(self) -> FdRef:
         """See `Member`."""
-        return self._link.direct
+        return self._link.fd_ref
 
     @property
     def backlog(self) -> int:
@@ -121,7 +134,7 @@ class Connection:
             self._link.close(CloseCode.UNSUPPORTED_DATA)
             return
         gateway = self._gateway
-        gateway.traffic.messages_in += 1
+        gateway.counters.messages_in += 1
         self._messages_in += 1
         gateway.presence.active(self.user_id)
         self._seen_at = now = _monotonic()
@@ -129,7 +142,7 @@ class Connection:
             message = self._codec.decode(data)
         except BadMessage as fault:
             if isinstance(fault, TooDeep):
-                gateway.traffic.limit(Limit.JSON_DEPTH)
+                gateway.counters.limit_hit(Limit.JSON_DEPTH)
             effects = self._session.malformed(fault, now, len(data))
         else:
             effects = self._session.receive(message, now, len(data))
@@ -138,8 +151,8 @@ class Connection:
 
     def on_slow(self) -> None:
         """Send the client away: it reads slower than its rooms speak, and nobody else shall wait (ADR 0004)."""
-        self._gateway.traffic.slow_clients += 1
-        self._gateway.traffic.dropped += 1
+        self._gateway.counters.slow_clients += 1
+        self._gateway.counters.dropped += 1
         self.end(CloseCode.SLOW_CLIENT)
 
     def on_close(self, code: int, *, by_client: bool) -> None:
@@ -152,7 +165,7 @@ class Connection:
         gateway.everyone.fanout.discard(self.connection_id)
         gateway.inboxes.leave(self)
         gateway.connections.discard(self.connection_id)
-        gateway.traffic.connections -= 1
+        gateway.counters.connections -= 1
         clean = by_client and code == CloseCode.NORMAL.number
         gateway.presence.disconnected(self.connection_id, clean=clean)
         log.info(
@@ -171,7 +184,7 @@ class Connection:
 
     def send(self, message: server.ServerMessage) -> None:
         """Send a message to this connection alone."""
-        self._link.write_soon(Outbound(message).on(self.wire))
+        self._link.write_soon(EncodedMessage(message).encode(self.encoding))
 
     notify = send  # as a guest (`gateway.stay`)
 
@@ -179,10 +192,10 @@ class Connection:
         """Accept the upgrade with `welcome`, and follow the channels asked for; False: the client is gone."""
         gateway = self._gateway
         self._inbox_from = inbox.seq
-        if not self._link.accept(self, Outbound(welcome).on(self.wire)):
+        if not self._link.accept(self, EncodedMessage(welcome).encode(self.encoding)):
             return False
         gateway.connections.add(self)
-        gateway.traffic.connections += 1
+        gateway.counters.connections += 1
         gateway.everyone.fanout.add(self)
         self.stay.begin()
         gateway.presence.connected(self.connection_id, self.user_id, self._sender.username)
@@ -192,7 +205,7 @@ class Connection:
                 self._perform(effect, now)
         return True
 
-    def farewell(self, code: CloseCode, retry_after_ms: int | None = None, reason: str = "") -> bytes:
+    def disconnect_frame(self, code: CloseCode, retry_after_ms: int | None = None, reason: str = "") -> bytes:
         """Return the frame of `disconnect`."""
         message = server.Disconnect(
             code=code.number,
@@ -200,11 +213,11 @@ class Connection:
             reconnect=code.value.reconnect,
             retry_after_ms=UNSET if retry_after_ms is None else retry_after_ms,
         )
-        return Outbound(message).on(self.wire)
+        return EncodedMessage(message).encode(self.encoding)
 
     def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
         """Say `disconnect` and close."""
-        self._link.close(code, self.farewell(code, retry_after_ms, reason))
+        self._link.close(code, self.disconnect_frame(code, retry_after_ms, reason))
 
     def abort(self) -> None:
         """End the connection without waiting for anything to be sent."""
@@ -221,7 +234,7 @@ class Connection:
         )
         for room in self._session.rooms:
             if self._gateway.rooms.has(self.connection_id, room):
-                yield JoinedOp(connection_id=self.connection_id, room=room)
+                yield Joined(connection_id=self.connection_id, room=room)
         if self._chosen is not None:
             yield from self._chosen.ops(self.connection_id, now)
 
@@ -269,7 +282,7 @@ class Connection:
             case Renew():
                 begin_renewal(self._gateway, self, self._session, effect, started)
             case Expel(code):
-                self._gateway.traffic.limit(Limit.FLOODING)
+                self._gateway.counters.limit_hit(Limit.FLOODING)
                 self.end(code)
             case Unfollow(names, id):
                 subscribe.unfollow(self._gateway, self.connection_id, names)
@@ -277,16 +290,16 @@ class Connection:
 
     def reply(self, message: server.ServerMessage, started: float) -> None:
         """Answer a request, and count it."""
-        self._reply(Outbound(message), started)
+        self._reply(EncodedMessage(message), started)
 
-    def _reply(self, answer: Outbound, started: float) -> None:
+    def _reply(self, answer: EncodedMessage, started: float) -> None:
         message = answer.message
         if isinstance(message, server.Error):
             our_fault = message.code in (ErrorCode.UNAVAILABLE.code, ErrorCode.INTERNAL.code)
-            self._gateway.traffic.refused(message.code, our_fault=our_fault)
+            self._gateway.counters.request_failed(message.code, our_fault=our_fault)
         else:
-            self._gateway.traffic.answered(started, _monotonic())
-        self._link.write_soon(answer.on(self.wire))
+            self._gateway.counters.request_ok(started, _monotonic())
+        self._link.write_soon(answer.encode(self.encoding))
 
     def _refuse(
         self,
@@ -306,9 +319,9 @@ class Connection:
             return json_content(self._codec, raw, self._gateway.settings.max_json_depth, max_bytes)
         except BadMessage as fault:
             if isinstance(fault, TooDeep):
-                self._gateway.traffic.limit(Limit.JSON_DEPTH)
+                self._gateway.counters.limit_hit(Limit.JSON_DEPTH)
             elif isinstance(fault, ContentTooLarge):
-                self._gateway.traffic.limit(limit)
+                self._gateway.counters.limit_hit(limit)
             self._refuse(fault.code, fault.message, id, started)
             return None
 
@@ -340,10 +353,10 @@ class Connection:
         return room in self._session.rooms and not self._link.closing
 
     def _on_joined(
-        self, room: str, id: str | UnsetType, started: float, outcome: Joined | BusError | None
+        self, room: str, id: str | UnsetType, started: float, outcome: RoomJoin | BusError | None
     ) -> None:
         held = self._joining.end(room)
-        if isinstance(outcome, Joined):
+        if isinstance(outcome, RoomJoin):
             self._answer_join(room, id, started, outcome)
             for effect, began in held:
                 self._publish(effect, began)
@@ -360,7 +373,7 @@ class Connection:
         for effect, began in held:
             self._refuse(code, text, effect.id, began)
 
-    def _answer_join(self, room: str, id: str | UnsetType, started: float, outcome: Joined) -> None:
+    def _answer_join(self, room: str, id: str | UnsetType, started: float, outcome: RoomJoin) -> None:
         position, catch_up = outcome.position, outcome.catch_up
         if catch_up is not None:
             self._session.charge(catch_up.size, _monotonic())
@@ -373,7 +386,9 @@ class Connection:
             missed=missed,
             id=id,
         )
-        self._reply(Outbound(answer) if catch_up is None else Recovered(answer, catch_up.missed), started)
+        self._reply(
+            EncodedMessage(answer) if catch_up is None else RecoveryAnswer(answer, catch_up.missed), started
+        )
         self._gateway.presence.joined(self.connection_id, room)
 
     def _set_custom_data(self, effect: SetCustomData, started: float) -> None:
@@ -384,7 +399,7 @@ class Connection:
         try:
             rooms = self._gateway.connections.rooms_of_user(self.user_id)
             self._session.charge_custom_data(len(data), rooms, started)
-        except Refusal as refusal:
+        except CommandError as refusal:
             for answer in refusal.effects(effect.id):
                 self._perform(answer, started)
         else:
@@ -412,7 +427,7 @@ class Connection:
         catch_up.missed = [outbound for outbound in catch_up.missed if outbound.seq <= self._inbox_from]
         recovered, missed = _recovery(catch_up)
         reply = server.Subscribed(channels=effect.channels, recovered=recovered, missed=missed, id=effect.id)
-        self._reply(Recovered(reply, catch_up.missed), started)
+        self._reply(RecoveryAnswer(reply, catch_up.missed), started)
         if not self._link.closing:
             wanted = [name for name in effect.channels if name in self._session.followed]
             subscribe.follow(self._gateway, self, wanted)
@@ -422,14 +437,14 @@ def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _wire(codec: Codec, *, deflate: bool) -> Wire:
+def _wire(codec: Codec, *, deflate: bool) -> Encoding:
     if codec.binary:
-        return Wire.MSGPACK_DEFLATE if deflate else Wire.MSGPACK
-    return Wire.JSON_DEFLATE if deflate else Wire.JSON
+        return Encoding.MSGPACK_DEFLATE if deflate else Encoding.MSGPACK
+    return Encoding.JSON_DEFLATE if deflate else Encoding.JSON
 
 
 def _recovery(catch_up: CatchUp | None) -> tuple[bool | UnsetType, list[Any] | UnsetType]:
     """Return `recovered` and `missed` as replies carry them: both unset where nobody asked."""
     if catch_up is None:
         return UNSET, UNSET
-    return catch_up.verdict is Verdict.RECOVERED, [outbound.message for outbound in catch_up.missed]
+    return catch_up.verdict is RecoveryVerdict.RECOVERED, [outbound.message for outbound in catch_up.missed]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.limits import Limit
 from gateway.ws.keepalive import Keepalive
-from gateway.ws.timeouts import Deadlines
+from gateway.ws.timeouts import TimeoutQueue
 from services.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Entrance(Protocol):
         """Return what decides about one upgrade. It handles its own faults."""
 
 
-class Site:
+class ServerContext:
     """Made once for a server, and referred to by each connection instead of all this."""
 
     def __init__(
@@ -42,6 +42,6 @@ class Site:
         self.entrance = entrance
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
-        self.handshakes: Deadlines[WebSocketProtocol] = Deadlines(
+        self.handshakes: TimeoutQueue[WebSocketProtocol] = TimeoutQueue(
             settings.handshake_timeout_s, lambda link: link.on_handshake_late()
         )

@@ -24,7 +24,7 @@ class Echo:
         """Close: a client that sends without reading would have us keep everything it sent."""
         self._link.close(CloseCode.SLOW_CLIENT)
 
-    def farewell(self, code: CloseCode) -> bytes:  # noqa: ARG002  # the close code says it all
+    def disconnect_frame(self, code: CloseCode) -> bytes:  # noqa: ARG002  # the close code says it all
         """Say nothing: only what came goes back."""
         return b""
 

@@ -24,7 +24,7 @@ _LONGEST_HEAD = 14  # two bytes, a length of eight, the mask (RFC 6455 §5.2)
 _RESERVED = 0x70
 
 
-class Core(ServerProtocol):
+class FallbackParser(ServerProtocol):
     """RFC 6455 for one connection."""
 
     def __init__(self, settings: Settings, state: State = State.OPEN) -> None:
@@ -63,7 +63,7 @@ class Core(ServerProtocol):
         super().recv_frame(frame)
 
     @property
-    def is_between_frames(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether the next byte begins a frame, of no message begun before, in which no extension has a say."""
         return (
             not self._begun and self.current_size is None and self.state is State.OPEN and not self.extensions

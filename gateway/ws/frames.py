@@ -19,7 +19,7 @@ _MASKED = 0x80
 _SHORTEST = 6  # two bytes and the mask
 
 
-def whole_frames(data: bytes, max_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
+def parse_complete_frames(data: bytes, max_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
     """Return the whole frames at the beginning of `data`, as (first byte, payload), and where what follows begins.
 
     `data` begins where a frame begins. Ends before the first frame that is not ordinary, or over `max_bytes`.

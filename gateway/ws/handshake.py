@@ -18,7 +18,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import ExtensionParameter, Subprotocol
 
-from gateway.ws.fallback import SILENT, Core
+from gateway.ws.fallback import SILENT, FallbackParser
 from gateway.ws.request import UpgradeRequest
 from services.settings import Settings
 from services.wire.codec import CODECS
@@ -57,7 +57,7 @@ class SharedDeflate(ServerPerMessageDeflateFactory):
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class Accepted:
     """What to answer an upgrade with, once its client is let in. `core` is there where an extension needs it.
 
     `early` is what the client sent before it had the answer: it is the first of what comes.
@@ -65,18 +65,18 @@ class Agreement:
 
     answer: bytes
     subprotocol: str | None = None
-    core: Core | None = None
+    core: FallbackParser | None = None
     early: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Rejected:
     """What to answer a request with that is no upgrade."""
 
     answer: bytes
 
 
-def negotiate(request: UpgradeRequest, settings: Settings) -> Agreement | Refused:
+def negotiate(request: UpgradeRequest, settings: Settings) -> Accepted | Rejected:
     """Return what the handshake comes to (RFC 6455 §4.2)."""
     headers = request.headers
     offered = headers.get("sec-websocket-protocol")
@@ -93,12 +93,12 @@ def negotiate(request: UpgradeRequest, settings: Settings) -> Agreement | Refuse
     ):
         subprotocol = None
         if offered is not None:
-            subprotocol = _spoken([Subprotocol(name.strip()) for name in offered.split(",")])
-        return Agreement(_switching(key, subprotocol), subprotocol, early=request.early)
+            subprotocol = choose_subprotocol([Subprotocol(name.strip()) for name in offered.split(",")])
+        return Accepted(switching_protocols(key, subprotocol), subprotocol, early=request.early)
     return _negotiate_by_library(request, settings)
 
 
-def _switching(key: str, subprotocol: str | None) -> bytes:
+def switching_protocols(key: str, subprotocol: str | None) -> bytes:
     # Not for security: it shows that the server speaks WebSocket.
     accepted = base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest())
     chosen = f"\r\nSec-WebSocket-Protocol: {subprotocol}".encode() if subprotocol else b""
@@ -108,10 +108,10 @@ def _switching(key: str, subprotocol: str | None) -> bytes:
     )
 
 
-def _negotiate_by_library(request: UpgradeRequest, settings: Settings) -> Agreement | Refused:
+def _negotiate_by_library(request: UpgradeRequest, settings: Settings) -> Accepted | Rejected:
     library = ServerProtocol(
         extensions=[SharedDeflate()] if settings.compression else None,
-        select_subprotocol=lambda _library, offered: _spoken(offered),
+        select_subprotocol=lambda _library, offered: choose_subprotocol(offered),
         logger=SILENT,
     )
     target = f"{request.path}?{request.query}" if request.query else request.path
@@ -119,15 +119,15 @@ def _negotiate_by_library(request: UpgradeRequest, settings: Settings) -> Agreem
     library.send_response(response)
     answer = b"".join(library.data_to_send())
     if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
-        return Refused(answer)
+        return Rejected(answer)
     core = None
     if library.extensions:
-        core = Core(settings)
+        core = FallbackParser(settings)
         core.extensions = library.extensions
-    return Agreement(answer, library.subprotocol, core, request.early)
+    return Accepted(answer, library.subprotocol, core, request.early)
 
 
-def _spoken(offered: Sequence[Subprotocol]) -> Subprotocol | None:
+def choose_subprotocol(offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Return the first offered subprotocol that we speak; none is no reason to refuse (JSON is the default)."""
     return next((name for name in offered if name in CODECS), None)
 

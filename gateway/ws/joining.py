@@ -10,7 +10,7 @@ from gateway.client.effects import PublishToRoom
 MAX_HELD = 100
 
 
-class Joining:
+class PendingJoins:
     """The rooms being joined by one connection, each with what waits for it, in order."""
 
     __slots__ = ("_held",)

@@ -13,12 +13,12 @@ from websockets.protocol import State
 
 from gateway.delivery.encoded_message import PING_FRAME, frame, message_frame
 from gateway.limits import Limit, TokenBucket
-from gateway.ws.context import Site
-from gateway.ws.fallback import Core
-from gateway.ws.frames import BINARY, PING, TEXT, whole_frames
-from gateway.ws.handshake import Agreement, Refused, http_answer, negotiate
+from gateway.ws.context import ServerContext
+from gateway.ws.fallback import FallbackParser
+from gateway.ws.frames import BINARY, PING, TEXT, parse_complete_frames
+from gateway.ws.handshake import Accepted, Rejected, http_answer, negotiate
 from gateway.ws.request import UpgradeRequest
-from gateway.ws.writer import Handler, Outlet
+from gateway.ws.writer import FrameWriter, Handler
 from services.tasks import start_eagerly
 from services.wire.codes import CloseCode
 
@@ -32,43 +32,43 @@ _TURN_BYTES = 65_536
 _CLOSE_CODES = {code.number: code for code in CloseCode}
 
 
-class WebSocketProtocol(Outlet):
+class WebSocketProtocol(FrameWriter):
     """One connection; the `link` that a handler writes to and closes."""
 
     __slots__ = (
         "_core", "_deciding", "_fragments", "_fragments_binary", "_frames", "_handshake", "_waits", "last_received",
     )  # fmt: skip
 
-    def __init__(self, site: Site, transport: asyncio.Transport) -> None:
-        super().__init__(site, transport)
-        self._handshake: Agreement | None = None  # what will be answered, until it is
+    def __init__(self, context: ServerContext, transport: asyncio.Transport) -> None:
+        super().__init__(context, transport)
+        self._handshake: Accepted | None = None  # what will be answered, until it is
         self._deciding: asyncio.Task[None] | None = None
         self._waits = False  # for the entrance, reading nothing
         # Made for what is not ordinary, and let go of when nothing of it is left (`rest`).
-        self._core: Core | None = None
+        self._core: FallbackParser | None = None
         self._fragments: bytearray | None = None
         self._fragments_binary = False
         self._frames: TokenBucket | None = None  # made with the first frame that is no whole message
-        self.last_received = site.now()
+        self.last_received = context.now()
 
     # --- the handshake ---
 
     def begin(self, request: UpgradeRequest) -> None:
         """Take over the transport, and let the entrance decide."""
-        site = self._site
+        context = self._context
         self._transport.set_protocol(self)
-        site.connections.add(self)
-        agreement = negotiate(request, site.settings)
-        if isinstance(agreement, Refused):
-            self._answer_and_close(agreement.answer)
+        context.connections.add(self)
+        accepted = negotiate(request, context.settings)
+        if isinstance(accepted, Rejected):
+            self._answer_and_close(accepted.answer)
             return
-        self._handshake = agreement
-        deciding = start_eagerly(site.entrance.decide(self, request))
+        self._handshake = accepted
+        deciding = start_eagerly(context.entrance.decide(self, request))
         if not deciding.done():
             self._deciding = deciding
         if self._handshake is not None:  # not answered yet
             self._waits = True
-            site.handshakes.add(self)
+            context.handshakes.add(self)
             # A client must wait for the answer (RFC 6455 §4.1). What one sends before that waits in the kernel.
             self._transport.pause_reading()
 
@@ -77,17 +77,17 @@ class WebSocketProtocol(Outlet):
 
         Return False where the client is gone already.
         """
-        agreement = self._end_handshake()
-        if agreement is None:
+        accepted = self._end_handshake()
+        if accepted is None:
             return False
         self._deciding = None
-        self._core = agreement.core
-        self._transport.write(agreement.answer + first)
+        self._core = accepted.core
+        self._transport.write(accepted.answer + first)
         self._handler = handler
         self._begin_writing()
-        self._site.keepalive.add(self)
-        if agreement.early:  # after what the handler does first, and before the loop reads on
-            self._site.loop.call_soon(self.data_received, agreement.early)
+        self._context.keepalive.add(self)
+        if accepted.early:  # after what the handler does first, and before the loop reads on
+            self._context.loop.call_soon(self.data_received, accepted.early)
         return True
 
     def refuse(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
@@ -99,18 +99,18 @@ class WebSocketProtocol(Outlet):
 
     def on_handshake_late(self) -> None:
         """Give up a handshake that the entrance could not decide in time."""
-        self._site.on_limit(Limit.HANDSHAKE_TIME)
+        self._context.on_limit(Limit.HANDSHAKE_TIME)
         self.refuse(408, ((b"content-type", b"text/plain"),), b"The handshake took too long.\n")
 
-    def _end_handshake(self) -> Agreement | None:
+    def _end_handshake(self) -> Accepted | None:
         """Return what was agreed on; None where the client is gone, or was answered before."""
-        agreement, self._handshake = self._handshake, None
+        accepted, self._handshake = self._handshake, None
         if self._waits:
             self._waits = False
-            self._site.handshakes.discard(self)
+            self._context.handshakes.discard(self)
             if not self._closing:
                 self._transport.resume_reading()
-        return None if self._closing else agreement
+        return None if self._closing else accepted
 
     def _answer_and_close(self, answer: bytes) -> None:
         self._transport.write(answer)
@@ -121,7 +121,7 @@ class WebSocketProtocol(Outlet):
 
     def data_received(self, data: bytes) -> None:
         """Act on what the bytes are, in their order."""
-        self.last_received = self._site.now()
+        self.last_received = self._context.now()
         if len(data) <= _SLICE_BYTES:
             self._feed(data)
             return
@@ -131,7 +131,7 @@ class WebSocketProtocol(Outlet):
                 return  # whoever floods is not read to the end
         if len(data) >= _TURN_BYTES and self._transport.is_reading():
             self._transport.pause_reading()
-            self._site.loop.call_soon(self._read_on)
+            self._context.loop.call_soon(self._read_on)
 
     def _read_on(self) -> None:
         if not self._closing and not self._waits and not self._transport.is_closing():
@@ -147,10 +147,10 @@ class WebSocketProtocol(Outlet):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio names it
         """Tell the handler, once."""
-        site = self._site
-        site.connections.discard(self)
-        site.keepalive.discard(self)
-        site.handshakes.discard(self)
+        context = self._context
+        context.connections.discard(self)
+        context.keepalive.discard(self)
+        context.handshakes.discard(self)
         self._stop_writing()
         self._stop_timers()
         if self._deciding is not None:
@@ -196,12 +196,12 @@ class WebSocketProtocol(Outlet):
 
     def ping(self) -> None:
         """Ask for a sign of life. A core that has nothing to remember is let go of."""
-        if self._core is not None and self._core.is_between_frames:
+        if self._core is not None and self._core.is_idle:
             self._core = None
         self.write(PING_FRAME)
 
     def close(self, code: CloseCode, last: bytes | None = None) -> None:
-        """Start the closing handshake, after `last` or else the handler's farewell.
+        """Start the closing handshake, after `last` or else the handler's disconnect_frame.
 
         The connection ends without the peer if that takes too long.
         """
@@ -211,14 +211,14 @@ class WebSocketProtocol(Outlet):
         if core.state is not State.OPEN:
             return
         if last is None:
-            last = self._handler.farewell(code)
+            last = self._handler.disconnect_frame(code)
         core.send_close(code.number, code.value.reason)
         self._transport.write(last + b"".join(core.data_to_send()))
         self._stop_writing()
         if code is CloseCode.FLOODING:
             self._transport.pause_reading()  # its answer to the close would stand behind all the rest
         elif code is CloseCode.IDLE_TIMEOUT:
-            self._site.on_limit(Limit.IDLE)
+            self._context.on_limit(Limit.IDLE)
 
     def abort(self) -> None:
         """End the connection now, with nothing more sent."""
@@ -231,8 +231,8 @@ class WebSocketProtocol(Outlet):
         if self._handler is None:
             return  # the answer was no, and the connection closes
         core = self._core
-        if core is None or core.is_between_frames:
-            frames, rest = whole_frames(data, self._site.settings.max_message_bytes)
+        if core is None or core.is_idle:
+            frames, rest = parse_complete_frames(data, self._context.settings.max_message_bytes)
             for first, payload in frames:
                 if first < PING:
                     if first == TEXT and not payload.isascii() and not self._is_utf8(payload):
@@ -248,7 +248,7 @@ class WebSocketProtocol(Outlet):
             core = self._with_core()
         self._feed_core(core, data)
 
-    def _feed_core(self, core: Core, data: bytes) -> None:
+    def _feed_core(self, core: FallbackParser, data: bytes) -> None:
         core.receive_data(data)
         answers = core.data_to_send()
         for event in core.events_received():
@@ -266,9 +266,9 @@ class WebSocketProtocol(Outlet):
         if core.state is not State.OPEN:
             self._follow(core, answers)
 
-    def _with_core(self) -> Core:
+    def _with_core(self) -> FallbackParser:
         if self._core is None:
-            self._core = Core(self._site.settings)
+            self._core = FallbackParser(self._context.settings)
         return self._core
 
     def _on_frame(self, frame: Frame) -> None:
@@ -292,13 +292,13 @@ class WebSocketProtocol(Outlet):
 
         What limits messages does not see them, and each costs us as much as a message.
         """
-        now = self._site.now()
+        now = self._context.now()
         if self._frames is None:
-            self._frames = TokenBucket(self._site.settings.frame_rate, now)
+            self._frames = TokenBucket(self._context.settings.frame_rate, now)
         if not self._frames.take(now):
             return False
         if not self._closing:
-            self._site.on_limit(Limit.FRAME_RATE)
+            self._context.on_limit(Limit.FRAME_RATE)
             self.close(CloseCode.FLOODING)
         return True
 
@@ -318,17 +318,17 @@ class WebSocketProtocol(Outlet):
         if not self._closing and self._handler is not None:
             self._handler.on_message(data, binary)
 
-    def _follow(self, core: Core, answers: list[bytes]) -> None:
+    def _follow(self, core: FallbackParser, answers: list[bytes]) -> None:
         """Send the core's last words where it is done with the connection, and see that it ends."""
         transport = self._transport
         if (
             not self._closing and (closed := core.close_sent) is not None
         ):  # what comes behind is no further fault
             if closed.code == CloseCode.TOO_BIG.number:
-                self._site.on_limit(Limit.MESSAGE_BYTES)
+                self._context.on_limit(Limit.MESSAGE_BYTES)
             if self._handler is not None and not core.close_rcvd:
                 # The client broke the protocol. A closing handshake that it began needs no explanation.
-                transport.write(self._handler.farewell(_CLOSE_CODES[closed.code]))
+                transport.write(self._handler.disconnect_frame(_CLOSE_CODES[closed.code]))
         self._stop_writing()
         for answer in answers:
             if answer:

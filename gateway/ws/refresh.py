@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from gateway.auth.expiry import to_ms
 from gateway.auth.identity import AuthRefused, Identity
 from gateway.channels import subscribe
-from gateway.client.commands import Session, error_reply
+from gateway.client.commands import ClientState, error_reply
 from gateway.client.effects import Renew
 from services.bus.errors import BusError
 from services.wire import server
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def begin_renewal(
-    gateway: "Gateway", connection: "Connection", session: Session, effect: Renew, started: float
+    gateway: "Gateway", connection: "Connection", session: ClientState, effect: Renew, started: float
 ) -> None:
     """Verify, and answer `ack` or why not. A refused renewal changes nothing: the old credentials go on."""
     if connection.stay.renewing:
@@ -30,7 +30,7 @@ def begin_renewal(
 
 
 async def _renew(
-    gateway: "Gateway", connection: "Connection", session: Session, effect: Renew, started: float
+    gateway: "Gateway", connection: "Connection", session: ClientState, effect: Renew, started: float
 ) -> None:
     try:
         identity = await gateway.authenticator.renew(
@@ -51,7 +51,7 @@ async def _renew(
         connection.stay.renewing = False
 
 
-def _go_on_as(gateway: "Gateway", connection: "Connection", session: Session, identity: Identity) -> None:
+def _go_on_as(gateway: "Gateway", connection: "Connection", session: ClientState, identity: Identity) -> None:
     rooms, names = session.regrant(identity)
     for room in rooms:
         if gateway.rooms.leave(connection.connection_id, room):

@@ -10,25 +10,25 @@ from collections.abc import Callable
 from typing import cast
 
 from gateway.limits import Limit
-from gateway.ws.context import Site
+from gateway.ws.context import ServerContext
 from gateway.ws.protocol import WebSocketProtocol
 from gateway.ws.request import ordinary_upgrade
-from gateway.ws.timeouts import Deadlines
+from gateway.ws.timeouts import TimeoutQueue
 
 
-class Doorway(asyncio.Protocol):
+class ProtocolSniffer(asyncio.Protocol):
     """One connection until its first bytes."""
 
-    __slots__ = ("_in_tls", "_make_http", "_silent", "_site", "_transport")
+    __slots__ = ("_context", "_in_tls", "_make_http", "_silent", "_transport")
 
     def __init__(
         self,
-        site: Site,
-        in_tls: "Deadlines[Doorway]",
-        silent: "Deadlines[Doorway]",
+        context: ServerContext,
+        in_tls: "TimeoutQueue[ProtocolSniffer]",
+        silent: "TimeoutQueue[ProtocolSniffer]",
         make_http: Callable[[], asyncio.Protocol],
     ) -> None:
-        self._site = site
+        self._context = context
         self._in_tls = in_tls
         self._silent = silent
         self._make_http = make_http
@@ -38,16 +38,16 @@ class Doorway(asyncio.Protocol):
         """Start the clock. With TLS, this is the end of its handshake."""
         self._in_tls.discard(self)
         self._transport = cast(asyncio.Transport, transport)
-        self._site.connections.add(self)
+        self._context.connections.add(self)
         self._silent.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Hand the connection over to who speaks what it wants."""
         self._leave()
-        site, transport = self._site, self._transport
-        request = ordinary_upgrade(data, site.settings.max_head_bytes, site.entrance.serves)
+        context, transport = self._context, self._transport
+        request = ordinary_upgrade(data, context.settings.max_head_bytes, context.entrance.serves)
         if request is not None:
-            WebSocketProtocol(site, transport).begin(request)
+            WebSocketProtocol(context, transport).begin(request)
             return
         http = self._make_http()
         transport.set_protocol(http)
@@ -64,28 +64,30 @@ class Doorway(asyncio.Protocol):
 
     def on_late(self) -> None:
         """Close: browsers open connections in advance, and to one that never asked there is nothing to say."""
-        self._site.on_limit(Limit.HEAD_TIME)
+        self._context.on_limit(Limit.HEAD_TIME)
         self._transport.close()
 
     def on_tls_late(self) -> None:
         """Count a TLS handshake that took too long or failed: in neither case does asyncio say anything."""
-        self._site.on_limit(Limit.TLS_HANDSHAKE)
+        self._context.on_limit(Limit.TLS_HANDSHAKE)
 
     def _leave(self) -> None:
         self._silent.discard(self)
-        self._site.connections.discard(self)
+        self._context.connections.discard(self)
 
 
-def doorways(
-    site: Site, make_http: Callable[[], asyncio.Protocol], *, tls: bool = False
-) -> Callable[[], Doorway]:
+def sniffer_factory(
+    context: ServerContext, make_http: Callable[[], asyncio.Protocol], *, tls: bool = False
+) -> Callable[[], ProtocolSniffer]:
     """Return what makes the protocol of each new connection, which with TLS happens before the handshake."""
-    limit_s = site.settings.handshake_timeout_s
-    in_tls: Deadlines[Doorway] = Deadlines(limit_s, Doorway.on_tls_late)
-    silent: Deadlines[Doorway] = Deadlines(site.settings.handshake_timeout_s, Doorway.on_late)
+    limit_s = context.settings.handshake_timeout_s
+    in_tls: TimeoutQueue[ProtocolSniffer] = TimeoutQueue(limit_s, ProtocolSniffer.on_tls_late)
+    silent: TimeoutQueue[ProtocolSniffer] = TimeoutQueue(
+        context.settings.handshake_timeout_s, ProtocolSniffer.on_late
+    )
 
-    def make() -> Doorway:
-        doorway = Doorway(site, in_tls, silent, make_http)
+    def make() -> ProtocolSniffer:
+        doorway = ProtocolSniffer(context, in_tls, silent, make_http)
         if tls:
             in_tls.add(doorway)
         return doorway

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Deadlines(Generic[T]):
+class TimeoutQueue(Generic[T]):
     """Calls `on_late` with everyone who was added `limit_s` ago and not discarded since."""
 
     def __init__(self, limit_s: float, on_late: Callable[[T], None]) -> None:

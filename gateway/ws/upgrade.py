@@ -31,7 +31,7 @@ _RETRY_MS = 1000
 Open = Callable[[WebSocketProtocol, UpgradeRequest, str], Awaitable[bool]]
 
 
-class GatewayEntrance:
+class UpgradeHandler:
     """What every upgrade passes: the accept rate, the place it comes from, the page that asks, and who it is."""
 
     def __init__(self, gateway: Gateway) -> None:
@@ -91,7 +91,7 @@ class GatewayEntrance:
         origin = request.headers.get("origin")
         connection = Connection(gateway, link, identity, codec, secrets.token_hex(8), place, origin)
         wanted = [name for name in query.get("channels", "").split(",") if name]
-        gateway.inboxes.open_soon(connection, partial(self._welcome, link, connection, wanted))
+        gateway.inboxes.open_with_callback(connection, partial(self._welcome, link, connection, wanted))
         return True
 
     def _welcome(
@@ -143,9 +143,9 @@ class GatewayEntrance:
 
     def _refusal(self, fault: AuthRefused | BusError) -> Response:
         """Count a refusal, and return how it is answered."""
-        traffic = self._gateway.traffic
+        counters = self._gateway.counters
         if isinstance(fault, AuthRefused) and fault.code is not ErrorCode.UNAVAILABLE:
-            traffic.refused(fault.code.code, our_fault=False)
+            counters.request_failed(fault.code.code, our_fault=False)
             return refusal_response(fault.code, fault.message)
         if isinstance(fault, AuthRefused):
             message = fault.message
@@ -153,7 +153,7 @@ class GatewayEntrance:
         else:
             message = "the server cannot take connections now"
             log.info("connection refused: the bus is out of reach", reason=str(fault))
-        traffic.refused(ErrorCode.UNAVAILABLE.code, our_fault=True)
+        counters.request_failed(ErrorCode.UNAVAILABLE.code, our_fault=True)
         return refusal_response(ErrorCode.UNAVAILABLE, message, retry_after_ms=_RETRY_MS)
 
 

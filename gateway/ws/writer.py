@@ -5,9 +5,9 @@ import os
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.delivery.fd_table import NOWHERE, free, take
+from gateway.delivery.fd_table import NO_FD, acquire, direct_generation
 from gateway.limits import Limit
-from gateway.ws.context import Site
+from gateway.ws.context import ServerContext
 from services.wire.codes import CloseCode
 
 _CLOSE_GRACE_S = 5.0  # for the peer to answer a close frame, and for what is queued to leave
@@ -24,7 +24,7 @@ class Handler(Protocol):
     def on_slow(self) -> None:
         """Decide what becomes of a client with more bytes waiting than allowed: close the link."""
 
-    def farewell(self, code: CloseCode) -> bytes:
+    def disconnect_frame(self, code: CloseCode) -> bytes:
         """Return the frames to send before the close frame, where the server closes."""
 
     def on_close(self, code: int, *, by_client: bool) -> None:
@@ -35,17 +35,25 @@ def _discard(_data: bytes) -> None:
     """Take what is written to a connection that is closed or closing."""
 
 
-class Outlet(asyncio.Protocol):
+class FrameWriter(asyncio.Protocol):
     """Writes to one client. `write` never blocks and never raises."""
 
     __slots__ = (
-        "_close_timer", "_closing", "_handler", "_site", "_transport", "_write_limit", "_write_timer", "direct", "write",
+        "_close_timer",
+        "_closing",
+        "_context",
+        "_handler",
+        "_transport",
+        "_write_limit",
+        "_write_timer",
+        "fd_ref",
+        "write",
     )  # fmt: skip
 
-    def __init__(self, site: Site, transport: asyncio.Transport) -> None:
-        self._site = site
+    def __init__(self, context: ServerContext, transport: asyncio.Transport) -> None:
+        self._context = context
         self._transport = transport
-        self.direct = NOWHERE  # the socket, where it may be written to beside the transport
+        self.fd_ref = NO_FD  # the socket, where it may be written to beside the transport
         self._handler: Handler | None = None
         self._closing = False
         self._close_timer: asyncio.TimerHandle | None = None
@@ -66,7 +74,7 @@ class Outlet(asyncio.Protocol):
     def write_soon(self, data: bytes) -> None:
         """Write together with whatever else this turn of the loop brings: answers come in bursts."""
         if self.write == self._free_writer:
-            free[self.direct[0]] = 0
+            direct_generation[self.fd_ref[0]] = 0
             self._transport.write(data)
         else:
             self.write(data)
@@ -78,11 +86,13 @@ class Outlet(asyncio.Protocol):
         that is still reading it is not slow.
         """
         if not self._closing:
-            settings = self._site.settings
+            settings = self._context.settings
             self._write_limit = self._transport.get_write_buffer_size() + settings.write_buffer_bytes
             self._set_writer(self._write_watched)
             if self._write_timer is None and settings.write_timeout_s:
-                self._write_timer = self._site.loop.call_later(settings.write_timeout_s, self._on_write_late)
+                self._write_timer = self._context.loop.call_later(
+                    settings.write_timeout_s, self._on_write_late
+                )
 
     def resume_writing(self) -> None:
         """Write freely again: the client has caught up."""
@@ -96,7 +106,7 @@ class Outlet(asyncio.Protocol):
         """Write to the handler's client from here on."""
         sock = self._transport.get_extra_info("socket")
         if sock is not None and self._transport.get_extra_info("sslcontext") is None:
-            self.direct = take(sock.fileno())
+            self.fd_ref = acquire(sock.fileno())
         self._set_writer(self._free_writer)
 
     def _stop_writing(self) -> None:
@@ -104,7 +114,7 @@ class Outlet(asyncio.Protocol):
         self._closing = True
         self._set_writer(_discard)
         if self._close_timer is None:
-            self._close_timer = self._site.loop.call_later(_CLOSE_GRACE_S, self._transport.abort)
+            self._close_timer = self._context.loop.call_later(_CLOSE_GRACE_S, self._transport.abort)
 
     def _stop_timers(self) -> None:
         for timer in (self._close_timer, self._write_timer):
@@ -114,14 +124,14 @@ class Outlet(asyncio.Protocol):
     def _set_writer(self, write: Callable[[bytes], None]) -> None:
         # The handler has a copy: a fan-out calls it for every member, and a look-up through the link each time would
         # cost as much as the rest. This is the only place where either is set once the handler is there.
-        free[self.direct[0]] = 0
+        direct_generation[self.fd_ref[0]] = 0
         self.write = write
         if self._handler is not None:
             self._handler.write = write
 
     @property
     def _free_writer(self) -> Callable[[bytes], None]:
-        return self._transport.write if self.direct is NOWHERE else self._write_direct
+        return self._transport.write if self.fd_ref is NO_FD else self._write_direct
 
     def _write_direct(self, data: bytes) -> None:
         """Write past the transport while it holds nothing back.
@@ -129,7 +139,7 @@ class Outlet(asyncio.Protocol):
         The descriptor is the transport's own. It is closed after `connection_lost`, which ends our writing first, so
         it can never belong to somebody else.
         """
-        transport, (descriptor, turn) = self._transport, self.direct
+        transport, (descriptor, generation) = self._transport, self.fd_ref
         if not transport.get_write_buffer_size():
             try:
                 sent = os.write(descriptor, data)
@@ -138,10 +148,10 @@ class Outlet(asyncio.Protocol):
             except OSError:
                 sent = 0  # the peer is gone: the transport meets the same fault, and reports it
             if sent == len(data):
-                free[descriptor] = turn
+                direct_generation[descriptor] = generation
                 return
             data = data[sent:]
-        free[descriptor] = 0
+        direct_generation[descriptor] = 0
         transport.write(data)
 
     def _write_watched(self, data: bytes) -> None:
@@ -151,12 +161,12 @@ class Outlet(asyncio.Protocol):
         if waiting <= self._write_limit:
             transport.write(data)
         elif self._handler is not None:
-            self._site.on_limit(Limit.WRITE_BYTES)
+            self._context.on_limit(Limit.WRITE_BYTES)
             self._handler.on_slow()
 
     def _on_write_late(self) -> None:
         """Send a client away that has been behind for too long, however little it is behind."""
         self._write_timer = None
         if not self._closing and self._handler is not None:
-            self._site.on_limit(Limit.WRITE_TIME)
+            self._context.on_limit(Limit.WRITE_TIME)
             self._handler.on_slow()

@@ -13,7 +13,7 @@ from services.bus.errors import BusError, NoAnswer, Unavailable
 from services.bus.headers import check_publishable
 from services.bus.jsapi import outcome_of_ack
 from services.bus.message import BusMessage
-from services.bus.reply_inbox import Inbox
+from services.bus.reply_inbox import ReplyInbox
 from services.bus.requests import is_no_responders
 from services.bus.stats import BusStats
 
@@ -38,7 +38,7 @@ def encode_message_id(message_id: str) -> str:
     return message_id if _PLAIN_ID.fullmatch(message_id) else quote(message_id, safe="")
 
 
-class Publishing:
+class PendingPublish:
     """One publish that waits for its acknowledgement."""
 
     __slots__ = ("_on_done", "_stats", "deadline", "subject")
@@ -74,14 +74,14 @@ class Publishing:
             _log.exception("bus publish callback failed", subject=self.subject)
 
 
-class Publisher:
+class AckPublisher:
     """Publishes with acknowledgement over a reply table of its own. One timer serves all deadlines."""
 
     def __init__(self, bus: Bus, timeout_s: float) -> None:
         self._bus = bus
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
-        self._inbox: Inbox[Publishing] = Inbox(one_answer=True, prefix=bus.inbox_prefix)
+        self._inbox: ReplyInbox[PendingPublish] = ReplyInbox(one_answer=True, prefix=bus.inbox_prefix)
         bus.add_inbox(self._inbox)
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -95,13 +95,13 @@ class Publisher:
         headers = b""
         if message_id:
             headers = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n" % encode_message_id(message_id).encode()
-        publishing = Publishing(subject, self._loop.time() + self._timeout_s, on_done, self._bus.stats)
-        reply = self._inbox.open(publishing)
+        pending = PendingPublish(subject, self._loop.time() + self._timeout_s, on_done, self._bus.stats)
+        reply = self._inbox.open(pending)
         try:
             self._bus.publish_encoded(subject, payload, reply, headers)
         except BusError as exc:
             self._inbox.close(reply)
-            self._loop.call_soon(publishing.finish, exc)
+            self._loop.call_soon(pending.finish, exc)
             return
         if self._sweep is None:
             self._arm()
@@ -114,12 +114,12 @@ class Publisher:
         self._sweep = None
         now = self._loop.time()
         while (oldest := self._inbox.oldest()) is not None:
-            reply, publishing = oldest
-            if publishing.deadline > now:
+            reply, pending = oldest
+            if pending.deadline > now:
                 self._arm()
                 return
             self._inbox.close(reply)
-            publishing.finish(Unavailable(f"not acknowledged within {self._timeout_s:g} s"))
+            pending.finish(Unavailable(f"not acknowledged within {self._timeout_s:g} s"))
 
     def close(self) -> None:
         """Stop; whoever still waits is told Unavailable."""

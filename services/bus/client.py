@@ -15,8 +15,8 @@ from services.bus.headers import check_publishable, check_subscribable, encode_h
 from services.bus.message import BusMessage
 from services.bus.nats_client import LeanClient, Subscription
 from services.bus.probe import Probe
-from services.bus.reply_inbox import Inbox, Waiting, WaitingT
-from services.bus.requests import Question, Survey
+from services.bus.reply_inbox import HandlerT, ReplyHandler, ReplyInbox
+from services.bus.requests import PendingRequest, ScatterGather
 from services.bus.stats import BusStats
 from services.permissions.check import prove_nats
 from services.permissions.nats import answerer_of, inbox_prefix
@@ -63,8 +63,8 @@ class Bus:
         self._role = role
         self._prefix = settings.prefix
         # One for each role that answers, so that none can answer for another.
-        self._questions: dict[str, Inbox[Waiting]] = {}
-        self._inboxes: dict[Inbox[Any], Subscription] = {}
+        self._reply_inboxes: dict[str, ReplyInbox[ReplyHandler]] = {}
+        self._inboxes: dict[ReplyInbox[Any], Subscription] = {}
         self._violations: list[str] = []
         self._disconnect_callbacks: list[Callable[[], None]] = []
         self._reconnect_callbacks: list[Callable[[], Awaitable[None]]] = []
@@ -204,11 +204,11 @@ class Bus:
         self._connection.attach(subscription)
         return subscription
 
-    def add_inbox(self, inbox: Inbox[WaitingT]) -> None:
+    def add_inbox(self, inbox: ReplyInbox[HandlerT]) -> None:
         """Feed a table of questions: answers arrive there, and questions fail when the connection is lost."""
         self._inboxes[inbox] = self.subscribe(inbox.subject, inbox.on_message)
 
-    def remove_inbox(self, inbox: Inbox[WaitingT]) -> None:
+    def remove_inbox(self, inbox: ReplyInbox[HandlerT]) -> None:
         """Stop feeding it; harmless when it is not known."""
         subscription = self._inboxes.pop(inbox, None)
         if subscription is not None:
@@ -227,11 +227,11 @@ class Bus:
             Misconfigured: this user may not publish there.
             PayloadTooLarge: over `max_payload`.
         """
-        question = Question(subject)
+        request = PendingRequest(subject)
         inbox = self._inbox_for(subject)
-        reply = self._ask(inbox, subject, payload, question, headers)
+        reply = self._ask(inbox, subject, payload, request, headers)
         try:
-            return await question.answer(timeout_s)
+            return await request.answer(timeout_s)
         except BusError:
             self.stats.unanswered += 1
             raise
@@ -260,7 +260,7 @@ class Bus:
         Raises as `request`, but returns an empty list when the time is up without an answer; answers in hand
         when the connection is lost are dropped.
         """
-        survey = Survey(subject, until)
+        survey = ScatterGather(subject, until)
         inbox = self._inbox_for(subject)
         reply = self._ask(inbox, subject, payload, survey, None)
         try:
@@ -274,21 +274,21 @@ class Bus:
             self.stats.unanswered += 1
         return answers
 
-    def _inbox_for(self, subject: str) -> Inbox[Waiting]:
+    def _inbox_for(self, subject: str) -> ReplyInbox[ReplyHandler]:
         """Return the table of those who wait for who answers on a subject."""
         answerer = answerer_of(subject, self._prefix)
-        inbox = self._questions.get(answerer)
+        inbox = self._reply_inboxes.get(answerer)
         if inbox is None:
-            inbox = self._questions[answerer] = Inbox(prefix=inbox_prefix(self._role, answerer))
+            inbox = self._reply_inboxes[answerer] = ReplyInbox(prefix=inbox_prefix(self._role, answerer))
             self.add_inbox(inbox)
         return inbox
 
     def _ask(
         self,
-        inbox: Inbox[Waiting],
+        inbox: ReplyInbox[ReplyHandler],
         subject: str,
         payload: bytes,
-        waiting: Waiting,
+        waiting: ReplyHandler,
         headers: dict[str, str] | None,
     ) -> str:
         check_publishable(subject)

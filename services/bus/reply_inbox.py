@@ -12,7 +12,7 @@ from services.bus.errors import BusError
 from services.bus.message import BusMessage
 
 
-class Waiting(Protocol):
+class ReplyHandler(Protocol):
     """Who waits for answers to what was sent to `subject`."""
 
     @property
@@ -26,10 +26,10 @@ class Waiting(Protocol):
         """Learn that no (further) answer will come. The token is closed."""
 
 
-WaitingT = TypeVar("WaitingT", bound=Waiting)
+HandlerT = TypeVar("HandlerT", bound=ReplyHandler)
 
 
-class Inbox(Generic[WaitingT]):
+class ReplyInbox(Generic[HandlerT]):
     """The table, oldest question first. It knows nothing of the connection and keeps no time.
 
     With `one_answer` the first answer closes its token, so that whoever waits hears exactly one thing.
@@ -39,7 +39,7 @@ class Inbox(Generic[WaitingT]):
     def __init__(self, *, one_answer: bool = False, prefix: str = "_INBOX") -> None:
         self._base = f"{prefix}.{secrets.token_hex(11)}."
         self._tokens = itertools.count(1)
-        self._waiting: dict[str, WaitingT] = {}
+        self._waiting: dict[str, HandlerT] = {}
         self._take = self._waiting.pop if one_answer else self._waiting.get
 
     @property
@@ -50,17 +50,17 @@ class Inbox(Generic[WaitingT]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def open(self, waiting: WaitingT) -> str:
+    def open(self, waiting: HandlerT) -> str:
         """Enter who waits, and return the reply subject that leads back there."""
         token = f"{next(self._tokens):x}"
         self._waiting[token] = waiting
         return self._base + token
 
-    def close(self, reply: str) -> WaitingT | None:
+    def close(self, reply: str) -> HandlerT | None:
         """Wait no longer on that reply subject; later answers are dropped. Return who waited, once."""
         return self._waiting.pop(reply[len(self._base) :], None)
 
-    def oldest(self) -> tuple[str, WaitingT] | None:
+    def oldest(self) -> tuple[str, HandlerT] | None:
         """Return the reply subject and who waits longest."""
         for token, waiting in self._waiting.items():
             return self._base + token, waiting

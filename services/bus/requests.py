@@ -14,7 +14,7 @@ def is_no_responders(message: BusMessage) -> bool:
     return not message.data and message.status == NO_RESPONDERS
 
 
-class Question:
+class PendingRequest:
     """Waits for one answer."""
 
     __slots__ = ("_answer", "subject")
@@ -51,7 +51,7 @@ class Question:
         return outcome
 
 
-class Survey:
+class ScatterGather:
     """Gathers answers until enough came, or for too long none."""
 
     def __init__(self, subject: str, until: Callable[[BusMessage], bool] | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from services.bus.ack_publisher import Publisher, Stored
+from services.bus.ack_publisher import AckPublisher, Stored
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured, NoAnswer, RequestRefused, StoreFull, Unavailable
 from services.bus.jsapi import (
@@ -99,7 +99,7 @@ class DurableLog:
         self._replicas = spec.replicas
         self._next_state: asyncio.Future[StreamState] | None = None
         self._bus = bus
-        self._publisher = Publisher(bus, publish_timeout_s)
+        self._publisher = AckPublisher(bus, publish_timeout_s)
         self._direct_get = f"$JS.API.DIRECT.GET.{spec.name}"
 
     # --- the stream itself ---

@@ -3,7 +3,7 @@
 from tests.guards.guard import RATES as _RATES
 from tests.guards.guard import SERVERS, guard
 
-_FOLLOWER = "tests/unit/test_delivery_follower.py"
+_FOLLOWER = "tests/unit/test_delivery_subscription.py"
 _LIMITS = "tests/integration/bus/test_bus_stream_limits.py"
 _READS = "tests/integration/gateway/test_reads_bounded.py"
 _READS_UNIT = "tests/unit/test_delivery_reads.py"

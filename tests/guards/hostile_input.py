@@ -239,7 +239,11 @@ GUARDS = (
                 "self._settings.handshake_timeout_s, self._on_head_late",
                 "3600, self._on_head_late",
             ),
-            ("gateway/ws/sniff.py", "site.settings.handshake_timeout_s, Doorway", "3600, Doorway"),
+            (
+                "gateway/ws/sniff.py",
+                "site.settings.handshake_timeout_s, ProtocolSniffer",
+                "3600, ProtocolSniffer",
+            ),
         ],
     ),
     guard(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from gateway.delivery.recovery import Kept, Verdict, is_whole, judge
+from gateway.delivery.recovery import Kept, RecoveryVerdict, is_contiguous, recovery_verdict
 
 
 @dataclass
@@ -63,7 +63,7 @@ def test_recovered_means_that_nothing_is_missing(
     cap = data.draw(st.integers(1, 6))
     held = [seq for seq in stream.held.get("a", []) if seq >= since]
     found = held[: cap + 2]
-    verdict = judge(
+    verdict = recovery_verdict(
         since,
         found,
         complete=len(held) <= cap + 2,
@@ -74,12 +74,12 @@ def test_recovered_means_that_nothing_is_missing(
     )
     event(verdict)
     missed = [seq for seq in stream.ever.get("a", []) if seq > since]
-    if verdict is Verdict.RECOVERED:
+    if verdict is RecoveryVerdict.RECOVERED:
         assert [seq for seq in found if seq > since] == missed
     if since in held and len(missed) <= cap:
-        assert verdict is Verdict.RECOVERED  # the anchor is there
+        assert verdict is RecoveryVerdict.RECOVERED  # the anchor is there
     if since == stream.last:
-        assert verdict is Verdict.RECOVERED  # nothing at all came after
+        assert verdict is RecoveryVerdict.RECOVERED  # nothing at all came after
 
 
 @given(histories(), st.data())
@@ -97,7 +97,7 @@ def test_a_follower_that_was_there_misses_nothing_unsaid(
         first=stream.first, last=stream.last, oldest_s=0, log_size=stream.log_size, max_age_s=600,
         least_until_full=1_000,
     )  # fmt: skip
-    whole = is_whole(position, found, pending=len(held) - len(found), kept=kept, away_s=1)
+    whole = is_contiguous(position, found, pending=len(held) - len(found), kept=kept, away_s=1)
     missed = [seq for seq in stream.ever.get("a", []) if seq > position]
     if whole:
         assert [seq for seq in held if seq > position] == missed
@@ -120,7 +120,7 @@ def test_what_was_let_go_of_for_its_size_is_never_taken_for_old(
     # Its oldest message is as old as the past, unless all that it keeps is new.
     oldest_s = 1000.0 if stream.first <= stream.last - len(later) else 0.5
     kept = Kept(stream.first, stream.last, oldest_s, stream.log_size, 600, until_full)
-    if is_whole(position, held, pending=0, kept=kept, away_s=1):
+    if is_contiguous(position, held, pending=0, kept=kept, away_s=1):
         assert [seq for seq in stream.ever.get("a", []) if seq > position] == [
             s for s in held if s > position
         ]
@@ -136,7 +136,7 @@ def test_away_for_as_long_as_messages_are_kept() -> None:
             "max_age_s": 600,
             "least_until_full": 50,
         }
-        return is_whole(5, [], pending=0, kept=Kept(**(kept | changed)), away_s=away_s)  # type: ignore[arg-type]
+        return is_contiguous(5, [], pending=0, kept=Kept(**(kept | changed)), away_s=away_s)  # type: ignore[arg-type]
 
     assert [whole(away_s) for away_s in (500.0, 590.0, 700.0)] == [True, False, False]
     assert whole(700.0, first=6)  # nothing after the position is gone

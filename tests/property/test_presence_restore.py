@@ -20,8 +20,8 @@ from redis.asyncio import Redis
 
 from gateway.channels import presence as views_module
 from gateway.channels.presence import Views
-from gateway.delivery.encoded_message import Wire
-from gateway.delivery.traffic import Traffic
+from gateway.delivery.counters import Counters
+from gateway.delivery.encoded_message import Encoding
 from gateway.presence.batch_queue import Batches
 from presence_svc import announcements
 from presence_svc.changes import Changes
@@ -76,7 +76,7 @@ class Connection:
 class Member:
     """A client that follows one scope, and has what it was sent."""
 
-    wire = Wire.SSE
+    wire = Encoding.SSE
 
     def __init__(self, scope: str) -> None:
         self.connection_id = f"member-{scope}"
@@ -139,7 +139,7 @@ class Gateway:
         self.connections: dict[str, Connection] = {}
         self.batches = Batches(name, "boot")
         self.tasks = TaskSet()
-        self.views = Views(world, self, SETTINGS, self.tasks, Traffic())  # type: ignore[arg-type]
+        self.views = Views(world, self, SETTINGS, self.tasks, Counters())  # type: ignore[arg-type]
         self.members = {scope: Member(scope) for scope in SCOPES}
 
     def is_open(self, _service: str) -> bool:

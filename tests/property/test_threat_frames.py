@@ -11,11 +11,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.limits import Limit
-from gateway.ws.context import Site
+from gateway.ws.context import ServerContext
 from gateway.ws.keepalive import Keepalive
 from gateway.ws.protocol import WebSocketProtocol
 from gateway.ws.request import UpgradeRequest
-from gateway.ws.sniff import doorways
+from gateway.ws.sniff import sniffer_factory
 from services.settings import Settings
 from services.wire.codes import CloseCode
 from tests.support.properties import examples
@@ -94,7 +94,7 @@ class Recorder:
     def on_slow(self) -> None:
         raise AssertionError("nothing is written here")
 
-    def farewell(self, code: CloseCode) -> bytes:
+    def disconnect_frame(self, code: CloseCode) -> bytes:
         return b""
 
     def on_close(self, code: int, *, by_client: bool) -> None:
@@ -118,9 +118,9 @@ async def upgraded(
             accepted.set()
 
     chosen = Settings(max_message_bytes=max_message_bytes, compression=deflate, frame_rate=frame_rate)
-    site = Site(chosen, Keepalive(25, 60), limits.append, set(), Open())
+    context = ServerContext(chosen, Keepalive(25, 60), limits.append, set(), Open())
     transport = Transport()
-    doorway = doorways(site, asyncio.Protocol)()
+    doorway = sniffer_factory(context, asyncio.Protocol)()
     doorway.connection_made(transport)
     doorway.data_received(UPGRADE + (_DEFLATE if deflate else b"") + b"\r\n")
     await accepted.wait()

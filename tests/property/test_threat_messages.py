@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.auth.identity import Identity
-from gateway.client.commands import Session
+from gateway.client.commands import ClientState
 from gateway.client.effects import PublishToAll, PublishToRoom, PublishToUser, Reply
-from gateway.delivery.encoded_message import Outbound, Wire
+from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from gateway.delivery.sanitizing import sanitized
 from services.settings import Namespace, Settings
 from services.wire import server
@@ -53,7 +53,7 @@ def encoded(codec: Codec, value: Any) -> bytes | None:
 
 def answered(codec: Codec, data: bytes, grants: Any = ALL) -> None:
     """Do with a message what a connection does, and check that somebody is told something."""
-    session = Session(Identity("ada", "ada", grants), CHOSEN, 0.0)
+    session = ClientState(Identity("ada", "ada", grants), CHOSEN, 0.0)
     session.rooms |= {"lobby", "news:a", "slow:a"}
     try:
         message = codec.decode(data)
@@ -64,7 +64,7 @@ def answered(codec: Codec, data: bytes, grants: Any = ALL) -> None:
     assert effects
     for effect in effects:
         if isinstance(effect, Reply):
-            Outbound(effect.message).on(Wire.MSGPACK)
+            EncodedMessage(effect.message).encode(Encoding.MSGPACK)
             assert not isinstance(effect.message, server.Error) or effect.message.code in CODES
         if isinstance(effect, PublishToRoom | PublishToUser | PublishToAll):
             try:

@@ -13,7 +13,7 @@ from gateway.api.responses import error_handlers
 from gateway.api.routes import api_routes
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.identity import Identity
-from gateway.client.senders import Senders
+from gateway.client.senders import HttpSenders
 from gateway.dashboard import page_routes
 from gateway.delivery.publisher import Sender
 from gateway.http.security_headers import guarded
@@ -155,7 +155,7 @@ class FakeDeps:
         self.ticket_wait = 0.0
         self.checks = {"bus": True}
         self.limited: list[Limit] = []
-        self.senders = Senders(settings, self.on_limit, time.monotonic())
+        self.senders = HttpSenders(settings, self.on_limit, time.monotonic())
         self.owners: dict[str, str] = {}
         self.active: list[str] = []
         self.online: dict[str, bool] = {}

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.delivery.encoded_message import Outbound, Wire
-from gateway.delivery.fd_table import NOWHERE
+from gateway.delivery.encoded_message import EncodedMessage, Encoding
+from gateway.delivery.fd_table import NO_FD
 from gateway.delivery.stream_subscription import Delivery
 from services.bus.errors import BusError, Unavailable
 from services.bus.jsapi import StreamState
@@ -21,18 +21,18 @@ from services.wire import server
 class Recorder:
     """A member that keeps its writes."""
 
-    direct = NOWHERE
+    fd_ref = NO_FD
 
-    def __init__(self, connection_id: str, user_id: str = "u", wire: Wire = Wire.JSON) -> None:
+    def __init__(self, connection_id: str, user_id: str = "u", encoding: Encoding = Encoding.JSON) -> None:
         self.connection_id = connection_id
         self.user_id = user_id
-        self.wire = wire
+        self.encoding = encoding
         self.writes: list[bytes] = []
         self.write: Callable[[bytes], None] = self.writes.append
 
     backlog = 0
 
-    def take(self, messages: list[Outbound]) -> bool:
+    def accept_messages(self, messages: list[EncodedMessage]) -> bool:
         return False
 
     @property
@@ -60,11 +60,11 @@ def messages_in(data: bytes) -> list[dict[str, Any]]:
     return [msgspec.json.decode(payload) for payload in payloads_in(data)]
 
 
-def said(content: object, seq: int = 0) -> Outbound:
+def said(content: object, seq: int = 0) -> EncodedMessage:
     message = server.RoomMessage(
         user_id="u", username="U", room="r", content=content, timestamp=1, seq=seq or msgspec.UNSET
     )
-    return Outbound(message, "r", seq)
+    return EncodedMessage(message, "r", seq)
 
 
 def decode(data: bytes, seq: int) -> Delivery:

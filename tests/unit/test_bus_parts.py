@@ -7,8 +7,8 @@ from services.bus.errors import BusError, Misconfigured, NoAnswer, RequestRefuse
 from services.bus.jsapi import JetStreamError, PubAck, error_of, outcome_of_ack
 from services.bus.message import BusMessage
 from services.bus.probe import Probe
-from services.bus.reply_inbox import Inbox
-from services.bus.requests import Survey
+from services.bus.reply_inbox import ReplyInbox
+from services.bus.requests import ScatterGather
 from services.bus.specs import StreamSpec
 from services.bus.streams import read_batch
 
@@ -81,7 +81,7 @@ def _answer(reply: str, data: bytes = b"x", headers: bytes = b"") -> BusMessage:
 
 
 def test_answers_find_their_question() -> None:
-    inbox: Inbox[Asked] = Inbox()
+    inbox: ReplyInbox[Asked] = ReplyInbox()
     first, second = Asked("a"), Asked("b")
     first_reply, second_reply = inbox.open(first), inbox.open(second)
     assert first_reply.startswith(inbox.subject[:-1])
@@ -97,7 +97,7 @@ def test_answers_find_their_question() -> None:
 
 
 def test_one_answer_closes_the_question() -> None:
-    inbox: Inbox[Asked] = Inbox(one_answer=True)
+    inbox: ReplyInbox[Asked] = ReplyInbox(one_answer=True)
     asked = Asked("a")
     reply = inbox.open(asked)
     inbox.on_message(_answer(reply, b"1"))
@@ -107,7 +107,7 @@ def test_one_answer_closes_the_question() -> None:
 
 
 def test_failing_all_and_failing_one_subject() -> None:
-    inbox: Inbox[Asked] = Inbox()
+    inbox: ReplyInbox[Asked] = ReplyInbox()
     upper, other = Asked("Upper.Case"), Asked("other")
     inbox.open(upper)
     inbox.open(other)
@@ -125,7 +125,7 @@ def test_failing_all_and_failing_one_subject() -> None:
 
 
 async def test_survey_fails_with_what_ended_it() -> None:
-    survey = Survey("s", None)
+    survey = ScatterGather("s", None)
     survey.on_answer(_answer("r"))
     survey.on_failed(Unavailable("gone"))
     with pytest.raises(Unavailable, match="gone"):
@@ -133,7 +133,7 @@ async def test_survey_fails_with_what_ended_it() -> None:
 
 
 async def test_survey_of_nobody() -> None:
-    survey = Survey("s", None)
+    survey = ScatterGather("s", None)
     survey.on_answer(_answer("r", b"", b"NATS/1.0 503\r\n\r\n"))
     with pytest.raises(NoAnswer):
         await survey.gather(30, None)

@@ -27,7 +27,7 @@ from gateway.api.publish import PublishRequest
 from gateway.api.responses import ApiError
 from gateway.api.rules import RuleRequest
 from gateway.api.tickets import TicketRequest
-from gateway.delivery.encoded_message import Outbound, Wire
+from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from gateway.delivery.sanitizing import sanitized
 from gateway.sse.event_id import MAX_ID_LENGTH, BadPosition, decode_id, encode_id
 from services.wire import server
@@ -120,7 +120,7 @@ def test_content_for_receivers_of_messagepack(content: bytes) -> None:
     except BadMessage:
         return
     message = server.RoomMessage(user_id="u", username="u", room="r", content=raw, timestamp=1)
-    assert cost_ms(lambda: Outbound(message).on(Wire.MSGPACK_DEFLATE)) < BOUND_MS
+    assert cost_ms(lambda: EncodedMessage(message).encode(Encoding.MSGPACK_DEFLATE)) < BOUND_MS
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from gateway.delivery.encoded_message import Outbound, Wire
+from gateway.delivery.counters import Counters
+from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from gateway.delivery.fanout import Fanout
-from gateway.delivery.traffic import Traffic
 from tests.support.delivery import Recorder, said
 
 
@@ -13,14 +13,14 @@ async def turn() -> None:
 
 
 def fanout(*members: Recorder) -> Fanout:
-    made = Fanout(Traffic())
+    made = Fanout(Counters())
     for member in members:
         made.add(member)
     return made
 
 
 async def test_messages_of_one_turn_are_written_once_and_the_bytes_are_shared() -> None:
-    a, b, binary = Recorder("a"), Recorder("b"), Recorder("c", wire=Wire.MSGPACK)
+    a, b, binary = Recorder("a"), Recorder("b"), Recorder("c", encoding=Encoding.MSGPACK)
     room = fanout(a, b, binary)
     for number in range(3):
         room.send(said(number))
@@ -40,7 +40,7 @@ async def test_one_message_is_the_outbounds_own_bytes_for_everyone() -> None:
     message = said("x")
     room.send(message)
     await turn()
-    assert all(member.writes == [message.on(Wire.JSON)] for member in members)
+    assert all(member.writes == [message.encode(Encoding.JSON)] for member in members)
 
 
 async def test_the_skipped_connection_gets_only_the_others() -> None:
@@ -97,7 +97,7 @@ async def test_a_member_may_go_while_it_is_written_to() -> None:
 
 async def test_who_takes_messages_one_by_one_is_not_written_to() -> None:
     class Taker(Recorder):
-        def take(self, messages: list[Outbound]) -> bool:
+        def accept_messages(self, messages: list[EncodedMessage]) -> bool:
             self.taken = len(messages)
             return True
 
@@ -120,8 +120,8 @@ async def test_nobody_keeps_a_message_from_another_users_connection() -> None:
 
 
 async def test_without_members_nothing_is_kept_and_what_leaves_is_counted() -> None:
-    traffic = Traffic()
-    room = Fanout(traffic)
+    counters = Counters()
+    room = Fanout(counters)
     room.send(said(1))
     member = Recorder("a")
     room.add(member)
@@ -130,5 +130,5 @@ async def test_without_members_nothing_is_kept_and_what_leaves_is_counted() -> N
     room.send(said(3))
     await turn()
     assert member.contents == [2, 3]
-    assert traffic.messages_out == 3
-    assert traffic.bytes_out == len(b"".join(member.writes)) + len(said(3).on(Wire.JSON))
+    assert counters.messages_out == 3
+    assert counters.bytes_out == len(b"".join(member.writes)) + len(said(3).encode(Encoding.JSON))

@@ -17,7 +17,7 @@ _CONTENT = msgspec.Raw(b"1")
 
 
 class _ClosedLogs:
-    """Logs of a bus that has come back, and whose streams may be others than before."""
+    """Streams of a bus that has come back, and whose streams may be others than before."""
 
     def __init__(self) -> None:
         self.stored: list[str] = []

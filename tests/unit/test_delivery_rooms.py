@@ -6,9 +6,9 @@ from typing import Any, cast
 import pytest
 import structlog
 
+from gateway.delivery.counters import Counters
 from gateway.delivery.reads import Reads
-from gateway.delivery.rooms import Joined, Rooms
-from gateway.delivery.traffic import Traffic
+from gateway.delivery.rooms import RoomJoin, Rooms
 from services.bus.errors import BusError, Unavailable
 from services.settings import Settings
 from services.tasks import TaskSet
@@ -45,12 +45,12 @@ async def bus() -> FlushedBus:
 @pytest.fixture
 async def rooms(bus: FlushedBus) -> Rooms:
     return Rooms(
-        cast(Any, bus), cast(Any, NoLogs()), Settings(), TaskSet(), Traffic(), Reads(lambda _limit: None)
+        cast(Any, bus), cast(Any, NoLogs()), Settings(), TaskSet(), Counters(), Reads(lambda _limit: None)
     )
 
 
-def _join(rooms: Rooms, name: str) -> list[Joined | BusError | None]:
-    answers: list[Joined | BusError | None] = []
+def _join(rooms: Rooms, name: str) -> list[RoomJoin | BusError | None]:
+    answers: list[RoomJoin | BusError | None] = []
     rooms.join(Recorder(name), "live:cursor", UNSET, lambda: True, answers.append)
     return answers
 
@@ -68,7 +68,7 @@ async def test_who_comes_later_waits_for_nothing(rooms: Rooms, bus: FlushedBus) 
     bus.processed.set_result(None)
     first = _join(rooms, "a")
     await eventually(lambda: bool(first), "nobody was let in")
-    assert [type(answer) for answer in _join(rooms, "b")] == [Joined]
+    assert [type(answer) for answer in _join(rooms, "b")] == [RoomJoin]
     assert bus.flushes == 1
 
 
@@ -92,7 +92,7 @@ async def test_who_joins_is_heard_on_a_subject_that_carries_no_messages(
 ) -> None:
     bus.processed.set_result(None)
     member = Recorder("a")
-    answers: list[Joined | BusError | None] = []
+    answers: list[RoomJoin | BusError | None] = []
     rooms.join(member, "live:cursor", UNSET, lambda: True, answers.append)
     await eventually(lambda: bool(answers), "not let in")
     for payload in (_FORGED, _JOIN):
@@ -112,7 +112,7 @@ class Unreadable:
         return 0, 0
 
 
-class Logs:
+class Streams:
     def __init__(self, log: object) -> None:
         self.log = log
 
@@ -123,24 +123,24 @@ class Logs:
         pass
 
 
-def _durable(bus: FlushedBus, log: object, traffic: Traffic) -> Rooms:
+def _durable(bus: FlushedBus, log: object, counters: Counters) -> Rooms:
     return Rooms(
-        cast(Any, bus), cast(Any, Logs(log)), Settings(), TaskSet(), traffic, Reads(lambda _limit: None)
+        cast(Any, bus), cast(Any, Streams(log)), Settings(), TaskSet(), counters, Reads(lambda _limit: None)
     )
 
 
 async def test_joins_that_recover_nothing_are_counted_and_not_logged_each(
     bus: FlushedBus,
 ) -> None:
-    traffic = Traffic()
-    rooms = _durable(bus, Unreadable(), traffic)
-    answers: list[Joined | BusError | None] = []
+    counters = Counters()
+    rooms = _durable(bus, Unreadable(), counters)
+    answers: list[RoomJoin | BusError | None] = []
     with structlog.testing.capture_logs() as lines:
         for _ in range(50):
             rooms.join(Recorder("a"), "lobby", Position("before", 7), lambda: True, answers.append)
         await eventually(lambda: len(answers) == 50, "all are answered")
-    assert {type(answer) for answer in answers} == {Joined}
-    assert traffic.recoveries == {"other_epoch": 50}
+    assert {type(answer) for answer in answers} == {RoomJoin}
+    assert counters.recoveries == {"other_epoch": 50}
     assert len([line for line in lines if line["event"] == "room not recovered"]) <= 2
 
 
@@ -155,8 +155,8 @@ async def test_a_room_is_opened_once_though_the_first_to_come_leaves(bus: Flushe
             await opened.wait()
             return 0, 0
 
-    rooms = _durable(bus, Slow(), Traffic())
-    answers: list[Joined | BusError | None] = []
+    rooms = _durable(bus, Slow(), Counters())
+    answers: list[RoomJoin | BusError | None] = []
     rooms.join(Recorder("a"), "lobby", UNSET, lambda: True, answers.append)
     await eventually(lambda: opens == 1, "it is being opened")
     first = next(task for task in asyncio.all_tasks() if task.get_name() == "join lobby")

@@ -50,7 +50,7 @@ INHERITED = {
     "gateway/server.py:Server": {
         "capture_signals", "config", "lifespan", "serve", "server_state", "servers", "started", "startup",
     },
-    "gateway/ws/fallback.py:Core": {
+    "gateway/ws/fallback.py:FallbackParser": {
         "current_size", "extensions", "fail", "reader", "receive_data", "recv_frame", "state",
     },
     "gateway/ws/handshake.py:SharedDeflate": {"process_request_params"},

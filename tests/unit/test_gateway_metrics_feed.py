@@ -9,8 +9,8 @@ import pytest
 
 from gateway.channels import metrics as module
 from gateway.channels.metrics import MetricsFeed
-from gateway.delivery.encoded_message import Outbound, Wire
-from gateway.delivery.traffic import Traffic
+from gateway.delivery.counters import Counters
+from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from services.bus.errors import Unavailable
 from services.settings import Settings
 from services.tasks import TaskSet
@@ -53,7 +53,7 @@ class Metrics:
 class Member:
     """Somebody who receives."""
 
-    wire = Wire.SSE
+    wire = Encoding.SSE
     user_id = "u"
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Member:
         for event in data.decode().strip().split("\n\n"):
             self.got.append(msgspec.json.decode(event.partition("data: ")[2]))
 
-    def take(self, _messages: list[Outbound]) -> bool:
+    def take(self, _messages: list[EncodedMessage]) -> bool:
         return False
 
 
@@ -78,7 +78,7 @@ async def feed(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     monkeypatch.setattr(module, "_RETRY_S", 0.01)
     monkeypatch.setattr(module, "_RETRY_MAX_S", 0.01)
     tasks = TaskSet()
-    yield MetricsFeed(metrics, metrics, Settings(), tasks, Traffic())  # type: ignore[arg-type]
+    yield MetricsFeed(metrics, metrics, Settings(), tasks, Counters())  # type: ignore[arg-type]
     await tasks.close()
 
 

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from gateway.api.body import read_body
 from gateway.api.responses import ApiError, error_handlers
-from gateway.delivery.traffic import Traffic
+from gateway.delivery.counters import Counters
 from gateway.http.request_metrics import RequestTiming, counted, takes_its_time
 from gateway.limits import Limit
 from services.wire.codes import ErrorCode
@@ -22,13 +22,13 @@ async def test_what_waits_on_purpose_counts_but_is_no_latency() -> None:
     async def plain(_request: Request) -> Response:
         return Response()
 
-    traffic = Traffic()
-    app = RequestTiming(Starlette(routes=[Route("/gather", gather), Route("/plain", plain)]), traffic)
+    counters = Counters()
+    app = RequestTiming(Starlette(routes=[Route("/gather", gather), Route("/plain", plain)]), counters)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway") as client:
         await client.get("/gather")
-        assert (traffic.requests, traffic.latency.count) == (1, 0)
+        assert (counters.requests, counters.latency.count) == (1, 0)
         await client.get("/plain")
-        assert (traffic.requests, traffic.latency.count) == (2, 1)
+        assert (counters.requests, counters.latency.count) == (2, 1)
 
 
 async def test_a_refusal_counts_under_the_limit_that_was_met() -> None:
@@ -47,12 +47,12 @@ async def test_a_refusal_counts_under_the_limit_that_was_met() -> None:
         Route("/items", items),
         Route("/elsewhere", elsewhere),
     ]
-    traffic = Traffic()
-    app = RequestTiming(Starlette(routes=routes, exception_handlers=error_handlers()), traffic)
+    counters = Counters()
+    app = RequestTiming(Starlette(routes=routes, exception_handlers=error_handlers()), counters)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway") as client:
         assert (await client.post("/small", content="x" * 11)).status_code == 413
         assert (await client.get("/items")).status_code == 413
         assert (await client.get("/elsewhere")).status_code == 503
-    assert dict(traffic.limited) == {Limit.BODY_BYTES: 1}
-    assert dict(traffic.refusals) == {"http_413": 2}
-    assert (traffic.requests, traffic.errors) == (2, 0)
+    assert dict(counters.limited) == {Limit.BODY_BYTES: 1}
+    assert dict(counters.refusals) == {"http_413": 2}
+    assert (counters.requests, counters.errors) == (2, 0)

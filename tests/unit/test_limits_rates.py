@@ -7,7 +7,7 @@ import pytest
 
 from gateway import limits
 from gateway.auth.identity import Identity
-from gateway.client.commands import Refusal, Session
+from gateway.client.commands import ClientState, CommandError
 from gateway.client.effects import Effect, Expel, PublishToRoom, Reply
 from gateway.limits import KeyedBuckets, Limit, Strikes, TokenBucket
 from gateway.user_limit import excess
@@ -84,7 +84,7 @@ class Counted:
 
     def __init__(self, **settings: object) -> None:
         self.limits: list[Limit] = []
-        self.session = Session(
+        self.session = ClientState(
             Identity("ada", "ada", ALL),
             Settings(**settings),
             0.0,
@@ -157,7 +157,7 @@ def test_custom_data_counts_once_for_each_room_that_is_told() -> None:
     """So no client makes others carry more bytes than it may send."""
     ada = Counted(message_bytes_rate=1000)
     ada.session.charge_custom_data(150, 10, 0.0)
-    with pytest.raises(Refusal, match="1000 bytes per second"):
+    with pytest.raises(CommandError, match="1000 bytes per second"):
         ada.session.charge_custom_data(150, 10, 0.0)
     ada.session.charge_custom_data(50, 10, 0.0)
 
@@ -214,7 +214,7 @@ def test_the_oldest_connections_have_to_go() -> None:
 def test_what_was_read_for_a_connection_counts_against_its_rate() -> None:
     """A recovery is as many messages as it is large: 64 KiB each."""
     settings = Settings(message_rate=10.0)
-    session = Session(Identity("u", "U", ALL), settings, 0.0)
+    session = ClientState(Identity("u", "U", ALL), settings, 0.0)
     session.charge(15 * settings.max_message_bytes, 0.0)
     answers = [session.receive(client.Heartbeat(), 0.0)[0] for _ in range(6)]
     assert [isinstance(cast(Reply, answer).message, server.Error) for answer in answers] == [False] * 5 + [
@@ -225,7 +225,7 @@ def test_what_was_read_for_a_connection_counts_against_its_rate() -> None:
     assert cast(server.Error, cast(Reply, refused).message).code == "rate_limited"
     (answered,) = session.receive(client.Heartbeat(), 4.2)
     assert isinstance(cast(Reply, answered).message, server.HeartbeatAck)
-    unlimited = Session(Identity("u", "U", ALL), Settings(message_rate=0.0), 0.0)
+    unlimited = ClientState(Identity("u", "U", ALL), Settings(message_rate=0.0), 0.0)
     unlimited.charge(10**9, 0.0)
     (answered,) = unlimited.receive(client.Heartbeat(), 0.0)
     assert isinstance(cast(Reply, answered).message, server.HeartbeatAck)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.delivery.traffic import Traffic
+from gateway.delivery.counters import Counters
 from gateway.metrics import GatewayCollector, Reporter, until_middle
 from services.wire.subjects import Subjects
 from tests.support.metrics import T0, ManualTime, RecordingBus
@@ -18,9 +18,9 @@ class Reported:
     def __init__(self) -> None:
         self.time = ManualTime(T0 + 0.5)
         self.bus = RecordingBus()
-        self.traffic = Traffic()
+        self.counters = Counters()
         self.gateway: Any = SimpleNamespace(
-            traffic=self.traffic, bus=self.bus, instance="gw-1", boot="b", started_at=0, rooms=[], inboxes=[],
+            counters=self.counters, bus=self.bus, instance="gw-1", boot="b", started_at=0, rooms=[], inboxes=[],
             draining=False, settings=SimpleNamespace(subjects=Subjects("t")), durable_logs=[],
         )  # fmt: skip
         self.reporter = Reporter(self.gateway, self.time)
@@ -41,14 +41,14 @@ def test_reports_leave_in_the_middle_of_the_second(now: float, wait: float) -> N
 
 def test_everything_is_counted_by_reason() -> None:
     at = Reported()
-    at.traffic.answered(0.0, 0.02)
-    at.traffic.refused("rate_limited", our_fault=False)
-    at.traffic.refused("unavailable", our_fault=True)
-    at.traffic.limit("message_rate")
-    at.traffic.messages_in += 3
-    at.traffic.messages_out += 30
-    at.traffic.slow_clients += 1
-    at.traffic.dropped += 2
+    at.counters.request_ok(0.0, 0.02)
+    at.counters.request_failed("rate_limited", our_fault=False)
+    at.counters.request_failed("unavailable", our_fault=True)
+    at.counters.limit_hit("message_rate")
+    at.counters.messages_in += 3
+    at.counters.messages_out += 30
+    at.counters.slow_clients += 1
+    at.counters.dropped += 2
     at.turn()
     at.turn()
     first, second = at.reports
@@ -67,10 +67,10 @@ def test_counts_of_a_short_outage_are_sent_older_ones_are_not() -> None:
     at = Reported()
     at.bus.down = True
     for _ in range(10):
-        at.traffic.answered(0.0, 0.01)
+        at.counters.request_ok(0.0, 0.01)
         at.turn()
     at.bus.down = False
-    at.traffic.answered(0.0, 0.01)
+    at.counters.request_ok(0.0, 0.01)
     at.turn()
     (report,) = at.reports
     assert report["requests"] == report["latency"]["count"] == 4  # of the last three seconds, and this one
@@ -81,7 +81,7 @@ def test_counts_of_a_short_outage_are_sent_older_ones_are_not() -> None:
 
 def test_rates_are_per_second_whatever_the_interval() -> None:
     at = Reported()
-    at.traffic.messages_in += 10
+    at.counters.messages_in += 10
     at.time.now += 1
     at.turn()
     assert at.reporter.stats().messages_in == pytest.approx(5)
@@ -90,7 +90,7 @@ def test_rates_are_per_second_whatever_the_interval() -> None:
 def test_prometheus_gets_latencies_as_a_histogram() -> None:
     at = Reported()
     for ms in (0.5, 4.0, 40.0, 4000.0):
-        at.traffic.answered(0.0, ms / 1000)
+        at.counters.request_ok(0.0, ms / 1000)
     at.turn()
     families = {family.name: family for family in GatewayCollector(at.gateway, at.reporter).collect()}
     samples = families["tidings_gateway_request_seconds"].samples

@@ -9,8 +9,8 @@ import pytest
 
 from gateway.channels import presence as module
 from gateway.channels.presence import Views
-from gateway.delivery.encoded_message import Outbound, Wire
-from gateway.delivery.traffic import Traffic
+from gateway.delivery.counters import Counters
+from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from services.bus.errors import BusError, NoAnswer
 from services.settings import Settings
 from services.tasks import TaskSet
@@ -72,7 +72,7 @@ class Presence:
 class Member:
     """Somebody who receives."""
 
-    wire = Wire.SSE
+    wire = Encoding.SSE
 
     def __init__(self, connection_id: str = "c1") -> None:
         self.connection_id = connection_id
@@ -83,7 +83,7 @@ class Member:
         for event in data.decode().strip().split("\n\n"):
             self.got.append(msgspec.json.decode(event.partition("data: ")[2]))
 
-    def take(self, messages: list[Outbound]) -> bool:
+    def take(self, messages: list[EncodedMessage]) -> bool:
         return False
 
     def types(self) -> list[str]:
@@ -98,7 +98,7 @@ def presence() -> Presence:
 @pytest.fixture
 async def views(presence: Presence) -> AsyncIterator[Views]:
     tasks = TaskSet()
-    yield Views(presence, presence, Settings(), tasks, Traffic())  # type: ignore[arg-type]
+    yield Views(presence, presence, Settings(), tasks, Counters())  # type: ignore[arg-type]
     await tasks.close()
 
 

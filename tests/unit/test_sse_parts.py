@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.delivery.encoded_message import Outbound, Wire
-from gateway.delivery.traffic import Traffic
+from gateway.delivery.counters import Counters
+from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from gateway.sse.event_id import MAX_ID_LENGTH, BadPosition, decode_id, encode_id, longest_id
 from gateway.sse.stream import Buffer, EventStream, RecordStream
 from services.wire import server
@@ -126,7 +126,7 @@ async def test_the_buffer_waits_for_something() -> None:
 
 
 def event_stream(limit: int = 100_000) -> EventStream:
-    return EventStream("c", "u", "U", limit, Traffic(), lambda: 5)
+    return EventStream("c", "u", "U", limit, Counters(), lambda: 5)
 
 
 async def events(stream: EventStream | RecordStream) -> list[tuple[str, str, Any]]:
@@ -140,9 +140,11 @@ async def events(stream: EventStream | RecordStream) -> list[tuple[str, str, Any
 
 async def test_messages_of_logs_carry_ids_and_others_do_not() -> None:
     stream = event_stream()
-    notice = Outbound(server.JoinedRoom(room="r", epoch="e", seq=3))
+    notice = EncodedMessage(server.JoinedRoom(room="r", epoch="e", seq=3))
     stream.start_topic("r", Position("e", 3), [said("missed", 2)], notice)
-    stream.take([said("live", 4), Outbound(server.UserLeft(user_id="u", username="U", room="r"))])
+    stream.accept_messages(
+        [said("live", 4), EncodedMessage(server.UserLeft(user_id="u", username="U", room="r"))]
+    )
     got = await events(stream)
     assert [(event, decode_id(event_id, ["r"]) if event_id else None) for event, event_id, _ in got] == [
         ("room_message", {"r": Position("e", 2)}),
@@ -155,8 +157,10 @@ async def test_messages_of_logs_carry_ids_and_others_do_not() -> None:
 async def test_lost_messages_are_a_reset() -> None:
     stream = event_stream()
     stream.positions = {"r": Position("e", 3), "other": Position("e", 9)}
-    stream.take([Outbound(server.JoinedRoom(room="r", epoch="f", seq=0, recovered=False, missed=[]), "r")])
-    stream.take([said("after", 1)])
+    stream.accept_messages(
+        [EncodedMessage(server.JoinedRoom(room="r", epoch="f", seq=0, recovered=False, missed=[]), "r")]
+    )
+    stream.accept_messages([said("after", 1)])
     reset, joined, message = await events(stream)
     assert reset[0] == "reset"
     assert reset[2]["topics"] == ["r"]
@@ -167,20 +171,20 @@ async def test_lost_messages_are_a_reset() -> None:
 async def test_personal_messages_wait_for_the_missed_ones() -> None:
     stream = event_stream()
 
-    def direct(seq: int) -> Outbound:
+    def direct(seq: int) -> EncodedMessage:
         message = server.DirectMessage(from_user_id="a", username="A", content=seq, timestamp=1, seq=seq)
-        return Outbound(message, "", seq)
+        return EncodedMessage(message, "", seq)
 
     stream.hold_inbox()
-    assert stream.take([direct(5)])
-    subscribed = Outbound(server.Subscribed(channels=["inbox"]))
+    assert stream.accept_messages([direct(5)])
+    subscribed = EncodedMessage(server.Subscribed(channels=["inbox"]))
     stream.start_topic("", Position("e", 4), [direct(3), direct(4)], subscribed)
     stream.release_inbox()
     assert [event[2].get("content", event[0]) for event in await events(stream)] == [3, 4, "subscribed", 5]
 
 
 async def test_what_a_stream_shows_is_announced_again() -> None:
-    stream = EventStream("c", "ada", "Ada", 10_000, Traffic(), lambda: 0)
+    stream = EventStream("c", "ada", "Ada", 10_000, Counters(), lambda: 0)
     assert stream.chosen() is None  # no rooms and no inbox: presence knows nothing of it
     stream.announced = True
     stream.rooms.add("den")
@@ -199,25 +203,27 @@ async def test_what_a_stream_shows_is_announced_again() -> None:
 
 
 async def test_a_stream_without_positions_shares_bytes() -> None:
-    assert not event_stream().take([said("x")])
+    assert not event_stream().accept_messages([said("x")])
 
 
 async def test_a_reader_that_is_too_slow_is_told_and_ended() -> None:
     stream = event_stream(limit=2000)
     while not stream.buffer.ended:
-        stream.write(said("x" * 100).on(Wire.SSE))
+        stream.write(said("x" * 100).encode(Encoding.SSE))
     got = await events(stream)
     assert got[-1][0] == "disconnect"
     assert got[-1][2]["code"] == CloseCode.SLOW_CLIENT.number
 
 
 async def test_records_come_bare() -> None:
-    stream = RecordStream("c", "", 10_000, Traffic())
+    stream = RecordStream("c", "", 10_000, Counters())
     record = MetricsRecord(
         cpu=1, memory=2, disk=3, network=Network(), requests=4, errors=5, latency_p50=6, latency_p95=7, latency_p99=8,
         timestamp=9,
     )  # fmt: skip
-    assert stream.take([Outbound(server.MetricsUpdate(data=record)), Outbound(server.HeartbeatAck())])
+    assert stream.accept_messages(
+        [EncodedMessage(server.MetricsUpdate(data=record)), EncodedMessage(server.HeartbeatAck())]
+    )
     ((event, event_id, data),) = await events(stream)
     assert (event, event_id, data["timestamp"]) == ("", "", 9)
     stream.end(CloseCode.DRAIN, retry_after_ms=70)

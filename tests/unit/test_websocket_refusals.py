@@ -7,21 +7,21 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from gateway.limits import Limit
-from gateway.ws.context import Entrance, Site
+from gateway.ws.context import Entrance, ServerContext
 from gateway.ws.keepalive import Keepalive
 from gateway.ws.protocol import WebSocketProtocol
 from gateway.ws.request import UpgradeRequest
-from gateway.ws.sniff import doorways
-from gateway.ws.upgrade import GatewayEntrance
+from gateway.ws.sniff import sniffer_factory
+from gateway.ws.upgrade import UpgradeHandler
 from services.settings import Settings
 from tests.property.test_threat_frames import UPGRADE, Recorder, Transport, outcome_of
 
 
 async def come_in(entrance: Entrance) -> Transport:
     """Ask for an upgrade, and let the entrance decide."""
-    site = Site(Settings(), Keepalive(25, 60), lambda _: None, set(), entrance)
+    context = ServerContext(Settings(), Keepalive(25, 60), lambda _: None, set(), entrance)
     transport = Transport()
-    doorway = doorways(site, asyncio.Protocol)()
+    doorway = sniffer_factory(context, asyncio.Protocol)()
     doorway.connection_made(transport)
     doorway.data_received(UPGRADE + b"\r\n")
     await asyncio.sleep(0)  # without eager tasks it is decided a turn later
@@ -34,7 +34,7 @@ async def test_a_fault_in_the_decision_is_answered_and_logged_once() -> None:
 
     gateway: Any = SimpleNamespace(settings=Settings(), admission=SimpleNamespace(wait_s=fault))
     with capture_logs() as lines:
-        transport = await come_in(GatewayEntrance(gateway))
+        transport = await come_in(UpgradeHandler(gateway))
     assert transport.written.startswith(b"HTTP/1.1 500 ")
     assert b'"internal"' in transport.written
     assert transport.ended

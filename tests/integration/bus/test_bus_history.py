@@ -7,7 +7,7 @@ import pytest
 
 from gateway.delivery.history import History
 from gateway.delivery.reads import Reads
-from gateway.delivery.streams import Logs
+from gateway.delivery.streams import Streams
 from services.bus.client import Bus
 from services.settings import Namespace, Settings
 from services.wire.events import RoomPublished
@@ -19,7 +19,7 @@ STORED = 3000
 
 async def _room(bus: Bus, settings: Settings, room: str, size: int) -> History:
     """Store messages to a room, each after one to another room, and return who reads them."""
-    logs = Logs(bus, settings)
+    logs = Streams(bus, settings)
     await logs.open()
     log = logs.of_namespace("default")
     assert log is not None

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
+from gateway.delivery.counters import Counters
 from gateway.delivery.inbox import Inboxes
 from gateway.delivery.reads import Reads
 from gateway.delivery.resync import look_at_all, resume_all
-from gateway.delivery.rooms import Joined, Rooms
-from gateway.delivery.streams import Logs
-from gateway.delivery.traffic import Traffic
+from gateway.delivery.rooms import RoomJoin, Rooms
+from gateway.delivery.streams import Streams
 from services.bus.client import Bus, BusMessage
 from services.bus.streams import Stored
 from services.settings import Settings
@@ -35,11 +35,11 @@ class Rig:
         self.bus = bus
         self.settings = settings
         self.tasks = TaskSet()
-        self.traffic = Traffic()
-        self.reads = Reads(self.traffic.limit)
-        self.logs = Logs(bus, settings)
-        self.rooms = Rooms(bus, self.logs, settings, self.tasks, self.traffic, self.reads)
-        self.inboxes = Inboxes(bus, self.logs, settings, self.tasks, self.traffic, self.reads)
+        self.counters = Counters()
+        self.reads = Reads(self.counters.limit_hit)
+        self.streams = Streams(bus, settings)
+        self.rooms = Rooms(bus, self.streams, settings, self.tasks, self.counters, self.reads)
+        self.inboxes = Inboxes(bus, self.streams, settings, self.tasks, self.counters, self.reads)
         self.members: dict[str, Recorder] = {}
         self.asked: Counter[str] = Counter()
 
@@ -53,10 +53,10 @@ class Rig:
                 self.members[name] = Recorder(f"in {name}")
                 self.rooms.join(self.members[name], name, UNSET, lambda: True, joined.append)
             await eventually(lambda: len(joined) == min(len(names), start + 200), "they are in")  # noqa: B023
-        assert {type(answer) for answer in joined} == {Joined}
+        assert {type(answer) for answer in joined} == {RoomJoin}
 
     async def publish(self, names: list[str], content: str) -> None:
-        log = self.logs.of_namespace("default")
+        log = self.streams.of_namespace("default")
         assert log is not None
         stored: list[object] = []
         for name in names:
@@ -79,7 +79,7 @@ class Rig:
             (await self.bus.request(f"$JS.API.STREAM.INFO.{name}", b"", timeout_s=PATIENCE_S)).data
         )
         config = {key: value for key, value in info["config"].items() if key != "republish"}
-        log = self.logs.of_namespace("default")
+        log = self.streams.of_namespace("default")
         assert log is not None
         if wanted:
             config["republish"] = log.spec.config()["republish"]
@@ -89,11 +89,13 @@ class Rig:
 
     def resync(self) -> None:
         """Do what `gateway.gateway` does when the bus is back, or another server leads."""
-        for log, unsure in resume_all([*self.rooms.followers, *self.inboxes.followers]).items():
+        for log, unsure in resume_all([*self.rooms.subscriptions, *self.inboxes.subscriptions]).items():
             self.tasks.spawn(look_at_all(log, unsure, self.reads, self.bus.max_payload // 2), "look")
 
     def all_sure(self) -> bool:
-        return not any(follower.unsure for follower in self.rooms.followers) and not len(self.tasks)
+        return not any(subscription.unsure for subscription in self.rooms.subscriptions) and not len(
+            self.tasks
+        )
 
 
 async def test_thousands_of_rooms_are_looked_at_in_few_questions(
@@ -101,7 +103,7 @@ async def test_thousands_of_rooms_are_looked_at_in_few_questions(
 ) -> None:
     settings = make_settings()
     rig = Rig(await connect_bus(), settings)
-    await rig.logs.open()
+    await rig.streams.open()
     names = [f"room {number:04}" for number in range(ROOMS)]
     spoken, missing = names[: ROOMS // 2], names[100 : 100 + MISSED] + names[-MISSED:]
     await rig.join(names)
@@ -133,7 +135,7 @@ async def test_thousands_of_rooms_are_looked_at_in_few_questions(
     # Those that were empty before need to know what the stream still keeps, several in one question.
     assert rig.asked["STREAM.INFO"] <= MISSED // 2, rig.asked
     assert rig.asked["STREAM.MSG.GET"] <= 1, rig.asked
-    assert rig.traffic.unexpected == 0
+    assert rig.counters.unexpected == 0
     rig.rooms.close()
     await rig.tasks.close()
 
@@ -143,12 +145,12 @@ async def test_rooms_that_speak_meanwhile_are_not_asked_for(
 ) -> None:
     settings = make_settings()
     rig = Rig(await connect_bus(), settings)
-    await rig.logs.open()
+    await rig.streams.open()
     names = [f"room {number}" for number in range(50)]
     await rig.join(names)
     await rig.publish(names, "before")
     await eventually(lambda: all(member.contents == ["before"] for member in rig.members.values()), "heard")
-    rig.rooms.hold()
+    rig.rooms.pause()
     await rig.publish(names, "while it was away")
     await asyncio.sleep(0.1)
     assert all(member.contents == ["before"] for member in rig.members.values())

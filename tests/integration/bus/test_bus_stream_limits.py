@@ -12,7 +12,7 @@ from gateway.auth.identity import Identity
 from gateway.auth.revocation_log import RevocationLog
 from gateway.auth.revocations import Revocations
 from gateway.auth.tickets import TicketStore
-from gateway.delivery.streams import Logs
+from gateway.delivery.streams import Streams
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured
 from services.bus.specs import REVOCATION_BYTES
@@ -72,7 +72,7 @@ async def test_a_full_store_keeps_nobody_from_anything(small: NatsServer) -> Non
     settings = _settings(small)
     subjects = settings.subjects
     async with _connected(settings) as bus:
-        logs = Logs(bus, settings)
+        logs = Streams(bus, settings)
         await logs.open()
         revoked: list[Revoked] = []
         revocations = RevocationLog(bus, settings, Revocations(), lambda: 1.0, revoked.append)
@@ -99,7 +99,7 @@ async def test_a_full_store_keeps_nobody_from_anything(small: NatsServer) -> Non
 async def test_a_store_that_is_too_small_is_said_at_the_start(small: NatsServer) -> None:
     settings = _settings(small, history_max_bytes=200 * MIB)
     async with _connected(settings) as bus:
-        log = Logs(bus, settings).all[0]
+        log = Streams(bus, settings).all[0]
         with pytest.raises(Misconfigured, match=r"raise max_file_store, or lower TIDINGS_HISTORY_MAX_BYTES"):
             await log.open(timeout_s=2)
 
@@ -157,9 +157,9 @@ async def test_no_gateway_lowers_what_another_has_asked_for(
 async def test_where_there_is_no_room_to_grow_it_goes_on_as_it_is(small: NatsServer) -> None:
     settings = _settings(small)
     async with _connected(settings) as bus:
-        log = Logs(bus, settings).all[0]
+        log = Streams(bus, settings).all[0]
         await log.open()
-        wish = Logs(bus, _settings(small, history_max_bytes=300 * MIB)).all[0]
+        wish = Streams(bus, _settings(small, history_max_bytes=300 * MIB)).all[0]
         await wish.open()
         assert wish.lowered == {"max_bytes": (4 * MIB, 300 * MIB)}
         await store(wish, settings.subjects.room_in("default", "a"), b"taken")
@@ -217,7 +217,7 @@ async def test_tidings_up_gives_its_own_nats_a_limit_that_fits(tmp_path: Path) -
     with NatsServer(tmp_path / "own", settings=settings) as server:
         operator = settings.model_copy(update={"nats_url": server.url})
         async with _connected(operator) as bus:
-            await Logs(bus, operator).open()
+            await Streams(bus, operator).open()
             revocations = RevocationLog(bus, operator, Revocations(), lambda: 1.0, lambda _: None)
             await revocations.open()
             too_much = room_log(bus, operator.model_copy(update={"prefix": "another"}), max_bytes=500 * MIB)

@@ -7,7 +7,7 @@ from typing import Any, cast
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.tickets import TicketStore
 from gateway.channels import subscribe
-from gateway.delivery.encoded_message import Outbound, Wire
+from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from gateway.gateway import Gateway
 from services.settings import Settings
 from tests.support.bus import ConnectBus, connect_bus
@@ -18,13 +18,13 @@ __all__ = ["connect_bus"]
 class Member:
     """Somebody who receives."""
 
-    wire = Wire.SSE
+    wire = Encoding.SSE
     connection_id = "c1"
     user_id = "ada"
 
     def write(self, _data: bytes) -> None: ...
 
-    def take(self, _messages: list[Outbound]) -> bool:
+    def accept_messages(self, _messages: list[EncodedMessage]) -> bool:
         return True
 
 

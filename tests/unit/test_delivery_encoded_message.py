@@ -9,8 +9,8 @@ from websockets.frames import Frame, Opcode
 from gateway.delivery.encoded_message import (
     MAX_COMPRESSED_BYTES,
     MIN_COMPRESSED_BYTES,
-    Outbound,
-    Wire,
+    EncodedMessage,
+    Encoding,
     frame,
     message_frame,
     sse_event,
@@ -42,20 +42,20 @@ def test_small_messages_are_not_compressed_and_large_ones_are() -> None:
 def test_both_codecs_say_the_same() -> None:
     content = {"text": "grüße", "deep": [[1, 2.5, None, True]], "big": 2**64 - 1}
     message = said(msgspec.Raw(msgspec.json.encode(content)), 7)
-    text, binary = message.on(Wire.JSON), message.on(Wire.MSGPACK)
+    text, binary = message.encode(Encoding.JSON), message.encode(Encoding.MSGPACK)
     assert (text[0], binary[0]) == (0x81, 0x82)
     said_as = [payloads_in(text), payloads_in(binary)]
     assert msgspec.json.decode(said_as[0][0]) == msgspec.msgpack.decode(said_as[1][0])
 
 
-@pytest.mark.parametrize("wire", list(Wire))
-def test_bytes_are_built_once(wire: Wire) -> None:
+@pytest.mark.parametrize("encoding", list(Encoding))
+def test_bytes_are_built_once(encoding: Encoding) -> None:
     message = said("x" * 1000)
-    assert message.on(wire) is message.on(wire)
+    assert message.encode(encoding) is message.encode(encoding)
 
 
 def test_server_sent_events() -> None:
-    assert Outbound(server.HeartbeatAck()).on(Wire.SSE) == (
+    assert EncodedMessage(server.HeartbeatAck()).encode(Encoding.SSE) == (
         b'event: heartbeat_ack\ndata: {"type":"heartbeat_ack"}\n\n'
     )
     assert sse_event("x", b"{}", "an-id") == b"id: an-id\nevent: x\ndata: {}\n\n"

@@ -2,13 +2,13 @@
 
 import asyncio
 
-from gateway.ws.timeouts import Deadlines
+from gateway.ws.timeouts import TimeoutQueue
 from tests.support.deadline import eventually
 
 
 async def test_who_is_late_is_told_once_and_who_left_is_not() -> None:
     late: list[str] = []
-    deadlines: Deadlines[str] = Deadlines(0.05, late.append)
+    deadlines: TimeoutQueue[str] = TimeoutQueue(0.05, late.append)
     deadlines.add("first")
     deadlines.add("left")
     deadlines.discard("left")
@@ -36,7 +36,7 @@ async def test_one_who_is_late_may_take_others_with_it() -> None:
         late.append(who)
         deadlines.discard("other")
 
-    deadlines: Deadlines[str] = Deadlines(0.01, on_late)
+    deadlines: TimeoutQueue[str] = TimeoutQueue(0.01, on_late)
     deadlines.add("one")
     deadlines.add("other")
 

@@ -8,7 +8,7 @@ import pytest
 from gateway.auth.identity import Identity
 from gateway.channels.channel_names import parse_channel, presence_room
 from gateway.client import effects
-from gateway.client.commands import Session
+from gateway.client.commands import ClientState
 from gateway.limits import TokenBucket
 from services.settings import Settings
 from services.wire import server
@@ -18,15 +18,15 @@ from services.wire.grants import ALL, Grants, Patterns
 from services.wire.records import UNSET, Position, Status
 
 
-def session(grants: Grants = ALL, **settings: Any) -> Session:
-    return Session(Identity("u", "U", grants), Settings(**settings), 0.0)
+def session(grants: Grants = ALL, **settings: Any) -> ClientState:
+    return ClientState(Identity("u", "U", grants), Settings(**settings), 0.0)
 
 
-def say(one: Session, now: float = 0.0, **message: Any) -> list[effects.Effect]:
+def say(one: ClientState, now: float = 0.0, **message: Any) -> list[effects.Effect]:
     return one.receive(JSON.decode(msgspec.json.encode(message)), now)
 
 
-def refusal(one: Session, now: float = 0.0, **message: Any) -> server.Error:
+def refusal(one: ClientState, now: float = 0.0, **message: Any) -> server.Error:
     effect = say(one, now, **message)[0]
     assert isinstance(effect, effects.Reply)
     assert isinstance(effect.message, server.Error), effect

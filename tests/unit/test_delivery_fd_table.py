@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.delivery.encoded_message import Outbound, Wire
+from gateway.delivery.counters import Counters
+from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from gateway.delivery.fanout import Fanout
-from gateway.delivery.fd_table import NOWHERE, free, take
-from gateway.delivery.traffic import Traffic
+from gateway.delivery.fd_table import NO_FD, acquire, direct_generation
 from tests.support.delivery import Recorder, messages_in, said
 
 MANY = 40
@@ -25,11 +25,11 @@ class Socketed(Recorder):
         self.near, self.far = socket.socketpair()
         self.near.setblocking(False)
         self.far.setblocking(False)
-        self.direct = take(self.near.fileno())
+        self.fd_ref = acquire(self.near.fileno())
         self.is_free()
 
     def is_free(self) -> None:
-        free[self.direct[0]] = self.direct[1]
+        direct_generation[self.fd_ref[0]] = self.fd_ref[1]
 
     @property
     def received(self) -> list[object]:
@@ -52,13 +52,13 @@ def members() -> Iterator[list[Socketed]]:
 
 
 def room_of(members: list[Socketed]) -> Fanout:
-    room = Fanout(Traffic())
+    room = Fanout(Counters())
     for member in members:
         room.add(member)
     return room
 
 
-async def sent(room: Fanout, *messages: Outbound) -> None:
+async def sent(room: Fanout, *messages: EncodedMessage) -> None:
     for message in messages:
         room.send(message)
     await asyncio.sleep(0)
@@ -74,7 +74,7 @@ async def test_who_holds_nothing_is_written_to_at_once(members: list[Socketed]) 
 async def test_who_may_hold_something_is_asked_first(members: list[Socketed]) -> None:
     room = room_of(members)
     behind = members[3]
-    free[behind.direct[0]] = 0
+    direct_generation[behind.fd_ref[0]] = 0
     await sent(room, said(1))
     assert behind.received == []
     assert behind.contents == [1]
@@ -94,8 +94,8 @@ async def test_what_the_kernel_does_not_take_goes_on_by_the_transport(members: l
             member.far.recv(1 << 20)
     first = slow.far.recv(1 << 20)
     assert 0 < len(first) < 300_000
-    assert first + b"".join(slow.writes) == large.on(Wire.JSON)
-    assert free[slow.direct[0]] == 0
+    assert first + b"".join(slow.writes) == large.encode(Encoding.JSON)
+    assert direct_generation[slow.fd_ref[0]] == 0
     await sent(room, said(2))
     assert len(slow.writes) == 2  # behind what waits already
 
@@ -114,11 +114,11 @@ async def test_a_list_that_outlived_a_member_reaches_no_stranger(members: list[S
     await sent(room, said(1))
     gone = members[9]
     gone.far.recv(1 << 20)
-    descriptor = gone.direct[0]
+    descriptor = gone.fd_ref[0]
     stranger, far = socket.socketpair()
     os.dup2(stranger.fileno(), descriptor)  # the same descriptor, another owner
-    owner = take(descriptor)
-    free[descriptor] = owner[1]
+    owner = acquire(descriptor)
+    direct_generation[descriptor] = owner[1]
     await sent(room, said("not for you"))
     far.setblocking(False)
     with pytest.raises(BlockingIOError):
@@ -141,13 +141,13 @@ async def test_who_skips_a_message_skips_it_here_too(members: list[Socketed]) ->
 
 
 async def test_other_wires_and_members_without_a_socket_are_served_too(members: list[Socketed]) -> None:
-    packed, plain = Recorder("packed", wire=Wire.MSGPACK), Recorder("plain")
+    packed, plain = Recorder("packed", encoding=Encoding.MSGPACK), Recorder("plain")
     room = room_of(members)
     room.add(packed)
     room.add(plain)
     message = said(1)
     await sent(room, message)
-    assert packed.writes == [message.on(Wire.MSGPACK)]
+    assert packed.writes == [message.encode(Encoding.MSGPACK)]
     assert plain.contents == [1]
     assert members[0].received == [1]
 
@@ -164,29 +164,29 @@ async def test_who_leaves_and_who_comes_counts_from_then_on(members: list[Socket
 
 
 async def test_messages_and_bytes_are_counted(members: list[Socketed]) -> None:
-    traffic = Traffic()
-    room = Fanout(traffic)
+    counters = Counters()
+    room = Fanout(counters)
     for member in members:
         room.add(member)
-    free[members[0].direct[0]] = 0
+    direct_generation[members[0].fd_ref[0]] = 0
     message = said(1)
     room.send(message, skip="c1", sender="u1")
     await asyncio.sleep(0)
-    assert traffic.messages_out == MANY - 1
-    assert traffic.bytes_out == (MANY - 1) * len(message.on(Wire.JSON))
+    assert counters.messages_out == MANY - 1
+    assert counters.bytes_out == (MANY - 1) * len(message.encode(Encoding.JSON))
 
 
 def test_turns_of_a_descriptor() -> None:
-    descriptor, first = take(2000)  # beyond what was there
-    assert free[descriptor] == 0
-    turns = [take(2000)[1] for _ in range(600)]
-    assert 0 not in turns
-    assert turns[0] != first
-    assert all(one != other for one, other in pairwise(turns))
-    assert free[NOWHERE[0]] != NOWHERE[1]
+    descriptor, first = acquire(2000)  # beyond what was there
+    assert direct_generation[descriptor] == 0
+    generations = [acquire(2000)[1] for _ in range(600)]
+    assert 0 not in generations
+    assert generations[0] != first
+    assert all(one != other for one, other in pairwise(generations))
+    assert direct_generation[NO_FD[0]] != NO_FD[1]
 
 
 def test_nobody_takes_the_first_descriptor() -> None:
     """A process started without standard input may have a client there; who has no socket must not reach it."""
-    assert take(0) is NOWHERE
-    assert free[0] == 0
+    assert acquire(0) is NO_FD
+    assert direct_generation[0] == 0

@@ -8,7 +8,7 @@ from collections import Counter
 from services.latency_sketch import LatencySketch
 
 
-class Traffic:
+class Counters:
     """Totals since the process started, and the latencies since the last report."""
 
     __slots__ = (
@@ -22,7 +22,7 @@ class Traffic:
         self.messages_in = 0
         self.messages_out = 0
         self.bytes_out = 0
-        self.requests = 0  # messages and HTTP requests answered
+        self.requests = 0  # messages and HTTP requests request_ok
         self.errors = 0  # of those, our fault (retryable or internal), as an operator counts errors
         self.refusals: Counter[str] = Counter()  # errors sent to clients, by code
         self.limited: Counter[str] = Counter()  # what met a limit, by the limit's name
@@ -34,21 +34,21 @@ class Traffic:
         self.unexpected = 0  # messages of the bus that do not belong on their subject
         self.latency = LatencySketch()  # ms from a request to its answer
 
-    def answered(self, started: float, now: float) -> None:
-        """Count one request answered; both times from one monotonic clock, in seconds."""
+    def request_ok(self, started: float, now: float) -> None:
+        """Count one request request_ok; both times from one monotonic clock, in seconds."""
         self.requests += 1
         self.latency.add((now - started) * 1000)
 
-    def gathered(self) -> None:
-        """Count one request answered that waited for a fixed time: how long says nothing about this gateway."""
+    def request_untimed(self) -> None:
+        """Count one request request_ok that waited for a fixed time: how long says nothing about this gateway."""
         self.requests += 1
 
-    def limit(self, name: str) -> None:
+    def limit_hit(self, name: str) -> None:
         """Count that a limit was met (`gateway.limits.Limit`)."""
         self.limited[name] += 1
 
-    def refused(self, code: str, *, our_fault: bool) -> None:
-        """Count one request refused with `code`."""
+    def request_failed(self, code: str, *, our_fault: bool) -> None:
+        """Count one request request_failed with `code`."""
         self.requests += 1
         self.refusals[code] += 1
         if our_fault:

@@ -1,4 +1,4 @@
-"""A follower over a bus and a stream in memory: gaps, catching up, wiped streams, a bus that goes and comes."""
+"""A subscription over a bus and a stream in memory: gaps, catching up, wiped streams, a bus that goes and comes."""
 
 import asyncio
 import time
@@ -8,12 +8,12 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from gateway.delivery.encoded_message import Outbound, Recovered, Wire
+from gateway.delivery.counters import Counters
+from gateway.delivery.encoded_message import EncodedMessage, Encoding, RecoveryAnswer
 from gateway.delivery.reads import Reads
-from gateway.delivery.recovery import Verdict
+from gateway.delivery.recovery import RecoveryVerdict
 from gateway.delivery.resync import look_at_all, resume_all
-from gateway.delivery.stream_subscription import Follower
-from gateway.delivery.traffic import Traffic
+from gateway.delivery.stream_subscription import StreamSubscription
 from services.bus.errors import Unavailable
 from services.tasks import TaskSet
 from services.wire import server
@@ -25,38 +25,38 @@ LIVE, STORED = "out.r", "in.r"
 
 
 class Rig:
-    """A follower with one member, its stream and its bus."""
+    """A subscription with one member, its stream and its bus."""
 
     def __init__(self, stream: FakeStream | None) -> None:
         self.stream = stream or FakeStream()
         self.bus = FakeBus()
         self.tasks = TaskSet()
         self.breaks: list[Position] = []
-        self.traffic = Traffic()
-        self.reads = Reads(self.traffic.limit)
-        self.follower = Follower(
+        self.counters = Counters()
+        self.reads = Reads(self.counters.limit_hit)
+        self.subscription = StreamSubscription(
             cast(Any, self.bus),
             cast(Any, stream),
             live_subject=LIVE,
             decode=decode,
             tasks=self.tasks,
-            traffic=self.traffic,
+            counters=self.counters,
             reads=self.reads,
-            on_break=self._on_break,
+            on_gap=self._on_break,
         )
         self.member = Recorder("m")
-        self.follower.fanout.add(self.member)
+        self.subscription.fanout.add(self.member)
 
-    def _on_break(self, position: Position) -> Outbound:
+    def _on_break(self, position: Position) -> EncodedMessage:
         self.breaks.append(position)
-        return Outbound(server.JoinedRoom(room="r", recovered=False))
+        return EncodedMessage(server.JoinedRoom(room="r", recovered=False))
 
     def hear(self, message: FakeMessage) -> None:
         self.bus.callbacks[LIVE](message)
 
     def resync(self) -> None:
         """Do what a gateway does when the bus is back."""
-        for log, followers in resume_all([self.follower]).items():
+        for log, followers in resume_all([self.subscription]).items():
             self.tasks.spawn(look_at_all(log, followers, self.reads, 500_000), "look")
 
     async def heard(self, *contents: object) -> None:
@@ -68,7 +68,7 @@ class Rig:
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
     made = Rig(FakeStream())
-    made.follower.open_at(0)
+    made.subscription.open_at(0)
     yield made
     await made.tasks.close()
 
@@ -86,7 +86,7 @@ async def test_what_comes_before_the_position_is_known_waits() -> None:
     later = rig.stream.store("after")
     rig.hear(later)
     assert rig.member.contents == []
-    rig.follower.open_at(1)
+    rig.subscription.open_at(1)
     await rig.heard("after")
 
 
@@ -150,7 +150,7 @@ async def test_one_that_cannot_be_read_keeps_its_place(rig: Rig) -> None:
 
 async def test_a_bus_that_was_away(rig: Rig) -> None:
     rig.hear(rig.stream.store(0))
-    rig.follower.hold()
+    rig.subscription.pause()
     rig.stream.store(1)
     rig.hear(rig.stream.store(2))
     await asyncio.sleep(0.02)
@@ -164,7 +164,7 @@ async def test_a_quiet_room_was_not_interrupted(rig: Rig) -> None:
     rig.hear(rig.stream.store(0))
     rig.stream.store_elsewhere(5000)
     rig.stream.expire(4000)  # the room's last message has long expired
-    rig.follower.hold()
+    rig.subscription.pause()
     rig.resync()
     await eventually(lambda: rig.stream.looks > 0)
     rig.hear(rig.stream.store("goes on"))
@@ -176,7 +176,7 @@ async def test_a_quiet_room_was_not_interrupted(rig: Rig) -> None:
 async def test_a_wiped_stream_is_told_and_followed(rig: Rig, stored_before_return: int) -> None:
     for number in range(5):
         rig.hear(rig.stream.store(number))
-    rig.follower.hold()
+    rig.subscription.pause()
     rig.stream.wipe("e2")
     early = [rig.stream.store(f"new {number}") for number in range(stored_before_return)]
     for message in early:
@@ -187,19 +187,19 @@ async def test_a_wiped_stream_is_told_and_followed(rig: Rig, stored_before_retur
     assert rig.breaks == [Position("e2", 0)]
     rig.hear(rig.stream.store("live"))
     await rig.heard(*expected, "live")
-    assert rig.follower.position == Position("e2", stored_before_return + 1)
+    assert rig.subscription.position == Position("e2", stored_before_return + 1)
 
 
 async def test_a_wiped_stream_that_cannot_be_read_yet_is_told_once(rig: Rig) -> None:
     rig.hear(rig.stream.store("old"))
-    rig.follower.hold()
+    rig.subscription.pause()
     rig.stream.wipe("e2")
     rig.stream.store("new")
     rig.stream.fault = AWAY
     rig.resync()
     await eventually(lambda: rig.stream.asked >= 2)
     late = Recorder("late")
-    rig.follower.fanout.add(late)  # its own answer told it of the new epoch
+    rig.subscription.fanout.add(late)  # its own answer told it of the new epoch
     rig.stream.fault = None
     await rig.heard("old", "joined_room", "new")
     assert rig.breaks == [Position("e2", 0)]
@@ -209,7 +209,7 @@ async def test_a_wiped_stream_that_cannot_be_read_yet_is_told_once(rig: Rig) -> 
 async def test_a_stream_that_lost_its_end(rig: Rig) -> None:
     for number in range(5):
         rig.hear(rig.stream.store(number))
-    rig.follower.hold()
+    rig.subscription.pause()
     for seq in (4, 5):
         del rig.stream.stored[seq]
     rig.stream.last = 3
@@ -221,24 +221,24 @@ async def test_a_stream_that_lost_its_end(rig: Rig) -> None:
 
 async def caught_up(
     rig: Rig, seq: int, epoch: str = "e1", cap: int = 300, max_bytes: int = 1 << 20
-) -> tuple[Verdict, list[object]]:
-    catch_up = await rig.follower.catch_up(Position(epoch, seq), cap=cap, max_bytes=max_bytes)
+) -> tuple[RecoveryVerdict, list[object]]:
+    catch_up = await rig.subscription.catch_up(Position(epoch, seq), cap=cap, max_bytes=max_bytes)
     return catch_up.verdict, [cast(Any, outbound.message).content for outbound in catch_up.missed]
 
 
 async def test_catching_up(rig: Rig) -> None:
     for number in range(5):
         rig.hear(rig.stream.store(number))
-    assert await caught_up(rig, 2) == (Verdict.RECOVERED, [2, 3, 4])
-    assert await caught_up(rig, 5) == (Verdict.RECOVERED, [])
-    assert await caught_up(rig, 0) == (Verdict.RECOVERED, [0, 1, 2, 3, 4])
-    assert await caught_up(rig, 6) == (Verdict.FUTURE, [])
-    assert await caught_up(rig, 2, "other") == (Verdict.OTHER_EPOCH, [])
-    assert await caught_up(rig, 1, cap=3) == (Verdict.TOO_MANY, [])
-    assert await caught_up(rig, 2, cap=3) == (Verdict.RECOVERED, [2, 3, 4])
-    assert await caught_up(rig, 1, max_bytes=2) == (Verdict.TOO_MANY, [])
+    assert await caught_up(rig, 2) == (RecoveryVerdict.RECOVERED, [2, 3, 4])
+    assert await caught_up(rig, 5) == (RecoveryVerdict.RECOVERED, [])
+    assert await caught_up(rig, 0) == (RecoveryVerdict.RECOVERED, [0, 1, 2, 3, 4])
+    assert await caught_up(rig, 6) == (RecoveryVerdict.FUTURE, [])
+    assert await caught_up(rig, 2, "other") == (RecoveryVerdict.OTHER_EPOCH, [])
+    assert await caught_up(rig, 1, cap=3) == (RecoveryVerdict.TOO_MANY, [])
+    assert await caught_up(rig, 2, cap=3) == (RecoveryVerdict.RECOVERED, [2, 3, 4])
+    assert await caught_up(rig, 1, max_bytes=2) == (RecoveryVerdict.TOO_MANY, [])
     rig.stream.expire(3)
-    assert await caught_up(rig, 2) == (Verdict.EVICTED, [])
+    assert await caught_up(rig, 2) == (RecoveryVerdict.EVICTED, [])
 
 
 @pytest.mark.timing
@@ -255,23 +255,23 @@ async def test_what_was_missed_becomes_messagepack_one_message_in_each_turn_of_t
 
     loop = asyncio.get_running_loop()
     turn()
-    catch_up = await rig.follower.catch_up(Position("e1", 0), cap=300, max_bytes=1 << 22, packed=True)
+    catch_up = await rig.subscription.catch_up(Position("e1", 0), cap=300, max_bytes=1 << 22, packed=True)
     answer = server.JoinedRoom(
         room="r", recovered=True, missed=[cast(Any, outbound.message) for outbound in catch_up.missed]
     )
-    sent = Recovered(answer, catch_up.missed).on(Wire.MSGPACK_DEFLATE)
+    sent = RecoveryAnswer(answer, catch_up.missed).encode(Encoding.MSGPACK_DEFLATE)
     await asyncio.sleep(0)
     assert longest < 0.015
     assert len(catch_up.missed) == 32
-    assert sent == Outbound(answer).on(Wire.MSGPACK_DEFLATE)
+    assert sent == EncodedMessage(answer).encode(Encoding.MSGPACK_DEFLATE)
 
 
 async def test_one_who_was_ahead_on_another_gateway_hears_nothing_twice(rig: Rig) -> None:
     rig.hear(rig.stream.store(0))
     on_their_way = [rig.stream.store(1), rig.stream.store(2)]
-    assert await caught_up(rig, 3) == (Verdict.RECOVERED, [])
+    assert await caught_up(rig, 3) == (RecoveryVerdict.RECOVERED, [])
     newcomer = Recorder("n")
-    rig.follower.fanout.add(newcomer)
+    rig.subscription.fanout.add(newcomer)
     for message in on_their_way:
         rig.hear(message)
     rig.hear(rig.stream.store(3))
@@ -284,8 +284,8 @@ async def test_messages_that_arrive_while_catching_up_are_in_it_or_come_after(ri
     catching = asyncio.ensure_future(caught_up(rig, 1))
     await asyncio.sleep(0)
     rig.hear(rig.stream.store(1))
-    assert await catching == (Verdict.RECOVERED, [1])
-    assert rig.follower.position == Position("e1", 2)
+    assert await catching == (RecoveryVerdict.RECOVERED, [1])
+    assert rig.subscription.position == Position("e1", 2)
 
 
 async def test_what_cannot_be_read_is_said(rig: Rig) -> None:
@@ -296,12 +296,12 @@ async def test_what_cannot_be_read_is_said(rig: Rig) -> None:
 
 async def test_ephemeral_logs_have_no_past() -> None:
     rig = Rig(None)
-    rig.follower.open_at(0)
+    rig.subscription.open_at(0)
     rig.hear(FakeMessage(0, 0, b'"x"'))
     await rig.heard("x")
-    assert rig.follower.position is None
-    assert await caught_up(rig, 0) == (Verdict.OTHER_EPOCH, [])
-    rig.follower.hold()
+    assert rig.subscription.position is None
+    assert await caught_up(rig, 0) == (RecoveryVerdict.OTHER_EPOCH, [])
+    rig.subscription.pause()
     rig.hear(FakeMessage(0, 0, b'"y"'))
     await rig.heard("x", "y")
 
@@ -310,7 +310,7 @@ async def test_closing_ends_the_subscription_and_the_fill(rig: Rig) -> None:
     rig.stream.fault = AWAY
     rig.stream.store(0)
     rig.hear(rig.stream.store(1))
-    rig.follower.close()
+    rig.subscription.close()
     assert rig.bus.callbacks == {}
     await eventually(lambda: len(rig.tasks) == 0)
 
@@ -320,7 +320,7 @@ async def test_a_message_that_no_stream_stored_reaches_nobody(rig: Rig) -> None:
     rig.hear(FakeMessage(0, 0, msgspec.json.encode("I quit")))
     rig.hear(rig.stream.store("stored too"))
     await rig.heard("stored", "stored too")
-    assert rig.traffic.unexpected == 1
+    assert rig.counters.unexpected == 1
 
 
 # --- after an election, or when the bus is back ---
@@ -328,18 +328,18 @@ async def test_a_message_that_no_stream_stored_reaches_nobody(rig: Rig) -> None:
 
 async def test_a_message_that_follows_the_last_one_needs_no_look(rig: Rig) -> None:
     rig.hear(rig.stream.store(0))
-    rig.follower.resume()
-    assert rig.follower.unsure
+    rig.subscription.resume()
+    assert rig.subscription.unsure
     rig.hear(rig.stream.store(1))  # while others are looked at
     await rig.heard(0, 1)
-    assert not rig.follower.unsure
+    assert not rig.subscription.unsure
     assert (rig.stream.reads, rig.stream.asked) == (0, 0)
 
 
 async def test_what_came_while_the_bus_was_away_is_delivered_where_it_follows(rig: Rig) -> None:
     rig.hear(rig.stream.store(0))
     await rig.heard(0)
-    rig.follower.hold()
+    rig.subscription.pause()
     rig.hear(rig.stream.store(1))
     await asyncio.sleep(0.02)
     assert rig.member.contents == [0]
@@ -351,7 +351,7 @@ async def test_what_came_while_the_bus_was_away_is_delivered_where_it_follows(ri
 async def test_a_message_after_ones_that_are_gone_is_no_proof(rig: Rig) -> None:
     """The one before it is no longer stored, so it says 0, as the first of a room does."""
     rig.hear(rig.stream.store(0))
-    rig.follower.resume()
+    rig.subscription.resume()
     for number in range(1, 4):
         rig.stream.store(number)
     rig.stream.expire(3)
@@ -372,7 +372,7 @@ async def test_a_lost_last_message_is_found(rig: Rig) -> None:
 async def test_messages_let_go_of_for_their_size_are_told(rig: Rig) -> None:
     """While the bus was away for seconds, more was stored than the stream keeps."""
     rig.hear(rig.stream.store(0))
-    rig.follower.hold()
+    rig.subscription.pause()
     rig.stream.store("lost")
     rig.stream.store_elsewhere(5000)
     rig.stream.expire(4000)
