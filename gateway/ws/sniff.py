@@ -87,9 +87,9 @@ def sniffer_factory(
     )
 
     def make() -> ProtocolSniffer:
-        doorway = ProtocolSniffer(context, in_tls, silent, make_http)
+        sniffer = ProtocolSniffer(context, in_tls, silent, make_http)
         if tls:
-            in_tls.add(doorway)
-        return doorway
+            in_tls.add(sniffer)
+        return sniffer
 
     return make

@@ -241,7 +241,7 @@ GUARDS = (
             ),
             (
                 "gateway/ws/sniff.py",
-                "site.settings.handshake_timeout_s, ProtocolSniffer",
+                "context.settings.handshake_timeout_s, ProtocolSniffer",
                 "3600, ProtocolSniffer",
             ),
         ],
