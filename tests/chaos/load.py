@@ -7,9 +7,16 @@ from pathlib import Path
 from tests.support.deadline import eventually
 from tidings_cli.verify.campaign import Campaign, Plan
 from tidings_cli.verify.checker import check
-from tidings_cli.verify.client import Client
+from tidings_cli.verify.client import VerifyClient
 from tidings_cli.verify.gateways import Gateways
-from tidings_cli.verify.history import Acknowledged, AnyEvent, Joined, Lost, Recorder, Refused
+from tidings_cli.verify.history import (
+    AcknowledgedRecord,
+    AnyRecord,
+    JoinedRecord,
+    LostRecord,
+    Recorder,
+    RefusedRecord,
+)
 from tidings_cli.verify.report import Report
 
 
@@ -21,7 +28,7 @@ class Load:
         self.events = recorder.events
         self.report = Report()  # filled when the load ends
 
-    def count(self, condition: Callable[[AnyEvent], bool], since: int = 0) -> int:
+    def count(self, condition: Callable[[AnyRecord], bool], since: int = 0) -> int:
         """Return how many events since a place in the record satisfy a condition."""
         return sum(condition(event) for event in self.events[since:])
 
@@ -36,8 +43,8 @@ class Load:
         """Wait until a request that is made from now on is refused with this code."""
         start = len(self.events)
 
-        def refused(event: AnyEvent) -> bool:
-            return isinstance(event, Refused) and event.code == code
+        def refused(event: AnyRecord) -> bool:
+            return isinstance(event, RefusedRecord) and event.code == code
 
         await eventually(lambda: self.count(refused, start), f"a refusal with {code}", timeout_s)
 
@@ -52,26 +59,26 @@ class Load:
 
     async def everybody_in(self, timeout_s: float = 45.0) -> None:
         """Wait until every member is in all its rooms."""
-        await eventually(lambda: self.campaign.everybody_is_in, "all members in their rooms", timeout_s)
+        await eventually(lambda: self.campaign.all_joined, "all members in their rooms", timeout_s)
 
     @property
     def users(self) -> set[str]:
         """The users of all WebSocket clients; streams are not told who they are."""
-        return {client.user_id for client in self.campaign.clients if isinstance(client, Client)}
+        return {client.user_id for client in self.campaign.clients if isinstance(client, VerifyClient)}
 
     @property
-    def lost(self) -> list[Lost]:
+    def lost(self) -> list[LostRecord]:
         """Every connection that ended before it was meant to."""
-        return [event for event in self.events if isinstance(event, Lost)]
+        return [event for event in self.events if isinstance(event, LostRecord)]
 
     @property
     def verdicts(self) -> list[bool | None]:
         """What members were told on each join: recovered, not recovered, or nothing asked."""
-        return [event.recovered for event in self.events if isinstance(event, Joined)]
+        return [event.recovered for event in self.events if isinstance(event, JoinedRecord)]
 
 
-def _is_acknowledgement(event: AnyEvent) -> bool:
-    return isinstance(event, Acknowledged)
+def _is_acknowledgement(event: AnyRecord) -> bool:
+    return isinstance(event, AcknowledgedRecord)
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from tests.support.faults import (
     server_stopped,
     store_wiped,
 )
-from tidings_cli.verify.history import Acknowledged
+from tidings_cli.verify.history import AcknowledgedRecord
 
 
 async def _unready(gateway: ServiceProcess) -> None:
@@ -104,7 +104,7 @@ async def test_a_partitioned_gateway_answers_and_its_members_catch_up(
             await _unready(cluster.gateways[0])
             start = len(running.events)
             await eventually(
-                lambda: running.count(lambda event: isinstance(event, Acknowledged), start) > 10,
+                lambda: running.count(lambda event: isinstance(event, AcknowledgedRecord), start) > 10,
                 "publishes through the other gateway",
             )
         await _ready(cluster.gateways[0])

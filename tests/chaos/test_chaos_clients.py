@@ -18,7 +18,7 @@ from tests.support.requires import need
 from tests.support.stalled import StalledClient
 from tidings_cli.verify.campaign import Plan
 from tidings_cli.verify.gateways import socket_url
-from tidings_cli.verify.history import Lost
+from tidings_cli.verify.history import LostRecord
 
 _FLOOD_MESSAGE = "x" * 60_000
 _FLOOD_MESSAGES = 1000  # 60 MB: far more than any socket buffer holds
@@ -103,7 +103,9 @@ async def test_a_crowd_that_returns_at_once_loses_nothing(rate_limited: Cluster,
         async with killed(rate_limited.gateways[0]):
             await eventually(lambda: len(running.lost) - came_in >= 150, "the crowd without its gateway")
             await running.everybody_in(90.0)
-    turned_away = [event for event in running.events if isinstance(event, Lost) and event.why == "HTTP 503"]
+    turned_away = [
+        event for event in running.events if isinstance(event, LostRecord) and event.why == "HTTP 503"
+    ]
     assert turned_away, "the accept rate was never reached"
     assert not running.report.gaps
 

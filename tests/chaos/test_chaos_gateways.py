@@ -12,7 +12,7 @@ from tests.support.cluster import Cluster
 from tests.support.deadline import eventually
 from tests.support.faults import eventually_ended, killed, paused, stopped
 from tidings_cli.verify.gateways import socket_url
-from tidings_cli.verify.history import Acknowledged
+from tidings_cli.verify.history import AcknowledgedRecord
 
 # The deployment's lease and grace: whoever is wrongly thought gone is so after at most their sum.
 _FALSE_OFFLINE_S = 8.0
@@ -116,7 +116,7 @@ async def test_a_gateway_that_froze_delivers_what_it_missed(cluster: Cluster, lo
             start = len(running.events)
             # Publishers elsewhere go on.
             await eventually(
-                lambda: running.count(lambda event: isinstance(event, Acknowledged), start) > 20,
+                lambda: running.count(lambda event: isinstance(event, AcknowledgedRecord), start) > 20,
                 "publishes through the other gateway",
                 timeout_s=20.0,
             )

@@ -32,7 +32,7 @@ async def _everybody_online(cluster: Cluster, running: Load) -> None:
 async def _rooms_go_on(cluster: Cluster, running: Load) -> None:
     await running.acknowledged(30)
     assert not running.lost
-    refused = [event for event in running.events if event.__class__.__name__ == "Refused"]
+    refused = [event for event in running.events if event.__class__.__name__ == "RefusedRecord"]
     assert not refused
 
 

@@ -8,28 +8,28 @@ from hypothesis import strategies as st
 
 from tests.support.histories import legal_histories
 from tidings_cli.verify.checker import check
-from tidings_cli.verify.history import Acknowledged, AnyEvent, Received
+from tidings_cli.verify.history import AcknowledgedRecord, AnyRecord, ReceivedRecord
 from tidings_cli.verify.report import Kind
 
 # The last messages are acknowledged and reach members that are there: a fault among them cannot be excused.
 _faulty = legal_histories(least_messages=3, wipes=False)
 
 
-def _receipts(history: list[AnyEvent]) -> list[int]:
-    return [index for index, event in enumerate(history) if isinstance(event, Received)]
+def _receipts(history: list[AnyRecord]) -> list[int]:
+    return [index for index, event in enumerate(history) if isinstance(event, ReceivedRecord)]
 
 
 @given(legal_histories())
-def test_legal_histories_are_accepted(history: list[AnyEvent]) -> None:
+def test_legal_histories_are_accepted(history: list[AnyRecord]) -> None:
     report = check(history)
     assert report.holds, report.text()
     assert report.unfinished == 0
 
 
 @given(legal_histories(least_messages=3), st.data())
-def test_a_dropped_message_is_found(history: list[AnyEvent], data: st.DataObject) -> None:
-    acknowledged = {(e.id, e.epoch) for e in history if isinstance(e, Acknowledged)}
-    last_epoch = [e.epoch for e in history if isinstance(e, Acknowledged)][-1]
+def test_a_dropped_message_is_found(history: list[AnyRecord], data: st.DataObject) -> None:
+    acknowledged = {(e.id, e.epoch) for e in history if isinstance(e, AcknowledgedRecord)}
+    last_epoch = [e.epoch for e in history if isinstance(e, AcknowledgedRecord)][-1]
     candidates = [
         index
         for index in _receipts(history)
@@ -43,14 +43,14 @@ def test_a_dropped_message_is_found(history: list[AnyEvent], data: st.DataObject
 
 
 @given(_faulty, st.data())
-def test_a_repeated_message_is_found(history: list[AnyEvent], data: st.DataObject) -> None:
+def test_a_repeated_message_is_found(history: list[AnyRecord], data: st.DataObject) -> None:
     index = data.draw(st.sampled_from(_receipts(history)))
     history.insert(index + 1, history[index])
     assert check(history).count(Kind.DUPLICATE) == 1
 
 
 @given(_faulty, st.data())
-def test_swapped_messages_are_found(history: list[AnyEvent], data: st.DataObject) -> None:
+def test_swapped_messages_are_found(history: list[AnyRecord], data: st.DataObject) -> None:
     receipts = _receipts(history)
     by_member: dict[str, list[int]] = {}
     for index in receipts:
@@ -63,7 +63,7 @@ def test_swapped_messages_are_found(history: list[AnyEvent], data: st.DataObject
 
 
 @given(_faulty, st.data())
-def test_an_invented_message_is_found(history: list[AnyEvent], data: st.DataObject) -> None:
+def test_an_invented_message_is_found(history: list[AnyRecord], data: st.DataObject) -> None:
     index = data.draw(st.sampled_from(_receipts(history)))
     history[index] = msgspec.structs.replace(history[index], id="invented")
     report = check(history)
@@ -73,9 +73,9 @@ def test_an_invented_message_is_found(history: list[AnyEvent], data: st.DataObje
 
 @given(_faulty, st.data())
 def test_an_acknowledgement_that_names_another_place_is_found(
-    history: list[AnyEvent], data: st.DataObject
+    history: list[AnyRecord], data: st.DataObject
 ) -> None:
-    indices = [index for index, event in enumerate(history) if isinstance(event, Acknowledged)]
+    indices = [index for index, event in enumerate(history) if isinstance(event, AcknowledgedRecord)]
     index = data.draw(st.sampled_from(indices))
     event = history[index]
     history[index] = msgspec.structs.replace(event, seq=event.seq + 1000)  # type: ignore[union-attr]

@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 
 from services.wire.records import Position
 from tidings_cli.verify.history import (
-    Acknowledged,
-    AnyEvent,
-    Finished,
-    Joined,
-    Joining,
-    Lost,
-    Published,
-    Received,
-    Refused,
+    AcknowledgedRecord,
+    AnyRecord,
+    FinishedRecord,
+    JoinedRecord,
+    JoiningRecord,
+    LostRecord,
+    PublishedRecord,
+    ReceivedRecord,
+    RefusedRecord,
 )
 
 
-def write_history(path: Path, events: Iterable[AnyEvent]) -> None:
+def write_history(path: Path, events: Iterable[AnyRecord]) -> None:
     """Write a history as `tidings verify --keep` does."""
     path.write_bytes(b"".join(msgspec.json.encode(event) + b"\n" for event in events))
 
@@ -43,7 +43,7 @@ class ModelRoom:
     epoch: int = 1
     stored: list[str] = field(default_factory=list)  # of the present epoch, sequence 1 onwards
     members: list[ModelMember] = field(default_factory=list)
-    events: list[AnyEvent] = field(default_factory=list)
+    events: list[AnyRecord] = field(default_factory=list)
     published: int = 0
     unsure: list[str] = field(default_factory=list)  # stored in this epoch, unacknowledged
 
@@ -56,10 +56,10 @@ class ModelRoom:
         if member.connected:
             return
         since, now = member.position, self.position
-        self.events.append(Joining(who=member.who, room=self.name, since=since))
+        self.events.append(JoiningRecord(who=member.who, room=self.name, since=since))
         recovered = None if since is None else since.epoch == now.epoch
         self.events.append(
-            Joined(
+            JoinedRecord(
                 who=member.who, room=self.name, epoch=now.epoch, seq=now.seq, since=since, recovered=recovered
             )
         )
@@ -71,27 +71,27 @@ class ModelRoom:
     def lose(self, member: ModelMember) -> None:
         if member.connected:
             member.connected = False
-            self.events.append(Lost(who=member.who, why="gone"))
+            self.events.append(LostRecord(who=member.who, why="gone"))
 
     def publish(self, *, answered: bool) -> None:
         """Store a message and deliver it; unanswered, the publisher does not learn of it."""
         self.published += 1
         id = f"m{self.published}"
-        self.events.append(Published(who="publisher", room=self.name, id=id))
+        self.events.append(PublishedRecord(who="publisher", room=self.name, id=id))
         self._store(id)
         if answered:
             self._acknowledge(id)
         else:
             self.unsure.append(id)
             self.events.append(
-                Refused(who="publisher", room=self.name, id=id, code="unavailable", retryable=True)
+                RefusedRecord(who="publisher", room=self.name, id=id, code="unavailable", retryable=True)
             )
 
     def retry(self) -> None:
         """Send an unacknowledged message again: it is stored already and only answered."""
         if self.unsure:
             id = self.unsure.pop()
-            self.events.append(Published(who="publisher", room=self.name, id=id, attempt=2))
+            self.events.append(PublishedRecord(who="publisher", room=self.name, id=id, attempt=2))
             self._acknowledge(id)
 
     def wipe(self) -> None:
@@ -103,7 +103,7 @@ class ModelRoom:
             if member.connected and member.position is not None:
                 since, member.position = member.position, self.position
                 self.events.append(
-                    Joined(
+                    JoinedRecord(
                         who=member.who,
                         room=self.name,
                         epoch=self.position.epoch,
@@ -113,17 +113,17 @@ class ModelRoom:
                     )
                 )
         for id in forgotten:
-            self.events.append(Published(who="publisher", room=self.name, id=id, attempt=2))
+            self.events.append(PublishedRecord(who="publisher", room=self.name, id=id, attempt=2))
             self._store(id)
             self._acknowledge(id)
 
-    def finish(self) -> list[AnyEvent]:
+    def finish(self) -> list[AnyRecord]:
         """Bring everybody back, and end."""
         for member in self.members:
             self.join(member)
         for member in self.members:
-            self.events.append(Finished(who=member.who))
-        self.events.append(Finished(who="publisher"))
+            self.events.append(FinishedRecord(who=member.who))
+        self.events.append(FinishedRecord(who="publisher"))
         return self.events
 
     def _store(self, id: str) -> None:
@@ -135,7 +135,7 @@ class ModelRoom:
 
     def _acknowledge(self, id: str) -> None:
         self.events.append(
-            Acknowledged(
+            AcknowledgedRecord(
                 who="publisher",
                 room=self.name,
                 id=id,
@@ -146,7 +146,7 @@ class ModelRoom:
 
     def _receive(self, member: ModelMember, seq: int, via: str) -> None:
         self.events.append(
-            Received(
+            ReceivedRecord(
                 who=member.who,
                 room=self.name,
                 id=self.stored[seq - 1],
@@ -158,7 +158,7 @@ class ModelRoom:
 
 
 @st.composite
-def legal_histories(draw: st.DrawFn, *, least_messages: int = 0, wipes: bool = True) -> list[AnyEvent]:
+def legal_histories(draw: st.DrawFn, *, least_messages: int = 0, wipes: bool = True) -> list[AnyRecord]:
     """Draw what clients of a faultless deployment write down: losses, retries, resumes, rooms that begin anew."""
     room = ModelRoom(members=[ModelMember(f"member{n}") for n in range(draw(st.integers(2, 4)))])
     for member in room.members:

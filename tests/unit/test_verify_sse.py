@@ -2,7 +2,7 @@
 
 import pytest
 
-from tidings_cli.verify.sse import BadChunk, ChunkedBody, SseEvent, SseParser
+from tidings_cli.verify.stream_member import SseEvent, SseParser
 
 STREAM = (
     b'event: connected\ndata: {"status":"connected"}\n\n'
@@ -28,22 +28,3 @@ def test_events_are_the_same_in_any_pieces(size: int) -> None:
 
 def test_an_event_that_is_not_whole_is_not_yielded() -> None:
     assert list(SseParser().feed(b"data: begun\n")) == []
-
-
-@pytest.mark.parametrize("size", [1, 3, 100])
-def test_a_chunked_body_is_the_same_in_any_pieces(size: int) -> None:
-    coded = b"5\r\nhello\r\nA;note=1\r\n, stranger\r\n0\r\n\r\n"
-    body = ChunkedBody()
-    assert b"".join(body.feed(coded[i : i + size]) for i in range(0, len(coded), size)) == b"hello, stranger"
-    assert body.ended
-
-
-def test_a_body_that_was_cut_has_not_ended() -> None:
-    body = ChunkedBody()
-    assert body.feed(b"5\r\nhello\r\n") == b"hello"
-    assert not body.ended
-
-
-def test_a_chunk_without_a_size_is_refused() -> None:
-    with pytest.raises(BadChunk):
-        ChunkedBody().feed(b"hello\r\n")

@@ -1,13 +1,15 @@
-"""Proving delivery from the outside: clients that write down what they see, and a checker of what they wrote.
+"""Proof of delivery from the outside: clients that record what they see, and a checker of their records.
 
-- `history`   what is written down: one event a line
-- `checker`   proves the guarantees from a history; no I/O, no clock
-- `ledger`    what the checker knows of one log (a room) and of one member of it
-- `report`    the checker's findings, and their text
-- `gateways`  connecting to any of several gateways, with back-off and jitter
-- `client`    a client over all its connections
-- `member`    a client that receives, and resumes after each loss
-- `stream_member`  the same over Server-Sent Events; `sse` reads them
-- `publisher` a client that publishes, and retries with the same id until it is told
-- `campaign`  members and publishers together for a while
+- `history`    the record format: one event a line
+- `checker`    proves the guarantees from a history; no I/O, no clock
+- `ledger`     the checker's state: one log (a room), one member of it
+- `report`     findings and their text
+- `gateways`   connections to any of several gateways
+- `client`     base of all clients: reconnects with back-off; WebSocket clients
+- `member`     receives over a WebSocket, and resumes after each loss
+- `stream_member`  the same over Server-Sent Events
+- `publisher`  publishes, and retries with the same id until it has an answer
+- `campaign`   members and publishers together for a while
+
+It uses none of the clients that Tidings ships: a fault that they share with the gateway would stay unseen.
 """

@@ -1,4 +1,4 @@
-"""`tidings verify`: put load on a deployment, write down what clients see, and check it; or check a history."""
+"""`tidings verify`: load on a deployment, records of its clients, and their check; or the check of a kept history."""
 
 import asyncio
 import re
@@ -16,26 +16,26 @@ _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
 
 class CannotVerify(RuntimeError):
-    """Nothing could be checked; the message says why."""
+    """There is nothing to check; the message gives the reason."""
 
 
 def seconds_of(text: str) -> float:
     """Return the seconds in `30s`, `500ms`, `5m`, `1h` or `30`.
 
     Raises:
-        CannotVerify: it is none of these.
+        CannotVerify: the text is not a duration.
     """
     found = _DURATION.fullmatch(text.strip())
     if found is None:
-        raise CannotVerify(f"{text!r} is no duration; write 30s, 5m or 1h")
+        raise CannotVerify(f"{text!r} is not a duration: write 30s, 5m or 1h")
     return float(found[1]) * _UNIT_S[found[2]]
 
 
 def check_file(path: Path) -> Report:
-    """Check a history that was kept.
+    """Check a kept history.
 
     Raises:
-        CannotVerify: there is none, or it is not one.
+        CannotVerify: the file is not readable, or not a history.
     """
     try:
         return check(read_history(path))
@@ -46,10 +46,10 @@ def check_file(path: Path) -> Report:
 
 
 async def run(plan: Plan, gateways: Gateways, duration_s: float, keep: Path | None) -> Report:
-    """Run a campaign against a deployment, and check what it wrote down.
+    """Run a campaign against a deployment, and check its records.
 
     Raises:
-        CannotVerify: the clients did not come in.
+        CannotVerify: the clients did not connect and join.
     """
     try:
         recorder = Recorder(keep)
@@ -61,7 +61,7 @@ async def run(plan: Plan, gateways: Gateways, duration_s: float, keep: Path | No
     except TimeoutError:
         await campaign.abort()
         raise CannotVerify(
-            f"{' '.join(gateways.urls)}: {campaign.last_trouble or 'not every member came in in time'}"
+            f"{' '.join(gateways.urls)}: {campaign.last_failure or 'not every member joined in time'}"
         ) from None
     except NotDurable as fault:
         await campaign.abort()

@@ -1,6 +1,6 @@
-"""Connecting to any of several gateways, and how long to wait before the next attempt."""
+"""Connections to any of several gateways."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
@@ -16,42 +16,57 @@ _PONG_S = 15.0
 
 
 class CannotConnect(Exception):
-    """No connection came about. `retry_after_s` is what the gateway asked for, 0 where it said nothing."""
+    """No connection was opened. `retry_after_s` is the gateway's Retry-After, 0 without one."""
 
     def __init__(self, why: str, retry_after_s: float = 0.0) -> None:
         super().__init__(why)
         self.retry_after_s = retry_after_s
 
 
+def http_url(url: str) -> str:
+    """Return a gateway's address with a scheme and without a slash at its end."""
+    return (url if "://" in url else f"http://{url}").rstrip("/")
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float:
+    """Return the seconds of a Retry-After header, 0 without one."""
+    value = headers.get("Retry-After", "")
+    return float(value) if value.isdigit() else 0.0
+
+
 def socket_url(url: str, query: dict[str, str]) -> str:
     """Return the WebSocket address behind a gateway's HTTP address."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
+    parts = urlsplit(http_url(url))
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + "/ws", urlencode(query), ""))
+    return urlunsplit((scheme, parts.netloc, parts.path + "/ws", urlencode(query), ""))
 
 
 @dataclass(frozen=True, slots=True)
 class Gateways:
-    """The addresses of one deployment; several where no load balancer stands before them."""
+    """The addresses of one deployment: the load balancer's, or those of its gateways."""
 
     urls: Sequence[str]
     token: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
-        """What authenticates a request."""
+        """Headers that authenticate a request."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
-    async def open(self, place: int, username: str, session: str) -> ClientConnection:
-        """Connect to the gateway at `place` in the list, which goes round; `session` brings an anonymous user back.
+    def url(self, index: int) -> str:
+        """Return an address; the list repeats."""
+        return self.urls[index % len(self.urls)]
+
+    async def open(self, index: int, username: str, session: str) -> ClientConnection:
+        """Connect to one of the gateways. `session` keeps an anonymous user's identity.
 
         Raises:
-            CannotConnect: refused, out of reach or too slow.
+            CannotConnect: refused, unreachable or too slow.
         """
         query = {"username": username} | ({"session": session} if session else {})
         try:
             return await connect(
-                socket_url(self.urls[place % len(self.urls)], query),
+                socket_url(self.url(index), query),
                 additional_headers=self.headers,
                 subprotocols=[SUBPROTOCOL_JSON],  # type: ignore[list-item]  # a NewType of str
                 max_size=_MAX_BYTES,
@@ -63,10 +78,7 @@ class Gateways:
             )
         except InvalidStatus as fault:
             response = fault.response
-            said = response.headers.get("Retry-After", "")
-            raise CannotConnect(
-                f"HTTP {response.status_code}", float(said) if said.isdigit() else 0.0
-            ) from None
+            raise CannotConnect(f"HTTP {response.status_code}", retry_after_s(response.headers)) from None
         except ConnectionRefusedError:
             raise CannotConnect(
                 "connection refused: does Tidings run there? `tidings up` starts it"

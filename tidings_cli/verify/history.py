@@ -1,7 +1,7 @@
-"""What clients write down: one event a line of JSON, in the order in which each client saw it.
+"""The record format: one event a line of JSON, in the order in which each client saw it.
 
-A history may hold the lines of many clients in any mixture, but the lines of one client stand in its own order.
-Times are for reading and for waiting times; nothing else is concluded from them: clocks of several machines differ.
+A history may mix the lines of many clients; the lines of one client keep its order. Times serve readers and the time-outs
+of answers, nothing else: clocks of several machines differ.
 """
 
 import time
@@ -16,11 +16,17 @@ from services.wire.records import Position
 
 
 class BadHistory(ValueError):
-    """A line that is no event; the message says which."""
+    """A line is not a record; the message names it."""
 
 
-class Event(msgspec.Struct, tag_field="event", tag=str.lower, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of all events. `who` is one client over all its connections.
+def _tag(class_name: str) -> str:
+    return class_name.removesuffix("Record").lower()
+
+
+class HistoryRecord(
+    msgspec.Struct, tag_field="event", tag=_tag, frozen=True, kw_only=True, omit_defaults=True
+):
+    """Base of all records. `who` is one client over all its connections.
 
     `at` is ms since 1970; `clock` is seconds of this machine's monotonic clock.
     """
@@ -30,16 +36,16 @@ class Event(msgspec.Struct, tag_field="event", tag=str.lower, frozen=True, kw_on
     clock: float = 0.0
 
 
-class Published(Event, frozen=True, kw_only=True):
-    """A message is about to be sent; once more for each retry."""
+class PublishedRecord(HistoryRecord, frozen=True, kw_only=True):
+    """A message is about to be sent. Each retry is a record of its own."""
 
     room: str
     id: str
     attempt: int = 1
 
 
-class Acknowledged(Event, frozen=True, kw_only=True):
-    """The gateway said that the message is stored there."""
+class AcknowledgedRecord(HistoryRecord, frozen=True, kw_only=True):
+    """The gateway acknowledged the message at this position."""
 
     room: str
     id: str
@@ -47,8 +53,8 @@ class Acknowledged(Event, frozen=True, kw_only=True):
     seq: int
 
 
-class Refused(Event, frozen=True, kw_only=True):
-    """The gateway answered a message, or a join where `id` is empty, with an error."""
+class RefusedRecord(HistoryRecord, frozen=True, kw_only=True):
+    """The gateway answered a message with an error, or a join where `id` is empty."""
 
     room: str
     code: str
@@ -56,17 +62,17 @@ class Refused(Event, frozen=True, kw_only=True):
     id: str = ""
 
 
-class Joining(Event, frozen=True, kw_only=True):
-    """A client asks to be a member; with `since`, to get what it missed."""
+class JoiningRecord(HistoryRecord, frozen=True, kw_only=True):
+    """A client sends a join request; with `since`, to recover what it missed."""
 
     room: str
     since: Position | None = None
 
 
-class Joined(Event, frozen=True, kw_only=True):
-    """A client is a member from this position on; what it had missed follows as `received`.
+class JoinedRecord(HistoryRecord, frozen=True, kw_only=True):
+    """A client is a member from this position on; recovered messages follow as `received`.
 
-    Also where the gateway says so unasked: it had to begin the room anew.
+    Also recorded without a request, when the gateway restarted the room in a new epoch.
     """
 
     room: str
@@ -76,8 +82,8 @@ class Joined(Event, frozen=True, kw_only=True):
     recovered: bool | None = None
 
 
-class Received(Event, frozen=True, kw_only=True):
-    """A message arrived. `epoch` is that of the membership: messages carry none."""
+class ReceivedRecord(HistoryRecord, frozen=True, kw_only=True):
+    """A message arrived. `epoch` is the membership's: messages carry none."""
 
     room: str
     id: str
@@ -86,31 +92,41 @@ class Received(Event, frozen=True, kw_only=True):
     via: Literal["live", "missed"] = "live"
 
 
-class Left(Event, frozen=True, kw_only=True):
-    """A client stopped being a member because it wanted to."""
+class LeftRecord(HistoryRecord, frozen=True, kw_only=True):
+    """A client left a room on purpose."""
 
     room: str
 
 
-class Lost(Event, frozen=True, kw_only=True):
-    """A client's connection ended, or could not be made. `sent_away` is the gateway's `disconnect` code, if it said one."""
+class LostRecord(HistoryRecord, frozen=True, kw_only=True):
+    """A connection ended or failed. `sent_away` is the code of the gateway's `disconnect` message, if there was one."""
 
     why: str = ""
     sent_away: int = 0
 
 
-class Finished(Event, frozen=True, kw_only=True):
-    """A client stops, after everything stored had time to reach it."""
+class FinishedRecord(HistoryRecord, frozen=True, kw_only=True):
+    """A client stops, after everything stored had time to arrive."""
 
 
-AnyEvent = Published | Acknowledged | Refused | Joining | Joined | Received | Left | Lost | Finished
+AnyRecord = (
+    PublishedRecord
+    | AcknowledgedRecord
+    | RefusedRecord
+    | JoiningRecord
+    | JoinedRecord
+    | ReceivedRecord
+    | LeftRecord
+    | LostRecord
+    | FinishedRecord
+)
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(AnyEvent).decode
+_decode = msgspec.json.Decoder(AnyRecord).decode
 
 
 class Recorder:
-    """Takes events down, stamped, in memory and, where a path is given, on disk."""
+    """Keeps records with their time in memory and, if there is a path, on disk."""
 
     def __init__(
         self,
@@ -119,31 +135,31 @@ class Recorder:
         now_ms: Callable[[], int] = now_ms,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.events: list[AnyEvent] = []
+        self.events: list[AnyRecord] = []
         self._now_ms = now_ms
         self._clock = clock
         self._file = path.open("wb") if path is not None else None
 
-    def add(self, event: AnyEvent) -> None:
-        """Take one event down."""
+    def add(self, event: AnyRecord) -> None:
+        """Stamp and keep one record."""
         stamped = msgspec.structs.replace(event, at=self._now_ms(), clock=round(self._clock(), 4))
         self.events.append(stamped)
         if self._file is not None:
             self._file.write(_encode(stamped) + b"\n")
 
     def close(self) -> None:
-        """Finish the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
-def read_history(path: Path) -> Iterator[AnyEvent]:
-    """Yield the events of a history.
+def read_history(path: Path) -> Iterator[AnyRecord]:
+    """Yield the records of a history.
 
     Raises:
         OSError: the file cannot be read.
-        BadHistory: a line is no event.
+        BadHistory: a line is not a record.
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):

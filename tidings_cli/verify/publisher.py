@@ -1,4 +1,4 @@
-"""A publisher: sends one message after the other, each until it is told what became of it."""
+"""A publisher: sends one message after the other, and repeats each with its id until it has an answer."""
 
 import asyncio
 import itertools
@@ -6,19 +6,19 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from tidings_cli.verify.client import Client, retry_delay_s
+from tidings_cli.verify.client import SocketClient, retry_delay_s
 from tidings_cli.verify.gateways import Gateways
-from tidings_cli.verify.history import Acknowledged, Published, Recorder, Refused
+from tidings_cli.verify.history import AcknowledgedRecord, PublishedRecord, Recorder, RefusedRecord
 
 _JOIN = "join:"
 # Within this time an equal id is stored once by default; a retry after it might be stored again.
 _GIVE_UP_S = 100.0
-# The server answers within 10 s. A client that waits longer hangs up, so that the record can go on.
-_HANG_UP_S = 30.0
+# The server answers within 10 s. A client that waits longer reconnects, so that the record can go on.
+_ANSWER_S = 30.0
 
 
-class Publisher(Client):
-    """Publishes to rooms in turn, with one message on its way at a time, so that its own order is kept."""
+class PublishingClient(SocketClient):
+    """Publishes to random rooms, one message at a time, so that its own order is known."""
 
     def __init__(
         self,
@@ -26,32 +26,32 @@ class Publisher(Client):
         rooms: Sequence[str],
         gateways: Gateways,
         recorder: Recorder,
-        place: int,
+        index: int,
         rate: float,
     ) -> None:
-        super().__init__(who, gateways, recorder, place)
+        super().__init__(who, gateways, recorder, index)
         self.rooms = tuple(rooms)
         self._interval_s = 1 / rate
         self._ready = asyncio.Event()
         self._joined: set[str] = set()
         self._answers: dict[str, asyncio.Future[dict[str, Any] | None]] = {}
-        self._enough = asyncio.Event()
+        self._finishing = asyncio.Event()
 
     async def publish(self) -> None:
-        """Publish until told that it is enough; the last message is seen through."""
+        """Publish until `finish`; the last message gets its answer."""
         for number in itertools.count(1):
-            if self._enough.is_set():
+            if self._finishing.is_set():
                 return
             await self._publish_one(random.choice(self.rooms), f"{self.who}-{number}")
             try:
                 async with asyncio.timeout(random.uniform(0, 2 * self._interval_s)):
-                    await self._enough.wait()
+                    await self._finishing.wait()
             except TimeoutError:
                 continue
 
-    def enough(self) -> None:
-        """Begin no further message."""
-        self._enough.set()
+    def finish(self) -> None:
+        """Start no further message."""
+        self._finishing.set()
 
     async def _publish_one(self, room: str, id: str) -> None:
         loop = asyncio.get_running_loop()
@@ -61,21 +61,25 @@ class Publisher(Client):
             if not await self._until_ready(give_up_at):
                 return
             if user_id and user_id != self.user_id:
-                return  # ids are unique per user: as somebody else a retry would be another message
+                return  # ids are unique per user: under another user a retry would be another message
             user_id = self.user_id
-            self._record.add(Published(who=self.who, room=room, id=id, attempt=attempt))
-            answer = await self._ask(
+            self._record.add(PublishedRecord(who=self.who, room=room, id=id, attempt=attempt))
+            answer = await self._request(
                 {"type": "room_message", "room": room, "content": {"id": id}, "id": id}, id
             )
             if answer is None:
                 continue
             if answer["type"] == "ack":
                 self._record.add(
-                    Acknowledged(who=self.who, room=room, id=id, epoch=answer["epoch"], seq=answer["seq"])
+                    AcknowledgedRecord(
+                        who=self.who, room=room, id=id, epoch=answer["epoch"], seq=answer["seq"]
+                    )
                 )
                 return
             self._record.add(
-                Refused(who=self.who, room=room, id=id, code=answer["code"], retryable=answer["retryable"])
+                RefusedRecord(
+                    who=self.who, room=room, id=id, code=answer["code"], retryable=answer["retryable"]
+                )
             )
             if not answer["retryable"]:
                 return
@@ -89,13 +93,13 @@ class Publisher(Client):
             return False
         return True
 
-    async def _ask(self, request: dict[str, Any], id: str) -> dict[str, Any] | None:
-        """Send, and return the answer; None if the connection ended before."""
+    async def _request(self, request: dict[str, Any], id: str) -> dict[str, Any] | None:
+        """Send, and return the answer; None if the connection ended first."""
         answer: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
         self._answers[id] = answer
         self.send(request)
         try:
-            async with asyncio.timeout(_HANG_UP_S):
+            async with asyncio.timeout(_ANSWER_S):
                 return await answer
         except TimeoutError:
             if self._connection is not None:
@@ -110,7 +114,7 @@ class Publisher(Client):
             self.send({"type": "join_room", "room": room, "id": _JOIN + room})
 
     def on_message(self, message: dict[str, Any]) -> None:
-        """Take in answers; the rooms' messages are for members to write down."""
+        """Handle answers; members record the rooms' messages."""
         id = str(message.get("id", ""))
         if id.startswith(_JOIN):
             self._on_join_answered(message, id.removeprefix(_JOIN))
@@ -127,7 +131,7 @@ class Publisher(Client):
         asyncio.get_running_loop().call_later(retry_delay_s(message), self.send, again)
 
     def on_lost(self) -> None:
-        """Wake whoever waits for an answer that will not come."""
+        """End the waits for answers that will not come."""
         self._ready.clear()
         self._joined.clear()
         for answer in self._answers.values():

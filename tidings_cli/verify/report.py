@@ -1,4 +1,4 @@
-"""What the checker found, and how a person reads it."""
+"""The checker's findings, and their text."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ _SHOWN = 20
 
 
 class Kind(StrEnum):
-    """Which guarantee a finding breaks."""
+    """The guarantee that a finding breaks."""
 
     MISSING = "missing"
     DUPLICATE = "duplicate"
@@ -24,15 +24,15 @@ class Kind(StrEnum):
 
 
 MEANINGS = {
-    Kind.MISSING: "a stored message did not reach a member that was there, or was told that it has everything",
+    Kind.MISSING: "a stored message did not reach a member that was connected or had recovered",
     Kind.DUPLICATE: "a member received a message twice",
-    Kind.OUT_OF_ORDER: "messages of a room reached a member in another order than they are stored in",
-    Kind.UNEXPLAINED: "a message arrived that nobody published, or that its receiver is no member for",
-    Kind.CONFLICT: "one message stands in two places, or two in one",
-    Kind.PARTIAL: "messages came with a resume that did not recover, or a resume came without a verdict",
-    Kind.POSITION: "a position went back, changed its epoch untold, or is not where the member stood",
-    Kind.SILENCE: "a request was not answered in time, nor did the connection end",
-    Kind.ABSENT: "a member was not there any more at the end",
+    Kind.OUT_OF_ORDER: "messages of a room reached a member in another order than they are stored",
+    Kind.UNEXPLAINED: "a message arrived that was not published, or at a client that is not a member",
+    Kind.CONFLICT: "one message has two positions, or two messages have one",
+    Kind.PARTIAL: "messages came with a resume that did not recover, or a resume had no verdict",
+    Kind.POSITION: "a position went back, changed its epoch unannounced, or is not the member's",
+    Kind.SILENCE: "a request was not answered in time, and the connection did not end",
+    Kind.ABSENT: "a member was missing at the end",
 }
 
 
@@ -51,7 +51,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A member was told that what came between two positions cannot be had any more: no finding, but a loss."""
+    """Recovery failed between two positions, and the member knows: a loss, but no finding."""
 
     who: str
     room: str
@@ -60,13 +60,13 @@ class Gap:
 
     @property
     def other_epoch(self) -> bool:
-        """Whether the room began anew (the store was wiped or restored)."""
+        """Whether the room started a new epoch (the store was wiped or restored)."""
         return self.before.epoch != self.after.epoch
 
 
 @dataclass(slots=True)
 class Report:
-    """The outcome of a check. `holds` says whether every guarantee held."""
+    """The result of a check."""
 
     findings: list[Finding] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
@@ -80,22 +80,22 @@ class Report:
     resumed: int = 0  # joins that recovered
     lost: int = 0  # connections
     members: int = 0  # (client, room) pairs that received
-    unfinished: int = 0  # clients whose history breaks off: for them only what they saw is checked
-    unwitnessed: int = 0  # acknowledged, and nobody was there to receive it
-    repeated: int = 0  # stored again after a store was lost with the memory of what it had
+    unfinished: int = 0  # clients whose history breaks off: only what they received is checked
+    unwitnessed: int = 0  # acknowledged without a connected member
+    repeated: int = 0  # stored again after the store was lost with its list of ids
     longest_answer_s: float = 0.0
 
     @property
     def holds(self) -> bool:
-        """Whether nothing was found."""
+        """Whether every guarantee held."""
         return not self.findings
 
     def count(self, kind: Kind) -> int:
-        """Return how many findings are of one kind."""
+        """Return the number of findings of one kind."""
         return sum(finding.kind is kind for finding in self.findings)
 
     def text(self) -> str:
-        """Return the report as a person reads it."""
+        """Return the report for a person."""
         other = sum(gap.other_epoch for gap in self.gaps)
         lines = [
             f"published     {self.published} messages in {self.attempts} attempts,"

@@ -22,7 +22,7 @@ from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.deployment import Deployment
 from tests.support.nats_cluster import NatsCluster, Peer
 from tidings_cli.local.servers import RedisServer
-from tidings_cli.verify.history import Acknowledged
+from tidings_cli.verify.history import AcknowledgedRecord
 
 pytestmark = pytest.mark.xdist_group("nats cluster")  # one deployment for all of them
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def urls(deployment: Deployment) -> list[str]:
 
 def note(what: str, running: Load) -> float:
     """Say how long nothing was acknowledged, and return that of one publisher: `docs/operations.md` has these times."""
-    acknowledged = [event for event in running.events if isinstance(event, Acknowledged)]
+    acknowledged = [event for event in running.events if isinstance(event, AcknowledgedRecord)]
     whole_s = _longest_pause(acknowledged)
     one_s = max(
         _longest_pause([e for e in acknowledged if e.who == who]) for who in {e.who for e in acknowledged}
@@ -67,7 +67,7 @@ def note(what: str, running: Load) -> float:
     return one_s
 
 
-def _longest_pause(events: list[Acknowledged]) -> float:
+def _longest_pause(events: list[AcknowledgedRecord]) -> float:
     times = sorted(event.clock for event in events)
     return max((after - before for before, after in itertools.pairwise(times)), default=0.0)
 

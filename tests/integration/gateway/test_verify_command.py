@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.cluster import ServiceProcess
 from tests.support.histories import write_history
-from tidings_cli.verify.history import Received, read_history
+from tidings_cli.verify.history import ReceivedRecord, read_history
 
 
 def verify(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -34,7 +34,7 @@ def test_a_deployment_is_verified_and_its_history_kept(
     assert (again.returncode, again.stdout) == (0, done.stdout)
 
     events = list(read_history(history))
-    del events[next(index for index, event in enumerate(events) if isinstance(event, Received))]
+    del events[next(index for index, event in enumerate(events) if isinstance(event, ReceivedRecord))]
     write_history(history, events)
     tampered = verify("--check", str(history))
     assert tampered.returncode == 1
@@ -52,7 +52,7 @@ def test_ephemeral_rooms_prove_nothing(gateways: tuple[ServiceProcess, ServicePr
     ("arguments", "said"),
     [
         (["--check", "no-such-file"], "no-such-file: No such file or directory"),
-        (["--url", "http://127.0.0.1:1", "--duration", "soon"], "'soon' is no duration"),
+        (["--url", "http://127.0.0.1:1", "--duration", "soon"], "'soon' is not a duration"),
     ],
 )
 def test_what_cannot_be_done_is_said(arguments: list[str], said: str) -> None:
