@@ -18,8 +18,10 @@ import psutil
 
 from bench.load.dialects import Dialect
 from bench.machine import LOAD_CORES, SERVER_CORES, cpu_s, pinned, prioritise
-from tidings_cli.local.die_with_parent import leashed
-from tidings_cli.local.servers import LocalServer, NatsServer, RedisServer, free_port
+from tidings_cli.local.child_server import LocalServer
+from tidings_cli.local.die_with_parent import die_with_parent
+from tidings_cli.local.processes import free_port
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 PROGRAMS = Path(__file__).parent / "peers"
 _READY_S = 60.0
@@ -210,7 +212,7 @@ def _spawn(
     clean = {key: value for key, value in os.environ.items() if not key.startswith("TIDINGS_")}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            leashed(command),
+            die_with_parent(command),
             env={**clean, **own},
             stdin=subprocess.DEVNULL,
             stdout=output,

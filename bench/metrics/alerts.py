@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from bench.metrics.rig import Rig, running
 from bench.single import keep, quantile
 from services.wire.events import MetricsReport
-from tidings_cli.local.servers import free_port
+from tidings_cli.local.processes import free_port
 
 _encode = msgspec.json.Encoder().encode
 

@@ -37,7 +37,8 @@ from services.wire.rpc import (
     PresenceBatch,
     PresenceStats,
 )
-from tidings_cli.local.servers import NatsServer, RedisServer, free_port
+from tidings_cli.local.processes import free_port
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 _START_S = 30.0
 

@@ -11,7 +11,7 @@ from tests.browser.windows import ROOT, Browser, Page, Windows, expect
 from tests.support.deadline import PATIENCE_S, wait_until
 from tests.support.requires import need
 from tests.support.running import RunningTidings
-from tidings_cli.local.servers import free_port
+from tidings_cli.local.processes import free_port
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180), pytest.mark.xdist_group("browser")]
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 from tests.image.engine import Engine
 from tests.support.deadline import wait_until
 from tests.support.docs import ROOT
-from tidings_cli.local.servers import free_port
+from tidings_cli.local.processes import free_port
 
 TRIED = ROOT / "deploy" / "compose.yaml"
 PRODUCTION = ROOT / "deploy" / "compose.prod.yaml"

@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 from tests.image.composed import IMAGE, PRODUCTION, Composed
 from tests.image.engine import Engine
 from tests.support.deadline import PATIENCE_S, eventually, fetched, wait_until
-from tidings_cli.local.servers import free_port
+from tidings_cli.local.processes import free_port
 from tidings_cli.secret_files import NATS_SERVERS, REDIS_SERVERS, SENTINELS
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(900), pytest.mark.xdist_group("image")]

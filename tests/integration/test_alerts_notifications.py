@@ -14,7 +14,7 @@ from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.metrics_fleet import Fleet
 from tests.support.requires import need
 from tests.support.webhook_receiver import WebhookReceiver
-from tidings_cli.local.servers import free_port
+from tidings_cli.local.processes import free_port
 
 pytestmark = pytest.mark.timeout(120)
 

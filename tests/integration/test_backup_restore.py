@@ -33,7 +33,8 @@ from tests.support.redis_sentinels import SentinelSet
 from tests.support.requires import need
 from tidings_cli.backup import CannotBackUp, back_up, restore
 from tidings_cli.backup_store import back_up_store, restore_store
-from tidings_cli.local.servers import NatsServer, RedisServer, free_port
+from tidings_cli.local.processes import free_port
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("backup")]
 

@@ -28,7 +28,8 @@ from tests.support.trace_receiver import trace_receiver
 from tidings_cli.certificates import make_authority
 from tidings_cli.check import as_json, run_checks
 from tidings_cli.checks.outcome import Outcome, Verdict, clock
-from tidings_cli.local.servers import NatsServer, RedisServer, free_port
+from tidings_cli.local.processes import free_port
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 pytestmark = pytest.mark.xdist_group("check")
 

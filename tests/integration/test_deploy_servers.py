@@ -21,7 +21,7 @@ from tests.support.cluster import aside
 from tests.support.deadline import PATIENCE_S, wait_until
 from tests.support.docs import ROOT
 from tests.support.requires import need
-from tidings_cli.local.servers import free_port
+from tidings_cli.local.processes import free_port
 from tidings_cli.secret_files import SecretFiles
 
 MOUNTED = {

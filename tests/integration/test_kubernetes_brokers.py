@@ -19,7 +19,7 @@ from tests.support.deadline import PATIENCE_S, wait_until
 from tests.support.manifests import FOLDER, OVERLAYS, PROCESSES, manifests, secret_references
 from tests.support.requires import need
 from tidings_cli.certificates import names_of
-from tidings_cli.local.child_server import free_port
+from tidings_cli.local.processes import free_port
 from tidings_cli.secret_files import SecretFiles
 
 Secrets = Mapping[tuple[str, str], Mapping[str, str]]  # by namespace and name

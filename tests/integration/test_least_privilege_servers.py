@@ -29,7 +29,8 @@ from tests.support.docs import ROOT
 from tests.support.nats_subjects import matches
 from tests.support.raw_nats import raw_nats
 from tests.support.requires import need
-from tidings_cli.local.servers import NatsServer, RedisServer, free_port
+from tidings_cli.local.processes import free_port
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 SETTINGS = Settings(prefix="lp")
 

@@ -22,7 +22,8 @@ from tests.support.cluster import ServiceProcess, aside
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.load_balancer import CONFIGURATION, LoadBalancer
 from tests.support.secured import SERVER, WITH_TOKENS, bearer, token
-from tidings_cli.local.servers import NatsServer, free_port
+from tidings_cli.local.processes import free_port
+from tidings_cli.local.servers import NatsServer
 
 pytestmark = pytest.mark.xdist_group("load balancer")  # one deployment for all of them
 

@@ -15,7 +15,7 @@ from services.settings import Settings
 from services.wire import rpc
 from tests.support.deadline import PATIENCE_S, eventually, fetched
 from tests.support.metrics_fleet import Fleet
-from tidings_cli.local.servers import free_port
+from tidings_cli.local.processes import free_port
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -8,7 +8,7 @@ import pytest
 from services.bus.client import Bus
 from services.settings import Namespace, Settings
 from tests.support.bus import room_log, store
-from tidings_cli.local.servers import free_port
+from tidings_cli.local.processes import free_port
 from tidings_cli.streams import CannotChange, compare
 
 

@@ -24,8 +24,9 @@ from tests.support.deployment import Deployment
 from tests.support.requires import need
 from tests.support.secured import SERVER, WITH_TOKENS, bearer, counted, token
 from tidings_cli.check import run_checks
-from tidings_cli.local.external import find_redis
-from tidings_cli.local.servers import NatsServer, RedisServer, free_port
+from tidings_cli.local.external import probe_redis
+from tidings_cli.local.processes import free_port
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 
 class Certificates:
@@ -255,7 +256,7 @@ async def test_redis_over_tls(
         client = open_redis(good, "presence")
         assert await client.ping()
         await client.aclose()
-        assert (await find_redis(good)).product in ("Redis", "Valkey")
+        assert (await probe_redis(good)).product in ("Redis", "Valkey")
         for bad in (
             Settings(redis_url=url, redis_ca=strangers_ca, redis_cert=cert, redis_key=key),
             Settings(redis_url=url, redis_ca=certificates.ca),

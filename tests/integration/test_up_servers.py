@@ -13,7 +13,9 @@ import redis
 
 from tests.support.deadline import wait_until
 from tests.support.requires import need
-from tidings_cli.local.servers import LocalServer, NatsServer, RedisServer, ServerFailed, free_port
+from tidings_cli.local.child_server import LocalServer, ServerFailed
+from tidings_cli.local.processes import free_port
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 
 @pytest.fixture(params=[NatsServer, RedisServer], ids=["nats", "redis"])

@@ -15,8 +15,8 @@ from services.lifecycle import EXIT_BAD_SETTINGS, EXIT_CANNOT_START
 from tests.support.deadline import PATIENCE_S, eventually, wait_until
 from tests.support.requires import need
 from tidings_cli.local import supervisor as supervision
-from tidings_cli.local.console import Screen
-from tidings_cli.local.processes import ProcessChild, ProcessSpec, ServerChild
+from tidings_cli.local.console import Console
+from tidings_cli.local.processes import ChildProcess, ProcessChild, ProcessSpec
 from tidings_cli.local.servers import RedisServer
 from tidings_cli.local.supervisor import (
     EXIT_FAILED,
@@ -57,22 +57,21 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.journal = folder / "journal"
         self.output = io.StringIO()
-        self.screen = Screen(self.output)
-        self.children: list[ProcessChild | ServerChild] = []
+        self.console = Console(self.output)
+        self.children: list[ChildProcess] = []
 
     def child(self, name: str, behaviour: str = "good", *extra: str, stop_s: float = 5.0) -> ProcessChild:
         command = [sys.executable, "-c", _PROGRAM, behaviour, str(self.journal), *extra]
         child = ProcessChild(
-            ProcessSpec(name, command, {"TIDINGS_LOG_LEVEL": "error"}, stop_s), self.screen.child_line
+            ProcessSpec(name, command, {"TIDINGS_LOG_LEVEL": "error"}, stop_s), self.console.child_line
         )
         self.children.append(child)
         return child
 
-    def server(self, server: RedisServer) -> ServerChild:
-        server.settle_port()
-        child = ServerChild(server)
-        self.children.append(child)
-        return child
+    def server(self, server: RedisServer) -> RedisServer:
+        server.fix_port()
+        self.children.append(server)
+        return server
 
     def shown(self, text: str) -> Callable[[], bool]:
         return lambda: text in self.output.getvalue()
@@ -88,7 +87,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 
 async def test_starts_in_groups_and_stops_in_the_order_given(stage: Stage) -> None:
     gateway, service = stage.child("gateway"), stage.child("service")
-    supervisor = Supervisor([[service, gateway]], [[gateway], [service]], stage.screen)
+    supervisor = Supervisor([[service, gateway]], [[gateway], [service]], stage.console)
     assert await supervisor.start()
     assert await supervisor.stop()
     assert stage.journal.read_text().split() == ["gateway", "service"]
@@ -99,8 +98,8 @@ async def test_starts_in_groups_and_stops_in_the_order_given(stage: Stage) -> No
 
 async def test_who_was_not_started_yet_is_not_waited_for(stage: Stage) -> None:
     broker = stage.child("broker")
-    gateway = ProcessChild(ProcessSpec("gateway", ["never", "started"]), stage.screen.child_line)
-    supervisor = Supervisor([[broker], [gateway]], [[gateway], [broker]], stage.screen)
+    gateway = ProcessChild(ProcessSpec("gateway", ["never", "started"]), stage.console.child_line)
+    supervisor = Supervisor([[broker], [gateway]], [[gateway], [broker]], stage.console)
     starting = asyncio.create_task(supervisor.start())
     await eventually(lambda: broker.pid, "the broker's start")
     supervisor.stopping.set()
@@ -112,7 +111,7 @@ async def test_who_was_not_started_yet_is_not_waited_for(stage: Stage) -> None:
 
 async def test_a_crashed_child_comes_back(stage: Stage) -> None:
     child = stage.child("gateway")
-    supervisor = Supervisor([[child]], [[child]], stage.screen)
+    supervisor = Supervisor([[child]], [[child]], stage.console)
     assert await supervisor.start()
     pid = child.pid
     child.kill()
@@ -126,7 +125,7 @@ async def test_an_embedded_broker_comes_back_on_its_port(stage: Stage, tmp_path:
     need("redis-server")
     server = RedisServer(tmp_path / "redis")
     child = stage.server(server)
-    supervisor = Supervisor([[child]], [[child]], stage.screen)
+    supervisor = Supervisor([[child]], [[child]], stage.console)
     assert await supervisor.start()
     port = server.port
     child.kill()
@@ -138,7 +137,7 @@ async def test_an_embedded_broker_comes_back_on_its_port(stage: Stage, tmp_path:
 
 async def test_a_child_that_does_not_stop_is_killed_after_its_limit(stage: Stage) -> None:
     child = stage.child("stubborn", "stubborn", stop_s=0.3)
-    supervisor = Supervisor([[child]], [[child]], stage.screen)
+    supervisor = Supervisor([[child]], [[child]], stage.console)
     assert await supervisor.start()
     assert not await supervisor.stop()
     assert "stubborn did not stop within 0.3 s and was killed" in stage.output.getvalue()
@@ -146,7 +145,7 @@ async def test_a_child_that_does_not_stop_is_killed_after_its_limit(stage: Stage
 
 async def test_a_child_that_never_starts_ends_everything(stage: Stage) -> None:
     good, bad = stage.child("good"), stage.child("bad", "crash", "7")
-    supervisor = Supervisor([[good, bad]], [[good, bad]], stage.screen)
+    supervisor = Supervisor([[good, bad]], [[good, bad]], stage.console)
     with pytest.raises(CannotRun, match="bad does not start: it ended with code 7") as caught:
         await supervisor.start()
     assert "cannot go on" in caught.value.tail
@@ -159,8 +158,8 @@ async def test_a_child_that_cannot_work_is_not_started_again_and_has_the_last_wo
     stage: Stage, code: int
 ) -> None:
     good, bad = stage.child("good"), stage.child("bad", "crash", str(code))
-    supervisor = Supervisor([[good, bad]], [[good, bad]], stage.screen)
-    assert await supervise(supervisor, stage.screen, "ready") == EXIT_FAILED
+    supervisor = Supervisor([[good, bad]], [[good, bad]], stage.console)
+    assert await supervise(supervisor, stage.console, "ready") == EXIT_FAILED
     said = stage.output.getvalue().splitlines()
     assert sum(line.startswith("bad ") for line in said) == 1
     assert said[-1] == "  ! bad does not start: cannot go on"
@@ -171,10 +170,10 @@ async def test_a_child_that_is_never_ready_ends_everything(
 ) -> None:
     monkeypatch.setattr(supervision, "_READY_S", 0.2)
     child = ProcessChild(
-        ProcessSpec("mute", [sys.executable, "-c", "import time; time.sleep(60)"]), stage.screen.child_line
+        ProcessSpec("mute", [sys.executable, "-c", "import time; time.sleep(60)"]), stage.console.child_line
     )
     stage.children.append(child)
-    supervisor = Supervisor([[child]], [[child]], stage.screen)
+    supervisor = Supervisor([[child]], [[child]], stage.console)
     with pytest.raises(CannotRun, match=r"mute is not ready after 0\.2 s"):
         await supervisor.start()
     await supervisor.stop()
@@ -182,7 +181,7 @@ async def test_a_child_that_is_never_ready_ends_everything(
 
 async def test_a_stop_while_starting_ends_everything(stage: Stage) -> None:
     child = stage.child("gateway")
-    supervisor = Supervisor([[child]], [[child]], stage.screen)
+    supervisor = Supervisor([[child]], [[child]], stage.console)
     asyncio.get_running_loop().call_later(0.01, supervisor.stopping.set)
     assert not await supervisor.start()
     await supervisor.stop()
@@ -194,9 +193,9 @@ async def test_children_have_no_secret_on_their_command_line(stage: Stage) -> No
         [sys.executable, "-c", _PROGRAM, "good", str(stage.journal)],
         {"TIDINGS_SESSION_SECRET": "sesame"},
     )
-    child = ProcessChild(spec, stage.screen.child_line)
+    child = ProcessChild(spec, stage.console.child_line)
     stage.children.append(child)
-    supervisor = Supervisor([[child]], [[child]], stage.screen)
+    supervisor = Supervisor([[child]], [[child]], stage.console)
     assert await supervisor.start()
     process = psutil.Process(child.pid)
     assert "sesame" not in " ".join(process.cmdline())
@@ -207,13 +206,13 @@ async def test_children_have_no_secret_on_their_command_line(stage: Stage) -> No
 _SUPERVISOR = """
 import asyncio, sys
 from tidings_cli.local.processes import ProcessChild, ProcessSpec
-from tidings_cli.local.console import Screen
+from tidings_cli.local.console import Console
 from tidings_cli.local.supervisor import Supervisor, supervise
 
 async def main():
-    screen = Screen()
-    child = ProcessChild(ProcessSpec("stubborn", sys.argv[1:], stop_s=60), screen.child_line)
-    return await supervise(Supervisor([[child]], [[child]], screen), screen, "up")
+    console = Console()
+    child = ProcessChild(ProcessSpec("stubborn", sys.argv[1:], stop_s=60), console.child_line)
+    return await supervise(Supervisor([[child]], [[child]], console), console, "up")
 
 sys.exit(asyncio.run(main()))
 """

@@ -16,8 +16,9 @@ from typing import Protocol, Self, TypeVar
 from tests.support.deadline import PATIENCE_S
 from tests.support.startable import Startable
 from tests.support.tcp_proxy import TcpProxy
-from tidings_cli.local.die_with_parent import leashed
-from tidings_cli.local.servers import NatsServer, RedisServer, free_port
+from tidings_cli.local.die_with_parent import die_with_parent
+from tidings_cli.local.processes import free_port
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 T = TypeVar("T")
 
@@ -98,7 +99,7 @@ class ServiceProcess:
             return
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                leashed([sys.executable, "-m", self._module]),
+                die_with_parent([sys.executable, "-m", self._module]),
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -186,8 +187,8 @@ class Cluster(Startable):
         directory.mkdir(parents=True, exist_ok=True)
         self.nats = NatsServer(directory / "nats")
         self.redis = RedisServer(directory / "redis")
-        self.nats.settle_port()
-        self.redis.settle_port()
+        self.nats.fix_port()
+        self.redis.fix_port()
         self.proxy = TcpProxy(self.nats.port)
         shared = {
             "TIDINGS_NATS_URL": self.nats.url,

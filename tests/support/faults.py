@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from tests.support.cluster import Breakable, ServiceProcess, aside
 from tests.support.deadline import eventually
 from tests.support.tcp_proxy import TcpProxy
-from tidings_cli.local.servers import NatsServer, write_private
+from tidings_cli.local.child_server import write_private
+from tidings_cli.local.servers import NatsServer
 
 STOP_S = 12.0
 

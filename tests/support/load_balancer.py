@@ -11,8 +11,8 @@ from tests.support.deadline import wait_until
 from tests.support.docs import ROOT
 from tests.support.name_server import NameServer
 from tests.support.requires import need
-from tidings_cli.local.die_with_parent import leashed
-from tidings_cli.local.servers import free_port
+from tidings_cli.local.die_with_parent import die_with_parent
+from tidings_cli.local.processes import free_port
 
 CONFIGURATION = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
 _NAME = "gateway.test"
@@ -60,7 +60,7 @@ class LoadBalancer:
         self._names.__enter__()
         with self._log.open("ab") as log, self._errors.open("ab") as errors:
             self._process = subprocess.Popen(
-                leashed([program, "-W", "-db", "-f", str(CONFIGURATION)]),
+                die_with_parent([program, "-W", "-db", "-f", str(CONFIGURATION)]),
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

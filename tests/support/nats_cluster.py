@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from services.permissions.roles import OPERATOR
 from tests.support.startable import Startable
-from tidings_cli.local.servers import NatsServer, free_port
+from tidings_cli.local.processes import free_port
+from tidings_cli.local.servers import NatsServer
 
 _FORM_S = 30.0
 

@@ -13,7 +13,7 @@ import httpx
 
 from services.settings import Settings
 from tests.support.deadline import PATIENCE_S
-from tidings_cli.local.servers import free_port
+from tidings_cli.local.processes import free_port
 
 QUICK = {"presence_lease_s": 3.0, "presence_grace_s": 1.0}
 # For tests in which nobody renews: a slow machine must not end a lease.

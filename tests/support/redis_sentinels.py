@@ -8,8 +8,9 @@ from typing import Self
 import redis
 
 from tests.support.startable import Startable
-from tidings_cli.local.die_with_parent import leashed
-from tidings_cli.local.servers import RedisServer, free_port
+from tidings_cli.local.die_with_parent import die_with_parent
+from tidings_cli.local.processes import free_port
+from tidings_cli.local.servers import RedisServer
 
 NAME = "home"
 _READY_S = 40.0
@@ -37,7 +38,7 @@ class SentinelSet(Startable):
 
     def __init__(self, directory: Path, *, sentinels: int = 3, down_after_ms: int = 1000) -> None:
         self.first = Replicated(directory / "first", password="secret")
-        self.first.settle_port()
+        self.first.fix_port()
         self.second = Replicated(directory / "second", password="secret", master_port=self.first.port)
         self._ports = [free_port() for _ in range(sentinels)]
         self._directory = directory
@@ -101,7 +102,7 @@ class SentinelSet(Startable):
             f"sentinel down-after-milliseconds {NAME} {self._down_after_ms}\n"
             f"sentinel failover-timeout {NAME} 4000\n"
         )
-        command = leashed([str(self.first.binary().path), str(config), "--sentinel"])
+        command = die_with_parent([str(self.first.binary().path), str(config), "--sentinel"])
         with (folder / "log").open("wb") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 

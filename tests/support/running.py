@@ -12,7 +12,7 @@ from typing import Self
 import psutil
 
 from tests.support.deadline import PATIENCE_S, wait_until
-from tidings_cli.local.servers import free_port
+from tidings_cli.local.processes import free_port
 
 _READY = re.compile(r"Tidings is ready: (http://\S+)")
 START_S = 40.0

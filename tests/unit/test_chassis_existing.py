@@ -11,7 +11,13 @@ import pytest
 from services.settings import Settings
 from tidings_cli.local import binaries
 from tidings_cli.local.binaries import Binary, NoBinary, parse_version
-from tidings_cli.local.external import Unusable, find_nats, find_redis, judge_nats, judge_redis
+from tidings_cli.local.external import (
+    UnusableServer,
+    check_nats_info,
+    check_redis_info,
+    probe_nats,
+    probe_redis,
+)
 from tidings_cli.local.servers import RedisServer
 
 
@@ -89,21 +95,23 @@ def test_advice_fits_the_machine(
 
 
 def test_nats_is_judged_by_its_info() -> None:
-    assert judge_nats({"version": "2.11.0-RC.1", "jetstream": True}, "h:1").version == (2, 11, 0)
-    with pytest.raises(Unusable, match=r"NATS at h:1 \(TIDINGS_NATS_URL\) is 2\.10\.29; 2\.11\.0 or newer"):
-        judge_nats({"version": "2.10.29", "jetstream": True}, "h:1")
-    with pytest.raises(Unusable, match="runs without JetStream"):
-        judge_nats({"version": "2.15.1"}, "h:1")
-    with pytest.raises(Unusable, match=r"is 0\.0\.0"):
-        judge_nats({}, "h:1")
+    assert check_nats_info({"version": "2.11.0-RC.1", "jetstream": True}, "h:1").version == (2, 11, 0)
+    with pytest.raises(
+        UnusableServer, match=r"NATS at h:1 \(TIDINGS_NATS_URL\) is 2\.10\.29; 2\.11\.0 or newer"
+    ):
+        check_nats_info({"version": "2.10.29", "jetstream": True}, "h:1")
+    with pytest.raises(UnusableServer, match="runs without JetStream"):
+        check_nats_info({"version": "2.15.1"}, "h:1")
+    with pytest.raises(UnusableServer, match=r"is 0\.0\.0"):
+        check_nats_info({}, "h:1")
 
 
 def test_redis_is_judged_by_its_info() -> None:
-    assert judge_redis({"redis_version": "6.2.0"}, "h:1").product == "Redis"
-    valkey = judge_redis({"redis_version": "7.2.4", "valkey_version": "8.1.1"}, "h:1")
+    assert check_redis_info({"redis_version": "6.2.0"}, "h:1").product == "Redis"
+    valkey = check_redis_info({"redis_version": "7.2.4", "valkey_version": "8.1.1"}, "h:1")
     assert (valkey.product, valkey.version) == ("Valkey", (8, 1, 1))
-    with pytest.raises(Unusable, match=r"Redis at h:1 \(TIDINGS_REDIS_URL\) is 6\.0\.20"):
-        judge_redis({"redis_version": "6.0.20"}, "h:1")
+    with pytest.raises(UnusableServer, match=r"Redis at h:1 \(TIDINGS_REDIS_URL\) is 6\.0\.20"):
+        check_redis_info({"redis_version": "6.0.20"}, "h:1")
 
 
 async def served(says: bytes) -> tuple[asyncio.Server, str]:
@@ -121,19 +129,19 @@ async def test_an_old_nats_is_named() -> None:
     info = json.dumps({"version": "2.9.0", "jetstream": True}).encode()
     server, address = await served(b"INFO " + info + b"\r\n")
     async with server:
-        with pytest.raises(Unusable, match=r"is 2\.9\.0"):
-            await find_nats(f"nats://user:secret@{address}")
+        with pytest.raises(UnusableServer, match=r"is 2\.9\.0"):
+            await probe_nats(f"nats://user:secret@{address}")
 
 
 async def test_something_that_is_no_nats_is_named() -> None:
     server, address = await served(b"SSH-2.0-OpenSSH_9.6\r\n")
     async with server:
-        with pytest.raises(Unusable, match="is no NATS server"):
-            await find_nats(address)
+        with pytest.raises(UnusableServer, match="is not a NATS server"):
+            await probe_nats(address)
 
 
 async def test_a_redis_behind_another_password_is_named_without_it(redis_server: RedisServer) -> None:
-    with pytest.raises(Unusable) as caught:
-        await find_redis(Settings(redis_url=f"redis://default:wrong-one@127.0.0.1:{redis_server.port}/0"))
+    with pytest.raises(UnusableServer) as caught:
+        await probe_redis(Settings(redis_url=f"redis://default:wrong-one@127.0.0.1:{redis_server.port}/0"))
     assert "wrong-one" not in str(caught.value)
     assert f"cannot use Redis at 127.0.0.1:{redis_server.port}" in str(caught.value)

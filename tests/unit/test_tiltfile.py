@@ -59,12 +59,14 @@ def evaluate(**flags: bool) -> Tilt:
         ref: str,
         context: str,
         dockerfile: str = "Dockerfile",
+        build_args: dict[str, str] | None = None,
         live_update: list[Any] | None = None,
         entrypoint: list[str] | None = None,
     ) -> None:
         tilt.builds[ref] = {
             "context": context,
             "dockerfile": dockerfile,
+            "arguments": build_args,
             "live": live_update,
             "entry": entrypoint,
         }
@@ -204,7 +206,8 @@ def test_changed_files_go_where_the_process_looks(on_kubernetes: Tilt, on_compos
         assert tuple(synced) == PACKAGES
         assert all((ROOT / package / "__init__.py").is_file() for package in synced)
         if tilt is on_kubernetes:
-            # The wrapper's folder is a volume of every process.
+            # The program that restarts processes is in the image, and its folder is a volume of every process.
+            assert build["arguments"] == {"GROUP": "reload"}
             folder = "/live"
             for process in manifests("tilt").processes:
                 assert process.container["command"] == [

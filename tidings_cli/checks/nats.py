@@ -18,7 +18,7 @@ from services.permissions.roles import Role
 from services.settings import Settings
 from tidings_cli.checks.outcome import Outcome, Stopwatch, bad, clock, good, reason_of, warning
 from tidings_cli.local.binaries import spell
-from tidings_cli.local.external import Unusable, judge_nats, nats_info
+from tidings_cli.local.external import UnusableServer, check_nats_info, nats_info
 
 REACH_S = 3.0
 _NATS_PORT = 4222
@@ -142,12 +142,12 @@ async def _servers(settings: Settings) -> tuple[list[Outcome], _Cluster]:
         try:
             async with asyncio.timeout(REACH_S):
                 info = await nats_info(host, port)
-            found = judge_nats(info, address)
+            found = check_nats_info(info, address)
         except TimeoutError:
             outcomes.append(bad("NATS", f"{address} does not answer within {REACH_S:g} s", _START_NATS))
         except OSError as fault:
             outcomes.append(bad("NATS", f"{address} cannot be reached: {reason_of(fault)}", _START_NATS))
-        except Unusable as fault:
+        except UnusableServer as fault:
             outcomes.append(bad("NATS", str(fault), "install a server that will do, with JetStream on"))
         else:
             infos[str(info.get("server_id", address))] = info

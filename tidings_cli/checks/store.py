@@ -14,7 +14,7 @@ from services.redis_client import AnyRedis, close_redis, fault_text, infos, open
 from services.settings import Settings
 from tidings_cli.checks.outcome import Outcome, Stopwatch, bad, clock, good, warning
 from tidings_cli.local.binaries import spell
-from tidings_cli.local.external import Unusable, judge_redis
+from tidings_cli.local.external import UnusableServer, check_redis_info
 
 REACH_S = 3.0
 _NEARLY_FULL = 0.9
@@ -72,8 +72,8 @@ async def _time(client: AnyRedis) -> tuple[int, int]:
 
 def _versions(servers: list[dict[str, Any]], address: str, latency_ms: float) -> list[Outcome]:
     try:
-        found = min((judge_redis(info, address) for info in servers), key=lambda one: one.version)
-    except Unusable as fault:
+        found = min((check_redis_info(info, address) for info in servers), key=lambda one: one.version)
+    except UnusableServer as fault:
         return [bad("Redis", str(fault), "install Redis 6.2 or newer, or Valkey")]
     return [good("Redis", f"{found.product} {spell(found.version)} at {address}", latency_ms)]
 

@@ -1,8 +1,8 @@
-"""One server as a child process on this machine: started, probed, stopped, paused, and found again.
+"""A server as a child process on this machine: started, probed, stopped, paused, and found again.
 
 Synchronous, so that tests and the supervisor share it. A server lives in a directory: its configuration (mode 0600,
-because it holds the password), data and log. Starting it again there keeps data, password and, if still free, the port.
-`servers` says which servers there are.
+because it holds the password), data and log. A restart there keeps data, password and, if still free, the port.
+`servers` has the two servers.
 """
 
 import json
@@ -12,37 +12,24 @@ import signal
 import socket
 import subprocess
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
 
 from tidings_cli.local.binaries import Binary
-from tidings_cli.local.die_with_parent import leashed
+from tidings_cli.local.processes import TAIL_LINES, ChildProcess, free_port
 
 _START_S = 10.0
 _STOP_S = 5.0
 _POLL_S = 0.01
-_LOG_BYTES = 5_000_000  # a log grown larger is begun anew at the next start
-_PORT_ATTEMPTS = 3  # another process may take a free port between our looking and the server's binding
+_LOG_BYTES = 5_000_000  # a larger log is overwritten at the next start
+_PORT_ATTEMPTS = 3  # another process may take a free port between our look and the server's bind
 
 
 class ServerFailed(RuntimeError):
     """A server did not start; the message ends with the tail of its log."""
-
-
-def free_port() -> int:
-    """Return a loopback port that nothing listens on now, and that the kernel gives to no other program for a minute.
-
-    A connection that ends here leaves the port in TIME_WAIT: until that is over the kernel picks it neither for port 0
-    nor for outgoing connections, and servers that set SO_REUSEADDR, as all do, may listen on it.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address: tuple[str, int] = listener.getsockname()
-        with socket.create_connection(address):
-            listener.accept()[0].close()  # the side that closes first has the TIME_WAIT
-        return address[1]
 
 
 def _is_free(port: int) -> bool:
@@ -55,16 +42,17 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def write_private(path: Path, text: str) -> None:
-    """Replace a file that only its owner may read."""
-    draft = path.with_name(f"{path.name}.new")
+def write_private(path: Path, text: str | bytes, mode: int = 0o600) -> None:
+    """Replace a file, whole or not at all. Until it is complete only its owner may read it."""
+    draft = path.with_name(f".{path.name}.new")
     draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(text.encode() if isinstance(text, str) else text)
+    draft.chmod(mode)
     draft.replace(path)
 
 
-class LocalServer(ABC):
+class LocalServer(ChildProcess):
     """One server program as a child process.
 
     Args:
@@ -73,39 +61,35 @@ class LocalServer(ABC):
         password: empty keeps the directory's password or makes one up.
     """
 
-    name: str
+    stop_s = 1.5
 
     def __init__(self, directory: Path, *, port: int = 0, password: str = "") -> None:
+        super().__init__()
         self.directory = Path(directory).absolute()
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         kept = self._kept()
         self._fixed_port = port
         self.port = port or int(kept.get("port", 0))
         self.password = password or str(kept.get("password", "")) or secrets.token_urlsafe(24)
-        self._process: subprocess.Popen[bytes] | None = None
 
     # --- what differs between the two ---
 
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where clients connect, with credentials."""
+        """The address for clients, with credentials."""
 
     @abstractmethod
     def binary(self) -> Binary:
-        """The program to run."""
+        """Return the program to run."""
 
     @abstractmethod
     def _configuration(self) -> str:
-        """The configuration file's text for the port and password in force."""
+        """Return the configuration file's text for the current port and password."""
 
     @abstractmethod
     def _command(self) -> list[str]:
-        """The command line; never with a secret."""
-
-    @abstractmethod
-    def ready(self) -> bool:
-        """Whether it answers a ping with our password now. Takes half a second at most."""
+        """Return the command line; never with a secret."""
 
     # --- life ---
 
@@ -129,39 +113,28 @@ class LocalServer(ABC):
                 return self
         raise AssertionError("unreachable")
 
-    def spawn(self, *, keep_port: bool = False) -> None:
-        """Start without waiting. Call from a thread that lives as long as this process: they die together.
-
-        `keep_port` takes the port of the last start or none.
-        """
+    def spawn(self) -> None:
         if self.running:
             raise RuntimeError(f"{self.name} runs already (pid {self.pid})")
         self._end_orphan()
-        if not keep_port:
-            self.settle_port()
+        self._choose_port()
         write_private(self._config_path, self._configuration())
-        command = leashed(self._command())
         mode = "wb" if self._log_path.exists() and self._log_path.stat().st_size > _LOG_BYTES else "ab"
+        environment = {
+            name: value for name, value in os.environ.items() if not name.upper().startswith("TIDINGS_")
+        }
         with self._log_path.open(mode) as log:
-            self._process = subprocess.Popen(  # noqa: S603  # our own command line
-                command,
-                cwd=self.directory,
-                env={
-                    name: value
-                    for name, value in os.environ.items()
-                    if not name.upper().startswith("TIDINGS_")
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # the terminal's Ctrl-C is the supervisor's to pass on, in order
-            )
-        state = {"port": self.port, "password": self.password, "pid": self._process.pid}
+            process = self._popen(self._command(), environment, log, self.directory)
+        state = {"port": self.port, "password": self.password, "pid": process.pid}
         write_private(self._state_path, json.dumps(state))
 
-    def settle_port(self) -> None:
-        """Keep the port of the last start if it is free, else pick one: from here on `url` holds."""
+    def fix_port(self) -> None:
+        """Keep the port of the last start if it is free, else pick one. From here on `url` is valid."""
         self._end_orphan()
+        self._choose_port()
+        self._fixed_port = self.port
+
+    def _choose_port(self) -> None:
         if self._fixed_port == 0 and not (self.port and _is_free(self.port)):
             self.port = free_port()
 
@@ -173,40 +146,15 @@ class LocalServer(ABC):
         """
         deadline = time.monotonic() + timeout_s
         while not self.ready():
-            if not self.running:
-                code = self._process.returncode if self._process else None
-                raise ServerFailed(
-                    f"{self.name} ended with code {code}; its log ends with:\n{self.log_tail()}"
-                )
-            if time.monotonic() > deadline:
-                said = self.log_tail()
-                raise ServerFailed(
-                    f"{self.name} did not answer in {timeout_s:g} s; its log ends with:\n{said}"
-                )
+            how = (
+                f"did not answer in {timeout_s:g} s" if self.running else f"ended with code {self.returncode}"
+            )
+            if not self.running or time.monotonic() > deadline:
+                raise ServerFailed(f"{self.name} {how}; its log ends with:\n{self.log_tail()}")
             time.sleep(_POLL_S)
 
-    @property
-    def running(self) -> bool:
-        """Whether the process lives (a paused one does)."""
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        """The process id; of the last one, after it ended. 0 before the first start."""
-        return self._process.pid if self._process else 0
-
-    @property
-    def returncode(self) -> int | None:
-        """How the process ended, None while it runs."""
-        return self._process.poll() if self._process else None
-
-    def terminate(self) -> None:
-        """Ask it to end, without waiting."""
-        self._signal(signal.SIGCONT)  # a paused process would not hear the other
-        self._signal(signal.SIGTERM)
-
     def stop(self, timeout_s: float = _STOP_S) -> None:
-        """End it in order, by force after `timeout_s`. Idempotent; data stay."""
+        """End it in order, by force after `timeout_s`. Idempotent; data remain."""
         if self._process is None:
             return
         self.terminate()
@@ -216,28 +164,27 @@ class LocalServer(ABC):
             self.kill()
 
     def kill(self) -> None:
-        """End it as a crash would. Idempotent; data stay."""
+        """End it as a crash would. Idempotent; data remain."""
+        super().kill()
         if self._process is not None:
-            self._signal(signal.SIGKILL)
             self._process.wait()
 
     def pause(self) -> None:
-        """Freeze it: connections stay open and nothing is answered. Returns when all its threads have stopped."""
+        """Freeze it: connections remain open and get no answers. Returns when all its threads have stopped."""
         self._signal(signal.SIGSTOP)
-        # The signal only asks. An end is awaited too: it may have died meanwhile, and stays to be collected by `poll`.
+        # The signal only asks. An exit ends the wait too, and remains for `poll` to collect.
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
-        """Let a paused server go on."""
+        """Continue a paused server."""
         self._signal(signal.SIGCONT)
 
-    def log_tail(self, lines: int = 30) -> str:
-        """Return the end of its log."""
+    def log_tail(self) -> str:
         try:
             text = self._log_path.read_text(errors="replace")
         except FileNotFoundError:
             return "(no log)"
-        return "\n".join(text.splitlines()[-lines:])
+        return "\n".join(text.splitlines()[-TAIL_LINES:])
 
     def __enter__(self) -> Self:
         return self.start()
@@ -265,10 +212,6 @@ class LocalServer(ABC):
         except (FileNotFoundError, json.JSONDecodeError):  # first start, or a full disk cut it short
             return {}
         return kept if isinstance(kept, dict) else {}
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(number)
 
     def _end_orphan(self) -> None:
         """End a server that outlived its parent on this directory (where there is no parent-death signal)."""

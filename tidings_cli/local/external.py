@@ -1,6 +1,6 @@
-"""Servers that somebody else runs: reached, and recent enough?
+"""Configured servers, which `tidings up` does not start: reachable, and recent enough?
 
-Asked with a few bytes and short limits before anything is started, so that a wrong URL is one clear line.
+Probed with a few bytes and short time-outs before anything starts, so that a wrong URL is one clear line.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ _REACH_S = 3.0
 _NATS_PORT = 4222
 
 
-class Unusable(RuntimeError):
-    """A server cannot be used; the message names it, without credentials, and the setting it came from."""
+class UnusableServer(RuntimeError):
+    """A server cannot be used; the message names it, without credentials, and its setting."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A server that can be used."""
+class ExternalServer:
+    """A usable server."""
 
     product: str
     version: Version
@@ -41,48 +41,48 @@ def _numbers(text: str) -> Version:
     return major, minor, patch
 
 
-def judge_nats(info: dict[str, Any], address: str) -> Found:
-    """Return the server behind an INFO line.
+def check_nats_info(info: dict[str, Any], address: str) -> ExternalServer:
+    """Return the server of an INFO line.
 
     Raises:
-        Unusable: too old, or without JetStream.
+        UnusableServer: too old, or without JetStream.
     """
     version = _numbers(str(info.get("version", "")))
     if version < NATS_MINIMUM:
         least = spell(NATS_MINIMUM)
-        raise Unusable(
+        raise UnusableServer(
             f"NATS at {address} (TIDINGS_NATS_URL) is {spell(version)}; {least} or newer is needed"
         )
     if not info.get("jetstream"):
-        raise Unusable(
+        raise UnusableServer(
             f"NATS at {address} (TIDINGS_NATS_URL) runs without JetStream; start it with --jetstream"
         )
-    return Found("NATS", version, address)
+    return ExternalServer("NATS", version, address)
 
 
-def judge_redis(info: dict[str, Any], address: str) -> Found:
-    """Return the server behind `INFO server`.
+def check_redis_info(info: dict[str, Any], address: str) -> ExternalServer:
+    """Return the server of `INFO server`.
 
     Raises:
-        Unusable: too old.
+        UnusableServer: too old.
     """
     # Valkey names the Redis it is compatible with beside its own version.
     version = _numbers(str(info.get("redis_version", "")))
     if version < REDIS_MINIMUM:
         least = spell(REDIS_MINIMUM)
-        raise Unusable(
+        raise UnusableServer(
             f"Redis at {address} (TIDINGS_REDIS_URL) is {spell(version)}; {least} or newer is needed"
         )
     if "valkey_version" in info:
-        return Found("Valkey", _numbers(str(info["valkey_version"])), address)
-    return Found("Redis", version, address)
+        return ExternalServer("Valkey", _numbers(str(info["valkey_version"])), address)
+    return ExternalServer("Redis", version, address)
 
 
-async def find_nats(urls: str) -> Found:
-    """Reach the first server of a comma-separated list that answers, and judge it.
+async def probe_nats(urls: str) -> ExternalServer:
+    """Check the first server of a comma-separated list that answers.
 
     Raises:
-        Unusable: none answers, or the one that does is no good.
+        UnusableServer: none answers, or the first one that answers cannot be used.
     """
     faults: list[str] = []
     for url in urls.split(","):
@@ -91,43 +91,45 @@ async def find_nats(urls: str) -> Found:
         address = f"{host}:{port}"
         try:
             async with asyncio.timeout(_REACH_S):
-                return judge_nats(await nats_info(host, port), address)
+                return check_nats_info(await nats_info(host, port), address)
         except TimeoutError:
             faults.append(f"{address}: no answer within {_REACH_S:g} s")
         except OSError as fault:
             faults.append(f"{address}: {fault.strerror or fault}")
-    raise Unusable(f"cannot reach NATS (TIDINGS_NATS_URL): {'; '.join(faults)}")
+    raise UnusableServer(f"cannot reach NATS (TIDINGS_NATS_URL): {'; '.join(faults)}")
 
 
 async def nats_info(host: str, port: int) -> dict[str, Any]:
-    """Return the INFO that a NATS server sends first, before TLS and credentials."""
+    """Return the INFO that a NATS server sends before TLS and credentials."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
         line = await reader.readline()
         verb, _, body = line.partition(b" ")
         if verb != b"INFO":
-            raise Unusable(f"what listens on {host}:{port} (TIDINGS_NATS_URL) is no NATS server")
+            raise UnusableServer(f"the program on {host}:{port} (TIDINGS_NATS_URL) is not a NATS server")
         info = json.loads(body)
         return info if isinstance(info, dict) else {}
     finally:
         writer.close()
 
 
-async def find_redis(settings: Settings) -> Found:
-    """Reach the server (of a cluster every master, behind Sentinels the master), log in, and judge it.
+async def probe_redis(settings: Settings) -> ExternalServer:
+    """Log in to the server (all masters of a cluster, the master behind Sentinels), and check it.
 
     Raises:
-        Unusable: it does not answer, refuses the password, or is no good.
+        UnusableServer: it does not answer, refuses the password, or is too old.
     """
     try:
         client = open_redis(settings, "check", timeout_s=_REACH_S)
     except CannotStart as fault:
-        raise Unusable(str(fault)) from None
+        raise UnusableServer(str(fault)) from None
     address = spoken_address(settings.redis_url)
     try:
-        found = [judge_redis(info, address) for info in await infos(client)]
+        found = [check_redis_info(info, address) for info in await infos(client)]
     except (redis.RedisError, redis.RedisClusterException, OSError, ssl.SSLError) as fault:
-        raise Unusable(f"cannot use Redis at {address} (TIDINGS_REDIS_URL): {fault_text(fault)}") from None
+        raise UnusableServer(
+            f"cannot use Redis at {address} (TIDINGS_REDIS_URL): {fault_text(fault)}"
+        ) from None
     finally:
         await close_redis(client)
     return min(found, key=lambda one: one.version)

@@ -11,17 +11,7 @@ from services.permissions.render import nats_users, redis_users
 from services.permissions.roles import OPERATOR, Role
 from services.settings import Settings
 from tidings_cli.local.binaries import Binary, nats_binary, redis_binary
-from tidings_cli.local.child_server import LocalServer, ServerFailed, free_port, write_private
-
-__all__ = [
-    "LocalServer",
-    "NatsServer",
-    "RedisServer",
-    "ServerFailed",
-    "free_port",
-    "kept_url",
-    "write_private",
-]
+from tidings_cli.local.child_server import LocalServer
 
 _PROBE_S = 0.5
 _SPARE_BYTES = 64 * 1024 * 1024
@@ -29,7 +19,7 @@ _NO_LIMIT_BYTES = 2**44
 
 
 def kept_url(data_dir: Path, which: Literal["nats", "redis"]) -> str:
-    """Return the URL of the server that `tidings up` started last on a data directory, or nothing."""
+    """Return the URL of the server that `tidings up` last started in a data directory; empty if there is none."""
     directory = data_dir / which
     if not (directory / "state.json").is_file():
         return ""
@@ -37,20 +27,20 @@ def kept_url(data_dir: Path, which: Literal["nats", "redis"]) -> str:
 
 
 def _password_of(password: str, role: Role) -> str:
-    """Return a role's password: it follows from the operator's, and tells nothing of it."""
+    """Return a role's password: derived from the operator's, which it does not reveal."""
     return hmac.digest(password.encode(), f"tidings {role}".encode(), "sha256").hex()
 
 
 def _quoted(value: object) -> str:
-    """Quote a string as both configuration languages understand it."""
+    """Quote a string for both configuration languages."""
     return json.dumps(str(value), ensure_ascii=False)
 
 
 class NatsServer(LocalServer):
     """A nats-server with JetStream. `extra_config` is appended to its configuration file.
 
-    With `settings` there is a user for each role that may do what these settings need (`services.permissions`),
-    beside the operator's, which `url` names and which may do everything.
+    With `settings` each role has a user with the permissions that these settings need (`services.permissions`). `url`
+    has the operator, who may do everything.
     """
 
     name = "nats-server"
@@ -73,7 +63,7 @@ class NatsServer(LocalServer):
         return f"nats://{OPERATOR}:{self.password}@127.0.0.1:{self.port}"
 
     def url_of(self, role: Role) -> str:
-        """Return the URL with which a role connects."""
+        """Return the URL for a role."""
         return f"nats://{role}:{_password_of(self.password, role)}@127.0.0.1:{self.port}"
 
     def binary(self) -> Binary:
@@ -91,9 +81,9 @@ jetstream {{ store_dir: {_quoted(self.directory / "jetstream")}, max_file_store:
 
     @property
     def _store_bytes(self) -> int:
-        """What its streams may hold, and some room, however small or large the disk is; without settings, no limit.
+        """The limits of all streams and a reserve, for any size of disk; without settings, no limit.
 
-        JetStream reserves all that streams may hold, and by default counts with three quarters of what is free.
+        JetStream reserves the limits of its streams, by default out of three quarters of the free space.
         """
         if self._settings is None:
             return _NO_LIMIT_BYTES
@@ -110,7 +100,7 @@ jetstream {{ store_dir: {_quoted(self.directory / "jetstream")}, max_file_store:
         return [str(self.binary().path), "--config", str(self._config_path)]
 
     def ready(self) -> bool:
-        """Whether it takes our credentials and answers PING (NATS client protocol)."""
+        """Return whether it accepts our credentials and answers PING (NATS client protocol)."""
         login = json.dumps({"verbose": False, "user": OPERATOR, "pass": self.password, "protocol": 1})
         hello = f"CONNECT {login}\r\nPING\r\n".encode()
         try:
@@ -127,8 +117,7 @@ jetstream {{ store_dir: {_quoted(self.directory / "jetstream")}, max_file_store:
 class RedisServer(LocalServer):
     """A redis-server (or valkey-server) that appends every change to a file, synced each second.
 
-    With `settings` there is a user for each role with state there, beside the one that `url` names, which may do
-    everything.
+    With `settings` each role with data there has a user. The user in `url` may do everything.
     """
 
     name = "redis-server"
@@ -140,7 +129,7 @@ class RedisServer(LocalServer):
         self._settings = settings
 
     def url_of(self, role: Role) -> str:
-        """Return the URL with which a role connects."""
+        """Return the URL for a role."""
         return f"redis://{role}:{_password_of(self.password, role)}@127.0.0.1:{self.port}/0"
 
     @property
@@ -172,7 +161,7 @@ save ""
         return [str(self.binary().path), str(self._config_path)]
 
     def ready(self) -> bool:
-        """Whether it takes our password, has loaded its data and answers PING (RESP inline commands)."""
+        """Return whether it accepts our password, has loaded its data and answers PING (RESP inline commands)."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), _PROBE_S) as connection:
                 replies = connection.makefile("rb")

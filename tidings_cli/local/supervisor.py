@@ -1,8 +1,8 @@
 """Keep a set of child processes running, and stop them in order.
 
-Children start in groups, one group after the other is ready, and stop group by group in the given stop order.
-One that ends by itself is started again, after a pause that doubles with each quick failure. No process
-survives: each is killed after its own limit, and where the system can, dies with the supervisor.
+Children start in groups: a group when the one before it is ready. They stop group by group in the given order. A child
+that ends by itself is restarted, with exponential backoff. No process survives: each is killed after its own limit, and
+on Linux dies with the supervisor.
 """
 
 import asyncio
@@ -15,26 +15,26 @@ from typing import Any
 
 from services.backoff import delay_s
 from services.lifecycle import EXIT_BAD_SETTINGS, EXIT_CANNOT_START
-from tidings_cli.local.console import Screen
-from tidings_cli.local.processes import Child, ProcessChild
+from tidings_cli.local.console import Console
+from tidings_cli.local.processes import ChildProcess
 
 _POLL_S = 0.05
 _READY_S = 30.0
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
-_HEALTHY_S = 10.0  # having lived so long, a child's next end counts as its first
+_HEALTHY_S = 10.0  # after this time the backoff starts again
 _START_ATTEMPTS = 3
 # One Ctrl-C may arrive twice: from the terminal, and passed on by the program that started us.
 _SAME_SIGNAL_S = 0.3
-# These exit codes say that trying again will not help: bad settings, and what else must be put right first (the last
-# line on standard error says what).
-_HOPELESS = (EXIT_BAD_SETTINGS, EXIT_CANNOT_START)
+# Exit codes that a restart does not change: bad settings, or another fault that must be corrected first (the last line
+# on standard error names it).
+_PERMANENT = (EXIT_BAD_SETTINGS, EXIT_CANNOT_START)
 
 EXIT_FAILED = 1
 
 
 class CannotRun(RuntimeError):
-    """A child does not start at all. `tail` is what it said last."""
+    """A child does not start. `tail` is its last output."""
 
     def __init__(self, message: str, tail: str = "") -> None:
         super().__init__(message)
@@ -42,7 +42,7 @@ class CannotRun(RuntimeError):
 
 
 def describe_end(returncode: int | None) -> str:
-    """Say how a process ended."""
+    """Describe the end of a process."""
     if returncode is not None and returncode < 0:
         try:
             return f"was killed by {signal.Signals(-returncode).name}"
@@ -51,19 +51,19 @@ def describe_end(returncode: int | None) -> str:
     return f"ended with code {returncode}"
 
 
-class Keeper:
-    """Keeps one child running. `up` is set from the first time it was ready."""
+class ChildSupervisor:
+    """Restarts one child. `up` is set when it was ready for the first time."""
 
-    def __init__(self, child: Child, screen: Screen) -> None:
+    def __init__(self, child: ChildProcess, console: Console) -> None:
         self.child = child
         self.up = asyncio.Event()
-        self._screen = screen
+        self._console = console
 
-    async def keep(self) -> None:
-        """Start the child, again and again, until cancelled.
+    async def run(self) -> None:
+        """Start the child, and restart it until cancelled.
 
         Raises:
-            CannotRun: it was never ready, and trying again will not help.
+            CannotRun: it was never ready, and a restart does not help.
         """
         failures = 0
         while True:
@@ -75,25 +75,25 @@ class Keeper:
                     failures = 0
             failures += 1
             if not self.up.is_set():
-                await self._give_up_if_hopeless(failures)
+                await self._raise_if_permanent(failures)
             pause = delay_s(failures - 1, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
             how = describe_end(self.child.returncode)
-            self._screen.trouble(f"{self.child.name} {how}; starting it again in {pause:.1f} s")
+            self._console.trouble(f"{self.child.name} {how}; starting it again in {pause:.1f} s")
             await asyncio.sleep(pause)
 
     async def _until_ready(self) -> float | None:
-        """Wait until the child is ready, and return when that was, or None if it ended first."""
+        """Wait until the child is ready, and return that time; None if it ended first."""
         spawned = time.monotonic()
         deadline = spawned + _READY_S
         while self.child.returncode is None:
-            if await self.child.ready():
+            if await asyncio.to_thread(self.child.ready):
                 if self.up.is_set():
-                    self._screen.done(f"{self.child.name} is back", since=spawned)
+                    self._console.done(f"{self.child.name} is back", since=spawned)
                 else:
-                    self._screen.done(self.child.name)
+                    self._console.done(self.child.name)
                 self.up.set()
                 return time.monotonic()
-            # Later it may wait for others to come back, however long that takes.
+            # A restarted child may wait for other services without limit.
             if not self.up.is_set() and time.monotonic() > deadline:
                 message = f"{self.child.name} is not ready after {_READY_S:g} s; it said last:"
                 raise CannotRun(message, self.child.log_tail())
@@ -104,21 +104,20 @@ class Keeper:
         while self.child.returncode is None:  # noqa: ASYNC110  # a process sets no event
             await asyncio.sleep(_POLL_S)
 
-    async def _give_up_if_hopeless(self, failures: int) -> None:
-        if isinstance(self.child, ProcessChild):
-            await self.child.output_shown()
-        if self.child.returncode in _HOPELESS:
-            said = self.child.log_tail().rstrip().rpartition("\n")[2]
-            raise CannotRun(f"{self.child.name} does not start: {said}")
+    async def _raise_if_permanent(self, failures: int) -> None:
+        await self.child.output_shown()
+        if self.child.returncode in _PERMANENT:
+            last_line = self.child.log_tail().rstrip().rpartition("\n")[2]
+            raise CannotRun(f"{self.child.name} does not start: {last_line}")
         if failures >= _START_ATTEMPTS:
             how = describe_end(self.child.returncode)
             message = f"{self.child.name} does not start: it {how}; it said last:"
             raise CannotRun(message, self.child.log_tail())
 
 
-async def end_all(children: Sequence[Child], screen: Screen) -> bool:
-    """Ask children to end, all at once; kill those that do not in time. Returns whether none was killed."""
-    children = [child for child in children if child.pid]  # who was never started has no end to wait for
+async def stop_all(children: Sequence[ChildProcess], console: Console) -> bool:
+    """Terminate children, all at once, and kill those that exceed their limit. Return whether none was killed."""
+    children = [child for child in children if child.pid]  # the others never started
     started = time.monotonic()
     for child in children:
         child.terminate()
@@ -127,93 +126,94 @@ async def end_all(children: Sequence[Child], screen: Screen) -> bool:
         clean_end = True
         while child.returncode is None:
             if clean_end and time.monotonic() - started > child.stop_s:
-                screen.trouble(f"{child.name} did not stop within {child.stop_s:g} s and was killed")
+                console.trouble(f"{child.name} did not stop within {child.stop_s:g} s and was killed")
                 child.kill()
                 clean_end = False
             await asyncio.sleep(_POLL_S / 5)
         clean = clean and clean_end
     for child in children:
-        if isinstance(child, ProcessChild):
-            await child.output_shown()
+        await child.output_shown()
     return clean
 
 
 class Supervisor:
-    """Runs groups of children until told to stop.
+    """Runs groups of children until `stopping` is set.
 
     Args:
-        groups: started in this order.
-        stop_order: every child of `groups` again, in the order of stopping.
+        groups: in the order of starting.
+        stop_order: all children of `groups`, in the order of stopping.
     """
 
     def __init__(
-        self, groups: Sequence[Sequence[Child]], stop_order: Sequence[Sequence[Child]], screen: Screen
+        self,
+        groups: Sequence[Sequence[ChildProcess]],
+        stop_order: Sequence[Sequence[ChildProcess]],
+        console: Console,
     ) -> None:
         self.groups = groups
         self.stop_order = stop_order
         self.stopping = asyncio.Event()
-        self._screen = screen
-        self._keepers: list[asyncio.Task[None]] = []
+        self._console = console
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> bool:
-        """Start all groups. Returns whether all are ready: false when told to stop meanwhile.
+        """Start all groups. Return whether all are ready: False if `stopping` was set before.
 
         Raises:
             CannotRun: a child does not start.
         """
         for group in self.groups:
-            keepers = [Keeper(child, self._screen) for child in group]
-            self._keepers += [
-                asyncio.create_task(keeper.keep(), name=f"keeper of {keeper.child.name}")
-                for keeper in keepers
+            children = [ChildSupervisor(child, self._console) for child in group]
+            self._tasks += [
+                asyncio.create_task(one.run(), name=f"supervisor of {one.child.name}") for one in children
             ]
-            if not await self._unless_stopped(asyncio.create_task(_all_up(keepers))):
+            if not await self._unless_stopped(asyncio.create_task(_all_up(children))):
                 return False
         return True
 
     async def wait(self) -> None:
-        """Wait until told to stop.
+        """Wait until `stopping` is set.
 
         Raises:
-            Exception: whatever broke a keeper, which only a programming error does once all are up.
+            Exception: the fault of a supervising task: a programming error, once all children are up.
         """
         await self._unless_stopped(asyncio.create_task(self.stopping.wait()))
 
     async def stop(self) -> bool:
-        """End all children in order. Returns whether none had to be killed."""
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
-        outcomes = [await end_all(group, self._screen) for group in self.stop_order]
+        """Stop all children in order. Return whether none was killed."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        outcomes = [await stop_all(group, self._console) for group in self.stop_order]
         return all(outcomes)
 
     def kill_all(self) -> None:
-        """End all children at once and by force."""
+        """Kill all children at once."""
         for group in self.stop_order:
             for child in group:
                 child.kill()
 
     async def _unless_stopped(self, goal: asyncio.Task[Any]) -> bool:
-        """Wait for `goal`; return false if told to stop before. A keeper that failed raises here."""
+        """Wait for `goal`; return False if `stopping` was set first. Raise the fault of a supervising task."""
         stopping = asyncio.create_task(self.stopping.wait())
         try:
-            await asyncio.wait([goal, stopping, *self._keepers], return_when=asyncio.FIRST_COMPLETED)
-            for keeper in self._keepers:
-                if keeper.done():
-                    keeper.result()
+            await asyncio.wait([goal, stopping, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in self._tasks:
+                if task.done():
+                    task.result()
             return goal.done() and not self.stopping.is_set()
         finally:
             stopping.cancel()
             goal.cancel()
 
 
-async def _all_up(keepers: Sequence[Keeper]) -> None:
-    for keeper in keepers:
-        await keeper.up.wait()
+async def _all_up(children: Sequence[ChildSupervisor]) -> None:
+    for one in children:
+        await one.up.wait()
 
 
-def stop_on_signals(supervisor: Supervisor, screen: Screen) -> None:
-    """Turn SIGINT, SIGTERM and SIGHUP into one stop; a second one kills everything and ends this process."""
+def stop_on_signals(supervisor: Supervisor, console: Console) -> None:
+    """Stop on SIGINT, SIGTERM or SIGHUP. A second signal kills all children and ends this process."""
     loop = asyncio.get_running_loop()
     first_at = 0.0
 
@@ -221,11 +221,11 @@ def stop_on_signals(supervisor: Supervisor, screen: Screen) -> None:
         nonlocal first_at
         if not supervisor.stopping.is_set():
             first_at = time.monotonic()
-            screen.say(f"Stopping ({number.name}); once more to kill")
+            console.say(f"Stopping ({number.name}); once more to kill")
             supervisor.stopping.set()
         elif time.monotonic() - first_at > _SAME_SIGNAL_S:
             supervisor.kill_all()
-            screen.restore_terminal()
+            console.restore_terminal()
             sys.stderr.write(f"second signal ({number.name}): killed everything\n")
             os._exit(128 + number)
 
@@ -233,22 +233,22 @@ def stop_on_signals(supervisor: Supervisor, screen: Screen) -> None:
         loop.add_signal_handler(number, on_signal, number)
 
 
-async def supervise(supervisor: Supervisor, screen: Screen, ready_line: str) -> int:
-    """Start everything, say so, run until told to stop, and stop in order. Returns the exit code."""
-    stop_on_signals(supervisor, screen)
+async def supervise(supervisor: Supervisor, console: Console, ready_line: str) -> int:
+    """Start all children, print `ready_line`, run until a signal, and stop in order. Return the exit code."""
+    stop_on_signals(supervisor, console)
     fault: CannotRun | None = None
     try:
-        with screen.working("Starting"):
+        with console.working("Starting"):
             ready = await supervisor.start()
         if ready:
-            screen.say(ready_line, "bold green")
+            console.say(ready_line, "bold green")
             await supervisor.wait()
     except CannotRun as found:
         fault = found
-        screen.trouble(str(fault), fault.tail)
+        console.trouble(str(fault), fault.tail)
     finally:
         clean = await supervisor.stop()
-    screen.say("Stopped")
-    if fault is not None:  # once more: the others have said much since
-        screen.trouble(str(fault).removesuffix("; it said last:"))
+    console.say("Stopped")
+    if fault is not None:  # again: much output has followed
+        console.trouble(str(fault).removesuffix("; it said last:"))
     return 0 if clean and fault is None else EXIT_FAILED

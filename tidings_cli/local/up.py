@@ -1,7 +1,7 @@
-"""`tidings up`: everything on this machine, wired together.
+"""`tidings up`: everything on this machine.
 
-Checks first what would fail later (who may come in, the port, the data directory, servers that are given),
-then hands brokers, services, agent and gateways to the supervisor.
+Checks the port, the data directory and configured servers first, then hands brokers, services, agent and gateways to the
+supervisor.
 """
 
 import asyncio
@@ -14,33 +14,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from services.lifecycle import CannotStart
 from services.permissions.redis import ROLES as REDIS_ROLES
 from services.permissions.roles import Role
 from services.settings import Settings
 from services.settings_problems import describe_unknown, unknown_variables
 from tidings_cli.local.binaries import NoBinary, spell
-from tidings_cli.local.console import Screen
-from tidings_cli.local.external import Unusable, find_nats, find_redis
-from tidings_cli.local.processes import Child, ProcessChild, ProcessSpec, ServerChild
-from tidings_cli.local.servers import LocalServer, NatsServer, RedisServer, free_port, write_private
+from tidings_cli.local.child_server import LocalServer, write_private
+from tidings_cli.local.console import Console
+from tidings_cli.local.external import UnusableServer, probe_nats, probe_redis
+from tidings_cli.local.processes import ChildProcess, ProcessChild, ProcessSpec, free_port
+from tidings_cli.local.servers import NatsServer, RedisServer
 from tidings_cli.local.supervisor import EXIT_FAILED, Supervisor, supervise
 
-# All must be over within 10 s: gateways drain first, then services, then the brokers' 1.5 s.
+# All stops take at most 10 s: gateways drain first, then services, then brokers (1.5 s).
 _GATEWAY_STOP_S = 6.5
 _GATEWAY_DRAIN_S = 5.0
 _SERVICE_STOP_S = 1.5
 
 
-class Refused(RuntimeError):
-    """`tidings up` cannot work as asked; the message says what to change."""
-
-
 def check_port(host: str, port: int) -> None:
-    """Refuse a port that something listens on, also one that would share it (SO_REUSEPORT)."""
+    """Check that nothing listens on a port, not even a process that would share it (SO_REUSEPORT).
+
+    Raises:
+        CannotStart: the port cannot be used.
+    """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as fault:
-        raise Refused(f"--host {host}: {fault.strerror}") from None
+        raise CannotStart(f"--host {host}: {fault.strerror}") from None
     family, kind, protocol, _, address = found[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT is no obstacle
@@ -48,7 +50,7 @@ def check_port(host: str, port: int) -> None:
             probe.bind(address)
             probe.listen(1)
         except OSError as fault:
-            raise Refused(
+            raise CannotStart(
                 f"port {port} on {host} cannot be used: {fault.strerror}. Stop what listens there, or choose"
                 " another with --port (or TIDINGS_PORT)."
             ) from None
@@ -56,7 +58,7 @@ def check_port(host: str, port: int) -> None:
 
 @contextmanager
 def locked(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory: a second supervisor on it is refused."""
+    """Lock the data directory against a second supervisor."""
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (data_dir / "lock").open("a+") as file:
         try:
@@ -64,7 +66,7 @@ def locked(data_dir: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            raise Refused(
+            raise CannotStart(
                 f"another `tidings up` (pid {holder}) uses {data_dir}. Stop it, or choose another directory"
                 " with --data-dir."
             ) from None
@@ -75,7 +77,7 @@ def locked(data_dir: Path) -> Iterator[None]:
 
 
 def session_secret(settings: Settings, data_dir: Path) -> str:
-    """Return what signs sessions: the configured secret, or one kept in the data directory over restarts."""
+    """Return the secret that signs sessions: the configured one, or one kept in the data directory."""
     configured = settings.session_secret.get_secret_value()
     if configured:
         return configured
@@ -86,7 +88,7 @@ def session_secret(settings: Settings, data_dir: Path) -> str:
 
 
 class Brokers:
-    """NATS and Redis: those that are given, or the embedded ones with a user for each role."""
+    """NATS and Redis: configured servers, or embedded ones with a user for each role."""
 
     def __init__(self, settings: Settings, data_dir: Path) -> None:
         self._settings = settings
@@ -99,16 +101,16 @@ class Brokers:
         return [server for server in (self.nats, self.redis) if server is not None]
 
     def environment_of(self, role: Role) -> dict[str, str]:
-        """Return where a process of that role finds its servers; what it does not need it is not told."""
+        """Return the servers' URLs that a process of that role needs, and no others."""
         urls = {"TIDINGS_NATS_URL": self.nats.url_of(role) if self.nats else self._settings.nats_url}
-        # Set in any case: a process must not find the URL in the environment or the file that we read.
+        # Always set: a process must not find a URL in the environment or in the configuration file.
         urls["TIDINGS_REDIS_URL"] = ""
         if role in REDIS_ROLES:
             urls["TIDINGS_REDIS_URL"] = self.redis.url_of(role) if self.redis else self._settings.redis_url
         return urls
 
 
-# Settings that hold secrets, by who needs them besides the servers' URLs; nobody else finds them in the environment.
+# Settings with secrets besides the servers' URLs, by the role that needs them. No other role gets them.
 SECRETS = {
     Role.GATEWAY: frozenset({"session_secret", "jwt_secrets", "api_keys", "jwks_url", "jwks_issuers"}),
     Role.PRESENCE: frozenset({"redis_sentinel_login", "presence_webhook_urls", "presence_webhook_secrets"}),
@@ -118,9 +120,9 @@ SECRETS = {
 
 
 def withheld_from(role: Role) -> frozenset[str]:
-    """Return the variables of our environment that a process of that role is not given."""
+    """Return the variables of our environment that a process of that role does not inherit."""
     others = frozenset[str]().union(*SECRETS.values()) - SECRETS[role]
-    # What is no setting may be a secret under a misspelled name; and a server's URL is what we say.
+    # An unknown variable may be a secret with a misspelled name. Servers' URLs are set by us.
     names = {f"TIDINGS_{name.upper()}" for name in others} | set(unknown_variables())
     names |= {"TIDINGS_NATS_URL", "TIDINGS_REDIS_URL", "TIDINGS_TOKEN"}
     return frozenset(names | {f"{name}_FILE" for name in names})
@@ -129,15 +131,15 @@ def withheld_from(role: Role) -> frozenset[str]:
 def process_specs(
     settings: Settings, shared: dict[str, str], brokers: Brokers, session: str
 ) -> tuple[list[ProcessSpec], list[ProcessSpec]]:
-    """Return the gateways, and everything else that is ours."""
+    """Return the gateways, and all other processes of ours."""
 
     def spec(name: str, module: str, role: Role, stop_s: float) -> ProcessSpec:
-        # -P: a folder named `gateway` where the user stands is not ours.
+        # -P: a folder named `gateway` in the working directory is not ours.
         command = [sys.executable, "-P", "-m", module]
         own = {"TIDINGS_SHUTDOWN_S": str(min(settings.shutdown_s, stop_s)), **brokers.environment_of(role)}
         if role is Role.GATEWAY:
             own["TIDINGS_SESSION_SECRET"] = session
-        # Half a second more than it gives itself: it ends by its own hand, with its own words.
+        # Half a second more than its own limit: it ends by itself, with its own error.
         return ProcessSpec(name, command, shared | own, stop_s + 0.5, withheld_from(role))
 
     gateways = [
@@ -153,30 +155,30 @@ def process_specs(
 
 
 def page_address(host: str, port: int) -> str:
-    """Return where a browser on this machine finds the dashboard."""
+    """Return the dashboard's address for a browser on this machine."""
     if host in ("0.0.0.0", "::"):  # noqa: S104  # compared, not bound
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def _brokers(settings: Settings, data_dir: Path, screen: Screen) -> Brokers:
-    """Look at the servers that are given, and choose ports for those to start."""
+async def _brokers(settings: Settings, data_dir: Path, console: Console) -> Brokers:
+    """Check configured servers, and choose ports for embedded ones."""
     if settings.nats_url:
-        nats = await find_nats(settings.nats_url)
-        screen.done(f"{nats.product} {spell(nats.version)} at {nats.address}")
+        nats = await probe_nats(settings.nats_url)
+        console.done(f"{nats.product} {spell(nats.version)} at {nats.address}")
     if settings.redis_url:
-        store = await find_redis(settings)
-        screen.done(f"{store.product} {spell(store.version)} at {store.address}")
+        store = await probe_redis(settings)
+        console.done(f"{store.product} {spell(store.version)} at {store.address}")
     brokers = Brokers(settings, data_dir)
     for server in brokers.embedded:
         binary = server.binary()
-        screen.say(f"  {server.name} {spell(binary.version)} from {binary.origin}", "dim")
-        server.settle_port()
+        console.say(f"  {server.name} {spell(binary.version)} from {binary.origin}", "dim")
+        server.fix_port()
     return brokers
 
 
-async def _run(settings: Settings, data_dir: Path, screen: Screen) -> int:
-    servers = await _brokers(settings, data_dir, screen)
+async def _run(settings: Settings, data_dir: Path, console: Console) -> int:
+    servers = await _brokers(settings, data_dir, console)
     port = settings.port or free_port()
     shared = {
         "TIDINGS_HOST": settings.host,
@@ -186,30 +188,30 @@ async def _run(settings: Settings, data_dir: Path, screen: Screen) -> int:
         "TIDINGS_GATEWAYS": str(settings.gateways),
     }
     if settings.log_format == "auto":
-        shared["TIDINGS_LOG_FORMAT"] = "console" if screen.on_terminal else "json"
+        shared["TIDINGS_LOG_FORMAT"] = "console" if console.on_terminal else "json"
     gateway_specs, service_specs = process_specs(
         settings, shared, servers, session_secret(settings, data_dir)
     )
-    gateways: list[Child] = [ProcessChild(spec, screen.child_line) for spec in gateway_specs]
-    services: list[Child] = [ProcessChild(spec, screen.child_line) for spec in service_specs]
-    brokers: list[Child] = [ServerChild(server) for server in servers.embedded]
+    gateways: list[ChildProcess] = [ProcessChild(spec, console.child_line) for spec in gateway_specs]
+    services: list[ChildProcess] = [ProcessChild(spec, console.child_line) for spec in service_specs]
+    brokers: list[ChildProcess] = [*servers.embedded]
     supervisor = Supervisor(
-        groups=[brokers, [*services, *gateways]], stop_order=[gateways, services, brokers], screen=screen
+        groups=[brokers, [*services, *gateways]], stop_order=[gateways, services, brokers], console=console
     )
-    return await supervise(supervisor, screen, f"Tidings is ready: {page_address(settings.host, port)}")
+    return await supervise(supervisor, console, f"Tidings is ready: {page_address(settings.host, port)}")
 
 
-def up(settings: Settings, screen: Screen | None = None) -> int:
-    """Run everything on this machine until told to stop. Returns the exit code; says what went wrong."""
-    screen = screen or Screen()
+def up(settings: Settings) -> int:
+    """Run everything on this machine until a signal. Print faults; return the exit code."""
+    console = Console()
     data_dir = settings.data_dir.absolute()
     for sentence in describe_unknown(unknown_variables()):
-        screen.trouble(sentence)
+        console.trouble(sentence)
     try:
         with locked(data_dir):
             if settings.port:
                 check_port(settings.host, settings.port)
-            return asyncio.run(_run(settings, data_dir, screen))
-    except (Refused, NoBinary, Unusable, OSError) as fault:
-        screen.trouble(str(fault))
+            return asyncio.run(_run(settings, data_dir, console))
+    except (CannotStart, NoBinary, UnusableServer, OSError) as fault:
+        console.trouble(str(fault))
         return EXIT_FAILED

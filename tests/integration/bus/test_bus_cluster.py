@@ -11,7 +11,8 @@ from services.settings import Settings
 from tests.support.bus import publishing, room_log, store
 from tests.support.deadline import eventually
 from tests.support.requires import need
-from tidings_cli.local.servers import NatsServer, free_port
+from tidings_cli.local.processes import free_port
+from tidings_cli.local.servers import NatsServer
 
 
 @pytest.fixture

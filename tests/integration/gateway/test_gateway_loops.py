@@ -12,7 +12,8 @@ from gateway.presence.batch_queue import Batches
 from gateway.ws.keepalive import Keepalive
 from services.lifecycle import Lifecycle, live
 from services.settings import Settings
-from tidings_cli.local.servers import NatsServer, free_port
+from tidings_cli.local.processes import free_port
+from tidings_cli.local.servers import NatsServer
 
 
 def _fail(*_: object) -> NoReturn:

@@ -15,7 +15,8 @@ from tests.support.cluster import ServiceProcess, aside
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.deployment import Deployment
 from tests.support.requires import need
-from tidings_cli.local.servers import NatsServer, RedisServer, free_port
+from tidings_cli.local.processes import free_port
+from tidings_cli.local.servers import NatsServer, RedisServer
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("reads bounded")]
 

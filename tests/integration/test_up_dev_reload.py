@@ -1,4 +1,4 @@
-"""A process that is started anew when its files change, as in a development container."""
+"""A process that restarts when its files change, as in a development container."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.deadline import PATIENCE_S, wait_until
-from tidings_cli.local.dev_reload import PACKAGES, copy_packages, look
+from tidings_cli.local.dev_reload import PACKAGES, copy_packages
 
 # Prints what it is, and then waits; on SIGTERM it says so.
 PROGRAM = """
@@ -32,8 +32,8 @@ class Running:
         self._output = output
         command = f"[{sys.executable!r}, '-P', '-m', 'toy']"
         program = (
-            f"import sys; from pathlib import Path; from tidings_cli.local.dev_reload import Live; "
-            f"sys.exit(Live(Path({str(folder)!r}), {command}).run())"
+            f"import sys; from pathlib import Path; from tidings_cli.local.dev_reload import run; "
+            f"sys.exit(run(Path({str(folder)!r}), {command}))"
         )
         with output.open("wb") as log:
             self.process = subprocess.Popen([sys.executable, "-c", program], stdout=log, stderr=log)
@@ -52,7 +52,7 @@ def running(folder: Path, output: Path) -> Iterator[Running]:
         live.process.wait(PATIENCE_S)
 
 
-def test_a_change_starts_it_anew_and_a_stop_is_passed_on(tmp_path: Path) -> None:
+def test_a_change_restarts_it_and_a_stop_is_passed_on(tmp_path: Path) -> None:
     folder = tmp_path / "live"
     package(folder, "first")
     with running(folder, tmp_path / "output") as live:
@@ -65,7 +65,7 @@ def test_a_change_starts_it_anew_and_a_stop_is_passed_on(tmp_path: Path) -> None
         live.said("stopped second")
 
 
-def test_a_slip_waits_for_its_correction(tmp_path: Path) -> None:
+def test_a_mistake_waits_for_its_correction(tmp_path: Path) -> None:
     folder = tmp_path / "live"
     package(folder, "right")
     with running(folder, tmp_path / "output") as live:
@@ -83,7 +83,7 @@ def test_packages_are_copied_once_and_run_from_there(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("__pycache__"))
     (tmp_path / "services" / "__init__.py").write_text('"""Changed."""\n\n__version__ = "from the folder"\n')
     copy_packages(tmp_path, PACKAGES)  # keeps what is there
-    before = look(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
     done = subprocess.run(
         [sys.executable, "-P", "-m", "tidings_cli", "--version"],
         env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
@@ -91,4 +91,4 @@ def test_packages_are_copied_once_and_run_from_there(tmp_path: Path) -> None:
         text=True,
     )
     assert done.stdout == "tidings from the folder\n", done.stderr
-    assert look(tmp_path) == before
+    assert sorted(tmp_path.rglob("*")) == before
