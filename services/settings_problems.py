@@ -28,7 +28,7 @@ from services.settings_values import (
     is_loopback,
     is_safe_keys_url,
     normalize_origin,
-    parse_server_key,
+    parse_api_key,
 )
 
 # Variables of the command line, which are no settings of processes.
@@ -134,7 +134,7 @@ def _tokens(settings: Settings) -> Iterator[Problem]:
 def _server_keys(settings: Settings) -> Iterator[Problem]:
     for number, key in enumerate(settings.api_keys, 1):
         try:
-            parse_server_key(key.get_secret_value())
+            parse_api_key(key.get_secret_value())
         except ValueError as fault:
             advice = "make one with `tidings key --scopes publish+metrics`"
             yield Problem("TIDINGS_API_KEYS", f"number {number} {fault}", advice)

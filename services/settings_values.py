@@ -42,7 +42,7 @@ def parse_scopes(text: str) -> frozenset[Scope]:
     return frozenset(Scope(name) for name in names)
 
 
-def parse_server_key(text: str) -> tuple[bytes, frozenset[Scope]]:
+def parse_api_key(text: str) -> tuple[bytes, frozenset[Scope]]:
     """Return the SHA-256 of a key of `TIDINGS_API_KEYS`, and what it is for.
 
     Raises:

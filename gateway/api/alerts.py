@@ -1,28 +1,32 @@
-"""Alerts: active ones, their history, acknowledging, and silences."""
+"""Alerts: active ones, their history, acknowledgement; silences, rules and maintenance windows set by API."""
 
 import time
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from gateway.api.access import require_channel, require_server
-from gateway.api.body import read_json
-from gateway.api.declarations import Access, Operation, Query, between
-from gateway.api.deps import ApiDeps
-from gateway.api.matchers import MatcherRequest, matchers_of
-from gateway.api.query import MAX_TIME_MS, integer
+from gateway.api.endpoint import MAX_TIME_MS, Call, IntegerQuery, Query, endpoint, reads, server
 from gateway.api.responses import ApiError, JsonResponse
 from gateway.auth.api_keys import Scope
 from services.wire.alerting import (
     ALERTS_TRANSITIONS,
     RECEIVERS_LIST,
+    RULES_END,
+    RULES_LIST,
+    RULES_SET,
+    WINDOWS_END,
+    WINDOWS_LIST,
+    WINDOWS_SET,
+    AlertRule,
     Receiver,
-    ReceiverList,
-    TransitionList,
+    RuleId,
+    RuleList,
     TransitionQuery,
+    Weekday,
+    Window,
+    WindowId,
 )
 from services.wire.codes import ErrorCode
 from services.wire.records import UNSET, Alert, AlertLogEntry, AlertTransition, Record, UnsetType
@@ -34,21 +38,60 @@ from services.wire.rpc import (
     SILENCES_LIST,
     SILENCES_SET,
     AlertAck,
-    AlertList,
-    AlertLog,
     AlertLogQuery,
     Empty,
+    Matcher,
     Silence,
     SilenceId,
-    SilenceList,
 )
 
-_MAX_ENTRIES = 1000
+_YEAR_S = 366 * 24 * 3600
 
 _Word = Annotated[str, msgspec.Meta(max_length=128)]
 _Remark = Annotated[str, msgspec.Meta(max_length=1000)]
 _TimeMs = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
-_YEAR_S = 366 * 24 * 3600
+
+_LIMIT = IntegerQuery("limit", 1, 1000, "Most entries answered; 100 when absent.")
+_READS = reads("alerts")
+_MANAGES = server(Scope.ALERTS)
+
+
+# --- alerts ---
+
+
+@endpoint("GET", "/api/alerts", _READS, answer=list[Alert])
+async def active_alerts(call: Call) -> Response:
+    """Alerts that are active."""
+    found = await call.gateway.asking.ask(ALERTS_ACTIVE, Empty())
+    return JsonResponse(found.alerts)
+
+
+@endpoint("GET", "/api/alerts/history", _READS, query=(_LIMIT,), answer=list[AlertLogEntry])
+async def alert_history(call: Call) -> Response:
+    """What began and ended, newest first."""
+    found = await call.gateway.asking.ask(ALERTS_LOG, AlertLogQuery(limit=_LIMIT.read(call) or 100))
+    return JsonResponse(found.entries)
+
+
+@endpoint(
+    "GET",
+    "/api/alerts/transitions",
+    _READS,
+    query=(_LIMIT, Query("id", str, "Only those of this alert.")),
+    answer=list[AlertTransition],
+)
+async def alert_transitions(call: Call) -> Response:
+    """What alerts did, announced or not, and why; newest first."""
+    query = TransitionQuery(limit=_LIMIT.read(call) or 100, id=call.query.get("id", "")[:4096])
+    found = await call.gateway.asking.ask(ALERTS_TRANSITIONS, query)
+    return JsonResponse(found.transitions)
+
+
+@endpoint("GET", "/api/receivers", _READS, answer=list[Receiver])
+async def receivers(call: Call) -> Response:
+    """How the receivers of notifications are doing."""
+    found = await call.gateway.asking.ask(RECEIVERS_LIST, Empty())
+    return JsonResponse(found.receivers)
 
 
 class AckRequest(Record, frozen=True, kw_only=True):
@@ -58,10 +101,46 @@ class AckRequest(Record, frozen=True, kw_only=True):
     comment: _Remark = ""
 
 
+@endpoint(
+    "POST",
+    "/api/alerts/{id:path}/ack",
+    _MANAGES,
+    body=AckRequest,
+    body_required=False,
+    answer=Alert,
+)
+async def acknowledge_alert(call: Call) -> Response:
+    """Acknowledge an active alert."""
+    asked = await call.json(AckRequest)
+    ack = AlertAck(id=call.path["id"], by=asked.by, comment=asked.comment)
+    return JsonResponse(await call.gateway.asking.ask(ALERTS_ACK, ack))
+
+
+# --- silences ---
+
+
+class MatcherRequest(Record, frozen=True, kw_only=True):
+    """A field of alerts (`id`, `metric`, `type`, `source` or a label) and what it must be.
+
+    `op`: `=` or `!=`; `~` or `!~` takes the value for a pattern with `*`, `?` and `[…]`.
+    """
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    value: Annotated[str, msgspec.Meta(max_length=128)]
+    op: Literal["=", "!=", "~", "!~"] = "="
+
+
+_Matchers = Annotated[list[MatcherRequest], msgspec.Meta(min_length=1, max_length=16)]
+
+
+def _matchers_of(asked: Sequence[MatcherRequest]) -> list[Matcher]:
+    return [Matcher(name=matcher.name, value=matcher.value, op=matcher.op) for matcher in asked]
+
+
 class SilenceRequest(Record, frozen=True, kw_only=True):
     """Which alerts to keep quiet, from `starts_at` (now) until `ends_at`, or for `duration` seconds."""
 
-    matchers: Annotated[list[MatcherRequest], msgspec.Meta(min_length=1, max_length=16)]
+    matchers: _Matchers
     starts_at: _TimeMs | UnsetType = UNSET
     ends_at: _TimeMs | UnsetType = UNSET
     duration: Annotated[int, msgspec.Meta(ge=1, le=_YEAR_S)] | UnsetType = UNSET
@@ -70,7 +149,7 @@ class SilenceRequest(Record, frozen=True, kw_only=True):
 
 
 def silence_of(asked: SilenceRequest, now_ms: int) -> Silence:
-    """Return the silence that is asked for at `now_ms`.
+    """Return the silence of a request at `now_ms`.
 
     Raises:
         ApiError: `invalid_field`: not exactly one end, or one that is over or before the start.
@@ -85,7 +164,7 @@ def silence_of(asked: SilenceRequest, now_ms: int) -> Silence:
     if ends_at <= max(starts_at, now_ms):
         raise ApiError(ErrorCode.INVALID_FIELD, "the silence would be over before it begins")
     return Silence(
-        matchers=matchers_of(asked.matchers),
+        matchers=_matchers_of(asked.matchers),
         starts_at=starts_at,
         ends_at=ends_at,
         comment=asked.comment,
@@ -93,150 +172,111 @@ def silence_of(asked: SilenceRequest, now_ms: int) -> Silence:
     )
 
 
-def alert_routes(deps: ApiDeps) -> list[Route]:
-    """Return the paths under `/api/alerts` and `/api/silences`."""
-
-    async def active(request: Request) -> Response:
-        """Answer an array of the alerts that are active."""
-        await require_channel(deps, request, "alerts")
-        found: AlertList = await deps.asking.ask(ALERTS_ACTIVE, Empty())
-        return JsonResponse(found.alerts)
-
-    async def past(request: Request) -> Response:
-        """Answer an array of what began and ended, newest first."""
-        await require_channel(deps, request, "alerts")
-        limit = integer(request, "limit", 100, low=1, high=_MAX_ENTRIES)
-        found: AlertLog = await deps.asking.ask(ALERTS_LOG, AlertLogQuery(limit=limit))
-        return JsonResponse(found.entries)
-
-    async def acknowledge(request: Request) -> Response:
-        """Acknowledge an active alert, and answer it."""
-        await require_server(deps, request, Scope.ALERTS)
-        asked = await read_json(
-            request, deps.settings.max_body_bytes, AckRequest, deps.settings.body_timeout_s
-        )
-        ack = AlertAck(id=request.path_params["id"], by=asked.by, comment=asked.comment)
-        return JsonResponse(await deps.asking.ask(ALERTS_ACK, ack))
-
-    async def silences(request: Request) -> Response:
-        """Answer an array of the silences that have not ended."""
-        await require_channel(deps, request, "alerts")
-        found: SilenceList = await deps.asking.ask(SILENCES_LIST, Empty())
-        return JsonResponse(found.silences)
-
-    async def silence(request: Request) -> Response:
-        """Silence alerts, and answer the silence with its `id`."""
-        await require_server(deps, request, Scope.ALERTS)
-        asked = await read_json(
-            request, deps.settings.max_body_bytes, SilenceRequest, deps.settings.body_timeout_s
-        )
-        wanted = silence_of(asked, int(time.time() * 1000))
-        return JsonResponse(await deps.asking.ask(SILENCES_SET, wanted), 201)
-
-    async def unsilence(request: Request) -> Response:
-        """End a silence now."""
-        await require_server(deps, request, Scope.ALERTS)
-        await deps.asking.ask(SILENCES_END, SilenceId(id=request.path_params["id"]))
-        return Response(status_code=204)
-
-    async def transitions(request: Request) -> Response:
-        """Answer an array of what alerts did, announced or not, and why; newest first."""
-        await require_channel(deps, request, "alerts")
-        limit = integer(request, "limit", 100, low=1, high=_MAX_ENTRIES)
-        query = TransitionQuery(limit=limit, id=request.query_params.get("id", "")[:4096])
-        found: TransitionList = await deps.asking.ask(ALERTS_TRANSITIONS, query)
-        return JsonResponse(found.transitions)
-
-    async def receivers(request: Request) -> Response:
-        """Answer an array of how the receivers of notifications are doing."""
-        await require_channel(deps, request, "alerts")
-        found: ReceiverList = await deps.asking.ask(RECEIVERS_LIST, Empty())
-        return JsonResponse(found.receivers)
-
-    return [
-        Route("/api/alerts", active),
-        Route("/api/alerts/history", past),
-        Route("/api/alerts/transitions", transitions),
-        Route("/api/receivers", receivers),
-        Route("/api/alerts/{id:path}/ack", acknowledge, methods=["POST"]),
-        Route("/api/silences", silences, methods=["GET"]),
-        Route("/api/silences", silence, methods=["POST"]),
-        Route("/api/silences/{id}", unsilence, methods=["DELETE"]),
-    ]
+@endpoint("GET", "/api/silences", _READS, answer=list[Silence])
+async def silences(call: Call) -> Response:
+    """Silences that have not ended."""
+    found = await call.gateway.asking.ask(SILENCES_LIST, Empty())
+    return JsonResponse(found.silences)
 
 
-OPERATIONS = (
-    Operation(
-        method="GET",
-        path="/api/alerts",
-        name="activeAlerts",
-        summary="Alerts that are active",
-        access=Access.READER,
-        answer=list[Alert],
-    ),
-    Operation(
-        method="GET",
-        path="/api/alerts/history",
-        name="alertHistory",
-        summary="What began and ended, newest first",
-        access=Access.READER,
-        answer=list[AlertLogEntry],
-        query=(Query("limit", between(1, _MAX_ENTRIES), "Most entries answered; 100 when absent."),),
-    ),
-    Operation(
-        method="GET",
-        path="/api/alerts/transitions",
-        name="alertTransitions",
-        summary="What alerts did, announced or not, and why; newest first",
-        access=Access.READER,
-        answer=list[AlertTransition],
-        query=(
-            Query("limit", between(1, _MAX_ENTRIES), "Most entries answered; 100 when absent."),
-            Query("id", str, "Only those of this alert."),
-        ),
-    ),
-    Operation(
-        method="GET",
-        path="/api/receivers",
-        name="receivers",
-        summary="How the receivers of notifications are doing",
-        access=Access.READER,
-        answer=list[Receiver],
-    ),
-    Operation(
-        method="POST",
-        path="/api/alerts/{id}/ack",
-        name="acknowledgeAlert",
-        summary="Acknowledge an active alert",
-        access=Access.SERVER,
-        body=AckRequest,
-        body_required=False,
-        answer=Alert,
-    ),
-    Operation(
-        method="GET",
-        path="/api/silences",
-        name="silences",
-        summary="Silences that have not ended",
-        access=Access.READER,
-        answer=list[Silence],
-    ),
-    Operation(
-        method="POST",
-        path="/api/silences",
-        name="silence",
-        summary="Silence alerts",
-        access=Access.SERVER,
-        body=SilenceRequest,
-        answer=Silence,
-        status=201,
-    ),
-    Operation(
-        method="DELETE",
-        path="/api/silences/{id}",
-        name="unsilence",
-        summary="End a silence now",
-        access=Access.SERVER,
-        status=204,
-    ),
-)
+@endpoint("POST", "/api/silences", _MANAGES, body=SilenceRequest, answer=Silence, status=201)
+async def silence(call: Call) -> Response:
+    """Silence alerts."""
+    wanted = silence_of(await call.json(SilenceRequest), int(time.time() * 1000))
+    return JsonResponse(await call.gateway.asking.ask(SILENCES_SET, wanted), 201)
+
+
+@endpoint("DELETE", "/api/silences/{id}", _MANAGES, status=204)
+async def unsilence(call: Call) -> Response:
+    """End a silence now."""
+    await call.gateway.asking.ask(SILENCES_END, SilenceId(id=call.path["id"]))
+    return Response(status_code=204)
+
+
+# --- rules, beside those of the rules file ---
+
+_RuleWord = Annotated[str, msgspec.Meta(max_length=256)]
+_RuleWords = Annotated[dict[_RuleWord, _RuleWord], msgspec.Meta(max_length=32)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=30 * 86_400)]
+
+
+class RuleRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When one metric is worth an alert; the keys of a rules file, in camelCase."""
+
+    metric: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    source: Annotated[str, msgspec.Meta(max_length=2400)] = ""
+    match: _RuleWords = msgspec.field(default_factory=dict)
+    aggregate: Literal["sum", "mean", "min", "max"] = "sum"
+    warning: float | None = None
+    critical: float | None = None
+    op: Literal[">=", "<="] = ">="
+    for_s: _Seconds = 0.0
+    clear_for_s: _Seconds = 3.0
+    warning_clear: float | None = None
+    critical_clear: float | None = None
+    no_data: Literal["keep", "resolve", "alert"] = "keep"
+    no_data_for_s: _Seconds = 10.0
+    forget_s: _Seconds = 86_400.0
+    min_count: Annotated[int, msgspec.Meta(ge=0)] = 0
+    limit: Annotated[int, msgspec.Meta(ge=1)] = 1000
+    labels: _RuleWords = msgspec.field(default_factory=dict)
+
+
+@endpoint("GET", "/api/rules", _READS, answer=RuleList)
+async def rules(call: Call) -> Response:
+    """All alert rules, where each comes from, and what is wrong with the rules file."""
+    return JsonResponse(await call.gateway.asking.ask(RULES_LIST, Empty()))
+
+
+@endpoint("PUT", "/api/rules", _MANAGES, body=RuleRequest, answer=AlertRule)
+async def put_rule(call: Call) -> Response:
+    """Add an alert rule, or replace the one that watches the same."""
+    rule = AlertRule(**msgspec.structs.asdict(await call.json(RuleRequest)))
+    return JsonResponse(await call.gateway.asking.ask(RULES_SET, rule))
+
+
+@endpoint("DELETE", "/api/rules/{id:path}", _MANAGES, status=204)
+async def remove_rule(call: Call) -> Response:
+    """Forget an alert rule that was given by API."""
+    await call.gateway.asking.ask(RULES_END, RuleId(id=call.path["id"]))
+    return Response(status_code=204)
+
+
+# --- maintenance windows: times that come again, in which alerts that match are not notified ---
+
+_TimeOfDay = Annotated[str, msgspec.Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+
+
+class WindowRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When, each day or on some days, which alerts are kept quiet; with the `id` of one there is, it is replaced."""
+
+    matchers: _Matchers
+    days: Annotated[list[Weekday], msgspec.Meta(max_length=7)] = msgspec.field(default_factory=list)
+    start: _TimeOfDay
+    end: _TimeOfDay
+    timezone: _Word = "UTC"
+    comment: _Remark = ""
+    created_by: _Word = ""
+    id: _Word = ""
+
+
+@endpoint("GET", "/api/windows", _READS, answer=list[Window])
+async def windows(call: Call) -> Response:
+    """Maintenance windows."""
+    found = await call.gateway.asking.ask(WINDOWS_LIST, Empty())
+    return JsonResponse(found.windows)
+
+
+@endpoint("POST", "/api/windows", _MANAGES, body=WindowRequest, answer=Window, status=201)
+async def put_window(call: Call) -> Response:
+    """Add a maintenance window, or replace the one of that id."""
+    asked = await call.json(WindowRequest)
+    fields = msgspec.structs.asdict(asked) | {"matchers": _matchers_of(asked.matchers)}
+    return JsonResponse(await call.gateway.asking.ask(WINDOWS_SET, Window(**fields)), 201)
+
+
+@endpoint("DELETE", "/api/windows/{id}", _MANAGES, status=204)
+async def remove_window(call: Call) -> Response:
+    """Forget a maintenance window."""
+    await call.gateway.asking.ask(WINDOWS_END, WindowId(id=call.path["id"]))
+    return Response(status_code=204)

@@ -1,58 +1,34 @@
-"""For those who run it: health, readiness, Prometheus metrics. No credentials, and nothing secret."""
+"""For operators: health, readiness and Prometheus metrics of this gateway, and how all of them are doing.
+
+The first three need no credentials, and show nothing secret.
+"""
 
 import re
 from typing import Literal
 
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from gateway.api.declarations import Access, Operation
-from gateway.api.deps import ApiDeps, Handler
+from gateway.api.endpoint import ANYONE, Call, endpoint, reads
+from gateway.api.responses import JsonResponse
+from gateway.http.request_metrics import takes_its_time
+from gateway.sse.endpoints import metrics_stream
 from services import health, telemetry
-from services.wire.records import Record
+from services.bus import rpc
+from services.wire.records import GatewayStats, Record
+from services.wire.rpc import GATEWAY_STATS, Empty
 
 _VERSIONS = re.compile(rb"^(?:# (?:HELP|TYPE) )?(?:python_info|tidings_build_info)\b")
 _NO_STORE = {"cache-control": "no-store"}
 
 
-def ops_routes(deps: ApiDeps, metrics_stream: Handler | None = None) -> list[Route]:
-    """Return `/healthz`, `/readyz` and `/metrics`; `metrics_stream` answers the last to who accepts SSE."""
-
-    async def healthz(_request: Request) -> Response:
-        """Answer that the process answers."""
-        return _plain(health.liveness())
-
-    async def readyz(_request: Request) -> Response:
-        """Answer 200 if new connections should come here, else 503, and which check says so."""
-        checks = deps.readiness()
-        return _plain(
-            health.readiness({name: holds.__bool__ for name, holds in checks.items()}, deps.details)
-        )
-
-    async def metrics(request: Request) -> Response:
-        """Answer Prometheus text, or the stream of metrics records to who accepts `text/event-stream`."""
-        if metrics_stream is not None and "text/event-stream" in request.headers.get("accept", ""):
-            return await metrics_stream(request)
-        text, content_type = telemetry.exposition()
-        if not deps.authenticator.is_known(request.headers):
-            text = _without_versions(text)
-        return Response(text, headers={**_NO_STORE, "content-type": content_type, "vary": "Accept"})
-
-    return [
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
-        Route("/metrics", metrics),
-    ]
-
-
-def _without_versions(text: bytes) -> bytes:
-    """Return the metrics without those that name versions: they tell a stranger which faults to look for."""
-    return b"\n".join(line for line in text.split(b"\n") if not _VERSIONS.search(line))
-
-
-def _plain(answer: health.Response) -> Response:
-    return Response(answer.body, int(answer.status), _NO_STORE, answer.content_type)
+@endpoint("GET", "/api/gateways", reads("metrics"), answer=list[GatewayStats])
+async def gateways(call: Call) -> Response:
+    """What every gateway says of itself, by name."""
+    takes_its_time(call.request.scope)
+    gateway = call.gateway
+    answers = await rpc.ask_all(gateway.bus, gateway.subjects, GATEWAY_STATS, Empty())
+    by_name = {stats.gateway: stats for stats in (*answers, gateway.stats())}
+    return JsonResponse([by_name[name] for name in sorted(by_name)])
 
 
 class Liveness(Record, frozen=True, kw_only=True):
@@ -72,30 +48,35 @@ class Readiness(Record, frozen=True, kw_only=True):
     details: dict[str, dict[str, str]]
 
 
-OPERATIONS = (
-    Operation(
-        method="GET",
-        path="/healthz",
-        name="healthz",
-        summary="Whether the process answers",
-        access=Access.ANYONE,
-        answer=Liveness,
-    ),
-    Operation(
-        method="GET",
-        path="/readyz",
-        name="readyz",
-        summary="Whether new connections should come here",
-        access=Access.ANYONE,
-        answer=Readiness,
-    ),
-    Operation(
-        method="GET",
-        path="/metrics",
-        name="prometheusMetrics",
-        summary="Prometheus text; a stream of metrics records where `Accept` names `text/event-stream`",
-        access=Access.ANYONE,
-        answer=str,
-        media_type="text/plain",
-    ),
-)
+@endpoint("GET", "/healthz", ANYONE, answer=Liveness)
+async def healthz(_call: Call) -> Response:
+    """Whether the process answers."""
+    return _plain(health.liveness())
+
+
+@endpoint("GET", "/readyz", ANYONE, answer=Readiness)
+async def readyz(call: Call) -> Response:
+    """Whether new connections should come here."""
+    checks = {name: holds.__bool__ for name, holds in call.gateway.readiness().items()}
+    return _plain(health.readiness(checks, call.gateway.details))
+
+
+@endpoint("GET", "/metrics", ANYONE, answer=str, media_type="text/plain")
+async def prometheus_metrics(call: Call) -> Response:
+    """Prometheus text; a stream of metrics records where `Accept` names `text/event-stream`."""
+    headers = call.request.headers
+    if "text/event-stream" in headers.get("accept", ""):
+        return await metrics_stream(call.gateway, call.request)
+    text, content_type = telemetry.exposition()
+    if not call.gateway.authenticator.is_operator(headers):
+        text = _without_versions(text)
+    return Response(text, headers={**_NO_STORE, "content-type": content_type, "vary": "Accept"})
+
+
+def _without_versions(text: bytes) -> bytes:
+    """Return the metrics without versions: they tell an attacker which faults to look for."""
+    return b"\n".join(line for line in text.split(b"\n") if not _VERSIONS.search(line))
+
+
+def _plain(answer: health.Response) -> Response:
+    return Response(answer.body, int(answer.status), _NO_STORE, answer.content_type)

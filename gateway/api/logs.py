@@ -1,128 +1,148 @@
-"""The fleet's recent log lines, and those that applications add to them."""
+"""The deployment's recent log lines, and those that applications push, checked one by one."""
 
 import time
-from collections.abc import Generator
-from typing import Annotated
+from collections.abc import Generator, Iterator, Sequence
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from gateway.api.access import require_server
-from gateway.api.body import read_body
-from gateway.api.declarations import Access, Operation, Query, between
-from gateway.api.deps import ApiDeps
-from gateway.api.log_lines import LEVELS, Level, PushedLine, batches, entry_of
-from gateway.api.metric_items import MAX_ITEMS, check_item, items_of
-from gateway.api.push_result import PushResult, Rejection, push_answer
-from gateway.api.query import integer
-from gateway.api.responses import ApiError, JsonResponse, describe_bus_error
-from gateway.api.slices import MAX_PUSHES_WAITING, Slices
+from gateway.api.body import decode
+from gateway.api.endpoint import Call, IntegerQuery, Query, endpoint, server
+from gateway.api.pushes import MAX_ITEMS, PushResult, Tally, check_item, items_of
+from gateway.api.responses import ApiError, JsonResponse
 from gateway.auth.api_keys import Scope
-from gateway.limits import Limit
-from services.bus.errors import BusError, Unavailable
+from services.bus.errors import BusError
 from services.wire.codes import ErrorCode
-from services.wire.events import LogReport
-from services.wire.records import LogEntry
-from services.wire.rpc import LOGS_RECENT, LogPage, LogQuery
+from services.wire.events import LogReport, is_timely
+from services.wire.names import InvalidName, normalize_name
+from services.wire.records import UNSET, LogEntry, Record, UnsetType
+from services.wire.rpc import LOGS_RECENT, LogQuery
 from services.wire.subjects import LOGS_OF_APPLICATIONS
 
-_MAX_LINES = 1000
+Level = Literal["debug", "info", "warning", "error", "critical"]
+LEVELS: tuple[str, ...] = get_args(Level)
+
 _MAX_LINE_BYTES = 64 * 1024  # as JSON, in which a character may take twelve bytes
+_MAX_FIELDS_BYTES = 8192
+# Of one message on the bus: lines of the largest size stay under its limit of 1 MiB.
+_LINES_PER_REPORT = 50
+
+_Event = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+_Fields = Annotated[dict[str, Any], msgspec.Meta(max_length=64)]
+
+_LIMIT = IntegerQuery("limit", 1, 1000, "Most lines answered; 100 when absent.")
 
 
-def log_routes(deps: ApiDeps) -> list[Route]:
-    """Return the methods of `/api/logs`."""
-    slices = Slices(MAX_PUSHES_WAITING, lambda: deps.on_limit(Limit.PUSHES))
+class PushedLine(Record, frozen=True, kw_only=True):
+    """One line as an application sends it. `event` says what happened, `fields` the particulars."""
 
-    async def recent(request: Request) -> Response:
-        """Answer an array of the newest `limit` log lines, oldest first."""
-        await require_server(deps, request, Scope.LOGS)
-        limit = integer(request, "limit", 100, low=1, high=_MAX_LINES)
-        query = LogQuery(
-            limit=limit, source=request.query_params.get("source", "")[:128], level=_level(request)
-        )
-        found: LogPage = await deps.asking.ask(LOGS_RECENT, query)
-        return JsonResponse(found.entries)
-
-    async def push(request: Request) -> Response:
-        """Take one line or an array: 202 when any was handed to the bus, with the reasons for the rest."""
-        await require_server(deps, request, Scope.LOGS)
-        body = await read_body(request, deps.settings.max_body_bytes, deps.settings.body_timeout_s)
-        return push_answer(await slices.run(_take(deps, items_of(body))))
-
-    return [
-        Route("/api/logs", recent, methods=["GET"]),
-        Route("/api/logs", push, methods=["POST"]),
-    ]
+    event: _Event
+    level: Level = "info"
+    source: str = "app"
+    timestamp: int | UnsetType = UNSET
+    fields: _Fields = msgspec.field(default_factory=dict)
 
 
-def _level(request: Request) -> str:
-    level = request.query_params.get("level", "")
-    if level and level not in LEVELS:
-        raise ApiError(ErrorCode.INVALID_FIELD, f"`level` must be one of {', '.join(LEVELS)}")
-    return level
-
-
-def _take(deps: ApiDeps, items: list[msgspec.Raw]) -> Generator[None, None, PushResult]:
-    """Hand the good lines to the bus, those of one source together, a step at a time.
+def entry_of(raw: msgspec.Raw, now_ms: int) -> LogEntry:
+    """Return the line of one item that arrived at `now_ms`. Pure.
 
     Raises:
-        Unavailable: none was taken.
+        ApiError: a field of the item is wrong; the message names it.
     """
+    check_item(raw, _MAX_LINE_BYTES)
+    line = decode(raw, PushedLine)
+    try:
+        source = normalize_name(line.source, "source")
+    except InvalidName as fault:
+        raise ApiError(ErrorCode.INVALID_NAME, str(fault)) from None
+    if len(msgspec.json.encode(line.fields)) > _MAX_FIELDS_BYTES:
+        raise ApiError(ErrorCode.TOO_LARGE, f"`fields` has more than {_MAX_FIELDS_BYTES} bytes")
+    timestamp = now_ms if line.timestamp is UNSET else line.timestamp
+    if not is_timely(timestamp, now_ms):
+        raise ApiError(
+            ErrorCode.INVALID_FIELD,
+            "`timestamp` must be in milliseconds, at most an hour old and not of the future",
+        )
+    return LogEntry(
+        timestamp=timestamp,
+        level=line.level,
+        source=source,
+        event=line.event,
+        fields=line.fields or UNSET,
+    )
+
+
+@endpoint(
+    "GET",
+    "/api/logs",
+    server(Scope.LOGS),
+    query=(
+        _LIMIT,
+        Query("source", str, "Only lines of this source."),
+        Query("level", Level, "Only lines of this level and those above."),
+    ),
+    answer=list[LogEntry],
+)
+async def logs(call: Call) -> Response:
+    """The newest log lines of the deployment, oldest first."""
+    limit = _LIMIT.read(call) or 100
+    level = call.query.get("level", "")
+    if level and level not in LEVELS:
+        raise ApiError(ErrorCode.INVALID_FIELD, f"`level` must be one of {', '.join(LEVELS)}")
+    query = LogQuery(limit=limit, source=call.query.get("source", "")[:128], level=level)
+    found = await call.gateway.asking.ask(LOGS_RECENT, query)
+    return JsonResponse(found.entries)
+
+
+@endpoint(
+    "POST",
+    "/api/logs",
+    server(Scope.LOGS),
+    body=PushedLine | Annotated[list[PushedLine], msgspec.Meta(max_length=MAX_ITEMS)],
+    answer=PushResult,
+    status=202,
+)
+async def push_logs(call: Call) -> Response:
+    """Add lines to the log stream."""
+    items = items_of(await call.text())
+    return await call.pushes.logs.run(_publish(call, items))
+
+
+def _publish(call: Call, items: list[msgspec.Raw]) -> Generator[None, None, Response]:
+    """Publish the good lines, those of one source together, a step at a time.
+
+    Raises:
+        Unavailable: before any was accepted.
+    """
+    gateway = call.gateway
     now_ms = int(time.time() * 1000)
     by_source: dict[str, list[tuple[int, LogEntry]]] = {}
-    rejected: list[Rejection] = []
+    tally = Tally()
     for index, raw in enumerate(items):
         yield
         try:
-            check_item(raw, _MAX_LINE_BYTES)
             entry = entry_of(raw, now_ms)
         except ApiError as fault:
-            rejected.append(Rejection(index=index, code=fault.code.code, message=fault.message))
+            tally.reject(index, fault)
         else:
             by_source.setdefault(entry.source, []).append((index, entry))
-    subject = deps.subjects.logs_report(LOGS_OF_APPLICATIONS)
-    accepted = 0
+    subject = gateway.subjects.logs_report(LOGS_OF_APPLICATIONS)
     for source, lines in by_source.items():
-        for some in batches(lines):
+        for batch in _batches(lines):
             yield
-            report = LogReport(source=source, entries=[entry for _, entry in some])
+            report = LogReport(source=source, entries=[entry for _, entry in batch])
             try:
-                deps.bus.publish(subject, msgspec.json.encode(report))
+                gateway.bus.publish(subject, msgspec.json.encode(report))
             except BusError as fault:
-                if isinstance(fault, Unavailable) and not accepted:
-                    raise
-                code, message = describe_bus_error(fault)
-                rejected += [Rejection(index=index, code=code.code, message=message) for index, _ in some]
+                for index, _ in batch:
+                    tally.reject(index, fault)
             else:
-                accepted += len(some)
-    return PushResult(accepted=accepted, rejected=sorted(rejected, key=lambda item: item.index))
+                tally.accepted += len(batch)
+    return tally.response()
 
 
-OPERATIONS = (
-    Operation(
-        method="GET",
-        path="/api/logs",
-        name="logs",
-        summary="The newest log lines of the deployment, oldest first",
-        access=Access.SERVER,
-        answer=list[LogEntry],
-        query=(
-            Query("limit", between(1, _MAX_LINES), "Most lines answered; 100 when absent."),
-            Query("source", str, "Only lines of this source."),
-            Query("level", Level, "Only lines of this level and those above."),
-        ),
-    ),
-    Operation(
-        method="POST",
-        path="/api/logs",
-        name="pushLogs",
-        summary="Add lines to the log stream",
-        access=Access.SERVER,
-        body=PushedLine | Annotated[list[PushedLine], msgspec.Meta(max_length=MAX_ITEMS)],
-        answer=PushResult,
-        status=202,
-    ),
-)
+def _batches(lines: Sequence[tuple[int, LogEntry]]) -> Iterator[Sequence[tuple[int, LogEntry]]]:
+    """Yield the lines in parts that fit one message of the bus each."""
+    for start in range(0, len(lines), _LINES_PER_REPORT):
+        yield lines[start : start + _LINES_PER_REPORT]

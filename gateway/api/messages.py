@@ -1,24 +1,32 @@
-"""What users send over HTTP, as themselves: the messages of a WebSocket, one request each.
+"""Messages over HTTP: published by servers, and sent by users as themselves.
 
-For clients that cannot have a WebSocket, beside their stream, and for scripts of users. A request has no connection, so
-what a connection counts is counted by user, and a message to a room needs the right to join it instead of membership.
+What a user may send is what a WebSocket carries, one request each: for clients that cannot have a WebSocket, beside
+their stream, and for scripts of users. A request has no connection, so what a connection counts is counted by user, and
+a message to a room needs the right to join it instead of membership.
 """
 
 import asyncio
 import time
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Literal
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from gateway.api.access import forbidden
-from gateway.api.body import read_json
-from gateway.api.declarations import Access, Operation, Query
-from gateway.api.deps import ApiDeps
+from gateway.api.endpoint import (
+    IDENTITY_QUERY,
+    USER,
+    Call,
+    Endpoint,
+    Handler,
+    Query,
+    endpoint,
+    forbidden,
+    server,
+)
 from gateway.api.responses import ApiError, JsonResponse
-from gateway.auth.identity import Identity
+from gateway.auth.api_keys import Scope
+from gateway.auth.identity import SERVER_USER_ID, Identity
 from gateway.client.effects import (
     Effect,
     PublishToAll,
@@ -28,6 +36,7 @@ from gateway.client.effects import (
     SetStatus,
 )
 from gateway.delivery.publisher import Sender
+from gateway.gateway import Gateway
 from gateway.limits import Limit
 from services.wire import client
 from services.wire.client import MessageId
@@ -38,11 +47,55 @@ from services.wire.names import normalize_name
 from services.wire.records import UNSET, Record, Status, UnsetType
 from services.wire.server import Ack
 
-CONNECTION_HEADER = "Tidings-Connection"
 _MAX_CONNECTION_ID = 64
 _ROOMS_CHARGED = 100  # where a connection may be in any number
 
-T = TypeVar("T")
+_CONNECTION = Query(
+    "Tidings-Connection",
+    str,
+    "A connection of this user, by its `connectionId`: it gets no copy, and it is whose status and data are set.",
+)
+
+
+# --- by servers ---
+
+
+class PublishRequest(Record, frozen=True, kw_only=True):
+    """Exactly one of `room`, `user_id` and `broadcast` says where to. `id` makes a retry no duplicate."""
+
+    content: msgspec.Raw
+    room: str | UnsetType = UNSET
+    user_id: str | UnsetType = UNSET
+    broadcast: bool = False
+    username: str = "server"
+    id: MessageId | UnsetType = UNSET
+
+
+@endpoint("POST", "/api/publish", server(Scope.PUBLISH), body=PublishRequest, answer=Ack)
+async def publish(call: Call) -> Response:
+    """Publish to a room, to a user or to everyone, as user `server`."""
+    settings, publisher = call.gateway.settings, call.gateway.publisher
+    asked = await call.json(PublishRequest)
+    if len(bytes(asked.content)) > settings.max_message_bytes:
+        text = f"`content` is larger than {settings.max_message_bytes} bytes"
+        raise ApiError(ErrorCode.TOO_LARGE, text, Limit.MESSAGE_BYTES)
+    try:
+        content = content_from_json(asked.content, settings.max_json_depth)
+    except BadMessage as fault:
+        raise ApiError(fault.code, fault.message) from None
+    sender = Sender(SERVER_USER_ID, normalize_name(asked.username, "username"))
+    if (asked.room is not UNSET) + (asked.user_id is not UNSET) + asked.broadcast != 1:
+        raise ApiError(ErrorCode.INVALID_FIELD, "exactly one of `room`, `userId` and `broadcast` is needed")
+    if asked.room is not UNSET:
+        ack = await publisher.publish_room(sender, normalize_name(asked.room, "room"), content, asked.id)
+    elif asked.user_id is not UNSET:
+        ack = await publisher.publish_user(sender, normalize_name(asked.user_id, "userId"), content, asked.id)
+    else:
+        ack = await publisher.broadcast(sender, content, asked.id)
+    return JsonResponse(ack)
+
+
+# --- by users ---
 
 
 class MessagePost(Record, frozen=True, kw_only=True):
@@ -70,118 +123,124 @@ class CustomDataPut(Record, frozen=True, kw_only=True):
     custom_data: msgspec.Raw
 
 
-def message_routes(deps: ApiDeps) -> list[Route]:
-    """Return the routes; each answers as `ack`."""
-
-    async def to_room(request: Request) -> Response:
-        """Publish to a room that the user may join and publish to."""
-        who = await _Asker.of(deps, request)
-        room = normalize_name(request.path_params["room"], "room")
-        if not who.identity.grants.may_join(room):
-            raise forbidden()
-        asked = await _read(deps, request, RoomMessagePost)
-        message = client.PublishRoomCommand(room=room, content=asked.content, echo=asked.echo, id=asked.id)
-        return JsonResponse(await who.send(message, {room}))
-
-    async def to_user(request: Request) -> Response:
-        """Send to a user's inbox."""
-        who = await _Asker.of(deps, request)
-        asked = await _read(deps, request, MessagePost)
-        user_id = request.path_params["userId"]
-        message = client.PublishDirectCommand(target_user_id=user_id, content=asked.content, id=asked.id)
-        return JsonResponse(await who.send(message))
-
-    async def to_all(request: Request) -> Response:
-        """Publish to every connection."""
-        who = await _Asker.of(deps, request)
-        asked = await _read(deps, request, MessagePost)
-        return JsonResponse(
-            await who.send(client.PublishBroadcastCommand(content=asked.content, id=asked.id))
-        )
-
-    async def status(request: Request) -> Response:
-        """Choose the user's status, for the connection that is named or for all they have."""
-        who = await _Asker.of(deps, request)
-        asked = await _read(deps, request, StatusPut)
-        return JsonResponse(await who.send(client.StatusChange(status=asked.status)))
-
-    async def data(request: Request) -> Response:
-        """Replace the user's custom data."""
-        who = await _Asker.of(deps, request)
-        asked = await _read(deps, request, CustomDataPut)
-        return JsonResponse(await who.send(client.PresenceUpdate(custom_data=asked.custom_data)))
-
-    return [
-        # `path`: names may hold slashes, which arrive decoded.
-        Route("/api/rooms/{room:path}/messages", to_room, methods=["POST"]),
-        Route("/api/users/{userId:path}/messages", to_user, methods=["POST"]),
-        Route("/api/broadcast", to_all, methods=["POST"]),
-        Route("/api/me/status", status, methods=["PUT"]),
-        Route("/api/me/data", data, methods=["PUT"]),
-    ]
-
-
-async def _read(deps: ApiDeps, request: Request, type_: type[T]) -> T:
-    settings = deps.settings
-    return await read_json(
-        request, settings.max_message_bytes, type_, settings.body_timeout_s, Limit.MESSAGE_BYTES
+def _as_oneself(
+    method: Literal["POST", "PUT"], path: str, body: type[Record]
+) -> Callable[[Handler], Endpoint]:
+    return endpoint(
+        method,
+        path,
+        USER,
+        query=IDENTITY_QUERY,
+        headers=(_CONNECTION,),
+        body=body,
+        body_limit=Limit.MESSAGE_BYTES,
+        answer=Ack,
     )
 
 
-class _Asker:
-    """The user of one request."""
+# `path`: names may hold slashes, which arrive decoded.
+@_as_oneself("POST", "/api/rooms/{room:path}/messages", RoomMessagePost)
+async def send_to_room(call: Call) -> Response:
+    """Publish to a room as oneself."""
+    poster = await _Poster.of(call)
+    room = normalize_name(call.path["room"], "room")
+    if not poster.identity.grants.may_join(room):
+        raise forbidden()
+    asked = await call.json(RoomMessagePost)
+    message = client.PublishRoomCommand(room=room, content=asked.content, echo=asked.echo, id=asked.id)
+    return JsonResponse(await poster.send(message, {room}))
 
-    def __init__(self, deps: ApiDeps, identity: Identity, connection_id: str) -> None:
+
+@_as_oneself("POST", "/api/users/{userId:path}/messages", MessagePost)
+async def send_to_user(call: Call) -> Response:
+    """Send a direct message as oneself."""
+    poster = await _Poster.of(call)
+    asked = await call.json(MessagePost)
+    message = client.PublishDirectCommand(
+        target_user_id=call.path["userId"], content=asked.content, id=asked.id
+    )
+    return JsonResponse(await poster.send(message))
+
+
+@_as_oneself("POST", "/api/broadcast", MessagePost)
+async def broadcast(call: Call) -> Response:
+    """Publish to every connection as oneself."""
+    poster = await _Poster.of(call)
+    asked = await call.json(MessagePost)
+    return JsonResponse(await poster.send(client.PublishBroadcastCommand(content=asked.content, id=asked.id)))
+
+
+@_as_oneself("PUT", "/api/me/status", StatusPut)
+async def set_status(call: Call) -> Response:
+    """Choose one's status."""
+    poster = await _Poster.of(call)
+    asked = await call.json(StatusPut)
+    return JsonResponse(await poster.send(client.StatusChange(status=asked.status)))
+
+
+@_as_oneself("PUT", "/api/me/data", CustomDataPut)
+async def set_custom_data(call: Call) -> Response:
+    """Replace one's custom data."""
+    poster = await _Poster.of(call)
+    asked = await call.json(CustomDataPut)
+    return JsonResponse(await poster.send(client.PresenceUpdate(custom_data=asked.custom_data)))
+
+
+class _Poster:
+    """The user who sends by one request."""
+
+    def __init__(self, gateway: Gateway, identity: Identity, connection_id: str) -> None:
         self.identity = identity
-        self._deps = deps
+        self._gateway = gateway
         self._connection_id = connection_id
 
     @classmethod
-    async def of(cls, deps: ApiDeps, request: Request) -> "_Asker":
-        """Return who asks. Raises AuthRefused, ApiError, BusError."""
-        identity = await deps.authenticator.authenticate(request.headers, request.query_params)
-        connection_id = request.headers.get(CONNECTION_HEADER, "")
+    async def of(cls, call: Call) -> "_Poster":
+        """Authenticate the user. Raises AuthRefused, ApiError, BusError."""
+        gateway, headers = call.gateway, call.request.headers
+        identity = await gateway.authenticator.authenticate(headers, call.query)
+        connection_id = headers.get(_CONNECTION.name, "")
         if len(connection_id) > _MAX_CONNECTION_ID:
-            raise ApiError(ErrorCode.INVALID_FIELD, f"{CONNECTION_HEADER} is too long")
-        # One of another gateway is not known here: there, who the sender is decides (`Fanout.send`).
-        if deps.owner_of(connection_id) not in (None, identity.user_id):
-            raise ApiError(ErrorCode.FORBIDDEN, f"{CONNECTION_HEADER} names a connection of another user")
-        return cls(deps, identity, connection_id)
+            raise ApiError(ErrorCode.INVALID_FIELD, f"{_CONNECTION.name} is too long")
+        # A connection of another gateway is not known here: there, the sender's user id decides (`Fanout.send`).
+        if gateway.owner_of(connection_id) not in (None, identity.user_id):
+            raise ApiError(ErrorCode.FORBIDDEN, f"{_CONNECTION.name} names a connection of another user")
+        return cls(gateway, identity, connection_id)
 
     async def send(self, message: client.AnyClientMessage, rooms: set[str] | None = None) -> Ack:
-        """Carry out a message as on a connection that is in these rooms.
+        """Perform a message as on a connection that is in these rooms.
 
         Raises:
-            CommandError, PublishRefused, ApiError, BusError: it was not carried out.
+            CommandError, PublishRefused, ApiError, BusError: it was not performed.
         """
-        deps, now = self._deps, time.monotonic()
-        deps.note_message(self.identity.user_id)
-        session = deps.senders.session(self.identity, rooms or set(), now)
+        gateway, now = self._gateway, time.monotonic()
+        gateway.note_message(self.identity.user_id)
+        session = gateway.senders.session(self.identity, rooms or set(), now)
         size = sum(len(part) for part in msgspec.structs.astuple(message) if isinstance(part, msgspec.Raw))
         (effect,) = session.check(message, now, size)
         if isinstance(effect, SetCustomData):
             # Which rooms the user is in is known where their connections are: as many as one may be in are charged.
-            session.charge_custom_data(size, deps.settings.max_rooms_per_connection or _ROOMS_CHARGED, now)
+            session.charge_custom_data(size, gateway.settings.max_rooms_per_connection or _ROOMS_CHARGED, now)
         return await self._perform(effect)
 
     async def _perform(self, effect: Effect) -> Ack:
-        deps = self._deps
+        gateway = self._gateway
         sender = Sender(self.identity.user_id, self.identity.username, self._connection_id)
         match effect:
             case PublishToRoom(room, content, echo, id):
-                return await deps.publisher.publish_room(sender, room, self._json(content), id, echo=echo)
+                return await gateway.publisher.publish_room(sender, room, self._json(content), id, echo=echo)
             case PublishToUser(user_id, content, id):
                 ack, online = await asyncio.gather(
-                    deps.publisher.publish_user(sender, user_id, self._json(content), id),
-                    deps.is_online(user_id, self.identity.grants),
+                    gateway.publisher.publish_user(sender, user_id, self._json(content), id),
+                    gateway.is_online(user_id, self.identity.grants),
                 )
                 return msgspec.structs.replace(ack, online=online)
             case PublishToAll(content, _, id):
-                return await deps.publisher.broadcast(sender, self._json(content), id)
+                return await gateway.publisher.broadcast(sender, self._json(content), id)
             case SetStatus(status):
                 return await self._choose(status=status)
             case SetCustomData(custom_data):
-                limit = deps.settings.max_custom_data_bytes
+                limit = gateway.settings.max_custom_data_bytes
                 data = self._json(custom_data, limit, Limit.CUSTOM_DATA_BYTES)
                 return await self._choose(custom_data=data)
             case _:
@@ -196,7 +255,7 @@ class _Asker:
             status=status,
             custom_data=custom_data,
         )
-        if not await self._deps.set_presence(order):
+        if not await self._gateway.set_presence(order):
             text = "the user has no such connection, or it is no presence: a stream needs rooms or `inbox`"
             raise ApiError(ErrorCode.CONFLICT, text)
         return Ack()
@@ -205,50 +264,10 @@ class _Asker:
         self, content: msgspec.Raw, max_bytes: int = 0, limit: Limit = Limit.MESSAGE_BYTES
     ) -> msgspec.Raw:
         try:
-            return content_from_json(content, self._deps.settings.max_json_depth, max_bytes)
+            return content_from_json(content, self._gateway.settings.max_json_depth, max_bytes)
         except BadMessage as fault:
             if isinstance(fault, TooDeep):
-                self._deps.on_limit(Limit.JSON_DEPTH)
+                self._gateway.on_limit(Limit.JSON_DEPTH)
             elif isinstance(fault, ContentTooLarge):
-                self._deps.on_limit(limit)
+                self._gateway.on_limit(limit)
             raise ApiError(fault.code, fault.message) from None
-
-
-_WHO = (
-    Query("username", str, "Display name under `TIDINGS_AUTH=open`."),
-    Query("session", str, "The `session` of an earlier `welcome` or `connected`: this is that user."),
-)
-_CONNECTION = (
-    Query(
-        CONNECTION_HEADER,
-        str,
-        "A connection of this user, by its `connectionId`: it gets no copy, and it is whose status and data are set.",
-    ),
-)
-
-
-def _operation(method: str, path: str, name: str, summary: str, body: type[Record]) -> Operation:
-    return Operation(
-        method="POST" if method == "POST" else "PUT",
-        path=path,
-        name=name,
-        summary=summary,
-        access=Access.USER,
-        body=body,
-        answer=Ack,
-        query=_WHO,
-        headers=_CONNECTION,
-    )
-
-
-OPERATIONS = (
-    _operation(
-        "POST", "/api/rooms/{room}/messages", "sendToRoom", "Publish to a room as oneself", RoomMessagePost
-    ),
-    _operation(
-        "POST", "/api/users/{userId}/messages", "sendToUser", "Send a direct message as oneself", MessagePost
-    ),
-    _operation("POST", "/api/broadcast", "broadcast", "Publish to every connection as oneself", MessagePost),
-    _operation("PUT", "/api/me/status", "setStatus", "Choose one's status", StatusPut),
-    _operation("PUT", "/api/me/data", "setCustomData", "Replace one's custom data", CustomDataPut),
-)

@@ -1,10 +1,9 @@
-"""What applications push as metrics: one item after the other, checked and turned into bus reports. Pure.
+"""Metrics that applications push: items checked one by one and turned into reports for the bus. Pure.
 
-A bad item is refused by itself, with its index and a reason; the good ones beside it are taken.
+A bad item is refused by itself, with its index and a reason; the good ones beside it are accepted.
 """
 
 import math
-import secrets
 from collections.abc import Generator
 from typing import Annotated
 
@@ -12,35 +11,35 @@ import msgspec
 
 from gateway.api.body import decode
 from gateway.api.histograms import from_explicit
-from gateway.api.label_sets import MAX_LABEL_SETS, LabelSets
+from gateway.api.pushes import LabelSets, ReportNumbers, check_item
 from gateway.api.responses import ApiError
 from services.latency_sketch import BadSample, LatencySketch
 from services.wire.codes import ErrorCode
-from services.wire.events import MetricsReport, Sketch
+from services.wire.events import (
+    MAX_HISTOGRAMS_PER_SOURCE,
+    MAX_LABEL_BYTES,
+    MAX_LABEL_SETS_PER_SOURCE,
+    MAX_LABELS_PER_SOURCE,
+    MAX_LATENCIES,
+    MetricsReport,
+    Sketch,
+    is_timely,
+)
 from services.wire.names import METRIC_NAME, InvalidName, normalize_name
 from services.wire.records import UNSET, Record, UnsetType
 
-MAX_ITEMS = 1000
 MAX_ITEM_BYTES = 256 * 1024
 DEFAULT_SOURCE = "app"
 
 _MAX_SERIES = 100
-_MAX_LABELS = 16
-_MAX_LATENCIES = 10_000
 _MAX_BUCKETS = 500
-_MAX_HISTOGRAMS = 8
-# Clocks differ and batches wait; outside these a timestamp is a mistake (seconds for milliseconds, for one).
-_OLDEST_MS = 3_600_000
-_NEWEST_MS = 60_000
-
-_SOURCES_REMEMBERED = 10_000
 
 _Count = Annotated[float, msgspec.Meta(ge=0)]
-_Latencies = Annotated[list[_Count], msgspec.Meta(max_length=_MAX_LATENCIES)]
+_Latencies = Annotated[list[_Count], msgspec.Meta(max_length=MAX_LATENCIES)]
 _Gauges = Annotated[dict[str, float], msgspec.Meta(max_length=_MAX_SERIES)]
 _Counters = Annotated[dict[str, _Count], msgspec.Meta(max_length=_MAX_SERIES)]
-_LabelValue = Annotated[str, msgspec.Meta(max_length=128)]
-_Labels = Annotated[dict[str, _LabelValue], msgspec.Meta(max_length=_MAX_LABELS)]
+_LabelValue = Annotated[str, msgspec.Meta(max_length=MAX_LABEL_BYTES)]
+_Labels = Annotated[dict[str, _LabelValue], msgspec.Meta(max_length=MAX_LABELS_PER_SOURCE)]
 
 
 class PushedBuckets(Record, frozen=True, kw_only=True):
@@ -50,7 +49,9 @@ class PushedBuckets(Record, frozen=True, kw_only=True):
     counts: Annotated[list[_Count], msgspec.Meta(max_length=_MAX_BUCKETS + 1)]
 
 
-_Histograms = Annotated[dict[str, _Latencies | PushedBuckets], msgspec.Meta(max_length=_MAX_HISTOGRAMS)]
+_Histograms = Annotated[
+    dict[str, _Latencies | PushedBuckets], msgspec.Meta(max_length=MAX_HISTOGRAMS_PER_SOURCE)
+]
 
 
 class PushedItem(Record, frozen=True, kw_only=True):
@@ -71,70 +72,13 @@ class PushedItem(Record, frozen=True, kw_only=True):
     histograms: _Histograms = msgspec.field(default_factory=dict)
 
 
-# An array whose elements are the fields: those after the last one are skipped without an object for each.
-_Items = msgspec.defstruct(
-    "_Items",
-    [(f"item_{index}", msgspec.Raw, msgspec.Raw()) for index in range(MAX_ITEMS + 1)],
-    array_like=True,
-)
-
-
-def items_of(body: bytes) -> list[msgspec.Raw]:
-    """Return the items of a push: the elements of an array, or the one object.
-
-    Raises:
-        ApiError: malformed JSON, or too many items.
-    """
-    if not body.lstrip(b" \t\r\n").startswith(b"["):
-        return [decode(body, msgspec.Raw).copy()]
-    items = [item for item in msgspec.structs.astuple(decode(body, _Items)) if len(item)]
-    if len(items) > MAX_ITEMS:
-        raise ApiError(ErrorCode.TOO_LARGE, f"more than {MAX_ITEMS} items")
-    return items
-
-
-def check_item(raw: msgspec.Raw, max_bytes: int) -> None:
-    """Raise ApiError for an item that is larger than `max_bytes`."""
-    if len(raw) > max_bytes:
-        raise ApiError(ErrorCode.TOO_LARGE, f"an item may be {max_bytes} bytes")
-
-
-class ReportNumbers:
-    """Numbers the reports of each source within one boot, so that metrics_svc recognises a repeat.
-
-    Sources are named by strangers, so only so many are remembered: beyond that a new boot begins.
-    """
-
-    def __init__(self) -> None:
-        self._last: dict[str, int] = {}
-        self._pushed: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
-        self._boot = secrets.token_hex(8)
-
-    def last_push(self, source: str, labels: dict[str, str], now_ms: int) -> int:
-        """Return when a label set of a source was pushed last (ms; 0: not known), and note that it is now."""
-        key = source, tuple(sorted(labels.items()))
-        if len(self._pushed) >= _SOURCES_REMEMBERED and key not in self._pushed:
-            self._pushed.clear()
-        before = self._pushed.get(key, 0)
-        self._pushed[key] = now_ms
-        return before
-
-    def next_of(self, source: str) -> tuple[str, int]:
-        """Return (boot, seq) of the next report of a source."""
-        if len(self._last) >= _SOURCES_REMEMBERED and source not in self._last:
-            self._last.clear()
-            self._boot = secrets.token_hex(8)
-        seq = self._last[source] = self._last.get(source, 0) + 1
-        return self._boot, seq
-
-
 def report_of(
     raw: msgspec.Raw, now_ms: int, numbers: ReportNumbers, label_sets: LabelSets
 ) -> Generator[None, None, MetricsReport]:
-    """Return the bus report of one item that arrived at `now_ms`, after steps of a few milliseconds.
+    """Return the report of one item that arrived at `now_ms`, after steps of a few milliseconds.
 
     Raises:
-        ApiError: which field of the item is wrong, and why.
+        ApiError: a field of the item is wrong; the message names it.
     """
     check_item(raw, MAX_ITEM_BYTES)
     item = decode(raw, PushedItem)
@@ -146,7 +90,7 @@ def report_of(
     if not all(map(math.isfinite, (item.requests, item.errors, *item.latencies))):
         raise _invalid("numbers must be finite")
     timestamp = now_ms if item.timestamp is UNSET else item.timestamp
-    if not now_ms - _OLDEST_MS <= timestamp <= now_ms + _NEWEST_MS:
+    if not is_timely(timestamp, now_ms):
         raise _invalid("`timestamp` must be in milliseconds, at most an hour old and not of the future")
     histograms = {}
     for name, pushed in item.histograms.items():
@@ -156,7 +100,7 @@ def report_of(
     if item.labels and not label_sets.admit(source, item.labels):
         raise ApiError(
             ErrorCode.CONFLICT,
-            f"`labels`: the source has {MAX_LABEL_SETS} label sets already; what differs between any two requests is no label",
+            f"`labels`: the source has {MAX_LABEL_SETS_PER_SOURCE} label sets already; what differs between any two requests is no label",
         )
     boot, seq = numbers.next_of(source)
     since = numbers.last_push(source, item.labels, timestamp)

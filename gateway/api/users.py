@@ -1,24 +1,33 @@
-"""Ending a user's connections."""
+"""Users' connections and credentials: ending connections, revoking tokens on all gateways, and one-time tickets.
+
+All tickets wait in one store of limited size, so each user has a rate: nobody fills it for everybody.
+"""
+
+import math
+import time
+from typing import Annotated
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from gateway.api.access import require_server
-from gateway.api.declarations import Access, Operation, Query
-from gateway.api.deps import ApiDeps
-from gateway.api.query import boolean
-from gateway.api.responses import ApiError, JsonResponse
-from gateway.api.revocations import revocation
+from gateway.api.endpoint import BEARER, Call, Query, endpoint, server
+from gateway.api.responses import ApiError, JsonResponse, refusal_response
 from gateway.auth.api_keys import Scope
+from gateway.auth.tokens import CLOCK_SKEW_S
+from gateway.gateway import Gateway
 from services.wire.codes import ErrorCode
-from services.wire.events import DisconnectUser
+from services.wire.events import DisconnectUser, Revoked
 from services.wire.names import normalize_name
-from services.wire.records import Record
+from services.wire.records import UNSET, Record, UnsetType
 
 # A close frame has room for 123 bytes of reason (RFC 6455 §5.5).
 _MAX_REASON_BYTES = 120
+_MAX_BODY_BYTES = 4096
+_MAX_LISTED = 1000
+_MAX_ORIGIN_LENGTH = 300
+
+
+# --- connections ---
 
 
 class Ordered(Record, frozen=True, kw_only=True):
@@ -27,41 +36,150 @@ class Ordered(Record, frozen=True, kw_only=True):
     user_id: str
 
 
-def user_routes(deps: ApiDeps) -> list[Route]:
-    """Return `DELETE /api/users/{id}/connections`."""
-
-    async def disconnect(request: Request) -> Response:
-        """Order every gateway to end the user's connections; 202, for whether there were any is not known.
-
-        With `revoke=true` the tokens issued to the user until now count no more either.
-        """
-        await require_server(deps, request, Scope.USERS)
-        user_id = normalize_name(request.path_params["id"], "user id")
-        reason = request.query_params.get("reason", "")
-        if len(reason.encode("utf-8", "replace")) > _MAX_REASON_BYTES:
-            raise ApiError(ErrorCode.INVALID_FIELD, f"`reason` is longer than {_MAX_REASON_BYTES} bytes")
-        if boolean(request, "revoke"):
-            await deps.revocation_log.publish(revocation(deps, user_id=user_id))
-        order = DisconnectUser(user_id=user_id, reason=reason)
-        deps.bus.publish(deps.subjects.control, msgspec.json.encode(order))
-        await deps.bus.flush()  # or it might wait in a buffer of a connection that is already dead
-        return JsonResponse(Ordered(user_id=user_id), 202)
-
-    return [Route("/api/users/{id:path}/connections", disconnect, methods=["DELETE"])]
-
-
-OPERATIONS = (
-    Operation(
-        method="DELETE",
-        path="/api/users/{id}/connections",
-        name="disconnectUser",
-        summary="Order every gateway to end a user's connections, with close code 4502",
-        access=Access.SERVER,
-        answer=Ordered,
-        status=202,
-        query=(
-            Query("reason", str, f"Sent to the client; at most {_MAX_REASON_BYTES} bytes."),
-            Query("revoke", bool, "Refuse the tokens issued to the user until now, too."),
-        ),
+@endpoint(
+    "DELETE",
+    "/api/users/{id:path}/connections",
+    server(Scope.USERS),
+    query=(
+        Query("reason", str, f"Sent to the client; at most {_MAX_REASON_BYTES} bytes."),
+        Query("revoke", bool, "Refuse the tokens issued to the user until now, too."),
     ),
+    answer=Ordered,
+    status=202,
 )
+async def disconnect_user(call: Call) -> Response:
+    """Order every gateway to end a user's connections, with close code 4502.
+
+    The answer is 202, because it is not known whether there were any.
+    """
+    gateway = call.gateway
+    user_id = normalize_name(call.path["id"], "user id")
+    reason = call.query.get("reason", "")
+    if len(reason.encode("utf-8", "replace")) > _MAX_REASON_BYTES:
+        raise ApiError(ErrorCode.INVALID_FIELD, f"`reason` is longer than {_MAX_REASON_BYTES} bytes")
+    revoke = call.query.get("revoke", "false")
+    if revoke not in ("true", "false"):
+        raise ApiError(ErrorCode.INVALID_FIELD, "`revoke` must be true or false")
+    if revoke == "true":
+        await gateway.revocation_log.publish(_revocation(gateway, user_id=user_id))
+    gateway.bus.publish(
+        gateway.subjects.control, msgspec.json.encode(DisconnectUser(user_id=user_id, reason=reason))
+    )
+    await gateway.bus.flush()  # or it might wait in a buffer of a connection that is already dead
+    return JsonResponse(Ordered(user_id=user_id), 202)
+
+
+# --- revocations ---
+
+
+class RevocationRequest(Record, frozen=True, kw_only=True):
+    """Exactly one of `user_id` (all tokens issued until now, by any clock that is believed) and `token_id` (`jti`); `lift` takes it back."""
+
+    user_id: str | UnsetType = UNSET
+    token_id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | UnsetType = UNSET
+    lift: bool = False
+
+
+class Revocation(Record, frozen=True, kw_only=True):
+    """What is revoked, and until when (ms). Tokens of a user count again if issued after `issued_before`."""
+
+    until: int
+    user_id: str | UnsetType = UNSET
+    token_id: str | UnsetType = UNSET
+    issued_before: int | UnsetType = UNSET
+
+
+@endpoint("GET", "/api/revocations", server(Scope.USERS), answer=list[Revocation])
+async def revocations(call: Call) -> Response:
+    """What is revoked now."""
+    entries = call.gateway.authenticator.revocations.entries(time.time())
+    return JsonResponse([_to_answer(revoked) for revoked in entries[:_MAX_LISTED]])
+
+
+@endpoint(
+    "POST",
+    "/api/revocations",
+    server(Scope.USERS),
+    body=RevocationRequest,
+    max_body_bytes=_MAX_BODY_BYTES,
+    answer=Revocation,
+    status=201,
+)
+async def revoke(call: Call) -> Response:
+    """Revoke a user's tokens or one token, or lift that.
+
+    Answered when it is stored; connections end some milliseconds later.
+    """
+    asked = await call.json(RevocationRequest)
+    if (asked.user_id is UNSET) == (asked.token_id is UNSET):
+        raise ApiError(ErrorCode.INVALID_FIELD, "exactly one of `userId` and `tokenId` is needed")
+    user_id = "" if asked.user_id is UNSET else normalize_name(asked.user_id, "userId")
+    token_id = "" if asked.token_id is UNSET else asked.token_id
+    revoked = _revocation(call.gateway, user_id=user_id, token_id=token_id, lift=asked.lift)
+    await call.gateway.revocation_log.publish(revoked)
+    return JsonResponse(_to_answer(revoked), 201)
+
+
+def _revocation(gateway: Gateway, *, user_id: str = "", token_id: str = "", lift: bool = False) -> Revoked:
+    """Return the revocation, as of now, of a user's tokens or of one token.
+
+    The clock of an issuer may be ahead, and its tokens are believed: those that exist now may carry an `iat` of up to
+    `CLOCK_SKEW_S` from now.
+    """
+    now = time.time()
+    until = now if lift else now + gateway.settings.revocation_s
+    issued_before = now + CLOCK_SKEW_S if user_id else 0.0
+    return Revoked(until=until, user_id=user_id, token_id=token_id, issued_before=issued_before)
+
+
+def _to_answer(revoked: Revoked) -> Revocation:
+    return Revocation(
+        until=int(revoked.until * 1000),
+        user_id=revoked.user_id or UNSET,
+        token_id=revoked.token_id or UNSET,
+        issued_before=int(revoked.issued_before * 1000) if revoked.user_id else UNSET,
+    )
+
+
+# --- tickets ---
+
+
+class TicketRequest(Record, frozen=True, kw_only=True):
+    """`origin` binds a ticket that a server fetches for a page; a page's own is bound by its header."""
+
+    origin: str = ""
+
+
+class Ticket(Record, frozen=True, kw_only=True):
+    """Good once, as `?ticket=`, until `expires_at` (ms)."""
+
+    ticket: str
+    expires_at: int
+
+
+@endpoint(
+    "POST",
+    "/api/tickets",
+    BEARER,
+    body=TicketRequest,
+    body_required=False,
+    max_body_bytes=_MAX_BODY_BYTES,
+    answer=Ticket,
+    status=201,
+)
+async def issue_ticket(call: Call) -> Response:
+    """A one-time ticket with the rights of the token shown."""
+    gateway, headers = call.gateway, call.request.headers
+    if "ticket" in call.query:
+        # A ticket that could beget tickets would never end.
+        raise ApiError(ErrorCode.UNAUTHORIZED, "a ticket is asked for with a token, not with a ticket")
+    identity = await gateway.authenticator.authenticate(headers, call.query)
+    if wait_s := gateway.ticket_wait_s(identity.user_id):
+        text = f"more than {gateway.settings.ticket_rate:g} tickets per second for this user"
+        return refusal_response(ErrorCode.RATE_LIMITED, text, math.ceil(wait_s * 1000))
+    asked = await call.json(TicketRequest)
+    origin = headers.get("origin") or asked.origin
+    if len(origin) > _MAX_ORIGIN_LENGTH:
+        raise ApiError(ErrorCode.INVALID_FIELD, "`origin` is too long")
+    ticket, expires_at = await gateway.tickets.issue(identity, origin)
+    return JsonResponse(Ticket(ticket=ticket, expires_at=int(expires_at * 1000)), 201)

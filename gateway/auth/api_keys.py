@@ -11,12 +11,12 @@ plain hash without salt is enough, because a key is random (`tidings key`), not 
 import hmac
 from collections.abc import Iterable
 
-from services.settings_values import EVERY_SCOPE, Scope, digest_of_key, parse_server_key
+from services.settings_values import EVERY_SCOPE, Scope, digest_of_key, parse_api_key
 
-__all__ = ["EVERY_SCOPE", "Scope", "ServerKeys"]
+__all__ = ["EVERY_SCOPE", "ApiKeys", "Scope"]
 
 
-class ServerKeys:
+class ApiKeys:
     """Knows the configured keys by their hashes alone.
 
     Comparing hashes of equal length, all of them, tells an observer neither a key's length nor which key
@@ -41,6 +41,6 @@ class ServerKeys:
 
 def _parse(number: int, text: str) -> tuple[bytes, frozenset[Scope]]:
     try:
-        return parse_server_key(text)
+        return parse_api_key(text)
     except ValueError as fault:
         raise ValueError(f"TIDINGS_API_KEYS: number {number} {fault}") from None

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
-from gateway.auth.api_keys import Scope, ServerKeys
+from gateway.auth.api_keys import ApiKeys, Scope
 from gateway.auth.identity import AuthRefused, Identity, SessionSigner
 from gateway.auth.jwks import IssuerKeys, PublicKeys
 from gateway.auth.jwks_fetch import check_url, fetch
@@ -26,7 +26,7 @@ from gateway.auth.tokens import EitherSource, SharedSecrets, TokenVerifier
 from services.settings import Settings
 from services.settings_values import is_loopback
 from services.wire.codes import ErrorCode
-from services.wire.grants import ALL, NOTHING, Grants
+from services.wire.grants import ALL, NOTHING
 from services.wire.names import InvalidName, normalize_name
 
 _TOKEN_PARAMETERS = ("token", "access_token", "jwt")
@@ -59,7 +59,7 @@ class Authenticator:
         self._tickets = tickets
         self._signer = SessionSigner(settings.session_secret.get_secret_value().encode())
         self._tokens = _verifier(settings)
-        self._keys = ServerKeys(key.get_secret_value() for key in settings.api_keys)
+        self._keys = ApiKeys(key.get_secret_value() for key in settings.api_keys)
 
     async def authenticate(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Identity:
         """Return who asks. `headers` are looked up in lower case.
@@ -132,7 +132,7 @@ class Authenticator:
             )
         return await self._tokens.verify(token)
 
-    async def reader(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Identity:
+    async def authenticate_reader(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Identity:
         """Return who reads over HTTP: a user, or nobody in particular with a server key's rights.
 
         Raises:
@@ -145,15 +145,7 @@ class Authenticator:
             return await self.authenticate(headers, query)
         return Identity("", "", ALL if Scope.READ in scopes else NOTHING)
 
-    async def authorize_read(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Grants:
-        """Return what the asker may read over HTTP: a user's grants, or everything for a server key.
-
-        Raises:
-            AuthRefused: as `authenticate`.
-        """
-        return (await self.reader(headers, query)).grants
-
-    async def require_server_key(self, headers: Mapping[str, str], scope: Scope) -> None:
+    async def require_api_key(self, headers: Mapping[str, str], scope: Scope) -> None:
         """Let pass who may use this part of the server API: a key with the scope, or a token with `admin`.
 
         Under `open` anybody may.
@@ -179,13 +171,13 @@ class Authenticator:
         if not identity.grants.admin:
             raise AuthRefused(ErrorCode.FORBIDDEN, "the server API needs a server key or an admin token")
 
-    def has_server_key(self, headers: Mapping[str, str]) -> bool:
+    def has_api_key(self, headers: Mapping[str, str]) -> bool:
         """Whether a request shows a server key, for whatever it is."""
         return self._scopes(headers) is not None
 
-    def is_known(self, headers: Mapping[str, str]) -> bool:
+    def is_operator(self, headers: Mapping[str, str]) -> bool:
         """Whether a request comes from the operator's side: with a server key, or any under `open`."""
-        return self.open or self.has_server_key(headers)
+        return self.open or self.has_api_key(headers)
 
     def _scopes(self, headers: Mapping[str, str]) -> frozenset[Scope] | None:
         offered = headers.get("x-api-key") or bearer(headers)

@@ -5,15 +5,19 @@ It *receives* what clients send and *sends* what they hear. Each request names i
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import msgspec
+from starlette.responses import Response
 
-from gateway.contracts.openapi import info
+from gateway.api.endpoint import ANYONE, Call, endpoint
+from gateway.api.responses import JsonResponse
 from gateway.contracts.schemas import (
     Schema,
     client_messages,
     component_name,
     components_of,
+    info,
     server_messages,
     tag_of,
 )
@@ -39,6 +43,12 @@ _WS_QUERY = {
     "ticket": "A one-time ticket from `POST /api/tickets`.",
     "channels": "Channels to follow from the start, comma-separated.",
 }
+
+
+@endpoint("GET", "/asyncapi.json", ANYONE, answer=dict[str, Any], name="asyncapi")
+async def serve_asyncapi(_call: Call) -> Response:
+    """The same for WebSocket and Server-Sent Events."""
+    return JsonResponse(asyncapi())
 
 
 @lru_cache(maxsize=1)

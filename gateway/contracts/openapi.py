@@ -5,60 +5,48 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
+from starlette.responses import Response
 
-from gateway.api.declarations import Access, Operation, Query
-from gateway.api.routes import API_OPERATIONS
-from gateway.contracts.schemas import Schema, components_of
-from gateway.sse.operations import SSE_OPERATIONS
-from gateway.ws.upgrade import PROTOCOL_VERSION
+from gateway.api import alerts, health, logs, messages, metrics, presence, rooms, users
+from gateway.api.endpoint import ANYONE, Call, Endpoint, IntegerQuery, Query, endpoint, endpoints_of
+from gateway.api.otlp import export
+from gateway.api.responses import JsonResponse
+from gateway.contracts import asyncapi
+from gateway.contracts.schemas import Schema, components_of, info
+from gateway.sse import endpoints as sse
 from services.wire.records import ErrorBody
 
-CONTRACT_OPERATIONS = (
-    Operation(
-        method="GET",
-        path="/openapi.json",
-        name="openapi",
-        summary="This document",
-        access=Access.ANYONE,
-        answer=dict[str, Any],
-    ),
-    Operation(
-        method="GET",
-        path="/asyncapi.json",
-        name="asyncapi",
-        summary="The same for WebSocket and Server-Sent Events",
-        access=Access.ANYONE,
-        answer=dict[str, Any],
-    ),
-)
 
-OPERATIONS = (*API_OPERATIONS, *SSE_OPERATIONS, *CONTRACT_OPERATIONS)
+@endpoint("GET", "/openapi.json", ANYONE, answer=dict[str, Any], name="openapi")
+async def serve_openapi(_call: Call) -> Response:
+    """This document."""
+    return JsonResponse(openapi())
+
+
+# All that a gateway serves over HTTP but for the page, in the order of the document.
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *endpoints_of(presence, metrics, export, alerts, logs, messages, rooms, users, health, sse),
+    serve_openapi,
+    *endpoints_of(asyncapi),
+)
 
 _IN_PATH = re.compile(r"\{(\w+)\}")
 _SCHEMES: Schema = {
     "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
     "ticket": {"type": "apiKey", "in": "query", "name": "ticket"},
-    "serverKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-}
-# An empty requirement means that the request may come without: under `open` none is needed.
-_SECURITY: dict[Access, list[Schema]] = {
-    Access.ANYONE: [],
-    Access.READER: [{}, {"token": []}, {"ticket": []}, {"serverKey": []}],
-    Access.SERVER: [{}, {"serverKey": []}, {"token": []}],
-    Access.BEARER: [{}, {"token": []}],
-    Access.USER: [{}, {"token": []}, {"ticket": []}],
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 
 
 @lru_cache(maxsize=1)
 def openapi() -> Schema:
     """Return the document."""
-    asked = {operation.body for operation in OPERATIONS if operation.body is not None}
-    answered = {each for operation in OPERATIONS for each in _answers(operation)}
+    asked = {endpoint.body for endpoint in ENDPOINTS if endpoint.body is not None}
+    answered = {each for endpoint in ENDPOINTS for each in _answers(endpoint)}
     schemas, components = components_of(sorted(asked, key=repr), [ErrorBody, *sorted(answered, key=repr)])
     paths: dict[str, Schema] = {}
-    for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _rendered(operation, schemas)
+    for each in ENDPOINTS:
+        paths.setdefault(each.path, {})[each.method.lower()] = _rendered(each, schemas)
     return {
         "openapi": "3.1.0",
         "info": info("Tidings over HTTP"),
@@ -68,48 +56,36 @@ def openapi() -> Schema:
     }
 
 
-def info(title: str) -> Schema:
-    """Return the head that both documents share."""
-    return {
-        "title": title,
-        # Of what is described. Which release runs here would tell strangers which faults to look for.
-        "version": str(PROTOCOL_VERSION),
-        "description": "Names and meanings are fixed for version 1 of the protocol. Fields may be added: "
-        "a client ignores those that it does not know. Times are integer milliseconds since 1970.",
-        "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
-    }
-
-
-def _rendered(operation: Operation, schemas: dict[str, Schema]) -> Schema:
+def _rendered(endpoint: Endpoint, schemas: dict[str, Schema]) -> Schema:
     rendered: Schema = {
-        "operationId": operation.name,
-        "summary": operation.summary,
-        "description": operation.access.value,
-        "tags": [_section(operation.path)],
+        "operationId": endpoint.name,
+        "summary": endpoint.summary,
+        "description": endpoint.access.rule,
+        "tags": [_section(endpoint.path)],
         "parameters": [
-            *map(_path_parameter, _IN_PATH.findall(operation.path)),
-            *_parameters("query", operation.query),
-            *_parameters("header", operation.headers),
+            *map(_path_parameter, _IN_PATH.findall(endpoint.path)),
+            *_parameters("query", endpoint.query),
+            *_parameters("header", endpoint.headers),
         ],
-        "security": _SECURITY[operation.access],
-        "responses": {str(operation.status): _answer(operation, schemas), "default": _failure(schemas)},
+        "security": list(endpoint.access.security),
+        "responses": {str(endpoint.status): _answer(endpoint, schemas), "default": _failure(schemas)},
     }
-    if operation.body is not None:
-        content = {"application/json": {"schema": schemas[repr(operation.body)]}}
-        rendered["requestBody"] = {"required": operation.body_required, "content": content}
+    if endpoint.body is not None:
+        content = {"application/json": {"schema": schemas[repr(endpoint.body)]}}
+        rendered["requestBody"] = {"required": endpoint.body_required, "content": content}
     return rendered
 
 
-def _answers(operation: Operation) -> list[Any]:
-    return [each for each in (operation.answer, *operation.other_answers) if each is not None]
+def _answers(endpoint: Endpoint) -> list[Any]:
+    return [each for each in (endpoint.answer, *endpoint.other_answers) if each is not None]
 
 
-def _answer(operation: Operation, schemas: dict[str, Schema]) -> Schema:
-    shapes = [schemas[repr(each)] for each in _answers(operation)]
+def _answer(endpoint: Endpoint, schemas: dict[str, Schema]) -> Schema:
+    shapes = [schemas[repr(each)] for each in _answers(endpoint)]
     if not shapes:
         return {"description": "Done"}
     schema = shapes[0] if len(shapes) == 1 else {"anyOf": shapes}
-    return {"description": operation.summary, "content": {operation.media_type: {"schema": schema}}}
+    return {"description": endpoint.summary, "content": {endpoint.media_type: {"schema": schema}}}
 
 
 def _failure(schemas: dict[str, Schema]) -> Schema:
@@ -121,11 +97,11 @@ def _path_parameter(name: str) -> Schema:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
-def _parameters(place: str, declared: tuple[Query, ...]) -> list[Schema]:
+def _parameters(position: str, declared: tuple[Query | IntegerQuery, ...]) -> list[Schema]:
     return [
         {
             "name": each.name,
-            "in": place,
+            "in": position,
             "description": each.meaning,
             "schema": msgspec.json.schema(each.type),
         }

@@ -7,11 +7,24 @@ from typing import Any
 import msgspec
 
 from services.wire import client, server
+from services.wire.codec import PROTOCOL_VERSION
 
 Schema = dict[str, Any]
 
 _REF = "#/components/schemas/"
 _CODE = re.compile(r"`([a-z0-9_]+)`")
+
+
+def info(title: str) -> Schema:
+    """Return the head that both documents share."""
+    return {
+        "title": title,
+        # Of the protocol. The release that runs here would tell attackers which faults to look for.
+        "version": str(PROTOCOL_VERSION),
+        "description": "Names and meanings are fixed for version 1 of the protocol. Fields may be added: "
+        "a client ignores those that it does not know. Times are integer milliseconds since 1970.",
+        "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+    }
 
 
 def client_messages() -> tuple[type[client.ClientMessage], ...]:

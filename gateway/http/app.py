@@ -1,29 +1,25 @@
 """The ASGI application: every path that is served over plain HTTP, in one place (WebSockets: `gateway.ws.upgrade`)."""
 
-from functools import partial
-
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
+from gateway.api.pushes import Pushes
 from gateway.api.responses import error_handlers
-from gateway.api.routes import api_routes
-from gateway.contracts.serving import contract_routes
+from gateway.contracts.openapi import ENDPOINTS
 from gateway.dashboard import page_routes
 from gateway.gateway import Gateway
 from gateway.http.rate_limit import RequestRate
 from gateway.http.request_metrics import RequestTiming
 from gateway.http.security_headers import guarded
-from gateway.sse.endpoints import metrics_stream, sse_routes
 
 
 def build_app(gateway: Gateway) -> ASGIApp:
     """Return the application of a gateway."""
     settings = gateway.settings
+    pushes = Pushes(gateway.on_limit)
     routes: list[BaseRoute] = [
-        *sse_routes(gateway),
-        *api_routes(gateway, partial(metrics_stream, gateway)),
-        *contract_routes(),
+        *(endpoint.route(gateway, pushes) for endpoint in ENDPOINTS),
         *page_routes(),
     ]
     app = Starlette(routes=routes, exception_handlers=error_handlers())

@@ -48,6 +48,6 @@ class RequestRate:
         await refusal_response(ErrorCode.RATE_LIMITED, text, math.ceil(wait_s * 1000))(scope, receive, send)
 
     def _wait_s(self, scope: Scope) -> float:
-        if scope["path"] in _HEALTH or self._authenticator.has_server_key(Headers(scope=scope)):
+        if scope["path"] in _HEALTH or self._authenticator.has_api_key(Headers(scope=scope)):
             return 0.0
         return self._buckets.take(self._place_of(scope), time.monotonic())

@@ -9,9 +9,9 @@ import structlog
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from gateway.api.endpoint import IDENTITY_QUERY, READER, Call, Query, endpoint
 from gateway.api.responses import ApiError, too_many, too_many_from_there
 from gateway.auth.identity import Identity
 from gateway.channels import channel_names, subscribe
@@ -124,21 +124,31 @@ async def _client_gone(receive: Receive) -> None:
         pass
 
 
-def sse_routes(gateway: Gateway) -> list[Route]:
-    """Return the routes of the streams."""
+@endpoint(
+    "GET",
+    "/events",
+    READER,
+    query=(
+        Query("channels", str, "Channels, comma-separated or repeated; `inbox` adds direct messages."),
+        Query("rooms", str, "Rooms to be a member of, comma-separated or repeated."),
+        Query("last_event_id", str, "Resume, where the `Last-Event-ID` header cannot be set."),
+        *IDENTITY_QUERY,
+    ),
+    answer=str,
+    media_type="text/event-stream",
+)
+async def events(call: Call) -> Response:
+    """A stream of messages, as `event: TYPE`; resumed by `Last-Event-ID`."""
+    if wait_s := call.gateway.accept_wait_s():
+        counted(call.request.scope)
+        return too_many(wait_s)
+    return await _Opening(call.gateway, call.request).open()
 
-    async def events(request: Request) -> Response:
-        """Stream the messages of channels and rooms."""
-        if wait_s := gateway.accept_wait_s():
-            counted(request.scope)
-            return too_many(wait_s)
-        return await _Opening(gateway, request).open()
 
-    async def metrics(request: Request) -> Response:
-        """Stream the metrics record, the latest at once."""
-        return await metrics_stream(gateway, request)
-
-    return [Route("/events", events), Route("/events/metrics", metrics)]
+@endpoint("GET", "/events/metrics", READER, answer=str, media_type="text/event-stream")
+async def metrics_events(call: Call) -> Response:
+    """A stream of bare metrics records, the latest at once and then one a second."""
+    return await metrics_stream(call.gateway, call.request)
 
 
 async def metrics_stream(gateway: Gateway, request: Request) -> Response:
@@ -146,7 +156,7 @@ async def metrics_stream(gateway: Gateway, request: Request) -> Response:
     if wait_s := gateway.accept_wait_s():
         counted(request.scope)
         return too_many(wait_s)
-    identity = await gateway.authenticator.reader(request.headers, request.query_params)
+    identity = await gateway.authenticator.authenticate_reader(request.headers, request.query_params)
     if not identity.grants.may_follow(channel_names.METRICS):
         raise ApiError(ErrorCode.FORBIDDEN, "no such stream, or not for this user")
     stream = RecordStream(

@@ -18,13 +18,12 @@ from gateway.ws.protocol import WebSocketProtocol
 from gateway.ws.request import UpgradeRequest
 from services.bus.errors import BusError
 from services.wire import server
-from services.wire.codec import CODECS, JSON
+from services.wire.codec import CODECS, JSON, PROTOCOL_VERSION
 from services.wire.codes import ErrorCode
 from services.wire.records import UNSET, Position
 
 log = structlog.get_logger(__name__)
 
-PROTOCOL_VERSION = 1
 _RETRY_MS = 1000
 
 # Hands the connection over, and the place with it; False where the client is gone by then.

@@ -11,6 +11,7 @@ from services.wire.content import BadMessage, TooDeep, content_from_json, conten
 
 __all__ = ["CODECS", "JSON", "MSGPACK", "BadMessage", "Codec", "json_content"]
 
+PROTOCOL_VERSION = 1
 SUBPROTOCOL_JSON = "tidings.v1.json"
 SUBPROTOCOL_MSGPACK = "tidings.v1.msgpack"
 

@@ -106,6 +106,23 @@ class SketchTotal(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omi
     start: int = 0
 
 
+# Limits of a report, where one is made and where it is received. Of labels, name and value together.
+MAX_LABELS_PER_SOURCE = 16
+MAX_LABEL_BYTES = 128
+# Series of their own, beside the sources': each is a row a second.
+MAX_LABEL_SETS_PER_SOURCE = 32
+MAX_HISTOGRAMS_PER_SOURCE = 8
+MAX_LATENCIES = 10_000
+# Clocks differ and batches wait; outside these a timestamp is a mistake (seconds for milliseconds, for one).
+MAX_AGE_S = 3600
+MAX_FUTURE_S = 60
+
+
+def is_timely(timestamp: int, now_ms: int) -> bool:
+    """Return True for a timestamp (ms) that a sample or a log line may have at `now_ms`."""
+    return now_ms - MAX_AGE_S * 1000 <= timestamp <= now_ms + MAX_FUTURE_S * 1000
+
+
 class MetricsReport(Event, frozen=True, kw_only=True, tag="metrics_report"):
     """Samples of one source since its last report.
 

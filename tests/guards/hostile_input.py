@@ -112,7 +112,7 @@ GUARDS = (
     guard(
         "the size of a pushed item",
         f"{PUSHES}::test_what_is_too_costly_in_a_push",
-        edits=[("gateway/api/metric_items.py", "if len(raw) > max_bytes:", "if False:")],
+        edits=[("gateway/api/pushes.py", "if len(raw) > max_bytes:", "if False:")],
     ),
     guard(
         "the elements of an export",
@@ -144,12 +144,12 @@ GUARDS = (
     guard(
         "exports that wait",
         f"{OTLP}::test_exports_wait_for_each_other_and_few_do",
-        edits=[("gateway/api/slices.py", "if self._waiting > self._max_waiting:", "if False:")],
+        edits=[("gateway/api/pushes.py", "if self._waiting > self._max_waiting:", "if False:")],
     ),
     guard(
         "a slice at a time",
         f"{OTLP}::test_others_are_served_between_the_slices",
-        edits=[("gateway/api/slices.py", "if spent >= SLICE_S:", "if False:")],
+        edits=[("gateway/api/pushes.py", "if spent >= SLICE_S:", "if False:")],
     ),
     guard(
         "an allow-list of HTML",
@@ -411,8 +411,8 @@ GUARDS = (
         f"{WIRE}::test_ticket_flood_of_one_user",
         edits=[
             (
-                "gateway/api/tickets.py",
-                "if wait_s := deps.ticket_wait_s(identity.user_id):",
+                "gateway/api/users.py",
+                "if wait_s := gateway.ticket_wait_s(identity.user_id):",
                 "if wait_s := 0.0:",
             )
         ],

@@ -9,11 +9,12 @@ import httpx
 import msgspec
 from starlette.applications import Starlette
 
+from gateway.api.pushes import Pushes
 from gateway.api.responses import error_handlers
-from gateway.api.routes import api_routes
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.identity import Identity
 from gateway.client.senders import HttpSenders
+from gateway.contracts.openapi import ENDPOINTS
 from gateway.dashboard import page_routes
 from gateway.delivery.publisher import Sender
 from gateway.http.security_headers import guarded
@@ -205,8 +206,9 @@ class FakeDeps:
 
 def api_client(deps: FakeDeps, *, host: str = "127.0.0.1:8080", **options: Any) -> httpx.AsyncClient:
     """Return a client of an application that has the HTTP surface and nothing else."""
+    pushes = Pushes(deps.on_limit)
     app = Starlette(
-        routes=[*api_routes(deps, options.pop("metrics_stream", None)), *page_routes()],  # type: ignore[arg-type]
+        routes=[*(endpoint.route(deps, pushes) for endpoint in ENDPOINTS), *page_routes()],  # type: ignore[arg-type]
         exception_handlers=error_handlers(),
     )
     transport = httpx.ASGITransport(app=guarded(app, deps.authenticator.origins), raise_app_exceptions=False)

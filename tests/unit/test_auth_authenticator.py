@@ -97,7 +97,7 @@ class TestOpen:
         assert (await refusal_of(open_to_all(), {}, {"username": username})).code is ErrorCode.INVALID_NAME
 
     async def test_the_server_api_needs_no_key(self) -> None:
-        await open_to_all().require_server_key({}, Scope.PUBLISH)
+        await open_to_all().require_api_key({}, Scope.PUBLISH)
 
     @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "chat.example"])  # noqa: S104  # nothing binds
     def test_open_is_refused_off_loopback(self, host: str) -> None:
@@ -153,11 +153,11 @@ class TestServerApi:
         "headers", [bearer(KEY), {"x-api-key": KEY}, bearer("two"), bearer(token(tidings={"admin": True}))]
     )
     async def test_keys_and_admin_tokens_pass(self, headers: dict[str, str]) -> None:
-        await with_tokens().require_server_key(headers, Scope.USERS)
+        await with_tokens().require_api_key(headers, Scope.USERS)
 
     async def test_a_users_token_is_not_enough(self) -> None:
         with pytest.raises(AuthRefused) as caught:
-            await with_tokens().require_server_key(bearer(token()), Scope.LOGS)
+            await with_tokens().require_api_key(bearer(token()), Scope.LOGS)
         assert caught.value.code is ErrorCode.FORBIDDEN
 
     @pytest.mark.parametrize(
@@ -165,12 +165,14 @@ class TestServerApi:
     )
     async def test_anything_else_is_nobody(self, headers: dict[str, str]) -> None:
         with pytest.raises(AuthRefused) as caught:
-            await with_tokens().require_server_key(headers, Scope.USERS)
+            await with_tokens().require_api_key(headers, Scope.USERS)
         assert caught.value.code is ErrorCode.UNAUTHORIZED
 
     async def test_a_key_reads_everything_and_a_token_what_it_may(self) -> None:
-        assert (await with_tokens().authorize_read(bearer(KEY), {})).may_follow("logs")
-        grants = await with_tokens().authorize_read(bearer(token(tidings={"channels": ["alerts"]})), {})
+        assert (await with_tokens().authenticate_reader(bearer(KEY), {})).grants.may_follow("logs")
+        grants = (
+            await with_tokens().authenticate_reader(bearer(token(tidings={"channels": ["alerts"]})), {})
+        ).grants
         assert grants.may_follow("alerts")
         assert not grants.may_follow("metrics")
 
@@ -182,11 +184,11 @@ class TestServerApi:
         authenticator = Authenticator(
             Settings(auth="jwt", jwt_secrets=[SECRET], api_keys=["k1;scopes=publish"])
         )  # type: ignore[arg-type]
-        await authenticator.require_server_key(bearer("k1"), Scope.PUBLISH)
+        await authenticator.require_api_key(bearer("k1"), Scope.PUBLISH)
         with pytest.raises(AuthRefused) as caught:
-            await authenticator.require_server_key(bearer("k1"), Scope.USERS)
+            await authenticator.require_api_key(bearer("k1"), Scope.USERS)
         assert caught.value.code is ErrorCode.FORBIDDEN
-        assert not (await authenticator.authorize_read(bearer("k1"), {})).may_follow("metrics")
+        assert not (await authenticator.authenticate_reader(bearer("k1"), {})).grants.may_follow("metrics")
 
 
 class TestRevocation:
@@ -218,7 +220,7 @@ class TestRevocation:
     async def test_an_administrator_too(self) -> None:
         authenticator = self.revoked(user_id="ada", issued_before=time.time())
         with pytest.raises(AuthRefused):
-            await authenticator.require_server_key(bearer(token(tidings={"admin": True})), Scope.USERS)
+            await authenticator.require_api_key(bearer(token(tidings={"admin": True})), Scope.USERS)
 
     async def test_a_ticket_made_before(self) -> None:
         identity = await with_tokens().authenticate(bearer(token(jti="j1")), {})
@@ -233,7 +235,7 @@ class TestRevocation:
         authenticator.revocations.current = False
         assert (await refusal_of(authenticator, bearer(token()), {})).code is ErrorCode.UNAVAILABLE
         with pytest.raises(AuthRefused) as caught:
-            await authenticator.require_server_key(bearer(token(tidings={"admin": True})), Scope.USERS)
+            await authenticator.require_api_key(bearer(token(tidings={"admin": True})), Scope.USERS)
         assert caught.value.code is ErrorCode.UNAVAILABLE
         # Who is in goes on, and under `open` a revocation keeps nobody out who does not want to be.
         assert (await authenticator.renew(ada, token=token(), origin=None)).user_id == "ada"

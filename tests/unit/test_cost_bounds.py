@@ -15,18 +15,17 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 import pytest
 
-from gateway.api.alerts import SilenceRequest
+from gateway.api.alerts import RuleRequest, SilenceRequest
 from gateway.api.body import decode
-from gateway.api.label_sets import LabelSets
-from gateway.api.log_lines import entry_of
-from gateway.api.metric_items import ReportNumbers, items_of, report_of
+from gateway.api.logs import entry_of
+from gateway.api.messages import PublishRequest
+from gateway.api.metric_items import report_of
 from gateway.api.otlp.convert import Export
 from gateway.api.otlp.export import steps_of
 from gateway.api.otlp.split import MAX_UNPACKED_BYTES
-from gateway.api.publish import PublishRequest
+from gateway.api.pushes import LabelSets, ReportNumbers, items_of
 from gateway.api.responses import ApiError
-from gateway.api.rules import RuleRequest
-from gateway.api.tickets import TicketRequest
+from gateway.api.users import TicketRequest
 from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from gateway.delivery.sanitizing import sanitized
 from gateway.sse.event_id import MAX_ID_LENGTH, BadPosition, decode_id, encode_id

@@ -7,12 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.api.alerts import AckRequest, SilenceRequest, silence_of
-from gateway.api.label_sets import LabelSets
-from gateway.api.log_lines import PushedLine
-from gateway.api.maintenance_windows import WindowRequest
-from gateway.api.metric_items import PushedItem, ReportNumbers, report_of
-from gateway.api.publish import PublishRequest
+from gateway.api.alerts import AckRequest, SilenceRequest, WindowRequest, silence_of
+from gateway.api.logs import PushedLine
+from gateway.api.messages import PublishRequest
+from gateway.api.metric_items import PushedItem, report_of
+from gateway.api.pushes import LabelSets, ReportNumbers
 from gateway.auth.tokens import identity_of
 from services.wire import codec, server
 from services.wire.client import AnyClientMessage

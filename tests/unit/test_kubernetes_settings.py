@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.api.health import OPERATIONS
+from gateway.contracts.openapi import ENDPOINTS
 from services.health import HealthServer
 from services.settings import Settings
 from tests.support.manifests import OVERLAYS, PROCESSES, Workload, manifests
@@ -89,7 +89,7 @@ def test_probes_ask_what_the_processes_answer(
     workload = manifests(overlay).workload(process)
     settings = settings_of(overlay, process, monkeypatch, tmp_path)
     health = HealthServer(settings, process, {"bus": lambda: True})
-    served = {operation.path for operation in OPERATIONS}
+    served = {endpoint.path for endpoint in ENDPOINTS}
     for probe, path in (("startup", "/healthz"), ("readiness", "/readyz"), ("liveness", "/healthz")):
         asked = workload.container[f"{probe}Probe"]["httpGet"]
         assert asked["path"] == path

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from gateway.api.endpoint import Endpoint
 from gateway.contracts.asyncapi import REPLIES, asyncapi
-from gateway.contracts.openapi import OPERATIONS, openapi
+from gateway.contracts.openapi import ENDPOINTS, openapi
 from gateway.contracts.schemas import Schema, client_messages, component_name, server_messages, tag_of
 from services.wire import server
 from tidings_cli.generate.typescript import type_of
@@ -26,7 +27,7 @@ def page() -> str:
         [
             _INTRODUCTION,
             "## Operations over HTTP\n",
-            *map(_operation, OPERATIONS),
+            *map(_operation, ENDPOINTS),
             "## Messages a client sends\n",
             *(_client_message(kind, schemas) for kind in client_messages()),
             "## Messages a client receives\n",
@@ -37,11 +38,11 @@ def page() -> str:
     )
 
 
-def _operation(operation: Any) -> str:
-    rendered = openapi()["paths"][operation.path][operation.method.lower()]
+def _operation(endpoint: Endpoint) -> str:
+    rendered = openapi()["paths"][endpoint.path][endpoint.method.lower()]
     lines = [
-        f"### `{operation.method} {operation.path}`\n",
-        f"{operation.summary}. {operation.access.value}\n",
+        f"### `{endpoint.method} {endpoint.path}`\n",
+        f"{endpoint.summary}. {endpoint.access.rule}\n",
     ]
     for place in ("query", "header"):
         rows = [
@@ -53,9 +54,9 @@ def _operation(operation: Any) -> str:
             lines += [f"| {place} | type | |", "|---|---|---|", *rows, ""]
     if "requestBody" in rendered:
         lines.append(f"Body: `{_body_type(rendered['requestBody'])}`.\n")
-    answer = rendered["responses"][str(operation.status)]
+    answer = rendered["responses"][str(endpoint.status)]
     shape = f" `{_body_type(answer)}`" if "content" in answer else ""
-    lines.append(f"Answer: {operation.status}{shape}.\n")
+    lines.append(f"Answer: {endpoint.status}{shape}.\n")
     return "\n".join(lines)
 
 

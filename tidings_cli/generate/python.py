@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from gateway.contracts.asyncapi import asyncapi
-from gateway.contracts.openapi import OPERATIONS, openapi
+from gateway.contracts.openapi import ENDPOINTS, openapi
 from gateway.contracts.schemas import Schema, client_messages, component_name, server_messages, tag_of
 from services.wire.codes import CloseCode, ErrorCode
 
@@ -130,12 +130,12 @@ def _union(name: str, parts: list[str]) -> str:
 def _http() -> str:
     paths = openapi()["paths"]
     answers: dict[str, str] = {}
-    for operation in OPERATIONS:
-        if operation.media_type == "application/json":
-            rendered = paths[operation.path][operation.method.lower()]
-            answer = rendered["responses"][str(operation.status)]
-            answers[f"{operation.method} {operation.path}"] = (
-                "None" if operation.status == 204 else type_of(_json_schema(answer), prefix="wire.")
+    for endpoint in ENDPOINTS:
+        if endpoint.media_type == "application/json":
+            rendered = paths[endpoint.path][endpoint.method.lower()]
+            answer = rendered["responses"][str(endpoint.status)]
+            answers[f"{endpoint.method} {endpoint.path}"] = (
+                "None" if endpoint.status == 204 else type_of(_json_schema(answer), prefix="wire.")
             )
     kinds = "".join(f"    {json.dumps(name)}: {kind},\n" for name, kind in answers.items())
     overloads = "".join(

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from gateway.contracts.asyncapi import asyncapi
-from gateway.contracts.openapi import OPERATIONS, openapi
+from gateway.contracts.openapi import ENDPOINTS, openapi
 from gateway.contracts.schemas import Schema, client_messages, component_name, references, server_messages
 from services.wire.codes import CloseCode, ErrorCode
 
@@ -83,12 +83,12 @@ def _http() -> str:
     paths = openapi()["paths"]
     rows: list[str] = []
     used: set[str] = set()
-    for operation in OPERATIONS:
-        if operation.media_type != "application/json":
+    for endpoint in ENDPOINTS:
+        if endpoint.media_type != "application/json":
             continue
-        rendered = paths[operation.path][operation.method.lower()]
-        used.update(references([rendered.get("requestBody"), rendered["responses"][str(operation.status)]]))
-        rows.append(_operation_row(f"{operation.method} {operation.path}", rendered, str(operation.status)))
+        rendered = paths[endpoint.path][endpoint.method.lower()]
+        used.update(references([rendered.get("requestBody"), rendered["responses"][str(endpoint.status)]]))
+        rows.append(_operation_row(f"{endpoint.method} {endpoint.path}", rendered, str(endpoint.status)))
     names = "".join(f"  {name},\n" for name in sorted(used))
     return (
         f'{_HEAD}\nimport type {{\n{names}}} from "./wire.js";\n\n'

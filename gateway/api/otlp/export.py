@@ -1,6 +1,6 @@
 """`POST /v1/metrics`: OpenTelemetry exporters push over HTTP, as protobuf or JSON, plain or gzip.
 
-https://opentelemetry.io/docs/specs/otlp/#otlphttp: what was taken is answered with 200, with the number of points
+https://opentelemetry.io/docs/specs/otlp/#otlphttp: what was accepted is answered with 200, with the number of points
 that were not and why; what can be sent again with 429 or 503 and Retry-After, what cannot with 400 or 413.
 """
 
@@ -14,62 +14,48 @@ from google.protobuf import json_format
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from gateway.api.access import require_server
-from gateway.api.body import read_bytes
-from gateway.api.declarations import Access, Operation
-from gateway.api.deps import ApiDeps
-from gateway.api.label_sets import LabelSets
-from gateway.api.metric_items import ReportNumbers
+from gateway.api.endpoint import Call, endpoint, server
 from gateway.api.otlp.convert import Export, convert
 from gateway.api.otlp.split import MAX_UNPACKED_BYTES, pieces_of
 from gateway.api.responses import ApiError
-from gateway.api.slices import Slices
 from gateway.auth.api_keys import Scope
 from gateway.limits import Limit
 from services.bus.errors import PayloadTooLarge
 from services.wire.codes import ErrorCode
 
 _UNPACKED_AT_ONCE = 256 * 1024
-_MAX_WAITING = 4
 _PROTOBUF = "application/x-protobuf"
 _JSON = "application/json"
 _MAX_REASONS = 5
 
 
-def otlp_routes(deps: ApiDeps, numbers: ReportNumbers, label_sets: LabelSets) -> list[Route]:
-    """Return `POST /v1/metrics`."""
-    slices = Slices(_MAX_WAITING, lambda: deps.on_limit(Limit.EXPORTS))
-
-    async def export(request: Request) -> Response:
-        """Take an export and answer what was not taken of it."""
-        await require_server(deps, request, Scope.METRICS)
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type not in (_PROTOBUF, _JSON):
-            raise _UnknownType(ErrorCode.BAD_MESSAGE, f"the body must be {_PROTOBUF} or {_JSON}")
-        encoding = request.headers.get("content-encoding", "identity").lower()
-        if encoding not in ("identity", "", "gzip"):
-            raise _UnknownType(ErrorCode.BAD_MESSAGE, "the content encoding must be gzip or none")
-        body = await read_bytes(request, deps.settings.max_body_bytes, deps.settings.body_timeout_s)
-        found = Export()
-
-        def steps() -> Generator[None, None, None]:
-            yield from steps_of(body, found, zipped=encoding == "gzip", json=media_type == _JSON)
-            yield from _publish(deps, found, numbers, label_sets)
-
-        await slices.run(steps())
-        return _answer(found, media_type)
-
-    return [Route("/v1/metrics", export, methods=["POST"])]
-
-
 class _UnknownType(ApiError):
-    """Neither protobuf nor JSON."""
+    """A body that is neither protobuf nor JSON, or an encoding other than gzip."""
 
     status = 415
+
+
+@endpoint("POST", "/v1/metrics", server(Scope.METRICS), body=dict[str, Any], answer=dict[str, Any])
+async def export_metrics(call: Call) -> Response:
+    """OTLP/HTTP: an ExportMetricsServiceRequest as protobuf or JSON, plain or gzip."""
+    headers = call.request.headers
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in (_PROTOBUF, _JSON):
+        raise _UnknownType(ErrorCode.BAD_MESSAGE, f"the body must be {_PROTOBUF} or {_JSON}")
+    encoding = headers.get("content-encoding", "identity").lower()
+    if encoding not in ("identity", "", "gzip"):
+        raise _UnknownType(ErrorCode.BAD_MESSAGE, "the content encoding must be gzip or none")
+    body = await call.data()
+    found = Export()
+
+    def steps() -> Generator[None, None, None]:
+        yield from steps_of(body, found, zipped=encoding == "gzip", json=media_type == _JSON)
+        yield from _publish(call, found)
+
+    await call.pushes.exports.run(steps())
+    return _answer(found, media_type)
 
 
 def steps_of(body: bytes, found: Export, *, zipped: bool, json: bool) -> Iterator[None]:
@@ -109,15 +95,16 @@ def _unpacked(body: bytes) -> Iterator[bytes]:
         yield part
 
 
-def _publish(deps: ApiDeps, found: Export, numbers: ReportNumbers, label_sets: LabelSets) -> Iterator[None]:
-    """Hand the reports to the bus, one a step. Raises BusError when it takes none: all may be sent again."""
+def _publish(call: Call, found: Export) -> Iterator[None]:
+    """Publish the reports, one a step. Raises BusError when none was taken: all may be sent again."""
+    gateway, pushes = call.gateway, call.pushes
     for report in found.reports:
-        if report.labels and not label_sets.admit(report.source, report.labels):
+        if report.labels and not pushes.label_sets.admit(report.source, report.labels):
             found.warnings.add("label sets over the limit of a source count in the source alone")
-        boot, seq = numbers.next_of(report.source)
+        boot, seq = pushes.numbers.next_of(report.source)
         numbered = msgspec.structs.replace(report, boot=boot, seq=seq)
         try:
-            deps.bus.publish(deps.subjects.metrics_report, msgspec.json.encode(numbered))
+            gateway.bus.publish(gateway.subjects.metrics_report, msgspec.json.encode(numbered))
         except PayloadTooLarge:
             found.refused["too large for the bus"] += 1
         yield
@@ -132,16 +119,3 @@ def _answer(found: Export, media_type: str) -> Response:
     if media_type == _JSON:
         return Response(json_format.MessageToJson(answer, indent=None), media_type=_JSON)
     return Response(answer.SerializeToString(), media_type=_PROTOBUF)
-
-
-OPERATIONS = (
-    Operation(
-        method="POST",
-        path="/v1/metrics",
-        name="exportMetrics",
-        summary="OTLP/HTTP: an ExportMetricsServiceRequest as protobuf or JSON, plain or gzip",
-        access=Access.SERVER,
-        body=dict[str, Any],
-        answer=dict[str, Any],
-    ),
-)

@@ -107,13 +107,15 @@ async def test_readiness_names_what_is_missing(client: httpx.AsyncClient, deps: 
     assert (await client.get("/healthz")).status_code == 200
 
 
-async def test_metrics_are_text_or_a_stream(deps: FakeDeps) -> None:
-    async def stream(_request: Request) -> Response:
+async def test_metrics_are_text_or_a_stream(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stream(_gateway: object, _request: Request) -> Response:
         return Response("data: {}\n\n", media_type="text/event-stream")
 
-    async with api_client(deps, metrics_stream=stream) as client:
-        text = await client.get("/metrics")
-        events = await client.get("/metrics", headers={"accept": "text/event-stream"})
+    monkeypatch.setattr("gateway.api.health.metrics_stream", stream)
+    text = await client.get("/metrics")
+    events = await client.get("/metrics", headers={"accept": "text/event-stream"})
 
     assert text.headers["content-type"].startswith("text/plain")
     assert "# HELP" in text.text

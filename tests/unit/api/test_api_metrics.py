@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.api.metric_items import MAX_ITEMS, ReportNumbers
+from gateway.api.pushes import MAX_ITEMS, ReportNumbers
 from services.bus.errors import PayloadTooLarge, Unavailable
 from tests.support.api import FakeDeps
 

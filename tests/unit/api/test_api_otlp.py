@@ -20,7 +20,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, D
 
 from gateway.api.histograms import from_explicit, from_exponential
 from gateway.api.otlp.split import pieces_of
-from gateway.api.slices import SLICE_S, Slices
+from gateway.api.pushes import SLICE_S, Slices
 from gateway.limits import Limit
 from services.bus.errors import Unavailable
 from services.latency_sketch import BadSample

@@ -223,12 +223,6 @@ export interface Operations {
     body: undefined;
     answer: RoomPast;
   };
-  "GET /api/gateways": {
-    path: Record<string, never>;
-    query: Record<string, never>;
-    body: undefined;
-    answer: GatewayStats[];
-  };
   "DELETE /api/users/{id}/connections": {
     path: { id: string };
     query: { reason?: string; revoke?: boolean };
@@ -252,6 +246,12 @@ export interface Operations {
     query: Record<string, never>;
     body: TicketRequest | undefined;
     answer: Ticket;
+  };
+  "GET /api/gateways": {
+    path: Record<string, never>;
+    query: Record<string, never>;
+    body: undefined;
+    answer: GatewayStats[];
   };
   "GET /healthz": {
     path: Record<string, never>;

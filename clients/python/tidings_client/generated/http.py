@@ -40,11 +40,11 @@ ANSWERS: dict[str, Any] = {
     "PUT /api/me/data": wire.Ack,
     "GET /api/rooms": list[wire.RoomSummary],
     "GET /api/rooms/{room}/history": wire.RoomPast,
-    "GET /api/gateways": list[wire.GatewayStats],
     "DELETE /api/users/{id}/connections": wire.Ordered,
     "GET /api/revocations": list[wire.Revocation],
     "POST /api/revocations": wire.Revocation,
     "POST /api/tickets": wire.Ticket,
+    "GET /api/gateways": list[wire.GatewayStats],
     "GET /healthz": wire.Liveness,
     "GET /readyz": wire.Readiness,
     "GET /openapi.json": dict[str, Any],
@@ -146,9 +146,6 @@ class Operations:
     async def request(self, operation: Literal["GET /api/rooms/{room}/history"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.RoomPast: ...
 
     @overload
-    async def request(self, operation: Literal["GET /api/gateways"], *, path: Path = {}, query: Query = {}, body: object = None) -> list[wire.GatewayStats]: ...
-
-    @overload
     async def request(self, operation: Literal["DELETE /api/users/{id}/connections"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.Ordered: ...
 
     @overload
@@ -159,6 +156,9 @@ class Operations:
 
     @overload
     async def request(self, operation: Literal["POST /api/tickets"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.Ticket: ...
+
+    @overload
+    async def request(self, operation: Literal["GET /api/gateways"], *, path: Path = {}, query: Query = {}, body: object = None) -> list[wire.GatewayStats]: ...
 
     @overload
     async def request(self, operation: Literal["GET /healthz"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.Liveness: ...

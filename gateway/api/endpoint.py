@@ -1,0 +1,265 @@
+"""One declaration for each HTTP operation: its route, who may call it, its parameters and limits, and its contract.
+
+```python
+@endpoint("GET", "/api/alerts", reads("alerts"), answer=list[Alert])
+async def active_alerts(call: Call) -> Response:
+    \"""Alerts that are active.\"""
+```
+
+The handler's name is the operation's id and the first paragraph of its docstring the summary.
+`gateway.contracts.openapi` lists and renders what the modules declare, and `gateway.http.app` mounts it.
+
+Access is checked in the route that a request has reached, never by comparing the URL's text: a proxy, a router and a
+browser may read one URL in three ways.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.api.body import decode, read_body, read_bytes
+from gateway.api.pushes import Pushes
+from gateway.api.responses import ApiError
+from gateway.auth.api_keys import Scope
+from gateway.gateway import Gateway
+from gateway.limits import Limit
+from services.wire.codes import ErrorCode
+
+T = TypeVar("T")
+
+# int() alone would take other scripts' digits, underscores and blanks.
+_DIGITS = re.compile(r"[0-9]{1,15}")
+_CONVERTER = re.compile(r":\w+(?=\})")
+
+MAX_TIME_MS = 253_402_300_799_999  # the year 9999
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A parameter of the query string, or a header. `type` is what its text must mean."""
+
+    name: str
+    type: Any
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerQuery:
+    """A parameter from `low` to `high`, both included."""
+
+    name: str
+    low: int
+    high: int
+    meaning: str
+
+    @property
+    def type(self) -> Any:
+        """The type for the contract."""
+        return Annotated[int, msgspec.Meta(ge=self.low, le=self.high)]
+
+    def read(self, call: "Call") -> int | None:
+        """Return the value, or None where the parameter is absent. Raises ApiError `invalid_field`."""
+        text = call.query.get(self.name)
+        if text is None:
+            return None
+        if not _DIGITS.fullmatch(text) or not self.low <= int(text) <= self.high:
+            what = f"`{self.name}` must be an integer from {self.low} to {self.high}"
+            raise ApiError(ErrorCode.INVALID_FIELD, what)
+        return int(text)
+
+
+# How a request says which user it is, where no credentials do.
+IDENTITY_QUERY = (
+    Query("username", str, "Display name under `TIDINGS_AUTH=open`."),
+    Query("session", str, "The `session` of an earlier `welcome` or `connected`: this is that user again."),
+)
+
+
+class Call:
+    """One request to an endpoint of a gateway."""
+
+    def __init__(self, endpoint: "Endpoint", gateway: Gateway, pushes: Pushes, request: Request) -> None:
+        self.gateway = gateway
+        self.pushes = pushes
+        self.request = request
+        self._endpoint = endpoint
+
+    @property
+    def query(self) -> QueryParams:
+        """Parameters of the query string."""
+        return self.request.query_params
+
+    @property
+    def path(self) -> dict[str, str]:
+        """Parameters of the path, decoded."""
+        return self.request.path_params
+
+    async def json(self, type_: type[T]) -> T:
+        """Return the body as `type_`; an empty body is an empty object. Raises ApiError."""
+        return decode(await self.text() or b"{}", type_)
+
+    async def text(self) -> bytes:
+        """Return the body, which is UTF-8. Raises ApiError."""
+        settings, limit = self.gateway.settings, self._endpoint.body_limit
+        return await read_body(self.request, self._max_bytes(), settings.body_timeout_s, limit)
+
+    async def data(self) -> bytes:
+        """Return the body, whatever it is. Raises ApiError."""
+        settings, limit = self.gateway.settings, self._endpoint.body_limit
+        return await read_bytes(self.request, self._max_bytes(), settings.body_timeout_s, limit)
+
+    def _max_bytes(self) -> int:
+        settings = self.gateway.settings
+        if self._endpoint.body_limit is Limit.MESSAGE_BYTES:
+            return settings.max_message_bytes
+        return self._endpoint.max_body_bytes or settings.max_body_bytes
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+# --- access ---
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may call an endpoint: in words, as security schemes of the contract, and as the check before the handler.
+
+    An empty requirement among the schemes means that no credentials are needed under `open`.
+    """
+
+    rule: str
+    security: tuple[dict[str, list[str]], ...] = ()
+    check: Callable[[Call], Awaitable[None]] | None = None
+
+
+ANYONE = Access("Needs no credentials.")
+# The handlers of these check: what they need depends on the request, or they need the identity.
+READER = Access(
+    "Needs a token or ticket with the grant, or an API key; nothing under `TIDINGS_AUTH=open`.",
+    ({}, {"token": []}, {"ticket": []}, {"apiKey": []}),
+)
+BEARER = Access("Needs a token.", ({}, {"token": []}))
+USER = Access(
+    "Needs a token or ticket, and the grant; under `TIDINGS_AUTH=open` a `session` says which user it is.",
+    ({}, {"token": []}, {"ticket": []}),
+)
+
+
+def reads(channel: str) -> Access:
+    """Access for readers who may follow the channel that shows the same."""
+
+    async def check(call: Call) -> None:
+        await require_channel(call, channel)
+
+    return Access(READER.rule, READER.security, check)
+
+
+def server(scope: Scope) -> Access:
+    """Access for servers with an API key of that scope, and for administrators."""
+
+    async def check(call: Call) -> None:
+        await call.gateway.authenticator.require_api_key(call.request.headers, scope)
+
+    rule = "Needs an API key or a token with `admin`; nothing under `TIDINGS_AUTH=open`."
+    return Access(rule, ({}, {"apiKey": []}, {"token": []}), check)
+
+
+async def require_channel(call: Call, channel: str) -> None:
+    """Raise AuthRefused or ApiError for a reader who may not follow a channel."""
+    reader = await call.gateway.authenticator.authenticate_reader(call.request.headers, call.query)
+    if not reader.grants.may_follow(channel):
+        raise forbidden()
+
+
+async def require_room(call: Call, room: str) -> None:
+    """Raise AuthRefused or ApiError for a reader who may not join a room."""
+    reader = await call.gateway.authenticator.authenticate_reader(call.request.headers, call.query)
+    if not reader.grants.may_join(room):
+        raise forbidden()
+
+
+def forbidden() -> ApiError:
+    """Return the refusal that does not reveal whether the thing exists."""
+    return ApiError(ErrorCode.FORBIDDEN, "not allowed, or no such thing")
+
+
+# --- endpoints ---
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One method of one path.
+
+    `answer` is the type of a successful answer's body, None where it has none; `other_answers` are those that
+    parameters of the query select instead. `body_limit` names the limit on the body's size, which `max_body_bytes`
+    lowers.
+    """
+
+    method: Literal["GET", "POST", "PUT", "DELETE"]
+    route_path: str
+    name: str
+    summary: str
+    access: Access
+    handler: Handler
+    answer: Any = None
+    other_answers: tuple[Any, ...] = ()
+    status: int = 200
+    media_type: str = "application/json"
+    body: Any = None
+    body_required: bool = True
+    body_limit: Limit = Limit.BODY_BYTES
+    max_body_bytes: int = 0
+    query: tuple[Query | IntegerQuery, ...] = ()
+    headers: tuple[Query, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """The path as OpenAPI writes it, without the router's converters."""
+        return _CONVERTER.sub("", self.route_path)
+
+    def route(self, gateway: Gateway, pushes: Pushes) -> Route:
+        """Return the route of a gateway. `pushes` is the state that all its endpoints share."""
+        check, handler = self.access.check, self.handler
+
+        async def respond(request: Request) -> Response:
+            call = Call(self, gateway, pushes, request)
+            if check is not None:
+                await check(call)
+            return await handler(call)
+
+        return Route(self.route_path, respond, methods=[self.method], name=self.name)
+
+
+def endpoint(
+    method: Literal["GET", "POST", "PUT", "DELETE"], path: str, access: Access, **declared: Any
+) -> Callable[[Handler], Endpoint]:
+    """Declare the endpoint of a handler. `path` has the router's converters; `declared` are fields of Endpoint."""
+
+    def declare(handler: Handler) -> Endpoint:
+        summary = " ".join((handler.__doc__ or "").partition("\n\n")[0].split()).removesuffix(".")
+        return Endpoint(
+            method=method,
+            route_path=path,
+            summary=summary,
+            access=access,
+            handler=handler,
+            **{"name": re.sub(r"_([a-z])", lambda found: found[1].upper(), handler.__name__)} | declared,
+        )
+
+    return declare
+
+
+def endpoints_of(*modules: ModuleType) -> tuple[Endpoint, ...]:
+    """Return the endpoints that modules declare, in the order of their declaration."""
+    return tuple(
+        value for module in modules for value in vars(module).values() if isinstance(value, Endpoint)
+    )
