@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from metrics_svc.aggregation.aggregator import FLEET
-from metrics_svc.aggregation.rows import to_record
-from metrics_svc.aggregation.tiers import SECONDS
+from metrics_svc.aggregation.rollups import SECONDS
+from metrics_svc.aggregation.rows import FLEET, to_record
 from metrics_svc.clock import FleetClock
 from metrics_svc.history import BadQuery, query
 from metrics_svc.log_stream import LEVELS

@@ -10,9 +10,9 @@ from collections import Counter, deque
 import msgspec
 import structlog
 
-from metrics_svc.aggregation.aggregator import FLEET, Aggregator, SecondSnapshot
-from metrics_svc.aggregation.rows import to_record
-from metrics_svc.aggregation.tiers import SECONDS
+from metrics_svc.aggregation.aggregator import Aggregator, SecondSnapshot
+from metrics_svc.aggregation.rollups import SECONDS
+from metrics_svc.aggregation.rows import FLEET, to_record
 from metrics_svc.alerts.rule_store import RuleStore
 from metrics_svc.clock import FleetClock
 from metrics_svc.leader_lease import LeaderLease

@@ -1,14 +1,13 @@
-"""Which rows answer a question about the past.
+"""History queries: rows and points of the past.
 
-Times in a question and in records are ends of seconds in ms; a second is known inside by its first moment
-in s.
+Times in queries and records are the ends of seconds, in ms. Inside, a second is named by its start, in s.
 """
 
 import asyncio
 from itertools import groupby
 
-from metrics_svc.aggregation.packed import decode_row, merge_packed, unpack_between
-from metrics_svc.aggregation.points import has_points, points
+from metrics_svc.aggregation.packed import decode_row, has_points, merge_packed, read_points, unpack_between
+from metrics_svc.aggregation.rollups import MINUTES, SECONDS, TierChoice, choose_tier
 from metrics_svc.aggregation.rows import (
     LATENCY_NAMES,
     QUANTILE_SUFFIXES,
@@ -18,11 +17,10 @@ from metrics_svc.aggregation.rows import (
     to_record,
     unmeasured,
 )
-from metrics_svc.aggregation.tiers import MINUTES, SECONDS, TierChoice, plan
 from metrics_svc.store import MetricsStore
 from services.wire.rpc import HistoryQuery, MetricsHistory
 
-# Answers fit one message of the bus (1 MiB): a record has about 200 bytes, one with min and max about 600.
+# An answer must fit one message of the bus (1 MiB): a record has about 200 bytes, one with min and max about 600.
 MAX_RECORDS = 3600
 MAX_ROLLUPS = 1500
 # A point has about 90 bytes: a day of ten seconds.
@@ -30,23 +28,23 @@ MAX_POINTS = 8640
 
 
 class BadQuery(ValueError):
-    """A question that cannot be answered as asked; the message says what to ask instead."""
+    """An invalid query; the message says how to correct it."""
 
 
 async def query(store: MetricsStore, question: HistoryQuery, now: float) -> MetricsHistory:
     """Return records, or points of one metric, oldest first.
 
-    Without `start` and `end`: the last `limit`; with either, all between them. With `step` over 1 s: complete
-    steps only, in the step asked for or, where that is no longer kept, the next one that is.
+    Without `start` and `end`: the last `limit`; with either: all between them. With a `step` over 1 s: complete
+    steps only, in the requested step or, if that is no longer kept, the next larger one that is.
 
     Raises:
         BadQuery: negative numbers, an end before the start, or too many rows.
-        StoreUnavailable: the store is away.
+        MetricsStoreUnavailable: the store is unavailable.
     """
     if min(question.limit, question.start, question.end, question.step) < 0:
         raise BadQuery("limit, from, to and step must not be negative")
     if question.end and question.end < question.start:
-        raise BadQuery("`to` lies before `from`")
+        raise BadQuery("`to` is before `from`")
     if question.step > 1:
         return await _rollups(store, question, int(now))
     return await _seconds(store, question, int(now))
@@ -67,7 +65,7 @@ async def _seconds(store: MetricsStore, question: HistoryQuery, now: int) -> Met
 async def _rollups(store: MetricsStore, question: HistoryQuery, now: int) -> MetricsHistory:
     start, end = _span(question, now, step=question.step)
     start, end = max(start, now - MINUTES.keep_s), min(end, now)
-    chosen = plan(_align_up(start, question.step), question.step, now)
+    chosen = choose_tier(_align_up(start, question.step), question.step, now)
     step = chosen.step_s
     start = _align_up(start, step)
     steps = (end - start) // step
@@ -76,10 +74,10 @@ async def _rollups(store: MetricsStore, question: HistoryQuery, now: int) -> Met
     most = MAX_POINTS if question.metric else MAX_ROLLUPS
     if steps > most:
         least = -(-(end - start) // most)
-        raise BadQuery(f"{steps} rows; at most {most} are returned: ask with a step of {least} s or more")
+        raise BadQuery(f"{steps} rows; at most {most} are returned: use a step of {least} s or more")
     end = start + steps * step
     stored = await store.packed(question.source, chosen.tier, start, end)
-    # Tens of milliseconds for a day: off the loop, which ticks.
+    # Tens of milliseconds for a day: in a thread, because the evaluation loop must not wait.
     return await asyncio.to_thread(_merged, stored, question, chosen, start, end)
 
 
@@ -90,7 +88,7 @@ def _merged(
     only = (metric,) if metric else RECORD_NAMES
     if step == chosen.tier.step_s:
         if metric and has_points(metric):
-            return MetricsHistory(rows=[], points=points(stored, metric, start, end, step))
+            return MetricsHistory(rows=[], points=read_points(stored, metric, start, end, step))
         rows = unpack_between(stored, start, end, sketch=False, only=only)
         return _answer(rows, question, step, rollup=True)
     packed = (row for row in map(decode_row, stored) if start <= row.start < end)
@@ -111,7 +109,7 @@ def _answer(rows: list[Row], question: HistoryQuery, step: int, *, rollup: bool)
 
 
 def _needs_sketches(metric: str) -> bool:
-    """Say whether merging rows for one metric (empty: the record) needs what was measured, not its mean alone."""
+    """Report whether merging for one metric (empty: the record) needs sketches and not only means."""
     return not metric or metric in LATENCY_NAMES or metric.rpartition(".")[2] in QUANTILE_SUFFIXES
 
 
@@ -120,10 +118,10 @@ def _align_up(second: int, step: int) -> int:
 
 
 def _span(question: HistoryQuery, now: int, *, step: int) -> tuple[int, int]:
-    """Return the first second asked for and the one after the last."""
+    """First requested second, and the one after the last."""
     end = question.end // 1000 if question.end else now
     if question.start:
-        # A record is stamped with the end of its second: the one stamped `start` began a second earlier.
+        # A timestamp is the end of a second: the record of `start` began a second earlier.
         return -(-question.start // 1000) - 1, end
     end -= end % step
     return end - min(question.limit, MAX_ROLLUPS if step > 1 else MAX_RECORDS) * step, end

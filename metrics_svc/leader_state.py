@@ -5,10 +5,10 @@ Nothing of it is shared: it is read from the store when the term begins and drop
 
 from dataclasses import dataclass, field
 
-from metrics_svc.aggregation.aggregator import FLEET, SecondSnapshot
+from metrics_svc.aggregation.aggregator import SecondSnapshot
 from metrics_svc.aggregation.packed import decode_row, merge_packed
-from metrics_svc.aggregation.rollups import Rollups, SeriesRow
-from metrics_svc.aggregation.tiers import MINUTES, ROLLUP_TIERS, SECONDS
+from metrics_svc.aggregation.rollups import MINUTES, ROLLUP_TIERS, SECONDS, Rollups, SeriesRow
+from metrics_svc.aggregation.rows import FLEET
 from metrics_svc.alerts.engine import AlertEngine, SecondEvaluation
 from metrics_svc.alerts.rules import RuleSet
 from metrics_svc.store import MAX_UNANNOUNCED, MetricsStore, SecondCommit

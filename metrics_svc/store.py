@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from metrics_svc.aggregation.rollups import SeriesRow
+from metrics_svc.aggregation.rollups import SeriesRow, Tier
 from metrics_svc.aggregation.rows import Row
-from metrics_svc.aggregation.tiers import Tier
 from metrics_svc.alerts.instance import AlertInstance
 from metrics_svc.notify.nflog import NotifyChange, NotifyState
 from services.wire.events import AlertEvent

@@ -23,8 +23,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from metrics_svc.aggregation.packed import pack, unpack, unpack_between
+from metrics_svc.aggregation.rollups import DAY_S, MINUTES, SECONDS, Tier
 from metrics_svc.aggregation.rows import Row
-from metrics_svc.aggregation.tiers import DAY_S, MINUTES, SECONDS, Tier
 from metrics_svc.alerts.instance import AlertInstance
 from metrics_svc.alerts.states import AlertState
 from metrics_svc.notify.nflog import AckRecord, NotifyChange, NotifyState, SentNotification

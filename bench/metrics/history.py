@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 from bench.metrics.rig import Rig, running
 from bench.single import keep, quantile
 from metrics_svc.aggregation.packed import pack
-from metrics_svc.aggregation.rows import Row, merge
-from metrics_svc.aggregation.tiers import DAY_S, HOUR_S, MINUTES, SECONDS, TENS, Tier
+from metrics_svc.aggregation.rollups import DAY_S, HOUR_S, MINUTES, SECONDS, TENS, Tier
+from metrics_svc.aggregation.rows import Row, RowAccumulator
 from services.bus.rpc import ask
 from services.latency_sketch import LatencySketch
 from services.wire.rpc import METRICS_HISTORY, HistoryQuery
@@ -45,7 +45,7 @@ def rows(tier: Tier, since: int, until: int) -> list[Row]:
             )
             for at in range(tier.step_s)
         ]
-        kinds.append(merge(0, seconds))
+        kinds.append(RowAccumulator(0, seconds).row())
     made = []
     for at in range(tier.bucket(since), until, tier.step_s):
         kind = kinds[at // tier.step_s % len(kinds)]

@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 
 from bench.single import keep
-from metrics_svc.aggregation.aggregator import FLEET, Aggregator
+from metrics_svc.aggregation.aggregator import Aggregator
 from metrics_svc.aggregation.packed import pack, unpack
 from metrics_svc.aggregation.rollups import Rollups
-from metrics_svc.aggregation.rows import merge
+from metrics_svc.aggregation.rows import FLEET, RowAccumulator
 from metrics_svc.aggregation.validation import ReportValidator
 from services.latency_sketch import LatencySketch
 from services.wire.events import MetricsReport
@@ -63,7 +63,7 @@ def errors(shape: str) -> dict[str, float]:
             if done.series == FLEET
         ]
     whole = [unpack(pack(row), sketch=True) for step, row in rows if step == 60]
-    rows.append((LENGTH_S, merge(START, whole)))
+    rows.append((LENGTH_S, RowAccumulator(START, whole).row()))
     worst: dict[str, float] = {}
     for step, row in rows:
         measured = np.concatenate([part for at in range(row.start, row.start + step) for part in exact[at]])

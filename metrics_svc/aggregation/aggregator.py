@@ -1,37 +1,42 @@
-"""Per-second buckets of all sources. Closing a second gives the fleet's row and each source's.
+"""Aggregation of all sources by second. Closing a second gives the fleet's row and one row per series.
 
-A report counts in the second in which it arrives, by our clock: one that is late counts in a later second,
-and nothing waits for it. Counts belong to their second, or, where a source reports less often than each second,
-to as many seconds as they were counted in (`spread`). A gauge holds until the next report, or until it is stale:
-after two and a half intervals of its source. Of the fleet, cpu, memory and disk are means over agents, network is their sum; requests and
-errors are sums over all sources, and so is every other metric of gateways and applications; latencies and
-histograms are merged.
+A report counts in the second in which it arrives, by our clock; a late one counts in a later second, and nothing
+waits for it. A gauge is valid until the next report or until it is stale: after two and a half intervals of its
+source. The fleet's cpu, memory and disk are means over agents, its network is their sum. Requests and errors are
+sums over all sources, and so is each other metric of gateways and applications. Latencies and histograms are merged.
 
-The reports of an application with labels make a series of their own per label set, and count in the
-application's too; there a gauge is the sum over its label sets.
+Counts that cover more than a second are spread. The seconds they cover are written already, so they are given to
+as many following ones: the rates are right, one interval late, and no count is lost.
+
+A label set of an application makes a labelled series, and counts in its parent source too, where a gauge is the sum
+over the label sets.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import fsum
+from math import floor, fsum
 
-from metrics_svc.aggregation.rows import Row
-from metrics_svc.aggregation.spread import MAX_SPREADING, SpreadCounts, seconds_of
-from metrics_svc.aggregation.validation import Sample, SourceKind
+from metrics_svc.aggregation.rows import FLEET, Row
+from metrics_svc.aggregation.sources import SourceKind
+from metrics_svc.aggregation.validation import Sample
 from services.latency_sketch import LatencySketch
 
-FLEET = ""
 FRESH_S = 3
-# Of a source's interval: one report may be missing, or late.
+# Two and a half intervals: one report may be missing, or late.
 FRESH_INTERVALS = 2.5
-# OTLP's default: so often an application is taken to report until two reports show it.
+# OTLP's default: assumed for an application until two reports show its interval.
 UNKNOWN_INTERVAL_S = 60.0
-# After a start, a source that has not been heard of yet may just not have been due.
+# After a start, a source without reports may just not have been due.
 WARM_UP_S = 1.25 * UNKNOWN_INTERVAL_S
-# In the fleet's row, beside the record's own: the first so many names, in alphabetical order.
+# In the fleet's row, beside the record's own: the first names in alphabetical order.
 MAX_FLEET_METRICS = 64
 MAX_FLEET_HISTOGRAMS = 8
-# 1 in every second in which a source is known to live: what rules about its silence watch.
+# Counts of a shorter span belong to the second of arrival: reports of each second are not exactly a second apart.
+SPREAD_FROM_S = 2.0
+# Beyond this number of samples at a time, counts are not spread.
+MAX_SPREADS = 4096
+# The fractional parts of its multiples are evenly distributed.
+_GOLDEN = 0.6180339887
+# 1 in every second in which a source is alive; rules about silence watch it.
 UP = "up"
 _MEANS = ("cpu", "memory", "disk")
 _SUMS = ("network_in", "network_out")
@@ -40,25 +45,61 @@ _OWN = frozenset((*_MEANS, *_SUMS, "requests", "errors", UP))
 
 @dataclass(slots=True)
 class SecondSnapshot:
-    """The rows of one second, by series; the fleet's is always there, under `FLEET`.
+    """The rows of one second, by series, always with the fleet's (`FLEET`).
 
-    `parts` names those that are one label set of a source, and which source that is. `warming_up`: the process has not
-    listened for long enough that what it has not heard of is silent.
+    `parents` maps a labelled series to its parent source. `warming_up`: the process has not run for long enough to
+    tell a silent source from one that is not due.
     """
 
     second: int
     rows: dict[str, Row]
     labels: dict[str, dict[str, str]]
-    parts: dict[str, str] = field(default_factory=dict)
+    parents: dict[str, str] = field(default_factory=dict)
     warming_up: bool = False
 
 
 @dataclass(slots=True)
-class _Counts:
-    """What one series counted within one second, and its newest gauges in it."""
+class SpreadCounts:
+    """Counts of one sample, spread over `seconds` seconds from second `first` on."""
+
+    sample: Sample
+    first: int
+    seconds: int
+
+    def share(self, second: int) -> Sample:
+        """Share of one second: an equal part of the counts, and whole values of the distributions."""
+        sample, index = self.sample, second - self.first
+        return Sample(
+            sample.source,
+            sample.kind,
+            requests=sample.requests / self.seconds,
+            errors=sample.errors / self.seconds,
+            latency=self._values(sample.latency, index) if sample.latency is not None else None,
+            counters={name: count / self.seconds for name, count in sample.counters.items()},
+            labels=sample.labels,
+            histograms={name: self._values(sketch, index) for name, sketch in sample.histograms.items()},
+            series=sample.series,
+        )
+
+    def _values(self, sketch: LatencySketch, index: int) -> LatencySketch:
+        """Values of the second at `index`: each bin's in turn, with a phase so that rare bins differ in time."""
+        share = LatencySketch()
+        for at, (value, count) in enumerate(sketch.weighted()):
+            phase = at * _GOLDEN % 1.0
+            before = floor(count * index / self.seconds + phase)
+            if number := floor(count * (index + 1) / self.seconds + phase) - before:
+                share.add_many(value, number)
+        if share.count:
+            share.min, share.max = max(share.min, sketch.min), min(share.max, sketch.max)
+        return share
+
+
+@dataclass(slots=True)
+class _SeriesCounts:
+    """Counts of one series within one second, and its newest gauges."""
 
     kind: SourceKind
-    whole: str = ""
+    parent: str = ""
     requests: float = 0.0
     errors: float = 0.0
     latency: LatencySketch | None = None
@@ -83,17 +124,17 @@ class _Counts:
 
 
 @dataclass(slots=True)
-class _Held:
-    """What holds of a series between its reports; of each gauge also the second it was last set in."""
+class _SeriesState:
+    """State of a series between its reports; each gauge with the second in which it was last set."""
 
     kind: SourceKind
-    whole: str = ""
+    parent: str = ""
     second: int = 0
     fresh_s: int = FRESH_S
     gauges: dict[str, tuple[int, float]] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
 
-    def take(self, second: int, counts: _Counts) -> None:
+    def update(self, second: int, counts: _SeriesCounts) -> None:
         self.kind = counts.kind
         self.second = second
         self.fresh_s = counts.fresh_s
@@ -103,136 +144,133 @@ class _Held:
     def is_stale(self, second: int) -> bool:
         return self.second <= second - self.fresh_s
 
-    def drop_stale(self, second: int) -> None:
-        """Forget the gauges that do not hold in a second any more."""
+    def drop_stale_gauges(self, second: int) -> None:
         oldest = second - self.fresh_s + 1
-        for name in [name for name, (set_in, _) in self.gauges.items() if set_in < oldest]:
-            del self.gauges[name]
+        self.gauges = {name: gauge for name, gauge in self.gauges.items() if gauge[0] >= oldest}
 
     def values(self) -> dict[str, float]:
         return {name: value for name, (_, value) in self.gauges.items()}
 
 
 class Aggregator:
-    """Collects samples, closes seconds.
+    """Adds up samples by second.
 
     Args:
-        agent_interval_s: how often agents report that do not say it.
-        warm_up_s: for how long after the first second sources may be silent that report less often.
+        agent_interval_s: the interval of agents that do not report it.
+        warm_up_s: how long after the first second a silent source may just not have been due.
     """
 
     def __init__(self, *, agent_interval_s: float = 1.0, warm_up_s: float = WARM_UP_S) -> None:
-        self._unknown_s = {
+        self._default_interval_s = {
             SourceKind.AGENT: agent_interval_s,
             SourceKind.GATEWAY: 1.0,
             SourceKind.APP: UNKNOWN_INTERVAL_S,
         }
         self._warm_up_s = max(warm_up_s, 1.25 * agent_interval_s) if warm_up_s else 0.0
         self._first = 0
-        self._spreading: list[SpreadCounts] = []
-        self._buckets: dict[int, dict[str, _Counts]] = {}
-        self._log_errors: dict[int, int] = {}
-        self._held: dict[str, _Held] = {}
         self._closed = 0
+        self._spreads: list[SpreadCounts] = []
+        self._counts: dict[int, dict[str, _SeriesCounts]] = {}
+        self._log_errors: dict[int, int] = {}
+        self._states: dict[str, _SeriesState] = {}
 
     def add(self, sample: Sample, now: float) -> None:
         """Count a sample that arrived at `now` (seconds since 1970)."""
         second = self._open_second(now)
-        bucket = self._buckets.setdefault(second, {})
-        counts = bucket.get(sample.source)
-        if counts is None or counts.kind is not sample.kind:
-            self._forget_others(sample, bucket)
-            counts = bucket[sample.source] = _Counts(sample.kind)
-        counts.fresh_s = max(counts.fresh_s, self._fresh_s(sample))
-        part = counts
-        if sample.part:
-            part = bucket.get(sample.part) or _Counts(sample.kind, sample.source, labels=sample.labels)
-            bucket[sample.part] = part
-            part.fresh_s = self._fresh_s(sample)
+        counts = self._counts.setdefault(second, {})
+        source = counts.get(sample.source)
+        if source is None or source.kind is not sample.kind:
+            self._remove_other_kind(sample, counts)
+            source = counts[sample.source] = _SeriesCounts(sample.kind)
+        fresh_s = self._fresh_s(sample)
+        source.fresh_s = max(source.fresh_s, fresh_s)
+        if sample.series:
+            labelled = _labelled(counts, sample)
+            labelled.fresh_s = fresh_s
+            labelled.gauges.update(sample.gauges)
         else:
-            counts.labels = sample.labels or counts.labels
-        part.gauges.update(sample.gauges)
-        seconds = seconds_of(sample.span_s)
-        if seconds > 1 and _counts(sample) and len(self._spreading) < MAX_SPREADING:
-            self._spreading.append(SpreadCounts(sample, second, seconds))
+            source.labels = sample.labels or source.labels
+            source.gauges.update(sample.gauges)
+        seconds = round(sample.span_s) if sample.span_s >= SPREAD_FROM_S else 1
+        if seconds > 1 and _has_counts(sample) and len(self._spreads) < MAX_SPREADS:
+            self._spreads.append(SpreadCounts(sample, second, seconds))
         else:
-            _add(bucket, sample)
-
-    def _fresh_s(self, sample: Sample) -> int:
-        interval_s = sample.interval_s or self._unknown_s[sample.kind]
-        return max(FRESH_S, round(FRESH_INTERVALS * interval_s))
-
-    def _forget_others(self, sample: Sample, bucket: dict[str, _Counts]) -> None:
-        """Forget what an application said under this name, now that an agent or a gateway has it."""
-        held = self._held.get(sample.source)
-        if held is not None and held.kind is not sample.kind:
-            for series in [name for name, part in self._held.items() if part.whole == sample.source]:
-                del self._held[series]
-            del self._held[sample.source]
-        self._spreading = [one for one in self._spreading if one.sample.source != sample.source]
-        if sample.source in bucket:
-            for series in [name for name, part in bucket.items() if part.whole == sample.source]:
-                del bucket[series]
+            _add(counts, sample)
 
     def add_log_errors(self, count: int, now: float) -> None:
-        """Count log lines of level error or worse: they are errors of the fleet."""
+        """Count log lines of level error or worse as errors of the fleet."""
         second = self._open_second(now)
         self._log_errors[second] = self._log_errors.get(second, 0) + count
 
     def _open_second(self, now: float) -> int:
-        # A clock that was set back must not put a report where nobody looks again.
+        # After the clock was set back, a report must not count in a second that is closed already.
         return max(int(now), self._closed + 1)
 
+    def _fresh_s(self, sample: Sample) -> int:
+        interval_s = sample.interval_s or self._default_interval_s[sample.kind]
+        return max(FRESH_S, round(FRESH_INTERVALS * interval_s))
+
+    def _remove_other_kind(self, sample: Sample, counts: dict[str, _SeriesCounts]) -> None:
+        """Remove what an application reported under a name that an agent or a gateway has now."""
+        state = self._states.get(sample.source)
+        if state is not None and state.kind is not sample.kind:
+            for series in [name for name, other in self._states.items() if other.parent == sample.source]:
+                del self._states[series]
+            del self._states[sample.source]
+        self._spreads = [spread for spread in self._spreads if spread.sample.source != sample.source]
+        if sample.source in counts:
+            for series in [name for name, other in counts.items() if other.parent == sample.source]:
+                del counts[series]
+
     def close(self, second: int) -> SecondSnapshot:
-        """Return the rows of `second`. Seconds close in rising order; what came in a skipped one is lost."""
+        """Return the rows of `second`. Seconds are closed in rising order; samples of a skipped one are lost."""
         self._closed = second
         self._first = self._first or second
-        counted = self._buckets.pop(second, {})
+        counts = self._counts.pop(second, {})
         log_errors = self._log_errors.pop(second, 0)
-        for stale in [early for early in self._buckets if early < second]:
-            del self._buckets[stale]
-        for stale in [early for early in self._log_errors if early < second]:
-            del self._log_errors[stale]
-        for series, counts in counted.items():
-            self._held.setdefault(series, _Held(counts.kind, counts.whole)).take(second, counts)
-        for series in [name for name, held in self._held.items() if held.is_stale(second)]:
-            del self._held[series]
-        for held in self._held.values():
-            held.drop_stale(second)
-        self._spreading = [one for one in self._spreading if second < one.first + one.seconds]
-        for spreading in self._spreading:
-            if spreading.first <= second:
-                _add(counted, spreading.share(second))
-        gauges = self._gauges()
+        self._counts = {later: counted for later, counted in self._counts.items() if later > second}
+        self._log_errors = {later: errors for later, errors in self._log_errors.items() if later > second}
+        for series, counted in counts.items():
+            state = self._states.setdefault(series, _SeriesState(counted.kind, counted.parent))
+            state.update(second, counted)
+        states = {series: state for series, state in self._states.items() if not state.is_stale(second)}
+        self._states = states
+        for state in states.values():
+            state.drop_stale_gauges(second)
+        self._spreads = [spread for spread in self._spreads if second < spread.first + spread.seconds]
+        for spread in self._spreads:
+            if spread.first <= second:
+                _add(counts, spread.share(second))
+        gauges = _gauges(states)
         rows = {
-            series: _series_row(second, held, gauges[series], counted.get(series))
-            for series, held in self._held.items()
+            series: _series_row(second, state, gauges[series], counts.get(series))
+            for series, state in states.items()
         }
-        sources = {series: held.kind for series, held in self._held.items() if not held.whole}
-        of_sources = [counts for counts in counted.values() if not counts.whole]
+        sources = {series: state.kind for series, state in states.items() if not state.parent}
+        of_sources = [counted for counted in counts.values() if not counted.parent]
         rows[FLEET] = _fleet_row(second, sources, gauges, of_sources, log_errors)
         return SecondSnapshot(
             second,
             rows,
-            {series: held.labels for series, held in self._held.items()},
-            {series: held.whole for series, held in self._held.items() if held.whole},
+            {series: state.labels for series, state in states.items()},
+            {series: state.parent for series, state in states.items() if state.parent},
             warming_up=second - self._first < self._warm_up_s,
         )
 
-    def _gauges(self) -> dict[str, dict[str, float]]:
-        """Return the gauges that hold, by series; a source has the sums of those of its label sets."""
-        gauges = {series: held.values() for series, held in self._held.items()}
-        for series, held in self._held.items():
-            if (whole := gauges.get(held.whole)) is not None and held.whole:
-                own = self._held[held.whole].gauges
-                for name, value in gauges[series].items():
-                    if name not in own:
-                        whole[name] = whole.get(name, 0.0) + value
-        return gauges
+
+def _gauges(states: dict[str, _SeriesState]) -> dict[str, dict[str, float]]:
+    """Valid gauges by series; a source has the sums over its label sets where it has no gauge of its own."""
+    gauges = {series: state.values() for series, state in states.items()}
+    for series, state in states.items():
+        if state.parent and (of_parent := gauges.get(state.parent)) is not None:
+            own = states[state.parent].gauges
+            for name, value in gauges[series].items():
+                if name not in own:
+                    of_parent[name] = of_parent.get(name, 0.0) + value
+    return gauges
 
 
-def _counts(sample: Sample) -> bool:
-    """Say whether anything was counted or measured."""
+def _has_counts(sample: Sample) -> bool:
     return bool(
         sample.requests
         or sample.errors
@@ -242,22 +280,28 @@ def _counts(sample: Sample) -> bool:
     )
 
 
-def _add(bucket: dict[str, _Counts], sample: Sample) -> None:
-    """Count a sample in its source, and in its label set."""
-    if sample.source not in bucket:
-        bucket[sample.source] = _Counts(sample.kind)
-    bucket[sample.source].add(sample)
-    if sample.part:
-        if sample.part not in bucket:
-            bucket[sample.part] = _Counts(sample.kind, sample.source, labels=sample.labels)
-        bucket[sample.part].add(sample)
+def _labelled(counts: dict[str, _SeriesCounts], sample: Sample) -> _SeriesCounts:
+    if sample.series not in counts:
+        counts[sample.series] = _SeriesCounts(sample.kind, sample.source, labels=sample.labels)
+    return counts[sample.series]
 
 
-def _series_row(second: int, held: _Held, gauges: dict[str, float], counts: _Counts | None) -> Row:
+def _add(counts: dict[str, _SeriesCounts], sample: Sample) -> None:
+    """Count a sample in its source and in its labelled series."""
+    if sample.source not in counts:
+        counts[sample.source] = _SeriesCounts(sample.kind)
+    counts[sample.source].add(sample)
+    if sample.series:
+        _labelled(counts, sample).add(sample)
+
+
+def _series_row(
+    second: int, state: _SeriesState, gauges: dict[str, float], counts: _SeriesCounts | None
+) -> Row:
     if counts is None:
-        counts = _Counts(held.kind)
+        counts = _SeriesCounts(state.kind)
     values = gauges | {UP: 1.0}
-    if held.kind is not SourceKind.AGENT:  # an agent serves no requests: none is not the same as nought
+    if state.kind is not SourceKind.AGENT:  # an agent serves no requests: absent, not 0
         values |= {"requests": counts.requests, "errors": counts.errors}
     return Row.of_second(second, values | counts.counters, counts.latency, counts.histograms)
 
@@ -266,42 +310,36 @@ def _fleet_row(
     second: int,
     sources: dict[str, SourceKind],
     gauges: dict[str, dict[str, float]],
-    counted: Iterable[_Counts],
+    counts: list[_SeriesCounts],
     log_errors: int,
 ) -> Row:
-    counted = list(counted)
     agents = [gauges[source] for source, kind in sources.items() if kind is SourceKind.AGENT]
-    values: dict[str, float] = {}
-    for name in _MEANS:
-        if of_agents := [agent[name] for agent in agents if name in agent]:
-            values[name] = fsum(of_agents) / len(of_agents)
-    for name in _SUMS:
-        if of_agents := [agent[name] for agent in agents if name in agent]:
-            values[name] = fsum(of_agents)
-    if log_errors or any(kind is not SourceKind.AGENT for kind in sources.values()):
-        values["requests"] = fsum(counts.requests for counts in counted)
-        values["errors"] = fsum(counts.errors for counts in counted) + log_errors
     others = [gauges[source] for source, kind in sources.items() if kind is not SourceKind.AGENT]
-    values |= _sums([*others, *(counts.counters for counts in counted)])
+    values: dict[str, float] = {}
+    for name in (*_MEANS, *_SUMS):
+        if of_agents := [agent[name] for agent in agents if name in agent]:
+            values[name] = fsum(of_agents) / (len(of_agents) if name in _MEANS else 1)
+    if log_errors or others:
+        values["requests"] = fsum(counted.requests for counted in counts)
+        values["errors"] = fsum(counted.errors for counted in counts) + log_errors
+    values |= _sums([*others, *(counted.counters for counted in counts)])
     latency = LatencySketch()
-    named = sorted({name for counts in counted for name in counts.histograms})[:MAX_FLEET_HISTOGRAMS]
-    histograms = {name: LatencySketch() for name in named}
-    for counts in counted:
-        if counts.latency is not None:
-            latency.merge(counts.latency)
-        for name, sketch in counts.histograms.items():
+    names = sorted({name for counted in counts for name in counted.histograms})[:MAX_FLEET_HISTOGRAMS]
+    histograms = {name: LatencySketch() for name in names}
+    for counted in counts:
+        if counted.latency is not None:
+            latency.merge(counted.latency)
+        for name, sketch in counted.histograms.items():
             if name in histograms:
                 histograms[name].merge(sketch)
     return Row.of_second(second, values, latency, histograms)
 
 
-def _sums(parts: list[dict[str, float]]) -> dict[str, float]:
-    """Return the sum of every metric that is not the record's own; bounded in number."""
+def _sums(values: list[dict[str, float]]) -> dict[str, float]:
+    """Sums of the metrics that are not the record's own, at most `MAX_FLEET_METRICS`."""
     sums: dict[str, float] = {}
-    for part in parts:
-        for name, value in part.items():
+    for of_source in values:
+        for name, value in of_source.items():
             if name not in _OWN:
                 sums[name] = sums.get(name, 0.0) + value
-    if len(sums) > MAX_FLEET_METRICS:
-        return {name: sums[name] for name in sorted(sums)[:MAX_FLEET_METRICS]}
-    return sums
+    return {name: sums[name] for name in sorted(sums)[:MAX_FLEET_METRICS]}

@@ -1,6 +1,6 @@
-"""Rows as the store keeps them: MessagePack, bins of a sketch as differences.
+"""The stored form of rows: MessagePack, with the bins of a sketch as differences. Merging and points of packed rows.
 
-Measured, with latencies that spread widely (log-normal, sigma 1); the fleet's series has the metrics of gateways too:
+Measured with widely spread latencies (log-normal, sigma 1). The fleet's series includes the metrics of gateways.
 
 | series | a second | ten seconds | a minute | an hour of seconds and a day of tens | a day of minutes | all that is kept |
 |---|---|---|---|---|---|---|
@@ -10,28 +10,38 @@ Measured, with latencies that spread widely (log-normal, sigma 1); the fleet's s
 | the fleet, 30 timed requests/s | 443 B | 1,090 B | 1,137 B | 11 MB | 1.6 MB | 60 MB |
 | the fleet, 1,000 timed requests/s | 742 B | 1,206 B | 1,494 B | 13 MB | 2.2 MB | 78 MB |
 
-The most a row can take is bounded by the range of the sketch (`services.latency_sketch`), by the metrics and histograms a source
-may have, and the number of series at any one time by `MAX_SOURCES` and `MAX_LABEL_SETS` (`admission`).
+The range of the sketch (`services.latency_sketch`) and the limits on metrics and histograms of a source bound the size of
+a row; `MAX_SOURCES` and `MAX_LABEL_SETS` (`sources`) bound the number of series at any one time.
 """
 
-from bisect import bisect_right
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
 from itertools import accumulate
-from math import ceil, fsum, inf
+from math import fsum, inf
 from operator import add, attrgetter
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
-from metrics_svc.aggregation.rows import PERCENTILES, Percentiles, Row, Stat
-from services.latency_sketch import LatencySketch, bin_value
+from metrics_svc.aggregation.rows import (
+    LATENCY_NAMES,
+    QUANTILE_SUFFIXES,
+    Percentiles,
+    Row,
+    Stat,
+    percentiles_of,
+    round3,
+)
+from services.latency_sketch import LatencySketch
+from services.wire.names import METRIC_NAME
+from services.wire.records import MetricPoint
 
 
 class _PackedSketch(msgspec.Struct, array_like=True, frozen=True):
-    """Whole counts become integers. `bins` alternates the distance from the bin before and the count.
+    """Counts are integers where possible. `bins` alternates the distance from the previous bin and the count.
 
-    Where the bins lie close together, `bins` are the counts alone, of each bin from `first` on: that is smaller, and is
-    added up several times faster.
+    With `first`, `bins` are the counts of consecutive bins from `first` on: for dense bins this is smaller and several
+    times faster to add up.
     """
 
     zero: int | float
@@ -43,9 +53,9 @@ class _PackedSketch(msgspec.Struct, array_like=True, frozen=True):
 
 
 class PackedRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A stat of a single value is packed as that value. Sketches stay packed until somebody merges them.
+    """A stat of a single value is stored as the value. Sketches stay packed until they are merged.
 
-    `gc=False`: it holds no cycles, and thousands of them at a time would set the collector to work.
+    `gc=False`: rows hold no cycles, and thousands at a time would trigger the garbage collector.
     """
 
     start: int
@@ -65,7 +75,7 @@ _decode_sketch = msgspec.msgpack.Decoder(_PackedSketch).decode
 
 
 def pack(row: Row) -> bytes:
-    """Return the row as the store keeps it."""
+    """Encode a row for the store."""
     stats = {name: _pack_stat(stat) for name, stat in row.stats.items()}
     latency = _pack_sketch(row.latency) if row.latency is not None else None
     whole = (row.start, row.seconds, stats, row.percentiles, latency)
@@ -82,7 +92,7 @@ def _pack_stat(stat: Stat) -> object:
 
 
 def unpack(data: bytes, *, sketch: bool) -> Row:
-    """Return the row packed as `data`; without `sketch` what was measured is left out (its percentiles are not).
+    """Decode a row; without `sketch` it has percentiles but no sketches.
 
     Raises:
         msgspec.DecodeError: not a row.
@@ -93,9 +103,7 @@ def unpack(data: bytes, *, sketch: bool) -> Row:
 def unpack_between(
     stored: Iterable[bytes], start: int, end: int, *, sketch: bool, only: Collection[str] | None = None
 ) -> list[Row]:
-    """Return those of the packed rows that begin in [start, end), with all metrics or `only` some.
-
-    The sketches of other rows are not unpacked.
+    """Decode the rows that begin in [start, end), with all metrics or `only` some.
 
     Raises:
         msgspec.DecodeError: not rows.
@@ -124,7 +132,7 @@ def _unpack_stat(stat: float | Stat) -> Stat:
 
 
 def _whole(value: float) -> int | float:
-    """Return a whole number as an integer: one to five bytes instead of nine."""
+    """Whole numbers as integers: one to five bytes instead of nine."""
     return int(value) if float(value).is_integer() else value
 
 
@@ -144,14 +152,14 @@ def _pack_sketch(sketch: LatencySketch) -> bytes:
 
 
 def _unpack_sketch(data: bytes) -> LatencySketch:
-    """Return what `_pack_sketch` packed. It is ours: checking it again would double the cost of a query."""
-    adding = SketchAccumulator()
-    adding.add(data)
-    return adding.sketch()
+    """Decode a sketch without validation: it is our own, and checks would double the cost of a query."""
+    accumulator = SketchAccumulator()
+    accumulator.add(data)
+    return accumulator.sketch()
 
 
 class SketchAccumulator:
-    """Packed sketches being added up, in one dense list of counts that begins at bin `base`."""
+    """Sum of packed sketches: one dense list of counts that starts at bin `_base`."""
 
     __slots__ = ("_base", "_counts", "_max", "_min", "_sum", "_zero")
 
@@ -164,7 +172,7 @@ class SketchAccumulator:
         self._max = -inf
 
     def add(self, data: bytes) -> None:
-        """Add what one packed sketch holds."""
+        """Add one packed sketch."""
         packed = _decode_sketch(data)
         self._zero += packed.zero
         self._sum += packed.sum
@@ -184,7 +192,7 @@ class SketchAccumulator:
             self._counts[key - base] += count
 
     def _reach(self, first: int, end: int) -> int:
-        """Make room for the bins from `first` to before `end`; return where `first` is in the list."""
+        """Extend the list to the bins in [first, end); return the index of `first`."""
         if not self._counts:
             self._base = first
         if first < self._base:
@@ -196,26 +204,13 @@ class SketchAccumulator:
         return first - self._base
 
     def sketch(self) -> LatencySketch:
-        """Return the sketch of everything added."""
+        """Return the sum."""
         sketch = LatencySketch()
         sketch.bins = {key: float(count) for key, count in enumerate(self._counts, self._base) if count}
         sketch.zero = float(self._zero)
         sketch.count = sketch.zero + fsum(self._counts)
         sketch.sum, sketch.min, sketch.max = self._sum, self._min, self._max
         return sketch
-
-    def percentiles(self) -> Percentiles:
-        """Return what `rows.percentiles_of` would of the sketch, without making it."""
-        seen = list(accumulate(self._counts, initial=self._zero))
-        ranks = (max(0.0, ceil(q * seen[-1] * (1.0 - 1e-12)) - 1.0) for q in PERCENTILES)
-        p50, p95, p99 = (self._at(bisect_right(seen, rank)) for rank in ranks)
-        return p50, p95, p99
-
-    def _at(self, index: int) -> float:
-        if index == 0:
-            return self._min
-        value = bin_value(self._base + min(index, len(self._counts)) - 1)
-        return min(max(value, self._min), self._max)
 
 
 def merge_packed(
@@ -226,10 +221,10 @@ def merge_packed(
     only: Collection[str] | None = None,
     keep_sketches: bool = False,
 ) -> Row:
-    """Return one row that covers several packed ones, given in order of time, with all metrics or `only` some.
+    """Merge packed rows, given in order of time, into one row with all metrics or `only` some.
 
-    A day is 1,440 minutes: they are merged by column, and sketches are added up as they are read. The row has the
-    percentiles of all that was measured (not without `sketches`), and a sketch only with `keep_sketches`.
+    A day is 1,440 minutes, so rows are merged by column and sketches are added up without unpacking the rows. With
+    `sketches` the row has percentiles of all measured values; with `keep_sketches` also the merged sketches.
     """
     columns: dict[str, list[float | Stat]] = {}
     latency: SketchAccumulator | None = None
@@ -247,18 +242,18 @@ def merge_packed(
         if sketches:
             for name, data in packed.histograms.items():
                 histograms.setdefault(name, SketchAccumulator()).add(data)
-    row = Row(start, seconds, {name: _over(column) for name, column in columns.items()})
-    if latency is not None:
-        row.percentiles = latency.percentiles()
-    row.quantiles = {name: adding.percentiles() for name, adding in histograms.items()}
+    row = Row(start, seconds, {name: _fold_column(column) for name, column in columns.items()})
+    merged = {name: accumulator.sketch() for name, accumulator in histograms.items()}
+    row.quantiles = {name: percentiles_of(sketch) for name, sketch in merged.items()}
+    whole = latency.sketch() if latency is not None else None
+    row.percentiles = percentiles_of(whole) if whole is not None else None
     if keep_sketches:
-        row.latency = latency.sketch() if latency is not None else None
-        row.histograms = {name: adding.sketch() for name, adding in histograms.items()}
+        row.latency, row.histograms = whole, merged
     return row
 
 
-def _over(column: Sequence[float | Stat]) -> Stat:
-    """Return the stat of one metric over several stretches, given in order of time."""
+def _fold_column(column: Sequence[float | Stat]) -> Stat:
+    """Stat of one metric over several spans, given in order of time."""
     if all(isinstance(value, float) for value in column):  # seconds
         values = cast(Sequence[float], column)
         return Stat(sum(values), len(values), min(values), max(values), values[-1])
@@ -270,3 +265,54 @@ def _over(column: Sequence[float | Stat]) -> Stat:
         max(map(_MAX, stats)),
         stats[-1].last,
     )
+
+
+@lru_cache(maxsize=64)
+def _decoder(metric: str) -> Callable[[bytes], Any]:
+    """Decoder of the first fields of a `PackedRow` and of one metric, as `stats.value`; the rest is skipped."""
+    only = msgspec.defstruct(
+        "Only", [("value", float | Stat | None, None)], rename={"value": metric}, frozen=True, gc=False
+    )
+    narrow = msgspec.defstruct(
+        "Narrow",
+        [("start", int), ("seconds", int), ("stats", only), ("percentiles", Percentiles | None, None)],
+        array_like=True, frozen=True, gc=False,
+    )  # fmt: skip
+    return msgspec.msgpack.Decoder(narrow).decode
+
+
+def has_points(metric: str) -> bool:
+    """Report whether `read_points` supports a metric; percentiles of histograms are too deep in a row."""
+    return METRIC_NAME.fullmatch(metric) is not None and metric.rpartition(".")[2] not in QUANTILE_SUFFIXES
+
+
+def read_points(stored: Iterable[bytes], metric: str, start: int, end: int, step: int) -> list[MetricPoint]:
+    """Points of one metric from the rollup rows of `step` seconds that begin in [start, end) and have it.
+
+    A day of ten seconds is 8,640 rows, so no other metric is decoded.
+
+    Raises:
+        msgspec.DecodeError: not rows.
+    """
+    rank = LATENCY_NAMES.index(metric) if metric in LATENCY_NAMES else None
+    found: list[MetricPoint] = []
+    for row in map(_decoder(metric), stored):
+        stat: float | Stat | None = row.stats.value
+        if stat is None or not start <= row.start < end:
+            continue
+        if not isinstance(stat, Stat):
+            value = least = most = stat
+        else:
+            value, least, most = stat.sum / stat.count, stat.min, stat.max
+        if rank is not None and row.percentiles is not None:
+            value = row.percentiles[rank]
+        found.append(
+            MetricPoint(
+                timestamp=(row.start + step) * 1000,
+                value=round3(value),
+                min=round3(least),
+                max=round3(most),
+                count=row.seconds,
+            )
+        )
+    return found

@@ -1,7 +1,7 @@
-"""A row: what one series did during one stretch of time.
+"""Rows: the metrics of one series over one span of time.
 
-Every metric is kept as sum, count, min, max and last, which merge without loss; latencies are kept as a
-sketch, because percentiles do not merge at all.
+Each metric is kept as sum, count, min, max and last, which merge without loss. Latencies are kept as a sketch,
+because percentiles cannot be merged.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,10 +13,12 @@ import msgspec
 from services.latency_sketch import LatencySketch
 from services.wire.records import UNSET, MetricPoint, MetricsRecord, Network
 
+# The series of the fleet; every other series has the name of a source or a label set.
+FLEET = ""
 PERCENTILES = (0.50, 0.95, 0.99)
 LATENCY_NAMES = ("latencyP50", "latencyP95", "latencyP99")
 QUANTILE_SUFFIXES = ("p50", "p95", "p99")
-# What a record shows; a row may have more.
+# Metrics of a record; a row may have more.
 RECORD_NAMES = (
     "cpu", "memory", "disk", "network_in", "network_out", "requests", "errors", *LATENCY_NAMES,
 )  # fmt: skip
@@ -25,7 +27,7 @@ Percentiles = tuple[float, float, float]
 
 
 class Stat(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One metric over one stretch of time."""
+    """One metric over one span of time."""
 
     sum: float
     count: int
@@ -35,11 +37,11 @@ class Stat(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     @classmethod
     def of(cls, value: float) -> "Stat":
-        """Return the stat of a single value."""
+        """Stat of a single value."""
         return cls(value, 1, value, value, value)
 
-    def then(self, later: "Stat") -> "Stat":
-        """Return the stat of this stretch followed by a later one."""
+    def combine(self, later: "Stat") -> "Stat":
+        """Stat of this span followed by a later one."""
         return Stat(
             self.sum + later.sum,
             self.count + later.count,
@@ -48,18 +50,12 @@ class Stat(msgspec.Struct, array_like=True, frozen=True, gc=False):
             later.last,
         )
 
-    @property
-    def mean(self) -> float:
-        """The mean of the values."""
-        return self.sum / self.count
-
 
 @dataclass(slots=True)
 class Row:
-    """What a series did from second `start` on; `seconds` counts the seconds in which it was heard of.
+    """Metrics of a series from second `start` on; `seconds` counts the seconds with reports.
 
-    `latency` is None when nothing was timed, and then `percentiles` is too. Other `histograms` go by name, and so
-    do their percentiles (`quantiles`).
+    `latency` and `percentiles` are None when nothing was timed. `histograms` and their `quantiles` are keyed by name.
     """
 
     start: int
@@ -78,7 +74,7 @@ class Row:
         latency: LatencySketch | None,
         histograms: Mapping[str, LatencySketch] = MappingProxyType({}),
     ) -> "Row":
-        """Return the row of one second from values measured or counted in it."""
+        """Row of one second, from the values measured or counted in it."""
         row = cls(start, 1, {name: Stat.of(value) for name, value in values.items()})
         if latency is not None and latency.count:
             row.latency = latency
@@ -93,29 +89,29 @@ class Row:
         return row
 
     def value(self, name: str) -> float | None:
-        """Return a metric's mean over the stretch, or a percentile of all that was measured; None if absent.
+        """Mean of a metric, or a percentile of all measured values; None if absent.
 
-        Percentiles of the histogram NAME are `NAME.p50`, `NAME.p95` and `NAME.p99`; NAME alone is its mean.
+        `NAME.p50`, `NAME.p95` and `NAME.p99` are percentiles of the histogram NAME; NAME alone is its mean.
         """
         if self.percentiles is not None and name in LATENCY_NAMES:
             return self.percentiles[LATENCY_NAMES.index(name)]
         stat = self.stats.get(name)
         if stat is not None:
-            return stat.mean
+            return stat.sum / stat.count
         base, _, suffix = name.rpartition(".")
         if base in self.quantiles and suffix in QUANTILE_SUFFIXES:
             return self.quantiles[base][QUANTILE_SUFFIXES.index(suffix)]
         return None
 
     def is_percentile(self, name: str) -> bool:
-        """Say whether `value` of this name is a percentile."""
+        """Report whether `value(name)` is a percentile."""
         if name in LATENCY_NAMES:
             return self.percentiles is not None
         base, _, suffix = name.rpartition(".")
         return name not in self.stats and suffix in QUANTILE_SUFFIXES and base in self.quantiles
 
     def measured(self, name: str) -> float:
-        """Return how many values a percentile or histogram is made of in this row."""
+        """Number of values behind a percentile or histogram of this row."""
         if name in LATENCY_NAMES:
             return self.latency.count if self.latency is not None else 0.0
         sketch = self.histograms.get(name) or self.histograms.get(name.rpartition(".")[0])
@@ -123,24 +119,26 @@ class Row:
 
 
 class RowAccumulator:
-    """One row in the making that covers several, given in order of time. Adding is cheap; percentiles come last."""
+    """Merges rows, added in order of time, into one. Percentiles are computed once, at the end."""
 
     __slots__ = ("_seconds", "_stats", "histograms", "latency", "start")
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int, rows: Iterable[Row] = ()) -> None:
         self.start = start
         self._seconds = 0
         self._stats: dict[str, Stat] = {}
         self.latency: LatencySketch | None = None
         self.histograms: dict[str, LatencySketch] = {}
+        for row in rows:
+            self.add(row)
 
     def add(self, row: Row) -> None:
-        """Take one row in; it is not changed."""
+        """Add one row without changing it."""
         self._seconds += row.seconds
         stats = self._stats
         for name, stat in row.stats.items():
             before = stats.get(name)
-            stats[name] = before.then(stat) if before else stat
+            stats[name] = before.combine(stat) if before else stat
         if row.latency is not None:
             if self.latency is None:
                 self.latency = LatencySketch()
@@ -149,7 +147,7 @@ class RowAccumulator:
             self.histograms.setdefault(name, LatencySketch()).merge(histogram)
 
     def row(self) -> Row:
-        """Return the row. Nothing may be added afterwards."""
+        """Return the merged row. Nothing may be added afterwards."""
         merged = Row(self.start, self._seconds, self._stats, self.latency, histograms=self.histograms)
         if self.latency is not None:
             merged.percentiles = percentiles_of(self.latency)
@@ -157,33 +155,22 @@ class RowAccumulator:
         return merged
 
 
-def merge(start: int, rows: Iterable[Row]) -> Row:
-    """Return one row that covers several, given in order of time."""
-    merging = RowAccumulator(start)
-    for row in rows:
-        merging.add(row)
-    return merging.row()
-
-
 def percentiles_of(sketch: LatencySketch) -> Percentiles:
-    """Return the percentiles that rows keep of a sketch."""
+    """Percentiles of a sketch that rows keep."""
     p50, p95, p99 = sketch.quantiles(PERCENTILES) or (0.0, 0.0, 0.0)
     return p50, p95, p99
 
 
-def shown(value: float) -> float:
-    """Return the value with three decimals: records are read by people and sent to every browser each second.
-
-    In half the time of `round(value, 3)`: a day of minutes is 47,000 numbers.
-    """
+def round3(value: float) -> float:
+    """Round to three decimals, in half the time of `round(value, 3)`: a day of minutes is 47,000 numbers."""
     return round(value * 1000) / 1000
 
 
 def to_record(row: Row, step: int, *, rollup: bool) -> MetricsRecord:
-    """Return the row as clients see it, stamped with the end of its stretch of `step` seconds, in ms.
+    """Record for clients; its timestamp is the end of the `step` seconds, in ms.
 
-    A metric nobody reported is 0 in the record (its fields are not optional); alert rules look at the row,
-    where it is absent. `rollup` adds `min`, `max` and `count`.
+    A metric without reports is 0 in the record, whose fields are not optional. Alert rules use the row, where it
+    is absent. `rollup` adds `min`, `max` and `count`.
     """
     means = dict.fromkeys(RECORD_NAMES, 0.0)
     least: dict[str, float] = {}
@@ -192,12 +179,12 @@ def to_record(row: Row, step: int, *, rollup: bool) -> MetricsRecord:
     for name in RECORD_NAMES:
         stat = stats.get(name)
         if stat is not None:
-            means[name] = shown(stat.sum / stat.count)
+            means[name] = round3(stat.sum / stat.count)
             if rollup:
-                least[name] = shown(stat.min)
-                most[name] = shown(stat.max)
+                least[name] = round3(stat.min)
+                most[name] = round3(stat.max)
     if row.percentiles is not None:
-        means.update(zip(LATENCY_NAMES, [shown(value) for value in row.percentiles], strict=True))
+        means.update(zip(LATENCY_NAMES, [round3(value) for value in row.percentiles], strict=True))
     return MetricsRecord(
         cpu=means["cpu"],
         memory=means["memory"],
@@ -216,21 +203,21 @@ def to_record(row: Row, step: int, *, rollup: bool) -> MetricsRecord:
 
 
 def unmeasured(row: Row) -> list[str]:
-    """Return the fields of the row's record that nobody measured."""
+    """Fields of the row's record without a measurement."""
     absent = [name for name in RECORD_NAMES if name not in row.stats and not name.startswith("network")]
     return absent if "network_in" in row.stats or "network_out" in row.stats else [*absent, "network"]
 
 
 def to_point(row: Row, metric: str, step: int, *, rollup: bool) -> MetricPoint | None:
-    """Return one metric of the row as clients see it; None where the row does not have it."""
+    """Point of one metric for clients; None if the row lacks the metric."""
     value = row.value(metric)
     if value is None:
         return None
     stat = row.stats.get(metric) if rollup else None
     return MetricPoint(
         timestamp=(row.start + step) * 1000,
-        value=shown(value),
-        min=shown(stat.min) if stat is not None else UNSET,
-        max=shown(stat.max) if stat is not None else UNSET,
+        value=round3(value),
+        min=round3(stat.min) if stat is not None else UNSET,
+        max=round3(stat.max) if stat is not None else UNSET,
         count=row.seconds if rollup else UNSET,
     )

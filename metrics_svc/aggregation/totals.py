@@ -1,8 +1,8 @@
-"""From totals since a start to what is new since the last report (OTLP's cumulative temporality).
+"""Increase of cumulative totals since the last report (OTLP's cumulative temporality).
 
-The last total of every stream is remembered by each replica, so a takeover neither loses nor repeats a count.
-Source of the rules: OpenTelemetry metrics data model, "Resets and gaps"; and Prometheus, whose first sight of a
-counter says nothing about now.
+Each replica keeps the last total of every stream, so a takeover neither loses nor repeats a count.
+Sources: OpenTelemetry metrics data model, "Resets and gaps"; Prometheus, where the first value of a counter is only a
+baseline.
 """
 
 from collections import OrderedDict
@@ -13,10 +13,10 @@ from services.latency_sketch import LatencySketch
 
 # Of one source.
 MAX_INSTANCES = 64
-# Of one instance, of each kind; one that was not reported for `FORGET_MS` gives its place to another.
+# Of one instance and kind; a stream without reports for `EXPIRE_MS` may be replaced.
 MAX_STREAMS = 1024
-FORGET_MS = 300_000
-# Of all sources: some 20 MB of counts; of sketches some 30 MB as they usually are, 1.5 GB were all at their widest.
+EXPIRE_MS = 300_000
+# Of all sources: about 20 MB of counts, and 30 MB of usual sketches (1.5 GB if all had every bin).
 MAX_ALL_COUNTS = 65_536
 MAX_ALL_SKETCHES = 16_384
 
@@ -26,35 +26,35 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class StreamQuota:
-    """Places for streams of one kind, shared by all sources."""
+    """Limit on streams of one kind, shared by all sources."""
 
     limit: int
-    taken: int = 0
+    used: int = 0
 
 
 @dataclass(slots=True)
 class Budget:
-    """Places for the streams of all sources."""
+    """Limits on the streams of all sources."""
 
     counts: StreamQuota = field(default_factory=lambda: StreamQuota(MAX_ALL_COUNTS))
     sketches: StreamQuota = field(default_factory=lambda: StreamQuota(MAX_ALL_SKETCHES))
 
 
 class _LastTotals(Generic[T]):
-    """The last total of each stream of one instance, with its start and when it was reported; the stalest first."""
+    """Last total of each stream of one instance, with its start and report time; the stalest first."""
 
-    __slots__ = ("_known", "_room", "forgot")
+    __slots__ = ("_known", "_quota", "expired")
 
-    def __init__(self, room: StreamQuota) -> None:
-        self._room = room
+    def __init__(self, quota: StreamQuota) -> None:
+        self._quota = quota
         self._known: OrderedDict[Key, tuple[int, int, T]] = OrderedDict()
-        self.forgot = False
+        self.expired = False
 
     def swap(self, key: Key, start: int, value: T, now: int) -> tuple[int, T] | None:
-        """Remember a total; return the one before it and its start, None where there is none.
+        """Store a total; return the previous one and its start, if any.
 
         Raises:
-            TooManyTotals: there is no place for another stream.
+            TooManyTotals: the limit on streams is reached.
         """
         before = self._known.get(key)
         if before is None:
@@ -64,27 +64,27 @@ class _LastTotals(Generic[T]):
         return (before[0], before[2]) if before is not None else None
 
     def _make_room(self, now: int) -> None:
-        if len(self._known) >= MAX_STREAMS or self._room.taken >= self._room.limit:
+        if len(self._known) >= MAX_STREAMS or self._quota.used >= self._quota.limit:
             stalest = next(iter(self._known), None)
-            if stalest is None or now - self._known[stalest][1] <= FORGET_MS:
+            if stalest is None or now - self._known[stalest][1] <= EXPIRE_MS:
                 raise TooManyTotals
             del self._known[stalest]
-            self._room.taken -= 1
-            self.forgot = True
-        self._room.taken += 1
+            self._quota.used -= 1
+            self.expired = True
+        self._quota.used += 1
 
     def clear(self) -> None:
-        """Give all places back."""
-        self._room.taken -= len(self._known)
+        """Remove all streams from the quota."""
+        self._quota.used -= len(self._known)
         self._known.clear()
 
 
 class TooManyTotals(Exception):
-    """There is no place for the last total of another stream."""
+    """The limit on streams is reached."""
 
 
 class InstanceTotals:
-    """The streams of one instance of a source. `first_at` and `now` are times of its reports, in ms."""
+    """Streams of one instance of a source. `first_at` and `now` are times of its reports, in ms."""
 
     def __init__(self, budget: Budget, first_at: int) -> None:
         self._first_at = first_at
@@ -93,7 +93,7 @@ class InstanceTotals:
         self._sketches: _LastTotals[LatencySketch] = _LastTotals(budget.sketches)
 
     def new_count(self, key: Key, value: float, start: int) -> float:
-        """Return how much came in since the stream's last total, and remember this one. Raises TooManyTotals."""
+        """Return the increase since the stream's last total, and store this one. Raises TooManyTotals."""
         before = self._counts.swap(key, start, value, self.now)
         if before is None:
             return value if self._begins_now else 0.0
@@ -101,54 +101,49 @@ class InstanceTotals:
         return value if restarted else value - before[1]
 
     def new_sketch(self, key: Key, sketch: LatencySketch, start: int) -> LatencySketch:
-        """Return what was measured since the stream's last total, and remember this one. Raises TooManyTotals."""
+        """Return the values measured since the stream's last total, and store this one. Raises TooManyTotals."""
         before = self._sketches.swap(key, start, sketch, self.now)
-        whole = LatencySketch()
-        if before is None:
-            if self._begins_now:
-                whole.merge(sketch)
-            return whole
-        later = None if start > before[0] else sketch.since(before[1])
-        if later is not None:
-            return later
-        whole.merge(sketch)
-        return whole
+        later = sketch.since(before[1]) if before is not None and start <= before[0] else None
+        if later is None:
+            later = LatencySketch()
+            if before is not None or self._begins_now:
+                later.merge(sketch)
+        return later
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Remove all streams."""
         self._counts.clear()
         self._sketches.clear()
 
     @property
     def _begins_now(self) -> bool:
-        """Whether a stream not seen before is new: its instance reported before without it.
+        """Whether an unknown stream is new: its instance reported before without it.
 
-        In an instance's first report every total may be days old, and says nothing about now. So may it be where a
-        stream was forgotten.
+        In an instance's first report, or after a stream expired, a total may be days old and is only a baseline.
         """
-        return self.now > self._first_at and not (self._counts.forgot or self._sketches.forgot)
+        return self.now > self._first_at and not (self._counts.expired or self._sketches.expired)
 
 
 class CumulativeTotals:
-    """The streams of one source, by instance. `clear` it before it goes: the budget is shared."""
+    """Streams of one source, by instance. Call `clear` before dropping it: the budget is shared."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._instances: OrderedDict[str, InstanceTotals] = OrderedDict()
 
     def of(self, instance: str, timestamp: int) -> InstanceTotals:
-        """Return the streams of an instance that reports at `timestamp` (ms)."""
-        streams = self._instances.get(instance)
-        if streams is None:
-            streams = self._instances[instance] = InstanceTotals(self._budget, timestamp)
+        """Return the totals of an instance that reports at `timestamp` (ms)."""
+        totals = self._instances.get(instance)
+        if totals is None:
+            totals = self._instances[instance] = InstanceTotals(self._budget, timestamp)
             if len(self._instances) > MAX_INSTANCES:
                 self._instances.popitem(last=False)[1].clear()
-        streams.now = timestamp
+        totals.now = timestamp
         self._instances.move_to_end(instance)
-        return streams
+        return totals
 
     def clear(self) -> None:
-        """Forget all instances."""
-        for streams in self._instances.values():
-            streams.clear()
+        """Remove all instances."""
+        for totals in self._instances.values():
+            totals.clear()
         self._instances.clear()

@@ -7,8 +7,8 @@ from math import fsum
 
 import msgspec
 
-from metrics_svc.aggregation.aggregator import FLEET, SecondSnapshot
-from metrics_svc.aggregation.rows import Row
+from metrics_svc.aggregation.aggregator import SecondSnapshot
+from metrics_svc.aggregation.rows import FLEET, Row
 from metrics_svc.alerts.instance import AlertInstance, Evaluation, evaluate, remove
 from metrics_svc.alerts.rules import EVERY_SOURCE, Rule, RuleSet, alert_id
 from metrics_svc.alerts.states import AlertEffect, AlertState, TransitionReason
@@ -128,7 +128,7 @@ class AlertEngine:
         sources = {
             source
             for source, row in closed.rows.items()
-            if source and source not in closed.parts and row.value(rule.metric) is not None
+            if source and source not in closed.parents and row.value(rule.metric) is not None
         }
         sources |= {
             watch.source
@@ -140,7 +140,7 @@ class AlertEngine:
     def _label_sets(self, rule: Rule, closed: SecondSnapshot) -> list[str]:
         found = {
             series: (whole, closed.labels.get(series, {}))
-            for series, whole in closed.parts.items()
+            for series, whole in closed.parents.items()
             if closed.rows[series].value(rule.metric) is not None
         }
         found |= {
@@ -209,7 +209,7 @@ class AlertEngine:
 def _labelled(watch: AlertInstance, closed: SecondSnapshot) -> AlertInstance:
     """Return the watch with the labels its series has now; a series that is silent keeps those it had."""
     labels = closed.labels.get(watch.source)
-    whole = closed.parts.get(watch.source, watch.whole)
+    whole = closed.parents.get(watch.source, watch.whole)
     if labels is None or (labels == watch.labels and whole == watch.whole):
         return watch
     return msgspec.structs.replace(watch, labels=labels, whole=whole)
@@ -235,7 +235,7 @@ def _value(rule: Rule, series: str, closed: SecondSnapshot) -> float | None:
 
 def _aggregate(rule: Rule, closed: SecondSnapshot) -> float | None:
     """Return the fleet's value of a metric from those of its sources."""
-    rows: list[Row] = [row for name, row in closed.rows.items() if name and name not in closed.parts]
+    rows: list[Row] = [row for name, row in closed.rows.items() if name and name not in closed.parents]
     values = [value for value in (row.value(rule.metric) for row in rows) if value is not None]
     if not values:
         return None

@@ -51,8 +51,8 @@ GUARDS = (
         f"{REPORTS}::test_an_application_does_not_speak_for_an_agent_or_a_gateway",
         edits=[
             (
-                "metrics_svc/aggregation/validation.py",
-                "return Validation(None, [RejectReason.NAME_TAKEN])",
+                "metrics_svc/aggregation/sources.py",
+                "return RejectReason.NAME_TAKEN",
                 "pass",
             )
         ],
@@ -62,8 +62,8 @@ GUARDS = (
         f"{REPORTS}::test_made_up_sources_keep_no_agent_out",
         edits=[
             (
-                "metrics_svc/aggregation/validation.py",
-                "(first and source.kind is SourceKind.APP)",
+                "metrics_svc/aggregation/sources.py",
+                "(priority and source.kind is SourceKind.APP)",
                 "False",
             )
         ],

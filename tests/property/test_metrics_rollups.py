@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metrics_svc.aggregation.packed import pack
-from metrics_svc.aggregation.rollups import Rollups, SeriesRow
-from metrics_svc.aggregation.rows import Row, merge
-from metrics_svc.aggregation.tiers import ROLLUP_TIERS, SECONDS, Tier
+from metrics_svc.aggregation.rollups import ROLLUP_TIERS, SECONDS, Rollups, SeriesRow, Tier
+from metrics_svc.aggregation.rows import Row, RowAccumulator
 from metrics_svc.leader_state import restored_rollups
 from services.latency_sketch import LatencySketch
 from tests.support.metrics import T0
@@ -62,7 +61,7 @@ def test_each_rollup_is_the_merge_of_its_seconds(drawn: list[tuple[int, float, l
         assert set(mine) == {tier.bucket(row.start) for row in rows}
         for start, row in mine.items():
             members = [second for second in rows if tier.bucket(second.start) == start]
-            whole = merge(start, members)
+            whole = RowAccumulator(start, members).row()
             assert shape(SeriesRow("", tier, row))[2:4] == (start, len(members))
             assert row.stats["cpu"].min == whole.stats["cpu"].min
             assert row.stats["cpu"].count == whole.stats["cpu"].count

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from metrics_svc.aggregation.aggregator import FLEET, SecondSnapshot
-from metrics_svc.aggregation.rows import Row
+from metrics_svc.aggregation.aggregator import SecondSnapshot
+from metrics_svc.aggregation.rows import FLEET, Row
 from services.bus.errors import Unavailable
 from services.latency_sketch import LatencySketch
 from services.wire.events import MetricsReport

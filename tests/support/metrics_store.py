@@ -1,8 +1,7 @@
 """What stores of metrics are given in tests: seconds, alerts and their episodes."""
 
-from metrics_svc.aggregation.rollups import SeriesRow
+from metrics_svc.aggregation.rollups import SECONDS, SeriesRow
 from metrics_svc.aggregation.rows import Row
-from metrics_svc.aggregation.tiers import SECONDS
 from metrics_svc.alerts.instance import AlertInstance, ThresholdTimes
 from metrics_svc.alerts.states import AlertState
 from metrics_svc.store import MetricsStore

@@ -8,8 +8,8 @@ from itertools import islice
 import msgspec
 
 from metrics_svc.aggregation.packed import pack, unpack
+from metrics_svc.aggregation.rollups import SECONDS, Tier
 from metrics_svc.aggregation.rows import Row
-from metrics_svc.aggregation.tiers import SECONDS, Tier
 from metrics_svc.alerts.instance import AlertInstance
 from metrics_svc.alerts.states import AlertState
 from metrics_svc.notify.nflog import AckRecord, NotifyChange, NotifyState, SentNotification

@@ -6,8 +6,8 @@ from typing import Literal
 import msgspec
 import pytest
 
-from metrics_svc.aggregation.aggregator import FLEET, SecondSnapshot
-from metrics_svc.aggregation.rows import Row
+from metrics_svc.aggregation.aggregator import SecondSnapshot
+from metrics_svc.aggregation.rows import FLEET, Row
 from metrics_svc.alerts.engine import AlertEngine, SecondEvaluation
 from metrics_svc.alerts.instance import REFRESH_S
 from metrics_svc.alerts.rules import DEFAULT_RULES, EVERY_SOURCE, Rule, RuleSet

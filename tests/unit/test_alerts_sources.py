@@ -1,7 +1,7 @@
 """Alerts of single sources: silence, label sets, aggregates over sources, what is persisted of transitions."""
 
-from metrics_svc.aggregation.aggregator import FLEET, SecondSnapshot
-from metrics_svc.aggregation.rows import Row
+from metrics_svc.aggregation.aggregator import SecondSnapshot
+from metrics_svc.aggregation.rows import FLEET, Row
 from metrics_svc.alerts.engine import AlertEngine, SecondEvaluation
 from metrics_svc.alerts.instance import AlertInstance
 from metrics_svc.alerts.rules import EVERY_SOURCE, Rule, RuleSet
@@ -73,7 +73,7 @@ def test_label_sets_are_watched_where_a_rule_matches_them() -> None:
     for name, (route, tier, errors) in series.items():
         closed.rows[name] = Row.of_second(T0, {"errors": errors}, None)
         closed.labels[name] = {"route": route, "tier": tier}
-        closed.parts[name] = "shop"
+        closed.parents[name] = "shop"
     outcome = engine.evaluate(closed)
     assert said([outcome]) == ['errors@shop{route="/a"}-alert warning']
     alert = outcome.events[0].data

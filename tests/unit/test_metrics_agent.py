@@ -36,7 +36,7 @@ def test_this_machine_in_numbers_that_are_taken(tmp_path: Path) -> None:
     for name in ("cpu", "memory", "disk"):
         assert 0 <= gauges[name] <= 100
     report = MetricsReport(source="m", kind="agent", boot="b", seq=1, timestamp=T0 * 1000, gauges=gauges)
-    assert not ReportValidator().validate(report, T0).refusals
+    assert not ReportValidator().validate(report, T0).rejections
 
 
 def test_rates() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from metrics_svc.aggregation.aggregator import FLEET, MAX_FLEET_HISTOGRAMS, Aggregator
-from metrics_svc.aggregation.rows import to_record
+from metrics_svc.aggregation.aggregator import MAX_FLEET_HISTOGRAMS, Aggregator
+from metrics_svc.aggregation.rows import FLEET, to_record
 from metrics_svc.aggregation.validation import ReportValidator
 from services.latency_sketch import LatencySketch
 from tests.support.metrics import T0, report
@@ -14,12 +14,12 @@ class Fleet:
 
     def __init__(self) -> None:
         self.seconds = Aggregator()
-        self._admission = ReportValidator()
+        self._validator = ReportValidator()
 
     def hear(self, at: float, source: str = "gw-1", kind: str = "gateway", **fields: object) -> None:
-        verdict = self._admission.validate(report(source, kind, **fields), at)
-        assert verdict.sample is not None
-        self.seconds.add(verdict.sample, at)
+        validation = self._validator.validate(report(source, kind, **fields), at)
+        assert validation.sample is not None
+        self.seconds.add(validation.sample, at)
 
     def agent(self, at: float, source: str, **gauges: float) -> None:
         self.hear(at, source, "agent", gauges=gauges)

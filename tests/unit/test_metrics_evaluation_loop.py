@@ -6,8 +6,9 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from metrics_svc.aggregation.aggregator import FLEET, Aggregator
-from metrics_svc.aggregation.tiers import TENS
+from metrics_svc.aggregation.aggregator import Aggregator
+from metrics_svc.aggregation.rollups import TENS
+from metrics_svc.aggregation.rows import FLEET
 from metrics_svc.aggregation.validation import ReportValidator
 from metrics_svc.alerts.rule_store import RuleStore
 from metrics_svc.clock import FleetClock

@@ -3,10 +3,8 @@
 import pytest
 
 from metrics_svc import history
-from metrics_svc.aggregation.aggregator import FLEET
-from metrics_svc.aggregation.rollups import Rollups, SeriesRow
-from metrics_svc.aggregation.rows import Row
-from metrics_svc.aggregation.tiers import SECONDS
+from metrics_svc.aggregation.rollups import SECONDS, Rollups, SeriesRow
+from metrics_svc.aggregation.rows import FLEET, Row
 from metrics_svc.history import MAX_ROLLUPS, BadQuery
 from metrics_svc.store import SecondCommit
 from services.latency_sketch import LatencySketch

@@ -4,8 +4,10 @@ from math import inf
 
 import pytest
 
-from metrics_svc.aggregation.aggregator import FLEET, UP, Aggregator
-from metrics_svc.aggregation.validation import MAX_INTERVAL_S, ReportValidator
+from metrics_svc.aggregation.aggregator import UP, Aggregator
+from metrics_svc.aggregation.rows import FLEET
+from metrics_svc.aggregation.sources import MAX_INTERVAL_S
+from metrics_svc.aggregation.validation import ReportValidator
 from metrics_svc.alerts.engine import AlertEngine
 from metrics_svc.alerts.rules import EVERY_SOURCE, Rule, RuleSet
 from services.latency_sketch import LatencySketch
@@ -19,7 +21,7 @@ class Source:
 
     def __init__(self, kind: str = "app", *rules: Rule, started: int = T0) -> None:
         self.kind = kind
-        self.admission = ReportValidator()
+        self.validator = ReportValidator()
         self.seconds = Aggregator()
         self.engine = AlertEngine(RuleSet(rules), {})
         self.second = started
@@ -28,11 +30,11 @@ class Source:
 
     def hear(self, **fields: object) -> None:
         now = self.second + 0.5
-        verdict = self.admission.validate(
+        validation = self.validator.validate(
             report("shop", self.kind, **({"timestamp": int(now * 1000)} | fields)), now
         )
-        assert verdict.sample is not None
-        self.seconds.add(verdict.sample, now)
+        assert validation.sample is not None
+        self.seconds.add(validation.sample, now)
 
     def run(self, seconds: int, *metrics: str) -> None:
         for _ in range(seconds):
@@ -149,10 +151,10 @@ def test_one_long_silence_is_no_interval(interval: int) -> None:
 
 @pytest.mark.parametrize("since", [-5, T0 * 1000 + 10_000, 1])
 def test_a_span_is_bounded_whatever_a_report_says(since: int) -> None:
-    admission = ReportValidator()
-    verdict = admission.validate(report("shop", "app", counts_since=since, interval_ms=-1), float(T0))
-    assert verdict.sample is not None
-    assert 0 <= verdict.sample.span_s <= MAX_INTERVAL_S < inf
+    validator = ReportValidator()
+    validation = validator.validate(report("shop", "app", counts_since=since, interval_ms=-1), float(T0))
+    assert validation.sample is not None
+    assert 0 <= validation.sample.span_s <= MAX_INTERVAL_S < inf
 
 
 def test_after_a_restart_who_was_not_due_is_not_silent() -> None:

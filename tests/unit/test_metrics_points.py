@@ -2,9 +2,8 @@
 
 import pytest
 
-from metrics_svc.aggregation.packed import pack, unpack
-from metrics_svc.aggregation.points import has_points, points
-from metrics_svc.aggregation.rows import LATENCY_NAMES, Row, merge, to_point
+from metrics_svc.aggregation.packed import has_points, pack, read_points, unpack
+from metrics_svc.aggregation.rows import LATENCY_NAMES, Row, RowAccumulator, to_point
 from services.latency_sketch import LatencySketch
 from tests.support.metrics import T0
 
@@ -22,7 +21,7 @@ def row(at: int) -> Row:
         )
         for second in range(at * STEP + T0, at * STEP + T0 + (1 if at == 4 else STEP))
     ]
-    return merge(T0 + at * STEP, seconds)
+    return RowAccumulator(T0 + at * STEP, seconds).row()
 
 
 ROWS = [row(at) for at in range(12)]
@@ -33,11 +32,13 @@ PACKED = [pack(each) for each in ROWS]
 def test_the_same_as_unpacked(metric: str) -> None:
     assert has_points(metric)
     whole = [to_point(unpack(data, sketch=False), metric, STEP, rollup=True) for data in PACKED]
-    assert points(PACKED, metric, T0, T0 + 12 * STEP, STEP) == [point for point in whole if point is not None]
+    assert read_points(PACKED, metric, T0, T0 + 12 * STEP, STEP) == [
+        point for point in whole if point is not None
+    ]
 
 
 def test_only_rows_that_begin_in_the_time_asked_for() -> None:
-    found = points(PACKED, "up", T0 + STEP, T0 + 3 * STEP, STEP)
+    found = read_points(PACKED, "up", T0 + STEP, T0 + 3 * STEP, STEP)
     assert [point.timestamp // 1000 - T0 for point in found] == [2 * STEP, 3 * STEP]
 
 

@@ -7,8 +7,17 @@ import msgspec
 import pytest
 
 from metrics_svc.aggregation.packed import decode_row, merge_packed, pack, unpack
-from metrics_svc.aggregation.rows import Row, Stat, merge, to_record
-from metrics_svc.aggregation.tiers import DAY_S, HOUR_S, MINUTES, SECONDS, TENS, TIERS, TierChoice, plan
+from metrics_svc.aggregation.rollups import (
+    DAY_S,
+    HOUR_S,
+    MINUTES,
+    SECONDS,
+    TENS,
+    TIERS,
+    TierChoice,
+    choose_tier,
+)
+from metrics_svc.aggregation.rows import Row, RowAccumulator, Stat, to_record
 from services.latency_sketch import LatencySketch
 from tests.support.metrics import T0
 
@@ -18,20 +27,24 @@ def second(start: int, latencies: list[float] | None = None, **values: float) ->
 
 
 def test_merge_keeps_sum_count_extremes_and_last() -> None:
-    merged = merge(T0, [second(T0, cpu=10.0), second(T0 + 1, cpu=40.0), second(T0 + 2, cpu=25.0)])
+    merged = RowAccumulator(
+        T0, [second(T0, cpu=10.0), second(T0 + 1, cpu=40.0), second(T0 + 2, cpu=25.0)]
+    ).row()
     assert merged.stats["cpu"] == Stat(75.0, 3, 10.0, 40.0, 25.0)
     assert merged.value("cpu") == 25.0
     assert merged.seconds == 3
 
 
 def test_merged_percentiles_are_those_of_all_latencies() -> None:
-    merged = merge(T0, [second(T0, [10.0] * 99), second(T0 + 1, [1000.0])])
+    merged = RowAccumulator(T0, [second(T0, [10.0] * 99), second(T0 + 1, [1000.0])]).row()
     assert merged.value("latencyP99") == pytest.approx(10, rel=0.01)
     assert merged.stats["latencyP99"].max == pytest.approx(1000, rel=0.01)
 
 
 def test_rollup_record_has_extremes_by_name_and_count() -> None:
-    record = to_record(merge(T0, [second(T0, cpu=10.0), second(T0 + 1, cpu=40.0)]), 10, rollup=True)
+    record = to_record(
+        RowAccumulator(T0, [second(T0, cpu=10.0), second(T0 + 1, cpu=40.0)]).row(), 10, rollup=True
+    )
     assert (record.cpu, record.min, record.max, record.count) == (25.0, {"cpu": 10.0}, {"cpu": 40.0}, 2)
     assert record.timestamp == (T0 + 10) * 1000
 
@@ -41,7 +54,7 @@ def test_rollup_record_has_extremes_by_name_and_count() -> None:
 def test_packing_keeps_everything(latencies: list[float] | None, merged: bool) -> None:
     row = second(T0, latencies, cpu=12.25, requests=3.0)
     if merged:
-        row = merge(T0, [row, second(T0 + 1, latencies, cpu=1.0)])
+        row = RowAccumulator(T0, [row, second(T0 + 1, latencies, cpu=1.0)]).row()
     again = unpack(pack(row), sketch=True)
     assert (again.start, again.seconds, again.stats, again.percentiles) == (
         row.start,
@@ -80,7 +93,7 @@ def test_a_minute_packs_into_far_less_than_its_seconds(requests: int) -> None:
         )
         for at in range(60)
     ]
-    seconds, minute = sum(len(pack(row)) for row in rows), len(pack(merge(T0, rows)))
+    seconds, minute = sum(len(pack(row)) for row in rows), len(pack(RowAccumulator(T0, rows).row()))
     assert seconds < 60 * 1024
     assert minute < seconds / 20
 
@@ -110,7 +123,7 @@ NOW = T0 + 100 * DAY_S
     ],
 )
 def test_the_right_tier_answers(age_s: int, step: int, expected: TierChoice) -> None:
-    assert plan(NOW - age_s, step, NOW) == expected
+    assert choose_tier(NOW - age_s, step, NOW) == expected
 
 
 def test_tiers_fit_into_each_other() -> None:
@@ -135,7 +148,7 @@ def test_merging_packed_rows_says_what_merging_rows_says(spread: float, zeros: i
         for at in range(30)
     ]
     packed = [decode_row(pack(row)) for row in rows]
-    slow, fast = merge(T0, rows), merge_packed(T0, packed, sketches=True)
+    slow, fast = RowAccumulator(T0, rows).row(), merge_packed(T0, packed, sketches=True)
     assert fast.percentiles == slow.percentiles
     assert (fast.seconds, fast.stats.keys()) == (slow.seconds, slow.stats.keys())
     for name, stat in slow.stats.items():

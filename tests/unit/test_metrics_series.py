@@ -2,12 +2,13 @@
 
 import pytest
 
-from metrics_svc.aggregation import totals, validation
-from metrics_svc.aggregation.aggregator import FLEET, MAX_FLEET_METRICS, Aggregator, SecondSnapshot
+from metrics_svc.aggregation import sources, totals
+from metrics_svc.aggregation.aggregator import MAX_FLEET_METRICS, Aggregator, SecondSnapshot
 from metrics_svc.aggregation.packed import pack, unpack
-from metrics_svc.aggregation.rows import merge, to_point
-from metrics_svc.aggregation.totals import FORGET_MS
-from metrics_svc.aggregation.validation import FORGET_S, RejectReason, ReportValidator, series_name
+from metrics_svc.aggregation.rows import FLEET, RowAccumulator, to_point
+from metrics_svc.aggregation.sources import EXPIRE_S, RejectReason, series_name
+from metrics_svc.aggregation.totals import EXPIRE_MS
+from metrics_svc.aggregation.validation import ReportValidator
 from services.latency_sketch import LatencySketch
 from services.wire.events import SketchTotal, Total
 from tests.support.metrics import T0, report
@@ -17,16 +18,16 @@ class Intake:
     """Admission and seconds, fed by hand."""
 
     def __init__(self) -> None:
-        self.admission = ReportValidator()
+        self.validator = ReportValidator()
         self.seconds = Aggregator()
-        self.refusals: list[RejectReason] = []
+        self.rejections: list[RejectReason] = []
 
     def hear(self, at: float, source: str = "shop", kind: str = "app", **fields: object) -> None:
         said = {"timestamp": int(at * 1000)} | fields
-        verdict = self.admission.validate(report(source, kind, **said), at)
-        self.refusals += verdict.refusals
-        if verdict.sample is not None:
-            self.seconds.add(verdict.sample, at)
+        validation = self.validator.validate(report(source, kind, **said), at)
+        self.rejections += validation.rejections
+        if validation.sample is not None:
+            self.seconds.add(validation.sample, at)
 
     def close(self, second: int = T0) -> SecondSnapshot:
         return self.seconds.close(second)
@@ -39,7 +40,7 @@ def test_each_label_set_is_a_series_and_the_source_has_all() -> None:
     closed = intake.close()
     one, two = 'shop{route="/a"}', 'shop{route="/b"}'
     assert set(closed.rows) == {FLEET, "shop", one, two}
-    assert closed.parts == {one: "shop", two: "shop"}
+    assert closed.parents == {one: "shop", two: "shop"}
     assert [closed.rows[name].value("requests") for name in (one, two, "shop", FLEET)] == [3, 4, 7, 7]
     assert [closed.rows[name].value("depth") for name in (one, two, "shop", FLEET)] == [1, 2, 3, 3]
     assert closed.rows[FLEET].measured("latencyP99") == 2
@@ -50,28 +51,28 @@ def test_labels_of_machines_describe_them() -> None:
     intake.hear(T0, "web", "agent", labels={"zone": "a"}, gauges={"cpu": 5.0})
     closed = intake.close()
     assert closed.labels["web"] == {"zone": "a"}
-    assert closed.parts == {}
+    assert closed.parents == {}
 
 
 def test_a_million_label_values_become_no_series(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validation, "MAX_LABEL_SETS_PER_SOURCE", 3)
+    monkeypatch.setattr(sources, "MAX_LABEL_SETS_PER_SOURCE", 3)
     intake = Intake()
     for user in range(1000):
         intake.hear(T0, labels={"user": str(user)}, requests=1.0)
     closed = intake.close()
-    assert len(closed.parts) == 3
+    assert len(closed.parents) == 3
     assert closed.rows["shop"].value("requests") == 1000
-    assert intake.refusals == [RejectReason.TOO_MANY_LABEL_SETS] * 997
+    assert intake.rejections == [RejectReason.TOO_MANY_LABEL_SETS] * 997
 
 
 def test_label_sets_are_bounded_over_all_sources() -> None:
     validator = ReportValidator(max_label_sets=2)
     taken = [validator.validate(report(f"s{at}", "app", labels={"a": "b"}), T0).sample for at in range(4)]
-    assert [sample.part != "" for sample in taken if sample is not None] == [True, True, False, False]
-    later = T0 + validation.FORGET_S + 1
+    assert [sample.series != "" for sample in taken if sample is not None] == [True, True, False, False]
+    later = T0 + sources.EXPIRE_S + 1
     again = validator.validate(report("new", "app", labels={"a": "b"}), later).sample
     assert again is not None
-    assert again.part  # sources that fell silent gave theirs back
+    assert again.series  # sources that fell silent gave theirs back
 
 
 def test_names_of_label_sets_are_injective() -> None:
@@ -127,15 +128,15 @@ def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(totals, "MAX_STREAMS", 2)
     intake = Intake()
     intake.hear(T0, totals={name: Total(value=1.0) for name in "abc"})
-    assert intake.refusals == [RejectReason.TOO_MANY_TOTALS]
+    assert intake.rejections == [RejectReason.TOO_MANY_TOTALS]
     # One that is no longer reported gives its place to another, which may be old: it counts from then on.
-    later = T0 + FORGET_MS // 1000 + 1
+    later = T0 + EXPIRE_MS // 1000 + 1
     intake.hear(later - 1, totals={"b": Total(value=2.0)})
     intake.hear(later, totals={"c": Total(value=500.0)})
     assert intake.close(later).rows["shop"].value("c") == 0
     intake.hear(later + 1, totals={"c": Total(value=502.0)})
     assert intake.close(later + 1).rows["shop"].value("c") == 2
-    assert intake.refusals == [RejectReason.TOO_MANY_TOTALS]
+    assert intake.rejections == [RejectReason.TOO_MANY_TOTALS]
 
 
 def test_streams_of_all_sources_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,10 +144,10 @@ def test_streams_of_all_sources_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     intake = Intake()
     for source in ("a", "b"):
         intake.hear(T0, source, totals={name: Total(value=1.0) for name in "xy"})
-    assert intake.refusals == [RejectReason.TOO_MANY_TOTALS]
-    later = T0 + FORGET_S + 1  # both are gone, and so are their totals
+    assert intake.rejections == [RejectReason.TOO_MANY_TOTALS]
+    later = T0 + EXPIRE_S + 1  # both are gone, and so are their totals
     intake.hear(later, "c", totals={name: Total(value=1.0) for name in "xyz"})
-    assert intake.refusals == [RejectReason.TOO_MANY_TOTALS]
+    assert intake.rejections == [RejectReason.TOO_MANY_TOTALS]
 
 
 def test_totals_of_histograms_become_what_was_measured_since() -> None:
@@ -168,11 +169,11 @@ def test_histograms_merge_and_survive_packing() -> None:
     for at, value in ((0, 10.0), (1, 1000.0)):
         intake.hear(T0 + at, histograms={"size": LatencySketch([value] * 99).to_wire()})
     rows = [intake.close(T0 + at).rows[FLEET] for at in (0, 1)]
-    merged = unpack(pack(merge(T0, rows)), sketch=True)
+    merged = unpack(pack(RowAccumulator(T0, rows).row()), sketch=True)
     assert merged.measured("size.p50") == 198
     assert merged.value("size") == pytest.approx(505, rel=0.01)
     assert merged.value("size.p99") == pytest.approx(1000, rel=0.01)
-    plain = unpack(pack(merge(T0, rows)), sketch=False)
+    plain = unpack(pack(RowAccumulator(T0, rows).row()), sketch=False)
     assert plain.value("size.p99") == pytest.approx(1000, rel=0.01)
     point = to_point(plain, "size", 10, rollup=True)
     assert point is not None
@@ -183,8 +184,8 @@ def test_histograms_merge_and_survive_packing() -> None:
 def test_too_many_histograms_lose_those_over_the_limit() -> None:
     intake = Intake()
     wire = LatencySketch([1.0]).to_wire()
-    intake.hear(T0, histograms={f"h{at}": wire for at in range(validation.MAX_HISTOGRAMS_PER_SOURCE + 2)})
-    assert intake.refusals == [RejectReason.TOO_MANY_HISTOGRAMS] * 2
+    intake.hear(T0, histograms={f"h{at}": wire for at in range(sources.MAX_HISTOGRAMS_PER_SOURCE + 2)})
+    assert intake.rejections == [RejectReason.TOO_MANY_HISTOGRAMS] * 2
 
 
 def test_a_source_that_lives_is_up() -> None:

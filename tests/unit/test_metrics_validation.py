@@ -4,8 +4,9 @@ from math import inf, nan
 
 import pytest
 
-from metrics_svc.aggregation import validation
-from metrics_svc.aggregation.validation import RejectReason, ReportValidator
+from metrics_svc.aggregation import sources
+from metrics_svc.aggregation.sources import RejectReason
+from metrics_svc.aggregation.validation import MAX_LABELS_PER_SOURCE, ReportValidator
 from services.latency_sketch import LatencySketch
 from services.wire.events import Sketch
 from tests.support.metrics import T0, report
@@ -14,12 +15,12 @@ NOW = float(T0)
 
 
 def test_takes_a_good_report_whole() -> None:
-    verdict = ReportValidator().validate(
+    result = ReportValidator().validate(
         report(requests=5.0, errors=1.0, latencies=[1.0, 2.0], gauges={"cpu": 3.0}, counters={"sent": 4.0}),
         NOW,
     )
-    assert not verdict.refusals
-    sample = verdict.sample
+    assert not result.rejections
+    sample = result.sample
     assert sample is not None
     assert (sample.requests, sample.errors, sample.gauges, sample.counters) == (
         5.0,
@@ -33,7 +34,7 @@ def test_takes_a_good_report_whole() -> None:
 
 @pytest.mark.parametrize("number", [nan, inf, -inf, 1e300])
 def test_a_bad_number_loses_that_number_alone(number: float) -> None:
-    verdict = ReportValidator().validate(
+    result = ReportValidator().validate(
         report(
             requests=number,
             errors=2.0,
@@ -43,30 +44,30 @@ def test_a_bad_number_loses_that_number_alone(number: float) -> None:
         ),
         NOW,
     )
-    sample = verdict.sample
+    sample = result.sample
     assert sample is not None
     assert (sample.requests, sample.errors) == (0.0, 2.0)
     assert (sample.gauges, sample.counters) == ({"good": 1.0}, {"good2": 2.0})
     assert sample.latency is not None
     assert sample.latency.count == 1
-    assert sorted(verdict.refusals) == sorted([RejectReason.BAD_NUMBER] * 3 + [RejectReason.BAD_LATENCY])
+    assert sorted(result.rejections) == sorted([RejectReason.BAD_NUMBER] * 3 + [RejectReason.BAD_LATENCY])
 
 
 def test_negative_counts_are_refused_negative_gauges_are_not() -> None:
-    verdict = ReportValidator().validate(report(requests=-1.0, counters={"c": -1.0}, gauges={"g": -1.0}), NOW)
-    assert verdict.refusals == [RejectReason.BAD_NUMBER, RejectReason.BAD_NUMBER]
-    assert verdict.sample is not None
-    assert verdict.sample.gauges == {"g": -1.0}
+    result = ReportValidator().validate(report(requests=-1.0, counters={"c": -1.0}, gauges={"g": -1.0}), NOW)
+    assert result.rejections == [RejectReason.BAD_NUMBER, RejectReason.BAD_NUMBER]
+    assert result.sample is not None
+    assert result.sample.gauges == {"g": -1.0}
 
 
 def test_a_bad_sketch_loses_the_sketch_alone() -> None:
-    verdict = ReportValidator().validate(
+    result = ReportValidator().validate(
         report(latency=Sketch(bins={0: -1.0}, min=1.0, max=1.0), latencies=[5.0]), NOW
     )
-    assert verdict.refusals == [RejectReason.BAD_SKETCH]
-    assert verdict.sample is not None
-    assert verdict.sample.latency is not None
-    assert verdict.sample.latency.count == 1
+    assert result.rejections == [RejectReason.BAD_SKETCH]
+    assert result.sample is not None
+    assert result.sample.latency is not None
+    assert result.sample.latency.count == 1
 
 
 @pytest.mark.parametrize(
@@ -83,9 +84,9 @@ def test_a_bad_sketch_loses_the_sketch_alone() -> None:
 )
 def test_refuses_the_whole_report(fields: dict[str, object], reason: RejectReason) -> None:
     validator = ReportValidator()
-    verdict = validator.validate(report(**fields), NOW)  # type: ignore[arg-type]
-    assert verdict.sample is None
-    assert verdict.refusals == [reason]
+    result = validator.validate(report(**fields), NOW)  # type: ignore[arg-type]
+    assert result.sample is None
+    assert result.rejections == [reason]
     assert len(validator) == 0
 
 
@@ -98,9 +99,9 @@ def test_skew_within_reason_is_taken() -> None:
 def test_a_repeat_counts_once_and_a_gap_is_noticed() -> None:
     validator = ReportValidator()
     assert validator.validate(report(boot="a", seq=1), NOW).sample is not None
-    assert validator.validate(report(boot="a", seq=1), NOW).refusals == [RejectReason.DUPLICATE]
+    assert validator.validate(report(boot="a", seq=1), NOW).rejections == [RejectReason.DUPLICATE]
     assert validator.validate(report(boot="a", seq=5), NOW).lost == 3
-    assert validator.validate(report(boot="a", seq=4), NOW).refusals == [RejectReason.DUPLICATE]
+    assert validator.validate(report(boot="a", seq=4), NOW).rejections == [RejectReason.DUPLICATE]
 
 
 def test_boots_of_one_source_are_counted_apart() -> None:
@@ -113,8 +114,8 @@ def test_sources_are_capped_and_silent_ones_make_room() -> None:
     validator = ReportValidator(max_sources=2)
     assert validator.validate(report("a"), NOW).sample is not None
     assert validator.validate(report("b"), NOW).sample is not None
-    assert validator.validate(report("c"), NOW).refusals == [RejectReason.TOO_MANY_SOURCES]
-    later = NOW + validation.FORGET_S + 1
+    assert validator.validate(report("c"), NOW).rejections == [RejectReason.TOO_MANY_SOURCES]
+    later = NOW + sources.EXPIRE_S + 1
     assert validator.validate(report("b", timestamp=int(later * 1000)), later).sample is not None
     assert validator.validate(report("c", timestamp=int(later * 1000)), later).sample is not None
     assert len(validator) == 2
@@ -127,9 +128,9 @@ def test_an_application_does_not_speak_for_an_agent_or_a_gateway() -> None:
         taken = validator.validate(report("web", kind, gauges={"cpu": 95.0}), NOW).sample
         assert taken is not None
         assert taken.kind == kind
-        for later in (NOW, NOW + validation.FORGET_S + 1, NOW + 3600 * 23):
+        for later in (NOW, NOW + sources.EXPIRE_S + 1, NOW + 3600 * 23):
             pushed = report("web", "app", timestamp=int(later * 1000))
-            assert validator.validate(pushed, later).refusals == [RejectReason.NAME_TAKEN]
+            assert validator.validate(pushed, later).rejections == [RejectReason.NAME_TAKEN]
         validator = ReportValidator()
 
 
@@ -139,8 +140,12 @@ def test_made_up_sources_keep_no_agent_out() -> None:
         validator.validate(report(f"made-up-{at}", "app"), NOW + at / 10)
     for at in range(4):
         assert validator.validate(report(f"host-{at}", "agent"), NOW + 1).sample is not None
-    assert validator.validate(report("made-up-0", "app"), NOW + 1).refusals == [RejectReason.TOO_MANY_SOURCES]
-    assert validator.validate(report("host-4", "agent"), NOW + 1).refusals == [RejectReason.TOO_MANY_SOURCES]
+    assert validator.validate(report("made-up-0", "app"), NOW + 1).rejections == [
+        RejectReason.TOO_MANY_SOURCES
+    ]
+    assert validator.validate(report("host-4", "agent"), NOW + 1).rejections == [
+        RejectReason.TOO_MANY_SOURCES
+    ]
     assert len(validator) == 4
 
 
@@ -151,21 +156,21 @@ def test_names_that_are_no_longer_used_make_room(of: str) -> None:
     value = 1.0 if of == "gauges" else LatencySketch([1.0]).to_wire()
     size = 20 if of == "gauges" else 3
     for release in range(6):
-        now = NOW + release * (validation.FORGET_S + 1)
-        for at in (0, validation.FORGET_S / 2):
+        now = NOW + release * (sources.EXPIRE_S + 1)
+        for at in (0, sources.EXPIRE_S / 2):
             said = report(
                 "shop", "app", timestamp=int((now + at) * 1000),
                 **{of: {f"r{release}_{name}": value for name in range(size)}},
             )  # fmt: skip
-            assert validator.validate(said, now + at).refusals == []
+            assert validator.validate(said, now + at).rejections == []
 
 
 def test_a_million_metric_names_cost_no_memory() -> None:
     validator = ReportValidator()
-    verdict = validator.validate(report(gauges={f"m{i}": 1.0 for i in range(1000)}), NOW)
-    assert verdict.sample is not None
-    assert len(verdict.sample.gauges) == validation.MAX_METRICS_PER_SOURCE
-    assert verdict.refusals.count(RejectReason.TOO_MANY_METRICS) == 1000 - validation.MAX_METRICS_PER_SOURCE
+    result = validator.validate(report(gauges={f"m{i}": 1.0 for i in range(1000)}), NOW)
+    assert result.sample is not None
+    assert len(result.sample.gauges) == sources.MAX_METRICS_PER_SOURCE
+    assert result.rejections.count(RejectReason.TOO_MANY_METRICS) == 1000 - sources.MAX_METRICS_PER_SOURCE
     again = validator.validate(report(gauges={"m0": 2.0, "other": 1.0}), NOW)
     assert again.sample is not None
     assert again.sample.gauges == {"m0": 2.0}
@@ -173,17 +178,17 @@ def test_a_million_metric_names_cost_no_memory() -> None:
 
 @pytest.mark.parametrize("name", ["", "1st", "a b", "x" * 65, "é", "a\n"])
 def test_bad_metric_names(name: str) -> None:
-    assert ReportValidator().validate(report(gauges={name: 1.0}), NOW).refusals == [
+    assert ReportValidator().validate(report(gauges={name: 1.0}), NOW).rejections == [
         RejectReason.BAD_METRIC_NAME
     ]
 
 
 def test_labels_and_latencies_are_capped() -> None:
-    verdict = ReportValidator().validate(
+    result = ReportValidator().validate(
         report(labels={f"l{i}": "v" for i in range(20)} | {"long": "x" * 200}, latencies=[1.0] * 10_001),
         NOW,
     )
-    assert verdict.sample is not None
-    assert len(verdict.sample.labels) == validation.MAX_LABELS_PER_SOURCE
-    assert verdict.refusals.count(RejectReason.TOO_MANY_LABELS) == 5
-    assert verdict.refusals.count(RejectReason.TOO_MANY_LATENCIES) == 1
+    assert result.sample is not None
+    assert len(result.sample.labels) == MAX_LABELS_PER_SOURCE
+    assert result.rejections.count(RejectReason.TOO_MANY_LABELS) == 5
+    assert result.rejections.count(RejectReason.TOO_MANY_LATENCIES) == 1

@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from metrics_svc.aggregation.rollups import SeriesRow
-from metrics_svc.aggregation.rows import merge
-from metrics_svc.aggregation.tiers import SECONDS, TENS
+from metrics_svc.aggregation.rollups import SECONDS, TENS, SeriesRow
+from metrics_svc.aggregation.rows import RowAccumulator
 from metrics_svc.store import MAX_EPISODES, CommitStatus, MetricsStore, MetricsStoreUnavailable, SecondCommit
 from metrics_svc.store_redis import RedisStore
 from services.redis_client import open_redis
@@ -136,7 +135,7 @@ class TestRows:
 
     async def test_series_and_tiers_are_apart(self, store: MetricsStore) -> None:
         term = await lead(store)
-        tens = merge(T0, [second(T0 + at, cpu=1.0).row for at in range(10)])
+        tens = RowAccumulator(T0, [second(T0 + at, cpu=1.0).row for at in range(10)]).row()
         name = "web:1 {x} é"
         rows = [
             second(T0, cpu=1.0),
