@@ -28,7 +28,7 @@ async def main(settings: Settings, life: Lifecycle) -> None:
     traces = open_traces(settings, "gateway", instance, life)
     bus = await bus_class(traces).connect(settings, instance, role=Role.GATEWAY)
     life.on_stop("bus", bus.close, timeout_s=1.0)
-    life.ship_logs(bus, settings)
+    life.ship_logs(bus.publish, settings)
 
     tickets = TicketStore(bus, settings)
     try:

@@ -37,7 +37,7 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     traces = open_traces(settings, KIND, instance, lifecycle)
     bus = await bus_class(traces).connect(settings, instance, role=Role.METRICS)
     lifecycle.on_stop("bus", bus.close, timeout_s=2)
-    lifecycle.ship_logs(bus, settings)
+    lifecycle.ship_logs(bus.publish, settings)
     redis = open_redis(settings, "metrics", timeout_s=REDIS_TIMEOUT_S)
     store = RedisStore(redis, settings.prefix)
     lifecycle.on_stop("store", store.close, timeout_s=1)

@@ -8,7 +8,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from metrics_svc.store import MetricsStoreUnavailable
 from services import redis_scripts
-from services.redis_client import AnyRedis, fault_text
+from services.redis_client import AnyRedis, one_line
 from services.redis_scripts import Argument, Script
 
 
@@ -22,7 +22,7 @@ def reaching() -> Iterator[None]:
     try:
         yield
     except (RedisError, RedisClusterException) as fault:
-        raise MetricsStoreUnavailable(f"redis: {fault_text(fault)}") from fault
+        raise MetricsStoreUnavailable(f"redis: {one_line(fault)}") from fault
 
 
 def load(name: str) -> Script:

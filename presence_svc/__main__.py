@@ -29,7 +29,7 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     traces = open_traces(settings, "presence", instance, lifecycle)
     bus = await bus_class(traces).connect(settings, instance, role=Role.PRESENCE)
     lifecycle.on_stop("bus", bus.close, timeout_s=2)
-    lifecycle.ship_logs(bus, settings)
+    lifecycle.ship_logs(bus.publish, settings)
 
     store = RedisPresenceStore(redis, settings.prefix, Timing.of(settings), Telling.of(settings))
     lifecycle.on_stop("store", store.close, timeout_s=1)

@@ -16,7 +16,7 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from presence_svc.policy import StoreUnavailable
 from services import redis_scripts
-from services.redis_client import AnyRedis, fault_text
+from services.redis_client import AnyRedis, one_line
 from services.redis_scripts import is_out_of_reach
 
 Argument = redis_scripts.Argument
@@ -40,7 +40,7 @@ def unavailable(fault: RedisError | RedisClusterException) -> StoreUnavailable |
     """Return the fault as StoreUnavailable if it says that Redis is out of reach, None if it is our own."""
     # A cluster says by RedisClusterException that it cannot be reached, or has nobody for our slot now.
     passing = isinstance(fault, RedisClusterException) or is_out_of_reach(fault)
-    return StoreUnavailable(f"redis: {fault_text(fault)}") if passing else None
+    return StoreUnavailable(f"redis: {one_line(fault)}") if passing else None
 
 
 async def run(redis: AnyRedis, script: Script, keys: list[str], arguments: list[Argument]) -> Any:

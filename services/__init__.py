@@ -1,7 +1,7 @@
 """The chassis: what two or more Tidings processes share.
 
-Here lives what would otherwise be written twice: settings, logging, the bus, wire types, health, and process
-lifecycle. Nothing in here knows what a socket, a presence lease or an alert is, and nothing in here imports
+Settings, logging, the bus, wire types, health and process lifecycle. Nothing in here knows what a socket, a
+presence lease or an alert is, and nothing in here imports
 `gateway`, `presence_svc`, `metrics_svc` or `tidings_cli`.
 """
 

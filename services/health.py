@@ -1,6 +1,6 @@
-"""Answer `/healthz`, `/readyz` and `/metrics` in a process that serves no other HTTP.
+"""Health endpoints of a process that serves no other HTTP.
 
-- `/healthz`: 200 while the event loop turns. Asks nothing of others: restarting us does not mend them.
+- `/healthz`: 200 while the event loop turns. Checks no dependency: a restart of ours does not repair them.
 - `/readyz`: 200 when every check holds, else 503; the JSON body names each check.
 - `/metrics`: Prometheus text.
 
@@ -57,7 +57,7 @@ class Response:
 
 
 def readiness(checks: Checks, details: Details | None = None) -> Response:
-    """Return what `/readyz` answers: 200 or 503, with each check's outcome and, if given, details."""
+    """Return the answer to `/readyz`: 200 or 503, with each check's outcome and, if given, details."""
     outcome = {name: check() for name, check in checks.items()}
     ready = all(outcome.values())
     body: dict[str, Any] = {"status": "ready" if ready else "not ready", "checks": outcome}
@@ -68,7 +68,7 @@ def readiness(checks: Checks, details: Details | None = None) -> Response:
 
 
 def liveness() -> Response:
-    """Return what `/healthz` answers: that we answer is the whole answer."""
+    """Return the answer to `/healthz`: always 200."""
     return Response(HTTPStatus.OK, b'{"status":"ok"}', _JSON)
 
 

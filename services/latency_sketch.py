@@ -17,7 +17,7 @@ from services.wire.events import Sketch
 from services.wire.records import UNSET
 
 RELATIVE_ACCURACY = 0.01
-# Values below stand in `zero`; values above are refused. Between them lie about 2,420 bins: no source can
+# Values below count in `zero`; values above are refused. Between them lie about 2,420 bins: no source can
 # make a sketch grow further. 1e12 ms are 31 years.
 MIN_MS = 1e-9
 MAX_MS = 1e12
@@ -32,7 +32,7 @@ _BIN_VALUES: list[float] = [float(_MAPPING.value(key)) for key in range(_MIN_BIN
 
 
 def bin_value(key: int) -> float:
-    """Return the value that a bin stands for."""
+    """Return the value of a bin."""
     return _BIN_VALUES[key - _MIN_BIN]
 
 
@@ -101,14 +101,14 @@ class LatencySketch:
         self.max = max(self.max, value)
 
     def weighted(self) -> Iterator[tuple[float, float]]:
-        """Yield the value each bin stands for, and its count."""
+        """Yield the value of each bin, and its count."""
         if self.zero:
             yield 0.0, self.zero
         for key, count in self.bins.items():
             yield _BIN_VALUES[key - _MIN_BIN], count
 
     def since(self, before: "LatencySketch") -> "LatencySketch | None":
-        """Return what came in after `before`, an earlier state of the same sketch; None if it is not one.
+        """Return the values added after `before`, an earlier state of the same sketch; None if it is not one.
 
         Its extremes are known to 1 % only: those of its lowest and highest bins.
         """

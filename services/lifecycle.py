@@ -1,4 +1,4 @@
-"""Start one process, run it until told to stop, and stop it in order and in time.
+"""Process lifecycle: start, run until asked to stop, stop in order and in time.
 
 A process is `main(settings, lifecycle)`: it wires its parts, registers how each is stopped, and waits.
 
@@ -37,7 +37,7 @@ from services import __version__
 from services.bus.errors import BusError, Misconfigured
 from services.logs.redaction import clean_text
 from services.logs.setup import configure_logging
-from services.logs.shipper import LogShipper, Publisher
+from services.logs.shipper import LogShipper, Publish
 from services.permissions.roles import Role
 from services.settings import Settings, instance_name
 from services.settings_problems import describe_fault, describe_unknown, problems_of, unknown_variables
@@ -65,7 +65,7 @@ class _Step:
 
 
 class Lifecycle:
-    """What a process is told (to stop) and tells (how to stop it, that it failed)."""
+    """State of one process: its stop steps, whether it is stopping, whether it failed."""
 
     def __init__(self, shutdown_s: float, shipper: LogShipper | None = None) -> None:
         self.stopping = asyncio.Event()
@@ -78,7 +78,7 @@ class Lifecycle:
         self._shipper = shipper
 
     async def stopped(self) -> None:
-        """Say that the process is up, and wait until it is told to stop."""
+        """Mark the process as started, and wait until it is asked to stop."""
         if not self.started.is_set():
             self.started.set()
             # What lives now lives as long as the process: no collection needs to look at it again.
@@ -88,7 +88,7 @@ class Lifecycle:
         await self.stopping.wait()
 
     def stop(self, reason: str) -> None:
-        """Begin to stop. Idempotent."""
+        """Start to stop. Idempotent."""
         if self.stopping.is_set():
             return
         self._deadline = time.monotonic() + self._shutdown_s
@@ -107,16 +107,16 @@ class Lifecycle:
         self.stop("failure")
 
     def on_stop(self, name: str, step: Callable[[], Awaitable[object]], timeout_s: float) -> None:
-        """Register how something is stopped. Steps run in reverse order, each within `timeout_s`."""
+        """Register a stop step. Steps run in reverse order, each within `timeout_s`."""
         self._steps.append(_Step(name, step, timeout_s))
 
-    def ship_logs(self, bus: Publisher, settings: Settings) -> None:
+    def ship_logs(self, publish: Publish, settings: Settings) -> None:
         """Send this process's log lines to the fleet's stream from now on, until the bus is stopped.
 
         Call it after the bus's own `on_stop`, so that the last lines leave before the bus does.
         """
         if self._shipper is not None:
-            self._shipper.start(bus, settings.subjects)
+            self._shipper.start(publish, settings.subjects)
             self.on_stop("log shipper", self._shipper.stop, timeout_s=0.5)
 
     @property
@@ -215,7 +215,7 @@ def _listen_for_signals(lifecycle: Lifecycle, shutdown_s: float) -> None:
 
 
 def _report_loop_fault(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """Log what nobody awaited; asyncio would print it with reprs of everything involved."""
+    """Log a fault that was never awaited; asyncio would print it with reprs of everything involved."""
     fault = context.get("exception")
     if isinstance(fault, BaseException):
         log.error("unhandled fault", detail=str(context.get("message")), exc_info=fault)
@@ -238,7 +238,7 @@ def raise_file_limit() -> int:
 
 
 def run(kind: str, main: Main) -> NoReturn:
-    """Run one process of `kind` (gateway, presence, metrics, agent) until it is told to stop, then exit.
+    """Run one process of `kind` (gateway, presence, metrics, agent) until it is asked to stop, then exit.
 
     Exit codes: 0 stopped in order, 1 failed, 2 bad settings, 3 something outside must be put right before it can start,
     128 + N ended by a second signal N.

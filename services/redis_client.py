@@ -1,4 +1,4 @@
-"""The connection to Redis, for services with state there: short time limits, few retries, a server that will do.
+"""The connection to Redis, for services with state there: short time limits, few retries, a check of the server.
 
 What the URL says decides the client; all of them take `user:password@`, several addresses where that makes sense,
 and Valkey as well as Redis:
@@ -27,15 +27,13 @@ from redis.exceptions import NoPermissionError, RedisClusterException, RedisErro
 from services.lifecycle import CannotStart
 from services.permissions.check import prove_redis
 from services.permissions.roles import Role
-from services.redis_address import RedisAddress, parse_address
+from services.servers import REDIS_MINIMUM, RedisAddress, parse_redis_url, parse_version, spell_version
 from services.settings import Settings
-from services.tls import redis_options
 
 log = structlog.get_logger(__name__)
 
 AnyRedis = Redis | RedisCluster
 
-LEAST_VERSION = (6, 2)  # ZMSCORE, HRANDFIELD, ZADD GT
 COMMAND_TIMEOUT_S = 1.0
 RETRIES = 1
 # To each server. A cluster's client refuses a call where one more would be needed; the others let it wait.
@@ -68,12 +66,12 @@ def open_redis(settings: Settings, name: str, *, timeout_s: float = COMMAND_TIME
         "health_check_interval": 0,
         "retry": Retry(ExponentialBackoff(cap=0.2, base=0.02), RETRIES),
         "client_name": f"tidings-{name}",
-        **redis_options(settings),
+        **_tls_options(settings),
     }
     try:
         if settings.redis_url.startswith("unix://"):
             return _single(settings.redis_url, common)
-        address = parse_address(settings.redis_url)
+        address = parse_redis_url(settings.redis_url)
         if address.kind == "cluster":
             return _cluster(address, common)
         if address.kind == "sentinel":
@@ -81,6 +79,19 @@ def open_redis(settings: Settings, name: str, *, timeout_s: float = COMMAND_TIME
         return _single(re.sub(r"^valkey", "redis", settings.redis_url), common)
     except ValueError as fault:
         raise CannotStart(f"TIDINGS_REDIS_URL: {fault}") from fault
+
+
+def _tls_options(settings: Settings) -> dict[str, Any]:
+    """Return redis-py's options for a `rediss://` URL. It verifies certificates by default."""
+    server, _, _ = settings.redis_url.partition("://")[0].partition("+")  # rediss+cluster, rediss+sentinel
+    if server not in ("rediss", "valkeys"):
+        return {}
+    files = {
+        "ssl_ca_certs": settings.redis_ca,
+        "ssl_certfile": settings.redis_cert,
+        "ssl_keyfile": settings.redis_key,
+    }
+    return {name: str(path) for name, path in files.items() if path is not None}
 
 
 def _single(url: str, common: dict[str, Any]) -> Redis:
@@ -97,13 +108,13 @@ def _cluster(address: RedisAddress, common: dict[str, Any]) -> RedisCluster:
         password=address.password,
         ssl=address.tls,
         max_connections=MAX_CONNECTIONS_IN_CLUSTER,
-        require_full_coverage=False,  # one slot is ours; others may be anybody's trouble
+        require_full_coverage=False,  # one slot is ours; others do not matter to us
         **common,
     )
 
 
 class _MasterPool(SentinelConnectionPool, BlockingConnectionPool):
-    """Connections to whoever is master now; who finds none free waits for one."""
+    """Connections to the current master; a caller waits where none is free."""
 
 
 def _sentinel(address: RedisAddress, login: Login, common: dict[str, Any]) -> Redis:
@@ -128,7 +139,7 @@ def _sentinel(address: RedisAddress, login: Login, common: dict[str, Any]) -> Re
 
 
 def _sentinel_login(settings: Settings, address: RedisAddress) -> Login:
-    """Return how the Sentinels are logged in at: as the URL says of their master, unless a setting says otherwise."""
+    """Return the login at the Sentinels: that of the URL, unless a setting says otherwise."""
     text = settings.redis_sentinel_login.get_secret_value()
     if not text:
         return Login(address.username, address.password)
@@ -142,8 +153,8 @@ def _sentinel_login(settings: Settings, address: RedisAddress) -> Login:
     return Login(username or None, password)
 
 
-def fault_text(fault: Exception) -> str:
-    """Return what a fault says, in one line: one of Sentinels quotes its clients with all their options."""
+def one_line(fault: Exception) -> str:
+    """Return a fault's text in one line: one of Sentinels quotes its clients with all their options."""
     return str(fault).partition(" : <")[0] or type(fault).__name__
 
 
@@ -156,18 +167,18 @@ async def close_redis(redis: AnyRedis) -> None:
 
 
 async def check_server(redis: AnyRedis) -> None:
-    """Return if the server will do; warn where it may lose what it holds. Every master of a cluster is looked at.
+    """Check the server, or every master of a cluster; warn where it may evict data.
 
     Raises:
         CannotStart: too old.
         redis.exceptions.RedisError: it cannot be reached now.
     """
     for info in await infos(redis):
-        _judge(info)
+        _check_info(info)
 
 
 async def infos(redis: AnyRedis) -> list[dict[str, Any]]:
-    """Return what INFO says: of the server, or of each master of a cluster. Raises RedisError."""
+    """Return INFO of the server, or of each master of a cluster. Raises RedisError."""
     if not isinstance(redis, RedisCluster):
         return [await redis.info()]
     answers: dict[str, dict[str, Any]] = await redis.info(target_nodes=RedisCluster.PRIMARIES)
@@ -196,26 +207,16 @@ async def wait_for_redis(redis: AnyRedis, role: Role, settings: Settings) -> Non
             return
 
 
-def spoken_address(url: str) -> str:
-    """Return where a URL leads, for people and without its login. Raises ValueError."""
-    if url.startswith("unix://"):
-        return url.partition("?")[0]
-    address = parse_address(url)
-    nodes = ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in address.nodes)
-    return f"{address.master} of Sentinels {nodes}" if address.kind == "sentinel" else nodes
+def display_address(url: str) -> str:
+    """Where a URL leads, for people and without its login. Raises ValueError."""
+    return url.partition("?")[0] if url.startswith("unix://") else parse_redis_url(url).shown
 
 
-def _judge(info: dict[str, Any]) -> None:
+def _check_info(info: dict[str, Any]) -> None:
     version = str(info.get("redis_version", ""))
-    if parse_version(version) < LEAST_VERSION:
-        least = ".".join(map(str, LEAST_VERSION))
+    if parse_version(version) < REDIS_MINIMUM:
+        least = spell_version(REDIS_MINIMUM)
         raise CannotStart(f"TIDINGS_REDIS_URL: the server is Redis {version}; {least} or later is needed")
     policy = info.get("maxmemory_policy", "noeviction")
     if info.get("maxmemory") and policy != "noeviction":
         log.warning("redis may evict what we keep", maxmemory_policy=policy, advice="set noeviction")
-
-
-def parse_version(text: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version: `7.2.4-rc1` is (7, 2, 4). Nothing readable is ()."""
-    match = re.match(r"\d+(?:\.\d+)*", text)
-    return tuple(int(part) for part in match.group().split(".")) if match else ()

@@ -56,7 +56,7 @@ class Script:
 
 
 def is_out_of_reach(fault: RedisError) -> bool:
-    """Say whether the fault means that Redis cannot serve now; else the fault is our own."""
+    """Whether the fault means that Redis cannot serve now; else the fault is our own."""
     passing = isinstance(fault, ResponseError) and str(fault).startswith(_PASSING)
     return passing or isinstance(fault, _OUT_OF_REACH)
 

@@ -6,16 +6,13 @@ Units are in the names: `_s` seconds, `_ms` milliseconds, `_bytes` bytes. A rate
 """
 
 import ipaddress
-import json
-import os
-import re
 import secrets
 import socket
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, field_validator
+from pydantic import Field, PlainValidator, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -24,61 +21,18 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from services.settings_sources import EnvironmentOrFiles
+from services.settings_sources import FilesNamedByVariables, config_file
+from services.settings_values import (
+    PLAIN_WORD,
+    CommaList,
+    Namespace,
+    PresenceEvent,
+    default_namespaces,
+    parse_grants,
+    split_list,
+)
 from services.wire.grants import DEFAULT, Grants
 from services.wire.subjects import DEFAULT_NAMESPACE, Subjects
-
-_PLAIN_WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-
-
-class Namespace(BaseModel):
-    """Options of the rooms whose name starts with `NAME:` (or, for `default`, of all others)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    durable: bool = Field(True, description="Messages are stored, numbered and can be recovered.")
-    history_size: int = Field(100, ge=1, le=100_000, description="Messages kept per room.")
-    history_ttl_s: int = Field(600, ge=1, description="Seconds a message is kept.")
-    max_bytes: int = Field(
-        0,
-        ge=0,
-        description="Bytes kept of all rooms of the namespace together, then the oldest go; 0: `history_max_bytes`.",
-    )
-    publish: Literal["members", "server"] = Field(
-        "members", description="Who may publish: members with the permission, or the server API alone."
-    )
-    sanitize: bool = Field(
-        False,
-        description="Every string in `content`, and the `username`, becomes harmless HTML before it is stored.",
-    )
-    message_rate: float = Field(
-        0.0, ge=0, description="Messages per second of one connection to all rooms of the namespace together."
-    )
-    echo: bool = Field(False, description="What `echo` is where a message does not say.")
-
-
-def _default_namespaces() -> dict[str, Namespace]:
-    return {DEFAULT_NAMESPACE: Namespace(), "live": Namespace(durable=False)}
-
-
-def _split(value: object) -> object:
-    """Lists come from the environment as `a,b` and from TOML as arrays."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
-
-
-def _parse_grants(value: object) -> Grants:
-    """Grants come from the environment as JSON and from TOML as a table; fields not named keep their default."""
-    if isinstance(value, Grants):
-        return value
-    if isinstance(value, str):
-        value = json.loads(value)
-    return Grants.parse(DEFAULT.to_dict() | value if isinstance(value, dict) else value)
-
-
-PresenceEvent = Literal["user_online", "user_offline", "room_occupied", "room_vacated"]
-CommaList = Annotated[list[str], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -109,7 +63,7 @@ class Settings(BaseSettings):
     )
     traces_follow_clients: bool = Field(
         True,
-        description="HTTP requests with `traceparent` go on with that trace, and decide whether it is recorded. Switch it off where strangers send requests.",
+        description="HTTP requests with `traceparent` go on with that trace, and decide whether it is recorded. Switch it off where untrusted clients send requests.",
     )
 
     # --- the bus and the store ---
@@ -163,7 +117,7 @@ class Settings(BaseSettings):
         Path(".tidings"), description="Where `tidings up` keeps its servers' data and secrets."
     )
     heartbeat_interval_ms: int = Field(
-        25_000, ge=1000, description="How often the server pings, told to clients in `welcome`."
+        25_000, ge=1000, description="How often the server pings; sent to clients in `welcome`."
     )
     idle_timeout_s: float = Field(
         60.0, gt=0, description="A connection that sends nothing for so long, not even a pong, is closed."
@@ -179,7 +133,7 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(None, description="The private key of `tls_cert`.")
     trusted_proxies: CommaList = Field(
         default_factory=list,
-        description="Addresses or networks of proxies whose word on a client's address is taken.",
+        description="Addresses or networks of proxies that are trusted to name a client's address.",
     )
     proxy_header: Literal["x-forwarded-for", "forwarded"] = Field(
         "x-forwarded-for",
@@ -268,13 +222,14 @@ class Settings(BaseSettings):
         False, description="Offer permessage-deflate (without context takeover, so that frames are shared)."
     )
     namespaces: dict[str, Namespace] = Field(
-        default_factory=_default_namespaces,
+        default_factory=default_namespaces,
         description="Options by room prefix: `[namespaces.NAME]` in TOML, JSON in the environment. `default` and `live` exist always.",
     )
 
     # --- who may come in ---
     auth: Literal["open", "jwt"] = Field(
-        "open", description="`open` lets anyone in, and only while bound to loopback; `jwt` asks for a token."
+        "open",
+        description="`open` admits everyone, and only while bound to loopback; `jwt` requires a token.",
     )
     open_beyond_loopback: bool = Field(
         False,
@@ -309,12 +264,12 @@ class Settings(BaseSettings):
         default_factory=list,
         description="Keys of the server API, plain or as `sha256:HEX` (`tidings key`), each with `;scopes=A+B` or for everything. Several may hold at once.",
     )
-    default_grants: Annotated[Grants, PlainValidator(_parse_grants)] = Field(
+    default_grants: Annotated[Grants, PlainValidator(parse_grants)] = Field(
         DEFAULT,
         description="What a token without a `tidings` claim allows: `[default_grants]` in TOML, JSON in the environment.",
     )
     expiry_notice_s: float = Field(
-        60.0, ge=0, description="Seconds before its token expires that a client is told `token_expiring`."
+        60.0, ge=0, description="Seconds before its token expires that a client is sent `token_expiring`."
     )
     revocation_s: int = Field(
         2_592_000,
@@ -407,7 +362,7 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _comma_separated(cls, value: object) -> object:
-        return _split(value)
+        return split_list(value)
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -419,7 +374,7 @@ class Settings(BaseSettings):
     @field_validator("prefix")
     @classmethod
     def _plain_prefix(cls, value: str) -> str:
-        if not _PLAIN_WORD.fullmatch(value):
+        if not PLAIN_WORD.fullmatch(value):
             raise ValueError("must be 1 to 32 of a-z, 0-9, - and _")
         return value
 
@@ -427,22 +382,22 @@ class Settings(BaseSettings):
     @classmethod
     def _plain_namespaces(cls, value: dict[str, Namespace]) -> dict[str, Namespace]:
         for name in value:
-            if not _PLAIN_WORD.fullmatch(name):
+            if not PLAIN_WORD.fullmatch(name):
                 raise ValueError(f"namespace {name!r}: must be 1 to 32 of a-z, 0-9, - and _")
-        return _default_namespaces() | value
+        return default_namespaces() | value
 
     @classmethod
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings names it
+        env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings names it
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings names it
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over the environment, the environment over the file."""
         toml = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
-        return init_settings, EnvironmentOrFiles(settings_cls), toml
+        return init_settings, env_settings, FilesNamedByVariables(settings_cls), toml
 
     @property
     def subjects(self) -> Subjects:
@@ -450,29 +405,14 @@ class Settings(BaseSettings):
         return Subjects(self.prefix)
 
     def namespace_of(self, room: str) -> str:
-        """Return the namespace whose options hold for a room: what stands before its first `:`, if configured."""
+        """Return the namespace of a room: the name before its first `:`, if configured."""
         head, colon, _ = room.partition(":")
         return head if colon and head in self.namespaces else DEFAULT_NAMESPACE
 
 
-def config_file() -> Path | None:
-    """Return the configuration file in force.
-
-    Raises:
-        FileNotFoundError: `TIDINGS_CONFIG` names a file that does not exist.
-    """
-    named = os.environ.get("TIDINGS_CONFIG")
-    path = Path(named or "tidings.toml")
-    if path.is_file():
-        return path
-    if named:
-        raise FileNotFoundError(f"TIDINGS_CONFIG names {named}, which does not exist")
-    return None
-
-
 @lru_cache(maxsize=1)
 def random_suffix() -> str:
-    """Return what tells this process from others on this host, the same for its life."""
+    """Return a suffix that distinguishes this process from others on this host, the same for its life."""
     return secrets.token_hex(3)
 
 

@@ -16,14 +16,14 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError
 
-from services.bus.connect import parse_address as parse_nats
-from services.bus.errors import Misconfigured
 from services.logs.redaction import clean_urls
 from services.permissions.roles import Role
-from services.redis_address import parse_address as parse_redis
-from services.settings import Namespace, Settings, config_file
+from services.servers import parse_nats_url, parse_redis_url
+from services.settings import Settings
+from services.settings_sources import config_file
 from services.settings_values import (
     MIN_SECRET_BYTES,
+    Namespace,
     is_http_url,
     is_loopback,
     is_safe_keys_url,
@@ -50,7 +50,7 @@ class Problem:
 
 
 def problems_of(settings: Settings, role: Role | None = None) -> list[Problem]:
-    """Return what keeps a process of that role, or with none any of them, from working."""
+    """Return the problems with which a process of that role, or with none any of them, cannot work."""
     found = list(_connections(settings))
     if role in (None, Role.GATEWAY):
         found += [*_access(settings), *_tokens(settings), *_server_keys(settings), *_gateway(settings)]
@@ -67,14 +67,13 @@ def problems_of(settings: Settings, role: Role | None = None) -> list[Problem]:
 def _connections(settings: Settings) -> Iterator[Problem]:
     if settings.nats_url:
         try:
-            parse_nats(settings.nats_url)
-        except Misconfigured:
-            what = "is no list of addresses like nats://host:4222"
+            parse_nats_url(settings.nats_url)
+        except ValueError as fault:
             advice = "put user:password@ before the host, with what is special in them percent-encoded"
-            yield Problem("TIDINGS_NATS_URL", what, advice)
+            yield Problem("TIDINGS_NATS_URL", str(fault), advice)
     if settings.redis_url and not settings.redis_url.startswith("unix://"):
         try:
-            parse_redis(settings.redis_url)
+            parse_redis_url(settings.redis_url)
         except ValueError as fault:
             yield Problem("TIDINGS_REDIS_URL", str(fault), "write it like redis://host:6379/0")
     for kind in ("tls", "nats", "redis"):
@@ -92,7 +91,7 @@ def _access(settings: Settings) -> Iterator[Problem]:
     if settings.auth == "open" and not is_loopback(settings.host) and not settings.open_beyond_loopback:
         yield Problem(
             "TIDINGS_HOST",
-            f"{settings.host} would let anyone on the network in, because TIDINGS_AUTH is `open`",
+            f"{settings.host} would admit anyone on the network, because TIDINGS_AUTH is `open`",
             f"set TIDINGS_AUTH=jwt and TIDINGS_JWT_SECRETS to a secret of your own ({MIN_SECRET_BYTES} bytes or more), "
             "or listen on this machine only (127.0.0.1)",
         )
@@ -143,7 +142,7 @@ def _server_keys(settings: Settings) -> Iterator[Problem]:
 def _gateway(settings: Settings) -> Iterator[Problem]:
     if settings.presence_lease_s <= settings.presence_renew_s:
         what = f"{settings.presence_lease_s:g} s are over before a lease is renewed ({settings.presence_renew_s:g} s)"
-        advice = "make it at least twice TIDINGS_PRESENCE_RENEW_S, or everybody goes offline in between"
+        advice = "make it at least twice TIDINGS_PRESENCE_RENEW_S, or all users go offline in between"
         yield Problem("TIDINGS_PRESENCE_LEASE_S", what, advice)
 
 
@@ -166,7 +165,7 @@ def _urls(setting: str, urls: list[str]) -> Iterator[Problem]:
 
 
 def describe_fault(wrong: ValidationError | SettingsError | OSError | ValueError) -> list[str]:
-    """Return one line for each fault that reading the settings met: where it stands, what it is, and what was meant."""
+    """Return one line for each fault found while reading the settings: its source, what it is, a suggestion."""
     if isinstance(wrong, ValidationError):
         return [_describe_error(error) for error in wrong.errors(include_input=False, include_url=False)]
     if isinstance(wrong, SettingsError):
@@ -196,7 +195,7 @@ def _known_beside(loc: list[str]) -> Iterable[str]:
 
 
 def _spelled(field: str, below: Iterable[str] = ()) -> str:
-    """Spell a setting as it stands where it came from: the environment, or the file."""
+    """Spell a setting as in its source: the environment, or the file."""
     variable = f"TIDINGS_{field.upper()}"
     given = {name.upper() for name in os.environ}
     path = config_file()

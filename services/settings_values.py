@@ -1,18 +1,76 @@
-"""Values of settings that are more than text: addresses, origins, keys. Pure; messages show no secret."""
+"""Values of settings that are more than text: namespaces, addresses, origins, keys. Pure; messages show no secret."""
 
 import hashlib
 import ipaddress
+import json
 import re
 from enum import StrEnum
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import NoDecode
+
+from services.wire.grants import DEFAULT, Grants
+from services.wire.subjects import DEFAULT_NAMESPACE
 
 MIN_SECRET_BYTES = 32  # RFC 7518 §3.2: a key as long as the hash
 
 _ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#@\s]+)")
 DEFAULT_PORT = {"http": ":80", "https": ":443"}
+PresenceEvent = Literal["user_online", "user_offline", "room_occupied", "room_vacated"]
+CommaList = Annotated[list[str], NoDecode]
+PLAIN_WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 _HASHED = "sha256:"
 _SCOPES = ";scopes="
+
+
+class Namespace(BaseModel):
+    """Options of the rooms whose name starts with `NAME:` (or, for `default`, of all others)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    durable: bool = Field(True, description="Messages are stored, numbered and can be recovered.")
+    history_size: int = Field(100, ge=1, le=100_000, description="Messages kept per room.")
+    history_ttl_s: int = Field(600, ge=1, description="Seconds a message is kept.")
+    max_bytes: int = Field(
+        0,
+        ge=0,
+        description="Bytes kept of all rooms of the namespace together, then the oldest go; 0: `history_max_bytes`.",
+    )
+    publish: Literal["members", "server"] = Field(
+        "members", description="Who may publish: members with the permission, or the server API alone."
+    )
+    sanitize: bool = Field(
+        False,
+        description="Every string in `content`, and the `username`, becomes harmless HTML before it is stored.",
+    )
+    message_rate: float = Field(
+        0.0, ge=0, description="Messages per second of one connection to all rooms of the namespace together."
+    )
+    echo: bool = Field(False, description="What `echo` is where a message does not say.")
+
+
+def default_namespaces() -> dict[str, Namespace]:
+    """Return the namespaces that exist always."""
+    return {DEFAULT_NAMESPACE: Namespace(), "live": Namespace(durable=False)}
+
+
+def split_list(value: object) -> object:
+    """Lists come from the environment as `a,b` and from TOML as arrays."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def parse_grants(value: object) -> Grants:
+    """Grants come from the environment as JSON and from TOML as a table; fields not named keep their default."""
+    if isinstance(value, Grants):
+        return value
+    if isinstance(value, str):
+        value = json.loads(value)
+    return Grants.parse(DEFAULT.to_dict() | value if isinstance(value, dict) else value)
 
 
 class Scope(StrEnum):
@@ -69,7 +127,7 @@ def parse_api_key(text: str) -> tuple[bytes, frozenset[Scope]]:
 
 
 def digest_of_key(key: str) -> bytes:
-    """Return what is kept of a key."""
+    """Return the digest that is kept of a key."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
@@ -87,7 +145,7 @@ def normalize_origin(origin: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address. Of a name other than `localhost` nobody knows."""
+    """Whether only this machine reaches an address. Names other than `localhost` are not resolved."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -108,7 +166,7 @@ def is_http_url(url: str) -> bool:
 
 
 def is_safe_keys_url(url: str) -> bool:
-    """Whether keys from there are nobody else's: https, or http on this machine."""
+    """Whether keys from there can be trusted: https, or http on this machine."""
     if not is_http_url(url):
         return False
     parts = urlsplit(url)

@@ -193,7 +193,7 @@ class MetricName(Enum):
     PRESENCE_REPUBLISHED = Declaration(
         "tidings_presence_republished_total",
         "counter",
-        "Steps published again because nobody confirmed their publication in time.",
+        "Steps published again because their publication was not confirmed in time.",
     )
     PRESENCE_CORRECTED = Declaration(
         "tidings_presence_corrected_total",

@@ -32,7 +32,7 @@ class NotTaken(Exception):
         status: the answer's status, 0 where none came.
         retry: whether another attempt makes sense. An answer of 4xx other than 408 and 429 says that it does not.
         perhaps: the receiver may have taken it all the same; its answer is missing.
-        after_s: how long the receiver wants to be left alone (`Retry-After`, at most `MAX_RETRY_AFTER_S`); 0: not said.
+        after_s: the receiver's `Retry-After`, at most `MAX_RETRY_AFTER_S`; 0 if absent.
     """
 
     def __init__(

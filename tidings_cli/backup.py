@@ -19,7 +19,7 @@ from services.bus.client import Bus
 from services.bus.errors import BusError, NoAnswer
 from services.bus.jsapi import STREAM_NOT_FOUND, JetStreamError
 from services.bus.message import BusMessage
-from services.bus.specs import all_specs
+from services.bus.specs import disk_specs
 from services.bus.streams import EPOCH_KEY
 from services.settings import Settings
 
@@ -67,7 +67,7 @@ class _Meta(msgspec.Struct):
 
 def streams_of(settings: Settings) -> list[str]:
     """Return the streams whose content outlives a restart: not the tickets, which live for seconds in memory."""
-    return [spec.name for spec in all_specs(settings)]
+    return [spec.name for spec in disk_specs(settings)]
 
 
 async def back_up(settings: Settings, folder: Path) -> list[Copied]:

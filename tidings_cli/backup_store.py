@@ -16,7 +16,7 @@ from services.clock import now_ms
 from services.lifecycle import CannotStart
 from services.permissions.redis import access_of
 from services.permissions.roles import Role
-from services.redis_client import AnyRedis, close_redis, fault_text, open_redis
+from services.redis_client import AnyRedis, close_redis, one_line, open_redis
 from services.settings import Settings
 from tidings_cli.backup import CannotBackUp
 
@@ -128,7 +128,7 @@ async def _keys(client: AnyRedis, settings: Settings) -> list[bytes]:
 
 
 def _explained(fault: Exception) -> str:
-    said = fault_text(fault)
+    said = one_line(fault)
     if isinstance(fault, redis.exceptions.NoPermissionError) or "ACL" in said:
         return f"Redis: {said}; use the operator's user in TIDINGS_REDIS_URL"
     return f"Redis: {said}"

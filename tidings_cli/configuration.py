@@ -13,7 +13,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from services.logs.redaction import REDACTED, clean_text
-from services.settings import Namespace, Settings
+from services.settings import Settings
+from services.settings_values import Namespace
 from services.wire.grants import Grants
 
 # A group of the reference begins at this field and reaches to the next.

@@ -10,8 +10,8 @@ import msgspec
 
 from services.bus.client import Bus
 from services.bus.errors import BusError
-from services.bus.jsapi import STREAM_NOT_FOUND, StreamInfo, decode_info
-from services.bus.specs import StreamSpec, all_specs, changes
+from services.bus.jsapi import STREAM_NOT_FOUND, StreamInfo, decode_answer
+from services.bus.specs import StreamSpec, changes, disk_specs
 from services.settings import Settings
 
 _ASK_S = 10.0
@@ -36,7 +36,7 @@ async def compare(
     bus: Bus | None = None
     try:
         bus = await Bus.connect(settings, "streams")
-        fit = [await _one(bus, spec, say, apply, allow_shrink) for spec in all_specs(settings)]
+        fit = [await _one(bus, spec, say, apply, allow_shrink) for spec in disk_specs(settings)]
     except BusError as fault:
         raise CannotChange(f"{fault} (`tidings check` says more)") from fault
     finally:
@@ -83,4 +83,4 @@ def _shown(name: str, value: Any) -> str:
 
 async def _ask(bus: Bus, verb: str, config: dict[str, Any] | None) -> StreamInfo:
     payload = b"" if config is None else msgspec.json.encode(config)
-    return decode_info((await bus.request(f"$JS.API.{verb}", payload, timeout_s=_ASK_S)).data)
+    return decode_answer((await bus.request(f"$JS.API.{verb}", payload, timeout_s=_ASK_S)).data, StreamInfo)

@@ -22,7 +22,7 @@ from functools import lru_cache
 import structlog
 
 from gateway.auth.identity import AuthRefused
-from services.settings_values import DEFAULT_PORT, normalize_origin
+from services.settings_values import DEFAULT_PORT, is_loopback, normalize_origin
 from services.wire.codes import ErrorCode
 
 _LOGGED_A_MINUTE = 16
@@ -115,8 +115,7 @@ def _names_this_machine(host: str) -> bool:
 
 def _is_loopback(host: str) -> bool:
     name = _name(host)
-    address = _address(host)
-    return name == "localhost" or name.endswith(".localhost") or (address is not None and address.is_loopback)
+    return is_loopback(name) or name.endswith(".localhost")
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

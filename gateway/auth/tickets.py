@@ -14,18 +14,15 @@ from typing import Any
 
 import msgspec
 
+from gateway.auth.bucket import Bucket
 from gateway.auth.identity import Identity
 from services.bus.client import Bus
-from services.bus.kv import Bucket, BucketSpec
+from services.bus.specs import ticket_spec
 from services.settings import Settings
 from services.wire.grants import Grants
 
 _TICKET_BYTES = 32
 _TICKET = re.compile(r"[A-Za-z0-9_-]{43}")  # 32 bytes in base64url
-# Upper limit of `ticket_ttl_s`: the store forgets after that, whatever the setting.
-_LONGEST_LIFE_S = 300
-# Some 100,000 tickets; beyond, new ones are refused rather than old ones lost.
-_STORE_BYTES = 64 * 1024 * 1024
 
 # A ticket in the store: an array of these. Gateways of two versions share the store while a deployment is upgraded.
 _StoredTicket: Any = msgspec.defstruct(
@@ -51,18 +48,8 @@ class TicketStore:
     """Tickets in a JetStream bucket, which every gateway of the deployment reaches."""
 
     def __init__(self, bus: Bus, settings: Settings) -> None:
-        subjects = settings.subjects
         self._ttl_s = settings.ticket_ttl_s
-        self._bucket = Bucket(
-            bus,
-            BucketSpec(
-                stream=subjects.tickets_stream,
-                subject=subjects.tickets,
-                max_age_s=_LONGEST_LIFE_S,
-                max_bytes=_STORE_BYTES,
-                replicas=settings.replicas,
-            ),
-        )
+        self._bucket = Bucket(bus, ticket_spec(settings))
 
     async def issue(self, identity: Identity, origin: str) -> tuple[str, float]:
         """Return a new ticket and its expiry, in seconds since 1970. Raises BusError."""

@@ -227,7 +227,7 @@ class Inboxes:
             self._last_read = loop.time()
             self._waiting = []  # who comes from here on asks anew
             self._streams.require_open()
-            found = await self._streams.inbox.last_seq()
+            found = (await self._streams.inbox.state()).last_seq
         except BusError as fault:
             found = fault
         finally:

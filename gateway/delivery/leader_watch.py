@@ -12,7 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from services.bus.client import Bus, BusMessage
-from services.bus.specs import all_specs
+from services.bus.specs import disk_specs
 from services.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ class LeaderWatch:
         self._due: asyncio.TimerHandle | None = None
         self._subscriptions = [
             bus.subscribe(settings.subjects.leader_elected(spec.name), self._on_elected)
-            for spec in all_specs(settings)
+            for spec in disk_specs(settings)
         ]
 
     def close(self) -> None:

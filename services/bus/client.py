@@ -1,28 +1,26 @@
 """The connection to NATS, as the rest of the platform sees it."""
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import structlog
 
-from services.bus.connect import parse_address
+from services.bus.connect import tls_context
 from services.bus.connection import BusConnection, ClientHook
 from services.bus.errors import BusError, Misconfigured, NoAnswer, Unavailable
 from services.bus.headers import check_publishable, check_subscribable, encode_headers
 from services.bus.message import BusMessage
 from services.bus.nats_client import LeanClient, Subscription
-from services.bus.probe import Probe
 from services.bus.reply_inbox import HandlerT, ReplyHandler, ReplyInbox
 from services.bus.requests import PendingRequest, ScatterGather
-from services.bus.stats import BusStats
+from services.bus.stats import BusStats, Probe
 from services.permissions.check import prove_nats
 from services.permissions.nats import answerer_of, inbox_prefix
 from services.permissions.roles import OPERATOR, Role
+from services.servers import NatsAddress, parse_nats_url
 from services.settings import Settings, random_suffix
-from services.tls import nats_context
 
 __all__ = ["Bus", "BusMessage", "Subscription"]
 
@@ -50,13 +48,15 @@ class Bus:
         self.stats = BusStats()
         self.inbox_prefix = inbox_prefix(role)  # where the server answers: JetStream
         self._connection = BusConnection(
-            parse_address(settings.nats_url),
-            self,
+            _address(settings),
             self.stats,
+            on_lost=self._on_lost,
+            on_return=self._on_return,
+            on_violation=self._on_violation,
             name=name,
             ping_interval_s=ping_interval_s,
             max_pending_bytes=max_pending_bytes,
-            tls=_tls(settings),
+            tls=tls_context(settings),
         )
         self._detach = self._connection.detach  # one bound method for all subscriptions
         self._loop = asyncio.get_running_loop()
@@ -112,7 +112,7 @@ class Bus:
         try:
             await bus._begin()
             if role is not None:
-                await prove_nats(bus, role, settings)
+                await prove_nats(bus.refused, role, settings)
         except (BusError, asyncio.CancelledError):
             await bus.close()
             raise
@@ -129,12 +129,12 @@ class Bus:
 
     @property
     def healthy(self) -> bool:
-        """Whether the probe came back through the bus lately (not the client's word)."""
+        """Whether a probe returned through the bus lately (not only the client's own state)."""
         return not self._closed and self._probe.healthy(self._loop.time())
 
     @property
     def connected(self) -> bool:
-        """The client's word: whether a publish would be accepted now."""
+        """Whether the client would accept a publish now."""
         return self._client.up
 
     @property
@@ -222,7 +222,7 @@ class Bus:
         """Ask and wait for one answer.
 
         Raises:
-            NoAnswer: nobody serves the subject (at once), or no answer in time.
+            NoAnswer: no responders (at once), or no answer in time.
             Unavailable: disconnected, or the connection was lost meanwhile (at once).
             Misconfigured: this user may not publish there.
             PayloadTooLarge: over `max_payload`.
@@ -243,7 +243,7 @@ class Bus:
         endpoint: str,  # noqa: ARG002  # a bus that traces wants to know
         headers: Mapping[str, str] | None,  # noqa: ARG002  # as above
     ) -> AbstractContextManager[object, bool | None]:
-        """Return what a service's handler runs in: nothing, but where traces are kept (`services.tracing`)."""
+        """Return the context that a service's handler runs in; empty unless the bus traces (`services.tracing`)."""
         return _NOTHING
 
     async def request_many(
@@ -332,9 +332,9 @@ class Bus:
         self._disconnect_callbacks.append(callback)
 
     def on_reconnect(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """Run `callback` after each time the connection came back (a new task, errors logged).
+        """Run `callback` after each reconnect (in a new task, errors logged).
 
-        Subscriptions stand by then. What was published meanwhile was missed.
+        Subscriptions are active by then. What was published meanwhile was missed.
         """
         self._reconnect_callbacks.append(callback)
 
@@ -358,22 +358,20 @@ class Bus:
         self._fail_waiting(Unavailable("the bus was closed"))
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # --- what becomes of the connection (ConnectionEvents) ---
+    # --- events of the connection ---
 
-    def on_lost(self) -> None:
-        """See ConnectionEvents."""
+    def _on_lost(self) -> None:
         self._fail_waiting(Unavailable("connection to NATS lost"))
         for callback in self._disconnect_callbacks:
             callback()
 
-    def on_return(self) -> None:
-        """See ConnectionEvents."""
+    def _on_return(self) -> None:
         self._send_probe()
         for callback in self._reconnect_callbacks:
             self._spawn(_logged(callback))
 
-    def on_violation(self, operation: str, subject: str) -> None:
-        """See ConnectionEvents. Those who asked there hear it at once instead of at their deadline."""
+    def _on_violation(self, operation: str, subject: str) -> None:
+        """Fail pending requests to that subject at once instead of at their deadline."""
         if self._refused is not None:
             self._refused.add((operation, subject))
         described = f"permissions violation for {operation} to {subject}"
@@ -419,11 +417,11 @@ def _ignore(_message: BusMessage) -> None:
     """Nobody sends on subjects that are only tried."""
 
 
-def _tls(settings: Settings) -> ssl.SSLContext | None:
+def _address(settings: Settings) -> NatsAddress:
     try:
-        return nats_context(settings)
-    except (OSError, ssl.SSLError) as fault:
-        raise Misconfigured(f"TIDINGS_NATS_CA, TIDINGS_NATS_CERT or TIDINGS_NATS_KEY: {fault}") from fault
+        return parse_nats_url(settings.nats_url)
+    except ValueError as fault:
+        raise Misconfigured(f"TIDINGS_NATS_URL {fault}") from None
 
 
 async def _logged(callback: Callable[[], Awaitable[None]]) -> None:

@@ -1,4 +1,4 @@
-"""Opening a connection to NATS: where, as whom, and whether this server will do.
+"""One attempt to connect to NATS: addresses, credentials, TLS, the server's version.
 
 nats-py's own first connect never gives up when reconnects are unlimited, not even on a wrong password, so one
 attempt is made at a time, and the caller decides about the next.
@@ -9,9 +9,8 @@ import random
 import re
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from nats import errors
 from nats.aio.client import Server
@@ -20,8 +19,9 @@ from services.backoff import Backoff
 from services.bus.errors import Misconfigured, Unavailable
 from services.bus.nats_client import LeanClient
 from services.bus.stats import BusStats
+from services.servers import NATS_MINIMUM, NatsAddress, parse_version, spell_version
+from services.settings import Settings
 
-OLDEST_SERVER = (2, 11)  # batched direct get and message TTL
 _ATTEMPT_S = 2.0
 _CREDENTIALS_REFUSED = re.compile(
     r"authorization violation|authentication|user authentication", re.IGNORECASE
@@ -30,68 +30,35 @@ _CREDENTIALS_REFUSED = re.compile(
 ErrorCallback = Callable[[Exception], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class ServerAddress:
-    """The servers and the credentials, apart.
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """Return the TLS options, or None where no URL asks for TLS and nothing is configured.
 
-    nats-py neither decodes percent escapes in a URL's password nor uses the URL's credentials for servers
-    that the cluster tells it of; both work when they are options.
-    """
-
-    servers: list[str]
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    token: str | None = field(default=None, repr=False)
-
-    @property
-    def shown(self) -> str:
-        """The servers, fit for logs and errors."""
-        return ", ".join(self.servers)
-
-
-def parse_address(urls: str) -> ServerAddress:
-    """Take apart `nats://user:password@host:port`, or several of them separated by commas.
-
-    The first credentials found are used for all servers.
+    Certificates are always verified; nothing switches that off.
 
     Raises:
-        Misconfigured: there is none, or one is no URL.
+        Misconfigured: a file cannot be read, or is no certificate or key.
     """
-    servers: list[str] = []
-    user = password = token = None
-    for given in (part.strip() for part in urls.split(",")):
-        if not given:
-            continue
-        try:
-            url = urlsplit(given if "://" in given else f"nats://{given}")
-            host, port = url.hostname, url.port
-        except ValueError:
-            host = None
-        if not host:
-            raise Misconfigured("TIDINGS_NATS_URL is not a list of nats://user:password@host:port")
-        if url.username is not None and user is None and token is None:
-            if url.password is None:
-                token = unquote(url.username)
-            else:
-                user, password = unquote(url.username), unquote(url.password)
-        shown_host = f"[{host}]" if ":" in host else host
-        servers.append(f"{url.scheme}://{shown_host}:{port}" if port else f"{url.scheme}://{shown_host}:4222")
-    if not servers:
-        raise Misconfigured("TIDINGS_NATS_URL is empty: say where NATS is")
-    return ServerAddress(servers, user, password, token)
+    if not (settings.nats_ca or settings.nats_cert or "tls://" in settings.nats_url):
+        return None
+    try:
+        context = ssl.create_default_context(cafile=settings.nats_ca)
+        if settings.nats_cert is not None:
+            context.load_cert_chain(settings.nats_cert, settings.nats_key)
+    except (OSError, ssl.SSLError) as fault:
+        raise Misconfigured(f"TIDINGS_NATS_CA, TIDINGS_NATS_CERT or TIDINGS_NATS_KEY: {fault}") from fault
+    return context
 
 
 def check_version(version: str) -> None:
-    """Refuse a server older than 2.11.
+    """Refuse a server that is too old.
 
     Raises:
         Misconfigured: it is.
     """
-    found = re.match(r"v?(\d+)\.(\d+)", version)
-    if not found or (int(found[1]), int(found[2])) < OLDEST_SERVER:
-        wanted = ".".join(map(str, OLDEST_SERVER))
+    found = parse_version(version)
+    if found < NATS_MINIMUM:
         raise Misconfigured(
-            f"NATS server {version or 'of unknown version'} is too old: {wanted} or newer is needed"
+            f"NATS server {spell_version(found)} is too old: {spell_version(NATS_MINIMUM)} or newer is needed"
         )
 
 
@@ -108,7 +75,7 @@ class ClientOptions:
 
 
 async def open_client(
-    address: ServerAddress, options: ClientOptions, backoff: Backoff, stats: BusStats, timeout_s: float
+    address: NatsAddress, options: ClientOptions, backoff: Backoff, stats: BusStats, timeout_s: float
 ) -> LeanClient:
     """Make one attempt to connect, trying each server, and return a client that reconnects for ever.
 
@@ -159,12 +126,11 @@ async def open_client(
     except BaseException:
         await client.close_now()
         raise
-    client.options["allow_reconnect"] = True
-    client.options["max_reconnect_attempts"] = -1
+    client.reconnect_forever()
     return client
 
 
-def _explain(error: Exception, address: ServerAddress) -> Misconfigured | Unavailable:
+def _explain(error: Exception, address: NatsAddress) -> Misconfigured | Unavailable:
     text = str(error) or type(error).__name__
     if isinstance(error, errors.AuthorizationError) or _CREDENTIALS_REFUSED.search(text):
         return Misconfigured(f"NATS at {address.shown} refuses the credentials in TIDINGS_NATS_URL")

@@ -8,16 +8,16 @@ import asyncio
 import re
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 import structlog
 from nats import errors as nats_errors
 
 from services.backoff import Backoff
-from services.bus.connect import ClientOptions, ServerAddress, open_client
+from services.bus.connect import ClientOptions, open_client
 from services.bus.errors import BusError, Unavailable
-from services.bus.nats_client import LeanClient, Subscription
+from services.bus.nats_client import ClientState, LeanClient, Subscription
 from services.bus.stats import BusStats
+from services.servers import NatsAddress
 
 _log = structlog.get_logger(__name__)
 _VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
@@ -28,28 +28,22 @@ _CLOSE_S = 1.0
 ClientHook = Callable[[LeanClient], Awaitable[None]]
 
 
-class ConnectionEvents(Protocol):
-    """What becomes of the connection. Called synchronously; must not raise."""
-
-    def on_lost(self) -> None:
-        """The connection was lost: no answer will come to what was asked."""
-
-    def on_return(self) -> None:
-        """It stands again, with all subscriptions. What was published meanwhile was missed."""
-
-    def on_violation(self, operation: str, subject: str) -> None:
-        """The server refused to `publish` to, or a `subscription` of, a subject (reported in lower case)."""
-
-
 class BusConnection:
-    """Always one client, though not always the same, nor always connected."""
+    """Always one client, though not always the same, nor always connected.
+
+    Callbacks are called synchronously and must not raise. `on_lost`: no answer will come to pending requests.
+    `on_return`: connected again, with all subscriptions; what was published meanwhile was missed. `on_violation`: the
+    server refused to `publish` to, or a `subscription` of, a subject (in lower case).
+    """
 
     def __init__(
         self,
-        address: ServerAddress,
-        events: ConnectionEvents,
+        address: NatsAddress,
         stats: BusStats,
         *,
+        on_lost: Callable[[], None],
+        on_return: Callable[[], None],
+        on_violation: Callable[[str, str], None],
         name: str,
         ping_interval_s: float,
         max_pending_bytes: int,
@@ -57,7 +51,9 @@ class BusConnection:
     ) -> None:
         self.client: LeanClient
         self._address = address
-        self._events = events
+        self._on_lost = on_lost
+        self._on_return = on_return
+        self._on_violation = on_violation
         self._stats = stats
         self._options = ClientOptions(
             name=name,
@@ -137,25 +133,21 @@ class BusConnection:
 
     # --- what the client reports ---
 
-    def on_up(self) -> None:
-        """See ClientWatcher. The return is announced later, by `_on_client_reconnected`."""
-        self._backoff.reset()
-
-    def on_down(self) -> None:
-        """See ClientWatcher."""
-        self._stats.disconnects += 1
-        _log.warning("bus disconnected", server=self._address.shown)
-        self._events.on_lost()
-
-    def on_closed(self) -> None:
-        """See ClientWatcher."""
-        self._replace("the client closed for good")
+    def _on_client_state(self, state: ClientState) -> None:
+        if state == "up":
+            self._backoff.reset()  # the return is announced later, by `_on_client_reconnected`
+        elif state == "down":
+            self._stats.disconnects += 1
+            _log.warning("bus disconnected", server=self._address.shown)
+            self._on_lost()
+        else:
+            self._replace("the client closed for good")
 
     async def _on_client_reconnected(self) -> None:
         """Called by nats-py once subscriptions were replayed and a ping was answered."""
         self._stats.reconnects += 1
         _log.info("bus reconnected", server=self._address.shown)
-        self._events.on_return()
+        self._on_return()
 
     async def _on_client_error(self, error: Exception) -> None:
         """Called by nats-py from its read loop, which an exception would end: this only queues."""
@@ -174,7 +166,7 @@ class BusConnection:
         operation, subject = violation[1].lower(), violation[2]
         self._stats.permission_violations += 1
         _log.error("bus permission violation", operation=operation, subject=subject)
-        self._events.on_violation(operation, subject)
+        self._on_violation(operation, subject)
 
     # --- replacing the client ---
 
@@ -182,7 +174,7 @@ class BusConnection:
         """Replace the client if it can no longer help itself; leave a server that is `silent` where there are others.
 
         A machine that is gone without a word closes nothing, and nats-py's own pings take up to three intervals to
-        notice. A single server is waited for: leaving it would help nobody.
+        notice. A single server is waited for: leaving it would not help.
         """
         if self.client.stuck:
             self._replace("the client is stuck")
@@ -196,7 +188,7 @@ class BusConnection:
             if self._settling is not None:
                 self._settling.cancel()  # with a client that is given up
                 self._settling = None
-            self._events.on_lost()
+            self._on_lost()
             self._replacing = self._loop.create_task(self._replace_client())
 
     async def _replace_client(self) -> None:
@@ -222,14 +214,14 @@ class BusConnection:
 
     def _adopt(self, client: LeanClient) -> None:
         self.client = client
-        client.watcher = self
+        client.watcher = self._on_client_state
         for subscription in self._subscriptions:
             client.attach(subscription)
 
     async def _settle(self, client: LeanClient) -> None:
         """Run the hooks with a new client until each has succeeded, and announce the return.
 
-        A server that is slow, or away again, is waited for: nothing else would tell those who wait for the return.
+        A server that is slow, or away again, is waited for: nothing else would announce the return.
         """
         backoff = Backoff()
         waiting = list(self._hooks)
@@ -240,7 +232,7 @@ class BusConnection:
                     break
             await asyncio.sleep(backoff.next_s())
         _log.info("bus rebuilt", server=self._address.shown)
-        self._events.on_return()
+        self._on_return()
 
     async def _run_hooks(self, client: LeanClient, hooks: list[ClientHook]) -> list[ClientHook]:
         """Return those that failed."""

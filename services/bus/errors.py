@@ -2,11 +2,11 @@
 
 ```
 BusError
-├── Unavailable     nothing can be said of whether it happened: no connection, no answer in time
-│   └── NoAnswer    nobody serves that subject now, or the answer did not come in time
+├── Unavailable     it may or may not have happened: no connection, no answer in time
+│   └── NoAnswer    no responders on that subject now, or no answer in time
 ├── StoreFull       the stream, or JetStream's store, is full: it was not stored
 ├── PayloadTooLarge the payload is over the server's limit: checked before sending
-├── RequestRefused  the other side answered: no. Carries its code and message
+├── RequestRefused  the other side refused. Carries its code and message
 └── Misconfigured   wrong credentials, missing permissions, JetStream off, server too old: no retry helps
 ```
 """
@@ -21,7 +21,7 @@ class Unavailable(BusError):
 
 
 class NoAnswer(Unavailable):
-    """Nobody answers on that subject (no responders), or not in time."""
+    """No responders on that subject, or no answer in time."""
 
     def __init__(self, subject: str, why: str) -> None:
         super().__init__(f"no answer on {subject}: {why}")

@@ -1,7 +1,7 @@
 """JetStream's own requests and errors, as far as a durable log needs them (NATS ADR-1, ADR-31)."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -40,7 +40,7 @@ _NEVER = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class StreamState(msgspec.Struct, frozen=True):
-    """Where a stream stands. `at` is when its leader said so, by that server's clock, as is `first_ts`."""
+    """State of a stream. `at` is when its leader reported it, by that server's clock, as is `first_ts`."""
 
     messages: int = 0
     bytes: int = 0
@@ -85,36 +85,24 @@ class MessageGot(msgspec.Struct):
 
 
 _decode_ack = msgspec.json.Decoder(PubAck).decode
-_decode_info = msgspec.json.Decoder(StreamInfo).decode
-_decode_got = msgspec.json.Decoder(MessageGot).decode
+
+AnswerT = TypeVar("AnswerT")
 
 
-def decode_info(data: bytes) -> StreamInfo:
-    """Read an answer about a stream.
-
-    Raises:
-        Unavailable: it is none.
-    """
-    try:
-        return _decode_info(data)
-    except msgspec.DecodeError as exc:
-        raise Unavailable(f"not an answer of JetStream: {exc}") from exc
-
-
-def decode_got(data: bytes) -> MessageGot:
-    """Read an answer with a message.
+def decode_answer(data: bytes, type_: type[AnswerT]) -> AnswerT:
+    """Read an answer of the API.
 
     Raises:
         Unavailable: it is none.
     """
     try:
-        return _decode_got(data)
+        return msgspec.json.decode(data, type=type_)
     except msgspec.DecodeError as exc:
         raise Unavailable(f"not an answer of JetStream: {exc}") from exc
 
 
 def error_of(error: JetStreamError) -> BusError:
-    """Return what a JetStream error means to the one who asked."""
+    """Translate a JetStream error into ours."""
     text = f"JetStream: {error.description} ({error.err_code})"
     if error.err_code in _NEVER_WORKS:
         return Misconfigured(text)

@@ -1,4 +1,4 @@
-"""One message as it arrived, not taken apart until somebody asks."""
+"""One message as it arrived, parsed on demand."""
 
 from services.bus.headers import find_header, find_number, find_status
 

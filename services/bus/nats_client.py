@@ -20,7 +20,7 @@ Written against nats-py 2.16. What differs from its `Client`, and why:
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal
 from urllib.parse import ParseResult
 
 import structlog
@@ -38,17 +38,9 @@ _log = structlog.get_logger(__name__)
 _BEHIND_BYTES = 65_536  # more than that in the transport, and nats-py's flusher waits until it is written
 
 
-class ClientWatcher(Protocol):
-    """Who wants to know what becomes of a client. Called synchronously, from anywhere; must not raise."""
-
-    def on_up(self) -> None:
-        """The connection stands again; subscriptions are on their way to the server."""
-
-    def on_down(self) -> None:
-        """The connection was lost; the client reconnects by itself."""
-
-    def on_closed(self) -> None:
-        """The client has closed for good: it needs to be replaced."""
+# `up`: connected again, subscriptions are on their way to the server. `down`: the connection was lost, the client
+# reconnects by itself. `closed`: the client has closed for good and needs to be replaced.
+ClientState = Literal["up", "down", "closed"]
 
 
 class Subscription:
@@ -115,7 +107,8 @@ class LeanClient(Client):
 
     def __init__(self, stats: BusStats, max_pending_bytes: int) -> None:
         self.up = False
-        self.watcher: ClientWatcher | None = None
+        # Called synchronously, from anywhere; must not raise.
+        self.watcher: Callable[[ClientState], None] | None = None
         self.stats_of_bus = stats
         self.max_pending_bytes = max_pending_bytes
         self._state = Client.DISCONNECTED
@@ -141,11 +134,11 @@ class LeanClient(Client):
         if self.watcher is None:
             return
         if self.up:
-            self.watcher.on_up()
+            self.watcher("up")
         elif was_up:
-            self.watcher.on_down()
+            self.watcher("down")
         if status == Client.CLOSED:
-            self.watcher.on_closed()
+            self.watcher("closed")
 
     def _drop_queued(self) -> None:
         """Forget what a lost connection did not take, so that it is not sent when there is a new one."""
@@ -172,6 +165,11 @@ class LeanClient(Client):
         """Whether another server is known, from the configuration or from the cluster itself."""
         return len(self._server_pool) > 1
 
+    def reconnect_forever(self) -> None:
+        """Reconnect by itself from now on; the first connect is one attempt."""
+        self.options["allow_reconnect"] = True
+        self.options["max_reconnect_attempts"] = -1
+
     def leave_server(self) -> None:
         """Drop the connection as if it had broken: nats-py then tries the servers that it knows."""
         if self._transport is not None:
@@ -179,7 +177,7 @@ class LeanClient(Client):
 
     @property
     def server_info(self) -> dict[str, Any]:
-        """What the server said of itself in INFO."""
+        """The server's INFO."""
         return self._server_info
 
     # --- sending ---
@@ -267,7 +265,7 @@ class LeanClient(Client):
     # --- receiving ---
 
     def attach(self, subscription: Subscription) -> None:
-        """Subscribe now, or with the others as soon as the connection stands."""
+        """Subscribe now, or with the others once connected."""
         self._sid += 1
         subscription._id = self._sid
         self._subs[self._sid] = subscription  # type: ignore[assignment]  # has what nats-py reads of it

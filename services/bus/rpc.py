@@ -1,4 +1,4 @@
-"""Typed questions and answers over NATS micro services (NATS ADR-32)."""
+"""Typed requests and replies over NATS micro services (NATS ADR-32)."""
 
 import asyncio
 import time
@@ -36,7 +36,7 @@ _MICRO_ERROR_CODE = "Nats-Service-Error-Code"
 
 
 class RpcRefusal(Exception):
-    """What a handler raises to answer no, for a reason that the asker may show."""
+    """Raised by a handler to refuse a request, for a reason that may be shown."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(f"{code.code}: {message}")
@@ -58,7 +58,7 @@ async def ask(
     """Ask a service.
 
     Raises:
-        RequestRefused: it said no; `code` is the wire code of an ErrorCode.
+        RequestRefused: it refused; `code` is the wire code of an ErrorCode.
         NoAnswer: no replica runs, or none answered in time.
         Unavailable, Misconfigured, PayloadTooLarge: as `Bus.request`.
     """
@@ -83,7 +83,7 @@ async def _first_answer(bus: Bus, subject: str, payload: bytes, within_s: float,
     finally:
         for task in asked:
             task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)  # none may end unheard
+        await asyncio.gather(*asked, return_exceptions=True)  # none may end unretrieved
 
 
 async def ask_all(

@@ -1,4 +1,7 @@
-"""What each stream must be, and how one that is there may be changed. Pure."""
+"""The list of streams: what each must be, and how one that is there may be changed. Pure.
+
+Who creates, watches, backs up, checks or may use a stream takes it from `all_specs` or `disk_specs`.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,11 +13,14 @@ _NS = 1_000_000_000
 # A direct message waits for its user as long as a room's message waits for its members.
 INBOX_SIZE = 100
 INBOX_TTL_S = 600
-# Some 400,000 revocations. They have room of their own: who fills rooms must not keep anybody from being revoked.
+# Some 400,000 revocations. They have room of their own: full rooms must not prevent a revocation.
 REVOCATION_BYTES = 64 * 1024 * 1024
+# Some 100,000 tickets. The most that `ticket_ttl_s` may be: the store forgets them then, whatever the setting.
+TICKET_BYTES = 64 * 1024 * 1024
+TICKET_TTL_S = 300
 
 # Limits that may only be raised without an explicit act: lowered, they delete messages or copies at once. Of those in
-# the second set, 0 and -1 stand for "no limit".
+# the second set, 0 and -1 mean "no limit".
 _RAISED = frozenset({"num_replicas", "max_msgs_per_subject", "max_age", "max_bytes", "duplicate_window"})
 _UNLIMITED = frozenset({"max_msgs_per_subject", "max_age", "max_bytes"})
 
@@ -23,7 +29,8 @@ _UNLIMITED = frozenset({"max_msgs_per_subject", "max_age", "max_bytes"})
 class StreamSpec:
     """What a stream must be. `captured` and `republished` are subjects with wildcards, see wire.subjects.
 
-    A full stream lets go of its oldest messages, or with `discard` "new" refuses what comes.
+    A full stream drops its oldest messages, or with `discard` "new" refuses what comes. One in memory is not
+    republished, read in batches or backed up.
     """
 
     name: str
@@ -35,20 +42,25 @@ class StreamSpec:
     replicas: int
     max_bytes: int = 64 * 1024 * 1024
     discard: Literal["old", "new"] = "old"
+    storage: Literal["file", "memory"] = "file"
 
     def config(self) -> dict[str, Any]:
         """Return it as JetStream says it. The server refuses a duplicate window longer than the age."""
-        return {
+        common = {
             "name": self.name,
             "subjects": [self.captured],
-            "retention": "limits",
-            "storage": "file",
+            "storage": self.storage,
             "discard": self.discard,
             "max_msgs_per_subject": self.max_per_subject,
             "max_age": self.max_age_s * _NS,
             "max_bytes": self.max_bytes,
-            "duplicate_window": min(self.duplicate_window_s, self.max_age_s) * _NS,
             "num_replicas": self.replicas,
+        }
+        if self.storage == "memory":
+            return common
+        return common | {
+            "retention": "limits",
+            "duplicate_window": min(self.duplicate_window_s, self.max_age_s) * _NS,
             "allow_direct": True,
             "republish": {"src": self.captured, "dest": self.republished},
         }
@@ -89,7 +101,7 @@ def inbox_spec(settings: Settings) -> StreamSpec:
 
 
 def revocation_spec(settings: Settings) -> StreamSpec:
-    """Return the stream of revocations. None is let go of before its time: a full one refuses."""
+    """Return the stream of revocations. None is dropped before its time: a full one refuses."""
     subjects = settings.subjects
     return StreamSpec(
         name=subjects.revocations_stream,
@@ -104,9 +116,36 @@ def revocation_spec(settings: Settings) -> StreamSpec:
     )
 
 
+def ticket_spec(settings: Settings) -> StreamSpec:
+    """Return the stream of tickets: in memory, because they are worth less than a disk write. A full one refuses."""
+    subjects = settings.subjects
+    return StreamSpec(
+        name=subjects.tickets_stream,
+        captured=f"{subjects.tickets}.*",
+        republished="",
+        max_per_subject=1,
+        max_age_s=TICKET_TTL_S,
+        duplicate_window_s=0,
+        replicas=settings.replicas,
+        max_bytes=TICKET_BYTES,
+        discard="new",
+        storage="memory",
+    )
+
+
 def all_specs(settings: Settings) -> list[StreamSpec]:
-    """Return every stream on disk. (That of the tickets is in memory: `services.bus.kv`.)"""
-    return [*room_specs(settings).values(), inbox_spec(settings), revocation_spec(settings)]
+    """Return every stream."""
+    return [
+        *room_specs(settings).values(),
+        inbox_spec(settings),
+        ticket_spec(settings),
+        revocation_spec(settings),
+    ]
+
+
+def disk_specs(settings: Settings) -> list[StreamSpec]:
+    """Return the streams on disk: gateways watch their leaders, `tidings backup` keeps them."""
+    return [spec for spec in all_specs(settings) if spec.storage == "file"]
 
 
 @dataclass(frozen=True, slots=True)

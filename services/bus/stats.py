@@ -1,4 +1,4 @@
-"""What the bus counts, for metrics and for tests."""
+"""What a process knows of its bus: counts, and whether messages come through."""
 
 from dataclasses import dataclass
 
@@ -32,3 +32,30 @@ class BusStats:
     client_errors: int = 0
     """Whatever else the client reported, failed attempts to reconnect included."""
     probes_lost: int = 0
+
+
+class Probe:
+    """Whether the bus carries messages: the process publishes to itself and waits for the echo.
+
+    `is_connected` is only the client's state, and stays true when the server is frozen or the read loop has ended.
+    Pure bookkeeping; times in seconds of one monotonic clock.
+    """
+
+    def __init__(self, stale_s: float, now: float) -> None:
+        self._stale_s = stale_s
+        self._sent = 0
+        self._last_return = now  # the connection was just made with an answered ping
+
+    def next_payload(self) -> bytes:
+        """Return the next probe's payload."""
+        self._sent += 1
+        return b"%d" % self._sent
+
+    def on_echo(self, payload: bytes, now: float) -> None:
+        """Note a probe that came back."""
+        if payload.isdigit():
+            self._last_return = now
+
+    def healthy(self, now: float) -> bool:
+        """Whether a probe came back within the last `stale_s`."""
+        return now - self._last_return < self._stale_s

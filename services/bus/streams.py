@@ -1,6 +1,6 @@
 """Durable logs on JetStream: streams that capture a subject and republish what they stored (ADR 0002).
 
-No consumers: whoever reads asks for a batch by direct get (NATS ADR-31).
+No consumers: reads are batched direct gets (NATS ADR-31).
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from services.bus.jsapi import (
     NO_STORAGE,
     STREAM_NAME_IN_USE,
     STREAM_NOT_FOUND,
+    MessageGot,
     StoredRaw,
     StreamInfo,
     StreamState,
-    decode_got,
-    decode_info,
+    decode_answer,
     error_of,
 )
 from services.bus.message import BusMessage
@@ -149,7 +149,7 @@ class DurableLog:
 
     @property
     def least_until_full(self) -> int:
-        """How many messages are stored, at least, before one is let go of because the stream is full."""
+        """The least number of messages stored before a full stream drops one."""
         return int(self._max_bytes // max(1, self._bus.max_payload))
 
     async def _pause_before(self, deadline: float, error: BusError) -> None:
@@ -196,7 +196,7 @@ class DurableLog:
     async def _api(self, verb: str, request: dict[str, Any] | None) -> StreamInfo:
         payload = b"" if request is None else msgspec.json.encode(request)
         answer = await self._bus.request(f"$JS.API.{verb}.{self.spec.name}", payload, timeout_s=_ASK_S)
-        return decode_info(answer.data)
+        return decode_answer(answer.data, StreamInfo)
 
     # --- writing ---
 
@@ -221,7 +221,7 @@ class DurableLog:
         self._publisher.publish(subject, payload, message_id, on_done)
 
     def close(self) -> None:
-        """Stop taking acknowledgements; what still waits for one is told Unavailable."""
+        """Stop; pending publishes end as Unavailable."""
         self._publisher.close()
 
     # --- reading ---
@@ -253,7 +253,7 @@ class DurableLog:
         if messages:
             return Batch(messages, messages[-1].seq, pending)
         # The stream's end first, the subject again afterwards: what is stored in between is in the answer.
-        last = await self._last_of_stream()
+        last = (await self.state()).last_seq
         messages, pending = await self._get_batch(subject, seq, limit, max_bytes)
         if messages:
             return Batch(messages, messages[-1].seq, pending)
@@ -269,12 +269,12 @@ class DurableLog:
             Unavailable: no answer.
             RequestRefused: the server does not understand the request.
         """
-        stream_last = await self._last_of_stream()
+        stream_last = (await self.state()).last_seq
         subject_last = await self._last_at_leader(subject)
         return subject_last, max(stream_last, subject_last)
 
     async def newest(self) -> "Newest":
-        """Return where the stream stands, as its leader says.
+        """Return the stream's last sequence and newest message, as its leader has them.
 
         Raises:
             Unavailable: no answer.
@@ -315,17 +315,8 @@ class DurableLog:
                 return found
             request["seq"] = messages[-1].seq + 1
 
-    async def last_seq(self) -> int:
-        """Return the last sequence of the stream.
-
-        Raises:
-            Unavailable: no answer.
-            RequestRefused: the server does not understand the request.
-        """
-        return await self._last_of_stream()
-
     async def state(self) -> StreamState:
-        """Return what the stream holds, as its leader says. Those who ask at about the same time share one question.
+        """Return the stream's state, as its leader has it. Calls at about the same time share one request.
 
         Raises:
             Unavailable: no answer.
@@ -338,14 +329,11 @@ class DurableLog:
 
     async def _ask_state(self) -> StreamState:
         await asyncio.sleep(_GATHER_S)
-        self._next_state = None  # it is asked now: who comes later wants to know what is true later
+        self._next_state = None  # sent now: later callers need a later answer
         info = await self._api("STREAM.INFO", None)
         if info.error is not None:
             raise error_of(info.error)
         return msgspec.structs.replace(info.state, at=info.ts)
-
-    async def _last_of_stream(self) -> int:
-        return (await self.state()).last_seq
 
     async def _last_at_leader(self, subject: str) -> int:
         newest = await self._newest_at_leader(subject)
@@ -357,7 +345,7 @@ class DurableLog:
         answer = await self._bus.request(
             f"$JS.API.STREAM.MSG.GET.{self.spec.name}", request, timeout_s=_ASK_S
         )
-        got = decode_got(answer.data)
+        got = decode_answer(answer.data, MessageGot)
         if got.error is not None:
             if got.error.code == _NOT_FOUND and got.error.err_code != STREAM_NOT_FOUND:
                 return None
@@ -406,7 +394,7 @@ def read_batch(subject: str, answers: Sequence[BusMessage]) -> tuple[list[Stored
 
 
 def _heard(answer: "asyncio.Future[StreamState]") -> None:
-    """Look at a fault for which nobody waits any more, so that asyncio does not report it."""
+    """Retrieve a fault that is no longer awaited, so that asyncio does not report it."""
     if not answer.cancelled():
         answer.exception()
 

@@ -1,6 +1,6 @@
 """Make one log line safe to keep, to print on a terminal and to send to others. Pure functions.
 
-A line is written about strangers: names they chose may carry escape sequences or direction overrides, and an
+A line may be about untrusted clients: names they chose may carry escape sequences or direction overrides, and an
 exception's text may quote a URL with a password. Secrets go by the *name* of their field.
 """
 
@@ -17,7 +17,7 @@ _WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 # C0 and C1 controls, marks and overrides of direction, line separators, and surrogates (no UTF-8 has them).
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNPRINTABLE_BUT_NEWLINE = re.compile(_UNPRINTABLE.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
-# A password may hold any character but white space, where nobody encoded it.
+# A password may hold any character but white space, where it is not encoded.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://\S*")
 _NEXT_URL = re.compile(r",(?=[A-Za-z][A-Za-z0-9+.-]{0,20}://)")
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d+)?"

@@ -6,9 +6,9 @@ counted. Standard error has every line anyway.
 
 import asyncio
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -31,12 +31,8 @@ _OWN_FIELDS = frozenset({"event", "level", "timestamp", "service", "instance"})
 _encoder = msgspec.json.Encoder()
 _shipping: ContextVar[bool] = ContextVar("shipping", default=False)
 
-
-class Publisher(Protocol):
-    """What is asked of the bus."""
-
-    def publish(self, subject: str, payload: bytes) -> None:
-        """Queue a message, or raise a `BusError`."""
+# Queues a message, or raises a `BusError`.
+Publish = Callable[[str, bytes], None]
 
 
 class LogShipper:
@@ -78,11 +74,11 @@ class LogShipper:
         self.dropped += 1
         telemetry.counter(MetricName.LOG_LINES_DROPPED).inc()
 
-    def start(self, bus: Publisher, subjects: Subjects) -> None:
+    def start(self, publish: Publish, subjects: Subjects) -> None:
         """Send what is kept, now and from here on, until `stop`."""
         if self._task is None:
-            self._bus, self._subject = bus, subjects.logs_report(self.kind)
-            self._task = asyncio.create_task(self._run(bus, self._subject), name="log-shipper")
+            self._publish, self._subject = publish, subjects.logs_report(self.kind)
+            self._task = asyncio.create_task(self._run(publish, self._subject), name="log-shipper")
 
     async def stop(self) -> None:
         """Send the rest and end. Idempotent; what the bus does not take now is given up."""
@@ -91,9 +87,9 @@ class LogShipper:
             return
         task.cancel()
         await asyncio.wait([task])
-        self.flush(self._bus, self._subject)
+        self.flush(self._publish, self._subject)
 
-    def flush(self, bus: Publisher, subject: str) -> None:
+    def flush(self, publish: Publish, subject: str) -> None:
         """Send all lines that the bus takes; the others stay."""
         token = _shipping.set(True)
         try:
@@ -103,7 +99,7 @@ class LogShipper:
                 batch = [self._lines[i] for i in range(size)]
                 report = LogReport(source=self.source, entries=batch, dropped=self.dropped)
                 try:
-                    bus.publish(subject, _encoder.encode(report))
+                    publish(subject, _encoder.encode(report))
                 except PayloadTooLarge:
                     if size == 1:  # alone over the bus's limit: it will never pass
                         self._drop_oldest()
@@ -117,9 +113,9 @@ class LogShipper:
         finally:
             _shipping.reset(token)
 
-    async def _run(self, bus: Publisher, subject: str) -> None:
+    async def _run(self, publish: Publish, subject: str) -> None:
         while True:
-            self.flush(bus, subject)
+            self.flush(publish, subject)
             await asyncio.sleep(FLUSH_S)
 
 

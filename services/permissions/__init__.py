@@ -1,7 +1,7 @@
 """What each kind of process may do at NATS and Redis, declared once.
 
 - `roles`   the kinds of process
-- `nats`    subjects each role publishes to and hears
+- `nats`    subjects each role publishes and subscribes to
 - `redis`   keys and commands of each role
 - `render`  the same as configuration of nats-server and redis-server
 - `check`   the check, at start, of the permissions this process needs

@@ -1,16 +1,15 @@
-"""Ask the servers, at start, whether we may do what we need: what is missing is said before it is missed.
+"""Startup check of our permissions at NATS and Redis, so that a missing one is reported before it is needed.
 
-A message that NATS refuses is only seen by who waits for its effect, and some are published without waiting. So each
-subject is tried without effect: subscribed to for a moment, or published to by a message that the server traces and
-does not deliver. Redis is asked; one before 7 cannot be, and there each command is tried on a key that nobody else
-uses.
+A message that NATS refuses is only noticed where its effect is waited for, and some are published without waiting. So
+each subject is tried without effect: subscribed to for a moment, or published to by a message that the server traces
+and does not deliver. Redis has a command for the question; before version 7 each command is tried on an unused key.
 """
 
 import secrets
-from collections.abc import Collection
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Collection
 
 import msgspec
+from redis.asyncio import Redis, RedisCluster
 
 from services.bus.errors import Misconfigured
 from services.permissions.nats import subjects_of
@@ -19,14 +18,11 @@ from services.permissions.roles import Role
 from services.settings import Settings
 
 
-class Trying(Protocol):
-    """What is asked of the bus."""
-
-    async def refused(self, publish: Collection[str], subscribe: Collection[str]) -> set[tuple[str, str]]:
-        """See `Bus.refused`."""
-
-
-async def prove_nats(bus: Trying, role: Role, settings: Settings) -> None:
+async def prove_nats(
+    try_subjects: Callable[[Collection[str], Collection[str]], Awaitable[set[tuple[str, str]]]],
+    role: Role,
+    settings: Settings,
+) -> None:
     """Return if this user of NATS may do all that the role needs.
 
     Raises:
@@ -36,7 +32,7 @@ async def prove_nats(bus: Trying, role: Role, settings: Settings) -> None:
     needed = subjects_of(role, settings)
     publish = {_one_of(subject): subject for subject in needed.publish}
     subscribe = {_one_of(subject): subject for subject in needed.subscribe}
-    refused = await bus.refused(publish, subscribe)
+    refused = await try_subjects(publish, subscribe)
     lacking = [
         *(
             f"publish {pattern}"
@@ -57,18 +53,11 @@ async def prove_nats(bus: Trying, role: Role, settings: Settings) -> None:
 
 
 def _one_of(pattern: str) -> str:
-    """Return a subject that a pattern matches, and that nobody uses where it has wildcards."""
+    """Return a subject that a pattern matches, an unused one where it has wildcards."""
     return ".".join(secrets.token_hex(8) if word in ("*", ">") else word for word in pattern.split("."))
 
 
-class Store(Protocol):
-    """What is asked of a Redis client, whichever it is."""
-
-    def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any:
-        """Run a script."""
-
-
-# KEYS[1]  a key of the role that nobody else uses; not touched where the server can be asked
+# KEYS[1]  an unused key of the role; not touched where the server can be asked
 # ARGV     MessagePack: a list of commands, `KEY` standing for KEYS[1]
 # returns  the commands that this user may not run
 _CHECK = """
@@ -77,8 +66,8 @@ local function asked(command)
   return allowed or not known
 end
 
--- Before Redis 7. Permissions come first: whoever hears of a wrong type may run the command. Some commands run in no
--- script, whoever asks; those are not known to be lacking.
+-- Before Redis 7. Permissions are checked first: an error about the type means that the command is allowed. Some
+-- commands run in no script; those are not known to be lacking.
 local function tried(command)
   local answer = redis.pcall(unpack(command))
   local fault = type(answer) == 'table' and answer.err or ''
@@ -101,7 +90,7 @@ return lacking
 """
 
 
-async def prove_redis(redis: Store, role: Role, settings: Settings) -> None:
+async def prove_redis(redis: Redis | RedisCluster, role: Role, settings: Settings) -> None:
     """Return if this user of Redis may do all that the role needs.
 
     Raises:

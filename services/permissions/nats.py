@@ -1,9 +1,9 @@
-"""Subjects that each role publishes to and hears.
+"""Subjects that each role publishes and subscribes to.
 
-NATS checks the subject of a message and not the reply subject that it names. So nobody may answer wherever a request
-says (`allow_responses`): those who answer publish to inboxes whose names say who answers there, and nowhere else. And
-no role may ask what the server itself answers to any reply subject, `$SYS.REQ.USER.INFO` for one; gateways alone may
-ask JetStream, and are trusted with what that allows.
+NATS checks the subject of a message and not the reply subject that it names. So no role may answer wherever a
+request says (`allow_responses`): services publish their answers to inboxes that are named after them, and nowhere else.
+And no role may send requests that the server itself answers to any reply subject, such as `$SYS.REQ.USER.INFO`; only
+gateways may send requests to JetStream, and are trusted with what that allows.
 
 ```
 _INBOX.ASKER.ANSWERER.RANDOM.TOKEN   a role asks a role; ANSWERER is `server` for JetStream
@@ -13,6 +13,7 @@ _INBOX.RANDOM[.TOKEN]                a user without a role (the operator's tools
 
 from dataclasses import dataclass
 
+from services.bus.specs import all_specs, disk_specs
 from services.permissions.roles import Role
 from services.settings import Settings
 from services.wire.subjects import LOGS_OF_APPLICATIONS
@@ -26,12 +27,12 @@ SERVER = "server"
 
 
 def inbox_prefix(asker: Role | None, answerer: str = SERVER) -> str:
-    """Return what the reply subjects of questions begin with; without a role, NATS's own default."""
+    """Return the prefix of reply subjects; without a role, NATS's own default."""
     return "_INBOX" if asker is None else f"_INBOX.{asker}.{answerer}"
 
 
 def answerer_of(subject: str, prefix: str) -> str:
-    """Return who answers questions on a subject: a role, or `server`."""
+    """Return the role that answers requests on a subject, or `server`."""
     if subject.startswith(f"{prefix}.rpc."):
         return subject.removeprefix(f"{prefix}.rpc.").partition(".")[0]
     return Role.GATEWAY if subject in (f"{prefix}.roster", f"{prefix}.control") else SERVER
@@ -39,16 +40,16 @@ def answerer_of(subject: str, prefix: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SubjectRights:
-    """What a role publishes to and hears, as subjects with wildcards."""
+    """Rights of a role, as subjects with wildcards."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
 
 
 def subjects_of(role: Role, settings: Settings, *, rolling: bool = False) -> SubjectRights:
-    """Return all that a role needs under these settings (`prefix` and `namespaces` count).
+    """Return the rights that a role needs under these settings (`prefix` and `namespaces` count).
 
-    With `rolling` also what the version before needs, for as long as processes of both run.
+    With `rolling` also those that the version before needs, for as long as processes of both run.
     """
     prefix = settings.prefix
     publish, subscribe = {
@@ -74,7 +75,7 @@ def subjects_of(role: Role, settings: Settings, *, rolling: bool = False) -> Sub
 
 
 def _version_before(role: Role, prefix: str) -> SubjectRights:
-    """Return what 0.1 needs and this version does not."""
+    """Return the rights that 0.1 needs and this version does not."""
     publish = (f"{prefix}.logs.report", f"{prefix}.probe.*", "$SYS.REQ.USER.INFO")
     members = (f"{prefix}.out.room.>",) if role is Role.PRESENCE else ()
     answers = ("_INBOX.gateway.*.*",) if role in _ANSWERING else ()
@@ -87,14 +88,7 @@ _Pair = tuple[tuple[str, ...], tuple[str, ...]]
 
 def _gateway(prefix: str, settings: Settings) -> _Pair:
     subjects = settings.subjects
-    durable = [name for name, namespace in settings.namespaces.items() if namespace.durable]
     ephemeral = [name for name, namespace in settings.namespaces.items() if not namespace.durable]
-    streams = [
-        *(subjects.rooms_stream(name) for name in durable),
-        subjects.inbox_stream,
-        subjects.tickets_stream,
-        subjects.revocations_stream,
-    ]
     publish = (
         f"{prefix}.in.>",
         *(f"{prefix}.out.room.{name}.*" for name in ephemeral),
@@ -106,8 +100,8 @@ def _gateway(prefix: str, settings: Settings) -> _Pair:
         f"{subjects.tickets}.*",
         *(f"{prefix}.rpc.{service}.*" for service in ("gateway", "presence", "metrics")),
         *(
-            f"$JS.API.{verb}.{stream}"
-            for stream in streams
+            f"$JS.API.{verb}.{spec.name}"
+            for spec in all_specs(settings)
             for verb in ("STREAM.INFO", "STREAM.CREATE", "STREAM.UPDATE", "STREAM.MSG.GET", "DIRECT.GET")
         ),
     )
@@ -120,7 +114,7 @@ def _gateway(prefix: str, settings: Settings) -> _Pair:
         subjects.alerts_feed,
         subjects.logs_feed,
         f"{prefix}.rpc.gateway.*",
-        *(subjects.leader_elected(stream) for stream in streams if stream != subjects.tickets_stream),
+        *(subjects.leader_elected(spec.name) for spec in disk_specs(settings)),
         _MONITORING,
     )
     return publish, subscribe

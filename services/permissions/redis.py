@@ -7,7 +7,7 @@ from services.settings import Settings
 
 # Data types by category, so that a new command of a type we use needs no new permission; nothing that reaches beyond
 # the role's own keys (no KEYS, FLUSHALL, CONFIG, MIGRATE, SUBSCRIBE). The order counts: `-@dangerous` takes away from
-# what stands before it.
+# what comes before it.
 _COMMANDS = (
     "-@all +@hash +@sortedset +@set +@list +@string +@transaction +@connection "
     "+eval +evalsha +script|load +script|exists +exists +del +unlink +expire +pexpire +ttl +pttl +type +time "
@@ -45,7 +45,7 @@ PROBE_USER = "user probe on nopass resetchannels -@all +ping +role\n"
 
 @dataclass(frozen=True, slots=True)
 class RedisRights:
-    """What a role may touch: keys that begin with `key_prefix`, by these ACL rules."""
+    """Rights of a role: keys that begin with `key_prefix`, by these ACL rules."""
 
     key_prefix: str
     commands: str
@@ -57,7 +57,7 @@ class RedisRights:
 
 
 def access_of(role: Role, settings: Settings) -> RedisRights:
-    """Return what a role needs.
+    """Return the rights that a role needs.
 
     Raises:
         KeyError: the role has nothing in Redis.

@@ -12,10 +12,10 @@ from services.settings import Settings
 
 
 def nats_users(settings: Settings, passwords: Mapping[str, str], *, rolling: bool = False) -> str:
-    """Return the `authorization` block. `passwords` are by role and `OPERATOR`, as they stand in the file.
+    """Return the `authorization` block. `passwords` are by role and `OPERATOR`, as written in the file.
 
-    A password that begins with `$` is a variable of the server's environment. With `rolling`, users may also do what
-    the version before needs.
+    A password that begins with `$` is a variable of the server's environment. With `rolling`, users also get the permissions of
+    the version before.
     """
     users = [f"    {{ user: {OPERATOR}, password: {_secret(passwords[OPERATOR])} }}"]
     users += [

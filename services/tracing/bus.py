@@ -31,7 +31,7 @@ class TracingBus(Bus):
     async def request(
         self, subject: str, payload: bytes, *, timeout_s: float, headers: dict[str, str] | None = None
     ) -> BusMessage:
-        """See Bus. What JetStream is asked is part of a trace that there is already, and begins none."""
+        """See Bus. Requests to JetStream are part of an existing trace, and start none."""
         unwanted = not self.traces.recording if subject.startswith("$") else not self.traces.wanted()
         if unwanted:
             return await super().request(subject, payload, timeout_s=timeout_s, headers=headers)

@@ -27,7 +27,7 @@ _NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
 def traces_url(endpoint: str) -> str:
-    """Return where spans are posted: `/v1/traces` where the endpoint names no path (OTLP/HTTP).
+    """Return the URL that spans are posted to: `/v1/traces` where the endpoint names no path (OTLP/HTTP).
 
     Raises:
         CannotStart: it is no http or https URL.
@@ -43,7 +43,7 @@ def traces_url(endpoint: str) -> str:
 
 
 def open_traces(settings: Settings, kind: str, instance: str, lifecycle: Lifecycle) -> "Traces | None":
-    """Return what makes spans of this process, flushed when it stops; None where traces are off.
+    """Return the source of this process's spans, flushed when it stops; None where traces are off.
 
     Raises:
         CannotStart: traces are asked for, and the optional part `tracing` is not installed.
@@ -90,7 +90,7 @@ def open_traces(settings: Settings, kind: str, instance: str, lifecycle: Lifecyc
 
 
 async def _hand_over(shutdown: Callable[[], None]) -> None:
-    """Send the last spans. A collector that does not take them holds up nobody."""
+    """Send the last spans, without waiting for a collector that does not take them."""
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
 

@@ -6,9 +6,9 @@
 | `deliver SUBJECT` | consumer | a gateway got it from the bus | it is written to the members there |
 | `ask SERVICE.ENDPOINT` | client | a question to a service | its answer |
 | `answer SERVICE.ENDPOINT` | server | the service's handler began | it ended |
-| `METHOD ROUTE` | server | an HTTP request | its answer, or the begin of a stream |
+| `METHOD ROUTE` | server | an HTTP request | its answer, or the start of a stream |
 
-A message on the bus without `traceparent` belongs to no trace: whoever does not record sends none.
+A message on the bus without `traceparent` belongs to no trace: it is only sent by processes that record.
 """
 
 import random
@@ -50,10 +50,9 @@ class Traces:
         self._follow_clients = follow_clients
 
     def wanted(self, parent: Context | None = None) -> bool:
-        """Decide whether what begins now is recorded: as its parent is, or, where there is none, by the ratio.
+        """Decide whether a new span is recorded: as its parent is, or, where there is none, by the ratio.
 
-        Asked before anything is made: most is not recorded, and a span that will be thrown away costs as much as ten of
-        these questions.
+        Called before anything is made: most is not recorded, and a discarded span costs as much as ten of these calls.
         """
         about = trace.get_current_span(parent or _open_context()).get_span_context()
         if about.is_valid:
@@ -68,7 +67,7 @@ class Traces:
         return trace.get_current_span().is_recording()
 
     def headers(self) -> dict[str, str]:
-        """Return what carries the current span to another process; nothing where none is recorded."""
+        """Return the headers that carry the current span to another process; none where it is not recorded."""
         carrier: dict[str, str] = {}
         if self.recording:
             _propagator.inject(carrier)
@@ -84,7 +83,7 @@ class Traces:
     # --- spans ---
 
     def start(self, name: str, kind: SpanKind, attributes: Attributes, parent: Context | None = None) -> Span:
-        """Begin a span of what is `wanted`; whoever begins it ends it."""
+        """Start a span of what is `wanted`; the caller ends it."""
         return self._tracer.start_span(name, parent or _open_context(), kind, dict(attributes))
 
     @contextmanager
@@ -136,7 +135,7 @@ class Traces:
         carrier: dict[str, str] = {}
         if self._follow_clients and (traceparent := headers(TRACEPARENT)):
             carrier[TRACEPARENT] = traceparent
-            # It travels, and is stored, with each message: no longer than everybody has to take (W3C §3.3.1.5).
+            # It travels, and is stored, with each message: no longer than every receiver has to accept (W3C §3.3.1.5).
             if (state := headers(_TRACESTATE)) and len(state) <= _MAX_TRACESTATE:
                 carrier[_TRACESTATE] = state
         return _propagator.extract(carrier, Context())

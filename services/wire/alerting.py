@@ -13,7 +13,7 @@ Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 class AlertRule(Message, frozen=True, kw_only=True):
     """One rule, as the API shows and takes it. Absent fields have the defaults of a rules file.
 
-    `id` and `origin` are said by the server: `file`, `api` or `builtin`; `overridden` where a rule of the file watches
+    `id` and `origin` are set by the server: `file`, `api` or `builtin`; `overridden` where a rule of the file watches
     the same, which then holds instead.
     """
 
@@ -83,7 +83,7 @@ class WindowId(Message, frozen=True, kw_only=True):
 
 
 class Receiver(Message, frozen=True, kw_only=True):
-    """How one receiver of notifications is doing. Its address usually is a secret and is not said.
+    """State of one receiver of notifications. Its address usually is a secret and left out.
 
     `up` is false while the last attempt failed; `waiting` counts groups whose notification it has not taken.
     """

@@ -69,7 +69,7 @@ class Heartbeat(ClientMessage, frozen=True, kw_only=True):
 
 
 class StatusChange(ClientMessage, frozen=True, kw_only=True):
-    """Say how available the user is."""
+    """Set the user's availability."""
 
     status: Status
 

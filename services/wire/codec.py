@@ -1,7 +1,7 @@
 """What clients send, as JSON or as MessagePack: the same objects, and one way to say that bytes were not understood."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -16,35 +16,8 @@ SUBPROTOCOL_JSON = "tidings.v1.json"
 SUBPROTOCOL_MSGPACK = "tidings.v1.msgpack"
 
 
-class Codec(Protocol):
-    """How messages of one connection are read. `binary` says which WebSocket opcode carries them."""
-
-    @property
-    def subprotocol(self) -> str: ...
-
-    @property
-    def binary(self) -> bool: ...
-
-    def decode(self, data: bytes | str) -> AnyClientMessage:
-        """Return the client's message.
-
-        Raises:
-            BadMessage: malformed, unknown or invalid; says which and, where readable, of which `id`.
-        """
-
-
-def json_content(codec: Codec, raw: msgspec.Raw, max_depth: int, max_bytes: int = 0) -> msgspec.Raw:
-    """Return `content` from a client as JSON on one line, the form in which it crosses the bus.
-
-    Raises:
-        BadMessage: content that is too large, or could not be delivered to everyone (see `content`).
-    """
-    from_wire = content_from_msgpack if codec.binary else content_from_json
-    return from_wire(raw, max_depth, max_bytes)
-
-
 class _Peek(msgspec.Struct):
-    """What can be said of a message that failed: did it have a type, and which id should the error echo."""
+    """The readable part of a message that failed: its type, and the id that the error should echo."""
 
     type: Any = None
     id: Any = None
@@ -54,8 +27,11 @@ _TYPES = frozenset(str(member.__struct_config__.tag) for member in AnyClientMess
 
 
 @dataclass(frozen=True, slots=True)
-class _Codec:
-    """A codec over one msgspec decoder. Decoders are reused: making one costs 10 µs."""
+class Codec:
+    """How messages of one connection are read. `binary` says which WebSocket opcode carries them.
+
+    Decoders are reused: making one costs 10 µs.
+    """
 
     subprotocol: str
     binary: bool
@@ -63,6 +39,11 @@ class _Codec:
     peek: "msgspec.json.Decoder[_Peek] | msgspec.msgpack.Decoder[_Peek]"
 
     def decode(self, data: bytes | str) -> AnyClientMessage:
+        """Return the client's message.
+
+        Raises:
+            BadMessage: malformed, unknown or invalid; says which and, where readable, of which `id`.
+        """
         try:
             return self.decoder.decode(data)  # type: ignore[arg-type]  # str only reaches the JSON decoder
         except msgspec.ValidationError as fault:
@@ -90,16 +71,26 @@ class _Codec:
         return BadMessage(ErrorCode.INVALID_FIELD, str(fault), id)
 
 
-JSON: Codec = _Codec(
+JSON = Codec(
     SUBPROTOCOL_JSON,
     False,
     msgspec.json.Decoder(AnyClientMessage),
     msgspec.json.Decoder(_Peek, float_hook=number),
 )
-MSGPACK: Codec = _Codec(
+MSGPACK = Codec(
     SUBPROTOCOL_MSGPACK,
     True,
     msgspec.msgpack.Decoder(AnyClientMessage),
     msgspec.msgpack.Decoder(_Peek),
 )
 CODECS: dict[str, Codec] = {codec.subprotocol: codec for codec in (JSON, MSGPACK)}
+
+
+def json_content(codec: Codec, raw: msgspec.Raw, max_depth: int, max_bytes: int = 0) -> msgspec.Raw:
+    """Return `content` from a client as JSON on one line, the form in which it crosses the bus.
+
+    Raises:
+        BadMessage: content that is too large, or could not be delivered to everyone (see `content`).
+    """
+    from_wire = content_from_msgpack if codec.binary else content_from_json
+    return from_wire(raw, max_depth, max_bytes)

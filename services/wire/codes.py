@@ -56,7 +56,7 @@ class ErrorCode(Enum):
 
     @property
     def code(self) -> str:
-        """The code as it stands on the wire."""
+        """The code on the wire."""
         return self.value.code
 
     @property
@@ -67,7 +67,7 @@ class ErrorCode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CloseSpec:
-    """One close code: its number, the reason sent with it, and whether the client should come back."""
+    """One close code: its number, the reason sent with it, and whether the client should reconnect."""
 
     number: int
     reason: str

@@ -6,7 +6,7 @@ checked once, where it enters, and no gateway meets any that it cannot deliver.
 The depth of JSON is limited wherever an untrusted client's JSON is passed on. msgspec's own limit is the interpreter's
 recursion limit less what the stack already holds, so it differs between the function that accepts a message and those
 that read it later: without a limit of our own, far below it, a message could be acknowledged, stored, and then be
-unreadable for everybody.
+unreadable for all receivers.
 """
 
 import math
@@ -36,7 +36,7 @@ class BadMessage(ValueError):
 
 
 class TooDeep(BadMessage):
-    """Arrays or objects nested deeper than allowed. Counted apart: nobody sends that by mistake."""
+    """Arrays or objects nested deeper than allowed. Counted apart: it is not sent by mistake."""
 
 
 class ContentTooLarge(BadMessage):

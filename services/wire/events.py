@@ -25,7 +25,7 @@ class Event(msgspec.Struct, rename="camel", tag_field="type", frozen=True, kw_on
 class RoomPublished(Event, frozen=True, kw_only=True, tag="room_message"):
     """A message for a room. `origin` is the publishing connection, which gets no copy unless `echo`.
 
-    `content` stays JSON text from publisher to member: nobody on the way looks inside.
+    `content` stays JSON text from publisher to member: nothing on the way looks inside.
     """
 
     user_id: str
@@ -67,7 +67,7 @@ class PresenceDiff(Event, frozen=True, kw_only=True, tag="presence_diff"):
     """Changes of presence, in order; each raises the version by one, and `version` is that of the last.
 
     A follower at (epoch, version - len(changes)) applies them; at any other place it asks for a snapshot.
-    `room` is set on the subject of one room, whose versions are its own. Of a large scope only `count` is told, the
+    `room` is set on the subject of one room, whose versions are its own. Of a large scope only `count` is sent, the
     number of its users at that version; `changes` is empty then.
     """
 
@@ -131,11 +131,11 @@ class MetricsReport(Event, frozen=True, kw_only=True, tag="metrics_report"):
     The agent's gauges are cpu, memory, disk (percent), network_in and network_out (bytes/s).
 
     `histograms` are distributions by name, in any unit. `totals` and `histogram_totals` count since the source's
-    start; whoever aggregates keeps the last ones, by `instance`, and takes the difference. The names `requests`,
+    start; the aggregator keeps the last ones, by `instance`, and takes the difference. The names `requests`,
     `errors` and, among histograms, `latency` (ms) mean the fields above. Labels of an application tell apart parts
     of it (each becomes a series of its own), those of others describe them.
 
-    `interval_ms` is how often the source reports, `counts_since` (ms) when the counts began; 0: not said.
+    `interval_ms` is how often the source reports, `counts_since` (ms) when the counts began; 0: unknown.
     """
 
     source: str

@@ -152,7 +152,7 @@ class Alert(Record, frozen=True, kw_only=True):
 
 
 class AlertLogEntry(Alert, frozen=True, kw_only=True):
-    """One line of the alert history: the alert, how it stands, when it ran, and why it last changed."""
+    """One line of the alert history: the alert, its state, when it ran, and why it last changed."""
 
     state: Literal["firing", "resolved"]
     started_at: int

@@ -86,7 +86,7 @@ class Joined(PresenceOp, frozen=True, kw_only=True, tag="joined"):
 
 
 class Left(PresenceOp, frozen=True, kw_only=True, tag="left"):
-    """A connection left a room because its client said so: no grace."""
+    """A connection left a room because its client asked for it: no grace."""
 
     room: str
 
@@ -125,9 +125,9 @@ class PresenceBatch(Message, frozen=True, kw_only=True):
 
 
 class PresenceApplied(Message, frozen=True, kw_only=True):
-    """`known` is false when the lease does not exist (expired, or Redis lost its data): announce everything afresh.
+    """`known` is false when the lease does not exist (expired, or Redis lost its data): announce everything again.
 
-    (epoch, version) is where the `presence` channel stands, so that a gateway notices a lost diff.
+    (epoch, version) is the position of the `presence` channel, so that a gateway notices a lost diff.
     """
 
     known: bool
@@ -138,7 +138,7 @@ class PresenceApplied(Message, frozen=True, kw_only=True):
 class PresenceQuery(Message, frozen=True, kw_only=True):
     """Who is online. `room`: its members only. `users`: these only. `cursor` continues a page of `limit`.
 
-    `unless_large` is said by who follows the scope from here: no users where only counts are told, and the version of an
+    `unless_large` is set by a follower of the scope: no users where only counts are sent, and the version of an
     empty room is kept.
     """
 
@@ -152,7 +152,7 @@ class PresenceQuery(Message, frozen=True, kw_only=True):
 class PresencePage(Message, frozen=True, kw_only=True):
     """Users sorted by id. (epoch, version) belongs to the scope asked for. An empty `cursor` ends the pages.
 
-    `count` is how many users the scope has; of a `large` one only counts are told.
+    `count` is how many users the scope has; of a `large` one only counts are sent.
     """
 
     epoch: str

@@ -34,7 +34,7 @@ class Reply(ServerMessage, frozen=True, kw_only=True):
 
 
 class Welcome(ServerMessage, frozen=True, kw_only=True):
-    """First on every connection. `session` brings this user back; `heartbeat_interval` is in ms.
+    """First on every connection. `session` restores this user; `heartbeat_interval` is in ms.
 
     `expires_at` (ms since 1970) is when the connection ends unless it is refreshed.
     """
@@ -61,7 +61,7 @@ class Error(Reply, frozen=True, kw_only=True):
 
 
 class Disconnect(ServerMessage, frozen=True, kw_only=True):
-    """Last before a close that the server starts; says whether and when to come back."""
+    """Last before a close that the server starts; says whether and when to reconnect."""
 
     code: int
     reason: str

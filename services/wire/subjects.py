@@ -6,8 +6,8 @@ PREFIX.out.room.NS.ROOM     messages to members of a room: republished by the st
                             the room is ephemeral
 PREFIX.out.members.NS.ROOM  who joined and left a room, to its members: from presence_svc alone, never stored
 PREFIX.in.user.USER         publish to a user's inbox (captured)
-PREFIX.out.user.USER        what every connection of a user hears
-PREFIX.out.broadcast        what every connection hears
+PREFIX.out.user.USER        for every connection of a user
+PREFIX.out.broadcast        for every connection
 PREFIX.presence.diff        changes of who is online                PREFIX.presence.room.NS.ROOM  the same of one room
 PREFIX.metrics.report       samples of one source                   PREFIX.metrics.feed           the record each second
 PREFIX.alerts.feed          alerts raised and resolved
@@ -15,7 +15,7 @@ PREFIX.logs.report.KIND     log lines of one process, KIND its role (`app`: of a
 PREFIX.logs.feed            the fleet's log stream
 PREFIX.control              orders to all gateways (disconnect a user; what a user chose over HTTP)
 PREFIX.roster               who has connections of this user? (each gateway answers for itself)
-PREFIX.in.revoked.HASH      a revocation (captured)          PREFIX.out.revoked.HASH       what every gateway hears
+PREFIX.in.revoked.HASH      a revocation (captured)          PREFIX.out.revoked.HASH       for every gateway
 PREFIX.ticket.HASH          a one-time ticket (captured by the tickets' stream)
 PREFIX.rpc.SERVICE.ENDPOINT requests, answered by a NATS micro service
 PREFIX.probe.ROLE.INSTANCE  a process asking itself whether the bus carries messages
@@ -146,7 +146,7 @@ class Subjects:
 
     @staticmethod
     def leader_elected(stream: str) -> str:
-        """Where NATS tells that a replicated stream has a leader (a JetStream advisory)."""
+        """Subject of NATS's advisory that a replicated stream has a new leader."""
         return f"$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{stream}"
 
     @property

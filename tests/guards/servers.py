@@ -125,8 +125,8 @@ GUARDS = (
         f"{TLS}::test_nats_over_tls",
         edits=[
             (
-                "services/tls.py",
-                "context = ssl.create_default_context(cafile=_text(settings.nats_ca))",
+                "services/bus/connect.py",
+                "context = ssl.create_default_context(cafile=settings.nats_ca)",
                 "context = ssl._create_unverified_context()",
             )
         ],
@@ -136,7 +136,7 @@ GUARDS = (
         f"{TLS}::test_redis_over_tls",
         edits=[
             (
-                "services/tls.py",
+                "services/redis_client.py",
                 "return {name: str(path) for name, path in files.items() if path is not None}",
                 'return {name: str(path) for name, path in files.items() if path} | {"ssl_cert_reqs": "none", "ssl_check_hostname": False}',
             )

@@ -9,11 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gateway.auth.bucket import Bucket
 from gateway.auth.identity import Identity
 from gateway.auth.tickets import TicketStore
 from services.bus.client import Bus
 from services.bus.errors import RequestRefused, StoreFull, Unavailable
-from services.bus.kv import Bucket, BucketSpec
+from services.bus.specs import StreamSpec
 from services.settings import Settings
 from services.wire.grants import DEFAULT, Grants, Patterns
 from tests.support.deadline import PATIENCE_S, eventually
@@ -144,13 +145,19 @@ async def test_a_server_that_lost_its_memory_takes_new_tickets(
         await bus.close()
 
 
+def bucket_spec(settings: Settings, max_bytes: int) -> StreamSpec:
+    return StreamSpec(
+        f"{settings.prefix}-b", f"{settings.prefix}.b.*", "", 1, 60, 0, 1, max_bytes, "new", "memory"
+    )
+
+
 async def test_a_bucket_made_with_other_settings_is_updated(
     two_buses: tuple[Bus, Bus], settings: Settings
 ) -> None:
-    def spec(max_bytes: int) -> BucketSpec:
-        return BucketSpec(f"{settings.prefix}-b", f"{settings.prefix}.b", 60, max_bytes, 1)
-
-    old, new = Bucket(two_buses[0], spec(100_000)), Bucket(two_buses[1], spec(200_000))
+    old, new = (
+        Bucket(bus, bucket_spec(settings, size))
+        for bus, size in zip(two_buses, (100_000, 200_000), strict=True)
+    )
     await old.create("a", b"1")
     await new.open()
 
@@ -165,7 +172,7 @@ async def test_a_bucket_made_with_other_settings_is_updated(
 async def test_a_full_bucket_refuses_the_new_and_keeps_the_old(
     two_buses: tuple[Bus, Bus], settings: Settings
 ) -> None:
-    bucket = Bucket(two_buses[0], BucketSpec(f"{settings.prefix}-b", f"{settings.prefix}.b", 60, 2000, 1))
+    bucket = Bucket(two_buses[0], bucket_spec(settings, 2000))
     await bucket.create("first", b"x" * 1000)
     with pytest.raises(StoreFull):
         await bucket.create("second", b"x" * 1000)
@@ -173,7 +180,7 @@ async def test_a_full_bucket_refuses_the_new_and_keeps_the_old(
 
 
 async def test_a_key_is_created_once(two_buses: tuple[Bus, Bus], settings: Settings) -> None:
-    bucket = Bucket(two_buses[0], BucketSpec(f"{settings.prefix}-b", f"{settings.prefix}.b", 60, 10_000, 1))
+    bucket = Bucket(two_buses[0], bucket_spec(settings, 10_000))
     revision = await bucket.create("key", b"x")
     with pytest.raises(RequestRefused):
         await bucket.create("key", b"y")

@@ -133,7 +133,7 @@ async def test_a_large_stream_travels_in_pieces(
     assert copied.size > 10_000_000
     (back,) = await restore(settings, tmp_path / "backup", replace=True)
     assert back.messages == 300
-    assert await log.last_seq() == 300
+    assert (await log.state()).last_seq == 300
     log.close()
     await bus.close()
 
@@ -205,7 +205,7 @@ async def _messages(settings: Settings) -> int:
 
 
 async def _is_last(log: DurableLog, seq: int) -> bool:
-    return await log.last_seq() == seq
+    return (await log.state()).last_seq == seq
 
 
 async def test_what_cannot_be_done_is_said(make_settings: Callable[..., Settings], tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ async def test_copies_of_a_stream(tmp_path: Path) -> None:
         async def stored() -> bool:
             # A cluster that is still choosing leaders may refuse it.
             log.publish(subjects.user_in("ada"), b"kept", message_id="once", on_done=lambda _: None)
-            return await log.last_seq() == 1
+            return (await log.state()).last_seq == 1
 
         await eventually(stored, "it is stored")
         before = log.epoch

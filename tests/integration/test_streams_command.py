@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from services.bus.client import Bus
-from services.settings import Namespace, Settings
+from services.settings import Settings
+from services.settings_values import Namespace
 from tests.support.bus import room_log, store
 from tidings_cli.local.processes import free_port
 from tidings_cli.streams import CannotChange, compare

@@ -11,7 +11,8 @@ from gateway.client.commands import ClientState
 from gateway.client.effects import PublishToAll, PublishToRoom, PublishToUser, Reply
 from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from gateway.delivery.sanitizing import sanitized
-from services.settings import Namespace, Settings
+from services.settings import Settings
+from services.settings_values import Namespace
 from services.wire import server
 from services.wire.client import AnyClientMessage
 from services.wire.codec import JSON, MSGPACK, BadMessage, Codec, json_content

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from services.servers import REDIS_MINIMUM
 from tests.support.requires import need
 from tidings_cli.local import binaries
 from tidings_cli.local.binaries import Binary
@@ -26,6 +27,6 @@ class PlainRedisServer(RedisServer):
     def binary(self) -> Binary:
         for path, origin in binaries.redis_candidates():
             version = binaries.version_of(path)
-            if path.name == "redis-server" and version is not None and version >= binaries.REDIS_MINIMUM:
+            if path.name == "redis-server" and version >= REDIS_MINIMUM:
                 return Binary(path, version, origin)
         return super().binary()

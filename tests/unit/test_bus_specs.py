@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.bus.specs import StreamSpec, all_specs, changes
-from services.settings import Namespace, Settings
+from services.bus.specs import StreamSpec, changes, disk_specs
+from services.settings import Settings
+from services.settings_values import Namespace
 
 _LIMITS = ("num_replicas", "max_msgs_per_subject", "max_age", "max_bytes")
 
@@ -79,7 +80,7 @@ def test_gateways_with_any_settings_come_to_rest_at_the_largest(specs: list[Stre
 
 def test_every_stream_has_a_limit_and_revocations_are_never_let_go() -> None:
     settings = Settings(namespaces={"news": Namespace(max_bytes=5_000_000)})
-    specs = {spec.name: spec for spec in all_specs(settings)}
+    specs = {spec.name: spec for spec in disk_specs(settings)}
     assert set(specs) == {
         "tidings-rooms-default",
         "tidings-rooms-news",

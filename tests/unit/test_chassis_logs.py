@@ -171,8 +171,8 @@ def test_lines_reach_the_stream_without_recursion() -> None:
     structlog.get_logger("here").debug("not this")
     structlog.get_logger("here").info("this", room="lobby", password="p")
     bus = FakeBus()
-    shipper.flush(bus, SUBJECT)
-    shipper.flush(bus, SUBJECT)
+    shipper.flush(bus.publish, SUBJECT)
+    shipper.flush(bus.publish, SUBJECT)
     [report] = bus.reports
     [line] = report.entries
     assert (report.source, report.dropped) == ("gateway-1", 0)
@@ -186,9 +186,9 @@ def test_a_full_buffer_loses_the_oldest_and_says_how_many() -> None:
     bus.down = True
     for number in range(15):
         shipper.add(entry(number))
-        shipper.flush(bus, SUBJECT)
+        shipper.flush(bus.publish, SUBJECT)
     bus.down = False
-    shipper.flush(bus, SUBJECT)
+    shipper.flush(bus.publish, SUBJECT)
     [report] = bus.reports
     assert [line.event for line in report.entries] == [f"e{number}" for number in range(5, 15)]
     assert report.dropped == 5
@@ -201,7 +201,7 @@ def test_reports_are_split_to_fit_the_bus() -> None:
         shipper.add(entry(number))
     bus = FakeBus()
     bus.most_entries = 30
-    shipper.flush(bus, SUBJECT)
+    shipper.flush(bus.publish, SUBJECT)
     assert [line.timestamp for report in bus.reports for line in report.entries] == list(range(250))
     assert max(len(report.entries) for report in bus.reports) <= 30
 
@@ -211,14 +211,14 @@ def test_a_line_that_never_fits_is_given_up() -> None:
     shipper.add(entry(1))
     bus = FakeBus()
     bus.most_entries = 0
-    shipper.flush(bus, SUBJECT)
+    shipper.flush(bus.publish, SUBJECT)
     assert (len(shipper), shipper.dropped) == (0, 1)
 
 
 async def test_stopping_sends_the_rest() -> None:
     shipper = LogShipper("s", "gateway")
     bus = FakeBus()
-    shipper.start(bus, Subjects("t"))
+    shipper.start(bus.publish, Subjects("t"))
     shipper.add(entry(1))
     await shipper.stop()
     await shipper.stop()

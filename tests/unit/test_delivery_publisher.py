@@ -9,7 +9,8 @@ import structlog
 from gateway.delivery.publisher import Publisher, PublishRefused, Sender
 from gateway.limits import Limit
 from services.bus.errors import StoreFull, Unavailable
-from services.settings import Namespace, Settings
+from services.settings import Settings
+from services.settings_values import Namespace
 from services.wire.codes import ErrorCode
 
 _ANN = Sender("u-ann", "Ann", "c1")

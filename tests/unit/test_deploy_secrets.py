@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from services.bus.connect import parse_address
-from services.redis_address import parse_address as parse_redis
+from services.servers import parse_nats_url, parse_redis_url
 from services.settings import Settings
 from tests.support.requires import need
 from tidings_cli import certificates
@@ -63,10 +62,10 @@ def test_users_follow_the_settings_and_passwords_stay(make: Make, tmp_path: Path
 def test_urls_are_what_processes_read(make: Make, tmp_path: Path) -> None:
     make()
     passwords = json.loads((tmp_path / "secrets" / "passwords.json").read_text())
-    nats = parse_address((tmp_path / "secrets" / "gateway_nats_url").read_text())
+    nats = parse_nats_url((tmp_path / "secrets" / "gateway_nats_url").read_text())
     assert nats.servers == ["tls://nats-1:4222", "tls://nats-2:4222", "tls://nats-3:4222"]
     assert (nats.user, nats.password) == ("gateway", passwords["nats_gateway"])
-    redis = parse_redis((tmp_path / "secrets" / "metrics_redis_url").read_text())
+    redis = parse_redis_url((tmp_path / "secrets" / "metrics_redis_url").read_text())
     assert (redis.kind, redis.tls, redis.master, len(redis.nodes)) == ("sentinel", True, "tidings", 3)
     assert (redis.username, redis.password) == ("metrics", passwords["redis_metrics"])
 

@@ -2,7 +2,7 @@
 
 import re
 
-from services.bus.specs import all_specs
+from services.bus.specs import disk_specs
 from services.settings import Settings
 from tests.support.docs import ROOT
 
@@ -17,7 +17,7 @@ def _needed(text: str) -> int:
         for name in ("history_max_bytes", "inbox_max_bytes")
         if (found := re.search(rf"TIDINGS_{name.upper()}[:=] ?\"?(\d+)", text))
     }
-    return sum(spec.max_bytes for spec in all_specs(Settings(**sizes)))  # type: ignore[arg-type]
+    return sum(spec.max_bytes for spec in disk_specs(Settings(**sizes)))  # type: ignore[arg-type]
 
 
 def _store(text: str) -> int:

@@ -60,7 +60,6 @@ INHERITED = {
         "_pending_data_size", "_pings_outstanding", "_pongs", "_pongs_received", "_process_msg", "_process_pong", "_reading_task",
         "_reconnection_task", "_server_info", "_server_pool", "_sid", "_status", "_subs", "_transport",
     },
-    "services/settings_sources.py:EnvironmentOrFiles": {"_load_env_vars"},
 }  # fmt: skip
 
 # Private names of modules, and private attributes of objects that are not ours, by file.
@@ -84,6 +83,7 @@ BESIDES = {
     "gateway/ws/frames.py": {"websockets.utils:apply_mask", "websockets.speedups:apply_mask"},
     "services/bus/nats_client.py": {
         "nats.aio.client:PING_PROTO",
+        "nats.aio.client:Client.options",
         *(
             f"{_SUBSCRIPTION}.{name}"
             for name in (
@@ -92,7 +92,6 @@ BESIDES = {
             )
         ),
     },
-    "services/bus/connect.py": {"nats.aio.client:Client.options"},
     "services/redis_client.py": {
         "redis.asyncio.sentinel:SentinelConnectionPool.sentinel_manager", "redis.asyncio.sentinel:Sentinel.sentinels"
     },

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from services.permissions.nats import answerer_of, inbox_prefix, subjects_of
 from services.permissions.redis import ROLES, access_of
 from services.permissions.roles import Role
-from services.settings import Namespace, Settings
+from services.settings import Settings
+from services.settings_values import Namespace
 from tests.support.nats_subjects import matches, overlaps
 from tidings_cli.local.up import Brokers
 

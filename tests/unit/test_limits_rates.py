@@ -11,7 +11,8 @@ from gateway.client.commands import ClientState, CommandError
 from gateway.client.effects import Effect, Expel, PublishToRoom, Reply
 from gateway.limits import KeyedBuckets, Limit, Strikes, TokenBucket
 from gateway.user_limit import excess
-from services.settings import Namespace, Settings
+from services.settings import Settings
+from services.settings_values import Namespace
 from services.wire import client, server
 from services.wire.codes import CloseCode, ErrorCode
 from services.wire.content import BadMessage

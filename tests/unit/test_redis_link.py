@@ -14,15 +14,14 @@ from redis.exceptions import (
 
 from presence_svc.script_queue import unavailable
 from services.lifecycle import CannotStart
-from services.redis_address import RedisAddress, parse_address
 from services.redis_client import (
     check_server,
     close_redis,
-    fault_text,
+    display_address,
+    one_line,
     open_redis,
-    parse_version,
-    spoken_address,
 )
+from services.servers import RedisAddress, parse_redis_url, parse_version
 from services.settings import Settings
 
 
@@ -97,7 +96,7 @@ def test_faults_of_a_script_are_ours():
     ],
 )
 def test_a_url_says_what_is_behind_it(url: str, expected: RedisAddress):
-    assert parse_address(url) == expected
+    assert parse_redis_url(url) == expected
 
 
 @pytest.mark.parametrize(
@@ -109,7 +108,7 @@ def test_a_url_says_what_is_behind_it(url: str, expected: RedisAddress):
 )  # fmt: skip
 def test_a_url_that_makes_no_sense_is_refused(url: str):
     with pytest.raises(ValueError, match=r".+"):
-        parse_address(url)
+        parse_redis_url(url)
     with pytest.raises(CannotStart, match="TIDINGS_REDIS_URL"):
         open_redis(Settings(redis_url=url), "presence")
 
@@ -167,12 +166,12 @@ def test_a_login_that_is_none_is_refused(login):
     ],
 )
 def test_an_address_is_spoken_without_its_secrets(url, spoken):
-    assert spoken_address(url) == spoken
+    assert display_address(url) == spoken
 
 
 async def test_what_no_sentinel_answers_is_said_in_one_line():
     redis = open_redis(Settings(redis_url="redis+sentinel://127.0.0.1:1/home"), "presence")
     with pytest.raises(ConnectionError) as caught:
         await redis.ping()
-    assert fault_text(caught.value) == "No master found for 'home'"
+    assert one_line(caught.value) == "No master found for 'home'"
     await close_redis(redis)

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from services.settings import Namespace, Settings
+from services.settings import Settings
+from services.settings_values import Namespace
 from services.wire.names import InvalidName, normalize_name, to_token
 from services.wire.subjects import Subjects
 

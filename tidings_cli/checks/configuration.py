@@ -8,8 +8,9 @@ from pathlib import Path
 from cryptography import x509
 
 from services.permissions.roles import Role
-from services.settings import Settings, config_file
+from services.settings import Settings
 from services.settings_problems import describe_unknown, problems_of, unknown_variables
+from services.settings_sources import config_file
 from services.settings_values import is_loopback
 from tidings_cli.checks.outcome import Outcome, bad, good, warning
 

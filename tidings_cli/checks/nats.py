@@ -5,23 +5,21 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured, NoAnswer
 from services.bus.jsapi import STREAM_NOT_FOUND, JetStreamError
-from services.bus.specs import StreamSpec, all_specs, changes
+from services.bus.specs import StreamSpec, changes, disk_specs
 from services.permissions.check import prove_nats
 from services.permissions.roles import Role
+from services.servers import parse_nats_url, spell_version
 from services.settings import Settings
 from tidings_cli.checks.outcome import Outcome, Stopwatch, bad, clock, good, reason_of, warning
-from tidings_cli.local.binaries import spell
 from tidings_cli.local.external import UnusableServer, check_nats_info, nats_info
 
 REACH_S = 3.0
-_NATS_PORT = 4222
 _ENVELOPE_BYTES = 1024  # what a message carries on the bus besides its content
 _GATHER_S = 0.5
 _NEARLY_FULL = 0.9
@@ -130,13 +128,12 @@ async def _servers(settings: Settings) -> tuple[list[Outcome], _Cluster]:
     """
     outcomes: list[Outcome] = []
     infos: dict[str, dict[str, Any]] = {}
-    for url in settings.nats_url.split(","):
-        parts = urlsplit(url.strip() if "://" in url else f"nats://{url.strip()}")
-        try:
-            host, port = parts.hostname or "127.0.0.1", parts.port or _NATS_PORT
-        except ValueError:
-            advice = "it is a list of nats://user:password@host:port"
-            return [bad("NATS", "TIDINGS_NATS_URL cannot be read", advice)], _Cluster()
+    try:
+        nodes = parse_nats_url(settings.nats_url).nodes
+    except ValueError as fault:
+        advice = "it is a list of nats://user:password@host:port"
+        return [bad("NATS", f"TIDINGS_NATS_URL {fault}", advice)], _Cluster()
+    for host, port in nodes:
         watch = Stopwatch()
         address = f"{host}:{port}"
         try:
@@ -151,7 +148,7 @@ async def _servers(settings: Settings) -> tuple[list[Outcome], _Cluster]:
             outcomes.append(bad("NATS", str(fault), "install a server that will do, with JetStream on"))
         else:
             infos[str(info.get("server_id", address))] = info
-            outcomes.append(good("NATS", f"{spell(found.version)} at {address}", watch.ms))
+            outcomes.append(good("NATS", f"{spell_version(found.version)} at {address}", watch.ms))
     if any(outcome.ok for outcome in outcomes):  # one is enough to work, not enough to go on working
         outcomes = [
             one if one.ok else warning(one.name, one.detail, "the others serve meanwhile; bring it back")
@@ -174,7 +171,7 @@ async def _logged_in(bus: Bus, settings: Settings, role: Role | None) -> list[Ou
     if role is None:
         try:
             for one in Role:
-                await prove_nats(bus, one, settings)
+                await prove_nats(bus.refused, one, settings)
         except Misconfigured as fault:
             advice = "give the processes the users that `tidings permissions nats` prints"
             outcomes.append(bad("NATS permissions", str(fault), advice))
@@ -196,7 +193,7 @@ async def _jetstream(bus: Bus, settings: Settings, role: Role | None, cluster: _
         outcomes.append(await _account(bus))
         if outcomes[0].ok:
             outcomes.append(await _store_takes(bus, settings))
-    specs = {spec.name: spec for spec in all_specs(settings)}
+    specs = {spec.name: spec for spec in disk_specs(settings)}
     found, streams = await _streams(bus, list(specs))
     outcomes += found
     outcomes += [one for name, stream in streams.items() for one in _in_force(specs[name], stream)]

@@ -10,10 +10,10 @@ from services.bus.errors import Misconfigured
 from services.lifecycle import CannotStart
 from services.permissions.check import prove_redis
 from services.permissions.roles import Role
-from services.redis_client import AnyRedis, close_redis, fault_text, infos, open_redis, spoken_address
+from services.redis_client import AnyRedis, close_redis, display_address, infos, one_line, open_redis
+from services.servers import spell_version
 from services.settings import Settings
 from tidings_cli.checks.outcome import Outcome, Stopwatch, bad, clock, good, warning
-from tidings_cli.local.binaries import spell
 from tidings_cli.local.external import UnusableServer, check_redis_info
 
 REACH_S = 3.0
@@ -25,7 +25,7 @@ async def check_store(settings: Settings, role: Role | None) -> list[Outcome]:
     """Try Redis as far as it can be tried."""
     try:
         client = open_redis(settings, "check", timeout_s=REACH_S)
-        address = spoken_address(settings.redis_url)
+        address = display_address(settings.redis_url)
     except (CannotStart, ValueError) as fault:
         return [bad("Redis", str(fault), "it is redis://user:password@host:port/0")]
     try:
@@ -45,7 +45,7 @@ async def _tried(client: AnyRedis, address: str, settings: Settings, role: Role 
         return [bad("Redis permissions", str(fault), advice)]
     except _FAULTS as fault:
         advice = "start it, or correct TIDINGS_REDIS_URL; a firewall must let its port through"
-        return [bad("Redis", f"{address} cannot be used: {fault_text(fault)}", advice)]
+        return [bad("Redis", f"{address} cannot be used: {one_line(fault)}", advice)]
     watch = Stopwatch()
     try:
         ours = time.time()
@@ -75,7 +75,7 @@ def _versions(servers: list[dict[str, Any]], address: str, latency_ms: float) ->
         found = min((check_redis_info(info, address) for info in servers), key=lambda one: one.version)
     except UnusableServer as fault:
         return [bad("Redis", str(fault), "install Redis 6.2 or newer, or Valkey")]
-    return [good("Redis", f"{found.product} {spell(found.version)} at {address}", latency_ms)]
+    return [good("Redis", f"{found.product} {spell_version(found.version)} at {address}", latency_ms)]
 
 
 async def _permissions(client: AnyRedis, settings: Settings, role: Role | None) -> Outcome:

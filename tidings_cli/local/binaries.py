@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -13,14 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-Version = tuple[int, int, int]
-
-# Batched direct get and message TTL came with 2.11.
-NATS_MINIMUM: Version = (2, 11, 0)
-# The oldest line with everything the scripts use (`SET … GET`, `ZADD … GT`, effects replication).
-REDIS_MINIMUM: Version = (6, 2, 0)
-
-_VERSION = re.compile(r"v=?(\d+)\.(\d+)\.(\d+)")
+from services.servers import NATS_MINIMUM, REDIS_MINIMUM, Version, parse_version, spell_version
 
 
 class NoBinary(RuntimeError):
@@ -36,26 +28,12 @@ class Binary:
     origin: str
 
 
-def spell(version: Version) -> str:
-    """Spell a version as people do: 2.11.0."""
-    return ".".join(map(str, version))
-
-
-def parse_version(text: str) -> Version | None:
-    """Return the version in what `--version` printed, or None.
-
-    nats-server says `nats-server: v2.15.1`, Redis and Valkey say `Redis server v=8.2.3 sha=…`.
-    """
-    found = _VERSION.search(text)
-    return (int(found[1]), int(found[2]), int(found[3])) if found else None
-
-
-def version_of(path: Path) -> Version | None:
-    """Return what a server program says of its version; None where it is none, or not for this machine."""
+def version_of(path: Path) -> Version:
+    """Return what a server program says of its version; () where it is none, or not for this machine."""
     try:
         done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):  # not for this machine, or not a server at all
-        return None
+        return ()
     return parse_version(done.stdout)
 
 
@@ -85,11 +63,11 @@ def _choose(what: str, candidates: Iterable[tuple[Path, str]], minimum: Version,
         if not os.access(path, os.X_OK):
             continue
         version = version_of(path)
-        if version is not None and version >= minimum:
+        if version >= minimum:
             return Binary(path, version, origin)
-        seen.append(f"{path} is {spell(version)}" if version else f"{path} does not run here")
+        seen.append(f"{path} is {spell_version(version)}" if version else f"{path} does not run here")
     found = f" ({'; '.join(seen)})" if seen else ""
-    raise NoBinary(f"no {what} {spell(minimum)[:-2]} or newer was found{found}. {advice}")
+    raise NoBinary(f"no {what} {spell_version(minimum)} or newer was found{found}. {advice}")
 
 
 def _redis_advice() -> str:

@@ -8,17 +8,22 @@ import json
 import ssl
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis
 
 from services.lifecycle import CannotStart
-from services.redis_client import close_redis, fault_text, infos, open_redis, spoken_address
+from services.redis_client import close_redis, display_address, infos, one_line, open_redis
+from services.servers import (
+    NATS_MINIMUM,
+    REDIS_MINIMUM,
+    Version,
+    parse_nats_url,
+    parse_version,
+    spell_version,
+)
 from services.settings import Settings
-from tidings_cli.local.binaries import NATS_MINIMUM, REDIS_MINIMUM, Version, spell
 
 _REACH_S = 3.0
-_NATS_PORT = 4222
 
 
 class UnusableServer(RuntimeError):
@@ -34,24 +39,17 @@ class ExternalServer:
     address: str
 
 
-def _numbers(text: str) -> Version:
-    """Return `2.11.0-RC.1` as (2, 11, 0); what is missing or no number counts as 0."""
-    parts = [part if part.isdigit() else "0" for part in text.split("-")[0].split(".")]
-    major, minor, patch = (*map(int, parts), 0, 0, 0)[:3]
-    return major, minor, patch
-
-
 def check_nats_info(info: dict[str, Any], address: str) -> ExternalServer:
     """Return the server of an INFO line.
 
     Raises:
         UnusableServer: too old, or without JetStream.
     """
-    version = _numbers(str(info.get("version", "")))
+    version = parse_version(str(info.get("version", "")))
     if version < NATS_MINIMUM:
-        least = spell(NATS_MINIMUM)
+        least = spell_version(NATS_MINIMUM)
         raise UnusableServer(
-            f"NATS at {address} (TIDINGS_NATS_URL) is {spell(version)}; {least} or newer is needed"
+            f"NATS at {address} (TIDINGS_NATS_URL) is {spell_version(version)}; {least} or newer is needed"
         )
     if not info.get("jetstream"):
         raise UnusableServer(
@@ -67,14 +65,14 @@ def check_redis_info(info: dict[str, Any], address: str) -> ExternalServer:
         UnusableServer: too old.
     """
     # Valkey names the Redis it is compatible with beside its own version.
-    version = _numbers(str(info.get("redis_version", "")))
+    version = parse_version(str(info.get("redis_version", "")))
     if version < REDIS_MINIMUM:
-        least = spell(REDIS_MINIMUM)
+        least = spell_version(REDIS_MINIMUM)
         raise UnusableServer(
-            f"Redis at {address} (TIDINGS_REDIS_URL) is {spell(version)}; {least} or newer is needed"
+            f"Redis at {address} (TIDINGS_REDIS_URL) is {spell_version(version)}; {least} or newer is needed"
         )
     if "valkey_version" in info:
-        return ExternalServer("Valkey", _numbers(str(info["valkey_version"])), address)
+        return ExternalServer("Valkey", parse_version(str(info["valkey_version"])), address)
     return ExternalServer("Redis", version, address)
 
 
@@ -84,10 +82,12 @@ async def probe_nats(urls: str) -> ExternalServer:
     Raises:
         UnusableServer: none answers, or the first one that answers cannot be used.
     """
+    try:
+        nodes = parse_nats_url(urls).nodes
+    except ValueError as fault:
+        raise UnusableServer(f"TIDINGS_NATS_URL {fault}") from None
     faults: list[str] = []
-    for url in urls.split(","):
-        parts = urlsplit(url.strip() if "://" in url else f"nats://{url.strip()}")
-        host, port = parts.hostname or "127.0.0.1", parts.port or _NATS_PORT
+    for host, port in nodes:
         address = f"{host}:{port}"
         try:
             async with asyncio.timeout(_REACH_S):
@@ -123,12 +123,12 @@ async def probe_redis(settings: Settings) -> ExternalServer:
         client = open_redis(settings, "check", timeout_s=_REACH_S)
     except CannotStart as fault:
         raise UnusableServer(str(fault)) from None
-    address = spoken_address(settings.redis_url)
+    address = display_address(settings.redis_url)
     try:
         found = [check_redis_info(info, address) for info in await infos(client)]
     except (redis.RedisError, redis.RedisClusterException, OSError, ssl.SSLError) as fault:
         raise UnusableServer(
-            f"cannot use Redis at {address} (TIDINGS_REDIS_URL): {fault_text(fault)}"
+            f"cannot use Redis at {address} (TIDINGS_REDIS_URL): {one_line(fault)}"
         ) from None
     finally:
         await close_redis(client)

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from typing import Literal
 
-from services.bus.specs import all_specs
+from services.bus.specs import disk_specs
 from services.permissions.render import nats_users, redis_users
 from services.permissions.roles import OPERATOR, Role
 from services.settings import Settings
@@ -87,7 +87,7 @@ jetstream {{ store_dir: {_quoted(self.directory / "jetstream")}, max_file_store:
         """
         if self._settings is None:
             return _NO_LIMIT_BYTES
-        needed = sum(spec.max_bytes for spec in all_specs(self._settings))
+        needed = sum(spec.max_bytes for spec in disk_specs(self._settings))
         return needed + needed // 4 + _SPARE_BYTES
 
     def _authorization(self) -> str:

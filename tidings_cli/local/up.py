@@ -17,9 +17,10 @@ from pathlib import Path
 from services.lifecycle import CannotStart
 from services.permissions.redis import ROLES as REDIS_ROLES
 from services.permissions.roles import Role
+from services.servers import spell_version
 from services.settings import Settings
 from services.settings_problems import describe_unknown, unknown_variables
-from tidings_cli.local.binaries import NoBinary, spell
+from tidings_cli.local.binaries import NoBinary
 from tidings_cli.local.child_server import LocalServer, write_private
 from tidings_cli.local.console import Console
 from tidings_cli.local.external import UnusableServer, probe_nats, probe_redis
@@ -165,14 +166,14 @@ async def _brokers(settings: Settings, data_dir: Path, console: Console) -> Brok
     """Check configured servers, and choose ports for embedded ones."""
     if settings.nats_url:
         nats = await probe_nats(settings.nats_url)
-        console.done(f"{nats.product} {spell(nats.version)} at {nats.address}")
+        console.done(f"{nats.product} {spell_version(nats.version)} at {nats.address}")
     if settings.redis_url:
         store = await probe_redis(settings)
-        console.done(f"{store.product} {spell(store.version)} at {store.address}")
+        console.done(f"{store.product} {spell_version(store.version)} at {store.address}")
     brokers = Brokers(settings, data_dir)
     for server in brokers.embedded:
         binary = server.binary()
-        console.say(f"  {server.name} {spell(binary.version)} from {binary.origin}", "dim")
+        console.say(f"  {server.name} {spell_version(binary.version)} from {binary.origin}", "dim")
         server.fix_port()
     return brokers
 

@@ -9,7 +9,8 @@ from gateway.delivery.history import History
 from gateway.delivery.reads import Reads
 from gateway.delivery.streams import Streams
 from services.bus.client import Bus
-from services.settings import Namespace, Settings
+from services.settings import Settings
+from services.settings_values import Namespace
 from services.wire.events import RoomPublished
 from tests.support.bus import ConnectBus
 from tests.support.deadline import eventually

@@ -34,7 +34,7 @@ export interface Alert {
   inhibitedBy?: string[];
 }
 
-/** One line of the alert history: the alert, how it stands, when it ran, and why it last changed. */
+/** One line of the alert history: the alert, its state, when it ran, and why it last changed. */
 export interface AlertLogEntry {
   id: string;
   type: "critical" | "warning";
@@ -67,7 +67,7 @@ export interface AlertResolved {
   data: Alert;
 }
 
-/** One rule, as the API shows and takes it. Absent fields have the defaults of a rules file. `id` and `origin` are said by the server: `file`, `api` or `builtin`; `overridden` where a rule of the file watches the same, which then holds instead. */
+/** One rule, as the API shows and takes it. Absent fields have the defaults of a rules file. `id` and `origin` are set by the server: `file`, `api` or `builtin`; `overridden` where a rule of the file watches the same, which then holds instead. */
 export interface AlertRule {
   metric: string;
   source?: string;
@@ -172,7 +172,7 @@ export interface ClientRoomMessage {
   echo?: boolean;
 }
 
-/** Say how available the user is. */
+/** Set the user's availability. */
 export interface ClientStatusChange {
   type: "status_change";
   id?: string;
@@ -211,7 +211,7 @@ export interface DirectMessage {
   seq?: number;
 }
 
-/** Last before a close that the server starts; says whether and when to come back. */
+/** Last before a close that the server starts; says whether and when to reconnect. */
 export interface Disconnect {
   type: "disconnect";
   code: number;
@@ -453,7 +453,7 @@ export interface Readiness {
   details: Record<string, Record<string, string>>;
 }
 
-/** How one receiver of notifications is doing. Its address usually is a secret and is not said. `up` is false while the last attempt failed; `waiting` counts groups whose notification it has not taken. */
+/** State of one receiver of notifications. Its address usually is a secret and left out. `up` is false while the last attempt failed; `waiting` counts groups whose notification it has not taken. */
 export interface Receiver {
   name: string;
   kind: "alertmanager" | "apprise" | "webhook";
@@ -678,7 +678,7 @@ export interface UserOnline {
   room?: string;
 }
 
-/** First on every connection. `session` brings this user back; `heartbeatInterval` is in ms. `expiresAt` (ms since 1970) is when the connection ends unless it is refreshed. */
+/** First on every connection. `session` restores this user; `heartbeatInterval` is in ms. `expiresAt` (ms since 1970) is when the connection ends unless it is refreshed. */
 export interface Welcome {
   type: "welcome";
   protocol: number;

@@ -47,7 +47,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class AlertLogEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of the alert history: the alert, how it stands, when it ran, and why it last changed."""
+    """One line of the alert history: the alert, its state, when it ran, and why it last changed."""
 
     id: str
     type: str
@@ -81,7 +81,7 @@ class AlertResolved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class AlertRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One rule, as the API shows and takes it. Absent fields have the defaults of a rules file. `id` and `origin` are said by the server: `file`, `api` or `builtin`; `overridden` where a rule of the file watches the same, which then holds instead."""
+    """One rule, as the API shows and takes it. Absent fields have the defaults of a rules file. `id` and `origin` are set by the server: `file`, `api` or `builtin`; `overridden` where a rule of the file watches the same, which then holds instead."""
 
     metric: str
     source: str | None = None
@@ -188,7 +188,7 @@ class ClientRoomMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
 
 class ClientStatusChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="status_change"):
-    """Say how available the user is."""
+    """Set the user's availability."""
 
     status: Literal["away", "busy", "online"]
     id: str | None = None
@@ -228,7 +228,7 @@ class DirectMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class Disconnect(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="disconnect"):
-    """Last before a close that the server starts; says whether and when to come back."""
+    """Last before a close that the server starts; says whether and when to reconnect."""
 
     code: int
     reason: str
@@ -489,7 +489,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Receiver(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How one receiver of notifications is doing. Its address usually is a secret and is not said. `up` is false while the last attempt failed; `waiting` counts groups whose notification it has not taken."""
+    """State of one receiver of notifications. Its address usually is a secret and left out. `up` is false while the last attempt failed; `waiting` counts groups whose notification it has not taken."""
 
     name: str
     kind: str
@@ -728,7 +728,7 @@ class UserOnline(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="welcome"):
-    """First on every connection. `session` brings this user back; `heartbeatInterval` is in ms. `expiresAt` (ms since 1970) is when the connection ends unless it is refreshed."""
+    """First on every connection. `session` restores this user; `heartbeatInterval` is in ms. `expiresAt` (ms since 1970) is when the connection ends unless it is refreshed."""
 
     protocol: int
     user_id: str = field(name="userId")

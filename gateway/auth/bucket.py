@@ -7,15 +7,14 @@ what is kept here is worth less than a disk write, and after its loss (a restart
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from services.bus.client import Bus
 from services.bus.errors import NoAnswer, RequestRefused, Unavailable
 from services.bus.jsapi import STREAM_NAME_IN_USE, STREAM_NOT_FOUND, JetStreamError, error_of
-
-if TYPE_CHECKING:
-    from services.bus.client import Bus
+from services.bus.specs import StreamSpec
 
 # err_code values of nats-server's errors.json
 _NO_MESSAGE_FOUND = 10037
@@ -24,17 +23,6 @@ _WRONG_LAST_SEQUENCE = frozenset({"10071", "10164"})  # the latter while another
 _TIMEOUT_S = 2.0
 # What another process may have asked more of.
 _RAISED = ("num_replicas", "max_age", "max_bytes")
-
-
-@dataclass(frozen=True, slots=True)
-class BucketSpec:
-    """What a bucket must be. `subject` is the subject of its keys without the last token."""
-
-    stream: str
-    subject: str
-    max_age_s: int
-    max_bytes: int
-    replicas: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +50,7 @@ class _ApiReply(msgspec.Struct):
 class Bucket:
     """One bucket. Keys are single subject tokens."""
 
-    def __init__(self, bus: "Bus", spec: BucketSpec) -> None:
+    def __init__(self, bus: Bus, spec: StreamSpec) -> None:
         self._bus = bus
         self._spec = spec
 
@@ -88,7 +76,7 @@ class Bucket:
         yet.
         """
         query = msgspec.json.encode({"last_by_subj": self._subject(key)})
-        reply = await self._ask(f"$JS.API.STREAM.MSG.GET.{self._spec.stream}", query)
+        reply = await self._ask(f"$JS.API.STREAM.MSG.GET.{self._spec.name}", query)
         if reply.error is not None and reply.error.err_code not in (STREAM_NOT_FOUND, _NO_MESSAGE_FOUND):
             raise error_of(reply.error)
         if reply.message is None or not reply.message.data:
@@ -108,7 +96,7 @@ class Bucket:
         return True
 
     def _subject(self, key: str) -> str:
-        return f"{self._spec.subject}.{key}"
+        return f"{self._spec.captured.removesuffix('.*')}.{key}"
 
     async def _put(self, key: str, value: bytes, *, expected: int) -> int:
         headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
@@ -134,23 +122,14 @@ class Bucket:
         Raises:
             BusError: JetStream is out of reach, or refuses.
         """
-        config: dict[str, Any] = {
-            "name": self._spec.stream,
-            "subjects": [f"{self._spec.subject}.*"],
-            "storage": "memory",
-            "num_replicas": self._spec.replicas,
-            "max_msgs_per_subject": 1,
-            "max_age": self._spec.max_age_s * 1_000_000_000,
-            "max_bytes": self._spec.max_bytes,
-            "discard": "new",
-        }
+        config = self._spec.config()
         payload = msgspec.json.encode(config)
         try:
-            await self._api(f"$JS.API.STREAM.CREATE.{self._spec.stream}", payload)
+            await self._api(f"$JS.API.STREAM.CREATE.{self._spec.name}", payload)
         except RequestRefused as fault:
             if fault.code != str(STREAM_NAME_IN_USE):  # made by an earlier version or with other settings
                 raise
-            there = await self._api(f"$JS.API.STREAM.INFO.{self._spec.stream}", b"")
+            there = await self._api(f"$JS.API.STREAM.INFO.{self._spec.name}", b"")
             raised = {name: max(config[name], there.config.get(name, 0)) for name in _RAISED}
             payload = msgspec.json.encode(config | raised)
-            await self._api(f"$JS.API.STREAM.UPDATE.{self._spec.stream}", payload)
+            await self._api(f"$JS.API.STREAM.UPDATE.{self._spec.name}", payload)
