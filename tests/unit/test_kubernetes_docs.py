@@ -96,13 +96,13 @@ def test_numbers_in_its_sentences_are_those_of_the_manifests() -> None:
     }
     for sentence in (
         f"ready for {spec['minReadySeconds']} s (`minReadySeconds`)",
-        f"for {gateway.container['lifecycle']['preStop']['sleep']['seconds']} s more\n   (`preStop`)",
-        f"up to {settings['TIDINGS_DRAIN_S']} s\n   (`TIDINGS_DRAIN_S`)",
+        f"for {gateway.container['lifecycle']['preStop']['sleep']['seconds']} s more (`preStop`)",
+        f"up to {settings['TIDINGS_DRAIN_S']} s (`TIDINGS_DRAIN_S`)",
         f"`TIDINGS_SHUTDOWN_S` ({settings['TIDINGS_SHUTDOWN_S']} s)",
-        f"after {gateway.pod['terminationGracePeriodSeconds']} s\n   (`terminationGracePeriodSeconds`)",
+        f"after {gateway.pod['terminationGracePeriodSeconds']} s (`terminationGracePeriodSeconds`)",
         f"from {autoscaler['spec']['minReplicas']} to {autoscaler['spec']['maxReplicas']}",
         f"{per_pod['tidings_gateway_connections']:,} WebSocket connections",
         f"{per_pod['tidings_gateway_sse_streams']:,} streams",
         f"`TIDINGS_ACCEPT_RATE` ({settings['TIDINGS_ACCEPT_RATE']}/s)",
     ):
-        assert sentence in TEXT, sentence
+        assert sentence in " ".join(TEXT.split()), sentence
