@@ -1,42 +1,41 @@
-"""What a change of state looks like: to the one who asked for it, and to those who follow presence.
+"""Results of the store's operations, and what a change of state looks like to those who follow presence.
 
 A scope is everyone, or one room. Each change of a scope raises its version by one; versions compare only
 within one epoch. Changes are net: what a batch did and undid is not in them.
 """
 
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 import msgspec
 
-from services.wire.events import PresenceChange
-from services.wire.records import UNSET, Status, User
+from services.wire.events import PresenceChange, PresenceDiff
+from services.wire.records import UNSET, Status, UnsetType, User
 from services.wire.server import UserJoined, UserLeft
 
+# The order in which the status of one of several connections wins. `busy` is chosen, never a default, so it wins over
+# what other connections have; of the others the more available one wins.
+RANK = {Status.AWAY: 1, Status.ONLINE: 2, Status.BUSY: 3}
+STATUS_OF_RANK = {rank: status for status, rank in RANK.items()}
 
-class Outcome(IntEnum):
+
+class PresenceStoreUnavailable(Exception):  # it is a state of the world, not a mistake
+    """The store did not answer in time, or refuses to. Whether the operation happened is unknown."""
+
+
+class BatchResult(IntEnum):
     """What became of a batch. The numbers are those of `lua/apply.lua`."""
 
     APPLIED = 0
-    REPEATED = 1  # this batch, or a later one, is already in the state: nothing changed
-    UNKNOWN = 2  # no lease, or one that has missed a batch: the gateway must announce everything afresh
-    SUPERSEDED = (
-        3  # a newer boot of this gateway has opened a lease: this process must not speak for it any more
-    )
-    AGAIN = 4  # a piece of it is done: send the same batch again to go on from there
+    DUPLICATE = 1  # this batch, or a later one, is already in the state: nothing changed
+    RESYNC = 2  # no lease, or one that has missed a batch: the gateway must announce everything again
+    FENCED = 3  # a newer incarnation of this gateway has opened a lease: this process must not speak for it any more
+    PARTIAL = 4  # a piece of it is done: send the same batch again to continue
 
-
-@dataclass(frozen=True, slots=True)
-class RoomChanges:
-    """Changes of one room's presence; `version` is the room's after the last of them.
-
-    Of a large room only `count` is told, the number of its users; `changes` is empty then.
-    """
-
-    room: str
-    version: int
-    changes: list[PresenceChange]
-    count: int | None = None
+    @property
+    def label(self) -> str:
+        """The value of the metric's label."""
+        return ("applied", "repeated", "unknown", "superseded", "again")[self]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,49 +44,52 @@ class Changes:
 
     `version` is that of the scope of everyone, also when nothing changed there. A change of a user who is
     in a room appears in both scopes. A user whose display name changed while online appears as
-    `user_online` again, with everything that is known of them. Where too many are online, `users` is empty
-    and `count` says how many there are; members of large rooms get no notices.
+    `user_online` again, complete. In a scope over its limit only counts are announced: `users` is empty and `count`
+    says how many are online; members of such a room get no notices.
 
-    `step` is what to confirm once all of it has been published; 0 where there is nothing to publish.
+    `commit_id` acknowledges that all of it has been published; 0 where there is nothing to publish.
     """
 
     epoch: str
     version: int
     users: list[PresenceChange] = field(default_factory=list)
-    rooms: list[RoomChanges] = field(default_factory=list)
+    rooms: list[PresenceDiff] = field(default_factory=list)
     notices: list[UserJoined | UserLeft] = field(default_factory=list)
-    count: int | None = None
-    step: int = 0
+    count: int | UnsetType = UNSET
+    commit_id: int = 0
 
     @property
     def empty(self) -> bool:
-        """Whether nobody needs to hear of it."""
-        return not (self.users or self.rooms or self.notices or self.count is not None)
+        """Whether there is nothing to publish."""
+        return not (self.users or self.rooms or self.notices or self.count is not UNSET)
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """The answer to a batch."""
+class AppliedBatch:
+    """The answer to a batch, or to a piece of it."""
 
-    outcome: Outcome
+    result: BatchResult
     changes: Changes
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """What time did. `again`: more was due than one step may do. `overdue`: earlier steps whose publication nobody
-    confirmed, with the notices that still hold; somebody else may have published them."""
+class Sweep:
+    """What expired. `more`: more was due than one step may do.
+
+    `unacked`: earlier steps of which no publication was acknowledged, with the notices that are still true; another
+    replica may have published them.
+    """
 
     changes: Changes
-    again: bool
-    overdue: list[Changes] = field(default_factory=list)
+    more: bool
+    unacked: list[Changes] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """Users of one scope in the order of their ids (bytes of UTF-8). An empty `cursor` ends the pages.
 
-    `count` is how many the scope has; of a `large` one only counts are told.
+    `count` is the size of the scope; `counts_only` where it is over its limit, and only counts are announced.
     """
 
     epoch: str
@@ -95,12 +97,12 @@ class Page:
     users: list[User]
     cursor: str
     count: int = 0
-    large: bool = False
+    counts_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counts of what is there now."""
+    """Current counts."""
 
     users: int
     connections: int
@@ -108,8 +110,37 @@ class Stats:
     gateways: int
 
 
+class EventKind(IntFlag):
+    """Kinds of webhook events. The numbers are those of `lua/commit.lua`."""
+
+    USER_ONLINE = 1
+    USER_OFFLINE = 2
+    ROOM_OCCUPIED = 4
+    ROOM_VACATED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedEvent:
+    """One webhook event. Numbers rise by one within an epoch; `subject` is a user id or a room, `username` the user's."""
+
+    number: int
+    kind: EventKind
+    subject: str
+    username: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryLease:
+    """What one process may deliver to one target now; `dropped` events before these were given up undelivered."""
+
+    epoch: str = ""
+    dropped: int = 0
+    events: list[QueuedEvent] = field(default_factory=list)
+
+
 def user_record(user_id: str, username: str, status: Status, last_seen: int, data: str) -> User:
-    """Return a user as the wire shows them. `data` is JSON text and stays so; empty when there is none."""
+    """Return a user as on the wire. `data` is JSON text, which is not parsed; empty when there is none."""
     custom_data = msgspec.Raw(data.encode()) if data else UNSET
     return User(
         user_id=user_id, username=username, status=status, last_seen=last_seen, custom_data=custom_data

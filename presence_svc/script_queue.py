@@ -1,9 +1,8 @@
-"""Running Lua scripts: by hash, with the source where the server has forgotten it; writes in order.
+"""Running Lua scripts: by hash, with the source where the server does not know it; writes in order.
 
 `ScriptQueue` is group commit: while one round trip is under way, calls gather, and all of them go in the
 next. One connection carries them, so their answers arrive in the order in which the server ran them, and
-what is published from them keeps the order of versions. It also makes hundreds of small batches cost few
-round trips.
+what is published from them keeps the order of versions. Hundreds of small batches cost few round trips.
 """
 
 import asyncio
@@ -14,37 +13,26 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
-from presence_svc.policy import StoreUnavailable
+from presence_svc.changes import PresenceStoreUnavailable
 from services import redis_scripts
 from services.redis_client import AnyRedis, one_line
-from services.redis_scripts import is_out_of_reach
-
-Argument = redis_scripts.Argument
+from services.redis_scripts import Argument, Script, is_out_of_reach
 
 MAX_PER_ROUND_TRIP = 64
 # The replies to one round trip come when all of it is done, which must be well within the time limit of a read.
 MAX_BYTES_PER_ROUND_TRIP = 256 * 1024
-MAX_WAITING = 4096  # each gateway has one batch in flight; so many mean that Redis does not keep up
+MAX_WAITING = 4096  # each gateway has one batch in flight: at this limit Redis does not keep up
 
 
-class Script(redis_scripts.Script):
-    """A script of this package."""
-
-    @classmethod
-    def load(cls, name: str, *parts: str) -> "Script":
-        """Read `lua/PART.lua` of each part and join them."""
-        return cls.read("presence_svc", name, *parts)
-
-
-def unavailable(fault: RedisError | RedisClusterException) -> StoreUnavailable | None:
-    """Return the fault as StoreUnavailable if it says that Redis is out of reach, None if it is our own."""
-    # A cluster says by RedisClusterException that it cannot be reached, or has nobody for our slot now.
+def unavailable(fault: RedisError | RedisClusterException) -> PresenceStoreUnavailable | None:
+    """Return the fault as PresenceStoreUnavailable if Redis is out of reach, None if the fault is our own."""
+    # A cluster raises RedisClusterException when it cannot be reached, or when no node serves our slot now.
     passing = isinstance(fault, RedisClusterException) or is_out_of_reach(fault)
-    return StoreUnavailable(f"redis: {one_line(fault)}") if passing else None
+    return PresenceStoreUnavailable(f"redis: {one_line(fault)}") if passing else None
 
 
 async def run(redis: AnyRedis, script: Script, keys: list[str], arguments: list[Argument]) -> Any:
-    """Run a script on its own. Raises StoreUnavailable."""
+    """Run a script on its own. Raises PresenceStoreUnavailable."""
     try:
         return await redis_scripts.run(redis, script, keys, arguments)
     except (RedisError, RedisClusterException) as fault:
@@ -62,8 +50,8 @@ class _Call:
 class ScriptQueue:
     """Runs scripts one after the other, many in one round trip, and completes them in that order.
 
-    Awaiting coroutines resume in the same order, too: what one does before it awaits something else happens
-    before the next one's.
+    Awaiting coroutines resume in the same order: what one does before its next await happens before the next
+    one resumes.
     """
 
     def __init__(self, redis: AnyRedis) -> None:
@@ -72,9 +60,9 @@ class ScriptQueue:
         self._runner: asyncio.Task[None] | None = None
 
     async def run(self, script: Script, keys: list[str], arguments: list[Argument]) -> Any:
-        """Run a script after those already waiting. Raises StoreUnavailable."""
+        """Run a script after those already waiting. Raises PresenceStoreUnavailable."""
         if len(self._waiting) >= MAX_WAITING:
-            raise StoreUnavailable(f"redis: {MAX_WAITING} calls are waiting already")
+            raise PresenceStoreUnavailable(f"redis: {MAX_WAITING} calls are waiting already")
         call = _Call(script, keys, arguments, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
         if self._runner is None:
@@ -86,7 +74,7 @@ class ScriptQueue:
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.gather(self._runner, return_exceptions=True)
-        self._give_up(self._waiting)  # a runner cancelled before its first line has not
+        self._fail(self._waiting)  # a runner cancelled before its first line has not
 
     async def _run_waiting(self) -> None:
         calls: list[_Call] = []
@@ -96,11 +84,11 @@ class ScriptQueue:
                 await self._round_trip(calls)
         finally:
             self._runner = None
-            self._give_up([*calls, *self._waiting])  # none is left unless this task was cancelled, or failed
+            self._fail([*calls, *self._waiting])  # none is left unless this task was cancelled, or failed
             self._waiting.clear()
 
     def _next_calls(self) -> list[_Call]:
-        """Take the calls of the next round trip, without those whose caller has gone."""
+        """Remove the calls of the next round trip from the queue, without those whose caller was cancelled."""
         calls: list[_Call] = []
         size = 0
         while self._waiting and len(calls) < MAX_PER_ROUND_TRIP and size < MAX_BYTES_PER_ROUND_TRIP:
@@ -111,25 +99,25 @@ class ScriptQueue:
         return calls
 
     @staticmethod
-    def _give_up(calls: Iterable[_Call]) -> None:
+    def _fail(calls: Iterable[_Call]) -> None:
         for call in calls:
             if not call.answer.done():
-                call.answer.set_exception(StoreUnavailable("redis: the queue was closed"))
+                call.answer.set_exception(PresenceStoreUnavailable("redis: the queue was closed"))
 
     async def _round_trip(self, calls: list[_Call]) -> None:
-        forgotten: list[_Call] = []
+        unknown: list[_Call] = []
         for call, answer in zip(calls, await self._execute(calls), strict=True):
             if isinstance(answer, NoScriptError):
-                forgotten.append(call)
+                unknown.append(call)
             elif call.answer.done():
                 continue
             elif isinstance(answer, RedisError | RedisClusterException):
                 call.answer.set_exception(unavailable(answer) or answer)
             else:
                 call.answer.set_result(answer)
-        # Before what waits already: these calls are the older ones.
-        self._waiting.extendleft(reversed(forgotten))
-        await self._teach({call.script for call in forgotten})
+        # Before those that wait already: these calls are older.
+        self._waiting.extendleft(reversed(unknown))
+        await self._load({call.script for call in unknown})
 
     async def _execute(self, calls: list[_Call]) -> list[Any]:
         """Return one answer, or fault, per call."""
@@ -145,8 +133,8 @@ class ScriptQueue:
         except (RedisError, RedisClusterException) as fault:
             return [fault] * len(calls)
 
-    async def _teach(self, scripts: set[Script]) -> None:
-        """Send sources to a server that does not know them (it restarted, or this replica is the first)."""
+    async def _load(self, scripts: set[Script]) -> None:
+        """Send sources to a server without them (it restarted, or this replica is the first)."""
         try:
             for script in scripts:
                 await self._redis.script_load(script.source)

@@ -1,8 +1,8 @@
-"""The questions about presence, answered on the bus by any number of replicas.
+"""Presence endpoints on the bus, served by any number of replicas.
 
-What a step of the store changed is published as soon as its answer is in, before anything else is awaited:
-the store completes writes in the order of their versions, so this replica's diffs leave in that order. Diffs
-of several replicas may cross on the way; followers order them by version, or ask again.
+What a step of the store changed is published as soon as its answer is in, before the next await: the store
+completes writes in the order of their versions, so this replica's diffs leave in that order. Diffs of several
+replicas may cross on the way; followers order them by version, or fetch a snapshot.
 """
 
 import time
@@ -12,8 +12,8 @@ import msgspec
 import structlog
 
 from presence_svc.announcer import Announcer
-from presence_svc.changes import Applied, Outcome, Page
-from presence_svc.policy import PresenceStore, StoreUnavailable
+from presence_svc.changes import AppliedBatch, BatchResult, Page, PresenceStoreUnavailable
+from presence_svc.store import PresenceStore
 from services.bus.rpc import RpcRefusal, Service
 from services.telemetry import MetricName, counter, histogram
 from services.wire.codes import ErrorCode
@@ -40,16 +40,16 @@ from services.wire.rpc import (
 log = structlog.get_logger(__name__)
 
 MAX_PAGE = 1000
-MAX_OPS = 5000  # done in pieces, so this bounds how long the gateway waits, not how long Redis is busy
+MAX_OPS = 5000  # applied in pieces, so this bounds the gateway's wait, not the time for which Redis is busy
 
 
 class PresenceService:
-    """Answers `services.wire.rpc`'s presence endpoints from a store."""
+    """Serves the presence endpoints of `services.wire.rpc` from a store."""
 
     def __init__(self, store: PresenceStore, announcer: Announcer, max_answer_bytes: int) -> None:
         self._store = store
         self._announcer = announcer
-        # Room for the rest of the answer, and for what JSON adds to names.
+        # The remainder is for other fields of the answer, and for what JSON adds to names.
         self._page_bytes = max_answer_bytes * 3 // 4
 
     def serve_on(self, service: Service) -> None:
@@ -64,24 +64,27 @@ class PresenceService:
         _check(batch)
         began = time.perf_counter()
         applied = await self._step(batch)
-        while applied.outcome is Outcome.AGAIN:
+        while applied.result is BatchResult.PARTIAL:
             applied = await self._step(batch)
         histogram(MetricName.PRESENCE_APPLY_SECONDS).observe(time.perf_counter() - began)
-        counter(MetricName.PRESENCE_BATCHES).labels(applied.outcome.name.lower()).inc()
-        if applied.outcome is Outcome.SUPERSEDED:
+        counter(MetricName.PRESENCE_BATCHES).labels(applied.result.label).inc()
+        if applied.result is BatchResult.FENCED:
             log.warning("batch of a superseded boot", gateway=batch.gateway, boot=batch.boot)
             raise RpcRefusal(
                 ErrorCode.CONFLICT,
                 f"boot {batch.boot} of gateway {batch.gateway} is superseded by a newer one",
             )
-        if applied.outcome is Outcome.UNKNOWN:
+        if applied.result is BatchResult.RESYNC:
             log.info(
-                "gateway must announce afresh", gateway=batch.gateway, boot=batch.boot, batch=batch.batch
+                "gateway must announce everything again",
+                gateway=batch.gateway,
+                boot=batch.boot,
+                batch=batch.batch,
             )
-        elif batch.fresh and applied.outcome is Outcome.APPLIED:
+        elif batch.fresh and applied.result is BatchResult.APPLIED:
             log.info("gateway opened its lease", gateway=batch.gateway, boot=batch.boot, batch=batch.batch)
         return PresenceApplied(
-            known=applied.outcome is not Outcome.UNKNOWN,
+            known=applied.result is not BatchResult.RESYNC,
             epoch=applied.changes.epoch,
             version=applied.changes.version,
         )
@@ -93,15 +96,11 @@ class PresenceService:
         try:
             if isinstance(query.users, list):
                 page = await self._lookup(query.users, room, query.cursor, limit)
-            elif room is None:
-                page = await self._store.everyone(
-                    cursor=query.cursor, limit=limit, unless_large=query.unless_large
-                )
             else:
-                page = await self._store.members(
-                    room, cursor=query.cursor, limit=limit, unless_large=query.unless_large
+                page = await self._store.page(
+                    room, cursor=query.cursor, limit=limit, for_follower=query.unless_large
                 )
-        except StoreUnavailable as fault:
+        except PresenceStoreUnavailable as fault:
             raise _refusal(fault) from fault
         users = _fitting(page.users, self._page_bytes)
         cursor = page.cursor if len(users) == len(page.users) else users[-1].user_id
@@ -111,14 +110,14 @@ class PresenceService:
             users=users,
             cursor=cursor,
             count=page.count,
-            large=page.large,
+            large=page.counts_only,
         )
 
     async def count(self, _: Empty) -> PresenceStats:
         """Return counts."""
         try:
             stats = await self._store.stats()
-        except StoreUnavailable as fault:
+        except PresenceStoreUnavailable as fault:
             raise _refusal(fault) from fault
         return PresenceStats(
             users=stats.users, connections=stats.connections, rooms=stats.rooms, gateways=stats.gateways
@@ -128,13 +127,13 @@ class PresenceService:
         """Return the largest rooms."""
         try:
             return RoomsPage(rooms=await self._store.rooms(max(1, min(query.limit, MAX_PAGE))))
-        except StoreUnavailable as fault:
+        except PresenceStoreUnavailable as fault:
             raise _refusal(fault) from fault
 
-    async def _step(self, batch: PresenceBatch) -> Applied:
+    async def _step(self, batch: PresenceBatch) -> AppliedBatch:
         try:
             applied = await self._store.apply(batch)
-        except StoreUnavailable as fault:
+        except PresenceStoreUnavailable as fault:
             raise _refusal(fault) from fault
         self._announcer.announce(applied.changes)
         return applied
@@ -145,15 +144,15 @@ class PresenceService:
         return replace(page, cursor=wanted[limit - 1] if len(wanted) > limit else "")
 
 
-def _refusal(fault: StoreUnavailable) -> RpcRefusal:
-    """Return what the asker hears: strangers may read it, so it does not say what Redis said, and where."""
+def _refusal(fault: PresenceStoreUnavailable) -> RpcRefusal:
+    """Return the public answer: untrusted clients may read it, so it omits the text and address of Redis."""
     counter(MetricName.PRESENCE_STORE_FAULTS).inc()
-    log.debug("store unreachable", reason=str(fault))  # the sweeper says it once, louder
+    log.debug("store unreachable", reason=str(fault))  # the sweeper logs it once, as a warning
     return RpcRefusal(ErrorCode.UNAVAILABLE, "the presence store is out of reach")
 
 
 def _check(batch: PresenceBatch) -> None:
-    """Refuse more than one step can do, and names that no gateway may let in: they become subjects."""
+    """Reject batches over the limit, and invalid names: they become subjects."""
     if len(batch.ops) > MAX_OPS:
         raise RpcRefusal(ErrorCode.TOO_LARGE, f"{len(batch.ops)} operations; one batch may have {MAX_OPS}")
     try:
@@ -167,8 +166,8 @@ def _check(batch: PresenceBatch) -> None:
 
 
 def _fitting(users: list[User], max_bytes: int) -> list[User]:
-    """Return as many of the first users as fit, at least one."""
-    if len(msgspec.json.encode(users)) <= max_bytes:  # nearly always, and far cheaper than one by one
+    """Return the longest prefix that fits, at least one user."""
+    if len(msgspec.json.encode(users)) <= max_bytes:  # the usual case, far cheaper than one by one
         return users
     size = 0
     for count, user in enumerate(users):

@@ -14,14 +14,26 @@ from typing import Any
 import msgspec
 
 from presence_svc import script_queue
-from presence_svc.changes import Applied, Changes, Outcome, Page, RoomChanges, Stats, Swept, user_record
-from presence_svc.hooks import HookEvent, HookKind, HookTurn
-from presence_svc.policy import Telling, Timing
-from presence_svc.script_queue import Argument, Script, ScriptQueue
-from presence_svc.status import RANK, STATUS_OF_RANK
+from presence_svc.changes import (
+    RANK,
+    STATUS_OF_RANK,
+    AppliedBatch,
+    BatchResult,
+    Changes,
+    DeliveryLease,
+    EventKind,
+    Page,
+    QueuedEvent,
+    Stats,
+    Sweep,
+    user_record,
+)
+from presence_svc.policy import AnnouncePolicy, LeaseTimings
+from presence_svc.script_queue import ScriptQueue
 from services.redis_client import MAX_CONNECTIONS, AnyRedis
-from services.wire.events import PresenceChange
-from services.wire.records import RoomSummary
+from services.redis_scripts import Argument, Script
+from services.wire.events import PresenceChange, PresenceDiff
+from services.wire.records import UNSET, RoomSummary
 from services.wire.rpc import (
     AnyPresenceOp,
     Connected,
@@ -40,28 +52,38 @@ from services.wire.server import (
     UserOnline,
 )
 
-APPLY = Script.load("apply", "state", "change_set", "commit", "apply")
-SWEEP = Script.load("sweep", "state", "change_set", "commit", "sweep")
-CONFIRM = Script.load("ack", "state", "ack")
-PAGE = Script.load("page", "state", "page")
-ROOMS = Script.load("rooms", "state", "rooms")
-STATS = Script.load("stats", "state", "stats")
-AUDIT = Script.load("audit", "state", "audit")
-HOOKS_TAKE = Script.load("claim_events", "state", "claim_events")
-HOOKS_DONE = Script.load("ack_events", "state", "ack_events")
+
+def _script(name: str, *before: str) -> Script:
+    return Script.read("presence_svc", name, "state", *before, name)
+
+
+APPLY = _script("apply", "change_set", "commit")
+SWEEP = _script("sweep", "change_set", "commit")
+ACK = _script("ack")
+PAGE = _script("page")
+ROOMS = _script("rooms")
+STATS = _script("stats")
+AUDIT = _script("audit")
+CLAIM_EVENTS = _script("claim_events")
+ACK_EVENTS = _script("ack_events")
+
+# Operations of a batch, as `lua/apply.lua` names them.
+CONNECT, DISCONNECT, JOIN, LEAVE, SET_STATUS, SET_DATA = "c", "d", "j", "l", "s", "u"
+# Kinds of change, as `lua/commit.lua` numbers them; the fourth is a change of data.
+ONLINE, OFFLINE, STATUS = 1, 2, 3
 
 # What one script may do before others get their turn, in units of `lua/change_set.lua`.
 WORK_PER_CALL = 300
-# Writes need one connection, checks another; who reads waits for its turn.
+# Writes need one connection, checks another; reads wait for the others.
 MAX_READING = MAX_CONNECTIONS - 4
 # What one audit looks at: a millisecond or two of Redis' time.
 AUDITED_ROOMS = 20
 AUDITED_MEMBERSHIPS = 1000
-# Steps kept for publication: what a million users mean who leave while the bus is away.
+# Limit of the steps kept until published: the changes of a million users who leave while the bus is away.
 OUTBOX_BYTES = 64 * 1024 * 1024
 
 
-class _Change(msgspec.Struct, array_like=True, frozen=True):
+class _PackedChange(msgspec.Struct, array_like=True, frozen=True):
     """A change as `lua/commit.lua` packs it."""
 
     kind: int
@@ -71,77 +93,72 @@ class _Change(msgspec.Struct, array_like=True, frozen=True):
     seen: int
     data: str
 
-    def on_the_wire(self, room: str | None = None) -> PresenceChange:
+    def to_change(self, room: str | None = None) -> PresenceChange:
         """Return the change as followers receive it."""
-        if self.kind == 1:
+        in_room = UNSET if room is None else room
+        if self.kind == ONLINE:
             user = user_record(self.user_id, self.username, STATUS_OF_RANK[self.rank], self.seen, self.data)
-            return UserOnline(user=user) if room is None else UserOnline(user=user, room=room)
-        if self.kind == 2:
-            offline = UserOffline(user_id=self.user_id)
-            return offline if room is None else UserOffline(user_id=self.user_id, room=room)
-        if self.kind == 3:
+            return UserOnline(user=user, room=in_room)
+        if self.kind == OFFLINE:
+            return UserOffline(user_id=self.user_id, room=in_room)
+        if self.kind == STATUS:
             return StatusChanged(user_id=self.user_id, status=STATUS_OF_RANK[self.rank])
         return PresenceUpdated(user_id=self.user_id, custom_data=msgspec.Raw(self.data.encode()))
 
 
-class _Settled(msgspec.Struct, array_like=True, frozen=True):
-    """What `settle` in `lua/commit.lua` returns."""
+class _CommitResult(msgspec.Struct, array_like=True, frozen=True):
+    """The answer of `commit` in `lua/commit.lua`."""
 
     outcome: int
     epoch: str
     version: int
-    changes: list[_Change]
-    rooms: list[tuple[str, int, list[int | _Change], int]]
+    changes: list[_PackedChange]
+    rooms: list[tuple[str, int, list[int | _PackedChange], int]]
     notices: list[tuple[bool, str, str, str]]
-    again: bool
+    more: bool
     count: int
-    step: int
+    commit_id: int
     mark: int = 0
 
-    def net_changes(self) -> Changes:
-        """Return the changes as the store's interface has them."""
+    def to_changes(self) -> Changes:
         return Changes(
             epoch=self.epoch,
             version=self.version,
-            users=[change.on_the_wire() for change in self.changes],
+            users=[change.to_change() for change in self.changes],
             rooms=[
-                RoomChanges(
-                    room,
-                    version,
-                    [self._change(one).on_the_wire(room) for one in changes],
-                    None if count < 0 else count,
+                PresenceDiff(
+                    epoch=self.epoch,
+                    version=version,
+                    changes=[self._change(one).to_change(room) for one in changes],
+                    room=room,
+                    count=UNSET if count < 0 else count,
                 )
                 for room, version, changes, count in self.rooms
             ],
-            count=None if self.count < 0 else self.count,
-            step=self.step,
+            count=UNSET if self.count < 0 else self.count,
+            commit_id=self.commit_id,
             notices=[
                 (UserJoined if joined else UserLeft)(user_id=user_id, username=username, room=room)
                 for joined, user_id, username, room in self.notices
             ],
         )
 
-    def _change(self, one: "int | _Change") -> _Change:
+    def _change(self, one: "int | _PackedChange") -> _PackedChange:
         return self.changes[one - 1] if isinstance(one, int) else one
 
 
-_SETTLED = msgspec.msgpack.Decoder(_Settled)
-
-
-# A user's record as `lua/state.lua` has it: name, data, rank, and what others do not see.
+_COMMIT_RESULT = msgspec.msgpack.Decoder(_CommitResult)
+# A user's record as in `lua/state.lua`: name, data, rank, and fields that others do not see.
 _RECORDS = msgspec.msgpack.Decoder(list[tuple[str, str, int, int, int, int, int, int]])
 _IDS = msgspec.msgpack.Decoder(list[str])
-_HOOK = msgspec.msgpack.Decoder(tuple[int, int, str, str, int])
-_EVERYTHING = Telling()
+_EVENT = msgspec.msgpack.Decoder(tuple[int, int, str, str, int])
 
-
-# Beyond every mark.
-_FAR = 2**53
+_BEYOND_EVERY_MARK = 2**53
 _REMEMBERED_EPOCHS = 32
 
 
-class _Answered:
-    """What the store answered last: by it a script notices that the store was set back since."""
+class _HighWaterMarks:
+    """The highest mark and version that the store answered: a script that finds less knows that it was set back."""
 
     def __init__(self) -> None:
         self._replica = secrets.token_hex(8)
@@ -154,33 +171,36 @@ class _Answered:
         """Return ARGV[4] to ARGV[7] of `lua/change_set.lua`."""
         return [self._replica, self._epoch, self._mark, self._version]
 
-    def note(self, settled: _Settled) -> None:
-        """Take an answer; they come in the order in which the store gave them."""
-        if settled.epoch == self._epoch:
-            self._mark, self._version = max(self._mark, settled.mark), max(self._version, settled.version)
+    def update(self, result: _CommitResult) -> None:
+        """Note an answer; they come in the order in which the store gave them."""
+        if result.epoch == self._epoch:
+            self._mark, self._version = max(self._mark, result.mark), max(self._version, result.version)
             return
         self._ended.append(self._epoch)
-        # An epoch that had ended holds again: the store was set back beyond its end. The next step begins another.
-        self._mark = _FAR if settled.epoch in self._ended else settled.mark
-        self._epoch, self._version = settled.epoch, settled.version
+        # An epoch that had ended is current again: the store was set back beyond its end. The next step begins another.
+        self._mark = _BEYOND_EVERY_MARK if result.epoch in self._ended else result.mark
+        self._epoch, self._version = result.epoch, result.version
 
 
-class RedisPresenceStore:
-    """A PresenceStore and a HookQueue in Redis.
+class PresenceStore:
+    """Who is online, and events for webhooks. All operations raise PresenceStoreUnavailable.
+
+    Every operation is one atomic step, and results say what changed. An operation may be repeated when its
+    answer was lost: batches carry their number, and sweeping finds nothing due a second time.
 
     Args:
         redis: a client with short timeouts and `decode_responses=False`; closed by its owner.
         prefix: the deployment's; keys start with `{PREFIX:presence}`.
         clock: for tests, the time in ms in place of Redis' own.
-        work: what one script may do, in units of `lua/change_set.lua`.
+        work: limit of one script, in units of `lua/change_set.lua`.
     """
 
     def __init__(
         self,
         redis: AnyRedis,
         prefix: str,
-        timing: Timing,
-        telling: Telling = _EVERYTHING,
+        timings: LeaseTimings,
+        policy: AnnouncePolicy | None = None,
         *,
         clock: Callable[[], int] = lambda: 0,
         work: int = WORK_PER_CALL,
@@ -189,60 +209,51 @@ class RedisPresenceStore:
         self._writes = ScriptQueue(redis)
         self._reading = asyncio.Semaphore(MAX_READING)
         self._keys = [f"{{{prefix}:presence}}"]
-        self._timing = timing
-        self._telling = telling
+        self._timings = timings
+        self._policy = policy or AnnouncePolicy()
         self._clock = clock
-        self._answered = _Answered()
-        self._policy = msgspec.msgpack.encode(
-            {
-                "lease_ms": timing.lease_ms,
-                "grace_ms": timing.grace_ms,
-                "idle_room_ms": timing.idle_room_ms,
-                "outage_ms": timing.outage_ms,
-                "hold_ms": timing.hold_ms,
-                "confirm_ms": timing.confirm_ms,
-                "room_limit": telling.room_limit,
-                "online_limit": telling.online_limit,
-                "hooks": int(telling.hooks),
-                "hooks_kept": telling.hooks_kept,
-                "outbox_bytes": OUTBOX_BYTES,
-                "work": work,
-            }
+        self._marks = _HighWaterMarks()
+        limits = {"outbox_bytes": OUTBOX_BYTES, "work": work}
+        self._packed_policy = msgspec.msgpack.encode(
+            msgspec.to_builtins(timings) | msgspec.to_builtins(self._policy) | limits
         )
 
-    async def apply(self, batch: PresenceBatch) -> Applied:
-        """Apply a batch; AGAIN while an earlier lease of the gateway has connections to let go."""
-        settled = _SETTLED.decode(await self._write(APPLY, _pack(batch)))
-        self._answered.note(settled)
-        return Applied(Outcome(settled.outcome), settled.net_changes())
+    async def apply(self, batch: PresenceBatch) -> AppliedBatch:
+        """Renew a gateway's lease and apply its operations; on `PARTIAL` call again with the same batch.
 
-    async def sweep(self) -> Swept:
-        """Let go some of what is due."""
-        first, *overdue = [_SETTLED.decode(packed) for packed in await self._write(SWEEP)]
-        self._answered.note(first)
-        return Swept(first.net_changes(), first.again, [step.net_changes() for step in overdue])
+        The changes of every piece are to be published.
+        """
+        result = _COMMIT_RESULT.decode(await self._write(APPLY, _pack(batch)))
+        self._marks.update(result)
+        return AppliedBatch(BatchResult(result.outcome), result.to_changes())
 
-    async def confirm(self, steps: list[int]) -> None:
-        """Forget steps that have been published."""
-        if steps:
-            await self._read(CONFIRM, *steps)
+    async def sweep(self) -> Sweep:
+        """Expire what is due: leases not renewed, and graces that have ended. Any number may sweep at once."""
+        first, *unacked = [_COMMIT_RESULT.decode(packed) for packed in await self._write(SWEEP)]
+        self._marks.update(first)
+        return Sweep(first.to_changes(), first.more, [step.to_changes() for step in unacked])
 
-    async def everyone(self, *, cursor: str = "", limit: int = 1000, unless_large: bool = False) -> Page:
-        """Return a page of all users."""
-        return await self._page("", cursor, limit, unless_large=unless_large)
+    async def ack(self, commit_ids: list[int]) -> None:
+        """Forget steps whose changes have reached the bus; others are returned by a later sweep."""
+        if commit_ids:
+            await self._read(ACK, *commit_ids)
 
-    async def members(
-        self, room: str, *, cursor: str = "", limit: int = 1000, unless_large: bool = False
+    async def page(
+        self, room: str | None = None, *, cursor: str = "", limit: int = 1000, for_follower: bool = False
     ) -> Page:
-        """Return a page of a room's members."""
-        return await self._page(room, cursor, limit, unless_large=unless_large)
+        """Return up to `limit` users after `cursor`: members of a room, or everyone.
+
+        `for_follower` where the caller follows the scope from here: no users where only counts are announced, and the
+        version of an empty room is kept for a while. Without it, reading changes nothing.
+        """
+        return await self._page(room or "", cursor, limit, for_follower=for_follower)
 
     async def lookup(self, users: list[str], room: str | None = None) -> Page:
-        """Return those of `users` who are online."""
+        """Return those of `users` who are online (with `room`: who are members of it). One page, in order."""
         return await self._page(room or "", "", 0, wanted=msgspec.msgpack.encode(sorted(set(users))))
 
     async def rooms(self, limit: int) -> list[RoomSummary]:
-        """Return the largest rooms."""
+        """Return the rooms with members, most users first (ties: by name, descending)."""
         flat = await self._read(ROOMS, limit)
         rows = zip(*[iter(flat)] * 3, strict=True)
         return [
@@ -255,34 +266,47 @@ class RedisPresenceStore:
         return Stats(users, connections, rooms, gateways)
 
     async def audit(self) -> int:
-        """Correct counts of everything, and of some rooms."""
+        """Compare some counts with what they count, and correct them. Returns the number of wrong ones."""
         wrong: int = await self._read(AUDIT, AUDITED_ROOMS, AUDITED_MEMBERSHIPS)
         return wrong
 
-    async def take_hooks(self, target: str, holder: str, hold_ms: int, limit: int) -> HookTurn:
-        """Return the next events of a target."""
-        epoch, lost, *packed = await self._read(HOOKS_TAKE, target, holder, hold_ms, limit, self._clock())
+    async def claim_events(self, target: str, owner: str, lease_ms: int, limit: int) -> DeliveryLease:
+        """Return the oldest events not delivered to a webhook target, none while another owner has the lease.
+
+        A target exists from its first call on; events wait for it until it has them. It is forgotten after a day
+        without a call. `limit` 0 only extends the lease.
+        """
+        epoch, dropped, *packed = await self._read(
+            CLAIM_EVENTS, target, owner, lease_ms, limit, self._clock()
+        )
         events = [
-            HookEvent(number, HookKind(kind), about, username, at_ms)
-            for number, kind, about, username, at_ms in map(_HOOK.decode, packed)
+            QueuedEvent(number, EventKind(kind), subject, username, at_ms)
+            for number, kind, subject, username, at_ms in map(_EVENT.decode, packed)
         ]
-        return HookTurn(epoch.decode(), lost, events)
+        return DeliveryLease(epoch.decode(), dropped, events)
 
-    async def hooks_delivered(self, target: str, last: HookEvent) -> None:
-        """Note what a target has got."""
-        packed = msgspec.msgpack.encode((last.number, int(last.kind), last.about, last.username, last.at_ms))
-        await self._read(HOOKS_DONE, target, "", packed, self._clock())
+    async def ack_events(self, target: str, last: QueuedEvent) -> None:
+        """Note that a target has the events up to `last`, and forget those that all targets have."""
+        packed = msgspec.msgpack.encode(
+            (last.number, int(last.kind), last.subject, last.username, last.at_ms)
+        )
+        await self._read(ACK_EVENTS, target, "", packed, self._clock())
 
-    async def give_up_hooks(self, target: str, holder: str) -> None:
-        """End a turn."""
-        await self._read(HOOKS_DONE, target, holder, "", self._clock())
+    async def release_events(self, target: str, owner: str) -> None:
+        """End an owner's lease, if it has it."""
+        await self._read(ACK_EVENTS, target, owner, "", self._clock())
 
     async def close(self) -> None:
-        """Give up what is waiting."""
+        """Fail calls that wait."""
         await self._writes.close()
 
     async def _write(self, script: Script, *arguments: Argument) -> Any:
-        common: list[Argument] = [self._policy, _new_epoch(), self._clock(), *self._answered.arguments()]
+        common: list[Argument] = [
+            self._packed_policy,
+            _new_epoch(),
+            self._clock(),
+            *self._marks.arguments(),
+        ]
         return await self._writes.run(script, self._keys, [*common, *arguments])
 
     async def _read(self, script: Script, *arguments: Argument) -> Any:
@@ -290,27 +314,28 @@ class RedisPresenceStore:
             return await script_queue.run(self._redis, script, self._keys, list(arguments))
 
     async def _page(
-        self, room: str, cursor: str, limit: int, *, wanted: bytes = b"", unless_large: bool = False
+        self, room: str, cursor: str, limit: int, *, wanted: bytes = b"", for_follower: bool = False
     ) -> Page:
-        size_limit = self._telling.room_limit if room else self._telling.online_limit
-        epoch, version, ids, records, seen, more, count, large = await self._read(
+        epoch, version, ids, records, seen, more, count, counts_only = await self._read(
             PAGE,
             room,
             cursor,
             limit,
-            self._timing.idle_room_ms,
+            self._timings.idle_room_ms,
             _new_epoch(),
             self._clock(),
             wanted,
-            size_limit,
-            int(unless_large),
+            self._policy.room_limit if room else self._policy.online_limit,
+            int(for_follower),
         )
         rows = zip(_IDS.decode(ids), _RECORDS.decode(records), map(int, seen.split()), strict=True)
         users = [
             user_record(user_id, username, STATUS_OF_RANK[rank], last_seen, data)
             for user_id, (username, data, rank, *_), last_seen in rows
         ]
-        return Page(epoch.decode(), version, users, users[-1].user_id if more else "", count, bool(large))
+        return Page(
+            epoch.decode(), version, users, users[-1].user_id if more else "", count, bool(counts_only)
+        )
 
 
 def _new_epoch() -> str:
@@ -318,20 +343,20 @@ def _new_epoch() -> str:
 
 
 def _pack(batch: PresenceBatch) -> bytes:
-    """Return a batch as `lua/apply.lua` reads it: only what cmsgpack knows, too."""
+    """Return a batch as `lua/apply.lua` reads it, in types that cmsgpack knows."""
     ops = [_pack_op(op) for op in batch.ops]
     return msgspec.msgpack.encode((batch.gateway, batch.boot, batch.batch, batch.fresh, ops, batch.active))
 
 
 def _pack_op(op: AnyPresenceOp) -> tuple[str | bool | int, ...]:
     if isinstance(op, Connected):
-        return "c", op.connection_id, op.user_id, op.username, op.idle_ms
+        return CONNECT, op.connection_id, op.user_id, op.username, op.idle_ms
     if isinstance(op, Disconnected):
-        return "d", op.connection_id, op.clean
+        return DISCONNECT, op.connection_id, op.clean
     if isinstance(op, Joined):
-        return "j", op.connection_id, op.room
+        return JOIN, op.connection_id, op.room
     if isinstance(op, Left):
-        return "l", op.connection_id, op.room
+        return LEAVE, op.connection_id, op.room
     if isinstance(op, DataSet):
-        return "u", op.connection_id, msgspec.json.encode(op.custom_data).decode(), op.age_ms
-    return "s", op.connection_id, RANK[op.status]
+        return SET_DATA, op.connection_id, msgspec.json.encode(op.custom_data).decode(), op.age_ms
+    return SET_STATUS, op.connection_id, RANK[op.status]

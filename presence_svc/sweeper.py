@@ -1,4 +1,4 @@
-"""Time passing: every half second, what is due is let go. Every replica sweeps; none needs to lead (ADR 0006).
+"""Expires what is due, every half second. Every replica sweeps; none needs to lead (ADR 0006).
 
 A replica sweeps only while it is on the bus: one that cannot hear gateways would take them for dead.
 """
@@ -12,7 +12,8 @@ from collections.abc import Callable
 import structlog
 
 from presence_svc.announcer import Announcer
-from presence_svc.policy import PresenceStore, StoreUnavailable
+from presence_svc.changes import PresenceStoreUnavailable
+from presence_svc.store import PresenceStore
 from services.telemetry import MetricName, counter, gauge
 
 log = structlog.get_logger(__name__)
@@ -23,7 +24,7 @@ COUNT_EVERY = 10
 
 
 class Sweeper:
-    """Sweeps the store, publishes what that changed, and knows by it whether the store can be reached."""
+    """Sweeps the store, publishes what that changed, and judges by it whether the store is reachable."""
 
     def __init__(
         self, store: PresenceStore, announcer: Announcer, clock: Callable[[], float] = time.monotonic
@@ -36,41 +37,41 @@ class Sweeper:
 
     @property
     def store_healthy(self) -> bool:
-        """Whether the store answered the last sweep, and lately."""
+        """Whether the store answered the last sweep, within `STALE_S`."""
         return bool(self._reachable) and self._clock() - self._succeeded_at < STALE_S
 
     async def run(self) -> None:
-        """Sweep until cancelled. Replicas spread out by chance, so that together they sweep more often."""
-        for turn in itertools.count():
+        """Sweep until cancelled. Jitter spreads replicas out, so that together they sweep more often."""
+        for round_number in itertools.count():
             try:
                 if not self._announcer.bus_healthy:
                     await self._count()
                 else:
                     await self.sweep()
-                    if turn % COUNT_EVERY == 0:
+                    if round_number % COUNT_EVERY == 0:
                         await self._audit()
                         await self._count()
-            except StoreUnavailable as fault:
+            except PresenceStoreUnavailable as fault:
                 self._failed(fault)
             await asyncio.sleep(INTERVAL_S * random.uniform(0.8, 1.2))
 
     async def sweep(self) -> None:
-        """Let go everything that is due now. Raises StoreUnavailable."""
-        again = True
-        while again:
+        """Expire everything that is due now. Raises PresenceStoreUnavailable."""
+        more = True
+        while more:
             swept = await self._store.sweep()
             self._announcer.announce(swept.changes)
-            for overdue in swept.overdue:
+            for changes in swept.unacked:
                 counter(MetricName.PRESENCE_REPUBLISHED).inc()
-                self._announcer.announce(overdue)
+                self._announcer.announce(changes)
             self._succeeded()
-            again = swept.again
+            more = swept.more
 
     async def _audit(self) -> None:
-        """Correct counts that are wrong; none ever is, unless by a fault of ours."""
+        """Correct wrong counts: there are none, unless by a fault of ours."""
         if wrong := await self._store.audit():
             counter(MetricName.PRESENCE_CORRECTED).inc(wrong)
-            log.error("counts of presence were wrong; corrected", counts=wrong)
+            log.error("wrong presence counts corrected", counts=wrong)
 
     async def _count(self) -> None:
         stats = await self._store.stats()
@@ -86,7 +87,7 @@ class Sweeper:
             log.info("store reachable")
         self._reachable = True
 
-    def _failed(self, fault: StoreUnavailable) -> None:
+    def _failed(self, fault: PresenceStoreUnavailable) -> None:
         counter(MetricName.PRESENCE_STORE_FAULTS).inc()
         if self._reachable is not False:
             log.warning("store unreachable", reason=str(fault))

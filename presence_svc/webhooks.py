@@ -1,8 +1,8 @@
-"""Posting events of presence to applications' servers: signed, in order, until they are taken.
+"""Posting events of presence to applications' servers: signed, in order, until they are accepted.
 
-Events wait in the store (see `hooks`). Of all replicas one at a time delivers to a target; when it dies, another one
-goes on from the last event that was taken. What was posted but not confirmed is posted again: at least once, and
-every event has an id by which a repeat is recognised.
+Events wait in the store, written by the step that caused them. Of all replicas one at a time delivers to a target;
+when it dies, another one continues after the last event that was acknowledged. What was posted but not acknowledged
+is posted again: at least once, and every event has an id by which a repeat is recognised.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
-from presence_svc.hooks import HookEvent, HookKind, HookTurn
-from presence_svc.policy import HookQueue, StoreUnavailable
+from presence_svc.changes import DeliveryLease, EventKind, PresenceStoreUnavailable, QueuedEvent
+from presence_svc.store import PresenceStore
 from services.backoff import Backoff
 from services.settings import Settings
 from services.telemetry import MetricName, counter
@@ -24,8 +24,8 @@ from services.wire.records import UNSET, Record, UnsetType
 log = structlog.get_logger(__name__)
 
 EVENTS_PER_POST = 100
-TURN_MS = 15_000  # three times what a post may take, so that two replicas do not post the same
-LOOK_EVERY_S = 0.5
+LEASE_MS = 15_000  # three times what a post may take, so that two replicas do not post the same
+POLL_EVERY_S = 0.5
 RETRY_S = 0.5
 RETRY_MAX_S = 60.0
 
@@ -42,10 +42,10 @@ class WebhookEvent(Record, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class WebhookBody(Record, frozen=True, kw_only=True):
-    """What is posted: events in the order in which they happened.
+    """The body of a post: events in the order in which they happened.
 
-    A new `epoch` says that the store lost data: who was online before may be said to come online again, and who
-    left meanwhile is not mentioned. `dropped` events before these were given up, because too many waited.
+    A new `epoch` means that the store lost data: users online before may be reported as coming online again, and
+    users who left meanwhile are not reported. `dropped` events before these were given up, because too many waited.
     """
 
     epoch: str
@@ -53,53 +53,53 @@ class WebhookBody(Record, frozen=True, kw_only=True):
     events: list[WebhookEvent]
 
 
-def body_of(turn: HookTurn) -> bytes:
-    """Return the JSON text of what one turn delivers."""
-    body = WebhookBody(epoch=turn.epoch, dropped=turn.lost, events=[_event(event) for event in turn.events])
-    return msgspec.json.encode(body)
+def body_of(lease: DeliveryLease) -> bytes:
+    """Return the JSON text of one post."""
+    events = [_event(event) for event in lease.events]
+    return msgspec.json.encode(WebhookBody(epoch=lease.epoch, dropped=lease.dropped, events=events))
 
 
-def event_id(event: HookEvent) -> str:
+def event_id(event: QueuedEvent) -> str:
     """Return an id that no other event ever has.
 
     The number alone is not enough: a Redis that lost its last writes gives numbers again.
     """
-    said = msgspec.json.encode((event.number, int(event.kind), event.about, event.username, event.at_ms))
-    return f"{hashlib.sha256(said).hexdigest()[:16]}-{event.number}"
+    content = msgspec.json.encode((event.number, int(event.kind), event.subject, event.username, event.at_ms))
+    return f"{hashlib.sha256(content).hexdigest()[:16]}-{event.number}"
 
 
-def _event(event: HookEvent) -> WebhookEvent:
-    about_room = event.kind in (HookKind.ROOM_OCCUPIED, HookKind.ROOM_VACATED)
+def _event(event: QueuedEvent) -> WebhookEvent:
+    about_room = event.kind in (EventKind.ROOM_OCCUPIED, EventKind.ROOM_VACATED)
     return WebhookEvent(
         id=event_id(event),
         type=str(event.kind.name).lower(),
         timestamp=event.at_ms,
-        user_id=UNSET if about_room else event.about,
+        user_id=UNSET if about_room else event.subject,
         username=UNSET if about_room else event.username,
-        room=event.about if about_room else UNSET,
+        room=event.subject if about_room else UNSET,
     )
 
 
-class Courier:
-    """Delivers to one target. `target` is how logs name it: a URL's path and query may hold secrets."""
+class WebhookDelivery:
+    """Delivers to one target. `target` is its name in logs: a URL's path and query may hold secrets."""
 
-    def __init__(self, queue: HookQueue, sender: WebhookSender, url: str) -> None:
+    def __init__(self, store: PresenceStore, sender: WebhookSender, url: str) -> None:
         self.target = urlsplit(url).netloc.rpartition("@")[2]
-        self._queue = queue
+        self._store = store
         self._sender = sender
         self._url = url
         self._key = target_key(url)
-        self._holder = secrets.token_hex(8)
+        self._owner = secrets.token_hex(8)
         self._limit = EVENTS_PER_POST
         self._failing = False
 
     async def run(self) -> None:
-        """Deliver until cancelled, each time as soon as something is there; after a failure later and later."""
+        """Deliver until cancelled, as soon as there are events; back off after a failure."""
         backoff = Backoff(RETRY_S, RETRY_MAX_S, jitter=0.9)
         while True:
             try:
                 found = await self.deliver()
-            except StoreUnavailable as fault:
+            except PresenceStoreUnavailable as fault:
                 log.debug("webhook events cannot be read", reason=str(fault))
                 found = False
             except NotTaken as fault:
@@ -107,84 +107,78 @@ class Courier:
                 continue
             backoff.reset()
             if not found:
-                await asyncio.sleep(LOOK_EVERY_S)
+                await asyncio.sleep(POLL_EVERY_S)
 
     async def deliver(self) -> bool:
-        """Post what waits. Returns whether there was anything for us.
+        """Post the next events. Returns whether there were any for us.
 
         Raises:
-            NotTaken: the receiver did not take it, and may do so later.
-            StoreUnavailable: the events cannot be read, or their delivery not noted; they will be posted again.
+            NotTaken: the receiver did not accept them, and may do so later.
+            PresenceStoreUnavailable: the events cannot be read, or not acknowledged; they will be posted again.
         """
-        turn = await self._queue.take_hooks(self._key, self._holder, TURN_MS, self._limit)
-        if not turn.events:
+        lease = await self._store.claim_events(self._key, self._owner, LEASE_MS, self._limit)
+        if not lease.events:
             return False
         try:
-            await self._sender.post(self._url, body_of(turn))
+            await self._sender.post(self._url, body_of(lease))
         except NotTaken as fault:
             counter(MetricName.PRESENCE_HOOK_FAULTS).labels(fault.reason).inc()
             if not fault.retry:
-                await self._refused(turn, fault)
+                await self._refused(lease, fault)
                 return True
             if not self._failing:
                 log.warning(
-                    "webhook does not take events; will keep trying", target=self.target, reason=str(fault)
+                    "webhook does not accept events; will keep trying", target=self.target, reason=str(fault)
                 )
             self._failing = True
             if fault.after_s:  # the receiver asked all of us to wait, not this replica alone
-                await self._queue.take_hooks(
-                    self._key, self._holder, round(fault.after_s * 1000) + TURN_MS, 0
-                )
+                extended_ms = round(fault.after_s * 1000) + LEASE_MS
+                await self._store.claim_events(self._key, self._owner, extended_ms, 0)
             raise
         if self._failing:
-            log.info("webhook takes events again", target=self.target)
+            log.info("webhook accepts events again", target=self.target)
         self._failing = False
         self._limit = min(2 * self._limit, EVENTS_PER_POST)
-        await self._done(turn, "delivered")
+        await self._ack(lease, "delivered")
         return True
 
-    async def _refused(self, turn: HookTurn, fault: NotTaken) -> None:
+    async def _refused(self, lease: DeliveryLease, fault: NotTaken) -> None:
         """Find the event that the receiver refuses by posting fewer, and drop that one: the others wait behind it."""
-        if len(turn.events) > 1:
-            self._limit = len(turn.events) // 2
+        if len(lease.events) > 1:
+            self._limit = len(lease.events) // 2
             return
-        log.error(
-            "webhook refused an event; dropped",
-            target=self.target,
-            reason=str(fault),
-            id=event_id(turn.events[0]),
-        )
-        await self._done(turn, "refused")
+        event = event_id(lease.events[0])
+        log.error("webhook refused an event; dropped", target=self.target, reason=str(fault), id=event)
+        await self._ack(lease, "refused")
 
-    async def _done(self, turn: HookTurn, outcome: str) -> None:
-        counter(MetricName.PRESENCE_HOOKS).labels(outcome).inc(len(turn.events))
-        counter(MetricName.PRESENCE_HOOKS).labels("dropped").inc(turn.lost)
-        await self._queue.hooks_delivered(self._key, turn.events[-1])
+    async def _ack(self, lease: DeliveryLease, outcome: str) -> None:
+        counter(MetricName.PRESENCE_HOOKS).labels(outcome).inc(len(lease.events))
+        counter(MetricName.PRESENCE_HOOKS).labels("dropped").inc(lease.dropped)
+        await self._store.ack_events(self._key, lease.events[-1])
 
-    async def give_up_turn(self) -> None:
+    async def release(self) -> None:
         """Let another replica deliver at once."""
         try:
-            await self._queue.give_up_hooks(self._key, self._holder)
-        except StoreUnavailable as fault:
-            log.debug("webhook turn not given up; it runs out by itself", reason=str(fault))
+            await self._store.release_events(self._key, self._owner)
+        except PresenceStoreUnavailable as fault:
+            log.debug("webhook lease not released; it expires by itself", reason=str(fault))
 
 
 def target_key(url: str) -> str:
-    """Return what the store knows a target by: URLs may hold passwords."""
+    """Return the store's name of a target: URLs may hold passwords."""
     return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 class Webhooks:
-    """All targets of the configuration."""
+    """Deliveries to all configured targets."""
 
-    def __init__(self, queue: HookQueue, settings: Settings) -> None:
-        urls = list(dict.fromkeys(settings.presence_webhook_urls))
-        secret_keys = [one.get_secret_value() for one in settings.presence_webhook_secrets]
-        self._sender = WebhookSender(secret_keys)
-        self.couriers = [Courier(queue, self._sender, url) for url in urls]
+    def __init__(self, store: PresenceStore, settings: Settings) -> None:
+        self._sender = WebhookSender([one.get_secret_value() for one in settings.presence_webhook_secrets])
+        urls = dict.fromkeys(settings.presence_webhook_urls)
+        self.deliveries = [WebhookDelivery(store, self._sender, url) for url in urls]
 
     async def close(self) -> None:
-        """Give up the turns, and the connections."""
-        for courier in self.couriers:
-            await courier.give_up_turn()
+        """Release the leases, and close the connections."""
+        for delivery in self.deliveries:
+            await delivery.release()
         await self._sender.close()

@@ -1,14 +1,7 @@
--- Forget steps whose changes have reached the bus.
+-- Forget commits whose changes have reached the bus.
 --
 -- KEYS[1]  base (see state.lua)
--- ARGV     the steps
+-- ARGV     the commit ids
 
-for _, step in ipairs(ARGV) do
-  local bytes = redis.call('HSTRLEN', K.outbox, step)
-  if bytes > 0 then
-    redis.call('HDEL', K.outbox, step)
-    redis.call('HINCRBY', K.meta, 'outbox_bytes', -bytes)
-  end
-  redis.call('ZREM', K.outbox_due, step)
-end
+for _, id in ipairs(ARGV) do forget_commit(id) end
 return #ARGV

@@ -1,48 +1,48 @@
--- Note that a webhook target has got events, or give up the turn; and forget events that all targets have.
+-- Acknowledge events that a webhook target has, or release its lease; and forget events that all targets have.
 --
 -- KEYS[1]  base (see state.lua)
 -- ARGV[1]  the target
--- ARGV[2]  the process that gives up its turn
--- ARGV[3]  the last event delivered, packed (see state.lua); '' to give up the turn without
+-- ARGV[2]  the owner that releases the lease
+-- ARGV[3]  the last event delivered, packed (see state.lua); '' to release the lease
 -- ARGV[4]  a fixed time in ms for tests, else 0
 --
--- Safe to repeat, and safe when the turn has passed to another process: what was delivered stays delivered.
+-- Safe to repeat, and safe when another owner has the lease: events that were delivered remain so.
 --
--- Targets are those that a process asked events for, not those that this one knows: while a change of the configuration
--- is rolled out, replicas know different ones. A target for which none asked for a day is forgotten.
+-- All targets count for which any process claimed events, not only those of the caller: while a change of the
+-- configuration is rolled out, replicas know different ones. A target is forgotten after a day without a claim.
 
 local FORGOTTEN_AFTER_MS = 86400000
 
 local now = read_clock(ARGV[4])
-local packed = redis.call('HGET', K.hook_targets, ARGV[1])
-local delivered, holder, held_until = 0, '', now
-if packed then delivered, holder, held_until = unpack(cmsgpack.unpack(packed)) end
+local packed = redis.call('HGET', keys.hook_targets, ARGV[1])
+local delivered, owner, leased_until = 0, '', now
+if packed then delivered, owner, leased_until = unpack(cmsgpack.unpack(packed)) end
 
 if ARGV[3] == '' then
-  if holder ~= ARGV[2] then return 0 end
-  held_until = now
+  if owner ~= ARGV[2] then return 0 end
+  leased_until = now
 else
   local event = cmsgpack.unpack(ARGV[3])
   -- A Redis that has lost its last writes gives numbers again: another event of this number was not delivered.
   if event[1] > read_counter('hook') then return 0 end
-  local there = redis.call('ZRANGEBYSCORE', K.hooks, event[1], event[1])[1]
-  for i, value in ipairs(there and cmsgpack.unpack(there) or {}) do
+  local stored = redis.call('ZRANGEBYSCORE', keys.hooks, event[1], event[1])[1]
+  for i, value in ipairs(stored and cmsgpack.unpack(stored) or {}) do
     if value ~= event[i] then return 0 end
   end
   delivered = math.max(delivered, event[1])
 end
-redis.call('HSET', K.hook_targets, ARGV[1], cmsgpack.pack({delivered, holder, held_until}))
+redis.call('HSET', keys.hook_targets, ARGV[1], cmsgpack.pack({delivered, owner, leased_until}))
 
 local least = delivered
-local targets = redis.call('HGETALL', K.hook_targets)
+local targets = redis.call('HGETALL', keys.hook_targets)
 for i = 1, #targets, 2 do
-  local number, by, until_ms = unpack(cmsgpack.unpack(targets[i + 1]))
-  if until_ms == 0 then  -- given up by a version before this one, which did not say when
-    redis.call('HSET', K.hook_targets, targets[i], cmsgpack.pack({number, by, now}))
+  local number, target_owner, until_ms = unpack(cmsgpack.unpack(targets[i + 1]))
+  if until_ms == 0 then  -- released by an earlier version, which did not store when
+    redis.call('HSET', keys.hook_targets, targets[i], cmsgpack.pack({number, target_owner, now}))
   elseif until_ms < now - FORGOTTEN_AFTER_MS then
-    redis.call('HDEL', K.hook_targets, targets[i])
+    redis.call('HDEL', keys.hook_targets, targets[i])
     number = least
   end
   least = math.min(least, number)
 end
-return redis.call('ZREMRANGEBYSCORE', K.hooks, '-inf', least)
+return redis.call('ZREMRANGEBYSCORE', keys.hooks, '-inf', least)

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  base (see state.lua)
 --
--- Returns {users, connections, rooms, gateways}. Connections of a lost lease count until they are let go.
+-- Returns {users, connections, rooms, gateways}. Connections of a lost lease count until they expire.
 
-return {redis.call('ZCARD', K.index), read_counter('connections'), redis.call('ZCARD', K.rooms),
-        redis.call('ZCARD', K.lease_due)}
+return {redis.call('ZCARD', keys.index), read_counter('connections'), redis.call('ZCARD', keys.rooms),
+        redis.call('ZCARD', keys.lease_due)}

@@ -145,7 +145,7 @@ GUARDS = (
     # --- presence: what a question or a receiver may cost ---
     guard(
         "rooms that are asked about leave nothing behind",
-        f"{KEYS}::test_asking_writes_nothing",
+        f"{KEYS}::test_reads_write_nothing",
         edits=[("presence_svc/lua/page.lua", "if follows and not version then", "if not version then")],
     ),
     guard(

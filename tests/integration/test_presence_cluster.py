@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from presence_svc.changes import Outcome
-from presence_svc.policy import StoreUnavailable, Telling
-from presence_svc.store import RedisPresenceStore
+from presence_svc.changes import BatchResult, PresenceStoreUnavailable
+from presence_svc.policy import AnnouncePolicy
+from presence_svc.store import PresenceStore
 from services.redis_client import AnyRedis, check_server, close_redis, open_redis
 from services.settings import Settings
 from tests.support.deadline import eventually
-from tests.support.presence import TIMING, SimulatedGateway, connected, disconnected, joined, plain_page
+from tests.support.presence import TIMINGS, SimulatedGateway, connected, disconnected, joined, plain_page
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_sentinels import SentinelSet
 from tests.support.requires import need
@@ -37,8 +37,8 @@ async def redis(cluster: RedisCluster) -> AsyncIterator[AnyRedis]:
 
 
 @pytest.fixture
-async def store(redis: AnyRedis, prefix: str) -> AsyncIterator[RedisPresenceStore]:
-    made = RedisPresenceStore(redis, prefix, TIMING, Telling(hooks=~Telling().hooks))
+async def store(redis: AnyRedis, prefix: str) -> AsyncIterator[PresenceStore]:
+    made = PresenceStore(redis, prefix, TIMINGS, AnnouncePolicy(events=~AnnouncePolicy().events))
     yield made
     await made.close()
 
@@ -46,24 +46,24 @@ async def store(redis: AnyRedis, prefix: str) -> AsyncIterator[RedisPresenceStor
 async def test_every_operation_works_on_the_node_that_has_the_slot(redis, store, cluster, prefix):
     await check_server(redis)
     gateways = [SimulatedGateway(store, f"g{n}") for n in range(20)]
-    for turn in range(3):
+    for i in range(3):
         applied = await asyncio.gather(
             *(
-                g.send(connected(f"{g.name}-{turn}", f"u{g.name}"), joined(f"{g.name}-{turn}", "lobby"))
+                g.send(connected(f"{g.name}-{i}", f"u{g.name}"), joined(f"{g.name}-{i}", "lobby"))
                 for g in gateways
             )
         )
-        assert {one.outcome for one in applied} == {Outcome.APPLIED}
-    await gateways[0].send(*(disconnected(f"g0-{turn}", clean=True) for turn in range(3)))
+        assert {one.result for one in applied} == {BatchResult.APPLIED}
+    await gateways[0].send(*(disconnected(f"g0-{i}", clean=True) for i in range(3)))
     await store.sweep()
-    assert len(plain_page(await store.members("lobby"))) == 19
+    assert len(plain_page(await store.page("lobby"))) == 19
     assert list(plain_page(await store.lookup(["ug1", "ug0"]))) == ["ug1"]
     assert (await store.stats()).users == 19
     assert [room.users for room in await store.rooms(5)] == [19]
-    turn = await store.take_hooks("t", "h", 1000, 100)
-    assert len(turn.events) == 22
-    await store.hooks_delivered("t", turn.events[-1])
-    await store.confirm([1, 2, 3])
+    lease = await store.claim_events("t", "h", 1000, 100)
+    assert len(lease.events) == 22
+    await store.ack_events("t", lease.events[-1])
+    await store.ack([1, 2, 3])
     owner = cluster.owner_of(f"{{{prefix}:presence}}")
     for index in range(3):
         with cluster.client(index) as node:
@@ -77,8 +77,8 @@ async def test_it_follows_a_slot_that_moves(store, cluster, prefix):
     to = (cluster.owner_of(key) + 1) % 3
     await asyncio.to_thread(cluster.move_slot, key, to)
     for n in range(5):
-        assert (await gateway.send(connected(f"d{n}", "bob"))).outcome is Outcome.APPLIED
-    assert list(plain_page(await store.everyone())) == ["ann", "bob"]
+        assert (await gateway.send(connected(f"d{n}", "bob"))).result is BatchResult.APPLIED
+    assert list(plain_page(await store.page())) == ["ann", "bob"]
     with cluster.client(to) as node:
         assert list(node.scan_iter(f"*{prefix}*"))
 
@@ -89,15 +89,15 @@ async def test_a_node_that_is_away_is_said_and_its_return_noticed(store, cluster
     node = cluster.nodes[cluster.owner_of(f"{{{prefix}:presence}}")]
     node.pause()
     try:
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(PresenceStoreUnavailable):
             await gateway.send()
     finally:
         node.resume()
 
     async def answers() -> bool:
         try:
-            return list(plain_page(await store.everyone())) == ["ann"]
-        except StoreUnavailable:
+            return list(plain_page(await store.page())) == ["ann"]
+        except PresenceStoreUnavailable:
             return False
 
     await eventually(answers, "the node is asked again")
@@ -109,7 +109,7 @@ async def test_a_replica_takes_the_place_of_a_master_that_dies(tmp_path, prefix)
         dying = cluster.owner_of(f"{{{prefix}:presence}}")
         await asyncio.to_thread(cluster.add_replica, dying)
         redis = open_redis(Settings(redis_url=cluster.url), "presence")
-        store = RedisPresenceStore(redis, prefix, TIMING)
+        store = PresenceStore(redis, prefix, TIMINGS)
         gateway = SimulatedGateway(store)
         await gateway.send(connected("c1", "ann"), joined("c1", "lobby"))
         with cluster.client(dying) as master:
@@ -119,14 +119,14 @@ async def test_a_replica_takes_the_place_of_a_master_that_dies(tmp_path, prefix)
 
         async def served() -> bool:
             try:
-                return (await gateway.send()).outcome in (Outcome.APPLIED, Outcome.UNKNOWN)
-            except StoreUnavailable:
+                return (await gateway.send()).result in (BatchResult.APPLIED, BatchResult.RESYNC)
+            except PresenceStoreUnavailable:
                 gateway.batch -= 1
                 return False
 
         await eventually(served, "the replica answers", timeout_s=30)
         log.info("the replica answered %.1f s after its master died", time.monotonic() - died)
-        assert list(plain_page(await store.members("lobby"))) == ["ann"]
+        assert list(plain_page(await store.page("lobby"))) == ["ann"]
         await store.close()
         await close_redis(redis)
 
@@ -143,7 +143,7 @@ def sentinels(tmp_path: Path) -> Iterator[SentinelSet]:
 
 async def test_after_a_failover_presence_is_served_by_the_new_master(sentinels, prefix):
     redis = open_redis(Settings(redis_url=sentinels.url), "presence")
-    store = RedisPresenceStore(redis, prefix, TIMING)
+    store = PresenceStore(redis, prefix, TIMINGS)
     gateway = SimulatedGateway(store)
     await check_server(redis)
     await gateway.send(connected("c1", "ann"), joined("c1", "lobby"))
@@ -156,12 +156,12 @@ async def test_after_a_failover_presence_is_served_by_the_new_master(sentinels, 
 
     async def served() -> bool:
         try:
-            return (await gateway.send()).outcome in (Outcome.APPLIED, Outcome.UNKNOWN)
-        except StoreUnavailable:
+            return (await gateway.send()).result in (BatchResult.APPLIED, BatchResult.RESYNC)
+        except PresenceStoreUnavailable:
             gateway.batch -= 1
             return False
 
     await eventually(served, "the new master answers", timeout_s=30)
-    assert list(plain_page(await store.members("lobby"))) == ["ann"]
+    assert list(plain_page(await store.page("lobby"))) == ["ann"]
     await store.close()
     await close_redis(redis)

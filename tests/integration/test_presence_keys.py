@@ -1,22 +1,22 @@
-"""Presence's keys in a real Redis: who writes them, and who notices when they are wrong."""
+"""Presence's keys in a real Redis: reads write nothing, audits correct counts, and lost writes are noticed."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
 
-from presence_svc.hooks import HookKind
-from presence_svc.policy import Telling
-from presence_svc.store import AUDITED_MEMBERSHIPS, RedisPresenceStore
+from presence_svc.changes import EventKind
+from presence_svc.policy import AnnouncePolicy
+from presence_svc.store import AUDITED_MEMBERSHIPS, PresenceStore
 from tests.support.deadline import eventually
 from tests.support.presence import (
-    TIMING,
+    TIMINGS,
+    ManualClock,
     SimulatedGateway,
-    TurnedClock,
     connected,
     disconnected,
     joined,
-    sweep_whole,
+    sweep_all,
 )
 
 
@@ -27,13 +27,13 @@ async def redis(redis_server) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def clock() -> TurnedClock:
-    return TurnedClock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-async def store(redis: Redis, prefix: str, clock: TurnedClock) -> AsyncIterator[RedisPresenceStore]:
-    running = RedisPresenceStore(redis, prefix, TIMING, Telling(hooks=~HookKind(0)), clock=clock)
+async def store(redis: Redis, prefix: str, clock: ManualClock) -> AsyncIterator[PresenceStore]:
+    running = PresenceStore(redis, prefix, TIMINGS, AnnouncePolicy(events=~EventKind(0)), clock=clock)
     yield running
     await running.close()
 
@@ -47,21 +47,21 @@ async def everything(redis: Redis, base: str) -> dict[bytes, bytes]:
     return {key: await redis.dump(key) for key in await redis.keys(f"{base}*")}
 
 
-async def test_asking_writes_nothing(store: RedisPresenceStore, redis: Redis, base: str):
-    await store.members("before-anything")
+async def test_reads_write_nothing(store: PresenceStore, redis: Redis, base: str):
+    await store.page("before-anything")
     assert await everything(redis, base) == {}
     await SimulatedGateway(store).send(connected("c1", "ann"), joined("c1", "lobby"))
     before = await everything(redis, base)
     for room in ("lobby", "nobody-is-here", "nor-here"):
-        page = await store.members(room)
+        page = await store.page(room)
         assert (await store.lookup(["ann"], room)).version == page.version
-    await store.everyone()
+    await store.page()
     await store.rooms(10)
     await store.stats()
     assert await everything(redis, base) == before
 
 
-async def test_a_count_that_is_wrong_is_corrected(store: RedisPresenceStore, redis: Redis, base: str, clock):
+async def test_a_count_that_is_wrong_is_corrected(store: PresenceStore, redis: Redis, base: str, clock):
     gateway, other = SimulatedGateway(store), SimulatedGateway(store, "g2")
     for n in range(30):
         await gateway.send(connected(f"c{n}", f"u{n}"), joined(f"c{n}", f"room-{n}"), joined(f"c{n}", "all"))
@@ -91,15 +91,15 @@ async def test_a_count_that_is_wrong_is_corrected(store: RedisPresenceStore, red
     after = await everything(redis, base)
     for name in ("meta", "users", "memberships", "members:all"):
         assert after[f"{base}:{name}".encode()] == before[f"{base}:{name}".encode()]
-    clock.turn(20)
-    await sweep_whole(store)
-    clock.turn(20)
-    await sweep_whole(store)
+    clock.advance(20)
+    await sweep_all(store)
+    clock.advance(20)
+    await sweep_all(store)
     assert await store.audit() == 0
     assert await store.rooms(10) == []
 
 
-async def test_an_audit_does_bounded_work(store: RedisPresenceStore, redis: Redis, base: str):
+async def test_an_audit_does_bounded_work(store: PresenceStore, redis: Redis, base: str):
     gateway = SimulatedGateway(store)
     many = AUDITED_MEMBERSHIPS + 1
     for first in range(0, many, 500):
@@ -109,25 +109,25 @@ async def test_an_audit_does_bounded_work(store: RedisPresenceStore, redis: Redi
         )
     await redis.hset(f"{base}:room_connections", "all", 1)
     await redis.zadd(f"{base}:rooms", {"all": 1})
-    assert await store.audit() == 1  # its size; to count its connections would take too long
+    assert await store.audit() == 1  # its size; its connections are too many to count
     assert (await store.rooms(1))[0].users == many
 
 
-async def test_what_a_lost_write_said_is_not_noted_for_another_event(
-    store: RedisPresenceStore, redis: Redis, base: str
+async def test_events_of_lost_writes_are_not_acknowledged_for_others(
+    store: PresenceStore, redis: Redis, base: str
 ):
     gateway = SimulatedGateway(store)
     await gateway.send(connected("c1", "ann"))
     dump = await everything(redis, base)
     await gateway.send(connected("c2", "bob"), connected("c3", "eve"))
-    turn = await store.take_hooks("t", "h", 1000, 100)
-    assert [event.about for event in turn.events] == ["ann", "bob", "eve"]  # they are being posted
+    lease = await store.claim_events("t", "h", 1000, 100)
+    assert [event.subject for event in lease.events] == ["ann", "bob", "eve"]  # they are being posted
     for key in await redis.keys(f"{base}*"):
         await redis.delete(key)
     for key, value in dump.items():
         await redis.restore(key, 0, value)
-    await store.hooks_delivered("t", turn.events[-1])  # this store never had so many
+    await store.ack_events("t", lease.events[-1])  # this store never had so many
     await SimulatedGateway(store, "g2").send(connected("d1", "zed"), connected("d2", "max"))
-    await store.hooks_delivered("t", turn.events[1])  # and this number is another's
-    again = await store.take_hooks("t", "h", 1000, 100)
-    assert [event.about for event in again.events] == ["ann", "zed", "max"]
+    await store.ack_events("t", lease.events[1])  # and this number is another's
+    again = await store.claim_events("t", "h", 1000, 100)
+    assert [event.subject for event in again.events] == ["ann", "zed", "max"]

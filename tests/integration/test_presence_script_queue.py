@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from presence_svc import script_queue
-from presence_svc.policy import StoreUnavailable
+from presence_svc.changes import PresenceStoreUnavailable
 from presence_svc.script_queue import Script, ScriptQueue
 
 
@@ -73,8 +73,8 @@ async def test_out_of_reach_is_said_to_every_caller(prefix):
         answers = await asyncio.gather(
             *(queue.run(COUNT, [prefix], []) for _ in range(3)), return_exceptions=True
         )
-        assert all(isinstance(answer, StoreUnavailable) for answer in answers)
-        with pytest.raises(StoreUnavailable):
+        assert all(isinstance(answer, PresenceStoreUnavailable) for answer in answers)
+        with pytest.raises(PresenceStoreUnavailable):
             await script_queue.run(nowhere, COUNT, [prefix], [])
         await queue.close()
 
@@ -86,7 +86,7 @@ async def test_more_than_may_wait_are_turned_away(redis, prefix, monkeypatch):
         *(queue.run(COUNT, [prefix], []) for _ in range(4)), return_exceptions=True
     )
     assert answers[:2] == [1, 2]
-    assert all(isinstance(answer, StoreUnavailable) for answer in answers[2:])
+    assert all(isinstance(answer, PresenceStoreUnavailable) for answer in answers[2:])
     await queue.close()
 
 
@@ -95,5 +95,5 @@ async def test_closing_gives_up_what_waits(redis, prefix):
     waiting = asyncio.create_task(queue.run(COUNT, [prefix], []))
     await asyncio.sleep(0)
     await queue.close()
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(PresenceStoreUnavailable):
         await waiting

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from presence_svc.policy import Timing
-from presence_svc.store import RedisPresenceStore
+from presence_svc.policy import LeaseTimings
+from presence_svc.store import PresenceStore
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import NoAnswer, RequestRefused
 from services.bus.rpc import ask
@@ -229,8 +229,8 @@ async def test_diffs_of_one_replica_leave_in_the_order_of_their_versions(service
     diffs.listen(bus, settings.subjects.presence_diff, PresenceDiff)
     await bus.flush()
     gateways = [Gateway(bus, settings, f"g{i}") for i in range(20)]
-    for turn in range(10):
-        await asyncio.gather(*(g.send(connected(f"c{turn}", f"{g.name}-{turn}")) for g in gateways))
+    for i in range(10):
+        await asyncio.gather(*(g.send(connected(f"c{i}", f"{g.name}-{i}")) for g in gateways))
     await eventually(lambda: len(diffs.heard) == 200, "all diffs")
     assert [diff.version for diff in diffs.heard] == list(range(1, 201))
 
@@ -327,14 +327,14 @@ async def test_what_another_replica_did_not_live_to_publish_is_published(service
     members.listen(bus, subjects.room_members("default", "lobby"), UserJoined | UserLeft)
     await bus.flush()
     async with Redis.from_url(settings.redis_url) as redis:
-        # As a replica that is killed between its script and the bus: the store has it, and nobody says so.
-        died = RedisPresenceStore(redis, settings.prefix, Timing.of(settings))
+        # As a replica that is killed between its script and the bus: the store has the changes, and they are not published.
+        died = PresenceStore(redis, settings.prefix, LeaseTimings.of(settings))
         await SimulatedGateway(died).send(connected("c1", "ann"), joined("c1", "lobby"))
         batch = PresenceBatch(gateway="g2", boot="b", batch=1, fresh=True, ops=[
             connected("d1", "bob"), joined("d1", "lobby"),
         ])  # fmt: skip
         applied = await died.apply(batch)
-        assert applied.changes.step == 2
+        assert applied.changes.commit_id == 2
         heard = (members.heard, diffs.heard, rooms.heard)
         await eventually(lambda: all(heard), "the notice and the diffs")
         assert members.heard == [UserJoined(user_id="bob", username="Bob", room="lobby")]
@@ -357,7 +357,7 @@ async def test_what_could_not_be_published_is_published_when_the_bus_is_back(
             await eventually(service.ready, "presence_svc ready")
             nats.kill()
             async with Redis.from_url(settings.redis_url) as redis:
-                store = RedisPresenceStore(redis, settings.prefix, Timing.of(settings))
+                store = PresenceStore(redis, settings.prefix, LeaseTimings.of(settings))
                 await store.apply(
                     PresenceBatch(gateway="g", boot="b", batch=1, fresh=True, ops=[connected("c", "ann")])
                 )

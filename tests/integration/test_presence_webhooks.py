@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from presence_svc.policy import Telling, Timing
-from presence_svc.store import RedisPresenceStore
-from presence_svc.webhooks import TURN_MS, target_key
+from presence_svc.policy import AnnouncePolicy, LeaseTimings
+from presence_svc.store import PresenceStore
+from presence_svc.webhooks import LEASE_MS, target_key
 from services.settings import Settings
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.presence import SimulatedGateway, connected, disconnected, joined, left
@@ -38,7 +38,7 @@ def settings(make_settings: Callable[..., Settings], receiver: WebhookReceiver) 
 async def gateway(settings: Settings) -> AsyncIterator[SimulatedGateway]:
     """Changes presence as a replica would, one that publishes and posts nothing."""
     async with Redis.from_url(settings.redis_url) as redis:
-        store = RedisPresenceStore(redis, settings.prefix, Timing.of(settings), Telling.of(settings))
+        store = PresenceStore(redis, settings.prefix, LeaseTimings.of(settings), AnnouncePolicy.of(settings))
         yield SimulatedGateway(store)
         await store.close()
 
@@ -128,8 +128,8 @@ async def test_a_stopped_replica_gives_its_turn_to_the_next(settings, receiver, 
         await eventually(lambda: receiver.taken, "the first event")
         assert await one.stop() == 0
     await gateway.send(connected("c2", "bob"))
-    turn = await gateway.store.take_hooks(target_key(receiver.url), "the next", TURN_MS, 1)
-    assert [event.about for event in turn.events] == ["bob"]  # there would be none in another's turn
+    lease = await gateway.store.claim_events(target_key(receiver.url), "the next", LEASE_MS, 1)
+    assert [event.subject for event in lease.events] == ["bob"]  # none while another owner has the lease
 
 
 async def test_a_target_that_is_down_does_not_hold_up_the_other(make_settings, receiver, tmp_path):
@@ -139,7 +139,7 @@ async def test_a_target_that_is_down_does_not_hold_up_the_other(make_settings, r
         presence_webhook_urls=[url, receiver.url], presence_webhook_secrets=[KEY], **PATIENT
     )
     async with Redis.from_url(settings.redis_url) as redis:
-        store = RedisPresenceStore(redis, settings.prefix, Timing.of(settings), Telling.of(settings))
+        store = PresenceStore(redis, settings.prefix, LeaseTimings.of(settings), AnnouncePolicy.of(settings))
         async with ready(settings, tmp_path):
             await SimulatedGateway(store).send(connected("c1", "ann"))
             await eventually(lambda: receiver.taken, "the event")

@@ -11,16 +11,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from presence_svc.changes import Changes, Outcome
-from presence_svc.hooks import HookEvent, HookKind
-from presence_svc.policy import Telling
-from presence_svc.store import RedisPresenceStore
+from presence_svc.changes import BatchResult, Changes, EventKind, QueuedEvent
+from presence_svc.policy import AnnouncePolicy
+from presence_svc.store import PresenceStore
 from services.wire.rpc import AnyPresenceOp, PresenceBatch
 from tests.support.presence import (
-    TIMING,
+    TIMINGS,
     Follower,
-    TurnedClock,
-    apply_whole,
+    ManualClock,
+    apply_all,
     connected,
     data,
     disconnected,
@@ -28,9 +27,9 @@ from tests.support.presence import (
     left,
     plain_page,
     status,
-    sweep_whole,
+    sweep_all,
 )
-from tests.support.presence_model.store import MemoryPresenceStore
+from tests.support.presence_model.model import MemoryPresenceStore
 from tests.support.properties import examples
 from tests.support.requires import need
 from tidings_cli.local.servers import RedisServer
@@ -56,7 +55,7 @@ operations = st.one_of(
 
 
 class Batch:
-    """A gateway's next batch; `repeat` sends it again, `reboot` comes from a new boot."""
+    """A gateway's next batch; `repeat` sends it again, `restart` comes from a new incarnation."""
 
     def __init__(self, gateway: str, ops: list[AnyPresenceOp], kind: str) -> None:
         self.gateway, self.ops, self.kind = gateway, ops, kind
@@ -69,7 +68,7 @@ batches = st.builds(
     Batch,
     st.sampled_from(["g1", "g1", "g2"]),
     st.lists(operations, min_size=1, max_size=4),
-    st.sampled_from(["next"] * 20 + ["repeat", "fresh", "reboot", "old"]),
+    st.sampled_from(["next"] * 20 + ["repeat", "fresh", "restart", "old"]),
 )
 pauses = st.sampled_from([0.5, 2.0, 4.5, 5.0, 9.0, 70.0])
 # Several batches to a pause: `one_of` with the same strategy several times counts it once.
@@ -82,85 +81,87 @@ class Run:
     """Takes a store through steps, as gateways and sweepers would, and follows it."""
 
     def __init__(
-        self, store: MemoryPresenceStore | RedisPresenceStore, clock: TurnedClock, *, follows: bool = True
+        self, store: MemoryPresenceStore | PresenceStore, clock: ManualClock, *, follows: bool = True
     ) -> None:
         self.store, self.clock, self.follows = store, clock, follows
-        self.told: list[bytes] = []
+        self.announced: list[bytes] = []
         self.follower = Follower()
-        self.boots = {"g1": 1, "g2": 1}
+        self.incarnations = {"g1": 1, "g2": 1}
         self.numbers = {"g1": 0, "g2": 0}
-        self.outcomes: list[Outcome] = []
+        self.results: list[BatchResult] = []
 
     async def start(self) -> None:
-        page = await self.store.everyone(unless_large=True)
+        page = await self.store.page(for_follower=True)
         self.follower.epoch, self.follower.version = page.epoch, page.version
         for room in ROOMS:
-            self.follower.rooms[room] = ((await self.store.members(room, unless_large=True)).version, {})
+            self.follower.rooms[room] = ((await self.store.page(room, for_follower=True)).version, {})
 
     async def step(self, step: Batch | float) -> None:
         if isinstance(step, float):
-            self.clock.turn(step)
-            for swept in await sweep_whole(self.store):
+            self.clock.advance(step)
+            for swept in await sweep_all(self.store):
                 self.follow(swept.changes)
         else:
             await self.send(step)
 
     async def send(self, step: Batch) -> None:
         gateway, kind = step.gateway, step.kind
-        if kind == "reboot":
-            self.boots[gateway] += 1
+        if kind == "restart":
+            self.incarnations[gateway] += 1
             self.numbers[gateway] = 0
         self.numbers[gateway] += {"repeat": 0, "old": 0}.get(kind, 1)
-        boot = self.boots[gateway] - (1 if kind == "old" and self.boots[gateway] > 1 else 0)
+        incarnation = self.incarnations[gateway] - (
+            1 if kind == "old" and self.incarnations[gateway] > 1 else 0
+        )
         batch = PresenceBatch(
             gateway=gateway,
-            boot=f"b{boot}",
+            boot=f"b{incarnation}",
             batch=self.numbers[gateway],
-            fresh=kind in ("fresh", "reboot") or self.numbers[gateway] == 1,
+            fresh=kind in ("fresh", "restart") or self.numbers[gateway] == 1,
             ops=step.ops,
         )
-        applied = await apply_whole(self.store, batch)
-        self.outcomes.append(applied.outcome)
-        if applied.outcome is Outcome.UNKNOWN:
+        applied = await apply_all(self.store, batch)
+        self.results.append(applied.result)
+        if applied.result is BatchResult.RESYNC:
             assert applied.changes.empty
             self.follower.epoch = applied.changes.epoch  # as a follower that asks again
         self.follow(applied.changes)
-        if applied.outcome in (Outcome.REPEATED, Outcome.SUPERSEDED):
+        if applied.result in (BatchResult.DUPLICATE, BatchResult.FENCED):
             assert applied.changes.empty
 
     def follow(self, changes: Changes) -> None:
-        self.told += [msgspec.json.encode(one) for one in [*changes.users, *changes.notices]]
+        self.announced += [msgspec.json.encode(one) for one in [*changes.users, *changes.notices]]
         # In which order users leave within one step is not defined.
-        self.told += [
+        self.announced += [
             msgspec.json.encode(
-                (one.room, one.version, one.count, sorted(map(msgspec.json.encode, one.changes)))
+                (one.room, one.version, str(one.count), sorted(map(msgspec.json.encode, one.changes)))
             )
             for one in changes.rooms
         ]
-        self.told.append(msgspec.json.encode((changes.version, changes.count)))
+        self.announced.append(msgspec.json.encode((changes.version, str(changes.count))))
         if self.follows:
             self.follower.apply(changes)
 
-    async def everything_told(self) -> tuple[list[bytes], list[HookEvent]]:
-        """What was said since the last time, and the events for webhooks."""
-        told, self.told = sorted(self.told), []
-        turn = await self.store.take_hooks("t", "h", 1000, 1000)
-        if turn.events:
-            await self.store.hooks_delivered("t", turn.events[-1])
-        events = [replace(event, number=0) for event in turn.events]
-        return told, sorted(events, key=lambda event: (event.kind, event.about))
+    async def new_announcements(self) -> tuple[list[bytes], list[QueuedEvent]]:
+        """The announcements since the last call, and the webhook events."""
+        announced, self.announced = sorted(self.announced), []
+        lease = await self.store.claim_events("t", "h", 1000, 1000)
+        if lease.events:
+            await self.store.ack_events("t", lease.events[-1])
+        events = [replace(event, number=0) for event in lease.events]
+        return announced, sorted(events, key=lambda event: (event.kind, event.subject))
 
     async def check(self) -> None:
-        """What the follower has is what a snapshot says."""
+        """The follower's state equals a snapshot."""
         assert self.follower.gaps == []
-        page = await self.store.everyone()
+        page = await self.store.page()
         assert (page.epoch, page.version) == (self.follower.epoch, self.follower.version)
         assert plain_page(page) == self.follower.users
         stats = await self.store.stats()
         assert stats.users == len(page.users)
         inside = set()
         for room in ROOMS:
-            members = await self.store.members(room, unless_large=True)
+            members = await self.store.page(room, for_follower=True)
             version, users = self.follower.rooms[room]
             assert plain_page(members) == users
             if users:
@@ -176,11 +177,11 @@ class Run:
 
     async def drain(self) -> None:
         """With no gateway renewing, everything ends."""
-        self.clock.turn(TIMING.lease_ms / 1000)
+        self.clock.advance(TIMINGS.lease_ms / 1000)
         for _ in range(2):
-            for swept in await sweep_whole(self.store):
+            for swept in await sweep_all(self.store):
                 self.follow(swept.changes)
-            self.clock.turn(TIMING.grace_ms / 1000)
+            self.clock.advance(TIMINGS.grace_ms / 1000)
         await self.check()
         assert self.follower.users == {}
         assert self.follower.members == set()
@@ -199,40 +200,40 @@ async def run_all(run: Run, plan: list[Batch | float]) -> None:
 @settings(max_examples=examples(300))
 @given(plan=steps)
 def test_every_diff_applied_to_the_old_snapshot_gives_the_new_one(plan: list[Batch | float]) -> None:
-    clock = TurnedClock()
-    asyncio.run(run_all(Run(MemoryPresenceStore(TIMING, clock), clock), plan))
+    clock = ManualClock()
+    asyncio.run(run_all(Run(MemoryPresenceStore(TIMINGS, clock), clock), plan))
 
 
 @asynccontextmanager
-async def redis_run(url: str, telling: Telling) -> AsyncIterator[tuple[Run, Redis]]:
-    clock = TurnedClock()
+async def redis_run(url: str, policy: AnnouncePolicy) -> AsyncIterator[tuple[Run, Redis]]:
+    clock = ManualClock()
     async with Redis.from_url(url) as redis:
         await redis.flushdb()
-        store = RedisPresenceStore(redis, "property", TIMING, telling, clock=clock)
-        yield Run(store, clock, follows=not telling.room_limit), redis
+        store = PresenceStore(redis, "property", TIMINGS, policy, clock=clock)
+        yield Run(store, clock, follows=not policy.room_limit), redis
         await store.close()
 
 
-async def run_told(url: str, plan: list[Batch | float], telling: Telling) -> None:
-    clock = TurnedClock()
-    memory = Run(MemoryPresenceStore(TIMING, clock, telling), clock, follows=False)
-    async with redis_run(url, telling) as (redis, _):
+async def run_announcements(url: str, plan: list[Batch | float], policy: AnnouncePolicy) -> None:
+    clock = ManualClock()
+    memory = Run(MemoryPresenceStore(TIMINGS, clock, policy), clock, follows=False)
+    async with redis_run(url, policy) as (redis, _):
         await memory.start()
         await redis.start()
         for step in plan:
             await memory.step(step)
             await redis.step(step)
-            assert await redis.everything_told() == await memory.everything_told()
+            assert await redis.new_announcements() == await memory.new_announcements()
             for room in ROOMS:
-                ours = await redis.store.members(room, unless_large=True)
-                theirs = await memory.store.members(room, unless_large=True)
+                ours = await redis.store.page(room, for_follower=True)
+                theirs = await memory.store.page(room, for_follower=True)
                 assert replace(ours, epoch="") == replace(theirs, epoch="")
 
 
 async def run_both(url: str, plan: list[Batch | float]) -> None:
-    clock = TurnedClock()
-    memory = Run(MemoryPresenceStore(TIMING, clock), clock)
-    async with redis_run(url, Telling()) as (redis, client):
+    clock = ManualClock()
+    memory = Run(MemoryPresenceStore(TIMINGS, clock), clock)
+    async with redis_run(url, AnnouncePolicy()) as (redis, client):
         await memory.start()
         await redis.start()
         for step in plan:
@@ -240,13 +241,13 @@ async def run_both(url: str, plan: list[Batch | float]) -> None:
             await redis.step(step)
             await redis.check()
             await memory.check()
-            assert redis.outcomes == memory.outcomes
+            assert redis.results == memory.results
             assert redis.follower.version == memory.follower.version
             assert redis.follower.users == memory.follower.users
             assert redis.follower.rooms == memory.follower.rooms
         await redis.drain()
-        redis.clock.turn(TIMING.idle_room_ms / 1000)
-        await sweep_whole(redis.store)
+        redis.clock.advance(TIMINGS.idle_room_ms / 1000)
+        await sweep_all(redis.store)
         # Nothing is left behind but counters.
         kinds = {key.split(b":")[2] for key in await client.keys("*")}
         assert kinds <= {b"meta", b"mark"}
@@ -274,9 +275,9 @@ TWO_LEAVE_IN_ONE_SWEEP: list[Batch | float] = [
 )
 @given(plan=steps, limit=st.sampled_from([0, 1, 2]))
 @example(plan=TWO_LEAVE_IN_ONE_SWEEP, limit=0)
-def test_both_stores_tell_the_same(plan: list[Batch | float], limit: int, own_redis: str) -> None:
-    telling = Telling(room_limit=limit, online_limit=limit, hooks=~HookKind(0))
-    asyncio.run(run_told(own_redis, plan, telling))
+def test_both_stores_announce_the_same(plan: list[Batch | float], limit: int, own_redis: str) -> None:
+    policy = AnnouncePolicy(room_limit=limit, online_limit=limit, events=~EventKind(0))
+    asyncio.run(run_announcements(own_redis, plan, policy))
 
 
 @pytest.fixture(scope="module")

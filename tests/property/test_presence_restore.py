@@ -23,20 +23,19 @@ from gateway.channels.presence import Views
 from gateway.delivery.counters import Counters
 from gateway.delivery.encoded_message import Encoding
 from gateway.presence.batch_queue import Batches
-from presence_svc import announcements
-from presence_svc.changes import Changes
-from presence_svc.hooks import HookKind
-from presence_svc.policy import Telling
+from presence_svc.announcer import messages
+from presence_svc.changes import Changes, EventKind
+from presence_svc.policy import AnnouncePolicy
 from presence_svc.service import PresenceService
-from presence_svc.store import RedisPresenceStore
+from presence_svc.store import PresenceStore
 from presence_svc.sweeper import Sweeper
 from presence_svc.webhooks import event_id
 from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire.rpc import AnyPresenceOp, PresencePage, PresenceQuery
 from tests.support.presence import (
-    TIMING,
-    TurnedClock,
+    TIMINGS,
+    ManualClock,
     connected,
     data,
     disconnected,
@@ -76,7 +75,7 @@ class Connection:
 class Member:
     """A client that follows one scope, and has what it was sent."""
 
-    wire = Encoding.SSE
+    encoding = Encoding.SSE
 
     def __init__(self, scope: str) -> None:
         self.connection_id = f"member-{scope}"
@@ -88,9 +87,9 @@ class Member:
 
     def write(self, text: bytes) -> None:
         for event in text.decode().strip().split("\n\n"):
-            self.hear(msgspec.json.decode(event.partition("data: ")[2]))
+            self.on_message(msgspec.json.decode(event.partition("data: ")[2]))
 
-    def hear(self, message: dict[str, Any]) -> None:
+    def on_message(self, message: dict[str, Any]) -> None:
         match message["type"]:
             case "presence_list":
                 self.users = {user["userId"]: user for user in message["users"]}
@@ -114,21 +113,21 @@ class Replica:
 
     def __init__(self, world: "World") -> None:
         self.world = world
-        self.store = RedisPresenceStore(
-            world.redis, "restore", TIMING, Telling(hooks=~HookKind(0)), clock=world.clock
+        self.store = PresenceStore(
+            world.redis, "restore", TIMINGS, AnnouncePolicy(events=~EventKind(0)), clock=world.clock
         )
         self.service = PresenceService(self.store, self, 1_000_000)  # type: ignore[arg-type]
         self.sweeper = Sweeper(self.store, self)  # type: ignore[arg-type]
-        self.steps: list[int] = []
+        self.published: list[int] = []
 
     def announce(self, changes: Changes) -> None:
-        if changes.step:
+        if changes.commit_id:
             self.world.publish(changes)
-            self.steps.append(changes.step)
+            self.published.append(changes.commit_id)
 
-    async def confirm(self) -> None:
-        steps, self.steps = self.steps, []
-        await self.store.confirm(steps)
+    async def ack(self) -> None:
+        commit_ids, self.published = self.published, []
+        await self.store.ack(commit_ids)
 
 
 class Gateway:
@@ -190,7 +189,7 @@ class World:
 
     def __init__(self, redis: Redis, choices: Iterable[int]) -> None:
         self.redis = redis
-        self.clock = TurnedClock()
+        self.clock = ManualClock()
         self.listeners: list[tuple[str, Callable[[Any], None]]] = []
         self.replicas = [Replica(self), Replica(self)]
         self.gateways = [Gateway(name, self) for name in GATEWAYS]
@@ -207,9 +206,7 @@ class World:
         return SimpleNamespace(close=lambda: self.listeners.remove(entry))
 
     def publish(self, changes: Changes) -> None:
-        for subject, payload in announcements.messages(
-            changes, SETTINGS.subjects, SETTINGS.namespace_of, 1_000_000
-        ):
+        for subject, payload in messages(changes, SETTINGS.subjects, SETTINGS.namespace_of, 1_000_000):
             for wanted, callback in list(self.listeners):
                 if wanted == subject:
                     callback(SimpleNamespace(data=payload))
@@ -231,7 +228,7 @@ class World:
                 self.gateways[gateway].do(what, user, room)
                 await self.gateways[gateway].send()
             case ("pass", seconds, renews):
-                self.clock.turn(seconds)
+                self.clock.advance(seconds)
                 for gateway in self.gateways if renews else []:
                     await gateway.send()
                 await self.replica().sweeper.sweep()
@@ -240,32 +237,32 @@ class World:
             case ("restore",):
                 await self.restore()
         for replica in self.replicas:
-            await replica.confirm()
+            await replica.ack()
         await self.deliver()
         await self.idle()
 
     async def round(self) -> None:
         """What happens within one renewal: every gateway sends a batch, every replica sweeps."""
-        self.clock.turn(1.5)
+        self.clock.advance(1.5)
         for gateway in self.gateways:
             await gateway.send()
         for replica in self.replicas:
             await replica.sweeper.sweep()
-        self.clock.turn(1.5)
-        for gateway in self.gateways:  # who was not known announces
+        self.clock.advance(1.5)
+        for gateway in self.gateways:  # gateways without a lease announce all
             await gateway.send()
         for replica in self.replicas:
-            await replica.confirm()
+            await replica.ack()
         await self.deliver()
         await self.idle()
 
     async def deliver(self) -> None:
         store = self.replicas[0].store
-        turn = await store.take_hooks("t", "h", 1000, 1000)
-        for event in turn.events:
+        lease = await store.claim_events("t", "h", 1000, 1000)
+        for event in lease.events:
             assert self.events.setdefault(event_id(event), event) == event
-        if turn.events:
-            await store.hooks_delivered("t", turn.events[-1])
+        if lease.events:
+            await store.ack_events("t", lease.events[-1])
 
     async def idle(self) -> None:
         await asyncio.sleep(0)
@@ -276,7 +273,7 @@ class World:
 
     async def stored(self) -> dict[str, dict[str, Any]]:
         store = self.replicas[0].store
-        pages = {scope: await (store.members(scope) if scope else store.everyone()) for scope in SCOPES}
+        pages = {scope: await (store.page(scope) if scope else store.page()) for scope in SCOPES}
         return {
             scope: {user.user_id: plain_user(user) for user in page.users} for scope, page in pages.items()
         }
@@ -315,7 +312,7 @@ async def run(url: str, plan: list[tuple[Any, ...]], choices: list[int]) -> None
         for step in plan:
             await world.step(step)
         await world.round()
-        await world.check()  # from now on nobody is wrong, whatever is still due
+        await world.check()  # from now on all followers are right, whatever is still due
         for _ in range(5):  # leases and graces end
             await world.round()
             await world.check()

@@ -1,4 +1,4 @@
-"""Presence in tests: a clock that tests turn, simulated gateways, a follower that applies diffs."""
+"""Presence in tests: a manual clock, simulated gateways, a follower that applies diffs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from presence_svc.changes import Applied, Changes, Outcome, Page, Swept
-from presence_svc.policy import PresenceStore, Timing
+from presence_svc.changes import AppliedBatch, BatchResult, Changes, Page, Sweep
+from presence_svc.policy import LeaseTimings
+from presence_svc.store import PresenceStore
 from services.wire.events import PresenceChange
 from services.wire.records import Status
 from services.wire.rpc import (
@@ -21,12 +22,15 @@ from services.wire.rpc import (
     StatusSet,
 )
 from services.wire.server import PresenceUpdated, StatusChanged, UserJoined, UserOffline, UserOnline
+from tests.support.presence_model.model import MemoryPresenceStore
 
-TIMING = Timing(lease_ms=9000, grace_ms=5000, idle_room_ms=60_000)
+AnyStore = PresenceStore | MemoryPresenceStore
+
+TIMINGS = LeaseTimings(lease_ms=9000, grace_ms=5000, idle_room_ms=60_000)
 
 
-class TurnedClock:
-    """A clock in ms that stands until it is turned."""
+class ManualClock:
+    """A clock in ms that tests advance."""
 
     def __init__(self, now: int = 1_700_000_000_000) -> None:
         self.now = now
@@ -34,7 +38,7 @@ class TurnedClock:
     def __call__(self) -> int:
         return self.now
 
-    def turn(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         """Let time pass."""
         self.now += round(seconds * 1000)
 
@@ -63,17 +67,31 @@ def data(connection: str, custom_data: Any) -> DataSet:
     return DataSet(connection_id=connection, custom_data=custom_data)
 
 
+def users(first: int, last: int, room: str = "hall") -> list[AnyPresenceOp]:
+    """Return operations that connect users FIRST to LAST - 1 and join them to a room."""
+    return [op for n in range(first, last) for op in (connected(f"c{n}", f"u{n:02}"), joined(f"c{n}", room))]
+
+
+def batch(*ops: AnyPresenceOp, number: int = 1, fresh: bool | None = None) -> PresenceBatch:
+    """Return a batch of gateway `g1`; the first one opens the lease."""
+    return PresenceBatch(
+        gateway="g1", boot="b1", batch=number, fresh=number == 1 if fresh is None else fresh, ops=list(ops)
+    )
+
+
 @dataclass
 class SimulatedGateway:
     """A gateway as the store sees it: batches numbered by one, the first one opens the lease."""
 
-    store: PresenceStore
+    store: AnyStore
     name: str = "g1"
     boot: str = "b1"
     batch: int = 0
     opened: bool = False
 
-    async def send(self, *ops: AnyPresenceOp, active: Iterable[str] = (), fresh: bool = False) -> Applied:
+    async def send(
+        self, *ops: AnyPresenceOp, active: Iterable[str] = (), fresh: bool = False
+    ) -> AppliedBatch:
         """Send the next batch."""
         self.batch += 1
         batch = PresenceBatch(
@@ -85,15 +103,15 @@ class SimulatedGateway:
             active=list(active),
         )
         self.opened = True
-        return await apply_whole(self.store, batch)
+        return await apply_all(self.store, batch)
 
 
-async def apply_whole(store: PresenceStore, batch: PresenceBatch) -> Applied:
-    """Apply a batch until it is done, and confirm; returns the last piece's answer with the changes of all."""
-    pieces: list[Applied] = []
-    while not pieces or pieces[-1].outcome is Outcome.AGAIN:
+async def apply_all(store: AnyStore, batch: PresenceBatch) -> AppliedBatch:
+    """Apply a batch until it is done, and acknowledge. Returns the last piece's answer with the changes of all."""
+    pieces: list[AppliedBatch] = []
+    while not pieces or pieces[-1].result is BatchResult.PARTIAL:
         pieces.append(await store.apply(batch))
-    await store.confirm([piece.changes.step for piece in pieces if piece.changes.step])
+    await store.ack([piece.changes.commit_id for piece in pieces if piece.changes.commit_id])
     last = pieces[-1]
     changes = replace(
         last.changes,
@@ -104,34 +122,34 @@ async def apply_whole(store: PresenceStore, batch: PresenceBatch) -> Applied:
     return replace(last, changes=changes)
 
 
-async def sweep_whole(store: PresenceStore) -> list[Swept]:
-    """Sweep until nothing is due, and confirm."""
+async def sweep_all(store: AnyStore) -> list[Sweep]:
+    """Sweep until nothing is due, and acknowledge."""
     steps = [await store.sweep()]
-    while steps[-1].again:
+    while steps[-1].more:
         steps.append(await store.sweep())
-    await store.confirm([step.changes.step for step in steps if step.changes.step])
+    await store.ack([step.changes.commit_id for step in steps if step.changes.commit_id])
     return steps
 
 
-def told(changes: Changes) -> list[str]:
+def lines(changes: Changes) -> list[str]:
     """Return the changes of everyone and the notices, as `type user ...` lines."""
-    lines = []
+    text = []
     for one in [*changes.users, *changes.notices]:
         fields = msgspec.json.decode(msgspec.json.encode(one))
         user = fields.get("userId") or fields["user"]["userId"]
         extra = fields.get("status") or fields.get("room") or fields.get("customData")
-        lines.append(f"{fields['type']} {user}" + (f" {extra}" if extra else ""))
-    return lines
+        text.append(f"{fields['type']} {user}" + (f" {extra}" if extra else ""))
+    return text
 
 
-async def swept(store: PresenceStore) -> list[str]:
-    """Sweep until nothing is due; return what that told."""
-    return [line for step in await sweep_whole(store) for line in told(step.changes)]
+async def sweep_lines(store: AnyStore) -> list[str]:
+    """Sweep until nothing is due; return the changes as lines."""
+    return [line for step in await sweep_all(store) for line in lines(step.changes)]
 
 
 @dataclass
 class Follower:
-    """Someone who took a snapshot of everyone and of some rooms once, and applies every diff since."""
+    """A follower that loaded a snapshot of everyone and of some rooms once, and applies every diff since."""
 
     epoch: str = ""
     version: int = 0
@@ -176,7 +194,7 @@ def _apply(users: dict[str, dict[str, Any]], changes: list[PresenceChange]) -> N
 
 
 def plain_user(user: object) -> dict[str, Any]:
-    """Return a user as plain objects, without `lastSeen`, which no diff tells."""
+    """Return a user as plain objects, without `lastSeen`, which is in no diff."""
     plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(user))
     del plain["lastSeen"]
     return plain

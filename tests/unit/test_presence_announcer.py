@@ -1,11 +1,11 @@
-"""Which messages a change becomes."""
+"""The messages that announce changes."""
 
 from typing import Any
 
 import msgspec
 
-from presence_svc.announcements import messages
-from presence_svc.changes import Changes, RoomChanges, user_record
+from presence_svc.announcer import messages
+from presence_svc.changes import Changes, user_record
 from services.wire.events import PresenceDiff
 from services.wire.records import Status
 from services.wire.server import StatusChanged, UserJoined, UserLeft, UserOffline, UserOnline
@@ -31,7 +31,9 @@ def test_each_scope_gets_one_diff_and_members_a_notice_each():
         "e",
         8,
         users=[UserOnline(user=user), UserOffline(user_id="bob")],
-        rooms=[RoomChanges("live:x", 3, [UserOnline(user=user, room="live:x")])],
+        rooms=[
+            PresenceDiff(epoch="e", version=3, changes=[UserOnline(user=user, room="live:x")], room="live:x")
+        ],
         notices=[UserJoined(user_id="ann", username="Ann", room="live:x")],
     )
     shown = {
@@ -84,8 +86,8 @@ def test_a_leave_goes_to_the_room_too():
 
 
 def test_a_diff_over_the_limit_is_split_in_the_order_of_versions():
-    told = [StatusChanged(user_id=f"user-{i:03}", status=Status.AWAY) for i in range(101)]
-    found = messages(Changes("e", 500, users=told), SUBJECTS, lambda _: "default", 1000)
+    changes = [StatusChanged(user_id=f"user-{i:03}", status=Status.AWAY) for i in range(101)]
+    found = messages(Changes("e", 500, users=changes), SUBJECTS, lambda _: "default", 1000)
     payloads = [payload for _, payload in found]
     assert len(payloads) > 1
     assert max(map(len, payloads)) <= 1000
@@ -94,7 +96,7 @@ def test_a_diff_over_the_limit_is_split_in_the_order_of_versions():
         assert diff.version - len(diff.changes) == version
         version = diff.version
         seen += diff.changes
-    assert (version, seen) == (500, told)
+    assert (version, seen) == (500, changes)
 
 
 def test_one_change_over_the_limit_still_goes_out():

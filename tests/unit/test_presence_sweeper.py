@@ -1,12 +1,11 @@
-"""Sweeping goes on through faults, and knows whether the store can be reached."""
+"""Sweeping continues through faults, and knows whether the store is reachable."""
 
 import asyncio
 
 import pytest
 
 from presence_svc import sweeper as module
-from presence_svc.changes import Changes, Stats, Swept
-from presence_svc.policy import StoreUnavailable
+from presence_svc.changes import Changes, PresenceStoreUnavailable, Stats, Sweep
 from presence_svc.sweeper import Sweeper
 from services.wire.server import UserOffline
 from tests.support.deadline import eventually
@@ -15,12 +14,12 @@ from tests.support.deadline import eventually
 class Scripted:
     """A store whose sweeps are known beforehand; the last one repeats."""
 
-    def __init__(self, *sweeps: Swept | Exception) -> None:
+    def __init__(self, *sweeps: Sweep | Exception) -> None:
         self.sweeps = list(sweeps)
-        self.asked = 0
+        self.calls = 0
 
-    async def sweep(self) -> Swept:
-        self.asked += 1
+    async def sweep(self) -> Sweep:
+        self.calls += 1
         step = self.sweeps.pop(0) if len(self.sweeps) > 1 else self.sweeps[0]
         if isinstance(step, Exception):
             raise step
@@ -42,13 +41,13 @@ class Recorder:
         self.announced.append(changes)
 
 
-def step(version: int, *, again: bool = False) -> Swept:
-    return Swept(Changes("e", version, users=[UserOffline(user_id=f"u{version}")]), again)
+def step(version: int, *, more: bool = False) -> Sweep:
+    return Sweep(Changes("e", version, users=[UserOffline(user_id=f"u{version}")]), more)
 
 
-async def test_a_sweep_goes_on_while_more_is_due_and_publishes_each_step():
+async def test_a_sweep_continues_while_more_is_due_and_publishes_each_step():
     recorder = Recorder()
-    sweeper = Sweeper(Scripted(step(1, again=True), step(2, again=True), step(3)), recorder)
+    sweeper = Sweeper(Scripted(step(1, more=True), step(2, more=True), step(3)), recorder)
     assert not sweeper.store_healthy
     await sweeper.sweep()
     assert [changes.version for changes in recorder.announced] == [1, 2, 3]
@@ -57,10 +56,10 @@ async def test_a_sweep_goes_on_while_more_is_due_and_publishes_each_step():
 
 async def test_a_store_out_of_reach_is_swept_again_when_it_is_back(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "INTERVAL_S", 0.001)
-    store = Scripted(step(1), *[StoreUnavailable("away")] * 3, StoreUnavailable("away"))
+    store = Scripted(step(1), *[PresenceStoreUnavailable("away")] * 3, PresenceStoreUnavailable("away"))
     sweeper = Sweeper(store, Recorder())
     running = asyncio.create_task(sweeper.run())
-    await eventually(lambda: store.asked > 3, "sweeps in spite of faults")
+    await eventually(lambda: store.calls > 3, "sweeps in spite of faults")
     assert not sweeper.store_healthy
     store.sweeps = [step(2)]
     await eventually(lambda: sweeper.store_healthy, "healthy again")
@@ -80,22 +79,22 @@ async def test_a_store_that_has_not_answered_for_long_is_not_healthy():
     assert sweeper.store_healthy
 
 
-async def test_what_others_did_not_publish_is_published():
-    late = Changes("e", 1, users=[UserOffline(user_id="u")], step=1)
+async def test_unacknowledged_commits_are_published():
+    late = Changes("e", 1, users=[UserOffline(user_id="u")], commit_id=1)
     recorder = Recorder()
-    await Sweeper(Scripted(Swept(Changes("e", 2), again=False, overdue=[late])), recorder).sweep()
+    await Sweeper(Scripted(Sweep(Changes("e", 2), more=False, unacked=[late])), recorder).sweep()
     assert late in recorder.announced
 
 
-async def test_nothing_is_let_go_while_gateways_cannot_be_heard(monkeypatch: pytest.MonkeyPatch):
+async def test_nothing_expires_while_gateways_cannot_be_heard(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "INTERVAL_S", 0.001)
     store, recorder = Scripted(step(1)), Recorder()
     recorder.bus_healthy = False
     sweeper = Sweeper(store, recorder)
     running = asyncio.create_task(sweeper.run())
-    await eventually(lambda: sweeper.store_healthy, "the store is looked at all the same")
-    assert store.asked == 0
+    await eventually(lambda: sweeper.store_healthy, "the store is checked all the same")
+    assert store.calls == 0
     recorder.bus_healthy = True
-    await eventually(lambda: store.asked > 0, "sweeps again")
+    await eventually(lambda: store.calls > 0, "sweeps again")
     running.cancel()
     await asyncio.wait([running])

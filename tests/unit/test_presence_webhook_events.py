@@ -1,4 +1,4 @@
-"""What is posted to webhooks, and how it is signed; the documentation's example is one."""
+"""The body and signature of webhook posts, also of the one in the documentation; leases of deliveries."""
 
 import json
 import re
@@ -6,9 +6,9 @@ import re
 import msgspec
 import pytest
 
-from presence_svc.hooks import HookEvent, HookKind, HookTurn, kinds_named
-from presence_svc.policy import HookQueue
-from presence_svc.webhooks import Courier, WebhookBody, body_of, event_id
+from presence_svc.changes import DeliveryLease, EventKind, QueuedEvent
+from presence_svc.policy import AnnouncePolicy
+from presence_svc.webhooks import WebhookBody, WebhookDelivery, body_of, event_id
 from services.settings import Settings
 from services.webhooks import NotTaken, WebhookSender, signature
 from tests.support.docs import ROOT, blocks
@@ -25,26 +25,26 @@ def test_the_documented_post_is_genuine_and_of_the_right_form():
 
 
 def test_users_and_rooms_have_their_own_fields():
-    turn = HookTurn(
+    lease = DeliveryLease(
         "e",
         3,
         [
-            HookEvent(4, HookKind.USER_OFFLINE, "ann", "Ann", 11),
-            HookEvent(5, HookKind.ROOM_VACATED, "lobby", "", 12),
+            QueuedEvent(4, EventKind.USER_OFFLINE, "ann", "Ann", 11),
+            QueuedEvent(5, EventKind.ROOM_VACATED, "lobby", "", 12),
         ],
     )
-    assert json.loads(body_of(turn)) == {
+    assert json.loads(body_of(lease)) == {
         "epoch": "e",
         "dropped": 3,
         "events": [
             {
-                "id": event_id(turn.events[0]),
+                "id": event_id(lease.events[0]),
                 "type": "user_offline",
                 "timestamp": 11,
                 "userId": "ann",
                 "username": "Ann",
             },
-            {"id": event_id(turn.events[1]), "type": "room_vacated", "timestamp": 12, "room": "lobby"},
+            {"id": event_id(lease.events[1]), "type": "room_vacated", "timestamp": 12, "room": "lobby"},
         ],
     }
 
@@ -58,32 +58,34 @@ def test_each_secret_signs():
 
 
 def test_an_id_stays_and_no_other_event_has_it():
-    event = HookEvent(4, HookKind.USER_OFFLINE, "ann", "Ann", 11)
+    event = QueuedEvent(4, EventKind.USER_OFFLINE, "ann", "Ann", 11)
     others = [
-        HookEvent(5, HookKind.USER_OFFLINE, "ann", "Ann", 11),
-        HookEvent(4, HookKind.USER_ONLINE, "ann", "Ann", 11),
-        HookEvent(4, HookKind.USER_OFFLINE, "bob", "Ann", 11),
-        HookEvent(4, HookKind.USER_OFFLINE, "ann", "Ann", 12),
+        QueuedEvent(5, EventKind.USER_OFFLINE, "ann", "Ann", 11),
+        QueuedEvent(4, EventKind.USER_ONLINE, "ann", "Ann", 11),
+        QueuedEvent(4, EventKind.USER_OFFLINE, "bob", "Ann", 11),
+        QueuedEvent(4, EventKind.USER_OFFLINE, "ann", "Ann", 12),
     ]
-    assert event_id(event) == event_id(HookEvent(4, HookKind.USER_OFFLINE, "ann", "Ann", 11))
+    assert event_id(event) == event_id(QueuedEvent(4, EventKind.USER_OFFLINE, "ann", "Ann", 11))
     assert len({event_id(one) for one in [event, *others]}) == 5
 
 
-class Queue(HookQueue):
-    """One event for whoever asks; remembers what it was called with."""
+class Queue:
+    """One event for each claim; records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
 
-    async def take_hooks(self, target: str, holder: str, hold_ms: int, limit: int) -> HookTurn:
-        self.calls.append(("take", target, holder, hold_ms, limit))
-        return HookTurn("e", 0, [HookEvent(1, HookKind.USER_ONLINE, "ann", "Ann", 1)] if limit else [])
+    async def claim_events(self, target: str, owner: str, lease_ms: int, limit: int) -> DeliveryLease:
+        self.calls.append(("claim", target, owner, lease_ms, limit))
+        return DeliveryLease(
+            "e", 0, [QueuedEvent(1, EventKind.USER_ONLINE, "ann", "Ann", 1)] if limit else []
+        )
 
-    async def hooks_delivered(self, target: str, last: HookEvent) -> None:
-        self.calls.append(("delivered", target, last))
+    async def ack_events(self, target: str, last: QueuedEvent) -> None:
+        self.calls.append(("ack", target, last))
 
-    async def give_up_hooks(self, target: str, holder: str) -> None:
-        self.calls.append(("give up", target, holder))
+    async def release_events(self, target: str, owner: str) -> None:
+        self.calls.append(("release", target, owner))
 
 
 class Sender(WebhookSender):
@@ -95,27 +97,29 @@ class Sender(WebhookSender):
             raise self.faults.pop(0)
 
 
-async def test_the_store_does_not_learn_urls():
+async def test_the_store_gets_no_urls():
     queue = Queue()
-    courier = Courier(queue, Sender(), "https://user:secret@example.org/hook?token=x")
-    assert await courier.deliver()
-    await courier.give_up_turn()
+    delivery = WebhookDelivery(queue, Sender(), "https://user:secret@example.org/hook?token=x")
+    assert await delivery.deliver()
+    await delivery.release()
     assert len(queue.calls) == 3
     assert not re.search("secret|example|token", repr(queue.calls))
-    assert courier.target == "example.org"
+    assert delivery.target == "example.org"
 
 
 async def test_a_receiver_that_asks_for_time_gets_it_from_every_replica():
     queue = Queue()
-    courier = Courier(queue, Sender(NotTaken("5xx", status=503, after_s=30)), "https://example.org")
+    delivery = WebhookDelivery(queue, Sender(NotTaken("5xx", status=503, after_s=30)), "https://example.org")
     with pytest.raises(NotTaken):
-        await courier.deliver()
-    (_, _, first, *_), (_, _, holder, hold_ms, limit) = queue.calls
-    assert (holder, limit) == (first, 0)
-    assert hold_ms >= 30_000
+        await delivery.deliver()
+    (_, _, first, *_), (_, _, owner, lease_ms, limit) = queue.calls
+    assert (owner, limit) == (first, 0)
+    assert lease_ms >= 30_000
 
 
-def test_names_of_the_configuration_are_kinds():
-    assert kinds_named(Settings().presence_webhook_events) == ~HookKind(0)
+def test_event_names_of_the_configuration_are_kinds():
+    configured = Settings(presence_webhook_urls=["https://example.org"], presence_webhook_secrets=["x"])
+    assert AnnouncePolicy.of(configured).events == ~EventKind(0)
+    assert AnnouncePolicy.of(Settings()).events == EventKind(0)  # no target
     with pytest.raises(ValueError, match="presence_webhook_events"):
         Settings(presence_webhook_events=["user_sneezed"])

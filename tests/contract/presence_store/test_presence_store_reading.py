@@ -1,8 +1,8 @@
-"""What is told and what is read: versions, pages, look-ups and counts, on every presence store."""
+"""Reading: versions, pages, look-ups and counts, on every presence store."""
 
 import msgspec
 
-from tests.support.presence import connected, disconnected, joined, left, plain_page, status, sweep_whole
+from tests.support.presence import connected, disconnected, joined, left, plain_page, status, sweep_all
 
 
 async def test_what_a_batch_undoes_is_not_told(gateway):
@@ -17,7 +17,7 @@ async def test_versions_rise_by_one_a_change(store, gateway):
     first = await gateway.send(connected("c1", "ann"), connected("c2", "bob"), joined("c1", "lobby"))
     assert first.changes.version == 2
     await gateway.send(status("c1", "busy"))
-    page, lobby = await store.everyone(), await store.members("lobby")
+    page, lobby = await store.page(), await store.page("lobby")
     assert (page.epoch, page.version) == (first.changes.epoch, 3)
     assert lobby.version == first.changes.rooms[0].version + 1
 
@@ -26,7 +26,7 @@ async def test_pages_follow_each_other_in_order(store, gateway):
     names = ["Zoë", "ann", "a.b", "ünal", "日本", "bob", "a:b", "x y"]
     await gateway.send(*(connected(f"c{i}", name, name) for i, name in enumerate(names)))
     await gateway.send(*(joined(f"c{i}", "lobby") for i in range(0, 8, 2)))
-    for ask, expected in ((store.everyone, names), (lambda **k: store.members("lobby", **k), names[::2])):
+    for ask, expected in ((store.page, names), (lambda **k: store.page("lobby", **k), names[::2])):
         seen, cursor = [], ""
         while True:
             page = await ask(cursor=cursor, limit=3)
@@ -67,8 +67,8 @@ async def test_rooms_and_stats_count(store, gateway, clock):
     }
     await gateway.send(disconnected("c0"), disconnected("c1", clean=True))
     assert [(r.users, r.connections) for r in await store.rooms(10)] == [(3, 4), (1, 0)]
-    clock.turn(5.1)
-    await sweep_whole(store)
+    clock.advance(5.1)
+    await sweep_all(store)
     assert [(r.room, r.users, r.connections) for r in await store.rooms(10)] == [("big", 2, 4)]
 
 
@@ -81,7 +81,7 @@ async def test_an_audit_finds_nothing_where_nothing_is_wrong(store, gateway, oth
     await gateway.send(disconnected("c1"), disconnected("c2"))
     assert await store.audit() == 0
     await other.send(connected("d1", "ann"), fresh=True)
-    clock.turn(5.1)
-    await sweep_whole(store)
+    clock.advance(5.1)
+    await sweep_all(store)
     assert await store.audit() == 0
     assert (await store.stats()).connections == 1

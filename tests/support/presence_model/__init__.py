@@ -1,7 +1,6 @@
 """A model of presence in plain Python: the oracle that the scripts of `presence_svc/lua` are tested against.
 
-- `model`    the rules, pure: leases, connections, users, rooms, grace; time passed in
-- `ledger`   the model's net changes, and the versions they get
-- `waiting`  what waits: steps for confirmation, events for webhook targets
-- `store`    the model as a `presence_svc.policy.PresenceStore`
+- `model`       the rules: leases, connections, users, rooms, grace; `MemoryPresenceStore`
+- `change_set`  the model's net changes, and their versions
+- `queues`      commits until they are acknowledged, events until they are delivered
 """
