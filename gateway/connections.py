@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from typing import Protocol
 
 from gateway.auth.identity import Identity
-from gateway.auth.revocations import concerns
+from gateway.auth.revocations import applies_to
 from gateway.delivery.fanout import Member
 from gateway.presence.batch_queue import Announced, Chosen
 from gateway.stay import Stay
@@ -89,7 +89,7 @@ class Connections:
     def concerned_by(self, revoked: Revoked) -> list[Client]:
         """Return the connections whose credentials a revocation is about."""
         near = self._by_token.of(revoked.token_id) if revoked.token_id else self.of_user(revoked.user_id)
-        return [client for client in near if concerns(revoked, client.stay.identity)]
+        return [client for client in near if applies_to(revoked, client.stay.identity)]
 
 
 class _Index:

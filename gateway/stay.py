@@ -5,7 +5,7 @@ The same for WebSocket connections and streams. Made when the client is let in, 
 
 from typing import Protocol
 
-from gateway.auth.expiry import Expiry, to_ms
+from gateway.auth.expiry import CredentialTimer, to_ms
 from gateway.auth.identity import Identity
 from gateway.http.client_address import AddressLimit
 from gateway.user_limit import UserLimit
@@ -54,7 +54,7 @@ class Stay:
         self._gateway = gateway
         self._guest = guest
         self._place = place
-        self._expiry: Expiry | None = None
+        self._expiry: CredentialTimer | None = None
 
     def begin(self) -> None:
         """Count the connection among its user's, and watch its credentials."""
@@ -68,8 +68,8 @@ class Stay:
         if self._expiry is None:
             if identity.expires_at is None:
                 return
-            self._expiry = Expiry(self._gateway.settings.expiry_notice_s, self._warn, self._expire)
-        self._expiry.begin(identity.expires_at)
+            self._expiry = CredentialTimer(self._gateway.settings.expiry_notice_s, self._warn, self._expire)
+        self._expiry.start(identity.expires_at)
 
     def end(self) -> None:
         """Give up everything. Idempotent."""

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from gateway.api.endpoint import MAX_TIME_MS, Call, IntegerQuery, Query, endpoint, reads, server
 from gateway.api.responses import ApiError, JsonResponse
-from gateway.auth.api_keys import Scope
+from services.settings_values import Scope
 from services.wire.alerting import (
     ALERTS_TRANSITIONS,
     RECEIVERS_LIST,

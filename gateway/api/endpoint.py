@@ -28,9 +28,9 @@ from starlette.routing import Route
 from gateway.api.body import decode, read_body, read_bytes
 from gateway.api.pushes import Pushes
 from gateway.api.responses import ApiError
-from gateway.auth.api_keys import Scope
 from gateway.gateway import Gateway
 from gateway.limits import Limit
+from services.settings_values import Scope
 from services.wire.codes import ErrorCode
 
 T = TypeVar("T")

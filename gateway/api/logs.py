@@ -11,8 +11,8 @@ from gateway.api.body import decode
 from gateway.api.endpoint import Call, IntegerQuery, Query, endpoint, server
 from gateway.api.pushes import MAX_ITEMS, PushResult, Tally, check_item, items_of
 from gateway.api.responses import ApiError, JsonResponse
-from gateway.auth.api_keys import Scope
 from services.bus.errors import BusError
+from services.settings_values import Scope
 from services.wire.codes import ErrorCode
 from services.wire.events import LogReport, is_timely
 from services.wire.names import InvalidName, normalize_name

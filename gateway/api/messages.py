@@ -25,7 +25,6 @@ from gateway.api.endpoint import (
     server,
 )
 from gateway.api.responses import ApiError, JsonResponse
-from gateway.auth.api_keys import Scope
 from gateway.auth.identity import SERVER_USER_ID, Identity
 from gateway.client.effects import (
     Effect,
@@ -38,6 +37,7 @@ from gateway.client.effects import (
 from gateway.delivery.publisher import Sender
 from gateway.gateway import Gateway
 from gateway.limits import Limit
+from services.settings_values import Scope
 from services.wire import client
 from services.wire.client import MessageId
 from services.wire.codes import ErrorCode

@@ -11,8 +11,8 @@ from gateway.api.endpoint import MAX_TIME_MS, Call, IntegerQuery, Query, endpoin
 from gateway.api.metric_items import PushedItem, report_of
 from gateway.api.pushes import MAX_ITEMS, PushResult, Tally, items_of
 from gateway.api.responses import ApiError, JsonResponse
-from gateway.auth.api_keys import Scope
 from services.bus.errors import BusError
+from services.settings_values import Scope
 from services.wire.codes import ErrorCode
 from services.wire.names import METRIC_OR_PERCENTILE, normalize_name
 from services.wire.records import MetricPoint, MetricsRecord, SourceRecord

@@ -12,9 +12,9 @@ from starlette.responses import Response
 
 from gateway.api.endpoint import BEARER, Call, Query, endpoint, server
 from gateway.api.responses import ApiError, JsonResponse, refusal_response
-from gateway.auth.api_keys import Scope
 from gateway.auth.tokens import CLOCK_SKEW_S
 from gateway.gateway import Gateway
+from services.settings_values import Scope
 from services.wire.codes import ErrorCode
 from services.wire.events import DisconnectUser, Revoked
 from services.wire.names import normalize_name

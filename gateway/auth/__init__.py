@@ -1,10 +1,9 @@
 """Identity and permissions of users, decided before the first byte is answered.
 
 - `identity`       a user as the gateway knows them, signed anonymous sessions, and the refusal
-- `authenticator`  one policy for WebSocket, SSE and HTTP: request in, identity out
+- `authenticator`  one policy for WebSocket, SSE and HTTP: request in, identity out; keys of the server API
 - `tokens`         JSON Web Tokens: their verification and their claims
 - `jwks`           public keys of the configured issuers
-- `api_keys`       keys of the server API and their scopes
 - `tickets`        one-time tickets for browsers, redeemable on any gateway
 - `revocations`    revoked tokens; `revocation_log` keeps all gateways' lists alike
 - `expiry`         the timer for credentials of an open connection

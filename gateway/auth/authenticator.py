@@ -1,30 +1,29 @@
 """One policy for WebSocket, SSE and HTTP: a request's headers and query in, an identity out.
 
-Under `open` anybody is somebody: a request with the signed `session` of an earlier `welcome` is that user
-again, any other is a new one. A session that does not verify is treated as absent, not refused: after the
-deployment's secret was replaced, every browser would otherwise be locked out by what it still keeps.
+Under `open` no credentials are needed: a request with the signed `session` of an earlier `welcome` is that user again,
+any other is a new one. A session that does not verify is treated as absent, not refused: otherwise every browser would
+be locked out by its stored session after the deployment's secret was replaced.
 
-Under `jwt` a request shows a token in `Authorization: Bearer`, or a one-time `ticket` in its query. A token
-in a URL is refused even where it is valid, because by then proxies and histories have it.
+Under `jwt` a request has a token in `Authorization: Bearer`, or a one-time `ticket` in its query. A token in a URL is
+refused even if it is valid, because by then proxies and histories have it.
 
-Whoever it is, what was revoked is refused.
+Revoked credentials are refused in any case.
 """
 
+import hmac
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
-from gateway.auth.api_keys import ApiKeys, Scope
 from gateway.auth.identity import AuthRefused, Identity, SessionSigner
-from gateway.auth.jwks import IssuerKeys, PublicKeys
-from gateway.auth.jwks_fetch import check_url, fetch
+from gateway.auth.jwks import IssuerKeys, PublicKeys, check_url, fetch
 from gateway.auth.origins import OriginPolicy
 from gateway.auth.revocations import Revocations
 from gateway.auth.tickets import TicketStore
-from gateway.auth.tokens import EitherSource, SharedSecrets, TokenVerifier
+from gateway.auth.tokens import CompositeKeySource, SharedSecrets, TokenVerifier
 from services.settings import Settings
-from services.settings_values import is_loopback
+from services.settings_values import Scope, digest_of_key, is_loopback, parse_api_key
 from services.wire.codes import ErrorCode
 from services.wire.grants import ALL, NOTHING
 from services.wire.names import InvalidName, normalize_name
@@ -33,11 +32,10 @@ _TOKEN_PARAMETERS = ("token", "access_token", "jwt")
 
 
 class Authenticator:
-    """Decides who is who. `tickets` is where tickets are redeemed; without it there are none.
+    """Authenticates requests. Without a store of `tickets` none is valid.
 
     Raises:
-        ValueError: the configuration would let in everybody from everywhere, or nobody; the message says
-        what to set.
+        ValueError: the configuration would admit everyone from anywhere, or no one; the message says what to set.
     """
 
     def __init__(
@@ -62,11 +60,11 @@ class Authenticator:
         self._keys = ApiKeys(key.get_secret_value() for key in settings.api_keys)
 
     async def authenticate(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Identity:
-        """Return who asks. `headers` are looked up in lower case.
+        """Return the identity of a request. `headers` are looked up in lower case.
 
         Raises:
-            AuthRefused: `unauthorized`, `unavailable` while public keys cannot be fetched, or `invalid_name`
-            for a `username` that can be none.
+            AuthRefused: `unauthorized`, `unavailable` while public keys cannot be fetched, or `invalid_name` for the
+                `username`.
             BusError: a ticket could not be looked up.
         """
         identity = await self._identify(headers, query)
@@ -74,13 +72,10 @@ class Authenticator:
         return identity
 
     def require_current(self, identity: Identity) -> None:
-        """Let pass whose credentials were not revoked, nor expired, since they were verified.
+        """Raise AuthRefused for credentials that were revoked or have expired since they were verified.
 
-        While it is not known what is revoked (the bus is away, or was until a moment ago) nobody passes. Under `open`
-        that would protect nothing: who leaves the session out is another user.
-
-        Raises:
-            AuthRefused: `unauthorized`, or `unavailable`.
+        While the revocations are not known (the bus is away, or was until a moment ago) all are refused, as
+        `unavailable`. Under `open` that would protect nothing: a client without its session is another user.
         """
         if not self.open and not self.revocations.current:
             raise AuthRefused(ErrorCode.UNAVAILABLE, "it is not known now which credentials were revoked")
@@ -93,22 +88,22 @@ class Authenticator:
         if identity.expires_at is not None and identity.expires_at <= now:
             raise AuthRefused(ErrorCode.UNAUTHORIZED, "the token has expired")
 
-    async def renew(
+    async def refresh(
         self, identity: Identity, *, token: str = "", ticket: str = "", origin: str | None
     ) -> Identity:
-        """Return the identity of a new token, or of a ticket made from one, for a connection that has one.
+        """Return the identity of a new token, or of a ticket made from one, for an open connection.
 
-        `origin` is that of the page the connection belongs to. Under `open` nothing expires.
+        `origin` is that of the page which opened the connection. Under `open` nothing expires.
 
         Raises:
-            AuthRefused: `unauthorized`, `unavailable`, or `forbidden` for another user's.
+            AuthRefused: `unauthorized`, `unavailable`, or `forbidden` for another user's token.
             BusError: a ticket could not be looked up.
         """
         if self.open:
             return identity
         renewed = await (self._redeem(ticket, origin) if ticket else self._tokens.verify(token))
-        # The connection was let in already, and ends as soon as it is known that the new token was revoked: an outage
-        # of the bus does not have to end it.
+        # The connection is open already, and ends as soon as it is known that the new token was revoked: an outage of
+        # the bus need not end it.
         self._require_valid(renewed)
         if renewed.user_id != identity.user_id:
             raise AuthRefused(ErrorCode.FORBIDDEN, "the new token is for another user")
@@ -133,7 +128,7 @@ class Authenticator:
         return await self._tokens.verify(token)
 
     async def authenticate_reader(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Identity:
-        """Return who reads over HTTP: a user, or nobody in particular with a server key's rights.
+        """Authenticate an HTTP read: a user, or an anonymous identity with the rights of an API key.
 
         Raises:
             AuthRefused: as `authenticate`.
@@ -146,13 +141,11 @@ class Authenticator:
         return Identity("", "", ALL if Scope.READ in scopes else NOTHING)
 
     async def require_api_key(self, headers: Mapping[str, str], scope: Scope) -> None:
-        """Let pass who may use this part of the server API: a key with the scope, or a token with `admin`.
-
-        Under `open` anybody may.
+        """Require an API key with the scope, or a token with `admin`. Under `open` nothing is required.
 
         Raises:
-            AuthRefused: `unauthorized` without valid credentials, `forbidden` with a key that is for other
-            things or a token that is not `admin`.
+            AuthRefused: `unauthorized` without valid credentials, `forbidden` with a key of other scopes or a token
+                without `admin`.
         """
         if self.open:
             return
@@ -164,19 +157,19 @@ class Authenticator:
         token = bearer(headers)
         if not token:
             raise AuthRefused(
-                ErrorCode.UNAUTHORIZED, "send a server key: `X-API-Key: KEY` or `Authorization: Bearer KEY`"
+                ErrorCode.UNAUTHORIZED, "send an API key: `X-API-Key: KEY` or `Authorization: Bearer KEY`"
             )
         identity = await self._tokens.verify(token)
         self.require_current(identity)
         if not identity.grants.admin:
-            raise AuthRefused(ErrorCode.FORBIDDEN, "the server API needs a server key or an admin token")
+            raise AuthRefused(ErrorCode.FORBIDDEN, "the server API needs an API key or an admin token")
 
     def has_api_key(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request shows a server key, for whatever it is."""
+        """Return True for a request with an API key of any scope."""
         return self._scopes(headers) is not None
 
     def is_operator(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request comes from the operator's side: with a server key, or any under `open`."""
+        """Return True for a request with an API key, and for any under `open`."""
         return self.open or self.has_api_key(headers)
 
     def _scopes(self, headers: Mapping[str, str]) -> frozenset[Scope] | None:
@@ -194,11 +187,46 @@ class Authenticator:
     def _anonymous(self, query: Mapping[str, str]) -> Identity:
         user_id = self._signer.verify(query.get("session", "")) or f"u-{secrets.token_hex(10)}"
         try:
-            # A guest's name follows from the id, so that it stays the same when the guest comes back.
+            # Derived from the id, so that it is the same in the user's next session.
             username = normalize_name(query.get("username") or f"guest-{user_id[-4:]}", "username")
         except InvalidName as fault:
             raise AuthRefused(ErrorCode.INVALID_NAME, str(fault)) from None
         return Identity(user_id, username, ALL, session=self._signer.sign(user_id))
+
+
+class ApiKeys:
+    """Keys of the server API, each for everything or for some scopes, known by their hashes alone.
+
+    ```
+    TIDINGS_API_KEYS="sha256:9f86d0…;scopes=publish+metrics,another-plain-key"
+    ```
+
+    Several are valid at once: a key is replaced by adding the new one, moving the callers, and removing the old one. A
+    plain hash without salt is enough, because a key is random (`tidings key`), not a password. Comparing hashes of equal
+    length, all of them, reveals neither a key's length nor which key was near.
+
+    Raises:
+        ValueError: a malformed key; the message does not show it.
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._keys = [_parse_key(number, key) for number, key in enumerate(keys, 1) if key]
+
+    def scopes_of(self, key: str) -> frozenset[Scope] | None:
+        """Return the scopes of a key; None if it is unknown."""
+        offered = digest_of_key(key)
+        found: frozenset[Scope] | None = None
+        for digest, scopes in self._keys:
+            if hmac.compare_digest(digest, offered):
+                found = scopes if found is None else found | scopes
+        return found
+
+
+def _parse_key(number: int, text: str) -> tuple[bytes, frozenset[Scope]]:
+    try:
+        return parse_api_key(text)
+    except ValueError as fault:
+        raise ValueError(f"TIDINGS_API_KEYS: number {number} {fault}") from None
 
 
 def bearer(headers: Mapping[str, str]) -> str:
@@ -208,15 +236,15 @@ def bearer(headers: Mapping[str, str]) -> str:
 
 
 def _verifier(settings: Settings) -> TokenVerifier:
-    """Return what checks tokens.
+    """Return the verifier of tokens.
 
     Raises:
-        ValueError: there is nothing to check them with, or it is not fit to.
+        ValueError: no key to verify them with, or an unsuitable one.
     """
     issuers = dict(settings.jwks_issuers)
     if settings.jwks_url:
         if not settings.jwt_issuer:
-            raise ValueError("TIDINGS_JWKS_URL needs TIDINGS_JWT_ISSUER: whose keys are there?")
+            raise ValueError("TIDINGS_JWKS_URL needs TIDINGS_JWT_ISSUER: it names the issuer of these keys")
         issuers[settings.jwt_issuer] = settings.jwks_url
     if settings.auth == "jwt" and not settings.jwt_secrets and not issuers:
         raise ValueError("TIDINGS_AUTH=jwt needs TIDINGS_JWT_SECRETS or TIDINGS_JWKS_URL")
@@ -225,7 +253,7 @@ def _verifier(settings: Settings) -> TokenVerifier:
     keys = {issuer: IssuerKeys(issuer, partial(fetch, url)) for issuer, url in issuers.items()}
     secret_texts = (secret.get_secret_value() for secret in settings.jwt_secrets)
     return TokenVerifier(
-        EitherSource(SharedSecrets(secret_texts, settings.jwt_issuer), PublicKeys(keys)),
+        CompositeKeySource(SharedSecrets(secret_texts, settings.jwt_issuer), PublicKeys(keys)),
         audience=settings.jwt_audience,
         longest_life_s=settings.revocation_s,
         default=settings.default_grants,
@@ -235,6 +263,6 @@ def _verifier(settings: Settings) -> TokenVerifier:
 def _refuse_exposure(host: str) -> None:
     if not is_loopback(host):
         raise ValueError(
-            f"TIDINGS_AUTH=open lets anybody in, so it is served on loopback only, not on {host!r}; "
+            f"TIDINGS_AUTH=open lets anyone in, so it is served on loopback only, not on {host!r}; "
             "set TIDINGS_AUTH=jwt and TIDINGS_JWT_SECRETS (at least 32 bytes) to be reachable from elsewhere"
         )

@@ -1,6 +1,6 @@
-"""When the credentials of a connection that stays open end, and the word of warning before.
+"""Timer for the credentials of an open connection: a notice before they expire, then the end.
 
-Tokens speak of wall-clock time, which may be set; timers do not. So a timer that goes off looks at the clock again.
+Tokens use wall-clock time, which may be set; timers do not. So a timer that fires checks the clock again.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ _LATEST_MS = 253_402_300_799_999  # the year 9999: numbers that every client can
 
 
 def to_ms(expires_at: float) -> int:
-    """Return seconds since 1970 as they stand on the wire."""
+    """Return seconds since 1970 as milliseconds for the wire."""
     return int(min(expires_at * 1000, _LATEST_MS))
 
 
-class Expiry:
+class CredentialTimer:
     """Calls `on_notice(expires_at)` some time before the end, once, and `on_end()` at the end."""
 
     __slots__ = ("_expires_at", "_notice_s", "_noticed", "_on_end", "_on_notice", "_timer")
@@ -32,21 +32,21 @@ class Expiry:
         self._noticed = False
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, expires_at: float | None) -> None:
-        """Count down to a (new) end; None has none. Credentials that end within the notice get it at once."""
+    def start(self, expires_at: float | None) -> None:
+        """Set a (new) expiry; None never expires. Credentials that expire within the notice time get it at once."""
         self.cancel()
         self._expires_at = expires_at
         self._noticed = not self._notice_s
         if expires_at is not None:
-            self._look()
+            self._check()
 
     def cancel(self) -> None:
-        """Count no more."""
+        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
         expires_at = self._expires_at
         if expires_at is None:
@@ -60,4 +60,4 @@ class Expiry:
             self._on_notice(expires_at)
         wait_s = left_s if self._noticed else left_s - self._notice_s
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(min(wait_s, _LONGEST_S), self._look)
+        self._timer = loop.call_later(min(wait_s, _LONGEST_S), self._check)

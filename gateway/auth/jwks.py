@@ -1,30 +1,34 @@
-"""Public keys of the issuers that the configuration names, and of nobody else.
+"""Public keys of the configured issuers: fetched over TLS, cached, and refreshed in the background.
 
-Nothing in a token says where a key is fetched from: `iss` only chooses among the configured issuers, and `jku`,
-`x5u` and `jwk` in a header are not read. Of each issuer one set of keys is kept, so equal `kid`s of two issuers
-are different keys. The algorithm follows from the kind of key (RFC 8725 §3.1): RSA is RS256, P-256 is ES256,
-Ed25519 is EdDSA; symmetric keys in a published set are ignored.
+Nothing in a token names an address to fetch from: `iss` only chooses among the configured issuers, and `jku`, `x5u` and
+`jwk` in a header are not read. Each issuer has one set of keys, so equal `kid`s of two issuers are different keys. The
+algorithm follows from the kind of key (RFC 8725 §3.1): RSA is RS256, P-256 is ES256, Ed25519 is EdDSA; symmetric keys
+in a published set are ignored.
 
 - The set is fetched when first needed, and again in the background when it is older than `FRESH_S`.
-- While it cannot be fetched, the last one is served, for `STALE_S` at most.
-- A `kid` that is not in the set has it fetched again, at most once in `COOLDOWN_S` for one issuer: a stranger
-  who makes up `kid`s causes no more requests than that, and nothing is remembered for each of them.
-- Whoever needs it while it is being fetched waits for the same request.
+- While it cannot be fetched, the last one is used, for `STALE_S` at most.
+- A `kid` that is not in the set has it fetched again, at most once in `COOLDOWN_S` for one issuer: an untrusted client
+  that makes up `kid`s causes no more requests than that, and nothing is remembered for each of them.
+- All who need the set while it is being fetched wait for the same request.
 """
 
 import asyncio
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
+import httpx
 import jwt
 import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from gateway.auth.identity import AuthRefused
-from gateway.auth.tokens import Candidate
+from gateway.auth.tokens import VerificationKey
+from services.settings_values import is_safe_keys_url
 from services.wire.codes import ErrorCode
+from services.wire.content import number
 
 log = structlog.get_logger(__name__)
 
@@ -33,12 +37,50 @@ STALE_S = 86_400.0
 COOLDOWN_S = 10.0
 MAX_KEYS = 100
 MIN_RSA_BITS = 2048  # RFC 7518 §3.3
+MAX_BYTES = 262_144
+TIMEOUT_S = 5.0
+
+_decode = msgspec.json.Decoder(dict[str, Any], float_hook=number).decode
 
 Fetch = Callable[[], Awaitable[bytes]]
 
 
 class FetchFailed(Exception):
-    """A set of keys could not be had; the message says why, for the log."""
+    """A set of keys could not be fetched; the message gives the reason, for the log."""
+
+
+def check_url(url: str, setting: str) -> None:
+    """Raise ValueError for a URL that is neither https, nor http on this machine."""
+    if not is_safe_keys_url(url):
+        raise ValueError(f"{setting} is not https (http is for loopback alone)")
+
+
+async def fetch(url: str, timeout_s: float = TIMEOUT_S) -> bytes:
+    """Return the document at `url`. Redirects are not followed: the address is the operator's choice, not a server's.
+
+    Raises:
+        FetchFailed: not in time, too large, another status than 200, or not reached.
+    """
+    # Uncompressed, so that the limit holds for what is decoded; trusting the system's certificates.
+    headers = {"accept": "application/json", "accept-encoding": "identity"}
+    body = bytearray()
+    try:
+        async with (
+            asyncio.timeout(timeout_s),  # of the whole; httpx has time limits for single reads alone
+            httpx.AsyncClient(timeout=timeout_s, verify=ssl.create_default_context()) as client,
+            client.stream("GET", url, headers=headers) as answer,
+        ):
+            if answer.status_code != httpx.codes.OK:
+                raise FetchFailed(f"status {answer.status_code}")
+            async for chunk in answer.aiter_raw():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise FetchFailed(f"larger than {MAX_BYTES} bytes")
+    except (TimeoutError, httpx.TimeoutException):
+        raise FetchFailed(f"no answer within {timeout_s:g} s") from None
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as fault:
+        raise FetchFailed(str(fault) or type(fault).__name__) from None
+    return bytes(body)
 
 
 class IssuerKeys:
@@ -48,21 +90,21 @@ class IssuerKeys:
         self._issuer = issuer
         self._fetch = fetch
         self._clock = clock
-        self._keys: dict[str, Candidate] = {}
+        self._keys: dict[str, VerificationKey] = {}
         self._fetched_at = float("-inf")
         self._tried_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
 
-    async def find(self, kid: object) -> list[Candidate]:
+    async def find(self, kid: object) -> list[VerificationKey]:
         """Return the key of that `kid`; for a token without one, the only key there is.
 
         Raises:
-            AuthRefused: `unavailable`, while there are no keys because they cannot be fetched.
+            AuthRefused: `unavailable`, while no keys can be fetched.
         """
         age_s = self._clock() - self._fetched_at
         if age_s > STALE_S:
             self._keys = {}
-            self._fetched_at = float("-inf")  # as if there never had been any
+            self._fetched_at = float("-inf")  # as if none had ever been fetched
         if not self._keys:
             await self._refresh()
             if not self._keys and self._fetched_at == float("-inf"):
@@ -70,17 +112,17 @@ class IssuerKeys:
                     ErrorCode.UNAVAILABLE, "the keys to check tokens with cannot be fetched now"
                 )
         elif age_s > FRESH_S:
-            self._start()  # served stale meanwhile
+            self._start()  # stale keys are used meanwhile
         found = self._choose(kid)
         if not found:
             await self._refresh()
             found = self._choose(kid)
         return found
 
-    def _choose(self, kid: object) -> list[Candidate]:
+    def _choose(self, kid: object) -> list[VerificationKey]:
         if isinstance(kid, str):
-            candidate = self._keys.get(kid)
-            return [candidate] if candidate is not None else []
+            key = self._keys.get(kid)
+            return [key] if key is not None else []
         return list(self._keys.values()) if kid is None and len(self._keys) == 1 else []
 
     async def _refresh(self) -> None:
@@ -89,7 +131,7 @@ class IssuerKeys:
             await asyncio.shield(self._fetching)
 
     def _start(self) -> None:
-        """Begin to fetch, unless that is under way or was tried a moment ago."""
+        """Start to fetch, unless that is under way or was tried a moment ago."""
         now = self._clock()
         if self._fetching is None and now - self._tried_at >= COOLDOWN_S:
             self._tried_at = now
@@ -114,37 +156,37 @@ class PublicKeys:
     def __init__(self, issuers: Mapping[str, IssuerKeys]) -> None:
         self._issuers = issuers
 
-    async def keys_for(self, header: Mapping[str, Any], issuer: object) -> Iterable[Candidate]:
+    async def keys_for(self, header: Mapping[str, Any], issuer: object) -> Iterable[VerificationKey]:
         """See KeySource."""
         keys = self._issuers.get(issuer) if isinstance(issuer, str) else None
-        if keys is None:  # nobody we know: nothing is asked of anybody
+        if keys is None:  # an unknown issuer: no request is made
             return ()
         return await keys.find(header.get("kid"))
 
 
-def parse_keys(document: bytes, issuer: str) -> dict[str, Candidate]:
-    """Return the usable keys of a set (RFC 7517 §5) by `kid`; those of other kinds and uses are passed over.
+def parse_keys(document: bytes, issuer: str) -> dict[str, VerificationKey]:
+    """Return the usable keys of a set (RFC 7517 §5) by `kid`; those of other kinds and uses are skipped.
 
     Raises:
-        FetchFailed: it is no set of keys, or has more than `MAX_KEYS`.
+        FetchFailed: not a set of keys, or one of more than `MAX_KEYS`.
     """
     try:
-        entries = msgspec.json.decode(document, type=dict[str, Any]).get("keys")
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        entries = _decode(document).get("keys")
+    except (msgspec.DecodeError, RecursionError, ValueError):
         raise FetchFailed("not a JSON Web Key Set") from None
     if not isinstance(entries, list):
         raise FetchFailed("not a JSON Web Key Set: `keys` is no list")
     if len(entries) > MAX_KEYS:
         raise FetchFailed(f"{len(entries)} keys, the limit is {MAX_KEYS}")
-    found: dict[str, Candidate] = {}
-    for number, entry in enumerate(entries):
-        if isinstance(entry, dict) and (candidate := _candidate(entry, issuer)) is not None:
+    found: dict[str, VerificationKey] = {}
+    for position, entry in enumerate(entries):
+        if isinstance(entry, dict) and (key := _key_of(entry, issuer)) is not None:
             kid = entry.get("kid")
-            found[kid if isinstance(kid, str) else f"#{number}"] = candidate
+            found[kid if isinstance(kid, str) else f"#{position}"] = key
     return found
 
 
-def _candidate(entry: dict[str, Any], issuer: str) -> Candidate | None:
+def _key_of(entry: dict[str, Any], issuer: str) -> VerificationKey | None:
     algorithm = {
         ("RSA", None): "RS256",
         ("EC", "P-256"): "ES256",
@@ -156,7 +198,7 @@ def _candidate(entry: dict[str, Any], issuer: str) -> Candidate | None:
         or entry.get("use", "sig") != "sig"
         or entry.get("alg", algorithm) != algorithm
         or (isinstance(operations, list) and "verify" not in operations)
-        or "d" in entry  # a private key that somebody published is nobody's any more
+        or "d" in entry  # a private key that was published proves nothing any more
     ):
         return None
     try:
@@ -165,4 +207,4 @@ def _candidate(entry: dict[str, Any], issuer: str) -> Candidate | None:
         return None
     if isinstance(key, RSAPublicKey) and key.key_size < MIN_RSA_BITS:
         return None
-    return Candidate(key, algorithm, issuer)
+    return VerificationKey(key, algorithm, issuer)

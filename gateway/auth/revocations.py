@@ -1,8 +1,8 @@
-"""Which tokens count no more before they expire. No I/O, and time is passed in.
+"""Tokens revoked before they expire. No I/O, and time is passed in.
 
-Two kinds: one token, by its `jti`; and every token of a user issued up to some moment, by `sub` and `iat`. A
-token that does not say when it was issued belongs to every moment: its user stays out until the revocation is
-forgotten or lifted. `gateway.auth.revocation_log` keeps all gateways' lists alike.
+Two kinds: one token, by its `jti`; and every token of a user issued up to some moment, by `sub` and `iat`. A token
+without `iat` belongs to every moment: it is refused until the revocation has expired or is lifted.
+`gateway.auth.revocation_log` keeps all gateways' lists alike.
 """
 
 from heapq import nsmallest
@@ -10,16 +10,16 @@ from heapq import nsmallest
 from gateway.auth.identity import Identity
 from services.wire.events import Revoked
 
-# What one gateway remembers. Beyond, those that would be forgotten first go first: their tokens live shortest.
+# Beyond this, those that expire first are dropped: their tokens live shortest.
 MAX_REVOCATIONS = 200_000
-_AT_ONCE = 100  # of that, the part that goes when there are more
+_DROPPED_PART = 100  # at once, a hundredth: to find the one that expires first costs a pass over all
 
 
 class Revocations:
-    """What is revoked now.
+    """The revocations in force.
 
-    `current` says whether everything that is revoked is known here; where it is False, credentials cannot be trusted.
-    `forgotten` counts those that went before their time, because there were too many.
+    `current` is True while all of them are known here; otherwise credentials cannot be trusted. `forgotten` counts those
+    dropped before they expired, because there were too many.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Revocations:
         return len(self._users) + len(self._tokens)
 
     def add(self, revoked: Revoked, now: float) -> bool:
-        """Take in a revocation, or the end of one; return whether something is revoked now that was not."""
+        """Add a revocation, or remove one that is lifted. Return True if more is revoked now than before."""
         entries, key = (self._users, revoked.user_id) if revoked.user_id else (self._tokens, revoked.token_id)
         if not key:
             return False
@@ -46,21 +46,16 @@ class Revocations:
         return known is None or known.until <= now or revoked.issued_before > known.issued_before
 
     def covers(self, identity: Identity, now: float) -> bool:
-        """Whether the credentials behind an identity were revoked."""
+        """Return True if the credentials of an identity are revoked."""
         if not self._tokens and not self._users:
             return False
-        return self._holds(self._tokens.get(identity.token_id), identity, now) or self._holds(
-            self._users.get(identity.user_id), identity, now
+        return any(
+            revoked is not None and revoked.until > now and applies_to(revoked, identity)
+            for revoked in (self._tokens.get(identity.token_id), self._users.get(identity.user_id))
         )
 
-    @staticmethod
-    def _holds(revoked: Revoked | None, identity: Identity, now: float) -> bool:
-        if revoked is None or revoked.until <= now:
-            return False
-        return concerns(revoked, identity)
-
     def entries(self, now: float) -> list[Revoked]:
-        """Return what is revoked now."""
+        """Return the revocations in force."""
         return [
             revoked
             for entries in (self._users, self._tokens)
@@ -69,7 +64,7 @@ class Revocations:
         ]
 
     def forget(self, now: float) -> None:
-        """Drop what is over."""
+        """Drop what has expired."""
         for entries in (self._users, self._tokens):
             for key in [key for key, revoked in entries.items() if revoked.until <= now]:
                 del entries[key]
@@ -78,14 +73,15 @@ class Revocations:
         self.forget(now)
         if len(self) >= MAX_REVOCATIONS:
             entries = self._users if len(self._users) > len(self._tokens) else self._tokens
-            # Many at once: to look for the one that ends first costs a pass over all.
-            for key in nsmallest(MAX_REVOCATIONS // _AT_ONCE, entries, key=lambda key: entries[key].until):
+            for key in nsmallest(
+                MAX_REVOCATIONS // _DROPPED_PART, entries, key=lambda key: entries[key].until
+            ):
                 del entries[key]
                 self.forgotten += 1
 
 
-def concerns(revoked: Revoked, identity: Identity) -> bool:
-    """Whether a revocation is about these credentials."""
+def applies_to(revoked: Revoked, identity: Identity) -> bool:
+    """Return True if a revocation covers these credentials, whether or not it is over."""
     if revoked.token_id:
         return revoked.token_id == identity.token_id
     if revoked.user_id != identity.user_id:

@@ -30,7 +30,7 @@ _SLACK_S = 60.0  # for a token minted for exactly the longest life, by a clock t
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class VerificationKey:
     """A key that may have signed a token, the one algorithm it is for, and whose key it is.
 
     A token verified with it must name that `issuer`, so that one issuer cannot speak for another.
@@ -44,7 +44,7 @@ class Candidate:
 class KeySource(Protocol):
     """Where verification keys come from."""
 
-    async def keys_for(self, header: Mapping[str, Any], issuer: object) -> Iterable[Candidate]:
+    async def keys_for(self, header: Mapping[str, Any], issuer: object) -> Iterable[VerificationKey]:
         """Return the keys to try for a token with this (unverified) header and `iss`; none if it is nobody's.
 
         `kid`, `alg` and `iss` may choose among configured keys, no more. Nothing in a token may name a place
@@ -66,20 +66,20 @@ class SharedSecrets:
         keys = [secret.encode() for secret in secrets]
         if any(len(key) < MIN_SECRET_BYTES for key in keys):
             raise ValueError(f"TIDINGS_JWT_SECRETS: each secret needs at least {MIN_SECRET_BYTES} bytes")
-        self._candidates = [Candidate(key, "HS256", issuer) for key in keys]
+        self._candidates = [VerificationKey(key, "HS256", issuer) for key in keys]
 
-    async def keys_for(self, header: Mapping[str, Any], issuer: object) -> Iterable[Candidate]:  # noqa: ARG002  # checked with the claims
+    async def keys_for(self, header: Mapping[str, Any], issuer: object) -> Iterable[VerificationKey]:  # noqa: ARG002  # checked with the claims
         return self._candidates if header.get("alg") == "HS256" else ()
 
 
-class EitherSource:
+class CompositeKeySource:
     """Secrets for HS256, public keys for everything else."""
 
     def __init__(self, secrets: KeySource, public: KeySource) -> None:
         self._secrets = secrets
         self._public = public
 
-    async def keys_for(self, header: Mapping[str, Any], issuer: object) -> Iterable[Candidate]:
+    async def keys_for(self, header: Mapping[str, Any], issuer: object) -> Iterable[VerificationKey]:
         source = self._secrets if header.get("alg") == "HS256" else self._public
         return await source.keys_for(header, issuer)
 
@@ -137,7 +137,7 @@ class TokenVerifier:
             raise _refused("the token asks for extensions that are not understood (`crit`)")
         return header, parts["payload"].get("iss")
 
-    def _claims(self, token: str, candidates: Iterable[Candidate]) -> Mapping[str, Any]:
+    def _claims(self, token: str, candidates: Iterable[VerificationKey]) -> Mapping[str, Any]:
         for candidate in candidates:
             try:
                 claims: dict[str, Any] = jwt.decode(

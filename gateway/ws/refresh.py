@@ -33,7 +33,7 @@ async def _renew(
     gateway: "Gateway", connection: "Connection", session: ClientState, effect: Renew, started: float
 ) -> None:
     try:
-        identity = await gateway.authenticator.renew(
+        identity = await gateway.authenticator.refresh(
             session.identity, token=effect.token, ticket=effect.ticket, origin=connection.stay.origin
         )
     except AuthRefused as refusal:

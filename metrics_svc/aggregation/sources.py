@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from metrics_svc.aggregation.totals import Budget, CumulativeTotals
+from services.wire.events import MAX_HISTOGRAMS_PER_SOURCE, MAX_LABEL_SETS_PER_SOURCE
 
 MAX_SOURCES = 256
 MAX_METRICS_PER_SOURCE = 64
-MAX_HISTOGRAMS_PER_SOURCE = 8
 # Labelled series are stored beside those of the sources: each is a row a second.
-MAX_LABEL_SETS_PER_SOURCE = 32
 MAX_LABEL_SETS = 512
 # Of a silent application; also of an unused metric name, label set, or total.
 EXPIRE_S = 300

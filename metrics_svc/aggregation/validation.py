@@ -19,19 +19,20 @@ from metrics_svc.aggregation.sources import (
 )
 from metrics_svc.aggregation.totals import TooManyTotals
 from services.latency_sketch import BadSample, LatencySketch
-from services.wire.events import MetricsReport, Sketch
+from services.wire.events import (
+    MAX_AGE_S,
+    MAX_FUTURE_S,
+    MAX_LABEL_BYTES,
+    MAX_LABELS_PER_SOURCE,
+    MAX_LATENCIES,
+    MetricsReport,
+    Sketch,
+)
 from services.wire.names import METRIC_NAME
 from services.wire.records import UNSET
 
-MAX_LABELS_PER_SOURCE = 16
-MAX_LABEL_BYTES = 128
-MAX_LATENCIES = 10_000
 # Sums of accepted numbers stay finite and exact enough.
 MAX_NUMBER = 1e15
-# Reports are counted by our clock. Their own timestamp only reveals nonsense (from the future) and reports that were
-# held back so long that their counts would look like a burst of now.
-MAX_FUTURE_S = 60
-MAX_AGE_S = 3600
 
 _KINDS = frozenset(SourceKind)
 

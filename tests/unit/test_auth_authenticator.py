@@ -5,11 +5,11 @@ import time
 import jwt
 import pytest
 
-from gateway.auth.api_keys import Scope
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.identity import AuthRefused, Identity
 from gateway.auth.revocations import Revocations
 from services.settings import Settings
+from services.settings_values import Scope
 from services.wire.codes import ErrorCode
 from services.wire.events import Revoked
 
@@ -238,7 +238,7 @@ class TestRevocation:
             await authenticator.require_api_key(bearer(token(tidings={"admin": True})), Scope.USERS)
         assert caught.value.code is ErrorCode.UNAVAILABLE
         # Who is in goes on, and under `open` a revocation keeps nobody out who does not want to be.
-        assert (await authenticator.renew(ada, token=token(), origin=None)).user_id == "ada"
+        assert (await authenticator.refresh(ada, token=token(), origin=None)).user_id == "ada"
         anyone = open_to_all()
         anyone.revocations.current = False
         await anyone.authenticate({}, {})
@@ -255,7 +255,7 @@ class TestRevocation:
 class TestRenewal:
     async def test_new_rights_for_the_same_user(self) -> None:
         ada = await with_tokens().authenticate(bearer(token(tidings={"join": ["a"]})), {})
-        renewed = await with_tokens().renew(ada, token=token(tidings={"join": ["b"]}), origin=None)
+        renewed = await with_tokens().refresh(ada, token=token(tidings={"join": ["b"]}), origin=None)
         assert (renewed.user_id, renewed.grants.may_join("a"), renewed.grants.may_join("b")) == (
             "ada",
             False,
@@ -265,16 +265,16 @@ class TestRenewal:
     async def test_not_for_another_user(self) -> None:
         ada = await with_tokens().authenticate(bearer(token()), {})
         with pytest.raises(AuthRefused) as caught:
-            await with_tokens().renew(ada, token=token(sub="eve"), origin=None)
+            await with_tokens().refresh(ada, token=token(sub="eve"), origin=None)
         assert caught.value.code is ErrorCode.FORBIDDEN
 
     async def test_by_a_ticket_of_the_same_page(self) -> None:
         ada = await with_tokens().authenticate(bearer(token()), {})
         tickets = OneTicket("t", ada)
-        assert await with_tokens(tickets).renew(ada, ticket="t", origin="https://app.example") == ada
+        assert await with_tokens(tickets).refresh(ada, ticket="t", origin="https://app.example") == ada
         assert tickets.origins == ["https://app.example"]
 
     async def test_what_expired_renews_nothing(self) -> None:
         ada = await with_tokens().authenticate(bearer(token()), {})
         with pytest.raises(AuthRefused):
-            await with_tokens().renew(ada, token=token(exp=int(time.time()) - 60), origin=None)
+            await with_tokens().refresh(ada, token=token(exp=int(time.time()) - 60), origin=None)

@@ -15,15 +15,17 @@ from gateway.auth.identity import AuthRefused
 from gateway.auth.jwks import (
     COOLDOWN_S,
     FRESH_S,
+    MAX_BYTES,
     MAX_KEYS,
     STALE_S,
     FetchFailed,
     IssuerKeys,
     PublicKeys,
+    check_url,
+    fetch,
     parse_keys,
 )
-from gateway.auth.jwks_fetch import MAX_BYTES, check_url, fetch
-from gateway.auth.tokens import EitherSource, SharedSecrets, TokenVerifier
+from gateway.auth.tokens import CompositeKeySource, SharedSecrets, TokenVerifier
 from services.settings import Settings
 from services.wire.codes import ErrorCode
 
@@ -78,7 +80,7 @@ class Server:
 def verifier_of(**servers: IssuerKeys) -> TokenVerifier:
     issuers = {{"one": ISSUER, "two": OTHER}[name]: keys for name, keys in servers.items()}
     secrets = SharedSecrets(["a-secret-of-32-bytes-for-hs256-only"])
-    return TokenVerifier(EitherSource(secrets, PublicKeys(issuers)), audience="tidings")
+    return TokenVerifier(CompositeKeySource(secrets, PublicKeys(issuers)), audience="tidings")
 
 
 async def refusal_of(by: TokenVerifier, text: str) -> AuthRefused:

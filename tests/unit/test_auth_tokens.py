@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.auth.identity import AuthRefused
-from gateway.auth.tokens import CLOCK_SKEW_S, MAX_TOKEN_BYTES, Candidate, SharedSecrets, TokenVerifier
+from gateway.auth.tokens import CLOCK_SKEW_S, MAX_TOKEN_BYTES, SharedSecrets, TokenVerifier, VerificationKey
 from services.wire.codes import ErrorCode
 from services.wire.grants import DEFAULT, Grants, Patterns
 
@@ -84,28 +84,28 @@ async def test_a_header_with_a_strange_algorithm(alg: object) -> None:
 class AnyKey:
     """A source that leaves the choice of algorithm to whoever verifies."""
 
-    def __init__(self, candidate: Candidate) -> None:
+    def __init__(self, candidate: VerificationKey) -> None:
         self._candidate = candidate
 
-    async def keys_for(self, header: Mapping[str, Any], issuer: object) -> list[Candidate]:
+    async def keys_for(self, header: Mapping[str, Any], issuer: object) -> list[VerificationKey]:
         return [self._candidate]
 
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512", "none"])
 async def test_the_algorithm_belongs_to_the_key(algorithm: str) -> None:
     text = jwt.encode(claims(), "" if algorithm == "none" else SECRET * 2, algorithm=algorithm)
-    await refusal_of(text, TokenVerifier(AnyKey(Candidate(SECRET * 2, "HS256"))))
+    await refusal_of(text, TokenVerifier(AnyKey(VerificationKey(SECRET * 2, "HS256"))))
 
 
 async def test_key_confusion() -> None:
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    by = TokenVerifier(AnyKey(Candidate(public, "RS256")))
+    by = TokenVerifier(AnyKey(VerificationKey(public, "RS256")))
     honest = jwt.encode(claims(), private, algorithm="RS256")
     forged = sign(f"{segment({'alg': 'HS256'})}.{segment(claims())}", public)
 
     assert (
-        await TokenVerifier(AnyKey(Candidate(public, "RS256")), audience="tidings").verify(honest)
+        await TokenVerifier(AnyKey(VerificationKey(public, "RS256")), audience="tidings").verify(honest)
     ).user_id
     await refusal_of(forged, by)
 

@@ -2,8 +2,8 @@
 
 import re
 
-from gateway.auth.api_keys import Scope
 from gateway.limits import Limit
+from services.settings_values import Scope
 from tests.support.docs import ROOT
 
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")

@@ -30,20 +30,22 @@ from gateway.api.otlp.split import Piece
 from gateway.api.responses import ApiError
 from services.latency_sketch import BadSample, LatencySketch
 from services.wire.codes import ErrorCode
-from services.wire.events import MetricsReport, SketchTotal, Total
+from services.wire.events import (
+    MAX_LABEL_BYTES,
+    MAX_LABELS_PER_SOURCE,
+    MetricsReport,
+    SketchTotal,
+    Total,
+    is_timely,
+)
 from services.wire.names import METRIC_NAME, InvalidName, normalize_name
 
 MAX_POINTS = 20_000
-_MAX_LABELS = 16
-_MAX_RESOURCE_ATTRIBUTES = (
-    128  # as SDKs have it: https://opentelemetry.io/docs/specs/otel/common/#attribute-limits
-)
-_MAX_LABEL_CHARS = 128
+# As SDKs have it: https://opentelemetry.io/docs/specs/otel/common/#attribute-limits
+_MAX_RESOURCE_ATTRIBUTES = 128
 # A report is written at once, and has to fit the bus: what is more goes into another one.
 _MAX_REPORT_WEIGHT = 20_000
 _WEIGHT_OF_NAME = 2  # a bin of a histogram weighs one
-_OLDEST_MS = 3_600_000
-_NEWEST_MS = 60_000
 _DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 _CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 # Semantic conventions, present and past, and milliseconds per unit.
@@ -189,7 +191,7 @@ def _take(
     if not METRIC_NAME.fullmatch(metric.name):
         raise _Refused("a metric's name is a letter or _ and up to 63 letters, digits, and any of _ . : -")
     at = point.time_unix_nano // 1_000_000
-    if point.time_unix_nano and not now_ms - _OLDEST_MS <= at <= now_ms + _NEWEST_MS:
+    if point.time_unix_nano and not is_timely(at, now_ms):
         raise _Refused("the time of a point is over an hour old or of the future")
     labels = _labels(point)
     draft = drafts.get(_key(labels))
@@ -300,16 +302,16 @@ def _source(resource: dict[str, str]) -> str:
 
 def _instance(resource: dict[str, str]) -> str:
     named = [resource.get(name, "") for name in ("service.instance.id", "host.name", "process.pid")]
-    return (named[0] or ":".join(filter(None, named)))[:_MAX_LABEL_CHARS]
+    return (named[0] or ":".join(filter(None, named)))[:MAX_LABEL_BYTES]
 
 
 def _labels(point: Point) -> dict[str, str]:
-    if len(point.attributes) > _MAX_LABELS:
-        raise _Refused(f"more than {_MAX_LABELS} attributes")
+    if len(point.attributes) > MAX_LABELS_PER_SOURCE:
+        raise _Refused(f"more than {MAX_LABELS_PER_SOURCE} attributes")
     labels = _texts(point.attributes)
     for name, value in labels.items():
-        if not name or len(name) + len(value) > _MAX_LABEL_CHARS:
-            raise _Refused(f"an attribute has more than {_MAX_LABEL_CHARS} characters, or no name")
+        if not name or len(name) + len(value) > MAX_LABEL_BYTES:
+            raise _Refused(f"an attribute has more than {MAX_LABEL_BYTES} characters, or no name")
     return labels
 
 

@@ -20,9 +20,9 @@ from gateway.api.endpoint import Call, endpoint, server
 from gateway.api.otlp.convert import Export, convert
 from gateway.api.otlp.split import MAX_UNPACKED_BYTES, pieces_of
 from gateway.api.responses import ApiError
-from gateway.auth.api_keys import Scope
 from gateway.limits import Limit
 from services.bus.errors import PayloadTooLarge
+from services.settings_values import Scope
 from services.wire.codes import ErrorCode
 
 _UNPACKED_AT_ONCE = 256 * 1024
