@@ -20,10 +20,10 @@ from starlette.types import ASGIApp
 
 from gateway.gateway import Gateway
 from gateway.http.protocol import LimitedHttpProtocol
-from gateway.ws.context import ServerContext
-from gateway.ws.keepalive import Keepalive
-from gateway.ws.sniff import sniffer_factory
-from gateway.ws.upgrade import UpgradeHandler
+from gateway.ws.handshake import UpgradeHandler, Upgrades
+from gateway.ws.protocol import ServerContext
+from gateway.ws.sniff import SnifferFactory
+from gateway.ws.timers import Keepalive
 from services.lifecycle import CannotStart
 from services.settings import Settings
 from services.wire.codes import CloseCode
@@ -88,11 +88,17 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, with our protocols. Stands for uvicorn's, which lets a TLS handshake take a minute."""
         config, state, gateway = self.config, self.server_state, self._gateway
-        context = ServerContext(
-            gateway.settings, self._keepalive, gateway.on_limit, state.connections, UpgradeHandler(gateway)
+        context = ServerContext(gateway.settings, self._keepalive, gateway.on_limit, state.connections)
+        upgrades = Upgrades(context, UpgradeHandler(gateway))
+        make_http = partial(
+            LimitedHttpProtocol,
+            config,
+            state,
+            self.lifespan.state,
+            context=context,
+            start_upgrade=upgrades.start,
         )
-        make_http = partial(LimitedHttpProtocol, config, state, self.lifespan.state, context=context)
-        make = sniffer_factory(context, make_http, tls=config.is_ssl)
+        make = SnifferFactory(context, upgrades.rules.serves, upgrades.start, make_http, tls=config.is_ssl)
         limit_s = gateway.settings.handshake_timeout_s if config.is_ssl else None
         loop = asyncio.get_running_loop()
         self.servers = [

@@ -3,26 +3,17 @@
 A room of a thousand members costs one encoding and a thousand writes of the same bytes object.
 """
 
-import zlib
 from enum import IntEnum
 
 import msgspec
 
+from gateway.ws.frames import message_frame
 from services.wire import server
 
 _encode_json = msgspec.json.Encoder().encode
 _encode_msgpack = msgspec.msgpack.Encoder().encode
 # Content was checked where it came in; msgspec's own conversion takes 12 µs for a number like `9e307`.
 _decode_json = msgspec.json.Decoder(float_hook=float).decode
-
-# Below this size deflate saves little, above it takes long; RFC 7692 §6 lets each message choose.
-MIN_COMPRESSED_BYTES = 512
-MAX_COMPRESSED_BYTES = 262_144
-
-_TEXT = 0x81  # FIN and opcode 1 (RFC 6455 §5.2)
-_BINARY = 0x82
-_RSV1 = 0x40  # "this message is compressed" (RFC 7692 §6)
-PING_FRAME = b"\x89\x00"
 
 
 class Encoding(IntEnum):
@@ -38,31 +29,6 @@ class Encoding(IntEnum):
     def packed(self) -> bool:
         """Whether messages travel as MessagePack."""
         return self in (Encoding.MSGPACK, Encoding.MSGPACK_DEFLATE)
-
-
-def frame(first_byte: int, payload: bytes) -> bytes:
-    """Return an unfragmented, unmasked WebSocket frame (RFC 6455 §5.2)."""
-    size = len(payload)
-    if size < 126:
-        return bytes((first_byte, size)) + payload
-    if size < 65_536:
-        return bytes((first_byte, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((first_byte, 127)) + size.to_bytes(8, "big") + payload
-
-
-def _deflated_frame(first_byte: int, payload: bytes) -> bytes:
-    """Frame a message compressed without context takeover (RFC 7692 §7.2.1), so that everyone can share it."""
-    if not MIN_COMPRESSED_BYTES <= len(payload) <= MAX_COMPRESSED_BYTES:
-        return frame(first_byte, payload)
-    deflate = zlib.compressobj(level=1, wbits=-15)
-    data = deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)
-    return frame(first_byte | _RSV1, data[:-4])
-
-
-def message_frame(payload: bytes, *, binary: bool, deflate: bool) -> bytes:
-    """Return the frame of one whole message, compressed where `deflate` was agreed on and is worth it."""
-    first_byte = _BINARY if binary else _TEXT
-    return _deflated_frame(first_byte, payload) if deflate else frame(first_byte, payload)
 
 
 class EncodedMessage:

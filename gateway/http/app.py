@@ -1,4 +1,4 @@
-"""The ASGI application: every path that is served over plain HTTP, in one place (WebSockets: `gateway.ws.upgrade`)."""
+"""The ASGI application: every path that is served over plain HTTP, in one place (WebSockets: `gateway.ws.handshake`)."""
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute

@@ -18,10 +18,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from gateway.limits import Limit
-from gateway.ws.context import ServerContext
-from gateway.ws.handshake import http_answer
-from gateway.ws.protocol import WebSocketProtocol
-from gateway.ws.request import UpgradeRequest
+from gateway.ws.handshake import http_response
+from gateway.ws.protocol import ServerContext
+from gateway.ws.sniff import StartUpgrade, UpgradeRequest
 
 _PER_HEADER = 4  # colon, blank and line end
 # A client may ask further before it has its answer; nobody who waits for answers asks this often.
@@ -39,9 +38,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         context: ServerContext,
+        start_upgrade: StartUpgrade,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._context = context
+        self._start_upgrade = start_upgrade
         self._settings = context.settings
         self._on_limit = context.on_limit
         self._in_head = False
@@ -192,7 +192,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         request = UpgradeRequest(
             self.scope["method"], _origin_form(self.url), lines, version=version, early=early
         )
-        WebSocketProtocol(self._context, self.transport).begin(request)
+        self._start_upgrade(self.transport, request)
 
     def _should_upgrade_to_ws(self) -> bool:
         return True  # by the above, whatever uvicorn has of its own
@@ -254,7 +254,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             text = why.encode()
             length = str(len(text)).encode()
             headers = ((b"content-type", b"text/plain"), (b"content-length", length))
-            self.transport.write(http_answer(status, headers, text))
+            self.transport.write(http_response(status, headers, text))
         self.transport.close()
 
     def _may_answer(self) -> bool:

@@ -1,19 +1,10 @@
 """WebSocket.
 
-- `doorway`     what a connection is until its first bytes
-- `request`     an upgrade request, and the ordinary one taken apart at once
-- `entrance`    who comes in at `/ws` and `/ws/echo` (ADR 0007)
-- `negotiation` the subprotocol, compression, and refusals
-- `protocol`    the asyncio protocol of one WebSocket
-- `outlet`      its writing half
-- `whole`       the ordinary frames, taken apart without the core
-- `core`        the `websockets` sans-IO core, for all others
-- `context`        what all connections of one server share
-- `deadlines`   connections that have the same time to get something done
-- `connection`  one client: its session, its memberships, and how effects are carried out
-- `joining`     messages for rooms that the connection is still joining
-- `direct`      a direct message, and whether its receiver is online
-- `renewal`     going on with new credentials
-- `echo`        the handler of `/ws/echo`
-- `keepalive`   pings and idle time-outs of all connections, from one timer
+- `sniff`      the protocol of a new connection, chosen by its first bytes
+- `handshake`  negotiation, pending upgrades, and the rules for admitting a client (ADR 0007)
+- `protocol`   the asyncio protocol of one open WebSocket: reads, writes, pings, closes
+- `frames`     frames read, directly or by the `websockets` parser, and frames built
+- `connection` one client: decodes its messages, and carries them out
+- `echo`       the handler of `/ws/echo`
+- `timers`     pings, idle time-outs and other time-outs, with one timer each
 """

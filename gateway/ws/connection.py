@@ -40,7 +40,7 @@ from gateway.presence.batch_queue import Chosen
 from gateway.stay import Stay
 from gateway.ws.direct import publish_to_user
 from gateway.ws.joining import PendingJoins
-from gateway.ws.protocol import WebSocketProtocol
+from gateway.ws.protocol import WebSocketProtocol, discard
 from gateway.ws.refresh import begin_renewal
 from services.bus.errors import BusError
 from services.wire import server
@@ -69,9 +69,9 @@ class Connection:
         "_gateway",
         "_inbox_from",
         "_joining",
-        "_link",
         "_messages_in",
         "_opened_at",
+        "_protocol",
         "_seen_at",
         "_sender",
         "_session",
@@ -82,25 +82,27 @@ class Connection:
         "write",
     )  # fmt: skip
 
+    _protocol: WebSocketProtocol  # set by `start`
+
     accept_messages = None  # the bytes of a fan-out suit every WebSocket with the same encoding
 
     def __init__(
         self,
         gateway: "Gateway",
-        link: WebSocketProtocol,
         identity: Identity,
         codec: Codec,
         connection_id: str,
-        place: str = "",
+        ip_key: str = "",
         origin: str | None = None,
+        *,
+        deflate: bool = False,
     ) -> None:
         self.connection_id = connection_id
         self.user_id = identity.user_id
-        self.stay = Stay(gateway, self, identity, place, origin)
-        self.encoding = _wire(codec, deflate=link.deflate)
-        self.write: Callable[[bytes], None] = link.write
+        self.stay = Stay(gateway, self, identity, ip_key, origin)
+        self.encoding = _encoding_of(codec, deflate=deflate)
+        self.write: Callable[[bytes], None] = discard
         self._gateway = gateway
-        self._link = link
         self._codec = codec
         self._opened_at = _monotonic()
         self._session = ClientState(identity, gateway.settings, self._opened_at, gateway.on_limit)
@@ -114,12 +116,12 @@ class Connection:
     @property
     def fd_ref(self) -> FdRef:
         """See `Member`."""
-        return self._link.fd_ref
+        return self._protocol.fd_ref
 
     @property
     def backlog(self) -> int:
         """See `Member`."""
-        return self._link.backlog
+        return self._protocol.backlog
 
     @property
     def rooms(self) -> set[str]:
@@ -131,7 +133,7 @@ class Connection:
     def on_message(self, data: bytes, binary: bool) -> None:
         """Carry out one message."""
         if binary != self._codec.binary:
-            self._link.close(CloseCode.UNSUPPORTED_DATA)
+            self._protocol.close(CloseCode.UNSUPPORTED_DATA)
             return
         gateway = self._gateway
         gateway.counters.messages_in += 1
@@ -184,16 +186,19 @@ class Connection:
 
     def send(self, message: server.ServerMessage) -> None:
         """Send a message to this connection alone."""
-        self._link.write_soon(EncodedMessage(message).encode(self.encoding))
+        self._protocol.write_soon(EncodedMessage(message).encode(self.encoding))
 
     notify = send  # as a guest (`gateway.stay`)
 
-    def open(self, welcome: server.Welcome, inbox: Position, subscribe: list[str]) -> bool:
-        """Accept the upgrade with `welcome`, and follow the channels asked for; False: the client is gone."""
+    def encode(self, message: server.ServerMessage) -> bytes:
+        """Return a message as this client reads it."""
+        return EncodedMessage(message).encode(self.encoding)
+
+    def start(self, protocol: WebSocketProtocol, inbox: Position, subscribe: list[str]) -> None:
+        """Register the connection, whose upgrade was accepted with the welcome, and subscribe to channels."""
         gateway = self._gateway
+        self._protocol = protocol
         self._inbox_from = inbox.seq
-        if not self._link.accept(self, EncodedMessage(welcome).encode(self.encoding)):
-            return False
         gateway.connections.add(self)
         gateway.counters.connections += 1
         gateway.everyone.fanout.add(self)
@@ -203,7 +208,6 @@ class Connection:
             now = _monotonic()
             for effect in self._session.open_channels(subscribe):
                 self._perform(effect, now)
-        return True
 
     def disconnect_frame(self, code: CloseCode, retry_after_ms: int | None = None, reason: str = "") -> bytes:
         """Return the frame of `disconnect`."""
@@ -217,11 +221,11 @@ class Connection:
 
     def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
         """Say `disconnect` and close."""
-        self._link.close(code, self.disconnect_frame(code, retry_after_ms, reason))
+        self._protocol.close(code, self.disconnect_frame(code, retry_after_ms, reason))
 
     def abort(self) -> None:
         """End the connection without waiting for anything to be sent."""
-        self._link.abort()
+        self._protocol.abort()
 
     def presence_ops(self) -> Iterable[AnyPresenceOp]:
         """Return what presence has to know of this connection."""
@@ -299,7 +303,7 @@ class Connection:
             self._gateway.counters.request_failed(message.code, our_fault=our_fault)
         else:
             self._gateway.counters.request_ok(started, _monotonic())
-        self._link.write_soon(answer.encode(self.encoding))
+        self._protocol.write_soon(answer.encode(self.encoding))
 
     def _refuse(
         self,
@@ -350,7 +354,7 @@ class Connection:
             self.reply(outcome, started)
 
     def _wants(self, room: str) -> bool:
-        return room in self._session.rooms and not self._link.closing
+        return room in self._session.rooms and not self._protocol.closing
 
     def _on_joined(
         self, room: str, id: str | UnsetType, started: float, outcome: RoomJoin | BusError | None
@@ -361,7 +365,7 @@ class Connection:
             for effect, began in held:
                 self._publish(effect, began)
             return
-        if self._link.closing:
+        if self._protocol.closing:
             return
         if outcome is None:
             code, text = ErrorCode.CONFLICT, "the room was left before it was joined"
@@ -428,7 +432,7 @@ class Connection:
         recovered, missed = _recovery(catch_up)
         reply = server.Subscribed(channels=effect.channels, recovered=recovered, missed=missed, id=effect.id)
         self._reply(RecoveryAnswer(reply, catch_up.missed), started)
-        if not self._link.closing:
+        if not self._protocol.closing:
             wanted = [name for name in effect.channels if name in self._session.followed]
             subscribe.follow(self._gateway, self, wanted)
 
@@ -437,7 +441,7 @@ def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _wire(codec: Codec, *, deflate: bool) -> Encoding:
+def _encoding_of(codec: Codec, *, deflate: bool) -> Encoding:
     if codec.binary:
         return Encoding.MSGPACK_DEFLATE if deflate else Encoding.MSGPACK
     return Encoding.JSON_DEFLATE if deflate else Encoding.JSON

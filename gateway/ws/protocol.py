@@ -1,219 +1,298 @@
-"""The asyncio protocol of one WebSocket, from its upgrade request to its end.
+"""The asyncio protocol of one open WebSocket.
 
-RFC 6455 is the `websockets` sans-IO core's work, but for the ordinary cases (`gateway.ws.frames`): a core exists only while
-there is something for it to remember. Messages go straight to a handler: no task, queue or coroutine per connection. What is
-sent bypasses the core: frames are built once and shared (`gateway.delivery.encoded_message`).
+Messages go straight to a handler: no task, queue or coroutine per connection. Frames to many clients are built once and shared
+(`gateway.delivery.encoded_message`). Writing is unchecked while the client keeps up, bounded while the transport
+buffers, and discarded after the close (ADR 0004).
 """
 
 import asyncio
-from collections.abc import Iterable
+import os
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
-from gateway.delivery.encoded_message import PING_FRAME, frame, message_frame
+from gateway.delivery.fd_table import NO_FD, acquire, direct_generation
 from gateway.limits import Limit, TokenBucket
-from gateway.ws.context import ServerContext
-from gateway.ws.fallback import FallbackParser
-from gateway.ws.frames import BINARY, PING, TEXT, parse_complete_frames
-from gateway.ws.handshake import Accepted, Rejected, http_answer, negotiate
-from gateway.ws.request import UpgradeRequest
-from gateway.ws.writer import FrameWriter, Handler
-from services.tasks import start_eagerly
+from gateway.ws.frames import BINARY, PING, PING_FRAME, PONG, TEXT, FrameReader, frame, message_frame
+from gateway.ws.timers import Keepalive
+from services.settings import Settings
 from services.wire.codes import CloseCode
 
-_TEXT, _BINARY, _CONT, _PING = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING
-_MESSAGES = (_TEXT, _BINARY)
-_PONG_FIRST = 0x8A
-# What is parsed in one go: 64 KiB of empty frames would hold everybody up for many milliseconds.
+CLOSE_GRACE_S = 5.0  # for the peer to answer a close frame, and for what is queued to leave
+# What is parsed in one go: 64 KiB of empty frames would block the loop for many milliseconds.
 _SLICE_BYTES = 8192
 # After so many bytes at once, others go first: uvloop reads 32 times from one socket before it looks at the next.
-_TURN_BYTES = 65_536
+_FAIR_BYTES = 65_536
 _CLOSE_CODES = {code.number: code for code in CloseCode}
 
 
-class WebSocketProtocol(FrameWriter):
-    """One connection; the `link` that a handler writes to and closes."""
+class ServerContext:
+    """What all connections of one server share: created once, and referred to by each."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        keepalive: Keepalive,
+        on_limit: Callable[[Limit], object],
+        connections: set[Any],
+    ) -> None:
+        self.settings = settings
+        self.keepalive = keepalive
+        self.on_limit = on_limit
+        self.connections = connections  # uvicorn's: it closes them in the end, and waits for them
+        self.loop = asyncio.get_running_loop()
+        self.now = self.loop.time
+
+
+class Handler(Protocol):
+    """Receives a connection's messages. `write` is set by the protocol and takes complete frames."""
+
+    write: Callable[[bytes], None]
+
+    def on_message(self, data: bytes, binary: bool) -> None:
+        """Handle one complete message."""
+
+    def on_slow(self) -> None:
+        """Close the connection of a client with more bytes buffered than allowed."""
+
+    def disconnect_frame(self, code: CloseCode) -> bytes:
+        """Return the frames to send before the close frame, where the server closes."""
+
+    def on_close(self, code: int, *, by_client: bool) -> None:
+        """Release the connection, once; `code` is 1006 where no close frame came."""
+
+
+def discard(_data: bytes) -> None:
+    """Drop what is written to a connection that is not open yet, closing or closed."""
+
+
+class FrameWriter(asyncio.Protocol):
+    """Writes to one client. `write` never blocks and never raises."""
 
     __slots__ = (
-        "_core", "_deciding", "_fragments", "_fragments_binary", "_frames", "_handshake", "_waits", "last_received",
+        "_close_timer", "_closing", "_context", "_handler", "_transport", "_write_limit", "_write_timer", "fd_ref", "write",
     )  # fmt: skip
 
-    def __init__(self, context: ServerContext, transport: asyncio.Transport) -> None:
-        super().__init__(context, transport)
-        self._handshake: Accepted | None = None  # what will be answered, until it is
-        self._deciding: asyncio.Task[None] | None = None
-        self._waits = False  # for the entrance, reading nothing
-        # Made for what is not ordinary, and let go of when nothing of it is left (`rest`).
-        self._core: FallbackParser | None = None
-        self._fragments: bytearray | None = None
-        self._fragments_binary = False
-        self._frames: TokenBucket | None = None  # made with the first frame that is no whole message
-        self.last_received = context.now()
+    def __init__(self, context: ServerContext, transport: asyncio.Transport, handler: Handler) -> None:
+        self._context = context
+        self._transport = transport
+        self._handler = handler  # until the connection is lost
+        self._closing = False
+        self._close_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._write_limit = 0  # set while the transport buffers
+        sock = transport.get_extra_info("socket")
+        in_clear = sock is not None and transport.get_extra_info("sslcontext") is None
+        self.fd_ref = (
+            acquire(sock.fileno()) if in_clear else NO_FD
+        )  # the socket, where direct writes are possible
+        self.write: Callable[[bytes], None] = discard
+        self._set_writer(self._free_writer)
 
-    # --- the handshake ---
+    @property
+    def closing(self) -> bool:
+        """Whether the connection is closed or about to be."""
+        return self._closing
 
-    def begin(self, request: UpgradeRequest) -> None:
-        """Take over the transport, and let the entrance decide."""
-        context = self._context
-        self._transport.set_protocol(self)
-        context.connections.add(self)
-        accepted = negotiate(request, context.settings)
-        if isinstance(accepted, Rejected):
-            self._answer_and_close(accepted.answer)
-            return
-        self._handshake = accepted
-        deciding = start_eagerly(context.entrance.decide(self, request))
-        if not deciding.done():
-            self._deciding = deciding
-        if self._handshake is not None:  # not answered yet
-            self._waits = True
-            context.handshakes.add(self)
-            # A client must wait for the answer (RFC 6455 §4.1). What one sends before that waits in the kernel.
-            self._transport.pause_reading()
+    @property
+    def backlog(self) -> int:
+        """Bytes that were written and have not left yet."""
+        return self._transport.get_write_buffer_size()
 
-    def accept(self, handler: Handler, first: bytes = b"") -> bool:
-        """Accept the upgrade and hand the connection to `handler`; `first` leaves in the same write.
+    def write_soon(self, data: bytes) -> None:
+        """Write together with whatever else this turn of the loop brings: answers come in bursts."""
+        if self.write == self._free_writer:
+            direct_generation[self.fd_ref[0]] = 0
+            self._transport.write(data)
+        else:
+            self.write(data)
 
-        Return False where the client is gone already.
+    def pause_writing(self) -> None:
+        """Check every write from here on: the client reads slower than we write (ADR 0004).
+
+        The limit counts from what is buffered now: one large answer (a recovery) may exceed it by itself, and a client
+        that is still reading it is not slow.
         """
-        accepted = self._end_handshake()
-        if accepted is None:
-            return False
-        self._deciding = None
-        self._core = accepted.core
-        self._transport.write(accepted.answer + first)
-        self._handler = handler
-        self._begin_writing()
-        self._context.keepalive.add(self)
-        if accepted.early:  # after what the handler does first, and before the loop reads on
-            self._context.loop.call_soon(self.data_received, accepted.early)
-        return True
+        if not self._closing:
+            settings = self._context.settings
+            self._write_limit = self._transport.get_write_buffer_size() + settings.write_buffer_bytes
+            self._set_writer(self._write_checked)
+            if self._write_timer is None and settings.write_timeout_s:
+                self._write_timer = self._context.loop.call_later(
+                    settings.write_timeout_s, self._on_write_late
+                )
 
-    def refuse(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """Answer the upgrade with an HTTP response, and close. Who was let in before is told so and sent away."""
-        if self._end_handshake() is not None:
-            self._answer_and_close(http_answer(status, headers, body))
-        elif self._handler is not None:  # a fault came up behind the answer
-            self.close(CloseCode.INTERNAL)
+    def resume_writing(self) -> None:
+        """Write freely again: the client has caught up."""
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        if not self._closing:
+            self._set_writer(self._free_writer)
 
-    def on_handshake_late(self) -> None:
-        """Give up a handshake that the entrance could not decide in time."""
-        self._context.on_limit(Limit.HANDSHAKE_TIME)
-        self.refuse(408, ((b"content-type", b"text/plain"),), b"The handshake took too long.\n")
+    def _stop_writing(self) -> None:
+        """Discard writes (a closed transport raises, and one member must not stop a fan-out); end in time."""
+        if not self._closing:
+            self._closing = True
+            self._set_writer(discard)
+            self._close_timer = self._context.loop.call_later(CLOSE_GRACE_S, self._transport.abort)
 
-    def _end_handshake(self) -> Accepted | None:
-        """Return what was agreed on; None where the client is gone, or was answered before."""
-        accepted, self._handshake = self._handshake, None
-        if self._waits:
-            self._waits = False
-            self._context.handshakes.discard(self)
-            if not self._closing:
-                self._transport.resume_reading()
-        return None if self._closing else accepted
+    def _stop_timers(self) -> None:
+        for timer in (self._close_timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
 
-    def _answer_and_close(self, answer: bytes) -> None:
-        self._transport.write(answer)
-        self._stop_writing()
-        self._transport.close()
+    def _set_writer(self, write: Callable[[bytes], None]) -> None:
+        # The handler has a copy: a fan-out calls it for every member, and a look-up through the protocol each time
+        # would cost as much as the rest. Both are set only here.
+        direct_generation[self.fd_ref[0]] = 0
+        self.write = self._handler.write = write
+
+    @property
+    def _free_writer(self) -> Callable[[bytes], None]:
+        return self._transport.write if self.fd_ref is NO_FD else self._write_direct
+
+    def _write_direct(self, data: bytes) -> None:
+        """Write past the transport while its buffer is empty.
+
+        The descriptor is the transport's own. It is closed after `connection_lost`, which ends our writing first, so
+        it never belongs to another connection.
+        """
+        transport, (descriptor, generation) = self._transport, self.fd_ref
+        if not transport.get_write_buffer_size():
+            try:
+                sent = os.write(descriptor, data)
+            except BlockingIOError:
+                sent = 0  # the kernel takes no more: from here on the transport watches
+            except OSError:
+                sent = 0  # the peer is gone: the transport meets the same fault, and reports it
+            if sent == len(data):
+                direct_generation[descriptor] = generation
+                return
+            data = data[sent:]
+        direct_generation[descriptor] = 0
+        transport.write(data)
+
+    def _write_checked(self, data: bytes) -> None:
+        """Write while the client is behind; past the limit it is disconnected, and no other client waits for it."""
+        transport = self._transport
+        waiting = transport.get_write_buffer_size() + len(data)
+        if waiting <= self._write_limit:
+            transport.write(data)
+        else:
+            self._context.on_limit(Limit.WRITE_BYTES)
+            self._handler.on_slow()
+
+    def _on_write_late(self) -> None:
+        """Disconnect a client that has been behind for too long, however little it is behind."""
+        self._write_timer = None
+        if not self._closing:
+            self._context.on_limit(Limit.WRITE_TIME)
+            self._handler.on_slow()
+
+
+class WebSocketProtocol(FrameWriter):
+    """One open connection: reads frames, pings, and closes. `accept` of a pending upgrade creates it."""
+
+    __slots__ = ("_frame_bucket", "_reader", "last_received")
+
+    def __init__(
+        self, context: ServerContext, transport: asyncio.Transport, handler: Handler, reader: FrameReader
+    ) -> None:
+        super().__init__(context, transport, handler)
+        self._reader = reader
+        self._frame_bucket: TokenBucket | None = (
+            None  # created with the first frame that is no complete message
+        )
+        self.last_received = context.now()
+        context.connections.add(self)
+        context.keepalive.add(self)
 
     # --- what asyncio calls ---
 
     def data_received(self, data: bytes) -> None:
-        """Act on what the bytes are, in their order."""
+        """Handle the frames in `data`, in their order."""
         self.last_received = self._context.now()
-        if len(data) <= _SLICE_BYTES:
-            self._feed(data)
+        if len(data) > _SLICE_BYTES:
+            self._receive_slices(data)
             return
+        reader = self._reader
+        for kind, payload in reader.feed(data):
+            if kind in (TEXT, BINARY):
+                if not self._closing:
+                    self._handler.on_message(payload, kind == BINARY)
+            elif self._is_flooding():
+                reader.rest = b""
+                break
+            elif kind == PING:
+                self.write(frame(PONG, payload))
+        if reader.rest:
+            rest, reader.rest = reader.rest, b""
+            self.data_received(rest)
+        elif reader.is_closing:
+            self._finish_close()
+
+    def _receive_slices(self, data: bytes) -> None:
         for at in range(0, len(data), _SLICE_BYTES):
-            self._feed(data[at : at + _SLICE_BYTES])
+            self.data_received(data[at : at + _SLICE_BYTES])
             if not self._transport.is_reading() and self._closing:
-                return  # whoever floods is not read to the end
-        if len(data) >= _TURN_BYTES and self._transport.is_reading():
+                return  # a flood is not read to the end
+        if len(data) >= _FAIR_BYTES and self._transport.is_reading():
             self._transport.pause_reading()
             self._context.loop.call_soon(self._read_on)
 
     def _read_on(self) -> None:
-        if not self._closing and not self._waits and not self._transport.is_closing():
+        if not self._closing and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def eof_received(self) -> bool:
-        """Let the core note that the peer will send no more; asyncio closes the transport."""
-        if self._handler is not None:
-            core = self._with_core()
-            core.receive_eof()
-            self._follow(core, core.data_to_send())
+        """Note that the peer will send no more; asyncio closes the transport."""
+        self._reader.receive_eof()
+        self._finish_close()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio names it
-        """Tell the handler, once."""
+        """Notify the handler, once."""
         context = self._context
         context.connections.discard(self)
         context.keepalive.discard(self)
-        context.handshakes.discard(self)
         self._stop_writing()
         self._stop_timers()
-        if self._deciding is not None:
-            self._deciding.cancel()
-        handler, self._handler = self._handler, None
-        if handler is not None:
-            core = self._core
-            received, sent = (core.close_rcvd, core.close_sent) if core is not None else (None, None)
-            by_client = received is not None and (
-                sent is None or (core is not None and bool(core.close_rcvd_then_sent))
-            )
-            handler.on_close(received.code if received else 1006, by_client=by_client)
+        code, by_client = self._reader.close_code()
+        self._handler.on_close(code, by_client=by_client)
+        del self._handler  # nothing calls it any more, and two objects that refer to each other live on
 
     def shutdown(self) -> None:
         """Close at once: uvicorn's last call, for connections that the drain did not reach."""
-        if self._handler is None:
-            self._transport.close()
-        else:
-            self.close(CloseCode.DRAIN)
+        self.close(CloseCode.DRAIN)
 
-    # --- what the entrance and the handler call ---
-
-    @property
-    def client_address(self) -> str:
-        """The peer's address, empty where there is none (a Unix socket)."""
-        peer = self._transport.get_extra_info("peername")
-        return str(peer[0]) if isinstance(peer, tuple) else ""
+    # --- what the handler calls ---
 
     @property
     def deflate(self) -> bool:
         """Whether permessage-deflate was negotiated."""
-        core = self._handshake.core if self._handshake is not None else self._core
-        return core is not None and bool(core.extensions)
-
-    @property
-    def subprotocol(self) -> str | None:
-        """The subprotocol agreed on, if the client asked for one we speak; known until the upgrade is accepted."""
-        return self._handshake.subprotocol if self._handshake is not None else None
+        return self._reader.deflate
 
     def send_message(self, data: bytes, binary: bool) -> None:
         """Send one message of this connection alone."""
         self.write(message_frame(data, binary=binary, deflate=self.deflate))
 
     def ping(self) -> None:
-        """Ask for a sign of life. A core that has nothing to remember is let go of."""
-        if self._core is not None and self._core.is_idle:
-            self._core = None
+        """Ping the client. A parser that has nothing to remember is freed."""
+        self._reader.drop_idle_parser()
         self.write(PING_FRAME)
 
     def close(self, code: CloseCode, last: bytes | None = None) -> None:
-        """Start the closing handshake, after `last` or else the handler's disconnect_frame.
+        """Start the closing handshake, after `last` or else the handler's disconnect frame.
 
         The connection ends without the peer if that takes too long.
         """
-        if self._closing or self._handler is None:
-            return
-        core = self._with_core()
-        if core.state is not State.OPEN:
+        if self._closing or (closing := self._reader.start_close(code)) is None:
             return
         if last is None:
             last = self._handler.disconnect_frame(code)
-        core.send_close(code.number, code.value.reason)
-        self._transport.write(last + b"".join(core.data_to_send()))
+        self._transport.write(last + closing)
         self._stop_writing()
         if code is CloseCode.FLOODING:
             self._transport.pause_reading()  # its answer to the close would stand behind all the rest
@@ -221,122 +300,45 @@ class WebSocketProtocol(FrameWriter):
             self._context.on_limit(Limit.IDLE)
 
     def abort(self) -> None:
-        """End the connection now, with nothing more sent."""
+        """End the connection now, without sending more."""
         self._stop_writing()
         self._transport.abort()
 
-    # --- what came ---
-
-    def _feed(self, data: bytes) -> None:
-        if self._handler is None:
-            return  # the answer was no, and the connection closes
-        core = self._core
-        if core is None or core.is_idle:
-            frames, rest = parse_complete_frames(data, self._context.settings.max_message_bytes)
-            for first, payload in frames:
-                if first < PING:
-                    if first == TEXT and not payload.isascii() and not self._is_utf8(payload):
-                        return
-                    self._on_message(payload, first == BINARY)
-                elif self._is_flooding():
-                    return
-                elif first == PING:
-                    self.write(frame(_PONG_FIRST, payload))
-            if rest == len(data):
-                return
-            data = data[rest:]
-            core = self._with_core()
-        self._feed_core(core, data)
-
-    def _feed_core(self, core: FallbackParser, data: bytes) -> None:
-        core.receive_data(data)
-        answers = core.data_to_send()
-        for event in core.events_received():
-            if not isinstance(event, Frame):
-                continue
-            if (not event.fin or event.opcode not in _MESSAGES) and self._is_flooding():
-                if self._closing:
-                    return
-                break  # the core has closed already, over what stands later in these bytes
-            if event.opcode is _PING:
-                # Its pong; what closes the connection stands after all of them.
-                self.write(answers.pop(0))
-            else:
-                self._on_frame(event)
-        if core.state is not State.OPEN:
-            self._follow(core, answers)
-
-    def _with_core(self) -> FallbackParser:
-        if self._core is None:
-            self._core = FallbackParser(self._context.settings)
-        return self._core
-
-    def _on_frame(self, frame: Frame) -> None:
-        opcode = frame.opcode
-        if opcode is _TEXT or opcode is _BINARY:
-            if frame.fin:
-                self._on_message(bytes(frame.data), opcode is _BINARY)
-            else:
-                self._fragments = bytearray(frame.data)
-                self._fragments_binary = opcode is _BINARY
-        elif opcode is _CONT and self._fragments is not None:
-            # One buffer: a list would keep some fifty bytes more for every fragment of one byte.
-            self._fragments += frame.data
-            if frame.fin:
-                data, self._fragments = bytes(self._fragments), None
-                self._on_message(data, self._fragments_binary)
-        # Closes were answered by the core; a pong has done its work by arriving.
-
     def _is_flooding(self) -> bool:
-        """Count a frame that is no whole message; close, and return True, where there are too many.
+        """Count a frame that is no complete message; close, and return True, where there are too many.
 
-        What limits messages does not see them, and each costs us as much as a message.
+        Rates of messages do not count it, and it costs us as much as a message.
         """
         now = self._context.now()
-        if self._frames is None:
-            self._frames = TokenBucket(self._context.settings.frame_rate, now)
-        if not self._frames.take(now):
+        if self._frame_bucket is None:
+            self._frame_bucket = TokenBucket(self._context.settings.frame_rate, now)
+        if not self._frame_bucket.take(now):
             return False
         if not self._closing:
             self._context.on_limit(Limit.FRAME_RATE)
             self.close(CloseCode.FLOODING)
         return True
 
-    def _is_utf8(self, text: bytes) -> bool:
-        """Whether a text message is what it says; otherwise it is the last one."""
-        try:
-            text.decode()
-        except UnicodeDecodeError as fault:
-            core = self._with_core()
-            if core.state is State.OPEN:
-                core.fail(CloseCode.INVALID_DATA.number, fault.reason)
-                self._follow(core, core.data_to_send())
-            return False
-        return True
-
-    def _on_message(self, data: bytes, binary: bool) -> None:
-        if not self._closing and self._handler is not None:
-            self._handler.on_message(data, binary)
-
-    def _follow(self, core: FallbackParser, answers: list[bytes]) -> None:
-        """Send the core's last words where it is done with the connection, and see that it ends."""
-        transport = self._transport
-        if (
-            not self._closing and (closed := core.close_sent) is not None
-        ):  # what comes behind is no further fault
+    def _finish_close(self) -> None:
+        """Send the parser's last words where it is done with the connection, and make sure that it ends."""
+        transport, parser = self._transport, self._reader.parser
+        if parser is None:
+            return
+        if not self._closing and (closed := parser.close_sent) is not None:  # later faults do not count
             if closed.code == CloseCode.TOO_BIG.number:
                 self._context.on_limit(Limit.MESSAGE_BYTES)
-            if self._handler is not None and not core.close_rcvd:
+            if not parser.close_rcvd:
                 # The client broke the protocol. A closing handshake that it began needs no explanation.
                 transport.write(self._handler.disconnect_frame(_CLOSE_CODES[closed.code]))
         self._stop_writing()
+        answers, self._reader.last_words = self._reader.last_words, []
         for answer in answers:
             if answer:
                 transport.write(answer)
             elif transport.can_write_eof():
                 transport.write_eof()
         # After a failure the client may still be sending: closing at once would reset the connection, and our
-        # close frame could be lost with it. So what comes is read and discarded until it closes or time is up.
-        lingers = core.state is State.CLOSING and not core.close_rcvd and transport.can_write_eof()
-        if core.eof_sent and not lingers:
+        # close frame could be lost with it. So what arrives is read and discarded until it closes or time is up.
+        lingers = parser.state is State.CLOSING and not parser.close_rcvd and transport.can_write_eof()
+        if parser.eof_sent and not lingers:
             transport.close()

@@ -1,55 +1,115 @@
-"""What a connection is before it has asked for anything.
+"""The protocol of a new connection, chosen by its first bytes.
 
-An ordinary upgrade goes from here to its WebSocket, and everything else to the HTTP protocol, with the bytes that came. A
-client has `handshake_timeout_s` for its TLS handshake (asyncio cuts it), and again for its first bytes; for the rest of a
-head that came in pieces, HTTP's clock starts then.
+Nearly every upgrade is one segment with one plain head: it is parsed here and goes to its WebSocket at once. All else goes to
+the HTTP protocol, with the bytes that arrived; an upgrade found there ends at the same `UpgradeRequest`.
+
+A client has `handshake_timeout_s` for its TLS handshake (asyncio cuts it), and again for its first bytes; for the rest of a
+head that arrives in pieces, HTTP's time starts then.
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import cast
 
 from gateway.limits import Limit
-from gateway.ws.context import ServerContext
-from gateway.ws.protocol import WebSocketProtocol
-from gateway.ws.request import ordinary_upgrade
-from gateway.ws.timeouts import TimeoutQueue
+from gateway.ws.protocol import ServerContext
+from gateway.ws.timers import TimeoutQueue
+
+# What RFC 9112 §3-5 allows, and no more: a field that folds, a bare line feed or a control character is not ordinary.
+_HEAD = re.compile(
+    rb"GET (/[!-~]*) HTTP/1\.1\r\n((?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)+)\r\n"
+)
+_WITH_MORE = ("content-length", "transfer-encoding", "expect")
+_NEEDED = ("host", "upgrade")
+
+
+class UpgradeRequest:
+    """Method, path, query and headers. `headers` has the first line of each name; names are in lower case.
+
+    `early` is what the client sent behind the head, before it could have an answer.
+    """
+
+    __slots__ = ("early", "headers", "lines", "method", "path", "query", "version")
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        lines: list[tuple[str, str]],
+        *,
+        version: str = "HTTP/1.1",
+        early: bytes = b"",
+    ) -> None:
+        self.method = method
+        self.path, _, self.query = target.partition("?")
+        self.lines = lines
+        self.version = version
+        self.early = early
+        self.headers = dict(lines)
+        if self.repeats:
+            self.headers = dict(reversed(lines))
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a name has more than one line."""
+        return len(self.headers) != len(self.lines)
+
+    def all(self, name: str) -> list[str]:
+        """Return every line of a name."""
+        return [value for known, value in self.lines if known == name]
+
+
+def plain_upgrade(data: bytes, max_bytes: int, is_served: Callable[[str], bool]) -> UpgradeRequest | None:
+    """Parse `data` as one complete, plain upgrade request; None where it is anything else."""
+    if len(data) > max_bytes:
+        return None
+    head = _HEAD.fullmatch(data)
+    if head is None:
+        return None
+    lines = []
+    for line in head[2].decode("latin-1").split("\r\n")[:-1]:
+        name, _, value = line.partition(":")
+        lines.append((name.lower(), value.strip(" \t")))
+    request = UpgradeRequest("GET", head[1].decode("ascii"), lines)
+    headers = request.headers
+    if not is_served(request.path) or any(name in headers for name in _WITH_MORE):
+        return None
+    if any(name not in headers for name in _NEEDED) or (request.repeats and len(request.all("host")) > 1):
+        return None
+    return request
+
+
+# Takes over the transport of a connection that asks for an upgrade.
+StartUpgrade = Callable[[asyncio.Transport, UpgradeRequest], None]
 
 
 class ProtocolSniffer(asyncio.Protocol):
     """One connection until its first bytes."""
 
-    __slots__ = ("_context", "_in_tls", "_make_http", "_silent", "_transport")
+    __slots__ = ("_shared", "_transport")
 
-    def __init__(
-        self,
-        context: ServerContext,
-        in_tls: "TimeoutQueue[ProtocolSniffer]",
-        silent: "TimeoutQueue[ProtocolSniffer]",
-        make_http: Callable[[], asyncio.Protocol],
-    ) -> None:
-        self._context = context
-        self._in_tls = in_tls
-        self._silent = silent
-        self._make_http = make_http
+    def __init__(self, shared: "SnifferFactory") -> None:
+        self._shared = shared
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # set by connection_made, first
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the clock. With TLS, this is the end of its handshake."""
-        self._in_tls.discard(self)
+        """Start the time-out. With TLS, this is the end of its handshake."""
+        shared = self._shared
+        shared.in_tls.discard(self)
         self._transport = cast(asyncio.Transport, transport)
-        self._context.connections.add(self)
-        self._silent.add(self)
+        shared.context.connections.add(self)
+        shared.silent.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Hand the connection over to who speaks what it wants."""
+        """Hand the connection over to the protocol that the client speaks."""
         self._leave()
-        context, transport = self._context, self._transport
-        request = ordinary_upgrade(data, context.settings.max_head_bytes, context.entrance.serves)
+        shared, transport = self._shared, self._transport
+        request = plain_upgrade(data, shared.context.settings.max_head_bytes, shared.serves)
         if request is not None:
-            WebSocketProtocol(context, transport).begin(request)
+            shared.start_upgrade(transport, request)
             return
-        http = self._make_http()
+        http = shared.make_http()
         transport.set_protocol(http)
         http.connection_made(transport)
         http.data_received(data)
@@ -62,34 +122,44 @@ class ProtocolSniffer(asyncio.Protocol):
         """Close: uvicorn's last call."""
         self._transport.close()
 
-    def on_late(self) -> None:
-        """Close: browsers open connections in advance, and to one that never asked there is nothing to say."""
-        self._context.on_limit(Limit.HEAD_TIME)
+    def on_timeout(self) -> None:
+        """Close without an answer: browsers open connections in advance."""
+        self._shared.context.on_limit(Limit.HEAD_TIME)
         self._transport.close()
 
-    def on_tls_late(self) -> None:
-        """Count a TLS handshake that took too long or failed: in neither case does asyncio say anything."""
-        self._context.on_limit(Limit.TLS_HANDSHAKE)
+    def on_tls_timeout(self) -> None:
+        """Count a TLS handshake that took too long or failed: asyncio reports neither."""
+        self._shared.context.on_limit(Limit.TLS_HANDSHAKE)
 
     def _leave(self) -> None:
-        self._silent.discard(self)
-        self._context.connections.discard(self)
+        self._shared.silent.discard(self)
+        self._shared.context.connections.discard(self)
 
 
-def sniffer_factory(
-    context: ServerContext, make_http: Callable[[], asyncio.Protocol], *, tls: bool = False
-) -> Callable[[], ProtocolSniffer]:
-    """Return what makes the protocol of each new connection, which with TLS happens before the handshake."""
-    limit_s = context.settings.handshake_timeout_s
-    in_tls: TimeoutQueue[ProtocolSniffer] = TimeoutQueue(limit_s, ProtocolSniffer.on_tls_late)
-    silent: TimeoutQueue[ProtocolSniffer] = TimeoutQueue(
-        context.settings.handshake_timeout_s, ProtocolSniffer.on_late
-    )
+class SnifferFactory:
+    """Makes the protocol of each new connection, which with TLS happens before the handshake."""
 
-    def make() -> ProtocolSniffer:
-        sniffer = ProtocolSniffer(context, in_tls, silent, make_http)
-        if tls:
-            in_tls.add(sniffer)
+    def __init__(
+        self,
+        context: ServerContext,
+        serves: Callable[[str], bool],
+        start_upgrade: StartUpgrade,
+        make_http: Callable[[], asyncio.Protocol],
+        *,
+        tls: bool = False,
+    ) -> None:
+        self.context = context
+        self.serves = serves
+        self.start_upgrade = start_upgrade
+        self.make_http = make_http
+        self._tls = tls
+        timeout_s = context.settings.handshake_timeout_s
+        self.in_tls: TimeoutQueue[ProtocolSniffer] = TimeoutQueue(timeout_s, ProtocolSniffer.on_tls_timeout)
+        self.silent: TimeoutQueue[ProtocolSniffer] = TimeoutQueue(timeout_s, ProtocolSniffer.on_timeout)
+
+    def __call__(self) -> ProtocolSniffer:
+        """Make one."""
+        sniffer = ProtocolSniffer(self)
+        if self._tls:
+            self.in_tls.add(sniffer)
         return sniffer
-
-    return make

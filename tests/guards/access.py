@@ -7,7 +7,7 @@ GUARDS = (
     guard(
         "the page's origin, on upgrades",
         f"{HANDSHAKE}::test_cross_site_websocket_hijack",
-        edits=[("gateway/ws/upgrade.py", "gateway.authenticator.origins.check(request.headers)", "pass")],
+        edits=[("gateway/ws/handshake.py", "gateway.authenticator.origins.check(request.headers)", "pass")],
     ),
     guard(
         "the page's origin, everywhere",

@@ -205,8 +205,8 @@ GUARDS = (
         f"{WIRE}::test_deflate_bomb",
         f"{FRAMES}::test_any_bytes_in_any_pieces",
         edits=[
-            ("gateway/ws/fallback.py", "max_size=settings.max_message_bytes,", "max_size=None,"),
-            ("gateway/ws/frames.py", "if length > max_bytes or payload", "if payload"),
+            ("gateway/ws/frames.py", "max_size=max_bytes,", "max_size=None,"),
+            ("gateway/ws/frames.py", "if length > max_bytes or start", "if start"),
         ],
     ),
     guard(
@@ -214,7 +214,7 @@ GUARDS = (
         f"{WIRE}::test_fragment_flood",
         f"{WIRE}::test_empty_fragment_flood",
         f"{WIRE}::test_control_frame_flood",
-        edits=[("gateway/ws/protocol.py", "if not self._frames.take(now):", "if True:")],
+        edits=[("gateway/ws/protocol.py", "if not self._frame_bucket.take(now):", "if True:")],
     ),
     guard(
         "others go first",
@@ -222,7 +222,7 @@ GUARDS = (
         edits=[
             (
                 "gateway/ws/protocol.py",
-                "if len(data) >= _TURN_BYTES and self._transport.is_reading():",
+                "if len(data) >= _FAIR_BYTES and self._transport.is_reading():",
                 "if False:",
             )
         ],
@@ -241,8 +241,8 @@ GUARDS = (
             ),
             (
                 "gateway/ws/sniff.py",
-                "context.settings.handshake_timeout_s, ProtocolSniffer",
-                "3600, ProtocolSniffer",
+                "TimeoutQueue(timeout_s, ProtocolSniffer.on_timeout)",
+                "TimeoutQueue(3600, ProtocolSniffer.on_timeout)",
             ),
         ],
     ),
@@ -326,14 +326,14 @@ GUARDS = (
     guard(
         "bytes that wait for one client",
         f"{WIRE}::test_slow_reader_by_bytes",
-        edits=[("gateway/ws/writer.py", "if waiting <= self._write_limit:", "if True:")],
+        edits=[("gateway/ws/protocol.py", "if waiting <= self._write_limit:", "if True:")],
     ),
     guard(
         "the time a client may be behind",
         f"{WIRE}::test_slow_reader_by_time",
         edits=[
             (
-                "gateway/ws/writer.py",
+                "gateway/ws/protocol.py",
                 "settings.write_timeout_s, self._on_write_late",
                 "3600, self._on_write_late",
             )
@@ -371,7 +371,7 @@ GUARDS = (
     guard(
         "refused connections are counted no more",
         f"{WIRE}::test_refused_connections_leave_no_trace",
-        edits=[("gateway/ws/upgrade.py", "if not opened:", "if False:")],
+        edits=[("gateway/ws/handshake.py", "if not opened:", "if False:")],
     ),
     guard(
         "the accept rate",

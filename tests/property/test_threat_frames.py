@@ -11,11 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.limits import Limit
-from gateway.ws.context import ServerContext
-from gateway.ws.keepalive import Keepalive
-from gateway.ws.protocol import WebSocketProtocol
-from gateway.ws.request import UpgradeRequest
-from gateway.ws.sniff import sniffer_factory
+from gateway.ws.handshake import PendingUpgrade, UpgradeRules, Upgrades
+from gateway.ws.protocol import ServerContext, WebSocketProtocol, discard
+from gateway.ws.sniff import ProtocolSniffer, SnifferFactory, UpgradeRequest
+from gateway.ws.timers import Keepalive
 from services.settings import Settings
 from services.wire.codes import CloseCode
 from tests.support.properties import examples
@@ -82,8 +81,8 @@ class Transport(asyncio.Transport):
 class Recorder:
     """A handler that keeps what it is given."""
 
-    def __init__(self, link: WebSocketProtocol) -> None:
-        self.write = link.write
+    def __init__(self) -> None:
+        self.write = discard
         self.messages: list[tuple[bytes, bool]] = []
         self.closed: list[int] = []
 
@@ -101,6 +100,12 @@ class Recorder:
         self.closed.append(code)
 
 
+def sniffer_of(context: ServerContext, rules: UpgradeRules) -> ProtocolSniffer:
+    """Return the protocol of a new connection."""
+    upgrades = Upgrades(context, rules)
+    return SnifferFactory(context, rules.serves, upgrades.start, asyncio.Protocol)()
+
+
 async def upgraded(
     limits: list[Limit], *, deflate: bool = False, frame_rate: float = 0, max_message_bytes: int = 1024
 ) -> tuple[Transport, WebSocketProtocol, Recorder]:
@@ -112,17 +117,16 @@ async def upgraded(
         def serves(self, path: str) -> bool:
             return path == "/ws"
 
-        async def decide(self, link: WebSocketProtocol, request: UpgradeRequest) -> None:
-            handlers.append(Recorder(link))
-            link.accept(handlers[0])
+        async def handle(self, upgrade: PendingUpgrade, request: UpgradeRequest) -> None:
+            handlers.append(Recorder())
+            upgrade.accept(handlers[0])
             accepted.set()
 
     chosen = Settings(max_message_bytes=max_message_bytes, compression=deflate, frame_rate=frame_rate)
-    context = ServerContext(chosen, Keepalive(25, 60), limits.append, set(), Open())
+    sniffer = sniffer_of(ServerContext(chosen, Keepalive(25, 60), limits.append, set()), Open())
     transport = Transport()
-    doorway = sniffer_factory(context, asyncio.Protocol)()
-    doorway.connection_made(transport)
-    doorway.data_received(UPGRADE + (_DEFLATE if deflate else b"") + b"\r\n")
+    sniffer.connection_made(transport)
+    sniffer.data_received(UPGRADE + (_DEFLATE if deflate else b"") + b"\r\n")
     await accepted.wait()
     protocol = transport.get_protocol()
     assert isinstance(protocol, WebSocketProtocol)

@@ -6,15 +6,8 @@ import msgspec
 import pytest
 from websockets.frames import Frame, Opcode
 
-from gateway.delivery.encoded_message import (
-    MAX_COMPRESSED_BYTES,
-    MIN_COMPRESSED_BYTES,
-    EncodedMessage,
-    Encoding,
-    frame,
-    message_frame,
-    sse_event,
-)
+from gateway.delivery.encoded_message import EncodedMessage, Encoding, sse_event
+from gateway.ws.frames import MAX_COMPRESSED_BYTES, MIN_COMPRESSED_BYTES, frame, message_frame
 from services.wire import server
 from tests.support.delivery import payloads_in, said
 

@@ -50,7 +50,7 @@ INHERITED = {
     "gateway/server.py:Server": {
         "capture_signals", "config", "lifespan", "serve", "server_state", "servers", "started", "startup",
     },
-    "gateway/ws/fallback.py:FallbackParser": {
+    "gateway/ws/frames.py:FallbackParser": {
         "current_size", "extensions", "fail", "reader", "receive_data", "recv_frame", "state",
     },
     "gateway/ws/handshake.py:SharedDeflate": {"process_request_params"},
@@ -73,14 +73,16 @@ BESIDES = {
         f"{_CYCLE}.{name}"
         for name in ("disconnected", "keep_alive", "message_event", "response_complete", "response_started")
     },
-    "gateway/ws/fallback.py": {"websockets.streams:StreamReader.buffer"},
     "gateway/ws/handshake.py": {
         "websockets.extensions.permessage_deflate:PerMessageDeflate.local_max_window_bits"
     },
     "gateway/ws/protocol.py": {
-        "websockets.protocol:Protocol.close_rcvd_then_sent", "websockets.protocol:Protocol.eof_sent"
+        "websockets.protocol:Protocol.eof_sent"
     },
-    "gateway/ws/frames.py": {"websockets.utils:apply_mask", "websockets.speedups:apply_mask"},
+    "gateway/ws/frames.py": {
+        "websockets.protocol:Protocol.close_rcvd_then_sent", "websockets.speedups:apply_mask",
+        "websockets.streams:StreamReader.buffer", "websockets.utils:apply_mask",
+    },
     "services/bus/nats_client.py": {
         "nats.aio.client:PING_PROTO",
         "nats.aio.client:Client.options",

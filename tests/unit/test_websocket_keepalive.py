@@ -1,6 +1,6 @@
 """Keepalive: pings spread over the interval, silence ends a connection."""
 
-from gateway.ws.keepalive import Keepalive
+from gateway.ws.timers import Keepalive
 from services.telemetry import MetricName, counter
 from services.wire.codes import CloseCode
 

@@ -7,23 +7,20 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from gateway.limits import Limit
-from gateway.ws.context import Entrance, ServerContext
-from gateway.ws.keepalive import Keepalive
-from gateway.ws.protocol import WebSocketProtocol
-from gateway.ws.request import UpgradeRequest
-from gateway.ws.sniff import sniffer_factory
-from gateway.ws.upgrade import UpgradeHandler
+from gateway.ws.handshake import PendingUpgrade, UpgradeHandler, UpgradeRules
+from gateway.ws.protocol import ServerContext, WebSocketProtocol
+from gateway.ws.sniff import UpgradeRequest
+from gateway.ws.timers import Keepalive
 from services.settings import Settings
-from tests.property.test_threat_frames import UPGRADE, Recorder, Transport, outcome_of
+from tests.property.test_threat_frames import UPGRADE, Recorder, Transport, outcome_of, sniffer_of
 
 
-async def come_in(entrance: Entrance) -> Transport:
-    """Ask for an upgrade, and let the entrance decide."""
-    context = ServerContext(Settings(), Keepalive(25, 60), lambda _: None, set(), entrance)
+async def request_upgrade(rules: UpgradeRules) -> Transport:
+    """Request an upgrade, and let the rules decide."""
+    sniffer = sniffer_of(ServerContext(Settings(), Keepalive(25, 60), lambda _: None, set()), rules)
     transport = Transport()
-    doorway = sniffer_factory(context, asyncio.Protocol)()
-    doorway.connection_made(transport)
-    doorway.data_received(UPGRADE + b"\r\n")
+    sniffer.connection_made(transport)
+    sniffer.data_received(UPGRADE + b"\r\n")
     await asyncio.sleep(0)  # without eager tasks it is decided a turn later
     return transport
 
@@ -34,7 +31,7 @@ async def test_a_fault_in_the_decision_is_answered_and_logged_once() -> None:
 
     gateway: Any = SimpleNamespace(settings=Settings(), admission=SimpleNamespace(wait_s=fault))
     with capture_logs() as lines:
-        transport = await come_in(UpgradeHandler(gateway))
+        transport = await request_upgrade(UpgradeHandler(gateway))
     assert transport.written.startswith(b"HTTP/1.1 500 ")
     assert b'"internal"' in transport.written
     assert transport.ended
@@ -42,15 +39,15 @@ async def test_a_fault_in_the_decision_is_answered_and_logged_once() -> None:
 
 
 async def test_who_was_let_in_before_a_fault_is_sent_away() -> None:
-    class LetsIn:
+    class Admits:
         def serves(self, path: str) -> bool:
             return path == "/ws"
 
-        async def decide(self, link: WebSocketProtocol, request: UpgradeRequest) -> None:
-            link.accept(Recorder(link))
-            link.refuse(500, (), b"")
+        async def handle(self, upgrade: PendingUpgrade, request: UpgradeRequest) -> None:
+            upgrade.accept(Recorder())
+            upgrade.reject(500, (), b"")
 
-    transport = await come_in(LetsIn())
+    transport = await request_upgrade(Admits())
     assert transport.written.startswith(b"HTTP/1.1 101 ")
     assert transport.written.endswith(b"\x88\x10\x03\xf3internal error")
     protocol = transport.get_protocol()

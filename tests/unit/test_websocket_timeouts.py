@@ -2,7 +2,7 @@
 
 import asyncio
 
-from gateway.ws.timeouts import TimeoutQueue
+from gateway.ws.timers import TimeoutQueue
 from tests.support.deadline import eventually
 
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from gateway import __main__ as process
 from gateway.metrics import Reporter
 from gateway.presence.batch_queue import Batches
-from gateway.ws.keepalive import Keepalive
+from gateway.ws.timers import Keepalive
 from services.lifecycle import Lifecycle, live
 from services.settings import Settings
 from tidings_cli.local.processes import free_port
