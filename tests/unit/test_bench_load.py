@@ -9,7 +9,7 @@ from bench.cases.stalled import closing_code
 from bench.load.contents import MARK, content, documents
 from bench.load.dialects import Place, Rooms, SocketIo, places
 from bench.load.frames import FrameCounter, inflated
-from gateway.delivery.encoded_message import frame, message_frame
+from gateway.ws.frames import frame, message_frame
 
 _MESSAGES = [
     frame(0x81, b"x" * 100),  # the least that counts
