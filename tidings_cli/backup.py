@@ -1,15 +1,13 @@
 """`tidings backup` and `tidings restore`: the streams in NATS, as files.
 
-Each stream becomes a folder with `backup.json` (its configuration and state) and `stream.tar.s2` (its messages, as the
-server packs them), by JetStream's own snapshots. A restored stream begins a new epoch: what was stored after the
-backup is gone, its sequences will be used again, and a client must not take the new messages for those it has.
+Each stream becomes a folder with `backup.json` (its configuration and state) and `stream.tar.s2` (its messages, in the
+server's format), by JetStream's own snapshots. A restored stream starts a new epoch: messages stored after the backup are
+gone, their sequences will be used again, and a client must not confuse the new messages with those it has.
 """
 
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +20,21 @@ from services.bus.message import BusMessage
 from services.bus.specs import disk_specs
 from services.bus.streams import EPOCH_KEY
 from services.settings import Settings
+from tidings_cli import CommandFailed
 
 _ASK_S = 10.0
-_SILENCE_S = 30.0  # a server that packs a large stream says nothing for a while
+_SILENCE_S = 30.0  # a server that packs a large stream is silent for a while
 _CHUNK_BYTES = 128 * 1024
 _FIRST_FAULT = 400
 _META = "backup.json"
 _DATA = "stream.tar.s2"
 
 
-class CannotBackUp(RuntimeError):
-    """It does not work, and the message says why and what to do."""
+def _copied(stream: str, state: dict[str, Any], size: int) -> str:
+    return f"{stream}: {state.get('messages', 0)} messages, {size} bytes"
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
-    """What became of one stream. `size` is that of the file, in bytes."""
-
-    stream: str
-    messages: int
-    size: int
-
-
-class _Begun(msgspec.Struct):
+class _StreamAnswer(msgspec.Struct):
     """Answer to STREAM.SNAPSHOT and STREAM.RESTORE."""
 
     config: dict[str, Any] = {}
@@ -54,7 +44,7 @@ class _Begun(msgspec.Struct):
 
 
 class _Meta(msgspec.Struct):
-    """`backup.json`. The configuration stays raw: what a newer server has in it is kept.
+    """`backup.json`. The configuration stays raw, to keep the options of newer servers.
 
     `size` in bytes and `sha256` in hex are those of the file beside it.
     """
@@ -65,43 +55,38 @@ class _Meta(msgspec.Struct):
     sha256: str
 
 
-def streams_of(settings: Settings) -> list[str]:
-    """Return the streams whose content outlives a restart: not the tickets, which live for seconds in memory."""
-    return [spec.name for spec in disk_specs(settings)]
-
-
-async def back_up(settings: Settings, folder: Path) -> list[Copied]:
-    """Write every stream that there is into `folder`; gateways may go on meanwhile.
+async def back_up(settings: Settings, folder: Path) -> list[str]:
+    """Write every existing stream into `folder`; return a line for each. Gateways may run meanwhile.
 
     Raises:
-        CannotBackUp: a server does not answer, refuses, or breaks off; or the folder has a backup already.
+        CommandFailed: a server does not answer, refuses, or breaks off; or the folder already has a backup.
     """
     _require_empty(folder)
     bus = await _connected(settings)
     try:
-        copied = [await _snapshot(bus, name, folder / name) for name in streams_of(settings)]
+        copied = [await _snapshot(bus, spec.name, folder / spec.name) for spec in disk_specs(settings)]
     except (BusError, OSError, msgspec.DecodeError) as fault:
-        raise CannotBackUp(f"the backup is not whole: {fault}") from fault
+        raise CommandFailed(f"the backup is incomplete: {fault}") from fault
     finally:
         await bus.close()
     found = [one for one in copied if one is not None]
     if not found:
-        raise CannotBackUp("there is no stream yet: the first gateway makes them")
+        raise CommandFailed("there is no stream yet: the first gateway makes them")
     return found
 
 
-async def restore(settings: Settings, folder: Path, *, replace: bool) -> list[Copied]:
-    """Make the streams of a backup again. `replace` deletes those that are there. No gateway may run meanwhile.
+async def restore(settings: Settings, folder: Path, *, replace: bool) -> list[str]:
+    """Restore the streams of a backup; return a line for each. `replace` deletes existing ones. No gateway may run.
 
     The whole backup is read before anything is deleted.
 
     Raises:
-        CannotBackUp: the backup is damaged, a stream is there and may not be replaced, gateways run (or it cannot be
-            known), or a server refuses.
+        CommandFailed: the backup is damaged, a stream exists and may not be replaced, gateways run (or their absence
+            is not proved), or a server refuses.
     """
-    names = [name for name in streams_of(settings) if (folder / name / _META).is_file()]
+    names = [spec.name for spec in disk_specs(settings) if (folder / spec.name / _META).is_file()]
     if not names:
-        raise CannotBackUp(
+        raise CommandFailed(
             f"{folder} has no stream of the prefix {settings.prefix!r}: is TIDINGS_PREFIX the same?"
         )
     for name in names:
@@ -109,37 +94,37 @@ async def restore(settings: Settings, folder: Path, *, replace: bool) -> list[Co
     bus = await _connected(settings)
     try:
         await _require_no_gateway(bus)
-        await _make_room(bus, names, replace=replace)
+        await _delete_existing(bus, names, replace=replace)
         return [await _restored(bus, name, folder / name) for name in names]
     except (BusError, OSError, msgspec.DecodeError, msgspec.ValidationError) as fault:
-        raise CannotBackUp(f"the restore is not whole; run it again with --replace: {fault}") from fault
+        raise CommandFailed(f"the restore is incomplete; run it again with --replace: {fault}") from fault
     finally:
         await bus.close()
 
 
 def _require_empty(folder: Path) -> None:
-    """Make the folder; what people said to each other is in it, so nobody else may read it."""
+    """Make the folder, readable by its owner alone: it will hold messages of users."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         taken = any(folder.iterdir())
     except OSError as fault:
-        raise CannotBackUp(f"{folder}: {fault.strerror}") from fault
+        raise CommandFailed(f"{folder}: {fault.strerror}") from fault
     if taken:
-        raise CannotBackUp(f"{folder} is not empty: give a new folder")
+        raise CommandFailed(f"{folder} is not empty: give a new folder")
 
 
 async def _connected(settings: Settings) -> Bus:
     try:
         return await Bus.connect(settings, "backup")
     except BusError as fault:
-        raise CannotBackUp(f"{fault} (`tidings check` says more)") from fault
+        raise CommandFailed(f"{fault} (`tidings check` says more)") from fault
 
 
 # --- out ----------------------------------------------------------------------------------------------------------
 
 
-async def _snapshot(bus: Bus, stream: str, folder: Path) -> Copied | None:
-    """Write one stream; None where there is none (a cluster does not answer a snapshot of such a stream at all)."""
+async def _snapshot(bus: Bus, stream: str, folder: Path) -> str | None:
+    """Write one stream; None if it does not exist (a cluster does not answer a snapshot request for it at all)."""
     there = await _ask(bus, f"$JS.API.STREAM.INFO.{stream}", b"")
     if there.error is not None and there.error.err_code == STREAM_NOT_FOUND:
         return None
@@ -148,19 +133,19 @@ async def _snapshot(bus: Bus, stream: str, folder: Path) -> Copied | None:
     subscription = bus.subscribe(inbox, chunks.put_nowait)
     try:
         asked = {"deliver_subject": inbox, "no_consumers": True, "chunk_size": _CHUNK_BYTES}
-        begun = await _ask(bus, f"$JS.API.STREAM.SNAPSHOT.{stream}", msgspec.json.encode(asked))
-        if begun.error is not None:
-            raise CannotBackUp(f"stream {stream}: {begun.error.description}")
+        answer = await _ask(bus, f"$JS.API.STREAM.SNAPSHOT.{stream}", msgspec.json.encode(asked))
+        if answer.error is not None:
+            raise CommandFailed(f"stream {stream}: {answer.error.description}")
         size, digest = await _written(bus, chunks, folder / _DATA)
-        # Last: a folder without it is no backup.
-        (folder / _META).write_bytes(msgspec.json.encode(_Meta(begun.config, begun.state, size, digest)))
-        return Copied(stream, int(begun.state.get("messages", 0)), size)
+        # Last: a folder without this file is not a backup.
+        (folder / _META).write_bytes(msgspec.json.encode(_Meta(answer.config, answer.state, size, digest)))
+        return _copied(stream, answer.state, size)
     finally:
         subscription.close()
 
 
 async def _written(bus: Bus, chunks: "asyncio.Queue[BusMessage]", path: Path) -> tuple[int, str]:
-    """Write a stream's messages; return how many bytes they are, and their SHA-256 in hex."""
+    """Write a stream's messages; return their size in bytes and their SHA-256 in hex."""
     size, digest = 0, hashlib.sha256()
     path.parent.mkdir(mode=0o700)  # nothing else runs in this process
     with path.open("wb") as file:
@@ -168,15 +153,15 @@ async def _written(bus: Bus, chunks: "asyncio.Queue[BusMessage]", path: Path) ->
             try:
                 chunk = await asyncio.wait_for(chunks.get(), _SILENCE_S)
             except TimeoutError:
-                raise CannotBackUp(f"the server went silent after {size} bytes") from None
+                raise CommandFailed(f"the server went silent after {size} bytes") from None
             if not chunk.data:
                 if chunk.status >= _FIRST_FAULT:
-                    raise CannotBackUp(f"the server broke off: {chunk.description}")
+                    raise CommandFailed(f"the server broke off: {chunk.description}")
                 return size, digest.hexdigest()
             file.write(chunk.data)
             digest.update(chunk.data)
             size += len(chunk.data)
-            if chunk.reply:  # the server sends no more than a window ahead
+            if chunk.reply:  # the server sends at most a window ahead
                 bus.publish(chunk.reply, b"")
 
 
@@ -184,75 +169,68 @@ async def _written(bus: Bus, chunks: "asyncio.Queue[BusMessage]", path: Path) ->
 
 
 def _verify(folder: Path) -> None:
-    """Read one stream of the backup through, and compare it with what was written."""
+    """Read one stream of the backup, and compare it with its size and digest."""
     try:
         meta = msgspec.json.decode((folder / _META).read_bytes(), type=_Meta)
         with (folder / _DATA).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = file.tell()
     except (OSError, msgspec.DecodeError) as fault:
-        raise CannotBackUp(f"{folder} cannot be read, and nothing was changed: {fault}") from fault
+        raise CommandFailed(f"{folder} cannot be read, and nothing was changed: {fault}") from fault
     if (size, digest) != (meta.size, meta.sha256):
-        raise CannotBackUp(
+        raise CommandFailed(
             f"{folder / _DATA} is not what was backed up ({size} bytes of {meta.size}); nothing was changed"
         )
 
 
 async def _require_no_gateway(bus: Bus) -> None:
-    """Refuse while gateways run: they would make the streams anew between our steps, and know the old epoch.
+    """Refuse while gateways run: they would create the streams between our steps, and know the old epoch.
 
-    That NATS knows of no responder is the only proof that none runs: a frozen gateway does not answer either.
+    Only NATS's answer "no responders" proves that none runs: a frozen gateway does not answer either.
     """
     try:
         answers = await bus.request_many("$SRV.PING.tidings-gateway", b"", timeout_s=0.5)
     except NoAnswer:
         return
-    running = f"{len(answers)} gateway(s) run" if answers else "a gateway is there, and does not answer"
-    raise CannotBackUp(f"{running}: stop them, and start them after the restore")
+    running = f"{len(answers)} gateway(s) run" if answers else "a gateway is subscribed, and does not answer"
+    raise CommandFailed(f"{running}: stop them, and start them after the restore")
 
 
-async def _make_room(bus: Bus, names: list[str], *, replace: bool) -> None:
+async def _delete_existing(bus: Bus, names: list[str], *, replace: bool) -> None:
     there = [name for name in names if (await _ask(bus, f"$JS.API.STREAM.INFO.{name}", b"")).error is None]
     if there and not replace:
-        raise CannotBackUp(f"{', '.join(there)} is there already: with --replace it is deleted first")
+        raise CommandFailed(f"{', '.join(there)} exists already: with --replace it is deleted first")
     for name in there:
         gone = await _ask(bus, f"$JS.API.STREAM.DELETE.{name}", b"")
         if gone.error is not None:
-            raise CannotBackUp(f"stream {name} cannot be deleted: {gone.error.description}")
+            raise CommandFailed(f"stream {name} cannot be deleted: {gone.error.description}")
 
 
-async def _restored(bus: Bus, stream: str, folder: Path) -> Copied:
+async def _restored(bus: Bus, stream: str, folder: Path) -> str:
     meta = msgspec.json.decode((folder / _META).read_bytes(), type=_Meta)
-    # What was known of the old epoch must not be taken for this one.
+    # Positions of the old epoch must not match the new one.
     metadata = {**meta.config.get("metadata", {}), EPOCH_KEY: secrets.token_hex(8)}
     asked = {"config": {**meta.config, "metadata": metadata}, "state": meta.state}
-    begun = await _ask(bus, f"$JS.API.STREAM.RESTORE.{stream}", msgspec.json.encode(asked))
-    if begun.error is not None:
-        raise CannotBackUp(f"stream {stream} cannot be restored: {begun.error.description}")
+    answer = await _ask(bus, f"$JS.API.STREAM.RESTORE.{stream}", msgspec.json.encode(asked))
+    if answer.error is not None:
+        raise CommandFailed(f"stream {stream} cannot be restored: {answer.error.description}")
     size = 0
     with (folder / _DATA).open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
-            _raise_if_refused(stream, await bus.request(begun.deliver_subject, chunk, timeout_s=_SILENCE_S))
+            _raise_if_refused(stream, await bus.request(answer.deliver_subject, chunk, timeout_s=_SILENCE_S))
             size += len(chunk)
-    last = await bus.request(begun.deliver_subject, b"", timeout_s=_SILENCE_S)
+    last = await bus.request(answer.deliver_subject, b"", timeout_s=_SILENCE_S)
     _raise_if_refused(stream, last)
-    state = msgspec.json.decode(last.data, type=_Begun).state
-    return Copied(stream, int(state.get("messages", 0)), size)
+    return _copied(stream, msgspec.json.decode(last.data, type=_StreamAnswer).state, size)
 
 
 def _raise_if_refused(stream: str, answer: BusMessage) -> None:
     if answer.data:
-        error = msgspec.json.decode(answer.data, type=_Begun).error
+        error = msgspec.json.decode(answer.data, type=_StreamAnswer).error
         if error is not None:
-            raise CannotBackUp(f"stream {stream} cannot be restored: {error.description}")
+            raise CommandFailed(f"stream {stream} cannot be restored: {error.description}")
 
 
-async def _ask(bus: Bus, subject: str, payload: bytes) -> _Begun:
+async def _ask(bus: Bus, subject: str, payload: bytes) -> _StreamAnswer:
     answer = await bus.request(subject, payload, timeout_s=_ASK_S)
-    return msgspec.json.decode(answer.data, type=_Begun)
-
-
-def report(copied: list[Copied], say: Callable[[str], None]) -> None:
-    """Say what became of each stream."""
-    for one in copied:
-        say(f"{one.stream}: {one.messages} messages, {one.size} bytes")
+    return msgspec.json.decode(answer.data, type=_StreamAnswer)

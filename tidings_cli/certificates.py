@@ -1,4 +1,9 @@
-"""An authority of one's own, and certificates for servers that only this deployment speaks to."""
+"""A private certificate authority, and certificates for the servers of one deployment.
+
+step-ca and cert-manager do more: issue on request, rotate, revoke. This exists for deployments that run neither:
+`tidings secrets` makes all files that compose and Kubernetes mount, in one command, without a service to operate. The
+files of another authority take their place.
+"""
 
 import datetime
 import ipaddress
@@ -12,12 +17,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _AUTHORITY_DAYS = 3650
 _SERVER_DAYS = 825  # the longest that Apple's systems take
-# Clocks differ: what was made this minute must already hold where it is still the last one.
+# Clocks differ: a new certificate must be valid where it is still the minute before.
 _BEFORE = datetime.timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class KeyPair:
     """A certificate and its private key, as PEM."""
 
     certificate: bytes
@@ -25,12 +30,12 @@ class Pair:
 
 
 def expires(certificate: bytes) -> datetime.datetime:
-    """Return when a certificate (PEM) ends."""
+    """Return the end of a certificate's validity (PEM)."""
     return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
 
 
 def names_of(certificate: bytes) -> list[str]:
-    """Return the host names and addresses that a certificate (PEM) is for."""
+    """Return the host names and addresses of a certificate (PEM)."""
     read = x509.load_pem_x509_certificate(certificate)
     try:
         alternatives = read.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -40,7 +45,7 @@ def names_of(certificate: bytes) -> list[str]:
 
 
 def is_signed_by(certificate: bytes, authority: bytes) -> bool:
-    """Say whether an authority signed a certificate (both PEM)."""
+    """Return whether an authority signed a certificate (both PEM)."""
     try:
         x509.load_pem_x509_certificate(certificate).verify_directly_issued_by(
             x509.load_pem_x509_certificate(authority)
@@ -50,14 +55,14 @@ def is_signed_by(certificate: bytes, authority: bytes) -> bool:
     return True
 
 
-def is_signed_by_one_like(certificate: bytes, authority: bytes) -> bool:
-    """Say whether a certificate names that authority, or an earlier one of ours, as its issuer."""
+def has_issuer_name_of(certificate: bytes, authority: bytes) -> bool:
+    """Return whether a certificate names this authority, or an earlier one of ours, as its issuer."""
     issuer = x509.load_pem_x509_certificate(certificate).issuer
     return issuer == x509.load_pem_x509_certificate(authority).subject
 
 
-def make_authority(now: datetime.datetime) -> Pair:
-    """Make an authority that may sign servers' certificates and nothing else."""
+def make_authority(now: datetime.datetime) -> KeyPair:
+    """Make an authority that may only sign servers' certificates."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name("Tidings")
     builder = (
@@ -65,14 +70,14 @@ def make_authority(now: datetime.datetime) -> Pair:
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
     )
-    return Pair(_pem(builder.sign(key, hashes.SHA256())), _key_pem(key))
+    return KeyPair(_pem(builder.sign(key, hashes.SHA256())), _key_pem(key))
 
 
-def make_server(authority: Pair, names: list[str], now: datetime.datetime) -> Pair:
-    """Make a certificate for servers by these names; they may also show it to each other."""
+def make_server(authority: KeyPair, names: list[str], now: datetime.datetime) -> KeyPair:
+    """Make a certificate for servers with these names. They may also use it as clients of each other."""
     signer = serialization.load_pem_private_key(authority.key, None)
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
-        raise TypeError("the authority's key is of another kind than those made here")
+        raise TypeError("the authority's key is not an elliptic-curve key")
     issuer = x509.load_pem_x509_certificate(authority.certificate)
     key = ec.generate_private_key(ec.SECP256R1())
     builder = (
@@ -88,7 +93,7 @@ def make_server(authority: Pair, names: list[str], now: datetime.datetime) -> Pa
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
         )
     )
-    return Pair(_pem(builder.sign(signer, hashes.SHA256())), _key_pem(key))
+    return KeyPair(_pem(builder.sign(signer, hashes.SHA256())), _key_pem(key))
 
 
 def _builder(

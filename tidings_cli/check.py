@@ -1,4 +1,4 @@
-"""`tidings check`: is the configuration sound, does everything it names answer, and if not, what is to be done?"""
+"""`tidings check`: validates the configuration, tries everything it names, and advises on problems."""
 
 import msgspec
 from rich.console import Console
@@ -14,35 +14,28 @@ from tidings_cli.checks.machine import check_machine
 from tidings_cli.checks.nats import check_nats
 from tidings_cli.checks.outcome import Outcome, Verdict, bad
 from tidings_cli.checks.store import check_store
-from tidings_cli.local.servers import kept_url
-from tidings_cli.log_level import quietly
+from tidings_cli.local.servers import with_local_servers
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 
 
 async def run_checks(settings: Settings, role: Role | None = None) -> list[Outcome]:
-    """Try everything once, or what one kind of process needs, as its user.
+    """Try everything once, or the needs of one kind of process, as its user.
 
     Without configured URLs, the servers of a running `tidings up` are tried.
     """
-    with quietly():
-        return await _run_checks(settings, role)
-
-
-async def _run_checks(settings: Settings, role: Role | None) -> list[Outcome]:
-    nats_url = settings.nats_url or kept_url(settings.data_dir, "nats")
-    redis_url = settings.redis_url or kept_url(settings.data_dir, "redis")
     outcomes = check_configuration(settings, role)
-    if problems_of(settings, role):  # no process starts: nothing else is worth trying
+    if problems_of(settings, role):  # no process starts: other checks would be noise
         return outcomes
+    found = with_local_servers(settings)
     outcomes += await check_machine(settings, role)
-    if nats_url:
-        outcomes += await check_nats(settings.model_copy(update={"nats_url": nats_url}), role)
+    if found.nats_url:
+        outcomes += await check_nats(found, role)
     else:
         outcomes.append(_unset("NATS", "TIDINGS_NATS_URL"))
     if role in (None, Role.PRESENCE, Role.METRICS):
-        if redis_url:
-            outcomes += await check_store(settings.model_copy(update={"redis_url": redis_url}), role)
+        if found.redis_url:
+            outcomes += await check_store(found, role)
         else:
             outcomes.append(_unset("Redis", "TIDINGS_REDIS_URL"))
     return outcomes + await check_endpoints(settings, role)
@@ -54,7 +47,7 @@ def _unset(name: str, variable: str) -> Outcome:
 
 
 def show(outcomes: list[Outcome]) -> None:
-    """Print a line for each, what to do beneath what is not well, and the sum. No line is wrapped or cut."""
+    """Print a line for each outcome, advice below problems, and the totals. No line is wrapped or cut."""
     console = Console(soft_wrap=True, highlight=False)
     widest = max(len(outcome.name) for outcome in outcomes)
     for outcome in outcomes:

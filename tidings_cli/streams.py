@@ -1,6 +1,6 @@
-"""`tidings streams`: the streams in force against the settings, and the one way to make one smaller.
+"""`tidings streams`: the streams in NATS against the settings, and the only way to shrink one.
 
-Gateways create streams and enlarge them. What would delete messages or copies is left to this command.
+Gateways create and enlarge streams. Only this command deletes messages or copies.
 """
 
 from collections.abc import Callable
@@ -13,32 +13,29 @@ from services.bus.errors import BusError
 from services.bus.jsapi import STREAM_NOT_FOUND, StreamInfo, decode_answer
 from services.bus.specs import StreamSpec, changes, disk_specs
 from services.settings import Settings
+from tidings_cli import CommandFailed
 
 _ASK_S = 10.0
 _NS = 1_000_000_000
 _TIMES = frozenset({"max_age", "duplicate_window"})
 
 
-class CannotChange(RuntimeError):
-    """A stream cannot be looked at or changed; the message says why."""
-
-
 async def compare(
     settings: Settings, say: Callable[[str], None], *, apply: bool = False, allow_shrink: bool = False
 ) -> bool:
-    """Say how each stream differs, and with `apply` change it; what deletes something only with `allow_shrink`.
+    """Print how each stream differs, and with `apply` change it; with `allow_shrink` even if that deletes messages.
 
-    Return whether all are as the settings say in the end.
+    Return whether all streams then match the settings.
 
     Raises:
-        CannotChange: NATS is out of reach, or refuses.
+        CommandFailed: NATS is unreachable, or refuses.
     """
     bus: Bus | None = None
     try:
         bus = await Bus.connect(settings, "streams")
         fit = [await _one(bus, spec, say, apply, allow_shrink) for spec in disk_specs(settings)]
     except BusError as fault:
-        raise CannotChange(f"{fault} (`tidings check` says more)") from fault
+        raise CommandFailed(f"{fault} (`tidings check` says more)") from fault
     finally:
         if bus is not None:
             await bus.close()
@@ -50,10 +47,10 @@ async def _one(
 ) -> bool:
     info = await _ask(bus, f"STREAM.INFO.{spec.name}", None)
     if info.error is not None and info.error.err_code == STREAM_NOT_FOUND:
-        say(f"{spec.name}: not there yet; the first gateway makes it")
+        say(f"{spec.name}: does not exist yet; the first gateway creates it")
         return True
     if info.error is not None:
-        raise CannotChange(f"stream {spec.name}: {info.error.description}")
+        raise CommandFailed(f"stream {spec.name}: {info.error.description}")
     needed = changes(info.config, spec, info.state.bytes)
     raised = {name: (info.config.get(name), wanted) for name, wanted in needed.update.items()}
     if not raised and not needed.lowered:
@@ -62,7 +59,7 @@ async def _one(
     for name, (found, wanted) in raised.items():
         say(f"{spec.name}: {name} {_shown(name, found)} -> {_shown(name, wanted)}")
     for name, (found, wanted) in needed.lowered.items():
-        note = "" if allow_shrink else " (deletes what is over it: --allow-shrink)"
+        note = "" if allow_shrink else " (deletes what exceeds it: --allow-shrink)"
         say(f"{spec.name}: {name} {_shown(name, found)} -> {_shown(name, wanted)}{note}")
     if not apply:
         return False
@@ -72,7 +69,7 @@ async def _one(
     if update:
         changed = await _ask(bus, f"STREAM.UPDATE.{spec.name}", info.config | update)
         if changed.error is not None:
-            raise CannotChange(f"stream {spec.name} cannot be changed: {changed.error.description}")
+            raise CommandFailed(f"stream {spec.name} cannot be changed: {changed.error.description}")
         say(f"{spec.name}: changed, {changed.state.messages} messages, {changed.state.bytes} bytes")
     return allow_shrink or not needed.lowered
 

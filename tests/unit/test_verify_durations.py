@@ -2,7 +2,8 @@
 
 import pytest
 
-from tidings_cli.verify.command import CannotVerify, seconds_of
+from tidings_cli import CommandFailed
+from tidings_cli.verify.command import seconds_of
 
 
 @pytest.mark.parametrize(
@@ -14,5 +15,5 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "s", "-1s", "1 day", "1s2"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(CannotVerify):
+    with pytest.raises(CommandFailed):
         seconds_of(text)

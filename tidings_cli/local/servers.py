@@ -4,7 +4,6 @@ import hmac
 import json
 import socket
 from pathlib import Path
-from typing import Literal
 
 from services.bus.specs import disk_specs
 from services.permissions.render import nats_users, redis_users
@@ -18,12 +17,18 @@ _SPARE_BYTES = 64 * 1024 * 1024
 _NO_LIMIT_BYTES = 2**44
 
 
-def kept_url(data_dir: Path, which: Literal["nats", "redis"]) -> str:
-    """Return the URL of the server that `tidings up` last started in a data directory; empty if there is none."""
-    directory = data_dir / which
-    if not (directory / "state.json").is_file():
-        return ""
-    return (NatsServer if which == "nats" else RedisServer)(directory).url
+def with_local_servers(settings: Settings) -> Settings:
+    """Return settings in which servers without a URL are those of the last `tidings up` in the data directory."""
+
+    def url(server: "type[LocalServer]", folder: str) -> str:
+        directory = settings.data_dir / folder
+        return server(directory).url if (directory / "state.json").is_file() else ""
+
+    urls = {
+        "nats_url": settings.nats_url or url(NatsServer, "nats"),
+        "redis_url": settings.redis_url or url(RedisServer, "redis"),
+    }
+    return settings.model_copy(update=urls)
 
 
 def _password_of(password: str, role: Role) -> str:

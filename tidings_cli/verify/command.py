@@ -4,6 +4,7 @@ import asyncio
 import re
 from pathlib import Path
 
+from tidings_cli import CommandFailed
 from tidings_cli.verify.campaign import Campaign, Plan
 from tidings_cli.verify.checker import check
 from tidings_cli.verify.gateways import Gateways
@@ -15,19 +16,15 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
 
-class CannotVerify(RuntimeError):
-    """There is nothing to check; the message gives the reason."""
-
-
 def seconds_of(text: str) -> float:
     """Return the seconds in `30s`, `500ms`, `5m`, `1h` or `30`.
 
     Raises:
-        CannotVerify: the text is not a duration.
+        CommandFailed: the text is not a duration.
     """
     found = _DURATION.fullmatch(text.strip())
     if found is None:
-        raise CannotVerify(f"{text!r} is not a duration: write 30s, 5m or 1h")
+        raise CommandFailed(f"{text!r} is not a duration: write 30s, 5m or 1h")
     return float(found[1]) * _UNIT_S[found[2]]
 
 
@@ -35,37 +32,37 @@ def check_file(path: Path) -> Report:
     """Check a kept history.
 
     Raises:
-        CannotVerify: the file is not readable, or not a history.
+        CommandFailed: the file is not readable, or not a history.
     """
     try:
         return check(read_history(path))
     except OSError as fault:
-        raise CannotVerify(f"{path}: {fault.strerror}") from None
+        raise CommandFailed(f"{path}: {fault.strerror}") from None
     except BadHistory as fault:
-        raise CannotVerify(str(fault)) from None
+        raise CommandFailed(str(fault)) from None
 
 
 async def run(plan: Plan, gateways: Gateways, duration_s: float, keep: Path | None) -> Report:
     """Run a campaign against a deployment, and check its records.
 
     Raises:
-        CannotVerify: the clients did not connect and join.
+        CommandFailed: the clients did not connect and join.
     """
     try:
         recorder = Recorder(keep)
     except OSError as fault:
-        raise CannotVerify(f"{keep}: {fault.strerror}") from None
+        raise CommandFailed(f"{keep}: {fault.strerror}") from None
     campaign = Campaign(plan, gateways, recorder)
     try:
         await campaign.start()
     except TimeoutError:
         await campaign.abort()
-        raise CannotVerify(
+        raise CommandFailed(
             f"{' '.join(gateways.urls)}: {campaign.last_failure or 'not every member joined in time'}"
         ) from None
     except NotDurable as fault:
         await campaign.abort()
-        raise CannotVerify(str(fault)) from None
+        raise CommandFailed(str(fault)) from None
     try:
         await asyncio.sleep(duration_s)
         await campaign.finish()

@@ -46,7 +46,7 @@ async def test_it_asks_where_the_process_answers(host: str) -> None:
 async def test_nothing_that_answers_is_said_clearly() -> None:
     code, out, err = await _asked(TIDINGS_PORT="1")
     assert (code, out) == (1, "")
-    assert err.startswith("nothing listens on port 1: no process of Tidings runs there")
+    assert err.startswith("nothing listens on port 1: no Tidings process runs there")
     assert "Traceback" not in err
 
 

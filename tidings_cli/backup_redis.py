@@ -1,11 +1,10 @@
-"""`tidings backup --redis` and `tidings restore --redis`: what metrics_svc keeps in Redis, as a file.
+"""`tidings backup --redis` and `tidings restore --redis`: the data of metrics_svc in Redis, as a file.
 
-History, alert states, acknowledgements, silences, rules given by API, and log lines: every key of metrics, as Redis's own
-DUMP has it, all of one moment. Works through whatever TIDINGS_REDIS_URL names, Sentinels and clusters too, as a user that
-may do everything (the operator's). Presence is not worth keeping: gateways announce their connections again.
+History, alert states, acknowledgements, silences, rules of the API, and log lines: every key of metrics as Redis's DUMP,
+all of one moment. Works with any TIDINGS_REDIS_URL, Sentinels and clusters too, as a user who may do everything (the
+operator's). Presence is not kept: gateways announce their connections again.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from services.permissions.redis import access_of
 from services.permissions.roles import Role
 from services.redis_client import AnyRedis, close_redis, one_line, open_redis
 from services.settings import Settings
-from tidings_cli.backup import CannotBackUp
+from tidings_cli import CommandFailed
+from tidings_cli.local.child_server import write_private
 
 _FILE = "redis.msgpack"
 _FORMAT = 1
@@ -46,58 +46,53 @@ class _Backup(msgspec.Struct):
     keys: list[tuple[bytes, bytes, int]]
 
 
-async def back_up_store(settings: Settings, folder: Path) -> int:
-    """Write the keys of metrics into `folder`, which may have a backup of the streams already; return how many.
+async def back_up_redis(settings: Settings, folder: Path) -> list[str]:
+    """Write the keys of metrics into `folder`, which may already have a backup of the streams; return a line about it.
 
     Raises:
-        CannotBackUp: Redis is out of reach or forbids it, there is nothing, or there is such a file already.
+        CommandFailed: Redis is unreachable or forbids it, there is no key, or the file exists already.
     """
     path = folder / _FILE
     if path.exists():
-        raise CannotBackUp(f"{path} is there already: give a new folder")
+        raise CommandFailed(f"{path} exists already: give a new folder")
     client = _opened(settings)
     try:
         keys = await _keys(client, settings)
         taken_at_ms = now_ms()
         answer: Any = await client.eval(_DUMP, len(keys), *keys) if keys else []
     except _FAULTS as fault:
-        raise CannotBackUp(_explained(fault)) from fault
+        raise CommandFailed(_explained(fault)) from fault
     finally:
         await close_redis(client)
     if not answer:
-        raise CannotBackUp(f"Redis has nothing of metrics under the prefix {settings.prefix!r}")
+        raise CommandFailed(f"Redis has no key of metrics under the prefix {settings.prefix!r}")
     kept = _Backup(_FORMAT, settings.prefix, taken_at_ms, [(key, value, ttl) for key, value, ttl in answer])
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240  # nothing else runs in this process
-        draft = path.with_name(f".{_FILE}.new")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(msgspec.msgpack.encode(kept))
-        draft.replace(path)  # as above
+        write_private(path, msgspec.msgpack.encode(kept))
     except OSError as fault:
-        raise CannotBackUp(f"{folder}: {fault.strerror}") from fault
-    return len(kept.keys)
+        raise CommandFailed(f"{folder}: {fault.strerror}") from fault
+    return [f"redis: {len(kept.keys)} keys"]
 
 
-async def restore_store(settings: Settings, folder: Path, *, replace: bool) -> int:
-    """Put the keys of a backup back; return how many. Stop metrics_svc first. `replace` deletes what is there.
+async def restore_redis(settings: Settings, folder: Path, *, replace: bool) -> list[str]:
+    """Restore the keys of a backup; return a line about it. Stop metrics_svc first. `replace` deletes existing keys.
 
     Raises:
-        CannotBackUp: no such backup, keys are there and may not be replaced, or Redis refuses.
+        CommandFailed: no such backup, keys exist and may not be replaced, or Redis refuses.
     """
     try:
         kept = msgspec.msgpack.decode((folder / _FILE).read_bytes(), type=_Backup)  # as above
     except (OSError, msgspec.MsgspecError) as fault:
-        raise CannotBackUp(f"{folder / _FILE} cannot be read: {fault}") from None
+        raise CommandFailed(f"{folder / _FILE} cannot be read: {fault}") from None
     if kept.format != _FORMAT or kept.prefix != settings.prefix:
-        raise CannotBackUp(f"{folder / _FILE} is of format {kept.format} and prefix {kept.prefix!r}")
+        raise CommandFailed(f"{folder / _FILE} is of format {kept.format} and prefix {kept.prefix!r}")
     client = _opened(settings)
     try:
         there = await _keys(client, settings)
         if there and not replace:
-            raise CannotBackUp(
-                f"{len(there)} keys of metrics are there: with --replace they are deleted first"
-            )
-        async with client.pipeline(transaction=True) as steps:  # all or nothing, and nobody sees a half
+            raise CommandFailed(f"{len(there)} keys of metrics exist: with --replace they are deleted first")
+        async with client.pipeline(transaction=True) as steps:  # all or nothing
             if there:
                 steps.delete(*there)
             restored = 0
@@ -108,9 +103,9 @@ async def restore_store(settings: Settings, folder: Path, *, replace: bool) -> i
                     restored += 1
             await steps.execute()
     except _FAULTS as fault:
-        raise CannotBackUp(_explained(fault)) from fault
+        raise CommandFailed(_explained(fault)) from fault
     else:
-        return restored
+        return [f"redis: {restored} keys"]
     finally:
         await close_redis(client)
 
@@ -119,7 +114,7 @@ def _opened(settings: Settings) -> AnyRedis:
     try:
         return open_redis(settings, "backup", timeout_s=_ANSWER_S)
     except CannotStart as fault:
-        raise CannotBackUp(str(fault)) from None
+        raise CommandFailed(str(fault)) from None
 
 
 async def _keys(client: AnyRedis, settings: Settings) -> list[bytes]:

@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from tidings_cli.pubsub import Gateway, TalkFailed, publish
+from tidings_cli import CommandFailed
+from tidings_cli.pubsub import GatewayTarget, publish
 from tidings_cli.verify.gateways import CannotConnect, Gateways
 
 _UNAVAILABLE = '{"code":"unavailable","message":"the server cannot take connections now","retryable":true,"retryAfterMs":1500}'
@@ -32,8 +33,8 @@ async def test_a_refusal_is_told_in_its_own_words(status: int, body: str, said: 
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        with pytest.raises(TalkFailed) as failed:
-            await publish(Gateway(url, token="", username="ada"), "lobby", "hello")
+        with pytest.raises(CommandFailed) as failed:
+            await publish(GatewayTarget(url, token="", username="ada"), "lobby", "hello")
     assert str(failed.value) == f"{url} answered {said}"
 
 
@@ -43,7 +44,7 @@ async def test_a_gateway_that_is_not_there_is_said_in_a_sentence() -> None:
         url = f"http://127.0.0.1:{held.getsockname()[1]}"
         with pytest.raises(CannotConnect) as failed:
             await Gateways([url]).open(0, "ada", "")
-        with pytest.raises(TalkFailed) as unreached:
-            await publish(Gateway(url, token="", username="ada"), "lobby", "hello")
+        with pytest.raises(CommandFailed) as unreached:
+            await publish(GatewayTarget(url, token="", username="ada"), "lobby", "hello")
     assert str(failed.value) == "connection refused: does Tidings run there? `tidings up` starts it"
     assert "Does Tidings run? Start it with `tidings up`" in str(unreached.value)

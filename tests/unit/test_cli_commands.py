@@ -15,6 +15,7 @@ from services.telemetry import MetricName
 from tidings_cli import configuration, pubsub
 from tidings_cli.app import app
 from tidings_cli.generate import metrics_page
+from tidings_cli.verify.gateways import socket_url
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -166,7 +167,7 @@ def test_metric_names_follow_the_conventions_of_prometheus() -> None:
     ],
 )
 def test_the_socket_is_found_from_the_page(url: str, expected: str) -> None:
-    assert pubsub.Gateway(url, "", "me").socket_url() == expected
+    assert socket_url(url, {"username": "me"}) == expected
 
 
 def test_a_terminal_shows_and_does_not_obey() -> None:
