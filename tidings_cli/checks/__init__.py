@@ -1,11 +1,11 @@
-"""What `tidings check` tries, one file for each kind of dependency.
+"""The checks of `tidings check`, one file for each kind of dependency.
 
-- `outcome`        what trying one thing gave, and what to do about it
-- `configuration`  settings that contradict each other, files that settings name
+- `outcome`        the result of one check, with advice
+- `configuration`  contradictory settings, files that settings name
 - `machine`        ports, file descriptors, the accept queue
-- `nats`           servers, login, permissions, JetStream, streams
+- `nats`           servers, login, permissions; `jetstream` the store and its streams
 - `store`          Redis: version, permissions, memory policy, persistence, replication
-- `endpoints`      what is reached by HTTP: public keys, receivers, traces
+- `endpoints`      HTTP endpoints: public keys, receivers, traces
 
-Each function returns outcomes and raises nothing that a dependency can cause.
+Each function returns outcomes, and raises nothing that a dependency can cause.
 """

@@ -1,4 +1,4 @@
-"""Settings that contradict each other, and the files that settings name."""
+"""Contradictory settings, and the files that settings name."""
 
 import ssl
 import time
@@ -19,10 +19,10 @@ _DAY_S = 86_400
 
 
 def check_configuration(settings: Settings, role: Role | None) -> list[Outcome]:
-    """Look at the settings themselves; their types and limits hold already."""
+    """Check the settings themselves; their types and ranges are valid already."""
     outcomes = [good("configuration", str(config_file() or "environment only"))]
     outcomes += [
-        warning("configuration", sentence, "correct the name, or take it away")
+        warning("configuration", sentence, "correct the name, or remove it")
         for sentence in describe_unknown(unknown_variables())
     ]
     if problems := problems_of(settings, role):
@@ -35,7 +35,7 @@ def check_configuration(settings: Settings, role: Role | None) -> list[Outcome]:
         for name in ("nats_ca", "nats_cert", "redis_ca", "redis_cert")
         if (path := getattr(settings, name)) is not None
         for outcome in [
-            _expiry(f"TIDINGS_{name.upper()}", path, "make it anew (`tidings secrets`), and restart")
+            _expiry(f"TIDINGS_{name.upper()}", path, "replace it (`tidings secrets`), and restart")
         ]
     ]
     if role in (None, Role.METRICS) and settings.rules_file is not None:
@@ -55,7 +55,7 @@ def _access(settings: Settings) -> Outcome:
         return warning(name, detail, "publish the port on loopback alone, or set TIDINGS_AUTH=jwt")
     if settings.nats_url and not settings.session_secret.get_secret_value():
         advice = "set the same TIDINGS_SESSION_SECRET on all gateways, at least 32 random characters"
-        return warning(name, "open; each gateway makes up its own session secret", advice)
+        return warning(name, "open; each gateway generates its own session secret", advice)
     return good(name, "open: anybody may do anything")
 
 
@@ -73,7 +73,7 @@ def _certificates(settings: Settings) -> list[Outcome]:
 
 
 def _expiry(name: str, path: Path, advice: str) -> Outcome:
-    """Say when the first of the certificates in a file (PEM) ends."""
+    """Report the first expiry of the certificates in a file (PEM)."""
     try:
         found = x509.load_pem_x509_certificates(path.read_bytes())
     except (OSError, ValueError) as fault:
@@ -89,7 +89,7 @@ def _expiry(name: str, path: Path, advice: str) -> Outcome:
 
 
 def _rules(path: Path) -> Outcome:
-    """Say whether the file can be read; what it says is judged by metrics_svc, which reads it again when it changes."""
+    """Check that the file is TOML. metrics_svc validates its rules, after each change of the file."""
     name = "rules file"
     try:
         rules = tomllib.loads(path.read_text(encoding="utf-8"))

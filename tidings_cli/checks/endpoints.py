@@ -1,4 +1,4 @@
-"""What our processes reach by HTTP: public keys, receivers of webhooks and alerts, the collector of traces."""
+"""HTTP endpoints of our processes: public keys, receivers of webhooks and alerts, the collector of traces."""
 
 import asyncio
 import ssl
@@ -17,7 +17,7 @@ _USABLE = {"RSA", "EC", "OKP"}
 
 
 async def check_endpoints(settings: Settings, role: Role | None) -> list[Outcome]:
-    """Reach each URL that the settings name. Nothing is delivered to receivers: they are only connected to."""
+    """Reach each URL in the settings. Nothing is delivered to receivers: the check only connects."""
     tries = []
     if role in (None, Role.GATEWAY):
         issuers = dict(settings.jwks_issuers)
@@ -61,7 +61,7 @@ async def _keys(issuer: str, url: str) -> Outcome:
 
 
 async def _receiver(name: str, url: str) -> Outcome:
-    """Connect, with TLS where the URL asks for it, and say nothing: a receiver would take it for an event."""
+    """Connect, with TLS for https, and send nothing: a receiver would process it as an event."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     watch = Stopwatch()
@@ -93,7 +93,7 @@ async def _alertmanager(url: str) -> Outcome:
 
 
 async def _traces(settings: Settings) -> Outcome:
-    """Send no spans: a collector answers that as it answers some."""
+    """Send an empty list of spans, which a collector answers like any other."""
     name, watch = "traces", Stopwatch()
     url = traces_url(settings.traces_endpoint)
     if find_spec("opentelemetry.exporter") is None:
@@ -111,7 +111,7 @@ async def _traces(settings: Settings) -> Outcome:
 
 
 def _shown(url: str) -> str:
-    """Return a URL without what may be secret in it: login, query, and a path that is a capability."""
+    """Return a URL without its secrets: login, query, and a path that is a capability."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 

@@ -1,4 +1,4 @@
-"""What this machine gives: ports, file descriptors, the accept queue."""
+"""This machine's resources: ports, file descriptors, the accept queue."""
 
 import asyncio
 import errno
@@ -12,16 +12,16 @@ from services.permissions.roles import Role
 from services.settings import Settings
 from tidings_cli.checks.outcome import Outcome, bad, good, warning
 
-# A gateway needs one per connection; below this it is no server's limit.
+# A gateway needs one per connection; less is not a server's limit.
 _FEW_DESCRIPTORS = 4096
 _OWN_DESCRIPTORS = 64  # files, the bus, the loop
 _QUEUE = Path("/proc/sys/net/core/somaxconn")
-_WANTED_QUEUE = 4096  # what a gateway asks for: a mass reconnect arrives faster than it is accepted
+_WANTED_QUEUE = 4096  # a gateway's backlog: a mass reconnect arrives faster than it is accepted
 _ASK_S = 2.0
 
 
 async def check_machine(settings: Settings, role: Role | None) -> list[Outcome]:
-    """Look at what the processes take from the machine."""
+    """Check the resources that processes need."""
     outcomes: list[Outcome] = []
     if role in (None, Role.GATEWAY):
         outcomes.append(_descriptors())
@@ -80,7 +80,7 @@ async def _port(name: str, host: str, port: int, setting: str) -> Outcome:
 
 
 def _bound(host: str, port: int) -> OSError | None:
-    """Try to have the port for oneself alone, and give it back."""
+    """Return the fault of an exclusive bind to the port, None without one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -93,12 +93,12 @@ def _bound(host: str, port: int) -> OSError | None:
 
 
 async def _answers_like_us(host: str, port: int) -> bool:
-    """Whether `/readyz` there has the form of ours."""
+    """Return whether `/readyz` on the port has our format."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not listened on
     spelled = f"[{reachable}]" if ":" in reachable else reachable
     for scheme in ("http", "https"):
         try:
-            # Its certificate is not for this name, and nothing secret is said.
+            # Its certificate is not for this name, and nothing secret is sent.
             async with httpx.AsyncClient(verify=False, timeout=_ASK_S, trust_env=False) as client:  # noqa: S501
                 answer = (await client.get(f"{scheme}://{spelled}:{port}/readyz")).json()
         except (httpx.HTTPError, ValueError, asyncio.IncompleteReadError):

@@ -1,4 +1,4 @@
-"""What trying one thing gave."""
+"""The result of one check."""
 
 import os
 import ssl
@@ -8,16 +8,16 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """How it went."""
+    """The grade of an outcome."""
 
     OK = "ok"
-    WARN = "warn"  # it works, and something will hurt later
-    FAIL = "fail"  # a process cannot start, or does not do its work
+    WARN = "warn"  # it works, with a risk
+    FAIL = "fail"  # a process cannot start or work
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One line of the report: what is so, and where that is not well, what to do. Neither has secrets."""
+    """One line of the report, and advice for a problem. Neither has secrets."""
 
     name: str
     verdict: Verdict
@@ -27,34 +27,34 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether a process can do its work."""
+        """Whether processes can work."""
         return self.verdict is not Verdict.FAIL
 
 
 def good(name: str, detail: str, latency_ms: float | None = None) -> Outcome:
-    """Return that all is well."""
+    """Return a success."""
     return Outcome(name, Verdict.OK, detail, "", latency_ms)
 
 
 def warning(name: str, detail: str, advice: str, latency_ms: float | None = None) -> Outcome:
-    """Return that it works, and what should be done."""
+    """Return a risk, with advice."""
     return Outcome(name, Verdict.WARN, detail, advice, latency_ms)
 
 
 def bad(name: str, detail: str, advice: str, latency_ms: float | None = None) -> Outcome:
-    """Return that it does not work, and what has to be done."""
+    """Return a failure, with advice."""
     return Outcome(name, Verdict.FAIL, detail, advice, latency_ms)
 
 
 def reason_of(fault: Exception) -> str:
-    """Return why, as the system says it: asyncio's own text names the address once more."""
+    """Return the system's own reason: asyncio's text repeats the address."""
     if isinstance(fault, OSError) and not isinstance(fault, ssl.SSLError) and fault.errno:
         return os.strerror(fault.errno) if fault.errno > 0 else str(fault.strerror)
     return str(fault) or type(fault).__name__
 
 
 class Stopwatch:
-    """Measures from its making."""
+    """Elapsed time since its creation."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
@@ -65,12 +65,13 @@ class Stopwatch:
         return (time.perf_counter() - self._started) * 1000
 
 
+REACH_S = 3.0  # limit for a server's answer
 SKEW_WARN_S = 2.0
 SKEW_FAIL_S = 30.0
 
 
 def clock(name: str, theirs_s: float, ours_s: float) -> Outcome:
-    """Judge two readings of the time that were taken together."""
+    """Compare two readings of the time that were taken together."""
     skew = theirs_s - ours_s
     if abs(skew) < SKEW_WARN_S:
         return good(name, f"differs by {abs(skew) * 1000:.0f} ms from this machine's")

@@ -13,16 +13,15 @@ from services.permissions.roles import Role
 from services.redis_client import AnyRedis, close_redis, display_address, infos, one_line, open_redis
 from services.servers import spell_version
 from services.settings import Settings
-from tidings_cli.checks.outcome import Outcome, Stopwatch, bad, clock, good, warning
+from tidings_cli.checks.outcome import REACH_S, Outcome, Stopwatch, bad, clock, good, warning
 from tidings_cli.local.external import UnusableServer, check_redis_info
 
-REACH_S = 3.0
 _NEARLY_FULL = 0.9
 _FAULTS = (redis.RedisError, redis.RedisClusterException, OSError)
 
 
 async def check_store(settings: Settings, role: Role | None) -> list[Outcome]:
-    """Try Redis as far as it can be tried."""
+    """Check Redis. Checks that depend on a failed one are left out."""
     try:
         client = open_redis(settings, "check", timeout_s=REACH_S)
         address = display_address(settings.redis_url)

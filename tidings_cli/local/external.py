@@ -64,7 +64,7 @@ def check_redis_info(info: dict[str, Any], address: str) -> ExternalServer:
     Raises:
         UnusableServer: too old.
     """
-    # Valkey names the Redis it is compatible with beside its own version.
+    # Valkey reports the compatible Redis version beside its own.
     version = parse_version(str(info.get("redis_version", "")))
     if version < REDIS_MINIMUM:
         least = spell_version(REDIS_MINIMUM)
@@ -72,7 +72,7 @@ def check_redis_info(info: dict[str, Any], address: str) -> ExternalServer:
             f"Redis at {address} (TIDINGS_REDIS_URL) is {spell_version(version)}; {least} or newer is needed"
         )
     if "valkey_version" in info:
-        return ExternalServer("Valkey", parse_version(str(info["valkey_version"])), address)
+        return ExternalServer("Valkey", parse_version(str(info.get("valkey_version", ""))), address)
     return ExternalServer("Redis", version, address)
 
 
