@@ -102,7 +102,7 @@ bench: $(SYNCED) bench/peers/node_modules ## Measure this machine beside named p
 
 # Without the peers that npm brings the others are still measured.
 bench/peers/node_modules: bench/peers/package.json bench/peers/package-lock.json | $(SYNCED)
-	@sh scripts/node.sh npm --prefix bench/peers ci --ignore-scripts --no-audit --no-fund --silent && touch $@ \
+	@sh scripts/npm-ci.sh bench/peers && touch $@ \
 		|| echo "bench: the peers from npm could not be installed"
 
 lock: $(SYNCED) ## Write uv.lock anew from pyproject.toml

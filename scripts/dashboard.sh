@@ -1,12 +1,12 @@
 #!/bin/sh
-# Build the dashboard into gateway/dashboard/dist, when anything it is made of has changed since the last time.
-# With --try a build that is not possible here is told, and no failure: the gateway then says so on its page.
+# Build the dashboard into gateway/dashboard/dist, if one of its sources changed since the last build.
+# With --try a build that is not possible here is reported and no failure: the gateway's page then says so.
 set -eu
 cd "$(dirname "$0")/.."
 built=gateway/dashboard/dist
 stamp=$built/.built-from
 
-# Names and contents of all that goes in; a checksum notices what a date does not: files that are gone.
+# Names and contents of all sources. Unlike dates, a checksum also changes when a file is deleted.
 made_from() {
     find dashboard/src dashboard/public dashboard/index.html dashboard/vite.config.ts dashboard/package-lock.json \
         clients/js/src -type f -exec cksum {} + | sort | cksum
@@ -18,24 +18,15 @@ cannot() {
     exit 1
 }
 
-npm() {
-    sh scripts/node.sh npm --prefix dashboard --loglevel error "$@"
-}
-
 [ "${1:-}" != --try ] || try=yes
 wanted=$(made_from)
 [ "$(cat $stamp 2>/dev/null)" != "$wanted" ] || exit 0
 sh scripts/node.sh node --version >/dev/null 2>&1 || cannot "there is no Node.js >= 20"
 
-# Checks and tests need more than a build; where that is there it stays.
-packages=dashboard/node_modules/.package-lock.json
-if [ ! $packages -nt dashboard/package-lock.json ]; then
-    echo "Fetching what the dashboard is built with"
-    omit=--omit=dev
-    [ ! -e dashboard/node_modules/.bin/vitest ] || omit=--include=dev
-    npm ci --ignore-scripts $omit || cannot "its packages could not be fetched"
-    touch $packages
-fi
+# Checks and tests need more packages than a build; installed ones are kept.
+omit=--omit=dev
+[ ! -e dashboard/node_modules/.bin/vitest ] || omit=--include=dev
+sh scripts/npm-ci.sh dashboard $omit || cannot "its packages could not be installed"
 echo "Building the dashboard"
-npm run --silent build || cannot "see above"
+sh scripts/node.sh npm --prefix dashboard --loglevel error run --silent build || cannot "see above"
 printf '%s\n' "$wanted" >$stamp

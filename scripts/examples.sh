@@ -8,9 +8,5 @@ sh scripts/node.sh node --version >/dev/null 2>&1 || {
     exit 1
 }
 
-# Again only when the lock changed.
-if [ ! clients/js/node_modules/.package-lock.json -nt clients/js/package-lock.json ]; then
-    sh scripts/node.sh npm --prefix clients/js --silent ci --ignore-scripts --no-audit --no-fund
-    touch clients/js/node_modules/.package-lock.json
-fi
+sh scripts/npm-ci.sh clients/js
 exec sh scripts/node.sh node clients/js/examples/serve.mjs "$@"

@@ -7,11 +7,7 @@ cd "$(dirname "$0")/.."
 .venv/bin/python -c 'import material' 2>/dev/null ||
     .tools/uv/bin/uv sync --quiet --frozen --inexact --extra local --group docs
 
-# Again only when the lock changed.
-if [ ! scripts/site/node_modules/.package-lock.json -nt scripts/site/package-lock.json ]; then
-    sh scripts/node.sh npm --prefix scripts/site --silent ci --ignore-scripts --no-audit --no-fund
-    touch scripts/site/node_modules/.package-lock.json
-fi
+sh scripts/npm-ci.sh scripts/site
 
 command=$1
 shift

@@ -14,13 +14,9 @@ npm() {
     sh scripts/node.sh npm --prefix dashboard --silent "$@"
 }
 
-# Again only when the lock changed, or what is there is only what a build needs.
-packages=dashboard/node_modules/.package-lock.json
-if [ ! $packages -nt dashboard/package-lock.json ] || [ ! -e dashboard/node_modules/.bin/vitest ]; then
-    npm ci --ignore-scripts
-    touch $packages
-fi
-
+# A build installs less than checks and tests need.
+[ -e dashboard/node_modules/.bin/vitest ] || rm -f dashboard/node_modules/.package-lock.json
+sh scripts/npm-ci.sh dashboard
 npm run check
 npm test
 sh scripts/dashboard.sh

@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# Says what is not tested for want of something, and ends.
+# Name what is missing and what is not tested without it, and end.
 without() {
     if [ "${REQUIRE_ALL:-}" = 1 ]; then
         echo "clients/js: REQUIRE_ALL=1, and there is no $1" >&2
@@ -20,12 +20,7 @@ npm() {
     sh scripts/node.sh npm --prefix clients/js --silent "$@"
 }
 
-# Again only when the lock changed.
-if [ ! clients/js/node_modules/.package-lock.json -nt clients/js/package-lock.json ]; then
-    npm ci --ignore-scripts
-    touch clients/js/node_modules/.package-lock.json
-fi
-
+sh scripts/npm-ci.sh clients/js
 TIDINGS_PYTHON="$PWD/.venv/bin/python"
 export TIDINGS_PYTHON
 npm run check

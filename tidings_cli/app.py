@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -30,19 +30,10 @@ _OPERATING = "Operate"
 
 Url = Annotated[str, typer.Option(envvar="TIDINGS_URL", help="Address of the gateway.")]
 Token = Annotated[str, typer.Option(envvar="TIDINGS_TOKEN", help="A JWT, if the gateway requires one.")]
-Redis = Annotated[
-    bool, typer.Option("--redis", help="The metrics data in Redis, instead of the NATS streams.")
-]
-Rolling = Annotated[
-    bool, typer.Option("--rolling", help="NATS users also get the permissions of the version before.")
-]
+Redis = Annotated[bool, typer.Option("--redis", help="Metrics data in Redis, not NATS streams.")]
+Rolling = Annotated[bool, typer.Option("--rolling", help="With the permissions of the last version.")]
 Username = Annotated[str, typer.Option(help="The name that others see.")]
 _DEFAULT_URL = "http://127.0.0.1:8080"
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(EXIT_FAILED)
 
 
 def _command(panel: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -54,7 +45,8 @@ def _command(panel: str) -> Callable[[Callable[..., None]], Callable[..., None]]
             try:
                 run(*args, **options)
             except CommandFailed as fault:
-                _fail(str(fault))
+                typer.echo(str(fault), err=True)
+                raise typer.Exit(EXIT_FAILED) from None
 
         return app.command(rich_help_panel=panel)(guarded)
 
@@ -73,9 +65,7 @@ def up(
     host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one.  [default: 8080]")] = None,
     gateways: Annotated[int | None, typer.Option(help="Gateways that share the port.  [default: 2]")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the servers' data and secrets.  [default: .tidings]")
-    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Data and secrets.  [default: .tidings]")] = None,
 ) -> None:
     """Run everything on this machine: NATS, Redis, gateways, services, agent.
 
@@ -92,35 +82,21 @@ def up(
     raise typer.Exit(run_up(settings))
 
 
-def _become(module: str) -> NoReturn:
-    """Replace this process, so that signals and exit codes are the service's own."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-P", "-m", module])  # noqa: S606  # our own command line
+def _process(name: str, module: str, about: str) -> None:
+    """Register the command of one process of ours."""
+
+    @app.command(name, rich_help_panel=_RUNNING, help=about)
+    def become() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Replaces this process, so that signals and exit codes are the service's own.
+        os.execv(sys.executable, [sys.executable, "-P", "-m", module])  # noqa: S606  # our own command line
 
 
-@_command(_RUNNING)
-def gateway() -> None:
-    """Run one gateway. Settings come from TIDINGS_* and tidings.toml."""
-    _become("gateway")
-
-
-@_command(_RUNNING)
-def presence() -> None:
-    """Run one replica of the presence service."""
-    _become("presence_svc")
-
-
-@_command(_RUNNING)
-def metrics() -> None:
-    """Run one replica of the metrics service."""
-    _become("metrics_svc")
-
-
-@_command(_RUNNING)
-def agent() -> None:
-    """Report this machine's cpu, memory, disk and network."""
-    _become("metrics_svc.agent")
+_process("gateway", "gateway", "Run one gateway. Settings come from TIDINGS_* and tidings.toml.")
+_process("presence", "presence_svc", "Run one replica of the presence service.")
+_process("metrics", "metrics_svc", "Run one replica of the metrics service.")
+_process("agent", "metrics_svc.agent", "Report this machine's cpu, memory, disk and network.")
 
 
 @_command(_TALKING)
@@ -174,15 +150,9 @@ def token(
     """
     from tidings_cli import credentials
 
-    permissions = {
-        "join": join,
-        "publish": publish,
-        "channels": channels,
-        "broadcast": broadcast,
-        "direct": direct,
-        "admin": admin,
-    }
-    claim = {permission: value for permission, value in permissions.items() if value}
+    rooms = {"join": join, "publish": publish, "channels": channels}
+    flags = {"broadcast": broadcast, "direct": direct, "admin": admin}
+    claim = {permission: value for permission, value in (rooms | flags).items() if value}
     typer.echo(credentials.make_token(_settings(), sub, name, claim, ttl_s=ttl))
 
 
@@ -219,14 +189,9 @@ def permissions(
 @_command(_OPERATING)
 def secrets(
     folder: Annotated[Path, typer.Argument(help="Their folder; created if it is missing.")],
-    site: Annotated[
-        str, typer.Option(help="The public host name.  [default: localhost, or the one in use]")
-    ] = "",
+    site: Annotated[str, typer.Option(help="Public host name.  [default: localhost, or as it is]")] = "",
     rolling: Rolling = False,
-    check: Annotated[
-        bool,
-        typer.Option("--check", help="Change nothing: list the changes, and when certificates expire."),
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only list changes and expiry dates.")] = False,
 ) -> None:
     """Make the passwords, keys and certificates of a deployment (deploy/compose.prod.yaml).
 
@@ -318,19 +283,14 @@ def streams(
         raise typer.Exit(EXIT_FAILED)
 
 
-@_command(_OPERATING)
-def health(
-    ready: Annotated[
-        bool, typer.Option("--ready", help="Check that it can serve, not only that it is alive.")
-    ] = False,
-    port: Annotated[
-        int | None, typer.Option(help="Instead of TIDINGS_HEALTH_PORT or TIDINGS_PORT.", show_default=False)
-    ] = None,
-) -> None:
+@app.command(
+    rich_help_panel=_OPERATING, context_settings={"ignore_unknown_options": True, "help_option_names": []}
+)
+def health(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Check that the process on this machine, or in this container, is alive. Exit code 1 if not."""
-    from tidings_cli import health as checking  # `main` of the package gets there without typer
+    from tidings_cli import health as checking
 
-    raise typer.Exit(checking.check(port, ready=ready))
+    raise typer.Exit(checking.main(arguments or []))
 
 
 @_command(_OPERATING)
@@ -348,9 +308,7 @@ def verify(
     namespace: Annotated[str, typer.Option(help="Namespace of the rooms; must be durable.")] = "",
     token: Token = "",
     keep: Annotated[Path | None, typer.Option(help="File for the history.", show_default=False)] = None,
-    check: Annotated[
-        Path | None, typer.Option("--check", help="Only check a kept history.", show_default=False)
-    ] = None,
+    check: Annotated[Path | None, typer.Option(help="Check a kept history only.", show_default=False)] = None,
 ) -> None:
     """Prove delivery: publish, receive, and check that nothing was lost, repeated or reordered.
 
@@ -408,12 +366,11 @@ def _settings() -> Any:
 
 
 def _with_servers() -> Any:
-    """Return the settings; without configured servers, with those of a `tidings up` in this data directory."""
     from tidings_cli.local.servers import with_local_servers
 
     settings = with_local_servers(_settings())
     if not (settings.nats_url or settings.redis_url):
-        _fail("TIDINGS_NATS_URL is not set, and no `tidings up` has run in this data directory")
+        raise CommandFailed("TIDINGS_NATS_URL is not set, and no `tidings up` has run in this data directory")
     return settings
 
 

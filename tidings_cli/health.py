@@ -13,7 +13,10 @@ SUMMARY = "Check that the process on this machine, or in this container, is aliv
 
 
 def main(arguments: list[str]) -> int:
-    """Parse the command line, and check."""
+    """Print the answer and return the exit code: 0 for status 200, 1 for another or none.
+
+    Without `--port` the address comes from the environment alone, not from `tidings.toml`.
+    """
     parser = argparse.ArgumentParser("tidings health", description=SUMMARY)
     parser.add_argument(
         "--ready", action="store_true", help="check that it can serve, not only that it is alive"
@@ -22,18 +25,10 @@ def main(arguments: list[str]) -> int:
         "--port", type=int, help="instead of TIDINGS_HEALTH_PORT or, without one, TIDINGS_PORT"
     )
     given = parser.parse_args(arguments)
-    return check(given.port, ready=given.ready)
-
-
-def check(port: int | None, *, ready: bool) -> int:
-    """Print the answer and return the exit code: 0 for status 200, 1 for another or none.
-
-    Without `port` the address comes from the environment alone, not from `tidings.toml`.
-    """
-    port = port or int(_first("TIDINGS_HEALTH_PORT", "TIDINGS_PORT") or _DEFAULT_PORT)
+    port = given.port or int(_first("TIDINGS_HEALTH_PORT", "TIDINGS_PORT") or _DEFAULT_PORT)
     host = _first("TIDINGS_HEALTH_HOST", "TIDINGS_HOST")
     try:
-        status, body = get(_ANY_ADDRESS.get(host, host), port, "/readyz" if ready else "/healthz")
+        status, body = get(_ANY_ADDRESS.get(host, host), port, "/readyz" if given.ready else "/healthz")
     except ConnectionRefusedError:
         sys.stderr.write(
             f"nothing listens on port {port}: no Tidings process runs there; choose another with --port\n"

@@ -41,12 +41,10 @@ async def check_endpoints(settings: Settings, role: Role | None) -> list[Outcome
 async def _keys(issuer: str, url: str) -> Outcome:
     name = f"public keys of {issuer or 'the issuer'}"
     watch = Stopwatch()
-    try:
-        async with httpx.AsyncClient(timeout=REACH_S, follow_redirects=False) as client:
-            answer = await client.get(url)
-    except httpx.HTTPError as fault:
+    answer = await _fetched(url)
+    if isinstance(answer, str):
         advice = "gateways answer 503 to tokens of this issuer while they have no keys"
-        return bad(name, f"{url} cannot be reached: {_reason(fault)}", advice)
+        return bad(name, f"{url} {answer}", advice)
     if answer.status_code != httpx.codes.OK:
         advice = "correct TIDINGS_JWKS_URL; redirects are not followed"
         return bad(name, f"{url} answers {answer.status_code}", advice)
@@ -80,12 +78,10 @@ async def _receiver(name: str, url: str) -> Outcome:
 
 async def _alertmanager(url: str) -> Outcome:
     name, watch = "Alertmanager", Stopwatch()
-    try:
-        async with httpx.AsyncClient(timeout=REACH_S) as client:
-            answer = await client.get(f"{url.rstrip('/')}/-/ready")
-    except httpx.HTTPError as fault:
+    answer = await _fetched(f"{url.rstrip('/')}/-/ready")
+    if isinstance(answer, str):
         advice = "alerts are pushed again until they end; see that it runs and may be reached"
-        return bad(name, f"{_shown(url)} cannot be reached: {_reason(fault)}", advice)
+        return bad(name, f"{_shown(url)} {answer}", advice)
     if answer.status_code != httpx.codes.OK:
         advice = "TIDINGS_ALERTMANAGER_URLS is where Alertmanager's own page is, without a path"
         return bad(name, f"{_shown(url)} answers {answer.status_code} to /-/ready", advice)
@@ -98,16 +94,25 @@ async def _traces(settings: Settings) -> Outcome:
     url = traces_url(settings.traces_endpoint)
     if find_spec("opentelemetry.exporter") is None:
         return bad(name, "OpenTelemetry is not installed", "install tidings[tracing]")
-    try:
-        async with httpx.AsyncClient(timeout=REACH_S) as client:
-            answer = await client.post(url, content=b"", headers={"Content-Type": "application/x-protobuf"})
-    except httpx.HTTPError as fault:
+    answer = await _fetched(url, "POST", {"Content-Type": "application/x-protobuf"})
+    if isinstance(answer, str):
         advice = "spans are dropped meanwhile, and nothing else suffers"
-        return warning(name, f"{_shown(url)} cannot be reached: {_reason(fault)}", advice)
+        return warning(name, f"{_shown(url)} {answer}", advice)
     if answer.is_success:
         return good(name, f"{_shown(url)} takes spans", watch.ms)
     advice = "is it OTLP over HTTP? Credentials go into OTEL_EXPORTER_OTLP_HEADERS"
     return warning(name, f"{_shown(url)} answers {answer.status_code}", advice)
+
+
+async def _fetched(
+    url: str, method: str = "GET", headers: dict[str, str] | None = None
+) -> httpx.Response | str:
+    """Return the answer, or why there is none."""
+    try:
+        async with httpx.AsyncClient(timeout=REACH_S) as client:
+            return await client.request(method, url, headers=headers)
+    except httpx.HTTPError as fault:
+        return f"cannot be reached: {_reason(fault)}"
 
 
 def _shown(url: str) -> str:

@@ -25,7 +25,6 @@ _START_S = 10.0
 _STOP_S = 5.0
 _POLL_S = 0.01
 _LOG_BYTES = 5_000_000  # a larger log is overwritten at the next start
-_PORT_ATTEMPTS = 3  # another process may take a free port between our look and the server's bind
 
 
 class ServerFailed(RuntimeError):
@@ -100,18 +99,13 @@ class LocalServer(ChildProcess):
             NoBinary: no usable server program on this machine.
             ServerFailed: it ended or did not answer in time.
         """
-        for attempt in range(_PORT_ATTEMPTS):
-            self.spawn()
-            try:
-                self.wait_ready()
-            except ServerFailed:
-                self.kill()
-                taken = not self._fixed_port and not _is_free(self.port)
-                if not taken or attempt == _PORT_ATTEMPTS - 1:
-                    raise
-            else:
-                return self
-        raise AssertionError("unreachable")
+        self.spawn()
+        try:
+            self.wait_ready()
+        except ServerFailed:
+            self.kill()
+            raise
+        return self
 
     def spawn(self) -> None:
         if self.running:

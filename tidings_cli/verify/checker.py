@@ -16,6 +16,7 @@ After a client's `finished` record, everything stored must have arrived. Publish
 messages do not come back to it.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -52,7 +53,7 @@ class _Check:
 
     answer_limit_s: float
     report: Report = field(default_factory=Report)
-    rooms: dict[str, RoomLedger] = field(default_factory=dict)
+    rooms: defaultdict[str, RoomLedger] = field(default_factory=lambda: defaultdict(RoomLedger))
     members: dict[tuple[str, str], MemberLedger] = field(default_factory=dict)
     rooms_of: dict[str, list[str]] = field(default_factory=dict)
     waiting: dict[str, dict[tuple[str, str], float]] = field(default_factory=dict)
@@ -89,7 +90,7 @@ class _Check:
     # --- publishing ---
 
     def _on_published(self, event: PublishedRecord) -> None:
-        room = self._room(event.room)
+        room = self.rooms[event.room]
         self.report.attempts += 1
         if event.id not in room.published:
             room.published.add(event.id)
@@ -97,7 +98,7 @@ class _Check:
         self._await_answer(event.who, event.room, event.id, event.clock)
 
     def _on_acknowledged(self, event: AcknowledgedRecord) -> None:
-        room = self._room(event.room)
+        room = self.rooms[event.room]
         self._answered(event.who, event.room, event.id, event.clock)
         if event.id not in room.published:
             self._find(Kind.UNEXPLAINED, event, f"{event.id} was acknowledged but not published")
@@ -141,7 +142,7 @@ class _Check:
         member.start_span(event.epoch, event.seq)
 
     def _on_received(self, event: ReceivedRecord) -> None:
-        room, member = self._room(event.room), self._member(event.who, event.room)
+        room, member = self.rooms[event.room], self._member(event.who, event.room)
         span = member.span
         self.report.received += 1
         if event.via == "missed":
@@ -179,23 +180,19 @@ class _Check:
 
     def _on_lost(self, event: LostRecord) -> None:
         self.report.lost += 1
-        for (room, id), since in self.waiting.pop(event.who, {}).items():
-            self._check_wait(event.who, room, id, event.clock - since)
+        self._end_waits(event.who, event.clock)
         for room in self.rooms_of.get(event.who, ()):
             self.members[event.who, room].present = False
 
     def _on_finished(self, event: FinishedRecord) -> None:
         self.finished.add(event.who)
-        for (room, id), since in self.waiting.pop(event.who, {}).items():
-            self._check_wait(event.who, room, id, event.clock - since)
+        self._end_waits(event.who, event.clock)
         for room in self.rooms_of.get(event.who, ()):
             member = self.members[event.who, room]
             if member.present:
                 member.finish()
             elif not member.left and member.spans:
-                self.report.findings.append(
-                    Finding(Kind.ABSENT, event.who, room, "was no longer a member at the end")
-                )
+                self._add(Kind.ABSENT, event.who, room, "was no longer a member at the end")
 
     # --- waiting for answers ---
 
@@ -207,12 +204,15 @@ class _Check:
         if since is not None:
             self._check_wait(who, room, id, clock - since)
 
+    def _end_waits(self, who: str, clock: float) -> None:
+        for (room, id), since in self.waiting.pop(who, {}).items():
+            self._check_wait(who, room, id, clock - since)
+
     def _check_wait(self, who: str, room: str, id: str, waited_s: float) -> None:
         self.report.longest_answer_s = max(self.report.longest_answer_s, waited_s)
         if waited_s > self.answer_limit_s:
             request = f"message {id}" if id else "join"
-            what = f"{request} waited {waited_s:.1f} s for an answer"
-            self.report.findings.append(Finding(Kind.SILENCE, who, room, what))
+            self._add(Kind.SILENCE, who, room, f"{request} waited {waited_s:.1f} s for an answer")
 
     # --- the end ---
 
@@ -226,43 +226,37 @@ class _Check:
                 for seq, id in room.between(span.epoch, span.start, span.end):
                     if seq not in span.received:
                         stored = "acknowledged" if id in room.acknowledged else "received by others"
-                        what = f"{id} at {seq}, {stored}, did not arrive"
-                        report.findings.append(Finding(Kind.MISSING, who, name, what))
+                        self._add(Kind.MISSING, who, name, f"{id} at {seq}, {stored}, did not arrive")
         for name, room in self.rooms.items():
             report.published += len(room.published)
             report.acknowledged += len(room.acknowledged)
             report.unwitnessed += len(room.acknowledged.keys() - room.seen)
-            report.findings += [
-                Finding(Kind.UNEXPLAINED, "a member", name, f"{id} arrived but was not published")
-                for id in sorted(room.seen - room.published)
-            ]
+            for id in sorted(room.seen - room.published):
+                self._add(Kind.UNEXPLAINED, "a member", name, f"{id} arrived but was not published")
         for who, name, id, first_epoch in self.repeats:
             acknowledged = self.rooms[name].acknowledged.get(id)
             if acknowledged is not None and acknowledged.epoch == first_epoch:
                 what = f"{id} arrived again in another epoch, though it was acknowledged in the first"
-                report.findings.append(Finding(Kind.DUPLICATE, who, name, what))
+                self._add(Kind.DUPLICATE, who, name, what)
             else:
                 report.repeated += 1
         report.members = sum(bool(member.spans) for member in self.members.values())
         report.unfinished = len(self.known - self.finished)
         return report
 
-    def _room(self, name: str) -> RoomLedger:
-        room = self.rooms.get(name)
-        if room is None:
-            room = self.rooms[name] = RoomLedger()
-        return room
-
     def _member(self, who: str, name: str) -> MemberLedger:
         member = self.members.get((who, name))
         if member is None:
-            self._room(name)
+            _ = self.rooms[name]
             member = self.members[who, name] = MemberLedger()
             self.rooms_of.setdefault(who, []).append(name)
         return member
 
     def _find(self, kind: Kind, event: AcknowledgedRecord | JoinedRecord | ReceivedRecord, what: str) -> None:
-        self.report.findings.append(Finding(kind, event.who, event.room, what))
+        self._add(kind, event.who, event.room, what)
+
+    def _add(self, kind: Kind, who: str, room: str, what: str) -> None:
+        self.report.findings.append(Finding(kind, who, room, what))
 
 
 def _position(event: AcknowledgedRecord | JoinedRecord) -> Position:
