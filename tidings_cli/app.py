@@ -85,12 +85,14 @@ def up(
 def _process(name: str, module: str, about: str) -> None:
     """Register the command of one process of ours."""
 
-    @app.command(name, rich_help_panel=_RUNNING, help=about)
     def become() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         # Replaces this process, so that signals and exit codes are the service's own.
         os.execv(sys.executable, [sys.executable, "-P", "-m", module])  # noqa: S606  # our own command line
+
+    become.__name__ = name
+    app.command(rich_help_panel=_RUNNING, help=about)(become)
 
 
 _process("gateway", "gateway", "Run one gateway. Settings come from TIDINGS_* and tidings.toml.")
@@ -283,14 +285,16 @@ def streams(
         raise typer.Exit(EXIT_FAILED)
 
 
-@app.command(
-    rich_help_panel=_OPERATING, context_settings={"ignore_unknown_options": True, "help_option_names": []}
-)
-def health(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+@_command(_OPERATING)
+def health(
+    ready: Annotated[bool, typer.Option("--ready", help="Check that it can serve, too.")] = False,
+    port: Annotated[int | None, typer.Option(help="Instead of that in the environment.")] = None,
+) -> None:
     """Check that the process on this machine, or in this container, is alive. Exit code 1 if not."""
     from tidings_cli import health as checking
 
-    raise typer.Exit(checking.main(arguments or []))
+    arguments = (["--ready"] if ready else []) + ([f"--port={port}"] if port else [])
+    raise typer.Exit(checking.main(arguments))
 
 
 @_command(_OPERATING)
