@@ -71,21 +71,15 @@ guards: $(SYNCED) ## Take out each guard of the security page, and see its tests
 	@$(BIN)/python -m tests.guards $(ARGS)
 
 docs: $(SYNCED) ## Write the pages that are generated from the code
-	@$(BIN)/tidings config --docs configuration > docs/configuration.md
-	@$(BIN)/tidings config --docs metrics > docs/metrics.md
-	@$(BIN)/python -m tidings_cli.generate.code_tables docs/protocol.md
-	@$(BIN)/python -m tidings_cli.generate --types clients/js/src/generated --python clients/python/tidings_client/generated --page docs/reference.md
+	@$(BIN)/python -m tidings_cli.generate
 	@$(BIN)/python scripts/capacity.py
 	@$(BIN)/tidings permissions nats > deploy/nats/users.conf
 	@$(BIN)/tidings permissions redis > deploy/redis/users.conf.template
 	@sh deploy/kubernetes/rules.sh > $(KUBERNETES_RULES)
 
 check-generated: $(SYNCED) ## Fail if a generated page is out of date
-	@$(BIN)/tidings config --docs configuration | diff -u docs/configuration.md - || { echo "run: make docs"; exit 1; }
-	@$(BIN)/tidings config --docs metrics | diff -u docs/metrics.md - || { echo "run: make docs"; exit 1; }
-	@$(BIN)/python -m tidings_cli.generate.code_tables --check docs/protocol.md
+	@$(BIN)/python -m tidings_cli.generate --check
 	@$(BIN)/python scripts/capacity.py --check
-	@$(BIN)/python -m tidings_cli.generate --check --types clients/js/src/generated --python clients/python/tidings_client/generated --page docs/reference.md
 	@sh deploy/kubernetes/rules.sh | diff -u $(KUBERNETES_RULES) - || { echo "run: make docs"; exit 1; }
 	@$(BIN)/python -m bench.page --check
 

@@ -348,11 +348,14 @@ def config(
     from services.logs.redaction import clean_text
     from services.settings_problems import describe_unknown, problems_of, unknown_variables
     from tidings_cli import configuration
-    from tidings_cli.generate import metrics_page
 
-    if docs is not None:
-        pages = {"configuration": configuration.as_markdown, "metrics": metrics_page.metrics_as_markdown}
-        typer.echo(pages[docs](), nl=False)
+    if docs == "configuration":
+        typer.echo(configuration.as_markdown(), nl=False)
+        return
+    if docs == "metrics":
+        from tidings_cli.generate import pages
+
+        typer.echo(pages.metrics(), nl=False)
         return
     settings = _settings()
     typer.echo(configuration.as_text(settings, format), nl=False)

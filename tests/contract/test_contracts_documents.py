@@ -14,13 +14,12 @@ from gateway.contracts.schemas import client_messages, component_name, server_me
 from services.settings import Settings
 from tests.support.api import FakeDeps, api_client
 from tidings_cli.generate import __main__ as writer
+from tidings_cli.generate.pages import BEGIN, END
 from tidings_cli.generate.python import field_name
 from tidings_cli.generate.python import type_of as python_type_of
 from tidings_cli.generate.typescript import type_of
 
 ROOT = Path(__file__).resolve().parents[2]
-GENERATED = ROOT / "clients" / "js" / "src" / "generated"
-GENERATED_PYTHON = ROOT / "clients" / "python" / "tidings_client" / "generated"
 
 
 def test_openapi_is_valid() -> None:
@@ -107,18 +106,22 @@ def test_python_of_schemas() -> None:
 
 
 def test_generated_files_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folders = ["--types", str(tmp_path / "types"), "--python", str(tmp_path / "python")]
-    targets = [*folders, "--page", str(tmp_path / "page.md")]
-    assert writer.main(["--check", *targets]) == 1
-    assert capsys.readouterr().err.count("run: make docs") == 7
-    assert writer.main(targets) == 0
-    assert writer.main(["--check", *targets]) == 0
+    protocol = tmp_path / "docs" / "protocol.md"
+    protocol.parent.mkdir()
+    protocol.write_text(f"before\n{BEGIN}\nstale table\n{END}\nafter\n", encoding="utf-8")
+    root = ["--root", str(tmp_path)]
+    assert writer.main(["--check", *root]) == 1
+    assert capsys.readouterr().err.count("run: make docs") == 10
+    assert writer.main(root) == 0
+    assert writer.main(["--check", *root]) == 0
+    text = protocol.read_text(encoding="utf-8")
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "stale table" not in text
 
 
 def test_generated_files_are_current() -> None:
-    page = ROOT / "docs" / "reference.md"
-    targets = ["--types", str(GENERATED), "--python", str(GENERATED_PYTHON), "--page", str(page)]
-    assert writer.main(["--check", *targets]) == 0, "run: make docs"
+    assert writer.main(["--check", "--root", str(ROOT)]) == 0, "run: make docs"
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/asyncapi.json"])

@@ -14,7 +14,7 @@ from services.settings import Settings
 from services.telemetry import MetricName
 from tidings_cli import configuration, pubsub
 from tidings_cli.app import app
-from tidings_cli.generate import metrics_page
+from tidings_cli.generate import pages
 from tidings_cli.verify.gateways import socket_url
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,7 +135,7 @@ def test_check_fails_when_nothing_is_configured(runner: CliRunner) -> None:
 
 @pytest.mark.parametrize(
     ("page", "rendered"),
-    [("configuration.md", configuration.as_markdown), ("metrics.md", metrics_page.metrics_as_markdown)],
+    [("configuration.md", configuration.as_markdown), ("metrics.md", pages.metrics)],
 )
 def test_reference_pages_are_up_to_date(page: str, rendered: object) -> None:
     assert callable(rendered)
