@@ -8,7 +8,6 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.tickets import TicketStore
 from gateway.gateway import Gateway
 from gateway.http.app import build_app
-from gateway.metrics import GatewayCollector
 from gateway.server import Server, bind
 from services import lifecycle, telemetry
 from services.bus.rpc import Service
@@ -38,7 +37,7 @@ async def main(settings: Settings, life: Lifecycle) -> None:
     gateway = Gateway(bus, settings, instance, authenticator, tickets, life.fail)
     life.on_stop("gateway", gateway.close, timeout_s=1.5)
     await gateway.open()
-    REGISTRY.register(GatewayCollector(gateway, gateway.reporter))
+    REGISTRY.register(gateway.reporter)
     telemetry.announce_build("gateway")
     gateway.tasks.spawn(gateway.reporter.run(), "reporter", critical=True)
 

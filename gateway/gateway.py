@@ -15,10 +15,10 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.revocation_log import RevocationLog
 from gateway.auth.tickets import TicketStore
 from gateway.channels import channel_names
-from gateway.channels.broadcast import Everyone
-from gateway.channels.logs import LogsFeed
-from gateway.channels.metrics import MetricsFeed
-from gateway.channels.presence import Views
+from gateway.channels.broadcast import Broadcasts
+from gateway.channels.logs import LogsChannel
+from gateway.channels.metrics import MetricsChannel
+from gateway.channels.presence import PresenceChannels
 from gateway.client.senders import HttpSenders
 from gateway.connections import Client, Connections
 from gateway.delivery.counters import Counters
@@ -32,10 +32,10 @@ from gateway.delivery.rooms import Rooms
 from gateway.delivery.streams import Streams
 from gateway.http.client_address import AddressLimit, Proxies, place_of
 from gateway.limits import KeyedBuckets, Limit
-from gateway.metrics import Reporter
+from gateway.metrics import MetricsReporter
 from gateway.presence.online import OnlineLookup
-from gateway.presence.reporter import PresenceLink
-from gateway.service_client import Asking
+from gateway.presence.reporter import PresenceReporter
+from gateway.service_client import ServiceClient
 from gateway.user_limit import UserLimit
 from services.backoff import Backoff
 from services.bus.client import Bus
@@ -78,7 +78,6 @@ class Gateway:
         self.settings = settings
         self.instance = instance
         self.boot = secrets.token_hex(8)
-        self.started_at = now_ms()
         self.subjects = settings.subjects
         self.authenticator = authenticator
         self.tickets = tickets
@@ -98,18 +97,30 @@ class Gateway:
         self.inboxes = Inboxes(bus, self.streams, settings, self.tasks, self.counters, self.reads)
         self.history = History(self.streams, settings, self.reads)
         self.publisher = Publisher(bus, self.streams, settings, now_ms, self.counters.limit_hit)
-        self.asking = Asking(bus, self.subjects)
-        self._online = OnlineLookup(self.asking, self.tasks)
-        self.presence = PresenceLink(self.asking, settings, instance, self.boot, lambda: self.connections)
-        self.views = Views(bus, self.asking, settings, self.tasks, self.counters)
-        self.metrics = MetricsFeed(bus, self.asking, settings, self.tasks, self.counters)
-        self.log_lines = LogsFeed(bus, settings, self.counters)
-        self.everyone = Everyone(bus, settings, self.counters, self._on_control)
+        self.service_client = ServiceClient(bus, self.subjects)
+        self._online = OnlineLookup(self.service_client, self.tasks)
+        self.presence = PresenceReporter(
+            self.service_client, settings, instance, self.boot, lambda: self.connections
+        )
+        self.views = PresenceChannels(bus, self.service_client, settings, self.tasks, self.counters)
+        self.metrics = MetricsChannel(bus, self.service_client, settings, self.tasks, self.counters)
+        self.log_lines = LogsChannel(bus, settings, self.counters)
+        self.everyone = Broadcasts(bus, settings, self.counters, self._on_control)
         self.users = UserLimit(bus, settings, instance, self.tasks, self._replace)
         self.revocation_log = RevocationLog(
             bus, settings, authenticator.revocations, time.time, self._on_revoked
         )
-        self.reporter = Reporter(self)
+        self.reporter = MetricsReporter(
+            bus,
+            settings,
+            instance,
+            self.boot,
+            self.counters,
+            rooms=self.rooms,
+            users=self.inboxes,
+            streams=lambda: self.durable_logs,
+            draining=lambda: self.draining,
+        )
         self.presence.on_applied = self.views.on_applied
         self._returns = 0
         self._closed = False
@@ -254,7 +265,7 @@ class Gateway:
 
     def details(self) -> dict[str, object]:
         """Return what a reader of `/readyz` may want to know besides."""
-        return {"breakers": self.asking.states()}
+        return {"breakers": self.service_client.breaker_states()}
 
     def stats(self) -> GatewayStats:
         """Return how this gateway is doing."""

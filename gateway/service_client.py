@@ -1,15 +1,16 @@
-"""Questions to presence_svc and metrics_svc, each behind a circuit breaker.
+"""RPC client for presence_svc and metrics_svc, each behind a circuit breaker.
 
-A service that does not answer costs every asker its time limit; after a few of those, askers are told `unavailable`
-at once, and one question now and then finds out whether it is back. Other services are asked as they are.
+A service that does not answer costs every caller its timeout. After a few of those, calls fail at once with
+`unavailable`, and one call now and then finds out whether the service is back. Other services have no breaker.
 """
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
 
 import structlog
 
-from gateway.circuit_breaker import Breaker, State, Tolerance
 from services.bus import rpc
 from services.bus.client import Bus
 from services.bus.errors import RequestRefused, Unavailable
@@ -23,81 +24,148 @@ log = structlog.get_logger(__name__)
 GUARDED = ("presence", "metrics")
 
 
+class BreakerState(Enum):
+    """The values are those of the metric."""
+
+    CLOSED = 0
+    HALF_OPEN = 1
+    OPEN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerConfig:
+    """Thresholds of a circuit breaker."""
+
+    threshold: int = 3  # failures in a row
+    open_s: float = 0.5
+    max_open_s: float = 2.0
+    trial_s: float = 5.0  # without an outcome for so long, a trial is given up and another one allowed
+
+
+class CircuitBreaker:
+    """Circuit breaker of one service. Pure: `now` (seconds of any monotonic clock) is passed in.
+
+    ```
+    state      event            next
+    closed     failure          closed; open after `threshold` in a row
+    open       time is up       half open: one trial request is allowed
+    half open  failure          open for twice as long, at most `max_open_s`
+    any        success          closed, and the failures start over
+    open       failure          open: a late one changes nothing
+    ```
+    """
+
+    __slots__ = ("_config", "_failures", "_open_s", "_until", "state")
+
+    def __init__(self, config: BreakerConfig) -> None:
+        self.state = BreakerState.CLOSED
+        self._config = config
+        self._failures = 0
+        self._open_s = config.open_s
+        self._until = 0.0
+
+    def allow(self, now: float) -> bool:
+        """Whether a request may be sent now."""
+        if self.state is BreakerState.CLOSED:
+            return True
+        if now < self._until:
+            return False
+        self.state = BreakerState.HALF_OPEN
+        self._until = now + self._config.trial_s
+        return True
+
+    def succeeded(self) -> None:
+        """Record an answer."""
+        self.state = BreakerState.CLOSED
+        self._failures = 0
+        self._open_s = self._config.open_s
+
+    def failed(self, now: float) -> None:
+        """Record a request without an answer, or with the answer `unavailable`."""
+        self._failures += 1
+        if self.state is BreakerState.OPEN:
+            return
+        if self.state is BreakerState.CLOSED and self._failures < self._config.threshold:
+            return
+        if self.state is BreakerState.HALF_OPEN:
+            self._open_s = min(2 * self._open_s, self._config.max_open_s)
+        self.state = BreakerState.OPEN
+        self._until = now + self._open_s
+
+
 class CircuitOpen(Unavailable):
-    """Not asked: the service has not answered lately."""
+    """Not sent: the service has not answered lately."""
 
     def __init__(self, service: str) -> None:
         super().__init__(f"{service} has not answered lately")
         self.service = service
 
 
-class Asking:
-    """Asks services on behalf of this gateway, and knows which of them answer."""
+class ServiceClient:
+    """Calls services on behalf of this gateway, and knows which of them answer."""
 
     def __init__(
         self,
         bus: Bus,
         subjects: Subjects,
         *,
-        tolerance: Tolerance | None = None,
+        config: BreakerConfig | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bus = bus
         self._subjects = subjects
         self._clock = clock
-        self._breakers = {name: Breaker(tolerance or Tolerance()) for name in GUARDED}
+        self._breakers = {name: CircuitBreaker(config or BreakerConfig()) for name in GUARDED}
         for name in GUARDED:
-            gauge(MetricName.BREAKER_STATE).labels(name).set(State.CLOSED.value)
+            gauge(MetricName.BREAKER_STATE).labels(name).set(BreakerState.CLOSED.value)
 
-    def states(self) -> Mapping[str, str]:
-        """Return each breaker's state in words, for health details."""
+    def breaker_states(self) -> Mapping[str, str]:
+        """Return the state of each breaker in words, for health details."""
         return {name: breaker.state.name.lower() for name, breaker in self._breakers.items()}
 
-    def is_open(self, service: str) -> bool:
-        """Whether the service is known not to answer."""
-        return self._breakers[service].state is not State.CLOSED
+    def is_answering(self, service: str) -> bool:
+        """Whether the service's breaker is closed."""
+        return self._breakers[service].state is BreakerState.CLOSED
 
-    async def ask(
+    async def call(
         self,
         endpoint: Endpoint[RequestT, ReplyT],
         request: RequestT,
         *,
         timeout_s: float | None = None,
-        insist: bool = False,
+        bypass_breaker: bool = False,
     ) -> ReplyT:
-        """Ask, if the breaker permits it. `insist` asks in any case: for who asks seldom and must.
+        """Send a request and return the reply. `bypass_breaker` is for callers that are rare and must get through.
 
         Raises:
-            CircuitOpen: the service has not answered lately, and was not asked.
+            CircuitOpen: the breaker is open, and the request was not sent.
             BusError: as `rpc.ask`.
         """
         breaker = self._breakers.get(endpoint.service)
         if breaker is None:
             return await rpc.ask(self._bus, self._subjects, endpoint, request, timeout_s=timeout_s)
-        if not insist and not breaker.permits(self._clock()):
+        if not bypass_breaker and not breaker.allow(self._clock()):
             counter(MetricName.BREAKER_REFUSED).labels(endpoint.service).inc()
             raise CircuitOpen(endpoint.service)
         try:
             reply = await rpc.ask(self._bus, self._subjects, endpoint, request, timeout_s=timeout_s)
         except Unavailable:
-            self._report(endpoint.service, breaker, answered=False)
+            self._record(endpoint.service, breaker, answered=False)
             raise
         except RequestRefused as refusal:
-            self._report(endpoint.service, breaker, answered=refusal.code != ErrorCode.UNAVAILABLE.code)
+            self._record(endpoint.service, breaker, answered=refusal.code != ErrorCode.UNAVAILABLE.code)
             raise
-        self._report(endpoint.service, breaker, answered=True)
+        self._record(endpoint.service, breaker, answered=True)
         return reply
 
-    def _report(self, service: str, breaker: Breaker, *, answered: bool) -> None:
-        was = breaker.state
+    def _record(self, service: str, breaker: CircuitBreaker, *, answered: bool) -> None:
+        before = breaker.state
         if answered:
             breaker.succeeded()
         else:
             breaker.failed(self._clock())
         gauge(MetricName.BREAKER_STATE).labels(service).set(breaker.state.value)
-        if was is breaker.state:
-            return
-        if breaker.state is State.CLOSED:
+        if breaker.state is BreakerState.CLOSED and before is not BreakerState.CLOSED:
             log.info("service answers again", asked=service)
-        elif was is State.CLOSED:
-            log.warning("service does not answer; askers are told so at once", asked=service)
+        elif breaker.state is not BreakerState.CLOSED and before is BreakerState.CLOSED:
+            log.warning("service does not answer; requests to it fail at once", asked=service)

@@ -22,7 +22,7 @@ import redis
 
 from bench.machine import LOAD_CORES
 from bench.single import keep, spawn
-from gateway.presence.batch_queue import Batches
+from gateway.presence.batch_queue import BatchQueue
 from gateway.presence.reporter import ANNOUNCE_WITHIN_S
 from services.bus import rpc
 from services.bus.client import Bus
@@ -61,7 +61,7 @@ class SimulatedGateway:
     """Sends batches until stopped; `kill` ends it as a crash would."""
 
     def __init__(self, bus: Bus, settings: Settings, name: str) -> None:
-        self.batches = Batches(name, "boot")
+        self.batches = BatchQueue(name, "boot")
         self.here: dict[str, Here] = {}
         self.sent = 0
         self.times_ms: list[float] = []
@@ -91,7 +91,7 @@ class SimulatedGateway:
 
     async def settled(self) -> None:
         """Wait until everything has been said and answered."""
-        while self.batches.urgent:  # noqa: ASYNC110  # polled, as nothing in a batch core tells
+        while self.batches.has_work:  # noqa: ASYNC110  # polled, as nothing in a batch core tells
             await asyncio.sleep(0.01)
         sent = self.sent
         self._changed.set()
@@ -101,7 +101,7 @@ class SimulatedGateway:
 
     async def _run(self) -> None:
         while True:
-            if not self.batches.urgent:
+            if not self.batches.has_work:
                 self._changed.clear()
                 try:
                     async with asyncio.timeout(self._settings.presence_renew_s):
@@ -114,7 +114,7 @@ class SimulatedGateway:
             self.times_ms.append((time.perf_counter() - began) * 1000)
             self.sent += 1
             if not applied:
-                self.batches.announce_afresh()
+                self.batches.reannounce()
                 await asyncio.sleep(random.uniform(0, ANNOUNCE_WITHIN_S))  # no secret
 
     async def _ask(self, batch: PresenceBatch) -> bool:

@@ -62,14 +62,14 @@ _MANAGES = server(Scope.ALERTS)
 @endpoint("GET", "/api/alerts", _READS, answer=list[Alert])
 async def active_alerts(call: Call) -> Response:
     """Alerts that are active."""
-    found = await call.gateway.asking.ask(ALERTS_ACTIVE, Empty())
+    found = await call.gateway.service_client.call(ALERTS_ACTIVE, Empty())
     return JsonResponse(found.alerts)
 
 
 @endpoint("GET", "/api/alerts/history", _READS, query=(_LIMIT,), answer=list[AlertLogEntry])
 async def alert_history(call: Call) -> Response:
     """What began and ended, newest first."""
-    found = await call.gateway.asking.ask(ALERTS_LOG, AlertLogQuery(limit=_LIMIT.read(call) or 100))
+    found = await call.gateway.service_client.call(ALERTS_LOG, AlertLogQuery(limit=_LIMIT.read(call) or 100))
     return JsonResponse(found.entries)
 
 
@@ -83,14 +83,14 @@ async def alert_history(call: Call) -> Response:
 async def alert_transitions(call: Call) -> Response:
     """What alerts did, announced or not, and why; newest first."""
     query = TransitionQuery(limit=_LIMIT.read(call) or 100, id=call.query.get("id", "")[:4096])
-    found = await call.gateway.asking.ask(ALERTS_TRANSITIONS, query)
+    found = await call.gateway.service_client.call(ALERTS_TRANSITIONS, query)
     return JsonResponse(found.transitions)
 
 
 @endpoint("GET", "/api/receivers", _READS, answer=list[Receiver])
 async def receivers(call: Call) -> Response:
     """How the receivers of notifications are doing."""
-    found = await call.gateway.asking.ask(RECEIVERS_LIST, Empty())
+    found = await call.gateway.service_client.call(RECEIVERS_LIST, Empty())
     return JsonResponse(found.receivers)
 
 
@@ -113,7 +113,7 @@ async def acknowledge_alert(call: Call) -> Response:
     """Acknowledge an active alert."""
     asked = await call.json(AckRequest)
     ack = AlertAck(id=call.path["id"], by=asked.by, comment=asked.comment)
-    return JsonResponse(await call.gateway.asking.ask(ALERTS_ACK, ack))
+    return JsonResponse(await call.gateway.service_client.call(ALERTS_ACK, ack))
 
 
 # --- silences ---
@@ -175,7 +175,7 @@ def silence_of(asked: SilenceRequest, now_ms: int) -> Silence:
 @endpoint("GET", "/api/silences", _READS, answer=list[Silence])
 async def silences(call: Call) -> Response:
     """Silences that have not ended."""
-    found = await call.gateway.asking.ask(SILENCES_LIST, Empty())
+    found = await call.gateway.service_client.call(SILENCES_LIST, Empty())
     return JsonResponse(found.silences)
 
 
@@ -183,13 +183,13 @@ async def silences(call: Call) -> Response:
 async def silence(call: Call) -> Response:
     """Silence alerts."""
     wanted = silence_of(await call.json(SilenceRequest), int(time.time() * 1000))
-    return JsonResponse(await call.gateway.asking.ask(SILENCES_SET, wanted), 201)
+    return JsonResponse(await call.gateway.service_client.call(SILENCES_SET, wanted), 201)
 
 
 @endpoint("DELETE", "/api/silences/{id}", _MANAGES, status=204)
 async def unsilence(call: Call) -> Response:
     """End a silence now."""
-    await call.gateway.asking.ask(SILENCES_END, SilenceId(id=call.path["id"]))
+    await call.gateway.service_client.call(SILENCES_END, SilenceId(id=call.path["id"]))
     return Response(status_code=204)
 
 
@@ -225,20 +225,20 @@ class RuleRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True)
 @endpoint("GET", "/api/rules", _READS, answer=RuleList)
 async def rules(call: Call) -> Response:
     """All alert rules, where each comes from, and what is wrong with the rules file."""
-    return JsonResponse(await call.gateway.asking.ask(RULES_LIST, Empty()))
+    return JsonResponse(await call.gateway.service_client.call(RULES_LIST, Empty()))
 
 
 @endpoint("PUT", "/api/rules", _MANAGES, body=RuleRequest, answer=AlertRule)
 async def put_rule(call: Call) -> Response:
     """Add an alert rule, or replace the one that watches the same."""
     rule = AlertRule(**msgspec.structs.asdict(await call.json(RuleRequest)))
-    return JsonResponse(await call.gateway.asking.ask(RULES_SET, rule))
+    return JsonResponse(await call.gateway.service_client.call(RULES_SET, rule))
 
 
 @endpoint("DELETE", "/api/rules/{id:path}", _MANAGES, status=204)
 async def remove_rule(call: Call) -> Response:
     """Forget an alert rule that was given by API."""
-    await call.gateway.asking.ask(RULES_END, RuleId(id=call.path["id"]))
+    await call.gateway.service_client.call(RULES_END, RuleId(id=call.path["id"]))
     return Response(status_code=204)
 
 
@@ -263,7 +263,7 @@ class WindowRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 @endpoint("GET", "/api/windows", _READS, answer=list[Window])
 async def windows(call: Call) -> Response:
     """Maintenance windows."""
-    found = await call.gateway.asking.ask(WINDOWS_LIST, Empty())
+    found = await call.gateway.service_client.call(WINDOWS_LIST, Empty())
     return JsonResponse(found.windows)
 
 
@@ -272,11 +272,11 @@ async def put_window(call: Call) -> Response:
     """Add a maintenance window, or replace the one of that id."""
     asked = await call.json(WindowRequest)
     fields = msgspec.structs.asdict(asked) | {"matchers": _matchers_of(asked.matchers)}
-    return JsonResponse(await call.gateway.asking.ask(WINDOWS_SET, Window(**fields)), 201)
+    return JsonResponse(await call.gateway.service_client.call(WINDOWS_SET, Window(**fields)), 201)
 
 
 @endpoint("DELETE", "/api/windows/{id}", _MANAGES, status=204)
 async def remove_window(call: Call) -> Response:
     """Forget a maintenance window."""
-    await call.gateway.asking.ask(WINDOWS_END, WindowId(id=call.path["id"]))
+    await call.gateway.service_client.call(WINDOWS_END, WindowId(id=call.path["id"]))
     return Response(status_code=204)

@@ -91,7 +91,7 @@ async def logs(call: Call) -> Response:
     if level and level not in LEVELS:
         raise ApiError(ErrorCode.INVALID_FIELD, f"`level` must be one of {', '.join(LEVELS)}")
     query = LogQuery(limit=limit, source=call.query.get("source", "")[:128], level=level)
-    found = await call.gateway.asking.ask(LOGS_RECENT, query)
+    found = await call.gateway.service_client.call(LOGS_RECENT, query)
     return JsonResponse(found.entries)
 
 

@@ -88,7 +88,7 @@ async def metrics_history(call: Call) -> Response:
         source=_series_name(call.query.get(_SOURCE.name, "")),
         metric=_metric_name(call.query.get(_METRIC.name, "")),
     )
-    found = await call.gateway.asking.ask(METRICS_HISTORY, query)
+    found = await call.gateway.service_client.call(METRICS_HISTORY, query)
     if query.metric:
         return JsonResponse(found.points)
     if len(found.unmeasured) == len(found.rows):
@@ -116,5 +116,5 @@ def _metric_name(metric: str) -> str:
 @endpoint("GET", "/api/metrics/sources", reads("metrics"), answer=list[SourceInfo])
 async def metrics_sources(call: Call) -> Response:
     """Sources, and label sets of them, heard of within the last hour."""
-    found = await call.gateway.asking.ask(METRICS_SOURCES, Empty())
+    found = await call.gateway.service_client.call(METRICS_SOURCES, Empty())
     return JsonResponse(found.sources)

@@ -53,7 +53,7 @@ async def presence(call: Call) -> Response:
         query = PresenceQuery(
             room=room or UNSET, users=wanted or UNSET, limit=limit - len(users), cursor=cursor
         )
-        page = await call.gateway.asking.ask(PRESENCE_LIST, query)
+        page = await call.gateway.service_client.call(PRESENCE_LIST, query)
         users += page.users
         cursor = page.cursor
         if not cursor or not page.users or len(users) >= limit:
@@ -72,9 +72,9 @@ async def presence_stats(call: Call) -> Response:
     """How many users are online, or in a room, and nothing of who they are."""
     room = await _readable_room(call)
     if room is not None:
-        page = await call.gateway.asking.ask(PRESENCE_LIST, PresenceQuery(room=room, limit=1))
+        page = await call.gateway.service_client.call(PRESENCE_LIST, PresenceQuery(room=room, limit=1))
         return JsonResponse(PresenceCounts(users=page.count))
-    found = await call.gateway.asking.ask(PRESENCE_STATS, Empty())
+    found = await call.gateway.service_client.call(PRESENCE_STATS, Empty())
     return JsonResponse(
         PresenceCounts(
             users=found.users,

@@ -34,7 +34,7 @@ async def rooms(call: Call) -> Response:
     reader = await call.gateway.authenticator.authenticate_reader(call.request.headers, call.query)
     limit = _ROOMS.read(call) or 100
     # Filtered here, so all are requested: the first hundred may be rooms that the reader must not see.
-    page = await call.gateway.asking.ask(PRESENCE_ROOMS, RoomsQuery(limit=_MAX_ROOMS))
+    page = await call.gateway.service_client.call(PRESENCE_ROOMS, RoomsQuery(limit=_MAX_ROOMS))
     return JsonResponse([room for room in page.rooms if reader.grants.may_join(room.room)][:limit])
 
 

@@ -19,7 +19,7 @@ _decode_broadcast = msgspec.json.Decoder(BroadcastPublished).decode
 _decode_control = msgspec.json.Decoder(ControlEvent).decode
 
 
-class Everyone:
+class Broadcasts:
     """All connections of this gateway."""
 
     def __init__(

@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 _decode = msgspec.json.Decoder(LogReport).decode
 
 
-class LogsFeed:
+class LogsChannel:
     """Those who follow the log stream."""
 
     def __init__(self, bus: Bus, settings: Settings, counters: Counters) -> None:

@@ -12,7 +12,7 @@ import structlog
 from gateway.delivery.counters import Counters
 from gateway.delivery.encoded_message import EncodedMessage
 from gateway.delivery.fanout import Fanout, Member
-from gateway.service_client import Asking
+from gateway.service_client import ServiceClient
 from services.backoff import Backoff
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError
@@ -32,28 +32,28 @@ _decode_tick = msgspec.json.Decoder(MetricsTick).decode
 _decode_alert = msgspec.json.Decoder(AlertEvent).decode
 _RETRY_S = 0.5
 _RETRY_MAX_S = 3.0
-_MAX_ALERTS_MEANWHILE = 1000  # more while one question is answered, and it is asked again
+_MAX_HELD_ALERTS = 1000  # more while one question is answered, and it is asked again
 
 
-class MetricsFeed:
+class MetricsChannel:
     """The last records, the active alerts, and those who follow them."""
 
     def __init__(
-        self, bus: Bus, asking: Asking, settings: Settings, tasks: TaskSet, counters: Counters
+        self, bus: Bus, service_client: ServiceClient, settings: Settings, tasks: TaskSet, counters: Counters
     ) -> None:
         self.metrics = Fanout(counters)
         self.alerts = Fanout(counters)
         self.streams = Fanout(counters)  # SSE streams of bare records
-        self._asking = asking
+        self._service_client = service_client
         self._tasks = tasks
         self._history: deque[MetricsRecord] = deque(maxlen=HISTORY)
         self._active: dict[str, Alert] = {}
         self._loaded = False
         self._loading = False
         self._stale = False  # the answer on its way is older than what was missed
-        self._alerts_meanwhile: list[AlertEvent] = []  # heard while the state was on its way
+        self._held_alerts: list[AlertEvent] = []  # heard while the state was on its way
         self._waiting: dict[str, tuple[Member, bool, bool]] = {}
-        self._told: set[str] = set()
+        self._error_sent: set[str] = set()
         self._subscriptions = [
             bus.subscribe(settings.subjects.metrics_feed, self._on_tick),
             bus.subscribe(settings.subjects.alerts_feed, self._on_alert),
@@ -68,7 +68,7 @@ class MetricsFeed:
     def follow(self, member: Member, *, metrics: bool, alerts: bool) -> None:
         """Send the snapshot, now or as soon as there is one, and what comes after it."""
         if self._loaded:
-            self._enter(member, metrics, alerts)
+            self._add(member, metrics, alerts)
         else:
             _, also_metrics, also_alerts = self._waiting.get(member.connection_id, (member, False, False))
             self._waiting[member.connection_id] = (member, metrics or also_metrics, alerts or also_alerts)
@@ -96,7 +96,7 @@ class MetricsFeed:
         for subscription in self._subscriptions:
             subscription.close()
 
-    def _enter(self, member: Member, metrics: bool, alerts: bool) -> None:
+    def _add(self, member: Member, metrics: bool, alerts: bool) -> None:
         snapshot = server.InitialState(history=list(self._history), alerts=list(self._active.values()))
         for wanted, fanout in ((metrics, self.metrics), (alerts, self.alerts)):
             if wanted:
@@ -127,13 +127,13 @@ class MetricsFeed:
             log.error("alert event is not readable", reason=str(fault))
             return
         if self._loading:
-            self._keep_meanwhile(event)
+            self._hold(event)
         _apply(self._active, event)
         self.alerts.send(EncodedMessage(event))
 
-    def _keep_meanwhile(self, event: AlertEvent) -> None:
-        if len(self._alerts_meanwhile) < _MAX_ALERTS_MEANWHILE:
-            self._alerts_meanwhile.append(event)
+    def _hold(self, event: AlertEvent) -> None:
+        if len(self._held_alerts) < _MAX_HELD_ALERTS:
+            self._held_alerts.append(event)
         else:
             self._stale = True
 
@@ -147,7 +147,7 @@ class MetricsFeed:
             state = await self._fetch()
         finally:
             self._loading = False
-        self._take(state)
+        self._apply_snapshot(state)
 
     async def _fetch(self) -> MetricsState:
         """Ask for the state, however long it takes, and until no alert was missed since the question was sent."""
@@ -155,23 +155,23 @@ class MetricsFeed:
         while True:
             self._stale = False
             # What was heard before the question is part of the answer, with all that followed it unheard.
-            self._alerts_meanwhile.clear()
+            self._held_alerts.clear()
             try:
-                state = await self._asking.ask(METRICS_STATE, Empty())
+                state = await self._service_client.call(METRICS_STATE, Empty())
             except BusError as fault:
                 log.info("no metrics state yet", reason=str(fault))
-                self._tell_waiting()
+                self._send_error_to_waiting()
                 await backoff.wait()
             else:
                 if not self._stale:
                     return state
 
-    def _take(self, state: MetricsState) -> None:
+    def _apply_snapshot(self, state: MetricsState) -> None:
         newest = state.history[-1].timestamp if state.history else 0
         later = [record for record in self._history if record.timestamp > newest]
         self._history = deque((*state.history, *later), maxlen=HISTORY)
         active = {alert.id: alert for alert in state.alerts}
-        meanwhile, self._alerts_meanwhile = self._alerts_meanwhile, []
+        meanwhile, self._held_alerts = self._held_alerts, []
         for event in meanwhile:
             _apply(active, event)
         if self._loaded:  # followers hear of what happened unseen
@@ -184,11 +184,11 @@ class MetricsFeed:
         self._active = active
         self._loaded = True
         waiting, self._waiting = self._waiting, {}
-        self._told.clear()
+        self._error_sent.clear()
         for member, metrics, alerts in waiting.values():
-            self._enter(member, metrics, alerts)
+            self._add(member, metrics, alerts)
 
-    def _tell_waiting(self) -> None:
+    def _send_error_to_waiting(self) -> None:
         code = ErrorCode.UNAVAILABLE
         error = server.Error(
             code=code.code,
@@ -196,8 +196,8 @@ class MetricsFeed:
             retryable=code.retryable,
         )
         for member, _, _ in self._waiting.values():
-            if member.connection_id not in self._told:
-                self._told.add(member.connection_id)
+            if member.connection_id not in self._error_sent:
+                self._error_sent.add(member.connection_id)
                 member.write(EncodedMessage(error).encode(member.encoding))
 
 

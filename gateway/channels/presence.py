@@ -10,11 +10,11 @@ from collections.abc import Iterable
 import msgspec
 import structlog
 
-from gateway.channels.roster import Roster, Snapshot, between
+from gateway.channels.roster import Roster, Snapshot, changes_between
 from gateway.delivery.counters import Counters
 from gateway.delivery.encoded_message import EncodedMessage
 from gateway.delivery.fanout import Fanout, Member
-from gateway.service_client import Asking
+from gateway.service_client import ServiceClient
 from services.backoff import Backoff
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError
@@ -46,7 +46,7 @@ _ARRIVES_S = 1.0  # within which a diff arrives that was published before the an
 _SETTLE_S = 2.5
 
 
-class Epochs:
+class EpochSettling:
     """When this gateway first heard of the present epoch."""
 
     def __init__(self) -> None:
@@ -63,23 +63,23 @@ class Epochs:
         return max(0.0, self._settled_at - now)
 
 
-class View:
+class PresenceChannel:
     """One scope and its followers."""
 
     def __init__(
         self,
         room: str,
         bus: Bus,
-        asking: Asking,
+        service_client: ServiceClient,
         settings: Settings,
         tasks: TaskSet,
         counters: Counters,
-        epochs: Epochs,
+        epochs: EpochSettling,
     ) -> None:
         self.room = room
         self._epochs = epochs
         self.fanout = Fanout(counters)
-        self._asking = asking
+        self._service_client = service_client
         self._tasks = tasks
         self._roster = Roster()
         self._closed = False
@@ -87,9 +87,9 @@ class View:
         self._loading = False
         self._held: list[PresenceDiff] = []
         self._waiting: dict[str, Member] = {}
-        self._told: set[str] = set()
+        self._error_sent: set[str] = set()
         self._listing = 0  # rises when every follower gets a new list: pages of the one before are stopped
-        self._count_told: int | None = None
+        self._count_sent: int | None = None
         self._count_due: asyncio.TimerHandle | None = None
         subjects = settings.subjects
         subject = (
@@ -103,8 +103,8 @@ class View:
 
     def follow(self, member: Member) -> None:
         """Send the snapshot, now or as soon as there is one, and every change after it."""
-        if self._is_fresh and not self._asking.is_open("presence"):
-            self._enter(member)
+        if self._is_fresh and self._service_client.is_answering("presence"):
+            self._add(member)
             return
         self._waiting[member.connection_id] = member
         self._load_soon()
@@ -112,7 +112,7 @@ class View:
     def unfollow(self, connection_id: str) -> None:
         """Stop sending to a connection."""
         self._waiting.pop(connection_id, None)
-        self._told.discard(connection_id)
+        self._error_sent.discard(connection_id)
         self.fanout.discard(connection_id)
 
     def close(self) -> None:
@@ -156,12 +156,12 @@ class View:
 
     # --- what followers receive ---
 
-    def _enter(self, member: Member) -> None:
+    def _add(self, member: Member) -> None:
         self.fanout.flush()
-        self._list_to([member])
+        self._send_list([member])
         self.fanout.add(member)
 
-    def _list_to(self, members: Iterable[Member]) -> None:
+    def _send_list(self, members: Iterable[Member]) -> None:
         """Send what there is now: at once where it fits one message, else page by page."""
         if self._roster.count is not None:
             self._write(members, EncodedMessage(self._counted(self._roster.count)))
@@ -198,23 +198,23 @@ class View:
     def _counted(self, count: int) -> server.PresenceList:
         return server.PresenceList(users=[], room=self._room_field, count=count)
 
-    def _relist(self) -> None:
+    def _resend_list(self) -> None:
         """Send everything anew: lists have ended, or begun."""
         self.fanout.flush()
         self._listing += 1
-        self._count_told = self._roster.count
-        self._list_to(self.fanout)
+        self._count_sent = self._roster.count
+        self._send_list(self.fanout)
 
-    def _tell_count_soon(self) -> None:
+    def _send_count_soon(self) -> None:
         """Tell a changed count, at most once in a while: it changes with everyone who comes and goes."""
         if self._count_due is None:
-            self._count_due = asyncio.get_running_loop().call_later(_COUNT_EVERY_S, self._tell_count)
+            self._count_due = asyncio.get_running_loop().call_later(_COUNT_EVERY_S, self._send_count)
 
-    def _tell_count(self) -> None:
+    def _send_count(self) -> None:
         self._count_due = None
         count = self._roster.count
-        if count is not None and count != self._count_told:
-            self._count_told = count
+        if count is not None and count != self._count_sent:
+            self._count_sent = count
             self.fanout.send(EncodedMessage(self._counted(count)))
 
     @property
@@ -245,9 +245,9 @@ class View:
         elif self._roster.count is None:
             self._send(changes)
         elif was_counting:
-            self._tell_count_soon()
+            self._send_count_soon()
         else:
-            self._relist()
+            self._resend_list()
 
     def _hold(self, diff: PresenceDiff) -> None:
         if len(self._held) < _MAX_HELD_DIFFS:
@@ -264,7 +264,7 @@ class View:
         finally:
             self._loading = False
         if snapshot is not None and not self._closed:
-            self._take(snapshot)
+            self._apply_snapshot(snapshot)
 
     async def _fetch_settled(self) -> Snapshot | None:
         """Fetch a snapshot, however long it takes; None when nobody follows any more."""
@@ -274,7 +274,7 @@ class View:
                 snapshot = await self._fetch()
             except BusError as fault:
                 log.info("no presence snapshot yet", room=self.room, reason=str(fault))
-                self._tell_waiting()
+                self._send_error_to_waiting()
                 await backoff.wait()
                 continue
             wait_s = self._epochs.settling(snapshot.epoch, asyncio.get_running_loop().time())
@@ -283,7 +283,7 @@ class View:
             await asyncio.sleep(wait_s)
         return None
 
-    def _take(self, snapshot: Snapshot) -> None:
+    def _apply_snapshot(self, snapshot: Snapshot) -> None:
         first, was_counting = self._loaded_at is None, self._roster.count is not None
         before = self._roster.users
         self._roster.replace(snapshot.epoch, snapshot.version, snapshot.users, snapshot.count)
@@ -294,17 +294,17 @@ class View:
         self._loaded_at = asyncio.get_running_loop().time()
         counting = self._roster.count is not None
         if first:
-            self._count_told = self._roster.count
+            self._count_sent = self._roster.count
         elif counting != was_counting:
-            self._relist()
+            self._resend_list()
         elif counting:
-            self._tell_count_soon()
+            self._send_count_soon()
         else:
-            self._send(list(between(before, self._roster.users)))
+            self._send(list(changes_between(before, self._roster.users)))
         waiting, self._waiting = self._waiting, {}
-        self._told.clear()
+        self._error_sent.clear()
         for member in waiting.values():
-            self._enter(member)
+            self._add(member)
         if gap:  # something is newer than the snapshot, and what is between is lost
             self._load_soon()
 
@@ -314,14 +314,14 @@ class View:
             query = PresenceQuery(
                 room=self._room_field, cursor=snapshot.cursor if snapshot else "", unless_large=True
             )
-            page = await self._asking.ask(PRESENCE_LIST, query)
+            page = await self._service_client.call(PRESENCE_LIST, query)
             if snapshot is None:
                 snapshot = Snapshot(page)
             else:
                 snapshot.add(page)
         return snapshot
 
-    def _tell_waiting(self) -> None:
+    def _send_error_to_waiting(self) -> None:
         """Answer those who wait for a snapshot, once: it comes when presence is back."""
         code = ErrorCode.UNAVAILABLE
         error = server.Error(
@@ -330,24 +330,24 @@ class View:
             retryable=code.retryable,
         )
         for member in self._waiting.values():
-            if member.connection_id not in self._told:
-                self._told.add(member.connection_id)
+            if member.connection_id not in self._error_sent:
+                self._error_sent.add(member.connection_id)
                 member.write(EncodedMessage(error).encode(member.encoding))
 
 
-class Views:
+class PresenceChannels:
     """All followed scopes of this gateway."""
 
     def __init__(
-        self, bus: Bus, asking: Asking, settings: Settings, tasks: TaskSet, counters: Counters
+        self, bus: Bus, service_client: ServiceClient, settings: Settings, tasks: TaskSet, counters: Counters
     ) -> None:
         self._bus = bus
-        self._asking = asking
+        self._service_client = service_client
         self._settings = settings
         self._tasks = tasks
         self._counters = counters
-        self._epochs = Epochs()
-        self._views: dict[str, View] = {}
+        self._epochs = EpochSettling()
+        self._views: dict[str, PresenceChannel] = {}
         # Where presence_svc was at least when the last batch was answered: one is on its way at a time.
         self._reached = ("", 0)
 
@@ -355,8 +355,14 @@ class Views:
         """Follow everyone's presence, or one room's."""
         view = self._views.get(room)
         if view is None:
-            view = self._views[room] = View(
-                room, self._bus, self._asking, self._settings, self._tasks, self._counters, self._epochs
+            view = self._views[room] = PresenceChannel(
+                room,
+                self._bus,
+                self._service_client,
+                self._settings,
+                self._tasks,
+                self._counters,
+                self._epochs,
             )
         view.follow(member)
 

@@ -56,7 +56,7 @@ class Roster:
         """Take a snapshot, of a large scope its `count`; return what leads to it from what was known before."""
         before, self.users = self.users, {user.user_id: user for user in users}
         self.epoch, self.version, self.count = epoch, version, count
-        return list(between(before, self.users))
+        return list(changes_between(before, self.users))
 
     def pages(self, max_bytes: int) -> Iterator[tuple[list[User], bool]]:
         """Yield all users in order of their ids, and whether more follow, in pages of about `max_bytes` of JSON.
@@ -92,7 +92,7 @@ class Roster:
                 pass  # about somebody this scope does not hold: nothing to show
 
 
-def between(old: dict[str, User], new: dict[str, User]) -> Iterator[PresenceChange]:
+def changes_between(old: dict[str, User], new: dict[str, User]) -> Iterator[PresenceChange]:
     """Yield what leads from one to the other. `lastSeen` alone is no change."""
     for user_id in old:
         if user_id not in new:

@@ -1,4 +1,4 @@
-"""What went through this gateway, counted. Plain integers: they are touched on the hot path.
+"""Counters of this gateway. Plain integers: they are touched on the hot path.
 
 Exported to Prometheus and reported to metrics_svc by `gateway.metrics`.
 """
@@ -22,34 +22,51 @@ class Counters:
         self.messages_in = 0
         self.messages_out = 0
         self.bytes_out = 0
-        self.requests = 0  # messages and HTTP requests request_ok
+        self.requests = 0  # messages and HTTP requests answered
         self.errors = 0  # of those, our fault (retryable or internal), as an operator counts errors
         self.refusals: Counter[str] = Counter()  # errors sent to clients, by code
-        self.limited: Counter[str] = Counter()  # what met a limit, by the limit's name
-        self.recoveries: Counter[str] = (
-            Counter()
-        )  # joins with a position, by verdict (`gateway.delivery.recovery`)
+        self.limited: Counter[str] = Counter()  # limits reached, by the limit's name
+        self.recoveries: Counter[str] = Counter()  # joins with a position, by recovery verdict
         self.slow_clients = 0
         self.dropped = 0  # writes of messages that a slow client had no room for
         self.unexpected = 0  # messages of the bus that do not belong on their subject
         self.latency = LatencySketch()  # ms from a request to its answer
 
     def request_ok(self, started: float, now: float) -> None:
-        """Count one request request_ok; both times from one monotonic clock, in seconds."""
+        """Count an answered request; both times from one monotonic clock, in seconds."""
         self.requests += 1
         self.latency.add((now - started) * 1000)
 
     def request_untimed(self) -> None:
-        """Count one request request_ok that waited for a fixed time: how long says nothing about this gateway."""
+        """Count an answered request that always takes its full timeout: its latency means nothing."""
         self.requests += 1
 
-    def limit_hit(self, name: str) -> None:
-        """Count that a limit was met (`gateway.limits.Limit`)."""
-        self.limited[name] += 1
-
     def request_failed(self, code: str, *, our_fault: bool) -> None:
-        """Count one request request_failed with `code`."""
+        """Count a request refused with `code`."""
         self.requests += 1
         self.refusals[code] += 1
         if our_fault:
             self.errors += 1
+
+    def limit_hit(self, name: str) -> None:
+        """Count a limit that was reached (`gateway.limits.Limit`)."""
+        self.limited[name] += 1
+
+    def totals(self) -> Counter[str]:
+        """Return the totals since the process started, by metric name.
+
+        Refusals are `refused.CODE`, limits reached `limited.NAME`. `dropped` are messages no longer sent to a slow
+        client: it is disconnected, and recovers them when it reconnects.
+        """
+        totals = Counter(
+            requests=self.requests,
+            errors=self.errors,
+            messages_in=self.messages_in,
+            messages_out=self.messages_out,
+            bytes_out=self.bytes_out,
+            slow_clients=self.slow_clients,
+            dropped=self.dropped,
+        )
+        totals.update({f"refused.{code}": count for code, count in self.refusals.items()})
+        totals.update({f"limited.{name}": count for name, count in self.limited.items()})
+        return totals

@@ -57,7 +57,7 @@ class Chosen:
             yield DataSet(connection_id=connection_id, custom_data=self.custom_data, age_ms=age_ms)
 
 
-class _Room:
+class _Budget:
     """What still fits into a batch."""
 
     __slots__ = ("bytes", "ops")
@@ -66,7 +66,7 @@ class _Room:
         self.ops = MAX_OPS
         self.bytes = max_bytes
 
-    def takes(self, ops: list[AnyPresenceOp]) -> bool:
+    def reserve(self, ops: list[AnyPresenceOp]) -> bool:
         """Whether these fit, all of them; then they take their place."""
         size = sum(len(_encode(op)) + 1 for op in ops)
         if len(ops) > self.ops or size > self.bytes:
@@ -86,8 +86,8 @@ def _ops_of(connection: Announced) -> list[AnyPresenceOp]:
         return []
 
 
-class Batches:
-    """The batches of one gateway. The one that `next` returned is in flight until it is answered, or `unsent`."""
+class BatchQueue:
+    """The batches of one gateway. The one that `next` returned is in flight until it is answered, or `requeue`."""
 
     def __init__(self, gateway: str, boot: str) -> None:
         self._instance = gateway
@@ -98,7 +98,7 @@ class Batches:
         self._fresh = True
         self._opening = False  # the batch that was to open the lease could not be sent
         self._unannounced: dict[str, Announced] = {}
-        self._begun: deque[AnyPresenceOp] = deque()  # the rest of a connection too large for one batch
+        self._partial: deque[AnyPresenceOp] = deque()  # the rest of a connection too large for one batch
         # By connection and kind where only the last one counts, by a number of their own elsewhere.
         self._waiting: OrderedDict[object, AnyPresenceOp] = OrderedDict()
         self._added = 0
@@ -112,10 +112,10 @@ class Batches:
     @property
     def announces(self) -> bool:
         """Whether an announcement is due or under way."""
-        return self._fresh or bool(self._unannounced) or bool(self._begun)
+        return self._fresh or bool(self._unannounced) or bool(self._partial)
 
     @property
-    def urgent(self) -> bool:
+    def has_work(self) -> bool:
         """Whether there is something to say before the lease must be renewed."""
         return self.announces or bool(self._waiting) or len(self._active) >= MAX_ACTIVE
 
@@ -135,24 +135,24 @@ class Batches:
         self._waiting[(type(op), op.connection_id) if replaces else self._added] = op
 
     def active(self, user_id: str) -> None:
-        """Say that a user did something; not, where too many wait for that to be said (`is_overfull`)."""
+        """Say that a user did something; not, where too many wait for that to be said (`is_full`)."""
         if len(self._active) < MAX_ACTIVE_WAITING:
             self._active[user_id] = None
 
     @property
-    def is_overfull(self) -> bool:
+    def is_full(self) -> bool:
         """Whether so much waits that announcing everything afresh is cheaper: it says, too, when each was active."""
         return len(self._waiting) > MAX_WAITING or len(self._active) >= MAX_ACTIVE_WAITING
 
-    def announce_afresh(self) -> None:
+    def reannounce(self) -> None:
         """Begin with the next batch as if nothing had been said: all connections, in a lease opened anew."""
         self._fresh = True
         self._active.clear()
         self._unannounced.clear()
-        self._begun.clear()
+        self._partial.clear()
         self._waiting.clear()
 
-    def take_own_lease(self) -> None:
+    def use_own_lease(self) -> None:
         """Announce afresh under a lease of another name.
 
         Another process holds the one of our name: a later boot of this gateway while we were frozen, or a gateway of
@@ -161,7 +161,7 @@ class Batches:
         self._boot = secrets.token_hex(8)
         self._gateway = f"{self._instance}~{self._boot[:6]}"
         self._number = 0
-        self.announce_afresh()
+        self.reannounce()
 
     def next(self, connections: Iterable[Announced]) -> PresenceBatch:
         """Return the next batch; `connections` are all there are now, looked at when everything is announced."""
@@ -171,10 +171,10 @@ class Batches:
             # What waits is part of the announcement: the connections as they will be then.
             self._waiting.clear()
             self._unannounced = {connection.connection_id: connection for connection in connections}
-        room, ops = _Room(self._max_bytes), list[AnyPresenceOp]()
-        self._announce(room, ops)
-        if not self._begun:
-            while self._waiting and room.takes([next(iter(self._waiting.values()))]):
+        budget, ops = _Budget(self._max_bytes), list[AnyPresenceOp]()
+        self._announce(budget, ops)
+        if not self._partial:
+            while self._waiting and budget.reserve([next(iter(self._waiting.values()))]):
                 ops.append(self._waiting.popitem(last=False)[1])
             if self._waiting and not ops:  # larger than any batch: the bus will say what it thinks of it
                 ops.append(self._waiting.popitem(last=False)[1])
@@ -185,10 +185,10 @@ class Batches:
             batch=self._number,
             fresh=fresh,
             ops=ops,
-            active=self._take_active(),
+            active=self._pop_active(),
         )
 
-    def unsent(self, batch: PresenceBatch) -> None:
+    def requeue(self, batch: PresenceBatch) -> None:
         """Take back a batch that is larger than the bus takes, with its number; later ones are half as large.
 
         One operation alone that is too large is given up: custom data, where the settings allow more than the bus.
@@ -198,31 +198,31 @@ class Batches:
         for user_id in batch.active:
             self.active(user_id)
         if len(batch.ops) > 1:
-            self._begun.extendleft(reversed(batch.ops))
+            self._partial.extendleft(reversed(batch.ops))
             self._max_bytes //= 2
 
-    def _announce(self, room: _Room, ops: list[AnyPresenceOp]) -> None:
+    def _announce(self, budget: _Budget, ops: list[AnyPresenceOp]) -> None:
         """Fill the batch with connections not yet announced, each one whole."""
         while True:
-            while self._begun and room.takes([self._begun[0]]):
-                ops.append(self._begun.popleft())
-            if self._begun:
+            while self._partial and budget.reserve([self._partial[0]]):
+                ops.append(self._partial.popleft())
+            if self._partial:
                 if not ops:
-                    ops.append(self._begun.popleft())
+                    ops.append(self._partial.popleft())
                 return
-            if not self._unannounced or not room.ops:
+            if not self._unannounced or not budget.ops:
                 return
             connection_id = next(iter(self._unannounced))
             whole = _ops_of(self._unannounced[connection_id])
-            if room.takes(whole):
+            if budget.reserve(whole):
                 ops += whole
             elif ops:
                 return
             else:
-                self._begun.extend(whole)
+                self._partial.extend(whole)
             del self._unannounced[connection_id]
 
-    def _take_active(self) -> list[str]:
+    def _pop_active(self) -> list[str]:
         taken: list[str] = []
         size = 0
         for user_id in self._active:

@@ -9,7 +9,7 @@ from itertools import islice
 
 import structlog
 
-from gateway.service_client import Asking
+from gateway.service_client import ServiceClient
 from services.bus.errors import BusError
 from services.tasks import TaskSet
 from services.wire.records import UNSET, UnsetType
@@ -27,8 +27,8 @@ Online = bool | UnsetType
 class OnlineLookup:
     """Asks presence_svc. An answer that cannot be had within a second is unset."""
 
-    def __init__(self, asking: Asking, tasks: TaskSet) -> None:
-        self._asking = asking
+    def __init__(self, service_client: ServiceClient, tasks: TaskSet) -> None:
+        self._service_client = service_client
         self._tasks = tasks
         self._waiting: dict[str, asyncio.Future[Online]] = {}
         self._running = False
@@ -71,7 +71,7 @@ class OnlineLookup:
         try:
             while True:
                 query = PresenceQuery(users=user_ids, limit=len(user_ids), cursor=cursor)
-                page = await self._asking.ask(PRESENCE_LIST, query, timeout_s=_WAIT_S)
+                page = await self._service_client.call(PRESENCE_LIST, query, timeout_s=_WAIT_S)
                 online.update(user.user_id for user in page.users)
                 cursor = page.cursor
                 if not cursor:

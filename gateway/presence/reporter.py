@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from gateway.presence.batch_queue import Announced, Batches
-from gateway.service_client import Asking
+from gateway.presence.batch_queue import Announced, BatchQueue
+from gateway.service_client import ServiceClient
 from services.backoff import Backoff
 from services.bus.errors import BusError, PayloadTooLarge, RequestRefused
 from services.settings import Settings
@@ -32,7 +32,7 @@ from services.wire.rpc import (
     StatusSet,
 )
 
-__all__ = ["Announced", "PresenceLink"]
+__all__ = ["Announced", "PresenceReporter"]
 
 log = structlog.get_logger(__name__)
 
@@ -42,21 +42,21 @@ _RETRY_MAX_S = 1.0
 ANNOUNCE_WITHIN_S = 1.0
 
 
-class PresenceLink:
+class PresenceReporter:
     """Owns the lease of this gateway."""
 
     def __init__(
         self,
-        asking: Asking,
+        service_client: ServiceClient,
         settings: Settings,
         gateway: str,
         boot: str,
         connections: Callable[[], Iterable[Announced]],
     ) -> None:
-        self._asking = asking
+        self._service_client = service_client
         self._settings = settings
         self._connections = connections
-        self._batches = Batches(gateway, boot)
+        self._queue = BatchQueue(gateway, boot)
         self._in_flight: PresenceBatch | None = None
         self._pause_s = 0.0
         self._changed = asyncio.Event()
@@ -91,7 +91,7 @@ class PresenceLink:
 
     def active(self, user_id: str) -> None:
         """A user did something."""
-        self._batches.active(user_id)
+        self._queue.active(user_id)
 
     # --- the lease ---
 
@@ -102,9 +102,9 @@ class PresenceLink:
             pause_s, self._pause_s = self._pause_s, 0.0
             await asyncio.sleep(pause_s)
             await self._wait_for_work()
-            self._in_flight = self._batches.next(self._connections())
+            self._in_flight = self._queue.next(self._connections())
             while not await self._send(self._in_flight):
-                self._bound_waiting()
+                self._bound_queue()
                 await backoff.wait()
             self._in_flight = None
             backoff.reset()
@@ -114,21 +114,21 @@ class PresenceLink:
         unanswered, self._in_flight = self._in_flight, None
         if unanswered is not None and not await self._send(unanswered):
             return
-        while self._batches.waiting and not self._batches.announces:
-            if not await self._send(self._batches.next(())):
+        while self._queue.waiting and not self._queue.announces:
+            if not await self._send(self._queue.next(())):
                 return
 
-    def _bound_waiting(self) -> None:
+    def _bound_queue(self) -> None:
         """Forget what waits when it is too much: the announcement that replaces it costs what is here now."""
-        if self._batches.is_overfull:
-            self._batches.announce_afresh()
+        if self._queue.is_full:
+            self._queue.reannounce()
 
     def _add(self, op: AnyPresenceOp) -> None:
-        self._batches.add(op)
+        self._queue.add(op)
         self._changed.set()
 
     async def _wait_for_work(self) -> None:
-        if self._batches.urgent:
+        if self._queue.has_work:
             return
         self._changed.clear()
         try:
@@ -141,7 +141,7 @@ class PresenceLink:
         """Return whether the batch is done with."""
         try:
             # No breaker holds this back: it is one question at a time, and it finds out when presence is back.
-            applied = await self._asking.ask(PRESENCE_APPLY, batch, insist=True)
+            applied = await self._service_client.call(PRESENCE_APPLY, batch, bypass_breaker=True)
         except RequestRefused as refusal:
             if refusal.code == ErrorCode.UNAVAILABLE.code:
                 self._note_reachable(False, str(refusal))
@@ -155,7 +155,7 @@ class PresenceLink:
                 limit=fault.limit,
                 operations=len(batch.ops),
             )
-            self._batches.unsent(batch)
+            self._queue.requeue(batch)
             return True
         except BusError as fault:
             self._note_reachable(False, str(fault))
@@ -163,7 +163,7 @@ class PresenceLink:
         self._note_reachable(True, "")
         if not applied.known:
             log.info("presence does not know this gateway; announcing all connections")
-            self._batches.announce_afresh()
+            self._queue.reannounce()
             self._pause_s = random.uniform(0, ANNOUNCE_WITHIN_S)
         if self.on_applied is not None:
             self.on_applied(applied)
@@ -173,9 +173,9 @@ class PresenceLink:
         """The service runs, and does not take what we say. Saying it again will not help."""
         log.error("presence refused a batch", code=refusal.code, reason=refusal.message)
         if refusal.code == ErrorCode.CONFLICT.code:
-            self._batches.take_own_lease()
+            self._queue.use_own_lease()
         else:
-            self._batches.announce_afresh()
+            self._queue.reannounce()
         await asyncio.sleep(self._settings.presence_renew_s * random.uniform(0.5, 1))
 
     def _note_reachable(self, reachable: bool, reason: str) -> None:

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from gateway.channels import presence as views_module
-from gateway.channels.presence import Views
+from gateway.channels.presence import PresenceChannels
 from gateway.delivery.counters import Counters
 from gateway.delivery.encoded_message import Encoding
-from gateway.presence.batch_queue import Batches
+from gateway.presence.batch_queue import BatchQueue
 from presence_svc.announcer import messages
 from presence_svc.changes import Changes, EventKind
 from presence_svc.policy import AnnouncePolicy
@@ -136,15 +136,15 @@ class Gateway:
     def __init__(self, name: str, world: "World") -> None:
         self.name, self.world = name, world
         self.connections: dict[str, Connection] = {}
-        self.batches = Batches(name, "boot")
+        self.batches = BatchQueue(name, "boot")
         self.tasks = TaskSet()
-        self.views = Views(world, self, SETTINGS, self.tasks, Counters())  # type: ignore[arg-type]
+        self.views = PresenceChannels(world, self, SETTINGS, self.tasks, Counters())  # type: ignore[arg-type]
         self.members = {scope: Member(scope) for scope in SCOPES}
 
-    def is_open(self, _service: str) -> bool:
-        return False
+    def is_answering(self, _service: str) -> bool:
+        return True
 
-    async def ask(self, _endpoint: object, query: PresenceQuery) -> PresencePage:
+    async def call(self, _endpoint: object, query: PresenceQuery) -> PresencePage:
         return await self.world.replica().service.list_users(query)
 
     def start(self) -> None:
@@ -157,7 +157,7 @@ class Gateway:
     async def ask_apply(self, batch: Any) -> Any:
         applied = await self.world.replica().service.apply(batch)
         if not applied.known:
-            self.batches.announce_afresh()
+            self.batches.reannounce()
         return applied
 
     def do(self, what: str, user: str, room: str) -> None:

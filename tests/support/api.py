@@ -19,7 +19,7 @@ from gateway.dashboard import page_routes
 from gateway.delivery.publisher import Sender
 from gateway.http.security_headers import guarded
 from gateway.limits import Limit
-from gateway.service_client import Asking
+from gateway.service_client import ServiceClient
 from services.bus.errors import BusError
 from services.settings import Settings
 from services.wire import server
@@ -147,7 +147,7 @@ class FakeDeps:
         self.settings = settings
         self.subjects = settings.subjects
         self.bus = FakeBus()
-        self.asking = Asking(self.bus, self.subjects)  # type: ignore[arg-type]
+        self.service_client = ServiceClient(self.bus, self.subjects)  # type: ignore[arg-type]
         self.tickets = FakeTickets()
         self.authenticator = Authenticator(settings, self.tickets)
         self.revocation_log = FakeRevocationLog()
@@ -188,7 +188,7 @@ class FakeDeps:
         return self.checks
 
     def details(self) -> dict[str, object]:
-        return {"breakers": self.asking.states()}
+        return {"breakers": self.service_client.breaker_states()}
 
     def stats(self) -> GatewayStats:
         return stats_of("gw-self")

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.channels import metrics as module
-from gateway.channels.metrics import MetricsFeed
+from gateway.channels.metrics import MetricsChannel
 from gateway.delivery.counters import Counters
 from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from services.bus.errors import Unavailable
@@ -34,7 +34,7 @@ class Metrics:
     def subscribe(self, subject: str, callback: Callable[[Any], None]) -> Any:
         self.listeners[subject] = callback
 
-    async def ask(self, *_: object) -> MetricsState:
+    async def call(self, *_: object) -> MetricsState:
         self.questions.append(asyncio.get_running_loop().create_future())
         return await self.questions[-1]
 
@@ -53,7 +53,7 @@ class Metrics:
 class Member:
     """Somebody who receives."""
 
-    wire = Encoding.SSE
+    encoding = Encoding.SSE
     user_id = "u"
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Member:
         for event in data.decode().strip().split("\n\n"):
             self.got.append(msgspec.json.decode(event.partition("data: ")[2]))
 
-    def take(self, _messages: list[EncodedMessage]) -> bool:
+    def accept_messages(self, _messages: list[EncodedMessage]) -> bool:
         return False
 
 
@@ -74,20 +74,20 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-async def feed(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MetricsFeed]:
+async def feed(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MetricsChannel]:
     monkeypatch.setattr(module, "_RETRY_S", 0.01)
     monkeypatch.setattr(module, "_RETRY_MAX_S", 0.01)
     tasks = TaskSet()
-    yield MetricsFeed(metrics, metrics, Settings(), tasks, Counters())  # type: ignore[arg-type]
+    yield MetricsChannel(metrics, metrics, Settings(), tasks, Counters())  # type: ignore[arg-type]
     await tasks.close()
 
 
-def active(feed: MetricsFeed) -> list[str]:
+def active(feed: MetricsChannel) -> list[str]:
     return sorted(feed._active)
 
 
 async def test_what_is_heard_while_the_answer_is_on_its_way_counts(
-    metrics: Metrics, feed: MetricsFeed
+    metrics: Metrics, feed: MetricsChannel
 ) -> None:
     await metrics.asked(1)
     metrics.tell(AlertRaised(data=alert("new")))
@@ -97,7 +97,7 @@ async def test_what_is_heard_while_the_answer_is_on_its_way_counts(
     assert active(feed) == ["new", "other"]
 
 
-async def test_an_alert_whose_end_was_missed_is_no_phantom(metrics: Metrics, feed: MetricsFeed) -> None:
+async def test_an_alert_whose_end_was_missed_is_no_phantom(metrics: Metrics, feed: MetricsChannel) -> None:
     await metrics.asked(1)
     metrics.tell(AlertRaised(data=alert("gone")))
     metrics.questions[-1].set_exception(Unavailable("away"))
@@ -108,7 +108,7 @@ async def test_an_alert_whose_end_was_missed_is_no_phantom(metrics: Metrics, fee
 
 
 async def test_a_loss_of_the_bus_while_the_answer_is_on_its_way_asks_again(
-    metrics: Metrics, feed: MetricsFeed
+    metrics: Metrics, feed: MetricsChannel
 ) -> None:
     await metrics.asked(1)
     metrics.tell(AlertRaised(data=alert("gone")))
@@ -121,13 +121,13 @@ async def test_a_loss_of_the_bus_while_the_answer_is_on_its_way_asks_again(
 
 
 async def test_what_is_kept_meanwhile_is_bounded_and_nothing_is_lost(
-    metrics: Metrics, feed: MetricsFeed, monkeypatch: pytest.MonkeyPatch
+    metrics: Metrics, feed: MetricsChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_MAX_ALERTS_MEANWHILE", 10)
+    monkeypatch.setattr(module, "_MAX_HELD_ALERTS", 10)
     await metrics.asked(1)
     for number in range(50):
         metrics.tell(AlertRaised(data=alert(f"a{number}")))
-    assert len(feed._alerts_meanwhile) <= 10
+    assert len(feed._held_alerts) <= 10
     metrics.answer()
     await metrics.asked(2)
     metrics.answer(*(alert(f"a{number}") for number in range(50)))
@@ -136,7 +136,7 @@ async def test_what_is_kept_meanwhile_is_bounded_and_nothing_is_lost(
 
 
 async def test_after_a_fault_of_any_kind_the_next_who_follows_has_a_snapshot(
-    metrics: Metrics, feed: MetricsFeed
+    metrics: Metrics, feed: MetricsChannel
 ) -> None:
     await metrics.asked(1)
     metrics.questions[-1].set_exception(LookupError("broken"))

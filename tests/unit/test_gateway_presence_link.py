@@ -10,7 +10,7 @@ import pytest
 
 from gateway.presence import batch_queue as batches_module
 from gateway.presence import reporter as link_module
-from gateway.presence.reporter import PresenceLink
+from gateway.presence.reporter import PresenceReporter
 from services.bus.errors import BusError, PayloadTooLarge, RequestRefused, Unavailable
 from services.settings import Settings
 from services.wire.rpc import AnyPresenceOp, Connected, Disconnected, PresenceApplied, PresenceBatch
@@ -25,8 +25,8 @@ class Presence:
         self.fault: BusError | None = None
         self.known = True
 
-    async def ask(self, _endpoint: object, batch: PresenceBatch, *, insist: bool) -> PresenceApplied:
-        assert insist
+    async def call(self, _endpoint: object, batch: PresenceBatch, *, bypass_breaker: bool) -> PresenceApplied:
+        assert bypass_breaker
         await asyncio.sleep(0)
         self.batches.append(batch)
         if self.fault is not None:
@@ -53,7 +53,7 @@ class Rig:
         self.presence = presence
         self.here: list[Here] = []
         settings = Settings(presence_renew_s=0.05)
-        self.link = PresenceLink(cast(Any, presence), settings, "g", "boot", lambda: self.here)
+        self.link = PresenceReporter(cast(Any, presence), settings, "g", "boot", lambda: self.here)
         self.task: asyncio.Task[None] | None = None
 
     def run(self) -> None:
@@ -128,8 +128,8 @@ async def test_a_long_outage_costs_bounded_memory_and_ends_in_an_announcement(
         if number % 30 == 0:
             seen = len(rig.presence.batches)
             await eventually(lambda: len(rig.presence.batches) > seen)  # noqa: B023  # awaited at once
-        assert len(rig.link._batches._active) <= 50
-    await eventually(lambda: rig.link._batches.waiting <= 50)
+        assert len(rig.link._queue._active) <= 50
+    await eventually(lambda: rig.link._queue.waiting <= 50)
     rig.presence.fault = None
     await eventually(lambda: rig.presence.batches[-1].batch > 2)
     fresh = next(batch for batch in reversed(rig.presence.batches) if batch.fresh)
@@ -179,19 +179,19 @@ async def test_closing_says_what_was_on_its_way_and_what_waited(
     rig.run()
     await eventually(lambda: rig.link.reachable)
     entered = asyncio.Event()
-    ask: Callable[..., Any] = rig.presence.ask
+    call: Callable[..., Any] = rig.presence.call
 
     async def never(*_: object, **__: object) -> PresenceApplied:
         entered.set()
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
 
-    monkeypatch.setattr(rig.presence, "ask", never)
+    monkeypatch.setattr(rig.presence, "call", never)
     rig.link.disconnected("1", clean=True)
     await entered.wait()
     rig.link.disconnected("2", clean=True)
     await rig.stop()
-    monkeypatch.setattr(rig.presence, "ask", ask)
+    monkeypatch.setattr(rig.presence, "call", call)
     rig.presence.fault = None if answered else Unavailable("away")
     rig.presence.batches.clear()
     await rig.link.close()

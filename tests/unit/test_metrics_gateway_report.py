@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from gateway.delivery.counters import Counters
-from gateway.metrics import GatewayCollector, Reporter, until_middle
+from gateway.metrics import MetricsReporter, seconds_to_mid_second
 from services.wire.subjects import Subjects
 from tests.support.metrics import T0, ManualTime, RecordingBus
 
@@ -19,15 +19,15 @@ class Reported:
         self.time = ManualTime(T0 + 0.5)
         self.bus = RecordingBus()
         self.counters = Counters()
-        self.gateway: Any = SimpleNamespace(
-            counters=self.counters, bus=self.bus, instance="gw-1", boot="b", started_at=0, rooms=[], inboxes=[],
-            draining=False, settings=SimpleNamespace(subjects=Subjects("t")), durable_logs=[],
-        )  # fmt: skip
-        self.reporter = Reporter(self.gateway, self.time)
+        settings: Any = SimpleNamespace(subjects=Subjects("t"))
+        bus: Any = self.bus
+        self.reporter = MetricsReporter(
+            bus, settings, "gw-1", "b", self.counters, [], [], lambda: [], lambda: False, self.time
+        )
 
     def turn(self) -> None:
         self.time.now += 1
-        self.reporter.turn()
+        self.reporter.tick()
 
     @property
     def reports(self) -> list[dict[str, Any]]:
@@ -36,7 +36,7 @@ class Reported:
 
 @pytest.mark.parametrize(("now", "wait"), [(10.0, 0.5), (10.4, 0.1), (10.5, 1.0), (10.9, 0.6)])
 def test_reports_leave_in_the_middle_of_the_second(now: float, wait: float) -> None:
-    assert until_middle(now) == pytest.approx(wait)
+    assert seconds_to_mid_second(now) == pytest.approx(wait)
 
 
 def test_everything_is_counted_by_reason() -> None:
@@ -92,7 +92,7 @@ def test_prometheus_gets_latencies_as_a_histogram() -> None:
     for ms in (0.5, 4.0, 40.0, 4000.0):
         at.counters.request_ok(0.0, ms / 1000)
     at.turn()
-    families = {family.name: family for family in GatewayCollector(at.gateway, at.reporter).collect()}
+    families = {family.name: family for family in at.reporter.collect()}
     samples = families["tidings_gateway_request_seconds"].samples
     buckets = {sample.labels["le"]: sample.value for sample in samples if sample.name.endswith("_bucket")}
     assert (buckets["0.001"], buckets["0.005"], buckets["0.05"], buckets["2.5"], buckets["+Inf"]) == (

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from gateway.presence import batch_queue as module
-from gateway.presence.batch_queue import Batches
+from gateway.presence.batch_queue import BatchQueue
 from services.wire.records import Status
 from services.wire.rpc import (
     AnyPresenceOp,
@@ -37,9 +37,9 @@ class Here:
             yield DataSet(connection_id=self.connection_id, custom_data=self.data)
 
 
-def drain(batches: Batches, here: Iterable[Here] = ()) -> list[PresenceBatch]:
+def drain(batches: BatchQueue, here: Iterable[Here] = ()) -> list[PresenceBatch]:
     made = [batches.next(list(here))]
-    while batches.urgent:
+    while batches.has_work:
         made.append(batches.next(list(here)))
     return made
 
@@ -51,7 +51,7 @@ def size(batch: PresenceBatch) -> int:
 def test_every_connection_is_announced_in_one_batch_whole():
     data = msgspec.Raw(msgspec.json.encode("x" * 4000))
     here = [Here(f"c{n}", rooms=n % 7, data=data if n % 2 else None) for n in range(1500)]
-    made = drain(Batches("g", "b"), here)
+    made = drain(BatchQueue("g", "b"), here)
     assert [batch.batch for batch in made] == list(range(1, len(made) + 1))
     assert [batch.fresh for batch in made] == [True] + [False] * (len(made) - 1)
     assert max(len(batch.ops) for batch in made) <= module.MAX_OPS
@@ -67,14 +67,14 @@ def test_every_connection_is_announced_in_one_batch_whole():
 
 def test_a_connection_in_more_rooms_than_a_batch_has_place_for_is_told_in_order():
     here = [Here("small"), Here("huge", rooms=1200), Here("last")]
-    made = drain(Batches("g", "b"), here)
+    made = drain(BatchQueue("g", "b"), here)
     assert [op for batch in made for op in batch.ops] == [op for one in here for op in one.presence_ops()]
     assert max(len(batch.ops) for batch in made) <= module.MAX_OPS
 
 
 def test_what_happens_before_a_connection_was_announced_is_part_of_its_announcement():
     here = [Here(f"c{n}", rooms=4) for n in range(300)]
-    batches = Batches("g", "b")
+    batches = BatchQueue("g", "b")
     first = batches.next(here)
     told = {op.connection_id for op in first.ops}
     batches.add(Left(connection_id="c0", room="room-1"))  # was announced: must be said
@@ -93,17 +93,17 @@ def test_what_happens_before_a_connection_was_announced_is_part_of_its_announcem
 
 
 def test_announcing_afresh_forgets_what_waited():
-    batches = Batches("g", "b")
+    batches = BatchQueue("g", "b")
     drain(batches, [Here("a")])
     batches.add(Joined(connection_id="a", room="r"))
-    batches.announce_afresh()
+    batches.reannounce()
     (batch,) = drain(batches, [Here("a", rooms=1)])
     assert (batch.fresh, batch.batch) == (True, 2)
     assert [type(op) for op in batch.ops] == [Connected, Joined]
 
 
 def test_changes_are_bounded_in_number_and_bytes():
-    batches = Batches("g", "b")
+    batches = BatchQueue("g", "b")
     drain(batches)
     data = msgspec.Raw(msgspec.json.encode("x" * 4000))
     for n in range(600):
@@ -121,25 +121,25 @@ def test_changes_are_bounded_in_number_and_bytes():
 
 
 def test_a_batch_the_bus_does_not_take_gives_its_number_back():
-    batches = Batches("g", "b")
+    batches = BatchQueue("g", "b")
     huge = Here("a", rooms=2, data=msgspec.Raw(msgspec.json.encode("x" * 2_000_000)))
     small = batches.next([huge])
     assert [type(op) for op in small.ops] == [Connected, Joined, Joined, StatusSet]
     large = batches.next([])
     assert [type(op) for op in large.ops] == [DataSet]
-    batches.unsent(large)
-    assert not batches.urgent
+    batches.requeue(large)
+    assert not batches.has_work
     assert batches.next([]).batch == large.batch
 
 
 def test_where_the_bus_takes_less_batches_become_smaller():
-    batches = Batches("g", "b")
+    batches = BatchQueue("g", "b")
     here = [Here(f"c{n}", rooms=2) for n in range(400)]
     made: list[PresenceBatch] = []
-    while batches.urgent:
+    while batches.has_work:
         batch = batches.next(here)
         if size(batch) > 10_000:
-            batches.unsent(batch)
+            batches.requeue(batch)
         else:
             made.append(batch)
     assert [op for batch in made for op in batch.ops] == [op for one in here for op in one.presence_ops()]
@@ -148,26 +148,26 @@ def test_where_the_bus_takes_less_batches_become_smaller():
 
 
 def test_a_superseded_boot_speaks_for_itself_under_another_name():
-    batches = Batches("g", "b")
+    batches = BatchQueue("g", "b")
     drain(batches, [Here("a")])
-    batches.take_own_lease()
+    batches.use_own_lease()
     (batch,) = drain(batches, [Here("a")])
     assert batch.gateway.startswith("g~")
     assert (batch.batch, batch.fresh, batch.boot != "b") == (1, True, True)
-    batches.take_own_lease()
+    batches.use_own_lease()
     assert batches.next([]).gateway.count("~") == 1
 
 
 @pytest.mark.parametrize("work", [Disconnected(connection_id="a"), None])
 def test_only_work_is_urgent(work: AnyPresenceOp | None):
-    batches = Batches("g", "b")
-    assert batches.urgent
+    batches = BatchQueue("g", "b")
+    assert batches.has_work
     drain(batches)
     batches.active("u")
-    assert not batches.urgent
+    assert not batches.has_work
     if work is not None:
         batches.add(work)
-        assert batches.urgent
+        assert batches.has_work
 
 
 def test_a_connection_that_cannot_be_announced_leaves_the_others():
@@ -176,12 +176,12 @@ def test_a_connection_that_cannot_be_announced_leaves_the_others():
             yield Connected(connection_id=self.connection_id, user_id="u", username="U")
             raise LookupError("broken")
 
-    made = drain(Batches("g", "b"), [Here("a"), Broken("b"), Here("c")])
+    made = drain(BatchQueue("g", "b"), [Here("a"), Broken("b"), Here("c")])
     assert [op.connection_id for batch in made for op in batch.ops] == ["a", "c"]
 
 
 def test_of_what_a_connection_says_of_itself_only_the_last_waits() -> None:
-    batches = Batches("gw", "boot")
+    batches = BatchQueue("gw", "boot")
     batches.next([])
     batches.add(Connected(connection_id="a", user_id="u", username="U"))
     for number in range(1000):

@@ -24,7 +24,7 @@ class Presence:
         self.page = 10
         self.fault: Exception | None = None
 
-    async def ask(self, _endpoint: object, query: PresenceQuery, *, timeout_s: float) -> PresencePage:
+    async def call(self, _endpoint: object, query: PresenceQuery, *, timeout_s: float) -> PresencePage:
         assert timeout_s <= 1.0
         self.asked.append(query)
         self.running += 1
@@ -92,7 +92,7 @@ async def test_what_waits_is_bounded_in_number_and_time(
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
 
-    monkeypatch.setattr(presence, "ask", never)
+    monkeypatch.setattr(presence, "call", never)
     answers = asyncio.ensure_future(asked(lookup, *(f"on-{number:03}" for number in range(100))))
     await asyncio.sleep(0)
     assert len(lookup) <= 10

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.channels import presence as module
-from gateway.channels.presence import Views
+from gateway.channels.presence import PresenceChannels
 from gateway.delivery.counters import Counters
 from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from services.bus.errors import BusError, NoAnswer
@@ -48,7 +48,7 @@ class Presence:
 
         return Subscription()
 
-    async def ask(self, _endpoint: object, query: PresenceQuery) -> PresencePage:
+    async def call(self, _endpoint: object, query: PresenceQuery) -> PresencePage:
         self.asked.append(query)
         await asyncio.sleep(0)
         if self.fault is not None:
@@ -58,8 +58,8 @@ class Presence:
             epoch=self.epoch, version=self.version, users=users, count=len(self.users), large=self.large
         )
 
-    def is_open(self, _service: str) -> bool:
-        return self.open
+    def is_answering(self, _service: str) -> bool:
+        return not self.open
 
     def tell(self, *changes: Any, count: int | None = None, version: int = 0) -> None:
         self.version = version or self.version + (len(changes) or 1)
@@ -72,7 +72,7 @@ class Presence:
 class Member:
     """Somebody who receives."""
 
-    wire = Encoding.SSE
+    encoding = Encoding.SSE
 
     def __init__(self, connection_id: str = "c1") -> None:
         self.connection_id = connection_id
@@ -96,19 +96,19 @@ def presence() -> Presence:
 
 
 @pytest.fixture
-async def views(presence: Presence) -> AsyncIterator[Views]:
+async def views(presence: Presence) -> AsyncIterator[PresenceChannels]:
     tasks = TaskSet()
-    yield Views(presence, presence, Settings(), tasks, Counters())  # type: ignore[arg-type]
+    yield PresenceChannels(presence, presence, Settings(), tasks, Counters())  # type: ignore[arg-type]
     await tasks.close()
 
 
-async def followed(views: Views, member: Member, room: str = "") -> Member:
+async def followed(views: PresenceChannels, member: Member, room: str = "") -> Member:
     views.follow(member, room)
     await eventually(lambda: member.got, "the list")
     return member
 
 
-async def test_a_list_and_then_every_change(presence: Presence, views: Views):
+async def test_a_list_and_then_every_change(presence: Presence, views: PresenceChannels):
     presence.users = [user("ann"), user("bob")]
     member = await followed(views, Member(), "lobby")
     assert [one["userId"] for one in member.got[0]["users"]] == ["ann", "bob"]
@@ -122,7 +122,7 @@ async def test_a_list_and_then_every_change(presence: Presence, views: Views):
 
 
 async def test_a_long_list_comes_in_pages_and_changes_between_them_are_in_it(
-    presence: Presence, views: Views, monkeypatch: pytest.MonkeyPatch
+    presence: Presence, views: PresenceChannels, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "_PAGE_EVERY_S", 0.01)
     presence.users = [user(f"u{n:03}", data="x" * 2000) for n in range(200)]
@@ -147,7 +147,7 @@ async def test_a_long_list_comes_in_pages_and_changes_between_them_are_in_it(
 
 
 async def test_of_a_large_scope_followers_get_its_count_and_again_when_it_changed(
-    presence: Presence, views: Views, monkeypatch: pytest.MonkeyPatch
+    presence: Presence, views: PresenceChannels, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "_COUNT_EVERY_S", 0.05)
     presence.large, presence.users = True, [user("ann")] * 3000
@@ -162,7 +162,9 @@ async def test_of_a_large_scope_followers_get_its_count_and_again_when_it_change
     assert len(member.got) == 2
 
 
-async def test_lists_end_when_a_scope_becomes_large_and_begin_again(presence: Presence, views: Views):
+async def test_lists_end_when_a_scope_becomes_large_and_begin_again(
+    presence: Presence, views: PresenceChannels
+):
     presence.users = [user("ann"), user("bob")]
     member = await followed(views, Member(), "hall")
     presence.tell(count=2001, version=500)
@@ -177,7 +179,7 @@ async def test_lists_end_when_a_scope_becomes_large_and_begin_again(presence: Pr
 
 
 async def test_who_begins_to_follow_later_gets_a_list_that_is_no_older(
-    presence: Presence, views: Views, monkeypatch: pytest.MonkeyPatch
+    presence: Presence, views: PresenceChannels, monkeypatch: pytest.MonkeyPatch
 ):
     presence.users = [user("ann", seen=1)]
     first = await followed(views, Member("c1"))
@@ -191,7 +193,7 @@ async def test_who_begins_to_follow_later_gets_a_list_that_is_no_older(
 
 
 async def test_changes_go_on_while_a_newer_list_is_on_its_way(
-    presence: Presence, views: Views, monkeypatch: pytest.MonkeyPatch
+    presence: Presence, views: PresenceChannels, monkeypatch: pytest.MonkeyPatch
 ):
     presence.users = [user("ann")]
     first = await followed(views, Member("c1"))
@@ -209,7 +211,7 @@ async def test_changes_go_on_while_a_newer_list_is_on_its_way(
     assert first.types() == ["presence_list", "user_online"]
 
 
-async def test_while_presence_is_away_followers_are_told_once(presence: Presence, views: Views):
+async def test_while_presence_is_away_followers_are_told_once(presence: Presence, views: PresenceChannels):
     presence.fault = NoAnswer("x", "away")
     member = await followed(views, Member())
     assert (member.got[0]["type"], member.got[0]["code"], member.got[0]["retryable"]) == (
@@ -223,7 +225,7 @@ async def test_while_presence_is_away_followers_are_told_once(presence: Presence
 
 
 async def test_a_list_at_hand_is_not_served_while_presence_is_known_to_be_away(
-    presence: Presence, views: Views
+    presence: Presence, views: PresenceChannels
 ):
     await followed(views, Member("c1"))
     presence.open, presence.fault = True, NoAnswer("x", "away")
@@ -231,7 +233,7 @@ async def test_a_list_at_hand_is_not_served_while_presence_is_known_to_be_away(
     assert second.types() == ["error"]
 
 
-async def test_a_gap_is_filled_and_followers_hear_the_difference(presence: Presence, views: Views):
+async def test_a_gap_is_filled_and_followers_hear_the_difference(presence: Presence, views: PresenceChannels):
     presence.users = [user("ann"), user("bob", data={"a": 1})]
     member = await followed(views, Member())
     presence.users = [user("bob"), user("eve")]
@@ -241,7 +243,7 @@ async def test_a_gap_is_filled_and_followers_hear_the_difference(presence: Prese
     assert told == [("user_offline", "ann"), ("user_online", "bob"), ("user_online", "eve")]
 
 
-async def test_the_last_follower_ends_the_view(presence: Presence, views: Views):
+async def test_the_last_follower_ends_the_view(presence: Presence, views: PresenceChannels):
     await followed(views, Member("c1"), "lobby")
     await followed(views, Member("c2"), "lobby")
     views.unfollow("c1", "lobby")
@@ -251,7 +253,7 @@ async def test_the_last_follower_ends_the_view(presence: Presence, views: Views)
 
 
 async def test_after_lost_data_nobody_seems_to_leave_while_gateways_announce_again(
-    presence: Presence, views: Views, monkeypatch: pytest.MonkeyPatch
+    presence: Presence, views: PresenceChannels, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "_SETTLE_S", 1.0)  # time for the test to look between the two lists
     presence.users = [user("ann"), user("bob"), user("gone")]
@@ -265,7 +267,9 @@ async def test_after_lost_data_nobody_seems_to_leave_while_gateways_announce_aga
     assert [(m["type"], m["userId"]) for m in member.got[1:]] == [("user_offline", "gone")]
 
 
-async def test_after_a_fault_of_any_kind_the_next_who_follows_has_a_list(presence: Presence, views: Views):
+async def test_after_a_fault_of_any_kind_the_next_who_follows_has_a_list(
+    presence: Presence, views: PresenceChannels
+):
     presence.fault = LookupError("broken")  # type: ignore[assignment]
     first = Member("c1")
     views.follow(first)
@@ -282,7 +286,9 @@ def _at_once(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.usefixtures("_at_once")
-async def test_a_new_epoch_is_news_to_every_room_that_is_followed(presence: Presence, views: Views):
+async def test_a_new_epoch_is_news_to_every_room_that_is_followed(
+    presence: Presence, views: PresenceChannels
+):
     presence.users = [user("ann")]
     member = await followed(views, Member(), "lobby")
     views.on_applied(PresenceApplied(known=True, epoch="e", version=0))
@@ -293,7 +299,9 @@ async def test_a_new_epoch_is_news_to_every_room_that_is_followed(presence: Pres
 
 @pytest.mark.usefixtures("_at_once")
 @pytest.mark.parametrize("room", ["", "lobby"])
-async def test_a_version_below_the_one_before_is_a_reason_to_ask(presence: Presence, views: Views, room: str):
+async def test_a_version_below_the_one_before_is_a_reason_to_ask(
+    presence: Presence, views: PresenceChannels, room: str
+):
     presence.users, presence.version = [user("ann")], 9
     member = await followed(views, Member(), room)
     views.on_applied(PresenceApplied(known=True, epoch="e", version=9))
@@ -308,7 +316,7 @@ async def test_a_version_below_the_one_before_is_a_reason_to_ask(presence: Prese
 
 @pytest.mark.usefixtures("_at_once")
 async def test_an_answer_older_than_diffs_that_overtook_it_is_no_reason_to_ask(
-    presence: Presence, views: Views
+    presence: Presence, views: PresenceChannels
 ):
     member = await followed(views, Member())
     views.on_applied(PresenceApplied(known=True, epoch="e", version=0))

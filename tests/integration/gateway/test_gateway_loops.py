@@ -7,8 +7,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gateway import __main__ as process
-from gateway.metrics import Reporter
-from gateway.presence.batch_queue import Batches
+from gateway.metrics import MetricsReporter
+from gateway.presence.batch_queue import BatchQueue
 from gateway.ws.timers import Keepalive
 from services.lifecycle import Lifecycle, live
 from services.settings import Settings
@@ -22,7 +22,7 @@ def _fail(*_: object) -> NoReturn:
 
 @pytest.mark.parametrize(
     ("part", "step"),
-    [(Batches, "next"), (Reporter, "turn"), (Keepalive, "tick")],
+    [(BatchQueue, "next"), (MetricsReporter, "tick"), (Keepalive, "tick")],
     ids=["presence", "reports", "keepalive"],
 )
 async def test_a_loop_that_ends_ends_the_process(
