@@ -82,7 +82,7 @@ class Member:
         self.user_id = "someone"
         self.users: dict[str, Any] = {}
 
-    def take(self, messages: Any) -> bool:
+    def accept_messages(self, messages: Any) -> bool:
         return False
 
     def write(self, text: bytes) -> None:

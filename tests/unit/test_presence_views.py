@@ -83,7 +83,7 @@ class Member:
         for event in data.decode().strip().split("\n\n"):
             self.got.append(msgspec.json.decode(event.partition("data: ")[2]))
 
-    def take(self, messages: list[EncodedMessage]) -> bool:
+    def accept_messages(self, messages: list[EncodedMessage]) -> bool:
         return False
 
     def types(self) -> list[str]:
