@@ -38,7 +38,7 @@ class Client(Member, Announced, Protocol):
 class Connections:
     """Every WebSocket connection, event stream and metrics stream that was let in, until it is gone.
 
-    A stream opened with a server key, or under `open` by nobody in particular, has no user: its user id is empty.
+    A stream opened with an API key, or under `open` by nobody in particular, has no user: its user id is empty.
     """
 
     def __init__(self) -> None:

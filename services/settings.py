@@ -182,7 +182,7 @@ class Settings(BaseSettings):
     request_rate: float = Field(
         0.0,
         ge=0,
-        description="HTTP requests per second from one address (IPv6: one /64) to one gateway, but for those with a server key; bursts of twice that pass.",
+        description="HTTP requests per second from one address (IPv6: one /64) to one gateway, but for those with an API key; bursts of twice that pass.",
     )
     connections_per_address: int = Field(
         0, ge=0, description="Connections from one address (IPv6: one /64) to one gateway."

@@ -53,7 +53,7 @@ def problems_of(settings: Settings, role: Role | None = None) -> list[Problem]:
     """Return the problems with which a process of that role, or with none any of them, cannot work."""
     found = list(_connections(settings))
     if role in (None, Role.GATEWAY):
-        found += [*_access(settings), *_tokens(settings), *_server_keys(settings), *_gateway(settings)]
+        found += [*_access(settings), *_tokens(settings), *_api_keys(settings), *_gateway(settings)]
     if role in (None, Role.PRESENCE):
         found += _presence_webhooks(settings)
     if role in (None, Role.METRICS):
@@ -130,7 +130,7 @@ def _tokens(settings: Settings) -> Iterator[Problem]:
             yield Problem(setting, what, "use https: who can change the answer can sign tokens")
 
 
-def _server_keys(settings: Settings) -> Iterator[Problem]:
+def _api_keys(settings: Settings) -> Iterator[Problem]:
     for number, key in enumerate(settings.api_keys, 1):
         try:
             parse_api_key(key.get_secret_value())

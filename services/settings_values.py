@@ -74,7 +74,7 @@ def parse_grants(value: object) -> Grants:
 
 
 class Scope(StrEnum):
-    """What a server key is for."""
+    """What an API key is for."""
 
     PUBLISH = "publish"  # POST /api/publish
     METRICS = "metrics"  # POST /api/metrics

@@ -97,7 +97,7 @@ GUARDS = (
         edits=[
             (
                 "services/settings_problems.py",
-                "found += [*_access(settings), *_tokens(settings), *_server_keys(settings), *_gateway(settings)]",
+                "found += [*_access(settings), *_tokens(settings), *_api_keys(settings), *_gateway(settings)]",
                 "found += []",
             )
         ],
@@ -108,7 +108,7 @@ GUARDS = (
         edits=[("services/permissions/redis.py", "resetchannels ~{self.key_prefix}*", "resetchannels ~*")],
     ),
     guard(
-        "scopes of server keys",
+        "scopes of API keys",
         f"{AUTHENTICATOR}::TestServerApi::test_a_key_is_for_its_scopes",
         edits=[("gateway/auth/authenticator.py", "if scope not in scopes:", "if False:")],
     ),

@@ -109,7 +109,7 @@ async def test_people_come_in_with_a_token_over_tls(
         await eventually(both, "two gateways to be listed")
 
 
-async def test_a_server_key_publishes(production: Composed, secrets: Path, trusting: ssl.SSLContext) -> None:
+async def test_an_api_key_publishes(production: Composed, secrets: Path, trusting: ssl.SSLContext) -> None:
     key = json.loads((secrets / "passwords.json").read_text())["api_key"]
     async with httpx.AsyncClient(verify=trusting, base_url=site(production), timeout=PATIENCE_S) as http:
         body = {"room": "news", "content": "from a server"}

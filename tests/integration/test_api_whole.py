@@ -18,7 +18,7 @@ from tests.support.requires import need
 from tests.support.running import RunningTidings
 
 SECRET = "a-secret-for-tests-of-32-bytes-or-more"
-KEY = "the-server-key"
+KEY = "the-api-key"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -342,7 +342,7 @@ print(machine._descriptors())
 @pytest.mark.parametrize(
     ("given", "verdict", "detail"),
     [
-        ({"auth": "jwt", "jwt_secrets": ["s" * 32]}, Verdict.WARN, "no server key"),
+        ({"auth": "jwt", "jwt_secrets": ["s" * 32]}, Verdict.WARN, "no API key"),
         ({}, Verdict.WARN, "its own session secret"),
     ],
 )

@@ -16,7 +16,7 @@ from tests.support.deadline import PATIENCE_S
 from tests.support.deployment import websocket_url
 
 SECRET = "a-secret-for-tests-of-32-bytes-or-more"
-KEY = "the-server-key-of-the-tests"
+KEY = "the-api-key-of-the-tests"
 WITH_TOKENS = {"auth": "jwt", "jwt_secrets": SECRET, "api_keys": KEY}
 SERVER = {"x-api-key": KEY}
 

@@ -14,7 +14,7 @@ from services.wire.codes import ErrorCode
 from services.wire.events import Revoked
 
 SECRET = "a-secret-for-tests-of-32-bytes-or-more"
-KEY = "server-key-one"
+KEY = "api-key-one"
 
 
 class OneTicket:

@@ -48,8 +48,8 @@ def _access(settings: Settings) -> Outcome:
     if settings.auth == "jwt":
         if not settings.api_keys:
             advice = "make one with `tidings key` and put its hash into TIDINGS_API_KEYS"
-            return warning(name, "jwt; no server key, so only admin tokens reach the server API", advice)
-        return good(name, f"jwt; {len(settings.api_keys)} server keys")
+            return warning(name, "jwt; no API key, so only admin tokens reach the server API", advice)
+        return good(name, f"jwt; {len(settings.api_keys)} API keys")
     if not is_loopback(settings.host):
         detail = f"open on {settings.host}: who reaches the port may do anything"
         return warning(name, detail, "publish the port on loopback alone, or set TIDINGS_AUTH=jwt")

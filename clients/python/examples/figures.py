@@ -3,7 +3,7 @@
 `python figures.py push --source shop` sends the load of this machine and a count each second; `python figures.py watch`
 prints what the deployment makes of all sources, and the alerts.
 
-Shows: the HTTP surface with typed answers, metrics and alerts as streams, a server key as the token.
+Shows: the HTTP surface with typed answers, metrics and alerts as streams, an API key as the token.
 """
 
 import argparse

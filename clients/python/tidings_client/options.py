@@ -30,7 +30,7 @@ class Options:
     username: str | None = None
     """Display name, where the server lets anyone in. It proves nothing."""
     token: str | CredentialCallback | None = None
-    """A token (JWT), or who gives one: asked again when the last one ran out or was refused. With a server key there are
+    """A token (JWT), or who gives one: asked again when the last one ran out or was refused. With an API key there are
     requests to the server's API alone: it cannot connect."""
     ticket: CredentialCallback | None = None
     """Who gives one-time tickets, where somebody else keeps the token. Called for every connection."""

@@ -21,7 +21,7 @@ from services.wire.rpc import (
 from tests.support.api import FakeDeps, api_client
 
 SECRET = "a-secret-for-tests-of-32-bytes-or-more"
-KEY = "the-server-key"
+KEY = "the-api-key"
 
 # What a path needs: a channel's grant, a room's, or a server.
 READS = {

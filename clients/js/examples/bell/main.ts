@@ -27,7 +27,7 @@ client.inbox.on("gap", () => {
 byId("bell").addEventListener("click", () => count(-unread));
 
 client.on("welcome", ({ userId }) => {
-  // Under `TIDINGS_AUTH=open`; elsewhere it takes a server key.
+  // Under `TIDINGS_AUTH=open`; elsewhere it takes an API key.
   const body = JSON.stringify({ userId, content: "your build is ready" });
   byId("command").textContent =
     `curl -X POST ${location.origin}/api/publish -H 'Content-Type: application/json' -d '${body}'`;
