@@ -1,17 +1,18 @@
-"""metrics_svc: what the fleet measures, the history of it, and the alerts that follow from it.
+"""Metrics of the fleet, their history, and alerts on them.
 
-- `intake`        reports and log lines as they come from the bus, checked, counted
-- `aggregation`   reports to seconds, seconds to rows, rows to rollups: pure
-- `alerts`        rules, the state machine of an alert, what mutes it: pure
-- `store`         the interface to what must outlive a process; `store_redis`, `lua`
-- `lease`         which replica ticks
-- `ticker`        the second of the replica that ticks: aggregate, judge, store, publish
-- `history`       which rows answer a question about the past
-- `notify`        from alerts to messages that people receive
-- `log_stream`    the fleet's log lines, stored and republished
-- `endpoints`, `alert_endpoints`   the questions this service answers
-- `agent`         the process that measures one machine
+- `intake`            reports and log lines from the bus
+- `aggregation`       reports to seconds, seconds to rows, rows to rollups: pure
+- `alerts`            rules, the state machine of an alert, muting: pure
+- `store`             the interface of the store; `store_redis` and `lua` implement it
+- `leader_lease`      which replica leads, and the clock of all replicas
+- `leader_state`      state of the leader during one term
+- `evaluation_loop`   each second: aggregate, evaluate, store, publish
+- `history`           queries about the past
+- `notify`            from alerts to messages for receivers
+- `log_stream`        the fleet's log lines, stored and republished
+- `endpoints`, `alert_endpoints`   the requests this service answers
+- `agent`             the process that measures one machine
 
-All replicas hear all reports and close every second; the one that holds the lease writes and publishes. So a
-replica that takes over already has the seconds its predecessor did not write, and the history has no hole.
+All replicas receive all reports and close every second; the leader, which holds the lease, writes and publishes. A new
+leader therefore has the seconds that its predecessor did not write, and the history has no hole.
 """

@@ -7,14 +7,13 @@ from metrics_svc.aggregation.aggregator import Aggregator
 from metrics_svc.aggregation.validation import ReportValidator
 from metrics_svc.alert_endpoints import AlertEndpoints
 from metrics_svc.alerts.rule_store import RuleStore
-from metrics_svc.clock import FleetClock
 from metrics_svc.endpoints import MetricsEndpoints
 from metrics_svc.evaluation_loop import EvaluationLoop
 from metrics_svc.intake import Intake
-from metrics_svc.leader_lease import LeaderLease
+from metrics_svc.leader_lease import FleetClock, LeaderLease
 from metrics_svc.log_stream import QUEUE, LogStream
 from metrics_svc.notify.notifier import Notifier
-from metrics_svc.notify.receivers import configured
+from metrics_svc.notify.receivers import configured_receivers
 from metrics_svc.store_redis import RedisStore
 from services.bus.rpc import Service
 from services.health import HealthServer, export_process
@@ -26,7 +25,7 @@ from services.tasks import TaskSet
 from services.tracing.exporting import bus_class, open_traces
 
 KIND = "metrics"
-# Half of the lease: a renewal that hangs must fail while the next one can still come in time.
+# Half of the lease: a renewal that hangs must fail early enough for another one.
 REDIS_TIMEOUT_S = 1.0
 
 
@@ -43,13 +42,13 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     lifecycle.on_stop("store", store.close, timeout_s=1)
 
     clock = FleetClock()
-    seconds = Aggregator(agent_interval_s=settings.agent_interval_s)
+    aggregator = Aggregator(agent_interval_s=settings.agent_interval_s)
     rules = RuleStore(settings.rules_file)
-    # Two processes given the same name must not take each other for themselves.
+    # Unique, because two processes may have the same name.
     lease = LeaderLease(store, f"{instance}-{secrets.token_hex(4)}", clock)
-    ticker = EvaluationLoop(seconds, lease, store, clock, rules, bus, subjects)
+    loop = EvaluationLoop(aggregator, lease, store, clock, rules, bus, subjects)
     notifier = Notifier(
-        configured(settings),
+        configured_receivers(settings),
         store,
         lease.holder,
         lambda: lease.term,
@@ -57,7 +56,7 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
         lambda: int(clock.now() * 1000),
         external_url=settings.external_url,
     )
-    intake = Intake(ReportValidator(), seconds, clock.now)
+    intake = Intake(ReportValidator(), aggregator, clock.now)
     logs = LogStream(store, bus, subjects)
     service = Service(bus, settings, KIND)
     MetricsEndpoints(store, clock).serve(service)
@@ -66,10 +65,10 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     def details() -> dict[str, Any]:
         return {
             "instance": instance,
-            "leads": ticker.leads,
+            "leads": loop.is_leader,
             "rules_error": rules.error,
-            "rules_limited": sorted(ticker.limited),
-            "receivers_down": notifier.down if ticker.leads else [],
+            "rules_limited": sorted(loop.limited),
+            "receivers_down": notifier.down if loop.is_leader else [],
         }
 
     checks = {"bus": lambda: bus.healthy, "redis": lambda: lease.reachable}
@@ -81,13 +80,13 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     bus.subscribe(subjects.metrics_report, intake.on_report)
     bus.subscribe(subjects.logs_feed, intake.on_logs)
     bus.subscribe(subjects.logs_report("*"), logs.on_report, queue=QUEUE)
-    await lease.attempt()  # learn the fleet's time before the first second begins
+    await lease.attempt()  # sets the clock before the first second
     tasks = TaskSet(lifecycle.fail)
     lifecycle.on_stop("lease", lease.release, timeout_s=1)
     lifecycle.on_stop("tasks", tasks.close, timeout_s=1)
     for name, work in (
         ("lease", lease.run()),
-        ("ticker", ticker.run()),
+        ("loop", loop.run()),
         ("logs", logs.run()),
         ("redis check", wait_for_redis(redis, Role.METRICS, settings)),
         ("notifier", notifier.run()),

@@ -1,15 +1,14 @@
-"""Questions and orders about alerts: what fires and fired, rules, silences, windows, receivers. Any replica answers."""
+"""Requests about alerts: active ones, the alert log, rules, silences, windows, receivers. Any replica can answer."""
 
 import secrets
 
 import msgspec
 
-from metrics_svc.alerts.muting import Muter
+from metrics_svc.alerts.muting import BadWindow, Muter, check_window
 from metrics_svc.alerts.rule_store import RuleStore, encode, from_rule, to_rule
 from metrics_svc.alerts.rules import BadRules
-from metrics_svc.alerts.windows import BadWindow, check
-from metrics_svc.clock import FleetClock
 from metrics_svc.endpoints import answering
+from metrics_svc.leader_lease import FleetClock
 from metrics_svc.store import MAX_EPISODES, MAX_TRANSITIONS, DocumentKind, MetricsStore
 from services.bus.rpc import RpcRefusal, Service
 from services.wire.alerting import (
@@ -58,44 +57,44 @@ _window = msgspec.json.Decoder(Window).decode
 
 
 class AlertEndpoints:
-    """Answers from the store; the rules file is this replica's own look at it."""
+    """Endpoints for alerts. Answers come from the store, rules also from this replica's copy of the rules file."""
 
     def __init__(self, store: MetricsStore, clock: FleetClock, rules: RuleStore) -> None:
         self._store = store
         self._clock = clock
         self._rules = rules
-        self._muting = Muter()
+        self._muter = Muter()
 
     def serve(self, service: Service) -> None:
-        """Declare every endpoint on a service that has not started yet."""
+        """Register the endpoints with a service that has not started yet."""
         service.endpoint(ALERTS_ACTIVE, self.alerts)
         service.endpoint(ALERTS_LOG, self.alert_log)
         service.endpoint(ALERTS_TRANSITIONS, self.transitions)
         service.endpoint(ALERTS_ACK, self.acknowledge)
         service.endpoint(SILENCES_LIST, self.silences)
-        service.endpoint(SILENCES_SET, self.silence)
-        service.endpoint(SILENCES_END, self.unsilence)
+        service.endpoint(SILENCES_SET, self.set_silence)
+        service.endpoint(SILENCES_END, self.delete_silence)
         service.endpoint(RULES_LIST, self.rules)
-        service.endpoint(RULES_SET, self.rule)
-        service.endpoint(RULES_END, self.unrule)
+        service.endpoint(RULES_SET, self.set_rule)
+        service.endpoint(RULES_END, self.delete_rule)
         service.endpoint(WINDOWS_LIST, self.windows)
-        service.endpoint(WINDOWS_SET, self.window)
-        service.endpoint(WINDOWS_END, self.unwindow)
+        service.endpoint(WINDOWS_SET, self.set_window)
+        service.endpoint(WINDOWS_END, self.delete_window)
         service.endpoint(RECEIVERS_LIST, self.receivers)
 
     async def alerts(self, _: Empty) -> AlertList:
-        """Answer with the active alerts."""
+        """Active alerts, each with what mutes it."""
         now = self._now_ms()
         with answering():
             firing = await self._store.active()
             silences = await self._store.silences(now)
             windows = list(map(_window, (await self._store.documents(DocumentKind.WINDOWS)).values()))
-            await self._take_rules()
-        muted = self._muting.look(firing, silences, windows, self._rules.rules.inhibitions, now)
-        return AlertList(alerts=[muted.shown(alert) for alert in firing])
+            await self._load_api_rules()
+        muted = self._muter.muted(firing, silences, windows, self._rules.rules.inhibitions, now)
+        return AlertList(alerts=[muted.annotated(alert) for alert in firing])
 
     async def alert_log(self, question: AlertLogQuery) -> AlertLog:
-        """Answer with the newest lines of the alert log."""
+        """The newest entries of the alert log."""
         with answering():
             return AlertLog(entries=await self._store.episodes(min(question.limit, MAX_EPISODES)))
 
@@ -111,12 +110,12 @@ class AlertEndpoints:
         return alert
 
     async def silences(self, _: Empty) -> SilenceList:
-        """Answer with the silences that have not ended."""
+        """Silences that have not ended."""
         with answering():
             return SilenceList(silences=await self._store.silences(self._now_ms()))
 
-    async def silence(self, silence: Silence) -> Silence:
-        """Add a silence, or replace the one of that id; answer with it as it is stored."""
+    async def set_silence(self, silence: Silence) -> Silence:
+        """Add a silence or replace the one with its id; the answer is the stored silence."""
         now = self._now_ms()
         silence = msgspec.structs.replace(
             silence, id=silence.id or secrets.token_hex(8), starts_at=silence.starts_at or now
@@ -126,16 +125,16 @@ class AlertEndpoints:
             await self._store.put_silence(silence, now)
         return silence
 
-    async def unsilence(self, named: SilenceId) -> Empty:
-        """End a silence."""
+    async def delete_silence(self, named: SilenceId) -> Empty:
+        """Delete a silence."""
         with answering():
-            known = await self._store.end_silence(named.id)
+            known = await self._store.delete_silence(named.id)
         if not known:
             raise RpcRefusal(ErrorCode.NOT_FOUND, f"no silence {named.id!r}")
         return Empty()
 
     async def transitions(self, question: TransitionQuery) -> TransitionList:
-        """Answer with the newest transitions of all alerts or of one."""
+        """The newest transitions of all alerts or of one."""
         limit = max(0, question.limit)
         with answering():
             read = MAX_TRANSITIONS if question.id else min(limit, MAX_TRANSITIONS)
@@ -145,67 +144,67 @@ class AlertEndpoints:
         return TransitionList(transitions=found[:limit])
 
     async def rules(self, _: Empty) -> RuleList:
-        """Answer with all rules and where each comes from."""
+        """All rules with their origin."""
         with answering():
-            await self._take_rules()
+            await self._load_api_rules()
         return self._rules.listed()
 
-    async def rule(self, asked: AlertRule) -> AlertRule:
-        """Add a rule, or replace the one that watches the same; the replica that ticks takes it up within a second."""
+    async def set_rule(self, given: AlertRule) -> AlertRule:
+        """Add a rule or replace the one with its id; it is in effect within a second."""
         try:
-            rule = to_rule(asked)
+            rule = to_rule(given)
         except BadRules as fault:
             raise RpcRefusal(ErrorCode.INVALID_FIELD, str(fault)) from fault
         with answering():
             await self._store.put_document(DocumentKind.RULES, rule.id, encode(rule))
-            await self._take_rules()
+            await self._load_api_rules()
         return from_rule(rule, "api", overridden=self._rules.rules.by_id.get(rule.id) != rule)
 
-    async def unrule(self, named: RuleId) -> Empty:
-        """Forget a rule that was given by API; its alert ends."""
+    async def delete_rule(self, named: RuleId) -> Empty:
+        """Delete a rule of the API; its alerts end."""
         with answering():
-            known = await self._store.end_document(DocumentKind.RULES, named.id)
-            await self._take_rules()
+            known = await self._store.delete_document(DocumentKind.RULES, named.id)
+            await self._load_api_rules()
         if not known:
             raise RpcRefusal(ErrorCode.NOT_FOUND, f"no rule {named.id!r} was given by API")
         return Empty()
 
     async def windows(self, _: Empty) -> WindowList:
-        """Answer with the maintenance windows."""
+        """Maintenance windows by id."""
         with answering():
             stored = await self._store.documents(DocumentKind.WINDOWS)
         return WindowList(windows=[_window(data) for _, data in sorted(stored.items())])
 
-    async def window(self, window: Window) -> Window:
-        """Add a maintenance window, or replace the one of that id; answer with it as it is stored."""
+    async def set_window(self, window: Window) -> Window:
+        """Add a maintenance window or replace the one with its id; the answer is the stored window."""
         window = msgspec.structs.replace(window, id=window.id or secrets.token_hex(8))
         _check_matchers(window.matchers)
         for field in ("id", "comment", "created_by"):
             _check_text(field, getattr(window, field))
         try:
-            check(window)
+            check_window(window)
         except BadWindow as fault:
             raise RpcRefusal(ErrorCode.INVALID_FIELD, str(fault)) from fault
         with answering():
             await self._store.put_document(DocumentKind.WINDOWS, window.id, msgspec.json.encode(window))
         return window
 
-    async def unwindow(self, named: WindowId) -> Empty:
-        """Forget a maintenance window."""
+    async def delete_window(self, named: WindowId) -> Empty:
+        """Delete a maintenance window."""
         with answering():
-            known = await self._store.end_document(DocumentKind.WINDOWS, named.id)
+            known = await self._store.delete_document(DocumentKind.WINDOWS, named.id)
         if not known:
             raise RpcRefusal(ErrorCode.NOT_FOUND, f"no maintenance window {named.id!r}")
         return Empty()
 
     async def receivers(self, _: Empty) -> ReceiverList:
-        """Answer with how the receivers are doing, as the replica that ticks noted."""
+        """Status of the receivers, as stored by the leader."""
         with answering():
             state = await self._store.notify_state(self._now_ms())
         return ReceiverList(receivers=[receiver for _, receiver in sorted(state.receivers.items())])
 
-    async def _take_rules(self) -> None:
-        self._rules.take(await self._store.documents(DocumentKind.RULES))
+    async def _load_api_rules(self) -> None:
+        self._rules.load_api_rules(await self._store.documents(DocumentKind.RULES))
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1000)

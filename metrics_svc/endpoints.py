@@ -1,12 +1,12 @@
-"""Questions about metrics and logs. All of them are answered from the store alone, so any replica answers."""
+"""Requests about metrics and logs. Answers come from the store alone, so any replica can give them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from metrics_svc.aggregation.rollups import SECONDS
 from metrics_svc.aggregation.rows import FLEET, to_record
-from metrics_svc.clock import FleetClock
 from metrics_svc.history import BadQuery, query
+from metrics_svc.leader_lease import FleetClock
 from metrics_svc.log_stream import LEVELS
 from metrics_svc.store import (
     MAX_DOCUMENTS,
@@ -39,7 +39,7 @@ STATE_RECORDS = 100
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Turn what the store and the query say into refusals with a code."""
+    """Convert faults of the store and of queries to refusals with a code."""
     try:
         yield
     except MetricsStoreUnavailable as fault:
@@ -53,21 +53,21 @@ def answering() -> Iterator[None]:
 
 
 class MetricsEndpoints:
-    """Answers from the store."""
+    """Endpoints for metrics and logs."""
 
     def __init__(self, store: MetricsStore, clock: FleetClock) -> None:
         self._store = store
         self._clock = clock
 
     def serve(self, service: Service) -> None:
-        """Declare every endpoint on a service that has not started yet."""
+        """Register the endpoints with a service that has not started yet."""
         service.endpoint(METRICS_STATE, self.state)
         service.endpoint(METRICS_HISTORY, self.history)
         service.endpoint(METRICS_SOURCES, self.sources)
         service.endpoint(LOGS_RECENT, self.logs)
 
     async def state(self, _: Empty) -> MetricsState:
-        """Answer with the last records and the active alerts: the snapshot of `metrics` and `alerts`."""
+        """The last records and the active alerts: the snapshot of `metrics` and `alerts`."""
         with answering():
             rows = await self._store.newest(FLEET, STATE_RECORDS)
             alerts = await self._store.active()
@@ -76,12 +76,12 @@ class MetricsEndpoints:
         )
 
     async def history(self, question: HistoryQuery) -> MetricsHistory:
-        """Answer with a piece of history."""
+        """History of the fleet or of one series."""
         with answering():
             return await query(self._store, question, self._clock.now())
 
     async def sources(self, _: Empty) -> SourceList:
-        """Answer with the series heard of within the last hour."""
+        """Series with reports within the last hour."""
         with answering():
             series = await self._store.series(int(self._clock.now()) - SECONDS.keep_s)
         return SourceList(
@@ -91,7 +91,7 @@ class MetricsEndpoints:
         )
 
     async def logs(self, question: LogQuery) -> LogPage:
-        """Answer with the newest log lines that were asked for."""
+        """The newest log lines that match the query."""
         if question.level and question.level not in LEVELS:
             raise RpcRefusal(ErrorCode.INVALID_FIELD, f"`level` must be one of {', '.join(LEVELS)}")
         wanted = frozenset(LEVELS[LEVELS.index(question.level) :]) if question.level else None

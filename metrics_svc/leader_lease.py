@@ -1,15 +1,13 @@
-"""Which replica ticks: the one that holds the lease.
+"""The leader lease, and the fleet's clock that comes with it.
 
-The lease lives two seconds and is renewed every 0.7 s; candidates ask again when it would run out. So a
-replica that dies is replaced within 2.5 s. Each new holder gets a higher term, every write names its term,
-and the store refuses a term that is over: a holder that was asleep can do no harm. A failover of Redis may
-lose the last term and lead to a slower clock; so every replica remembers the highest term it has seen, also
-while another holds the lease, and asks for one above.
+The lease lives two seconds and is renewed every 0.7 s; candidates try again when it would expire. So a dead leader is
+replaced within 2.5 s. Each new holder gets a higher term, every write names its term, and the store rejects a term
+that has ended: a holder that was suspended can do no harm. A failover of Redis may lose the last term and lead to a
+slower clock, so every replica remembers the highest term it has seen and asks for one above.
 
-While Redis is away nobody can prove to hold the lease, so nobody ticks, and the page says that its data is
-late. To tick on would mean that two replicas may judge the same seconds and announce different alerts.
-Nothing measured is lost for the length of `ticker.BACKLOG_S`: every replica keeps its closed seconds and
-writes them afterwards.
+While Redis is unavailable no replica can hold the lease, so none publishes, and the dashboard shows that its data is
+late. Otherwise two replicas could evaluate the same seconds and announce different alerts. No data is lost for the
+length of `evaluation_loop.BACKLOG_S`: every replica keeps its closed seconds and writes them afterwards.
 """
 
 import asyncio
@@ -18,19 +16,57 @@ from collections.abc import Callable
 
 import structlog
 
-from metrics_svc.clock import FleetClock
 from metrics_svc.store import MetricsStore, MetricsStoreUnavailable
 
 log = structlog.get_logger(__name__)
 
 TTL_MS = 2000
 RENEW_S = 0.7
-# Readiness fails when Redis has not answered for so long.
+# Readiness fails after so long without an answer from Redis.
 STALE_S = 3.0
+# Per look at Redis' clock, about twice a second. Replicas that agree stay within a few milliseconds anyway.
+MAX_CORRECTION_S = 0.05
+
+
+class FleetClock:
+    """One time for all replicas, in seconds since 1970: Redis' clock, extrapolated by the monotonic clock.
+
+    Replicas with different clocks would count the same report in different seconds, and a takeover would repeat or skip
+    seconds. The time never runs backwards: after the first look at Redis' clock, corrections are slewed.
+    """
+
+    def __init__(
+        self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._monotonic = monotonic
+        self._offset = wall() - monotonic()
+        self._set = False
+        self._last = 0.0
+
+    def now(self) -> float:
+        """Return the time; never less than before."""
+        self._last = max(self._last, self._monotonic() + self._offset)
+        return self._last
+
+    def observe(self, store_s: float, asked: float, answered: float) -> None:
+        """Correct the time by Redis' clock; `asked` and `answered` are monotonic.
+
+        The clock was read somewhere between the two, so a difference within that span is no error.
+        """
+        first, self._set = not self._set, True
+        span = (answered - asked) / 2
+        error = store_s - (asked + span) - self._offset
+        if abs(error) <= span:
+            return
+        if first:
+            self._offset += error
+            self._last = 0.0
+        else:
+            self._offset += max(-MAX_CORRECTION_S, min(MAX_CORRECTION_S, error))
 
 
 class LeaderLease:
-    """Holds, or tries to get, the lease for one replica. `holder` must be unique to this process."""
+    """The lease of one replica. `holder` must be unique to this process."""
 
     def __init__(
         self,
@@ -44,11 +80,11 @@ class LeaderLease:
         self._clock = clock
         self._monotonic = monotonic
         self._term = 0
-        self._newest = 0  # the highest term known here, of any holder
+        self._highest = 0  # the highest known term, of any holder
         self._valid_until = 0.0
         self._answered_at = monotonic() - STALE_S
-        self._away = False
-        self._taken = asyncio.Event()
+        self._unavailable = False
+        self._acquired = asyncio.Event()
 
     @property
     def term(self) -> int:
@@ -57,62 +93,62 @@ class LeaderLease:
 
     @property
     def reachable(self) -> bool:
-        """Whether the store answered lately."""
+        """Whether the store answered recently."""
         return self._monotonic() - self._answered_at < STALE_S
 
     async def run(self) -> None:
-        """Renew or ask, for ever."""
+        """Renew or acquire the lease until cancelled."""
         while True:
             pause_s = await self.attempt()
             await asyncio.sleep(pause_s)
 
-    async def taken_within(self, timeout_s: float) -> bool:
-        """Wait until a new term begins here, for at most `timeout_s`; say whether one did."""
+    async def wait_for_term(self, timeout_s: float) -> bool:
+        """Wait for a new term of this replica, at most `timeout_s`; return whether one began."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._taken.wait()
+                await self._acquired.wait()
         except TimeoutError:
             return False
-        self._taken.clear()
+        self._acquired.clear()
         return True
 
     async def attempt(self) -> float:
-        """Renew or ask once; return after how many seconds to do so again."""
+        """Renew or acquire once; return the seconds until the next attempt."""
         asked = self._monotonic()
         try:
-            grant = await self._store.acquire(self.holder, TTL_MS, self._newest)
+            grant = await self._store.acquire(self.holder, TTL_MS, self._highest)
         except MetricsStoreUnavailable as fault:
-            if not self._away:
+            if not self._unavailable:
                 log.warning("lease cannot be renewed", reason=str(fault))
-            self._away = True
+            self._unavailable = True
             return RENEW_S / 2
         answered = self._monotonic()
         self._answered_at = answered
-        self._away = False
-        self._newest = max(self._newest, grant.newest)
+        self._unavailable = False
+        self._highest = max(self._highest, grant.newest)
         self._clock.observe(grant.clock_s, asked, answered)
         if not grant.term:
             self.lose()
             return max(0.01, min(RENEW_S, grant.left_ms / 1000 + 0.01))
         if grant.term != self._term:
             log.info("lease taken", term=grant.term)
-            self._taken.set()
+            self._acquired.set()
         self._term = grant.term
-        # Counted from before the question: the store's two seconds cannot have begun earlier.
+        # From before the request: the store's two seconds cannot have begun earlier.
         self._valid_until = asked + TTL_MS / 1000
         return RENEW_S
 
     def lose(self) -> None:
-        """Note that the lease is another's."""
+        """Note that another replica has the lease."""
         if self._term:
             log.warning("lease lost", term=self._term)
         self._term = 0
 
     async def release(self) -> None:
-        """Give the lease up, so that the next replica need not wait for it to run out."""
+        """Release the lease, so that the next replica need not wait until it expires."""
         term, self._term = self._term, 0
         if term:
             try:
                 await self._store.release(self.holder, term)
             except MetricsStoreUnavailable as fault:
-                log.info("lease not released; it runs out by itself", reason=str(fault))
+                log.info("lease not released; it expires by itself", reason=str(fault))

@@ -1,9 +1,9 @@
-"""What the replica that ticks knows during one term: alert states, open rollups, what was written last.
+"""State of the leader during one term: alert instances, open rollups, the last written second.
 
-Nothing of it is shared: it is read from the store when the term begins and dropped when it ends.
+It is read from the store when the term begins and dropped when it ends.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from metrics_svc.aggregation.aggregator import SecondSnapshot
 from metrics_svc.aggregation.packed import decode_row, merge_packed
@@ -17,11 +17,7 @@ from services.wire.events import AlertEvent
 
 @dataclass(slots=True)
 class LeaderState:
-    """One term.
-
-    `unannounced` are the events in the store's outbox, `announced_through` the second up to which they were
-    published.
-    """
+    """One term. `unannounced` are the events in the store's outbox; those up to `announced_through` are published."""
 
     term: int
     last_second: int
@@ -29,49 +25,49 @@ class LeaderState:
     rollups: Rollups
     unannounced: list[AlertEvent]
     announced_through: int = 0
-    _prepared: tuple[SecondCommit, SecondEvaluation] | None = field(default=None)
+    _prepared: tuple[SecondCommit, SecondEvaluation] | None = None
 
     @classmethod
-    async def begin(cls, store: MetricsStore, term: int, rules: RuleSet) -> "LeaderState":
-        """Take up where the last term ended. Raises StoreUnavailable."""
+    async def load(cls, store: MetricsStore, term: int, rules: RuleSet) -> "LeaderState":
+        """Continue from the end of the last term. Raises MetricsStoreUnavailable."""
         last_second = await store.last_second()
         return cls(
             term,
             last_second,
-            AlertEngine(rules, await store.watches()),
+            AlertEngine(rules, await store.instances()),
             await restored_rollups(store, last_second),
             await store.unannounced(),
         )
 
-    def prepare(self, closed: SecondSnapshot) -> tuple[SecondCommit, SecondEvaluation]:
-        """Return what a second changes; asked again for the same second, the same: nothing is judged twice."""
-        if self._prepared is None or self._prepared[0].second != closed.second:
-            outcome = self.engine.evaluate(closed)
-            rows = [SeriesRow(series, SECONDS, row) for series, row in closed.rows.items()]
-            rows += self.rollups.advance(closed.second, closed.rows)
-            tick = SecondCommit(
-                closed.second,
+    def prepare(self, snapshot: SecondSnapshot) -> tuple[SecondCommit, SecondEvaluation]:
+        """Evaluate a second. A repeated call for the same second returns the same result, evaluated once."""
+        if self._prepared is None or self._prepared[0].second != snapshot.second:
+            evaluation = self.engine.evaluate(snapshot)
+            rows = [SeriesRow(series, SECONDS, row) for series, row in snapshot.rows.items()]
+            rows += self.rollups.advance(snapshot.second, snapshot.rows)
+            commit = SecondCommit(
+                snapshot.second,
                 rows,
-                outcome.watches,
-                outcome.entries,
-                outcome.events,
-                outcome.transitions,
-                outcome.current,
+                evaluation.instances,
+                evaluation.entries,
+                evaluation.events,
+                evaluation.transitions,
+                evaluation.current,
             )
-            self._prepared = tick, outcome
+            self._prepared = commit, evaluation
         return self._prepared
 
-    def wrote(self, tick: SecondCommit) -> None:
+    def committed(self, commit: SecondCommit) -> None:
         """Note that a second is stored."""
-        self.last_second = tick.second
-        # As the outbox: while the bus is away, the oldest go.
-        self.unannounced = (self.unannounced + tick.events)[-MAX_UNANNOUNCED:]
+        self.last_second = commit.second
+        # As the outbox: when the bus is unavailable, the oldest events are dropped.
+        self.unannounced = (self.unannounced + commit.events)[-MAX_UNANNOUNCED:]
 
 
 async def restored_rollups(store: MetricsStore, last_second: int) -> Rollups:
-    """Merge the stored seconds of the rows that are still open after the last one.
+    """Rebuild the open rows after the last second from stored seconds.
 
-    They stay packed until they are added up: with hundreds of sources, making rows and sketches of them all would take
+    The seconds stay packed until they are added up: with hundreds of sources, decoding all rows and sketches would take
     longer than a takeover may.
     """
     rollups = Rollups()

@@ -1,8 +1,7 @@
-"""The fleet's log stream: lines of all processes, stored for a while, then published for whoever follows.
+"""The fleet's log stream: lines of all processes, stored for a while and published.
 
-One replica takes each report (queue group). Lines are cut to size, never interpreted. When the store is
-away they are published all the same and counted as not stored; when more come than can be stored, the
-oldest waiting go.
+One replica processes each report (queue group). Lines are truncated, never interpreted. While the store is unavailable
+they are published and counted as not stored; when too many wait, the oldest are dropped.
 """
 
 import asyncio
@@ -39,18 +38,18 @@ _encode = msgspec.json.Encoder().encode
 
 
 def source_name(kind: str, source: str) -> str:
-    """Return a source's name in the stream; no role, and no application, can take another role's names.
+    """Name of a source in the stream; no role or application can use a name of another role.
 
-    What `kind` may write is what NATS let it publish to, what it calls itself is not: `gateway-1` is a gateway's line
-    for sure, and an agent that calls itself so is `agent:gateway-1`.
+    NATS permissions prove the `kind`, but not the name: `gateway-1` is certainly a gateway, and an agent of that name
+    becomes `agent:gateway-1`.
     """
     word = _FIRST_WORD.split(source, maxsplit=1)[0]
     plain = word not in _ROLES if kind == LOGS_OF_APPLICATIONS else word == kind
     return source if plain else f"{kind}:{source}"
 
 
-def tidy(entry: LogEntry, kind: str) -> LogEntry:
-    """Return a line of bounded size, known level and a source's name that is its own."""
+def sanitized(entry: LogEntry, kind: str) -> LogEntry:
+    """Copy of a line with bounded size, a known level and a source name that its sender may use."""
     changes: dict[str, object] = {}
     if (source := source_name(kind, entry.source)) != entry.source:
         changes["source"] = source
@@ -73,10 +72,10 @@ class LogStream:
         self._waiting: deque[LogReport] = deque()
         self._waiting_lines = 0
         self._arrived = asyncio.Event()
-        self._store_was_away = False
+        self._store_unavailable = False
 
     def on_report(self, message: BusMessage) -> None:
-        """Take a report from the bus."""
+        """Queue a report from the bus."""
         try:
             report = _decode(message.data)
         except (msgspec.DecodeError, RecursionError):
@@ -84,7 +83,7 @@ class LogStream:
             return
         kind = message.subject.rpartition(".")[2]
         surplus = max(0, len(report.entries) - MAX_LINES_PER_REPORT)
-        entries = [tidy(entry, kind) for entry in report.entries[surplus:]]
+        entries = [sanitized(entry, kind) for entry in report.entries[surplus:]]
         _count("dropped", surplus + report.dropped)
         source = source_name(kind, report.source)
         self._waiting.append(LogReport(source=source, entries=entries, dropped=report.dropped + surplus))
@@ -96,14 +95,14 @@ class LogStream:
         self._arrived.set()
 
     async def run(self) -> None:
-        """Store and publish what arrives, for ever."""
+        """Store and publish reports as they arrive, until cancelled."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()
             await self.drain()
 
     async def drain(self) -> None:
-        """Store and publish what waits."""
+        """Store and publish all queued reports."""
         reports = list(self._waiting)
         self._waiting.clear()
         self._waiting_lines = 0
@@ -112,12 +111,12 @@ class LogStream:
             await self._store.append_logs(entries)
         except MetricsStoreUnavailable as fault:
             _count("unstored", len(entries))
-            if not self._store_was_away:
+            if not self._store_unavailable:
                 log.warning("log lines are not stored", reason=str(fault))
-            self._store_was_away = True
+            self._store_unavailable = True
         else:
             _count("stored", len(entries))
-            self._store_was_away = False
+            self._store_unavailable = False
         for report in reports:
             try:
                 self._bus.publish(self._subjects.logs_feed, _encode(report))

@@ -3,24 +3,26 @@
 Works on Redis 6.2 and later and on Valkey, alone or in a cluster (all keys are in one slot).
 
 ```
-{PREFIX:metrics}:lease        TERM|HOLDER, expires           :term      last term given
-                :meta         second, term                   :series    names by last second
+{PREFIX:metrics}:lease        TERM|HOLDER, expires           :term         last term given
+                :meta         second, term                   :series       names by last second
                 :rows:TIER:CHUNK:SERIES   packed rows; the list expires when its youngest row may
-                :watches      alert id -> state              :acks      alert id -> who, for which episode
-                :episodes     episode -> line of the log     :order     episodes by start
-                :outbox       events not announced, by second   :silences  id -> silence
-                :logs         the newest log lines            :transitions the newest transitions of alerts
-                :rules        id -> rule given by API         :windows   id -> maintenance window
-                :notices      alert id -> alert to be told of, until everybody has been told of its end
-                :told         receiver and group -> last message taken   :intents  the same, not yet known to be taken
-                :receivers    name -> how it is doing
+                :watches      alert id -> instance           :acks         alert id -> acknowledgement of an episode
+                :episodes     episode -> log entry           :order        episodes by start
+                :outbox       unpublished events by second   :silences     id -> silence
+                :logs         the newest log lines           :transitions  the newest transitions of alerts
+                :rules        id -> rule of the API          :windows      id -> maintenance window
+                :notices      alert id -> alert that fires, or whose end is not sent to all receivers yet
+                :told         receiver and group -> last delivered message   :intents  the same, delivery unknown
+                :receivers    name -> status
 ```
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import msgspec
+from redis.exceptions import RedisClusterException, RedisError
 
 from metrics_svc.aggregation.packed import pack, unpack, unpack_between
 from metrics_svc.aggregation.rollups import DAY_S, MINUTES, SECONDS, Tier
@@ -28,7 +30,6 @@ from metrics_svc.aggregation.rows import Row
 from metrics_svc.alerts.instance import AlertInstance
 from metrics_svc.alerts.states import AlertState
 from metrics_svc.notify.nflog import AckRecord, NotifyChange, NotifyState, SentNotification
-from metrics_svc.scripts import load, reaching, run
 from metrics_svc.store import (
     MAX_DOCUMENTS,
     MAX_EPISODES,
@@ -39,42 +40,37 @@ from metrics_svc.store import (
     CommitStatus,
     DocumentKind,
     Grant,
+    MetricsStoreUnavailable,
     SecondCommit,
     TooManyDocuments,
     TooManySilences,
 )
-from services.redis_client import AnyRedis, close_redis
-from services.redis_scripts import Argument
+from services import redis_scripts
+from services.redis_client import AnyRedis, close_redis, one_line
+from services.redis_scripts import Argument, Script
 from services.wire.alerting import Receiver, Window
 from services.wire.events import AlertEvent
 from services.wire.records import Alert, AlertLogEntry, AlertTransition, LogEntry
 from services.wire.rpc import AlertAck, Silence
 
-ACQUIRE = load("acquire")
-RELEASE = load("release")
-WRITE = load("write")
-ANNOUNCED = load("announced")
-ACKNOWLEDGE = load("acknowledge")
-PUT_SILENCE = load("put_silence")
-PUT_DOCUMENT = load("put_document")
-NOTIFY = load("notify")
+ACQUIRE = Script.read("metrics_svc", "acquire")
+RELEASE = Script.read("metrics_svc", "release")
+WRITE = Script.read("metrics_svc", "write")
+ANNOUNCED = Script.read("metrics_svc", "announced")
+ACKNOWLEDGE = Script.read("metrics_svc", "acknowledge")
+PUT_SILENCE = Script.read("metrics_svc", "put_silence")
+PUT_DOCUMENT = Script.read("metrics_svc", "put_document")
+NOTIFY = Script.read("metrics_svc", "notify")
 
 T = TypeVar("T")
 
 _to_json = msgspec.json.Encoder().encode
 _pack = msgspec.msgpack.Encoder().encode
-_watch = msgspec.json.Decoder(AlertInstance).decode
+_instance = msgspec.json.Decoder(AlertInstance).decode
 _entry = msgspec.json.Decoder(AlertLogEntry).decode
 _event = msgspec.json.Decoder(AlertEvent).decode
 _silence = msgspec.json.Decoder(Silence).decode
 _log_entry = msgspec.json.Decoder(LogEntry).decode
-
-
-def _json(value: object) -> str:
-    """Return text: the server's MessagePack knows no bytes."""
-    return _to_json(value).decode()
-
-
 _ack = msgspec.json.Decoder(AckRecord).decode
 _transition = msgspec.json.Decoder(AlertTransition).decode
 _sent = msgspec.json.Decoder(SentNotification).decode
@@ -82,15 +78,33 @@ _receiver = msgspec.json.Decoder(Receiver).decode
 _window = msgspec.json.Decoder(Window).decode
 
 
+def _json(value: object) -> str:
+    """Encode as text: Redis' MessagePack has no bytes."""
+    return _to_json(value).decode()
+
+
+def _token(holder: str, term: int) -> str:
+    return f"{term}|{holder}"
+
+
+@contextmanager
+def _converting_faults() -> Iterator[None]:
+    """Convert any fault of Redis to MetricsStoreUnavailable, also that of a wrong script: the effect is the same."""
+    try:
+        yield
+    except (RedisError, RedisClusterException) as fault:
+        raise MetricsStoreUnavailable(f"redis: {one_line(fault)}") from fault
+
+
 class _Decoded(Generic[T]):
-    """The values of one hash, decoded. What has not changed since the last read is not decoded again."""
+    """Decoded values of one hash. Values that did not change since the last read are not decoded again."""
 
     def __init__(self, decode: Callable[[bytes], T]) -> None:
         self._decode = decode
         self._known: dict[bytes, tuple[bytes, T]] = {}
 
     def of(self, stored: dict[bytes, bytes]) -> dict[str, T]:
-        """Return the values by key: the same objects as before, where they are the same bytes."""
+        """Return the values by key: the same objects as before if the bytes are equal."""
         known = self._known
         self._known = {
             key: before
@@ -112,10 +126,10 @@ class RedisStore:
     def __init__(self, redis: AnyRedis, prefix: str) -> None:
         self._redis = redis
         self._prefix = prefix
-        # Twice a second the replica that ticks reads all of these; thousands of alerts may fire.
-        self._notices = _Decoded(_entry)
-        self._told = _Decoded(_sent)
-        self._intents = _Decoded(_sent)
+        # The leader reads all of these twice a second, and thousands of alerts may fire.
+        self._pending_alerts = _Decoded(_entry)
+        self._nflog = _Decoded(_sent)
+        self._pending_sends = _Decoded(_sent)
         self._receivers = _Decoded(_receiver)
         self._acks = _Decoded(_ack)
         self._silences = _Decoded(_silence)
@@ -127,19 +141,23 @@ class RedisStore:
     def _chunk_key(self, series: str, tier: Tier, chunk: int) -> str:
         return self._key("rows", tier.name, str(chunk), series)
 
-    # --- who ticks ---
+    async def _run(self, script: Script, keys: list[str], arguments: list[Argument]) -> Any:
+        with _converting_faults():
+            return await redis_scripts.run(self._redis, script, keys, arguments)
+
+    # --- the lease ---
 
     async def acquire(self, holder: str, ttl_ms: int, seen: int = 0) -> Grant:
         keys = [self._key("lease"), self._key("term")]
-        term, left_ms, seconds, micros, newest = await run(self._redis, ACQUIRE, keys, [holder, ttl_ms, seen])
+        term, left_ms, seconds, micros, newest = await self._run(ACQUIRE, keys, [holder, ttl_ms, seen])
         return Grant(int(term), int(left_ms), int(seconds) + int(micros) / 1e6, int(newest))
 
     async def release(self, holder: str, term: int) -> None:
-        await run(self._redis, RELEASE, [self._key("lease")], [_token(holder, term)])
+        await self._run(RELEASE, [self._key("lease")], [_token(holder, term)])
 
-    # --- what the one who ticks writes ---
+    # --- written by the leader ---
 
-    async def write(self, holder: str, term: int, tick: SecondCommit) -> CommitStatus:
+    async def write(self, holder: str, term: int, commit: SecondCommit) -> CommitStatus:
         keys = [
             self._key(name)
             for name in (
@@ -147,65 +165,71 @@ class RedisStore:
             )
         ]  # fmt: skip
         keys += [
-            self._chunk_key(placed.series, placed.tier, placed.tier.chunk(placed.row.start))
-            for placed in tick.rows
+            self._chunk_key(series_row.series, series_row.tier, series_row.tier.chunk(series_row.row.start))
+            for series_row in commit.rows
         ]
         payload = _pack(
             (
-                [(placed.series, placed.tier.keep_s + placed.tier.chunk_s) for placed in tick.rows],
-                [(id, _json(watch) if watch is not None else "") for id, watch in tick.watches.items()],
+                [
+                    (series_row.series, series_row.tier.keep_s + series_row.tier.chunk_s)
+                    for series_row in commit.rows
+                ],
+                [
+                    (id, _json(instance) if instance is not None else "")
+                    for id, instance in commit.instances.items()
+                ],
                 [
                     (f"{entry.id}@{entry.started_at}", entry.started_at, _json(entry), entry.id)
-                    for entry in tick.entries
+                    for entry in commit.entries
                 ],
-                [_json(event) for event in tick.events],
-                tick.ended,
-                [_json(transition) for transition in tick.transitions],
-                [(entry.id, _json(entry)) for entry in tick.current],
+                [_json(event) for event in commit.events],
+                commit.ended,
+                [_json(transition) for transition in commit.transitions],
+                [(entry.id, _json(entry)) for entry in commit.current],
             )
         )
         arguments: list[Argument] = [
             _token(holder, term),
             term,
-            tick.second,
+            commit.second,
             MAX_EPISODES,
             MAX_UNANNOUNCED,
             MAX_TRANSITIONS,
             payload,
-            *[pack(placed.row) for placed in tick.rows],
+            *[pack(series_row.row) for series_row in commit.rows],
         ]
-        return CommitStatus((await run(self._redis, WRITE, keys, arguments)).decode())
+        return CommitStatus((await self._run(WRITE, keys, arguments)).decode())
 
     async def last_second(self) -> int:
-        with reaching():
+        with _converting_faults():
             return int(await self._redis.hget(self._key("meta"), "second") or 0)
 
-    async def watches(self) -> dict[str, AlertInstance]:
-        with reaching():
+    async def instances(self) -> dict[str, AlertInstance]:
+        with _converting_faults():
             stored: Any = await self._redis.hgetall(self._key("watches"))
-        return {id.decode(): _watch(data) for id, data in stored.items()}
+        return {id.decode(): _instance(data) for id, data in stored.items()}
 
     async def unannounced(self) -> list[AlertEvent]:
-        with reaching():
+        with _converting_faults():
             stored: Any = await self._redis.zrange(self._key("outbox"), 0, -1)
         return [_event(data) for data in stored]
 
-    async def announced(self, holder: str, term: int, through: int) -> None:
+    async def remove_announced(self, holder: str, term: int, through: int) -> None:
         keys = [self._key("lease"), self._key("outbox")]
-        await run(self._redis, ANNOUNCED, keys, [_token(holder, term), through])
+        await self._run(ANNOUNCED, keys, [_token(holder, term), through])
 
     async def notify_state(self, now: int) -> NotifyState:
         names = ("notices", "told", "intents", "receivers", "acks", "silences", "windows")
-        with reaching():
+        with _converting_faults():
             async with self._redis.pipeline(transaction=True) as pipeline:
                 for name in names:
                     pipeline.hgetall(self._key(name))
-                notices, told, intents, receivers, acks, silences, windows = await pipeline.execute()
+                alerts, sent, pending, receivers, acks, silences, windows = await pipeline.execute()
         kept = [silence for silence in self._silences.of(silences).values() if silence.ends_at > now]
         return NotifyState(
-            self._notices.of(notices),
-            self._told.of(told),
-            self._intents.of(intents),
+            self._pending_alerts.of(alerts),
+            self._nflog.of(sent),
+            self._pending_sends.of(pending),
             self._receivers.of(receivers),
             self._acks.of(acks),
             sorted(kept, key=lambda silence: (silence.starts_at, silence.id)),
@@ -214,19 +238,19 @@ class RedisStore:
 
     async def notify_write(self, holder: str, term: int, change: NotifyChange) -> bool:
         keys = [self._key(name) for name in ("lease", "told", "intents", "receivers", "notices")]
-        sets = (change.log, change.intents, change.receivers)
+        hashes = (change.nflog, change.pending_sends, change.receivers)
         payload = _pack(
             (
                 *(
-                    [(key, _json(value) if value is not None else "") for key, value in one.items()]
-                    for one in sets
+                    [(key, _json(value) if value is not None else "") for key, value in values.items()]
+                    for values in hashes
                 ),
                 [(entry.id, _json(entry)) for entry in change.done],
             )
         )
-        return bool(await run(self._redis, NOTIFY, keys, [_token(holder, term), payload]))
+        return bool(await self._run(NOTIFY, keys, [_token(holder, term), payload]))
 
-    # --- what any replica reads and writes ---
+    # --- read and written by any replica ---
 
     async def rows(self, series: str, tier: Tier, start: int, end: int, *, sketches: bool) -> list[Row]:
         return unpack_between(await self.packed(series, tier, start, end), start, end, sketch=sketches)
@@ -236,7 +260,7 @@ class RedisStore:
         return await self._read([(self._chunk_key(series, tier, chunk), 0) for chunk in chunks])
 
     async def newest(self, series: str, count: int) -> list[Row]:
-        with reaching():
+        with _converting_faults():
             last = await self._redis.zscore(self._key("series"), series)
         if last is None or count <= 0:
             return []
@@ -246,8 +270,8 @@ class RedisStore:
         return [unpack(data, sketch=False) for data in stored[-count:]]
 
     async def _read(self, lists: list[tuple[str, int]]) -> list[bytes]:
-        """Return the elements of several lists, each from an index on, in one round trip."""
-        with reaching():
+        """Elements of several lists, each from an index on, in one round trip."""
+        with _converting_faults():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for key, first in lists:
                     pipeline.lrange(key, first, -1)
@@ -255,79 +279,81 @@ class RedisStore:
         return [data for answer in answers for data in answer]
 
     async def series(self, since: int) -> dict[str, int]:
-        with reaching():
-            # A name outlives its rows by nothing: forget those whose last row is gone from every tier.
+        with _converting_faults():
+            # Remove the names whose last row has expired in every tier.
             await self._redis.zremrangebyscore(self._key("series"), "-inf", since - MINUTES.keep_s - DAY_S)
             named: Any = await self._redis.zrangebyscore(self._key("series"), since, "+inf", withscores=True)
         return {name.decode(): int(last) for name, last in sorted(named)}
 
     async def active(self) -> list[Alert]:
-        with reaching():
+        with _converting_faults():
             async with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.hvals(self._key("watches"))
                 pipeline.hgetall(self._key("acks"))
                 stored, acks = await pipeline.execute()
         acknowledged = {id.decode(): _ack(data).started_at for id, data in acks.items()}
-        firing = [watch for watch in map(_watch, stored) if watch.state is AlertState.FIRING]
-        firing.sort(key=lambda watch: watch.started_at or 0)
+        firing = [instance for instance in map(_instance, stored) if instance.state is AlertState.FIRING]
+        firing.sort(key=lambda instance: instance.started_at or 0)
         return [
-            msgspec.structs.replace(alert, acknowledged=acknowledged.get(alert.id) == str(watch.started_at))
-            for watch in firing
-            if (alert := watch.shown) is not None
+            msgspec.structs.replace(
+                alert, acknowledged=acknowledged.get(alert.id) == str(instance.started_at)
+            )
+            for instance in firing
+            if (alert := instance.current) is not None
         ]
 
     async def episodes(self, limit: int) -> list[AlertLogEntry]:
         if limit <= 0:
             return []
-        with reaching():
+        with _converting_faults():
             newest: Any = await self._redis.zrange(self._key("order"), 0, limit - 1, desc=True)
             stored = await self._redis.hmget(self._key("episodes"), newest) if newest else []
         return [_entry(data) for data in stored if data is not None]  # None: trimmed in between
 
     async def acknowledge(self, ack: AlertAck, now: int) -> bool:
         keys = [self._key("watches"), self._key("acks")]
-        return bool(await run(self._redis, ACKNOWLEDGE, keys, [ack.id, ack.by, ack.comment, now]))
+        return bool(await self._run(ACKNOWLEDGE, keys, [ack.id, ack.by, ack.comment, now]))
 
     async def silences(self, now: int) -> list[Silence]:
-        with reaching():
+        with _converting_faults():
             stored = await self._redis.hvals(self._key("silences"))
         silences = [silence for silence in map(_silence, stored) if silence.ends_at > now]
         return sorted(silences, key=lambda silence: (silence.starts_at, silence.id))
 
     async def put_silence(self, silence: Silence, now: int) -> None:
         arguments: list[Argument] = [silence.id, _json(silence), now, MAX_SILENCES]
-        if not await run(self._redis, PUT_SILENCE, [self._key("silences")], arguments):
+        if not await self._run(PUT_SILENCE, [self._key("silences")], arguments):
             raise TooManySilences
 
-    async def end_silence(self, id: str) -> bool:
-        with reaching():
-            return bool(await self._redis.hdel(self._key("silences"), id))
+    async def delete_silence(self, silence_id: str) -> bool:
+        with _converting_faults():
+            return bool(await self._redis.hdel(self._key("silences"), silence_id))
 
     async def transitions(self, limit: int) -> list[AlertTransition]:
         if limit <= 0:
             return []
-        with reaching():
+        with _converting_faults():
             stored: Any = await self._redis.lrange(self._key("transitions"), -limit, -1)
         return [_transition(data) for data in reversed(stored)]
 
-    async def documents(self, collection: DocumentKind) -> dict[str, bytes]:
-        with reaching():
-            stored: Any = await self._redis.hgetall(self._key(collection.value))
+    async def documents(self, kind: DocumentKind) -> dict[str, bytes]:
+        with _converting_faults():
+            stored: Any = await self._redis.hgetall(self._key(kind.value))
         return {id.decode(): data for id, data in stored.items()}
 
-    async def put_document(self, collection: DocumentKind, id: str, data: bytes) -> None:
-        arguments: list[Argument] = [id, data, MAX_DOCUMENTS]
-        if not await run(self._redis, PUT_DOCUMENT, [self._key(collection.value)], arguments):
+    async def put_document(self, kind: DocumentKind, document_id: str, data: bytes) -> None:
+        arguments: list[Argument] = [document_id, data, MAX_DOCUMENTS]
+        if not await self._run(PUT_DOCUMENT, [self._key(kind.value)], arguments):
             raise TooManyDocuments
 
-    async def end_document(self, collection: DocumentKind, id: str) -> bool:
-        with reaching():
-            return bool(await self._redis.hdel(self._key(collection.value), id))
+    async def delete_document(self, kind: DocumentKind, document_id: str) -> bool:
+        with _converting_faults():
+            return bool(await self._redis.hdel(self._key(kind.value), document_id))
 
     async def append_logs(self, entries: list[LogEntry]) -> None:
         if not entries:
             return
-        with reaching():
+        with _converting_faults():
             async with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.rpush(self._key("logs"), *[_json(entry) for entry in entries[-MAX_LOG_LINES:]])
                 pipeline.ltrim(self._key("logs"), -MAX_LOG_LINES, -1)
@@ -336,14 +362,10 @@ class RedisStore:
     async def recent_logs(self, limit: int) -> list[LogEntry]:
         if limit <= 0:
             return []
-        with reaching():
+        with _converting_faults():
             stored: Any = await self._redis.lrange(self._key("logs"), -limit, -1)
         return [_log_entry(data) for data in stored]
 
     async def close(self) -> None:
-        with reaching():
+        with _converting_faults():
             await close_redis(self._redis)
-
-
-def _token(holder: str, term: int) -> str:
-    return f"{term}|{holder}"

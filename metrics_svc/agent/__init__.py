@@ -1,5 +1,5 @@
-"""The agent: measures one machine and reports it, one per host. Started with `python -m metrics_svc.agent`.
+"""The agent measures one machine, one agent per host. Started with `python -m metrics_svc.agent`.
 
-- `machine`  what the machine does now: cpu, memory, disk, network, within a container's limits
-- `reporter` samples and publishes on time, and counts what could not be sent
+- `machine`  measurements: cpu, memory, disk, network, within a container's limits
+- `reporter` publishes samples on time, and counts reports that could not be sent
 """

@@ -42,10 +42,10 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
 
 
 def machine_of(settings: Settings) -> Machine:
-    """Return what is sampled.
+    """The machine to sample.
 
     Raises:
-        CannotStart: `agent_proc` is no host's /proc.
+        CannotStart: `agent_proc` is not the /proc of a host.
     """
     if settings.agent_proc != OWN_PROC:
         watch_host(settings.agent_proc)

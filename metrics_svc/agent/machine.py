@@ -1,7 +1,7 @@
-"""What this machine does now, from psutil; cpu and memory against the container's limits where there are any.
+"""Measurements of this machine by psutil; cpu and memory relative to the container's limits, if any.
 
-In a container the host is seen through its `/proc`, mounted somewhere else (`watch_host`): cpu and memory are then those
-of the host, and so is the traffic, which the container's own interfaces do not show.
+In a container, the host is measured through its `/proc`, mounted at another path (`watch_host`): cpu, memory and traffic
+are then those of the host.
 """
 
 import time
@@ -13,9 +13,8 @@ import psutil
 
 # cgroup v1 says "no limit" with a number near the largest address.
 _NO_LIMIT = 1 << 60
-_LOOPBACK = ("lo",)
 OWN_PROC = Path("/proc")
-# Interfaces of containers and bridges: what passes through them passes through the host's own too, and would count twice.
+# Interfaces of containers and bridges: their traffic passes through the host's own interfaces too, and would count twice.
 _INNER = (
     *("br-", "cali", "cilium", "cni", "docker", "dummy", "flannel", "geneve", "kube-", "lxc", "nodelocaldns"),
     *("podman", "tunl", "veth", "virbr", "vxlan"),
@@ -24,7 +23,7 @@ _INNER = (
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes in use and bytes there are."""
+    """Used and total bytes."""
 
     used: int
     total: int
@@ -36,11 +35,10 @@ class Memory:
 
 
 def cgroup_memory(root: Path = Path("/sys/fs/cgroup")) -> Memory | None:
-    """Return the memory of this process's container, None where none is limited.
+    """Memory of this process's container, None without a limit.
 
-    Inside a container its own cgroup is mounted at the root (v2: `memory.max`; v1:
-    `memory/memory.limit_in_bytes`). Page cache that can be dropped at once (`inactive_file`) does not count
-    as used, as `docker stats` has it.
+    Inside a container its own cgroup is mounted at the root (v2: `memory.max`; v1: `memory/memory.limit_in_bytes`).
+    As in `docker stats`, page cache that can be dropped at once (`inactive_file`) does not count as used.
     """
     for limit_file, usage_file, stat_file, cache_key in (
         ("memory.max", "memory.current", "memory.stat", "inactive_file"),
@@ -65,14 +63,14 @@ def cgroup_memory(root: Path = Path("/sys/fs/cgroup")) -> Memory | None:
 
 @dataclass(frozen=True, slots=True)
 class CpuTime:
-    """Seconds of cpu that the container used so far, and how many cores it may use at once."""
+    """Cpu seconds used so far, and the limit in cores."""
 
     used_s: float
     cores: float
 
 
 def cgroup_cpu(root: Path = Path("/sys/fs/cgroup")) -> CpuTime | None:
-    """Return the cpu time of this process's container, None where none is limited.
+    """Cpu time of this process's container, None without a limit.
 
     v2: `cpu.max` and `cpu.stat`; v1: `cpu/cpu.cfs_quota_us` and `cpuacct/cpuacct.usage`.
     """
@@ -80,13 +78,8 @@ def cgroup_cpu(root: Path = Path("/sys/fs/cgroup")) -> CpuTime | None:
         quota, period = (root / "cpu.max").read_text().split()
         stat = dict(line.split(" ", 1) for line in (root / "cpu.stat").read_text().splitlines())
         return CpuTime(int(stat["usage_usec"]) / 1e6, int(quota) / int(period))
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        ZeroDivisionError,
-    ):  # no such file, or `max`: no limit of this kind
-        pass
+    except (OSError, ValueError, KeyError, ZeroDivisionError):
+        pass  # no such file, or `max`: no limit of this kind
     try:
         quota_us = int((root / "cpu/cpu.cfs_quota_us").read_text())
         period_us = int((root / "cpu/cpu.cfs_period_us").read_text())
@@ -97,14 +90,12 @@ def cgroup_cpu(root: Path = Path("/sys/fs/cgroup")) -> CpuTime | None:
 
 
 def _loopback(interface: str) -> bool:
-    return interface in _LOOPBACK or (
-        interface.startswith("lo") and interface[2:].isdigit()
-    )  # lo0 on BSD and macOS
+    return interface == "lo" or (interface.startswith("lo") and interface[2:].isdigit())  # lo0: BSD, macOS
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkTraffic:
-    """Bytes that went through all interfaces but loopback, and when they were read."""
+    """Byte counters of all interfaces but loopback, and when they were read."""
 
     received: int
     sent: int
@@ -112,12 +103,12 @@ class NetworkTraffic:
 
 
 def watch_host(proc: Path) -> None:
-    """Have psutil read the machine through a `/proc` of another place. For the whole process."""
+    """Let psutil read the machine from another `/proc`, for the whole process."""
     psutil.PROCFS_PATH = str(proc)
 
 
 def read_host_traffic(proc: Path, now: float) -> NetworkTraffic:
-    """Return the counters of the host's own interfaces: those that its first process sees, but for inner ones."""
+    """Counters of the host's own interfaces: those of its first process, without inner ones."""
     received = sent = 0
     for line in (proc / "1/net/dev").read_text().splitlines()[2:]:  # two lines of headings
         name, _, numbers = line.partition(":")
@@ -130,7 +121,7 @@ def read_host_traffic(proc: Path, now: float) -> NetworkTraffic:
 
 
 def read_traffic(now: float) -> NetworkTraffic:
-    """Return the counters of all interfaces but loopback."""
+    """Counters of all interfaces but loopback."""
     counters = psutil.net_io_counters(pernic=True)
     outside = [counter for name, counter in counters.items() if not _loopback(name)]
     return NetworkTraffic(
@@ -139,7 +130,7 @@ def read_traffic(now: float) -> NetworkTraffic:
 
 
 def rates(before: NetworkTraffic, after: NetworkTraffic) -> tuple[float, float]:
-    """Return bytes per second in and out; 0 where a counter went back (an interface vanished)."""
+    """Bytes per second in and out; 0 if a counter decreased (an interface vanished)."""
     passed = after.at - before.at
     if passed <= 0:
         return 0.0, 0.0
@@ -147,7 +138,7 @@ def rates(before: NetworkTraffic, after: NetworkTraffic) -> tuple[float, float]:
 
 
 class Machine:
-    """Samples this machine. `disk` is a path on the file system to watch; `proc` that of the host (see `watch_host`)."""
+    """Samples this machine. `disk` is a path on the file system to measure; `proc` the host's (see `watch_host`)."""
 
     def __init__(
         self,
@@ -163,10 +154,10 @@ class Machine:
         self._cpu_before = self._container_cpu()
         self._cpu_at = clock()
         self._traffic = self._read_traffic()
-        psutil.cpu_percent(None)  # psutil measures from the call before; this one begins
+        psutil.cpu_percent(None)  # psutil measures since the previous call
 
     def sample(self) -> dict[str, float]:
-        """Return the gauges of a report. Rates and cpu are means since the sample before."""
+        """Gauges of a report. Rates and cpu are means since the previous sample."""
         traffic = self._read_traffic()
         received, sent = rates(self._traffic, traffic)
         self._traffic = traffic
@@ -188,7 +179,7 @@ class Machine:
         return cgroup_cpu(self._cgroup) if self._cgroup else None
 
     def _cpu_percent(self) -> float:
-        """Return the share of the container's cores in use, or of the machine's where there is no limit."""
+        """Used share of the container's cores, or of the machine's without a limit."""
         before, at = self._cpu_before, self._cpu_at
         now, self._cpu_at = self._container_cpu(), self._clock()
         self._cpu_before = now
@@ -200,7 +191,7 @@ class Machine:
 
 
 def existing(path: Path) -> Path:
-    """Return the path, or the nearest folder above it that exists."""
+    """The path, or its nearest parent that exists."""
     path = path.absolute()
     while not path.exists() and path != path.parent:
         path = path.parent

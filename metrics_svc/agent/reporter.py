@@ -1,7 +1,7 @@
-"""Sample on time, publish, and count what could not be sent.
+"""Reports of one machine, on time.
 
-A sample is worth something now or never: while the bus is away nothing is kept, and the next report that
-goes out says how many did not (`reports_unsent`).
+A late sample is worthless: while the bus is unavailable samples are dropped, and the next report has their number
+(`reports_unsent`).
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from services.wire.events import MetricsReport
 
 log = structlog.get_logger(__name__)
 
-# Of each interval: late enough to be fresh at the second's end, early enough not to miss it when busy.
+# Part of the interval: late enough to be fresh at the end of a second, early enough not to miss it when busy.
 PHASE = 0.7
 
 _encode = msgspec.json.Encoder().encode
@@ -29,8 +29,8 @@ class MachineReporter:
     """Reports one machine.
 
     Args:
-        source: the machine's name; the same after a restart, so that its history goes on.
-        boot: this process's own mark.
+        source: the machine's name; the same after a restart, so that its history continues.
+        boot: id of this process.
         sample: returns the gauges; may block, runs in a thread.
         interval_s: seconds between reports.
     """
@@ -58,11 +58,11 @@ class MachineReporter:
 
     @property
     def sampling(self) -> bool:
-        """Whether samples are being taken: a file system that hangs would stop them."""
+        """Whether sampling works: a hanging file system would stop it."""
         return time.monotonic() - self._sampled_at < 3 * self._interval_s + 5
 
     async def run(self) -> None:
-        """Report each interval, for ever."""
+        """Report each interval until cancelled."""
         while True:
             await asyncio.sleep(self._until_next(self._wall()))
             gauges = await asyncio.to_thread(self._sample)
@@ -74,7 +74,7 @@ class MachineReporter:
         return (due if due > now else due + self._interval_s) - now
 
     def report(self, gauges: dict[str, float]) -> None:
-        """Publish one report, or count it as not sent."""
+        """Publish one report, or count it as unsent."""
         self._seq += 1
         report = MetricsReport(
             source=self._source,

@@ -1,33 +1,84 @@
-"""The rules in force: those of the file (or the built-in ones) and those given through the API.
+"""The rules in effect: those of the rules file (or the built-in ones) and those set through the API.
 
-Both hold together. Where the file and the API have a rule that watches the same, the file's holds: it is under
-review and version control, and a rule that was tried out through the API must not outlive what was decided since.
-Without a file, rules of the API replace built-in ones that watch the same.
+Where both have a rule for the same metric and series, the file's applies: it is under review and version control, and
+a rule tried out through the API must not outlast it. Without a file, API rules replace built-in ones.
+
+The file is TOML, read again when it changes. An invalid file leaves the rules as they were.
+
+```toml
+[[rule]]
+metric = "cpu"
+warning = 70
+critical = 90
+for_s = 5
+
+[[rule]]
+metric = "queue_depth"     # a gauge that an application pushes
+source = "*"               # each source on its own
+critical = 1000
+no_data = "alert"
+labels = { team = "billing" }
+
+[[inhibit]]                # replaces the built-in inhibitions, together with all others in the file
+source = [{ name = "metric", value = "up" }]
+target = [{ name = "metric", value = "up", op = "!=" }]
+equal = ["source"]
+```
 """
 
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
-from metrics_svc.alerts.rules import BadRules, Rule, RuleSet
-from metrics_svc.alerts.rules_file import RulesFile
+from metrics_svc.alerts.muting import DEFAULT_INHIBITIONS, Inhibition
+from metrics_svc.alerts.rules import DEFAULT_RULES, BadRules, Rule, RuleSet
 from services.wire.alerting import AlertRule, RuleList
 from services.wire.records import UNSET
 
-_encode = msgspec.json.Encoder().encode
+# A rules file is written by hand; a larger one is some other file.
+MAX_BYTES = 1_048_576
+
+encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Rule, strict=True).decode
-_SAID_BY_THE_SERVER = ("id", "origin", "overridden")
+_SET_BY_SERVER = ("id", "origin", "overridden")
 
 
-def to_rule(asked: AlertRule) -> Rule:
-    """Return a rule as the API was given it.
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
+    rule: list[Rule] = msgspec.field(default_factory=list)
+    inhibit: list[Inhibition] | None = None
+
+
+def parse(text: str) -> RuleSet:
+    """Parse a TOML document.
 
     Raises:
-        BadRules: it contradicts itself.
+        BadRules: invalid TOML, invalid rules, or rules that contradict each other; the message says where.
     """
-    fields = msgspec.structs.asdict(asked)
-    for name in _SAID_BY_THE_SERVER:
+    try:
+        document = msgspec.convert(tomllib.loads(text), _Document)
+    except tomllib.TOMLDecodeError as fault:
+        raise BadRules(f"not TOML: {fault}") from None
+    except msgspec.ValidationError as fault:
+        raise BadRules(str(fault)) from None
+    inhibitions = DEFAULT_INHIBITIONS if document.inhibit is None else tuple(document.inhibit)
+    for inhibition in inhibitions:
+        if not inhibition.source or not inhibition.target:
+            raise BadRules("an inhibition needs matchers for its `source` and for its `target`")
+    return RuleSet(document.rule, inhibitions)
+
+
+def _read(path: Path, size: int) -> RuleSet:
+    if size > MAX_BYTES:
+        raise BadRules(f"{size} bytes; a rules file has at most {MAX_BYTES}")
+    return parse(path.read_text(encoding="utf-8"))
+
+
+def to_rule(given: AlertRule) -> Rule:
+    """Convert a rule from the API. Raises BadRules if it contradicts itself."""
+    fields = msgspec.structs.asdict(given)
+    for name in _SET_BY_SERVER:
         del fields[name]
     rule = Rule(**fields)
     RuleSet([rule])
@@ -35,78 +86,92 @@ def to_rule(asked: AlertRule) -> Rule:
 
 
 def from_rule(rule: Rule, origin: str, *, overridden: bool = False) -> AlertRule:
-    """Return a rule as the API shows it."""
+    """Convert a rule for the API."""
     return AlertRule(
         **msgspec.structs.asdict(rule), id=rule.id, origin=origin, overridden=True if overridden else UNSET
     )
 
 
-def encode(rule: Rule) -> bytes:
-    """Return the rule as the store keeps it."""
-    return _encode(rule)
-
-
 class RuleStore:
-    """Merges both. `poll` looks at the file, `take` at what the store has."""
+    """Merges the rules of the file and of the API.
+
+    `error` says why the newest version of the file is not in effect; empty if it is. `unreadable` are ids of stored
+    API rules that are not in effect.
+    """
 
     def __init__(self, path: Path | None) -> None:
-        self._file = RulesFile(path)
         self._path = path
+        self._version: tuple[int, int, int] | None = None
+        self._base = DEFAULT_RULES
+        self._from_file = (
+            False  # whether a version of the file was valid once, and replaced the built-in rules
+        )
         self._stored: Mapping[str, bytes] = {}
-        self._given: dict[str, Rule] = {}
-        self.unreadable: list[str] = []  # ids of rules in the store that do not hold
-        self.rules = self._file.rules
+        self._from_api: dict[str, Rule] = {}
+        self.error = ""
+        self.unreadable: list[str] = []
+        self.rules = self._base
 
-    @property
-    def error(self) -> str:
-        """Why the newest version of the file does not hold; empty when it does."""
-        return self._file.error
-
-    def poll(self) -> bool:
-        """Look at the file; return whether the rules or the error changed."""
-        if not self._file.poll():
+    def load_file(self) -> bool:
+        """Read the file if it changed; return whether the rules or the error changed."""
+        if self._path is None:
             return False
-        self._merge()
+        before = self._base, self.error
+        try:
+            stat = self._path.stat()
+            # With inode and size, an editor's rename within the clock's granularity is noticed.
+            version = stat.st_mtime_ns, stat.st_size, stat.st_ino
+            if version == self._version:
+                return False
+            self._version = version
+            self._base = _read(self._path, stat.st_size)
+            self._from_file = True
+            self.error = ""
+        except (OSError, UnicodeDecodeError, BadRules) as fault:
+            if isinstance(fault, OSError):
+                self._version = None  # try again until it can be read
+            self.error = f"{self._path}: {fault}"
+        if before == (self._base, self.error):
+            return False
+        if self._base is not before[0]:
+            self._merge()
         return True
 
-    def take(self, stored: Mapping[str, bytes]) -> bool:
-        """Take over the API's rules as stored, by id; return whether anything changed.
+    def load_api_rules(self, stored: Mapping[str, bytes]) -> bool:
+        """Load the API's rules as stored, by id; return whether anything changed.
 
-        What cannot be read (written by another version) stays in the store, does not hold, and is `unreadable`.
+        Rules of another version that cannot be decoded remain in the store and become `unreadable`.
         """
         if stored == self._stored:
             return False
         self._stored = dict(stored)
-        self._given = {}
+        self._from_api = {}
         self.unreadable = []
-        for id, data in sorted(self._stored.items()):
+        for rule_id, data in sorted(self._stored.items()):
             try:
                 rule = _decode(data)
                 RuleSet([rule])
             except (msgspec.DecodeError, BadRules):
-                self.unreadable.append(id)
+                self.unreadable.append(rule_id)
             else:
-                self._given[id] = rule
+                self._from_api[rule_id] = rule
         self._merge()
         return True
 
     def _merge(self) -> None:
-        base = self._file.rules
-        of_file = self._path is not None and self._file.loaded
-        kept = [rule for rule in base.rules if of_file or rule.id not in self._given]
-        added = [rule for rule in self._given.values() if not of_file or rule.id not in base.by_id]
+        base = self._base
+        kept = [rule for rule in base.rules if self._from_file or rule.id not in self._from_api]
+        added = [rule for rule in self._from_api.values() if not self._from_file or rule.id not in base.by_id]
         self.rules = RuleSet([*kept, *added], base.inhibitions)
 
     def listed(self) -> RuleList:
-        """Return all rules and where each comes from."""
-        origin = "file" if self._path is not None and self._file.loaded else "builtin"
-        shown = [
+        """All rules with their origin."""
+        origin = "file" if self._from_file else "builtin"
+        origins = [(rule, origin) for rule in self._base.rules]
+        origins += [(rule, "api") for rule in self._from_api.values()]
+        listed = [
             from_rule(rule, origin, overridden=self.rules.by_id.get(rule.id) is not rule)
-            for rule in self._file.rules.rules
-        ]
-        shown += [
-            from_rule(rule, "api", overridden=self.rules.by_id.get(id) is not rule)
-            for id, rule in self._given.items()
+            for rule, origin in origins
         ]
         path = str(self._path) if self._path is not None else UNSET
-        return RuleList(rules=shown, error=self.error, file=path)
+        return RuleList(rules=listed, error=self.error, file=path)

@@ -1,4 +1,4 @@
-"""What a rule says, and the rules that hold when there is no rules file."""
+"""Alert rules, and the built-in ones that apply without a rules file."""
 
 from collections.abc import Iterable, Mapping
 from math import isfinite
@@ -6,16 +6,15 @@ from typing import Literal
 
 import msgspec
 
-from metrics_svc.aggregation.rows import QUANTILE_SUFFIXES
-from metrics_svc.alerts.inhibition import DEFAULT_INHIBITIONS, Inhibition
+from metrics_svc.aggregation.rows import FLEET, QUANTILE_SUFFIXES
+from metrics_svc.alerts.muting import DEFAULT_INHIBITIONS, Inhibition
 from services.wire.names import METRIC_NAME
 from services.wire.records import Severity
 
-FLEET = ""
 EVERY_SOURCE = "*"
 MAX_TEXT_CHARS = 256
 MAX_LABELS = 32
-# Without a clear threshold of its own an alert ends 5 % on the good side of its threshold.
+# Default clear threshold: 5 % on the good side of the threshold.
 DEFAULT_CLEAR_MARGIN = 0.05
 
 _UNITS = {
@@ -33,36 +32,35 @@ _UNITS = {
 
 
 def alert_id(metric: str, source: str) -> str:
-    """Return the id of the alert about a metric of a source (empty: the fleet).
+    """Id of the alert about a metric of a source (empty: the fleet).
 
-    No two have the same: there is no `@` in the name of a metric.
+    Unique, because metric names contain no `@`.
     """
     return f"{metric}@{source}-alert" if source else f"{metric}-alert"
 
 
 class BadRules(ValueError):
-    """Rules that cannot be meant; the message says which and why."""
+    """Invalid rules; the message says which and why."""
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When one metric is worth an alert.
+    """Condition on one metric under which an alert fires.
 
     Args:
-        metric: the metric's name in a record (`cpu`, `latencyP99`), in a report's gauges and counters, a histogram's
+        metric: name in a record (`cpu`, `latencyP99`), in a report's gauges and counters, of a histogram
             (`NAME.p95`), or `up`.
-        source: empty for the fleet, `*` for each source on its own, else one source.
-        match: only label sets of applications that have these labels (`*`: any value), each on its own.
-        aggregate: how the fleet's value comes from those of its sources, where the record does not have it.
-        op: the value alerts when it is `>=` (or `<=`) its threshold.
+        source: empty for the fleet, `*` for each source, else one source.
+        match: labels of the labelled series to watch (`*`: any value), each series on its own.
+        aggregate: the fleet's value from those of its sources, if the record has none.
+        op: a value `>=` (or `<=`) its threshold is over it.
         for_s: seconds the value must stay over a threshold before the alert fires.
         clear_for_s: seconds the value must stay past the clear threshold before the alert ends.
-        no_data: what a firing alert does when its metric stays away for `no_data_for_s`: `keep` on firing,
-            `resolve`, or `alert` (also when it was not firing).
-        forget_s: a source (of `*`) without data for so long is gone for good, and so is its alert.
-        min_count: for latencies and histograms: a second with fewer measured values says nothing, like one
-            without data.
-        limit: most alerts of this rule at a time, pending or firing; more are counted and logged, and do not fire.
-        labels: what alerts carry and silences can match, besides those of the source.
+        no_data: what happens without data for `no_data_for_s`: a firing alert may `keep` firing or `resolve`; with
+            `alert`, an alert fires.
+        forget_s: a source (of `*`) without data for so long is removed, and its alert ends.
+        min_count: for latencies and histograms: a second with fewer measured values counts as one without data.
+        limit: maximum number of pending and firing alerts of this rule; more are counted and logged, and do not fire.
+        labels: labels of the alerts, besides those of the source.
     """
 
     metric: str
@@ -85,21 +83,21 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def id(self) -> str:
-        """What names the rule: what it watches, for no two rules watch the same."""
+        """Id of the rule: its metric, source and labels, which no two rules share."""
         scope = f"{self.metric}@{self.source}" if self.source else self.metric
         match = ",".join(f"{name}={value}" for name, value in sorted(self.match.items()))
         return f"{scope}{{{match}}}" if match else scope
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Say whether a label set has the labels this rule asks for."""
+        """Report whether a label set has the labels of `match`."""
         return all(name in labels and value in ("*", labels[name]) for name, value in self.match.items())
 
     def threshold(self, severity: Severity) -> float | None:
-        """Return the threshold of a severity, None when the rule has none."""
+        """Threshold of a severity, if any."""
         return self.warning if severity == "warning" else self.critical
 
     def clear_threshold(self, severity: Severity) -> float | None:
-        """Return the value past which an alert of this severity ends."""
+        """Value past which an alert of this severity ends."""
         threshold = self.threshold(severity)
         if threshold is None:
             return None
@@ -110,14 +108,14 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return threshold - margin if self.op == ">=" else threshold + margin
 
     def is_over(self, value: float, severity: Severity) -> bool:
-        """Say whether the value calls for this severity."""
+        """Report whether the value is over the threshold of this severity."""
         threshold = self.threshold(severity)
         if threshold is None:
             return False
         return value >= threshold if self.op == ">=" else value <= threshold
 
     def is_clear(self, value: float, severity: Severity) -> bool:
-        """Say whether the value is past this severity's clear threshold; without a threshold it is."""
+        """Report whether the value is past the clear threshold of this severity; true without a threshold."""
         clear = self.clear_threshold(severity)
         if clear is None:
             return True
@@ -125,30 +123,26 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def least_severity(self) -> Severity:
-        """The mildest severity this rule has."""
+        """The lowest severity of this rule."""
         return "critical" if self.warning is None else "warning"
 
     def alert_id(self, source: str) -> str:
-        """Return the id of this rule's alert for a source (empty: the fleet)."""
+        """Id of this rule's alert for a source (empty: the fleet)."""
         return alert_id(self.metric, source)
 
     def describe(self, value: float, source: str) -> str:
-        """Return the value in words: `cpu is 93.1 %`."""
-        whose = f"{self.metric} of {source}" if source else self.metric
-        return f"{whose} is {value:.4g}{_UNITS.get(self.metric, '')}"
+        """Text for a value: `cpu is 93.1 %`."""
+        subject = f"{self.metric} of {source}" if source else self.metric
+        return f"{subject} is {value:.4g}{_UNITS.get(self.metric, '')}"
 
 
 class RuleSet:
-    """Rules by what they watch. A rule for a named source takes precedence over one for every source."""
+    """Rules by metric and source. A rule for a named source takes precedence over one for every source."""
 
     def __init__(
         self, rules: Iterable[Rule], inhibitions: tuple[Inhibition, ...] = DEFAULT_INHIBITIONS
     ) -> None:
-        """Take rules in.
-
-        Raises:
-            BadRules: a rule contradicts itself, or two watch the same.
-        """
+        """Validate rules. Raises BadRules if a rule contradicts itself, or two have the same id."""
         self.rules = tuple(rules)
         self.inhibitions = inhibitions
         self.by_id: dict[str, Rule] = {}
@@ -160,7 +154,7 @@ class RuleSet:
         self._by_scope = {(rule.metric, rule.source): rule for rule in self.rules if not rule.match}
 
     def find(self, metric: str, source: str) -> Rule | None:
-        """Return the rule that watches a metric of a source (empty: the fleet)."""
+        """Return the rule for a metric of a source (empty: the fleet)."""
         rule = self._by_scope.get((metric, source))
         if rule is None and source:
             rule = self._by_scope.get((metric, EVERY_SOURCE))
@@ -201,8 +195,8 @@ def _check(rule: Rule) -> None:
             raise BadRules(f"{what}: `{severity}_clear` lies on the wrong side of `{severity}`")
 
 
-# cpu, memory and disk alert at once, so that a page shows an alert within 1.5 s of the sample. Without
-# requests there are no latencies: that a slow service fell silent does not mean it is still slow.
+# cpu and memory alert at once, so that the dashboard shows an alert within 1.5 s of the sample. Without requests there
+# are no latencies: a slow service that fell silent is not necessarily still slow.
 DEFAULT_RULES = RuleSet(
     (
         Rule(metric="cpu", warning=70, critical=90),

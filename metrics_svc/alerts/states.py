@@ -1,4 +1,4 @@
-"""The states of an alert and every transition between them.
+"""States of an alert, and every transition between them.
 
 ```
              OVER               HELD
@@ -8,9 +8,9 @@
     └────────────── resolved ◀───────────┘
 ```
 
-An alert is announced on entering `firing` and on each change of severity, and its end once, on entering
-`resolved`. A value between a threshold and its clear threshold changes nothing: that is what keeps an alert
-from flapping. What the inputs mean in numbers is the business of `judge`.
+An alert is announced on entering `firing` and on each change of severity; its end is announced once, on entering
+`resolved`. A value between a threshold and its clear threshold changes nothing, so that alerts do not flap. `instance`
+derives signals from numbers.
 """
 
 from enum import Enum, StrEnum
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 
 class AlertState(StrEnum):
-    """Where an alert stands."""
+    """State of an alert."""
 
     INACTIVE = "inactive"
     PENDING = "pending"
@@ -27,7 +27,7 @@ class AlertState(StrEnum):
 
 
 class Signal(Enum):
-    """What one second says about an alert."""
+    """What the value of one second means for an alert."""
 
     QUIET = "past the clear threshold, for long enough"
     CALMING = "not over a threshold, but not past the clear threshold for long enough either"
@@ -53,7 +53,7 @@ class AlertEffect(Enum):
 
 
 class TransitionReason(StrEnum):
-    """Why a transition happened, for logs and metrics."""
+    """Why a transition happened, for logs, metrics and the alert log."""
 
     NOT_OVER = "not over a threshold"
     BREACH_BEGAN = "over a threshold"
@@ -74,72 +74,59 @@ class TransitionReason(StrEnum):
 
 
 class Transition(NamedTuple):
-    """Where an input leads, what is announced, and why."""
+    """The next state, the announcement, and the reason."""
 
     next: AlertState
     effect: AlertEffect
     reason: TransitionReason
 
 
-def _stay(state: AlertState, reason: TransitionReason) -> Transition:
+def _silent(state: AlertState, reason: TransitionReason) -> Transition:
     return Transition(state, AlertEffect.NONE, reason)
 
 
 _FIRE = Transition(AlertState.FIRING, AlertEffect.RAISE, TransitionReason.BREACH_HELD)
-_FIRE_WITHOUT_DATA = Transition(AlertState.FIRING, AlertEffect.RAISE, TransitionReason.NO_DATA_ALERT)
 
 
-def _at_rest(quiet: TransitionReason) -> dict[Signal, Transition]:
-    """Return what `inactive` and `resolved` have in common: all but why nothing happened."""
+def _not_firing(quiet: TransitionReason, over: TransitionReason) -> dict[Signal, Transition]:
+    """Transitions of the states that do not fire: they differ only in the reasons for not firing."""
     return {
-        Signal.QUIET: _stay(AlertState.INACTIVE, quiet),
-        Signal.CALMING: _stay(AlertState.INACTIVE, quiet),
-        Signal.OVER: _stay(AlertState.PENDING, TransitionReason.BREACH_BEGAN),
+        Signal.QUIET: _silent(AlertState.INACTIVE, quiet),
+        Signal.CALMING: _silent(AlertState.INACTIVE, quiet),
+        Signal.OVER: _silent(AlertState.PENDING, over),
         Signal.HELD: _FIRE,
         Signal.RAISED: _FIRE,
         Signal.LOWERED: _FIRE,
-        Signal.MISSING: _stay(AlertState.INACTIVE, TransitionReason.NO_DATA),
-        Signal.LOST_KEEP: _stay(AlertState.INACTIVE, TransitionReason.NO_DATA),
-        Signal.LOST_RESOLVE: _stay(AlertState.INACTIVE, TransitionReason.NO_DATA),
-        Signal.LOST_ALERT: _FIRE_WITHOUT_DATA,
-        Signal.FORGOTTEN: _stay(AlertState.INACTIVE, TransitionReason.SOURCE_FORGOTTEN),
-        Signal.REMOVED: _stay(AlertState.INACTIVE, TransitionReason.RULE_REMOVED),
+        Signal.MISSING: _silent(AlertState.INACTIVE, TransitionReason.NO_DATA),
+        Signal.LOST_KEEP: _silent(AlertState.INACTIVE, TransitionReason.NO_DATA),
+        Signal.LOST_RESOLVE: _silent(AlertState.INACTIVE, TransitionReason.NO_DATA),
+        Signal.LOST_ALERT: Transition(AlertState.FIRING, AlertEffect.RAISE, TransitionReason.NO_DATA_ALERT),
+        Signal.FORGOTTEN: _silent(AlertState.INACTIVE, TransitionReason.SOURCE_FORGOTTEN),
+        Signal.REMOVED: _silent(AlertState.INACTIVE, TransitionReason.RULE_REMOVED),
     }
 
 
+def _resolve(reason: TransitionReason) -> Transition:
+    return Transition(AlertState.RESOLVED, AlertEffect.RESOLVE, reason)
+
+
 TABLE: dict[AlertState, dict[Signal, Transition]] = {
-    AlertState.INACTIVE: _at_rest(TransitionReason.NOT_OVER),
-    AlertState.PENDING: {
-        Signal.QUIET: _stay(AlertState.INACTIVE, TransitionReason.BREACH_ENDED),
-        Signal.CALMING: _stay(AlertState.INACTIVE, TransitionReason.BREACH_ENDED),
-        Signal.OVER: _stay(AlertState.PENDING, TransitionReason.BREACH_HOLDS),
-        Signal.HELD: _FIRE,
-        Signal.RAISED: _FIRE,
-        Signal.LOWERED: _FIRE,
-        Signal.MISSING: _stay(AlertState.PENDING, TransitionReason.NO_DATA),
-        Signal.LOST_KEEP: _stay(AlertState.INACTIVE, TransitionReason.NO_DATA),
-        Signal.LOST_RESOLVE: _stay(AlertState.INACTIVE, TransitionReason.NO_DATA),
-        Signal.LOST_ALERT: _FIRE_WITHOUT_DATA,
-        Signal.FORGOTTEN: _stay(AlertState.INACTIVE, TransitionReason.SOURCE_FORGOTTEN),
-        Signal.REMOVED: _stay(AlertState.INACTIVE, TransitionReason.RULE_REMOVED),
-    },
+    AlertState.INACTIVE: _not_firing(TransitionReason.NOT_OVER, TransitionReason.BREACH_BEGAN),
+    AlertState.PENDING: _not_firing(TransitionReason.BREACH_ENDED, TransitionReason.BREACH_HOLDS)
+    | {Signal.MISSING: _silent(AlertState.PENDING, TransitionReason.NO_DATA)},
     AlertState.FIRING: {
-        Signal.QUIET: Transition(AlertState.RESOLVED, AlertEffect.RESOLVE, TransitionReason.CLEARED),
-        Signal.CALMING: _stay(AlertState.FIRING, TransitionReason.CALMING),
-        Signal.OVER: _stay(AlertState.FIRING, TransitionReason.STILL_OVER),
-        Signal.HELD: _stay(AlertState.FIRING, TransitionReason.STILL_OVER),
+        Signal.QUIET: _resolve(TransitionReason.CLEARED),
+        Signal.CALMING: _silent(AlertState.FIRING, TransitionReason.CALMING),
+        Signal.OVER: _silent(AlertState.FIRING, TransitionReason.STILL_OVER),
+        Signal.HELD: _silent(AlertState.FIRING, TransitionReason.STILL_OVER),
         Signal.RAISED: Transition(AlertState.FIRING, AlertEffect.CHANGE, TransitionReason.SEVERITY_RAISED),
         Signal.LOWERED: Transition(AlertState.FIRING, AlertEffect.CHANGE, TransitionReason.SEVERITY_LOWERED),
-        Signal.MISSING: _stay(AlertState.FIRING, TransitionReason.NO_DATA),
-        Signal.LOST_KEEP: _stay(AlertState.FIRING, TransitionReason.NO_DATA),
-        Signal.LOST_RESOLVE: Transition(
-            AlertState.RESOLVED, AlertEffect.RESOLVE, TransitionReason.NO_DATA_RESOLVED
-        ),
-        Signal.LOST_ALERT: _stay(AlertState.FIRING, TransitionReason.NO_DATA_ALERT),
-        Signal.FORGOTTEN: Transition(
-            AlertState.RESOLVED, AlertEffect.RESOLVE, TransitionReason.SOURCE_FORGOTTEN
-        ),
-        Signal.REMOVED: Transition(AlertState.RESOLVED, AlertEffect.RESOLVE, TransitionReason.RULE_REMOVED),
+        Signal.MISSING: _silent(AlertState.FIRING, TransitionReason.NO_DATA),
+        Signal.LOST_KEEP: _silent(AlertState.FIRING, TransitionReason.NO_DATA),
+        Signal.LOST_RESOLVE: _resolve(TransitionReason.NO_DATA_RESOLVED),
+        Signal.LOST_ALERT: _silent(AlertState.FIRING, TransitionReason.NO_DATA_ALERT),
+        Signal.FORGOTTEN: _resolve(TransitionReason.SOURCE_FORGOTTEN),
+        Signal.REMOVED: _resolve(TransitionReason.RULE_REMOVED),
     },
-    AlertState.RESOLVED: _at_rest(TransitionReason.SETTLED),
+    AlertState.RESOLVED: _not_firing(TransitionReason.SETTLED, TransitionReason.BREACH_BEGAN),
 }

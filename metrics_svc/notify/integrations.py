@@ -1,95 +1,223 @@
-"""Where messages go: the interface of a receiver, how one fails, and how much of it goes on at once."""
+"""Integrations: the kinds of receivers, and how each delivers a message.
+
+- `WebhookIntegration`       Alertmanager's webhook body, version 4: what reads those reads ours
+- `AlertmanagerIntegration`  a real Alertmanager, which groups, silences, inhibits, repeats and routes by itself
+- `AppriseIntegration`       e-mail, chat and more by the `apprise` library (extra `notify` of the distribution)
+"""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import logging
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
-from metrics_svc.notify.notification import Notification
+import msgspec
+
+from metrics_svc.notify.decision import NotifyTimings
+from metrics_svc.notify.notification import (
+    Notification,
+    annotations_of,
+    ended_at,
+    fingerprint,
+    labels_of,
+    rfc3339,
+    text,
+    title,
+)
 from services.webhooks import NotTaken, WebhookSender
+from services.wire.records import AlertLogEntry
 
-# Messages about so many groups are on their way to one receiver at once; more wait for their turn.
-AT_ONCE = 4
+# Concurrent messages to one receiver, each about another group; more wait.
+MAX_CONCURRENT = 4
 # For the whole of one post.
 ATTEMPT_S = 10.0
+# Of one webhook message; it also says how many more there are.
+MAX_ALERTS = 500
+RESEND_S = 60.0
+# As Prometheus: four times the interval in which alerts are sent again.
+VALID_S = 4 * RESEND_S
+# Alerts are posted to an Alertmanager as by Prometheus: again every minute while they fire, each time with an end some
+# minutes ahead, so that they end by themselves if we stop. https://prometheus.io/docs/alerting/latest/clients/
+ALERTMANAGER_TIMINGS = NotifyTimings(
+    group_by=(), group_wait_s=0, group_interval_s=0, repeat_interval_s=RESEND_S
+)
+APPRISE_SEND_S = 30.0
+# The library logs the URLs it is given, and they are secrets.
+_APPRISE_LOG = logging.getLogger("apprise")
+_APPRISE_LOG.propagate = False
+_APPRISE_LOG.addHandler(logging.NullHandler())
 
 T = TypeVar("T")
 
 
-class DeliveryFailed(Exception):
-    """A receiver did not take a message.
-
-    Attributes:
-        perhaps: it may have, all the same: its answer is missing.
-        retry: whether to send the same again. False: it would be refused again.
-        after_s: how long the receiver wants to be left alone.
-    """
-
-    def __init__(
-        self, reason: str, *, perhaps: bool = False, retry: bool = True, after_s: float = 0.0
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.perhaps = perhaps
-        self.retry = retry
-        self.after_s = after_s
-
-
 class Integration(Protocol):
-    """One receiver's way in."""
+    """Delivery to one receiver."""
 
     async def send(self, notification: Notification) -> None:
-        """Hand one message over. Raises DeliveryFailed."""
+        """Deliver one message. Raises NotTaken."""
 
     async def close(self) -> None:
-        """Let go of connections and threads."""
+        """Close connections and threads."""
 
 
-class Posts:
-    """Posts JSON to one URL, `AT_ONCE` at most at a time."""
+class WebhookIntegration:
+    """Posts messages to one URL. A repeated message has the same `Idempotency-Key`.
+
+    The format: https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
+    """
 
     def __init__(self, url: str, *, attempt_s: float = ATTEMPT_S) -> None:
         self._url = url
         self._sender = WebhookSender(attempt_s=attempt_s)
-        self._free = asyncio.Semaphore(AT_ONCE)
 
-    async def post(self, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Post once, when it is its turn; any answer of 2xx means that it was taken. Raises DeliveryFailed."""
-        async with self._free:
-            try:
-                await self._sender.post(self._url, body, headers)
-            except NotTaken as fault:
-                raise DeliveryFailed(
-                    str(fault), perhaps=fault.perhaps, retry=fault.retry, after_s=fault.after_s
-                ) from None
+    async def send(self, notification: Notification) -> None:
+        """Post one message. Raises NotTaken."""
+        body = msgspec.json.encode(webhook_body(notification))
+        await self._sender.post(self._url, body, {"Idempotency-Key": notification.key})
 
     async def close(self) -> None:
         """Close the connections."""
         await self._sender.close()
 
 
-class BlockingPool:
-    """The threads of one receiver.
+def webhook_body(notification: Notification) -> dict[str, Any]:
+    """Body of one message."""
+    entries = [*notification.firing, *notification.ended]
+    alerts = [
+        {
+            "status": entry.state,
+            "labels": labels_of(entry),
+            "annotations": annotations_of(entry),
+            "startsAt": rfc3339(entry.started_at),
+            "endsAt": ended_at(entry),
+            "generatorURL": notification.external_url,
+            "fingerprint": fingerprint(entry),
+        }
+        for entry in entries[:MAX_ALERTS]
+    ]
+    return {
+        "version": "4",
+        "groupKey": notification.group_key,
+        "truncatedAlerts": len(entries) - len(alerts),
+        "status": notification.status,
+        "receiver": notification.receiver,
+        "groupLabels": notification.group_labels,
+        "commonLabels": _common([alert["labels"] for alert in alerts]),
+        "commonAnnotations": _common([alert["annotations"] for alert in alerts]),
+        "externalURL": notification.external_url,
+        "alerts": alerts,
+    }
 
-    Of its own, because a call that hangs keeps its thread even when nobody waits for it any more: in a pool shared by
-    all, a receiver that hangs would hold up the others and questions about history.
+
+def _common(all_of_them: list[Any]) -> dict[str, str]:
+    first, *others = all_of_them
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+
+
+class AlertmanagerIntegration:
+    """Posts alerts to one Alertmanager. `url` is its address without the path of the API."""
+
+    def __init__(self, url: str) -> None:
+        self._url = f"{url.rstrip('/')}/api/v2/alerts"
+        self._sender = WebhookSender(attempt_s=ATTEMPT_S)
+
+    async def send(self, notification: Notification) -> None:
+        """Post the alerts of one message. Raises NotTaken."""
+        alerts = alertmanager_alerts(notification, int(time.time() * 1000))
+        await self._sender.post(self._url, msgspec.json.encode(alerts))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._sender.close()
+
+
+def alertmanager_alerts(notification: Notification, now_ms: int) -> list[dict[str, Any]]:
+    """Alerts of a message for Alertmanager's API.
+
+    Its alerts are identified by their labels, including the severity. If an alert fires at another severity than
+    before, the one before is ended.
+    """
+
+    def alert(entry: AlertLogEntry, ends_at: str) -> dict[str, Any]:
+        posted = {
+            "labels": labels_of(entry),
+            "annotations": annotations_of(entry),
+            "startsAt": rfc3339(entry.started_at),
+            "endsAt": ends_at,
+        }
+        return posted | ({"generatorURL": notification.external_url} if notification.external_url else {})
+
+    return [
+        *(alert(entry, rfc3339(now_ms + int(VALID_S * 1000))) for entry in notification.firing),
+        *(alert(entry, rfc3339(now_ms)) for entry in notification.replaced),
+        *(alert(entry, ended_at(entry)) for entry in notification.ended),
+    ]
+
+
+class AppriseUnavailable(Exception):
+    """The library is not installed, or does not support the URL."""
+
+
+class AppriseIntegration:
+    """Sends messages as plain text to one apprise URL.
+
+    https://github.com/caronc/apprise/wiki lists the services and the forms of their URLs.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Load the library. Raises AppriseUnavailable."""
+        try:
+            import apprise  # optional, and slow to load
+        except ImportError:
+            raise AppriseUnavailable("install the optional part: pip install 'tidings[notify]'") from None
+        self._types = apprise.NotifyType
+        self._pool = BlockingPool()
+        self._apprise: Any = apprise.Apprise()
+        if not self._apprise.add(url):
+            raise AppriseUnavailable("apprise does not know this kind of URL")
+
+    async def send(self, notification: Notification) -> None:
+        """Send one message. Raises NotTaken."""
+        kind = self._types.SUCCESS
+        if notification.firing:
+            critical = any(entry.type == "critical" for entry in notification.firing)
+            kind = self._types.FAILURE if critical else self._types.WARNING
+        notify = partial(
+            self._apprise.notify, body=text(notification), title=title(notification), notify_type=kind
+        )
+        if not await self._pool.call(notify, APPRISE_SEND_S):
+            # Only the library's log has the reason, and it may contain the URL.
+            raise NotTaken("the service did not take it")
+
+    async def close(self) -> None:
+        """Accept no more messages."""
+        self._pool.close()
+
+
+class BlockingPool:
+    """Threads of one receiver.
+
+    Not shared, because a call that hangs keeps its thread after the time-out: in a shared pool one receiver would block
+    the others and history queries.
     """
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="notify")
+        self._threads = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="notify")
 
     async def call(self, blocking: Callable[[], T], timeout_s: float) -> T:
-        """Return what a blocking call returns, or raise what it raises.
+        """Run a blocking call and return its result.
 
         Raises:
-            DeliveryFailed: it did not return in time; it may yet.
+            NotTaken: it did not return in time; it may yet.
         """
         try:
             async with asyncio.timeout(timeout_s):
                 return await asyncio.get_running_loop().run_in_executor(self._threads, blocking)
         except TimeoutError:
-            raise DeliveryFailed(f"not taken within {timeout_s:g} s", perhaps=True) from None
+            raise NotTaken(f"not taken within {timeout_s:g} s", perhaps=True) from None
 
     def close(self) -> None:
-        """Take no more calls; those that hang end with the process."""
+        """Accept no more calls; those that hang end with the process."""
         self._threads.shutdown(wait=False, cancel_futures=True)

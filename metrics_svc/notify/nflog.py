@@ -1,4 +1,4 @@
-"""What is remembered of what a receiver was told. Kept in the store as JSON."""
+"""Notification log: what receivers were sent. Kept in the store as JSON."""
 
 from dataclasses import dataclass, field
 
@@ -9,15 +9,20 @@ from services.wire.records import AlertLogEntry
 from services.wire.rpc import Silence
 
 
-def identity(entry: AlertLogEntry) -> str:
-    """Return what a receiver is told about: an alert at one severity."""
+def alert_key(entry: AlertLogEntry) -> str:
+    """Key of what a receiver is notified about: an alert at one severity."""
     return f"{entry.id}|{entry.type}"
 
 
-class SentNotification(msgspec.Struct, frozen=True, rename="camel"):
-    """The last message about a group that a receiver took (or, as an intent, may have taken).
+def group_log_key(receiver: str, group_key: str) -> str:
+    """Key of a receiver's group in the log."""
+    return f"{receiver}\n{group_key}"
 
-    `at` in ms; `key` is the message's; `firing` are the alerts it said to fire.
+
+class SentNotification(msgspec.Struct, frozen=True, rename="camel"):
+    """The last message about a group that a receiver took (or, while pending, may have taken).
+
+    `at` in ms; `key` is the message's; `firing` are its firing alerts.
     """
 
     receiver: str
@@ -29,7 +34,7 @@ class SentNotification(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class AckRecord(msgspec.Struct, frozen=True, rename="camel"):
-    """Somebody has seen an episode of an alert. `started_at` in ms, as text: Lua's numbers lose digits."""
+    """Acknowledgement of one episode of an alert. `started_at` in ms, as text: Lua's numbers lose digits."""
 
     started_at: str
     by: str = ""
@@ -38,11 +43,14 @@ class AckRecord(msgspec.Struct, frozen=True, rename="camel"):
 
 @dataclass(slots=True)
 class NotifyState:
-    """All that deciding needs, read in one step. Log and intents go by receiver and group (`log_key`)."""
+    """All inputs of notifying, read in one step. `nflog` and `pending_sends` are keyed by `group_log_key`.
 
-    notices: dict[str, AlertLogEntry] = field(default_factory=dict)
-    log: dict[str, SentNotification] = field(default_factory=dict)
-    intents: dict[str, SentNotification] = field(default_factory=dict)
+    `pending_alerts` are the alerts that fire, and those that ended and not every receiver was notified of.
+    """
+
+    pending_alerts: dict[str, AlertLogEntry] = field(default_factory=dict)
+    nflog: dict[str, SentNotification] = field(default_factory=dict)
+    pending_sends: dict[str, SentNotification] = field(default_factory=dict)
     receivers: dict[str, Receiver] = field(default_factory=dict)
     acks: dict[str, AckRecord] = field(default_factory=dict)
     silences: list[Silence] = field(default_factory=list)
@@ -51,14 +59,9 @@ class NotifyState:
 
 @dataclass(slots=True)
 class NotifyChange:
-    """What one attempt changes; None forgets. `done` are ended alerts of which everybody has been told."""
+    """Changes to the state; None removes. `done` are ended alerts that every receiver was notified of."""
 
-    log: dict[str, SentNotification | None] = field(default_factory=dict)
-    intents: dict[str, SentNotification | None] = field(default_factory=dict)
+    nflog: dict[str, SentNotification | None] = field(default_factory=dict)
+    pending_sends: dict[str, SentNotification | None] = field(default_factory=dict)
     receivers: dict[str, Receiver | None] = field(default_factory=dict)
     done: list[AlertLogEntry] = field(default_factory=list)
-
-
-def log_key(receiver: str, group_key: str) -> str:
-    """Return where in the log a receiver's group stands."""
-    return f"{receiver}\n{group_key}"

@@ -1,21 +1,57 @@
-"""One message about a group of alerts, and the key that makes a repeat of it recognisable."""
+"""Groups of alerts that share a message, and the message with its idempotency key."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from metrics_svc.alerts.matching import fields_of
-from metrics_svc.notify.groups import SHOWN_AS
+from metrics_svc.aggregation.sources import quoted_labels
+from metrics_svc.alerts.muting import fields_of
 from services.wire.records import UNSET, AlertLogEntry
 
-# How Alertmanager writes the end of what has not ended.
+# As in Alertmanager: each alert is its own group.
+EACH = "..."
+# Alertmanager's names of our fields, and back.
+_ALIASES = {"alertname": "metric", "severity": "type", "alert_id": "id"}
+_SHOWN_AS = {"metric": "alertname", "type": "severity", "id": "alert_id"}
+# Alertmanager's end of an alert that has not ended.
 NEVER = "0001-01-01T00:00:00Z"
+
+
+@dataclass(slots=True)
+class Group:
+    """Alerts that share a message. `labels` are the fields in which they agree, under Alertmanager's names."""
+
+    key: str
+    labels: dict[str, str]
+    alerts: list[AlertLogEntry] = field(default_factory=list)
+
+
+def grouped(alerts: Iterable[AlertLogEntry], group_by: Sequence[str]) -> dict[str, Group]:
+    """Group alerts by the fields in `group_by` (none: all in one group); keys in Alertmanager's notation."""
+    names = ("id",) if EACH in group_by else tuple(_ALIASES.get(name, name) for name in group_by)
+    by_values: dict[tuple[str, ...], list[AlertLogEntry]] = {}
+    for alert in alerts:
+        fields = fields_of(alert)
+        by_values.setdefault(tuple([fields.get(name, "") for name in names]), []).append(alert)
+    groups: dict[str, Group] = {}
+    for values, members in by_values.items():
+        labels = {
+            _SHOWN_AS.get(name, name): value for name, value in zip(names, values, strict=True) if value
+        }
+        key = group_key(labels)
+        groups[key] = Group(key, labels, members)
+    return groups
+
+
+def group_key(labels: dict[str, str]) -> str:
+    """Key of a group in Alertmanager's notation: `{}:{alertname="cpu"}`."""
+    return f"{{}}:{quoted_labels(labels, ', ')}"
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """What one receiver is told about one group. `replaced` are told alerts that fire at another severity now."""
+    """One message about one group. `replaced` are known alerts that now fire at another severity."""
 
     receiver: str
     group_key: str
@@ -28,20 +64,20 @@ class Notification:
 
     @property
     def status(self) -> str:
-        """`firing` as long as anything does."""
+        """`firing` while any alert fires."""
         return "firing" if self.firing else "resolved"
 
 
-def key_of(
+def message_key(
     before: str,
     receiver: str,
     group_key: str,
     firing: Sequence[AlertLogEntry],
     ended: Sequence[AlertLogEntry],
 ) -> str:
-    """Return a message's key. Sent again by another replica it has the same key; repeated later, another one.
+    """Idempotency key of a message: the same when another replica sends it again, another one when it is repeated.
 
-    `before` is the key of the message before it: that tells a repetition from a repeat after an accident.
+    `before` is the key of the previous message, which tells a repetition from a retry.
     """
     alerts = sorted(
         f"{entry.id}|{entry.type}|{entry.started_at}|{entry.state}" for entry in (*firing, *ended)
@@ -50,32 +86,32 @@ def key_of(
 
 
 def labels_of(entry: AlertLogEntry) -> dict[str, str]:
-    """Return an alert's labels as Alertmanager's receivers know them."""
-    return {SHOWN_AS.get(name, name): value for name, value in fields_of(entry).items() if value}
+    """Labels of an alert under Alertmanager's names."""
+    return {_SHOWN_AS.get(name, name): value for name, value in fields_of(entry).items() if value}
 
 
 def annotations_of(entry: AlertLogEntry) -> dict[str, str]:
-    """Return an alert in words and numbers."""
+    """Annotations of an alert: its message and numbers."""
     return {"summary": entry.message, "value": f"{entry.value:g}", "threshold": f"{entry.threshold:g}"}
 
 
 def fingerprint(entry: AlertLogEntry) -> str:
-    """Return what stays the same while an alert's severity changes."""
+    """Fingerprint of an alert, independent of its severity."""
     return hashlib.sha256(entry.id.encode()).hexdigest()[:16]
 
 
 def rfc3339(ms: int) -> str:
-    """Return a time in ms as RFC 3339 has it, in UTC."""
+    """RFC 3339 form of a time in ms, in UTC."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def ended_at(entry: AlertLogEntry) -> str:
-    """Return when an alert ended, as Alertmanager writes it."""
+    """End of an alert in Alertmanager's form."""
     return NEVER if entry.ended_at is UNSET else rfc3339(entry.ended_at)
 
 
 def title(notification: Notification) -> str:
-    """Return one line that says what it is about."""
+    """Subject line: status or severity, and the first alerts."""
     names = sorted({entry.id.removesuffix("-alert") for entry in (*notification.firing, *notification.ended)})
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     if not notification.firing:
@@ -85,7 +121,7 @@ def title(notification: Notification) -> str:
 
 
 def text(notification: Notification) -> str:
-    """Return the message as plain text, one alert a line."""
+    """Plain text, one alert a line."""
     lines = [
         f"{entry.type}: {entry.message} (since {rfc3339(entry.started_at)})" for entry in notification.firing
     ]

@@ -10,9 +10,9 @@ from metrics_svc.alerts.instance import AlertInstance
 from metrics_svc.alerts.rule_store import RuleStore
 from metrics_svc.alerts.rules import DEFAULT_RULES
 from metrics_svc.alerts.states import AlertState
-from metrics_svc.clock import FleetClock
+from metrics_svc.leader_lease import FleetClock
 from metrics_svc.notify.decision import NotifyTimings
-from metrics_svc.notify.notifier import TURN_S, Notifier
+from metrics_svc.notify.notifier import INTERVAL_S, Notifier
 from metrics_svc.notify.receivers import ConfiguredReceiver
 from metrics_svc.store import MAX_SILENCES, DocumentKind, SecondCommit
 from metrics_svc.store_redis import RedisStore
@@ -23,7 +23,7 @@ from services.wire.records import AlertLogEntry
 from services.wire.rpc import Empty, Matcher, Silence
 from tests.support.metrics import T0, ManualTime
 from tests.support.metrics_store import LONG_MS, alert
-from tests.support.notifying import FakeOutlet, entry
+from tests.support.notifying import FakeIntegration, entry
 from tidings_cli.local.servers import RedisServer
 
 ALERTS = 2000
@@ -45,17 +45,17 @@ async def term(store: RedisStore) -> int:
     """A term in which four metrics of 500 sources fire, and which knows as many silences and some windows."""
     term = (await store.acquire("a", LONG_MS)).term
     lines: list[AlertLogEntry] = []
-    watches: dict[str, AlertInstance | None] = {}
+    instances: dict[str, AlertInstance | None] = {}
     for at in range(ALERTS):
         metric, source = f"m{at % 4}", f"s{at // 4}"
         severity = "critical" if at % 3 else "warning"
         line = entry(f"{metric}-{source}-alert", severity, source=source, team="x")
         lines.append(line)
         raised = alert(severity, f"{metric}-{source}")
-        watches[line.id] = AlertInstance(
+        instances[line.id] = AlertInstance(
             metric, source, AlertState.FIRING, started_at=T0 * 1000, alert=raised
         )
-    await store.write("a", term, SecondCommit(T0, [], watches, lines))
+    await store.write("a", term, SecondCommit(T0, [], instances, lines))
     for at in range(MAX_SILENCES):
         matcher = Matcher(name="source", value=f"web-{at}*", op="~")
         await store.put_silence(Silence(id=f"s{at}", matchers=[matcher], starts_at=1, ends_at=10**14), 1)
@@ -67,22 +67,24 @@ async def term(store: RedisStore) -> int:
 
 @pytest.mark.timing
 async def test_the_replica_that_ticks_notifies_of_a_storm_for_little(store: RedisStore, term: int) -> None:
-    clock, outlet = ManualTime(T0 + 60), FakeOutlet()
-    target = ConfiguredReceiver(Receiver(name="webhook-1", kind="webhook", up=True), outlet, NotifyTimings())
-    notifier = Notifier(
-        [target], store, "a", lambda: term, lambda: DEFAULT_RULES, lambda: int(clock.now * 1000)
+    clock, integration = ManualTime(T0 + 60), FakeIntegration()
+    receiver = ConfiguredReceiver(
+        Receiver(name="webhook-1", kind="webhook", up=True), integration, NotifyTimings()
     )
-    await notifier.turn()
+    notifier = Notifier(
+        [receiver], store, "a", lambda: term, lambda: DEFAULT_RULES, lambda: int(clock.now * 1000)
+    )
+    await notifier.run_once()
     await notifier.settle(10)
-    await notifier.turn()
+    await notifier.run_once()
     assert (
-        sum(len(message.firing) for message in outlet.got) > ALERTS / 2
+        sum(len(message.firing) for message in integration.got) > ALERTS / 2
     )  # of critical ones, no warning is told
     seconds = 5.0
     began = time.process_time()
-    for _ in range(int(seconds / TURN_S)):
-        clock.now += TURN_S
-        await notifier.turn()
+    for _ in range(int(seconds / INTERVAL_S)):
+        clock.now += INTERVAL_S
+        await notifier.run_once()
     assert (time.process_time() - began) / seconds < CPU_S_PER_S
 
 

@@ -45,13 +45,13 @@ class MemoryStore:
         self._written_by = 0
         self._rows: dict[tuple[str, Tier], deque[tuple[int, bytes]]] = {}
         self._series: dict[str, int] = {}
-        self._watches: dict[str, AlertInstance] = {}
+        self._instances: dict[str, AlertInstance] = {}
         self._acks: dict[str, AckRecord] = {}
         self._transitions: deque[AlertTransition] = deque(maxlen=MAX_TRANSITIONS)
         self._documents: dict[DocumentKind, dict[str, bytes]] = {name: {} for name in DocumentKind}
-        self._notices: dict[str, AlertLogEntry] = {}
-        self._told: dict[str, SentNotification] = {}
-        self._intents: dict[str, SentNotification] = {}
+        self._pending_alerts: dict[str, AlertLogEntry] = {}
+        self._nflog: dict[str, SentNotification] = {}
+        self._pending_sends: dict[str, SentNotification] = {}
         self._receivers: dict[str, Receiver] = {}
         self._episodes: dict[tuple[str, int], AlertLogEntry] = {}
         self._events: deque[tuple[int, AlertEvent]] = deque(maxlen=MAX_UNANNOUNCED)
@@ -76,49 +76,49 @@ class MemoryStore:
     def _holds(self, holder: str, term: int) -> bool:
         return self._clock() < self._lease_until and (self._holder, self._term) == (holder, term)
 
-    async def write(self, holder: str, term: int, tick: SecondCommit) -> CommitStatus:
+    async def write(self, holder: str, term: int, commit: SecondCommit) -> CommitStatus:
         if not self._holds(holder, term):
             return CommitStatus.FENCED
-        if tick.second <= self._last_second:
-            repeated = tick.second == self._last_second and self._written_by == term
+        if commit.second <= self._last_second:
+            repeated = commit.second == self._last_second and self._written_by == term
             return CommitStatus.AGAIN if repeated else CommitStatus.STALE
-        self._last_second, self._written_by = tick.second, term
-        for placed in tick.rows:
-            rows = self._rows.setdefault((placed.series, placed.tier), deque())
-            rows.append((placed.row.start, pack(placed.row)))
-            while rows[0][0] < tick.second - placed.tier.keep_s - placed.tier.chunk_s:
+        self._last_second, self._written_by = commit.second, term
+        for series_row in commit.rows:
+            rows = self._rows.setdefault((series_row.series, series_row.tier), deque())
+            rows.append((series_row.row.start, pack(series_row.row)))
+            while rows[0][0] < commit.second - series_row.tier.keep_s - series_row.tier.chunk_s:
                 rows.popleft()
-            self._series[placed.series] = tick.second
-        for alert_id, watch in tick.watches.items():
-            if watch is None:
-                self._watches.pop(alert_id, None)
+            self._series[series_row.series] = commit.second
+        for alert_id, instance in commit.instances.items():
+            if instance is None:
+                self._instances.pop(alert_id, None)
             else:
-                self._watches[alert_id] = watch
-        for entry in tick.entries:
+                self._instances[alert_id] = instance
+        for entry in commit.entries:
             self._episodes[entry.id, entry.started_at] = entry
-            self._notices[entry.id] = entry
+            self._pending_alerts[entry.id] = entry
         if surplus := len(self._episodes) - MAX_EPISODES:
             for key in sorted(self._episodes, key=lambda key: (key[1], key[0]))[: max(0, surplus)]:
                 del self._episodes[key]
-        for entry in tick.current:
-            if entry.id in self._notices:
-                self._notices[entry.id] = entry
-        for alert_id in tick.ended:
+        for entry in commit.current:
+            if entry.id in self._pending_alerts:
+                self._pending_alerts[entry.id] = entry
+        for alert_id in commit.ended:
             self._acks.pop(alert_id, None)
-        self._events.extend((tick.second, event) for event in tick.events)
-        self._transitions.extend(tick.transitions)
+        self._events.extend((commit.second, event) for event in commit.events)
+        self._transitions.extend(commit.transitions)
         return CommitStatus.DONE
 
     async def last_second(self) -> int:
         return self._last_second
 
-    async def watches(self) -> dict[str, AlertInstance]:
-        return dict(self._watches)
+    async def instances(self) -> dict[str, AlertInstance]:
+        return dict(self._instances)
 
     async def unannounced(self) -> list[AlertEvent]:
         return [event for _, event in self._events]
 
-    async def announced(self, holder: str, term: int, through: int) -> None:
+    async def remove_announced(self, holder: str, term: int, through: int) -> None:
         while self._holds(holder, term) and self._events and self._events[0][0] <= through:
             self._events.popleft()
 
@@ -138,16 +138,16 @@ class MemoryStore:
         return {name: last for name, last in sorted(self._series.items()) if last >= since}
 
     async def active(self) -> list[Alert]:
-        firing = [watch for watch in self._watches.values() if watch.state is AlertState.FIRING]
-        firing.sort(key=lambda watch: watch.started_at or 0)
+        firing = [instance for instance in self._instances.values() if instance.state is AlertState.FIRING]
+        firing.sort(key=lambda instance: instance.started_at or 0)
         return [
             msgspec.structs.replace(
                 alert,
                 acknowledged=alert.id in self._acks
-                and self._acks[alert.id].started_at == str(watch.started_at),
+                and self._acks[alert.id].started_at == str(instance.started_at),
             )
-            for watch in firing
-            if (alert := watch.shown) is not None
+            for instance in firing
+            if (alert := instance.current) is not None
         ]
 
     async def episodes(self, limit: int) -> list[AlertLogEntry]:
@@ -155,10 +155,10 @@ class MemoryStore:
         return [self._episodes[key] for key in newest[:limit]]
 
     async def acknowledge(self, ack: AlertAck, now: int) -> bool:  # who and when is for readers of Redis
-        watch = self._watches.get(ack.id)
-        if watch is None or watch.state is not AlertState.FIRING:
+        instance = self._instances.get(ack.id)
+        if instance is None or instance.state is not AlertState.FIRING:
             return False
-        self._acks[ack.id] = AckRecord(str(watch.started_at), ack.by, ack.comment)
+        self._acks[ack.id] = AckRecord(str(instance.started_at), ack.by, ack.comment)
         return True
 
     async def silences(self, now: int) -> list[Silence]:
@@ -173,32 +173,32 @@ class MemoryStore:
             raise TooManySilences
         self._silences[silence.id] = silence
 
-    async def end_silence(self, id: str) -> bool:
-        return self._silences.pop(id, None) is not None
+    async def delete_silence(self, silence_id: str) -> bool:
+        return self._silences.pop(silence_id, None) is not None
 
     async def transitions(self, limit: int) -> list[AlertTransition]:
         return list(islice(reversed(self._transitions), limit))
 
-    async def documents(self, collection: DocumentKind) -> dict[str, bytes]:
-        return dict(self._documents[collection])
+    async def documents(self, kind: DocumentKind) -> dict[str, bytes]:
+        return dict(self._documents[kind])
 
-    async def put_document(self, collection: DocumentKind, id: str, data: bytes) -> None:
-        documents = self._documents[collection]
-        if id not in documents and len(documents) >= MAX_DOCUMENTS:
+    async def put_document(self, kind: DocumentKind, document_id: str, data: bytes) -> None:
+        documents = self._documents[kind]
+        if document_id not in documents and len(documents) >= MAX_DOCUMENTS:
             raise TooManyDocuments
-        documents[id] = data
+        documents[document_id] = data
 
-    async def end_document(self, collection: DocumentKind, id: str) -> bool:
-        return self._documents[collection].pop(id, None) is not None
+    async def delete_document(self, kind: DocumentKind, document_id: str) -> bool:
+        return self._documents[kind].pop(document_id, None) is not None
 
     async def notify_state(self, now: int) -> NotifyState:
         windows = [
             msgspec.json.decode(data, type=Window) for data in self._documents[DocumentKind.WINDOWS].values()
         ]
         return NotifyState(
-            dict(self._notices),
-            dict(self._told),
-            dict(self._intents),
+            dict(self._pending_alerts),
+            dict(self._nflog),
+            dict(self._pending_sends),
             dict(self._receivers),
             dict(self._acks),
             await self.silences(now),
@@ -208,7 +208,7 @@ class MemoryStore:
     async def notify_write(self, holder: str, term: int, change: NotifyChange) -> bool:
         if not self._holds(holder, term):
             return False
-        for stored, changes in ((self._told, change.log), (self._intents, change.intents)):
+        for stored, changes in ((self._nflog, change.nflog), (self._pending_sends, change.pending_sends)):
             for key, sent in changes.items():
                 if sent is None:
                     stored.pop(key, None)
@@ -220,8 +220,8 @@ class MemoryStore:
             else:
                 self._receivers[name] = receiver
         for entry in change.done:
-            if self._notices.get(entry.id) == entry:
-                del self._notices[entry.id]
+            if self._pending_alerts.get(entry.id) == entry:
+                del self._pending_alerts[entry.id]
         return True
 
     async def append_logs(self, entries: list[LogEntry]) -> None:
@@ -231,4 +231,4 @@ class MemoryStore:
         return list(self._logs)[-limit:] if limit else []
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""

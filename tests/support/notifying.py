@@ -8,11 +8,11 @@ from metrics_svc.alerts.instance import AlertInstance
 from metrics_svc.alerts.rules import DEFAULT_RULES, RuleSet
 from metrics_svc.alerts.states import AlertState
 from metrics_svc.notify.decision import NotifyTimings
-from metrics_svc.notify.integrations import DeliveryFailed
 from metrics_svc.notify.notification import Notification
 from metrics_svc.notify.notifier import Notifier
 from metrics_svc.notify.receivers import ConfiguredReceiver
 from metrics_svc.store import SecondCommit
+from services.webhooks import NotTaken
 from services.wire.alerting import Receiver
 from services.wire.records import UNSET, AlertLogEntry
 from services.wire.rpc import AlertAck, Matcher, Silence
@@ -50,8 +50,8 @@ def entry(
 
 
 @dataclass
-class FakeOutlet:
-    """Takes messages, or fails as told: `perhaps` as if the answer had been lost, `refusing` for good."""
+class FakeIntegration:
+    """Takes messages, or fails: `perhaps` as if the answer had been lost, `refusing` for good."""
 
     got: list[Notification] = field(default_factory=list)
     failing: bool = False
@@ -67,26 +67,28 @@ class FakeOutlet:
             raise ValueError("a mistake")
         if self.perhaps:
             self.got.append(notification)
-            raise DeliveryFailed("no answer", perhaps=True)
+            raise NotTaken("no answer", perhaps=True)
         if self.failing:
-            raise DeliveryFailed("down", after_s=self.after_s)
+            raise NotTaken("down", after_s=self.after_s)
         if self.refusing:
-            raise DeliveryFailed("HTTP 400", retry=False)
+            raise NotTaken("HTTP 400", retry=False)
         self.got.append(notification)
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""
 
 
-class Telling:
-    """One receiver, or several, and the alerts they are to be told of."""
+class NotifyRig:
+    """One or several receivers, and alerts to notify them of."""
 
-    def __init__(self, timing: NotifyTimings = TIMING, receivers: int = 1, *, raw: bool = False) -> None:
+    def __init__(
+        self, timing: NotifyTimings = TIMING, receivers: int = 1, *, delegates_policy: bool = False
+    ) -> None:
         self.time = ManualTime()
         self.store = MemoryStore(self.time)
-        self.outlets = [FakeOutlet() for _ in range(receivers)]
+        self.integrations = [FakeIntegration() for _ in range(receivers)]
         self.timing = timing
-        self.raw = raw
+        self.delegates_policy = delegates_policy
         self.rules: RuleSet = DEFAULT_RULES
         self.term = 0
         self.holder = ""
@@ -99,14 +101,17 @@ class Telling:
             await self.store.release(self.holder, self.term)
         self.holder = holder
         self.term = (await self.store.acquire(holder, FOR_EVER_MS)).term
-        targets = [
+        receivers = [
             ConfiguredReceiver(
-                Receiver(name=f"webhook-{number}", kind="webhook", up=True), outlet, self.timing, raw=self.raw
+                Receiver(name=f"webhook-{number}", kind="webhook", up=True),
+                integration,
+                self.timing,
+                delegates_policy=self.delegates_policy,
             )
-            for number, outlet in enumerate(self.outlets, 1)
+            for number, integration in enumerate(self.integrations, 1)
         ]
         self.notifier = Notifier(
-            targets,
+            receivers,
             self.store,
             holder,
             lambda term=self.term: term,
@@ -135,9 +140,9 @@ class Telling:
     async def acknowledge(self, id: str = "cpu-alert") -> None:
         """Let somebody acknowledge an alert that fires."""
         line = self.alerts[id]
-        watch = AlertInstance(line.metric, state=AlertState.FIRING, started_at=line.started_at)
+        instance = AlertInstance(line.metric, state=AlertState.FIRING, started_at=line.started_at)
         second = max(int(self.time.now), await self.store.last_second() + 1)
-        await self.store.write(self.holder, self.term, SecondCommit(second, [], {id: watch}))
+        await self.store.write(self.holder, self.term, SecondCommit(second, [], {id: instance}))
         assert await self.store.acknowledge(AlertAck(id=id, by="ann"), int(self.time.now * 1000))
 
     async def silence(self, seconds: float, **fields: str) -> None:
@@ -152,16 +157,16 @@ class Telling:
         end = self.time.now + seconds
         while self.time.now < end:
             self.time.now += step
-            await self.turn()
+            await self.run_once()
 
-    async def turn(self) -> None:
-        await self.notifier.turn()
+    async def run_once(self) -> None:
+        await self.notifier.run_once()
         await self.notifier.settle(1)
 
     @property
     def said(self) -> list[str]:
-        """What the first receiver was told: `+31 firing cpu-alert|warning`, `+330 resolved -cpu-alert`."""
-        return [_words(message) for message in self.outlets[0].got]
+        """Messages to the first receiver: `+31 firing cpu-alert|warning`, `+330 resolved -cpu-alert`."""
+        return [_words(message) for message in self.integrations[0].got]
 
 
 def _words(message: Notification) -> str:

@@ -48,7 +48,7 @@ class Run:
 
     @property
     def reasons(self) -> Iterable[str]:
-        return [change.reason.name for outcome in self.outcomes for change in outcome.changes]
+        return [change.transition.reason.name for outcome in self.outcomes for change in outcome.announced]
 
 
 CPU = Rule(metric="cpu", warning=70, critical=90, clear_for_s=0)
@@ -123,7 +123,7 @@ def test_below_is_bad_where_the_rule_says_so() -> None:
         "requests-alert warning",
         "requests-alert resolved",
     ]
-    assert run.outcomes[1].changes[0].alert.message == "requests is 10/s, warning at or below 10"
+    assert run.outcomes[1].announced[0].alert.message == "requests is 10/s, warning at or below 10"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_pending_alert_does_not_count_time_without_data() -> None:
 def test_no_data_alert_ends_with_data() -> None:
     rule = Rule(metric="cpu", warning=70, no_data="alert", no_data_for_s=2, clear_for_s=0)
     run = Run(rule).feed(20, None, None, None)
-    assert run.outcomes[-1].changes[0].alert.message == "no data for cpu"
+    assert run.outcomes[-1].announced[0].alert.message == "no data for cpu"
     assert run.feed(20).said == ["cpu-alert warning", "cpu-alert resolved"]
 
 
@@ -187,7 +187,7 @@ def test_each_source_on_its_own() -> None:
     run = Run(rule)
     run.take(of_sources(T0, web_1={"cpu": 95.0}, web_2={"cpu": 20.0}, gw={"requests": 1.0}))
     assert run.said == ["cpu@web-1-alert warning"]
-    assert run.outcomes[0].changes[0].alert.message == "cpu of web-1 is 95 %, warning at 70"
+    assert run.outcomes[0].announced[0].alert.message == "cpu of web-1 is 95 %, warning at 70"
     run.take(of_sources(T0 + 1, web_1={"cpu": 20.0}, web_2={"cpu": 80.0}))
     assert run.said[1:] == ["cpu@web-1-alert resolved", "cpu@web-2-alert warning"]
 
@@ -208,7 +208,7 @@ def test_a_source_that_left_is_forgotten() -> None:
     for second in range(T0 + 1, T0 + 6):
         run.take(of_sources(second))
     assert run.said == ["cpu@web-alert warning", "cpu@web-alert resolved"]
-    assert run.engine._watches == {}
+    assert run.engine._instances == {}
 
 
 def test_removing_a_rule_resolves_its_alert() -> None:
@@ -217,7 +217,7 @@ def test_removing_a_rule_resolves_its_alert() -> None:
     run.feed(95)
     assert run.said == ["cpu-alert critical", "cpu-alert resolved"]
     assert list(run.reasons) == ["BREACH_HELD", "RULE_REMOVED"]
-    assert run.outcomes[-1].watches == {"cpu-alert": None}
+    assert run.outcomes[-1].instances == {"cpu-alert": None}
 
 
 def test_the_log_has_one_line_per_episode() -> None:
@@ -242,7 +242,7 @@ def test_a_new_engine_goes_on_from_what_was_kept() -> None:
         first = Run(rule).feed(*values[:cut])
         kept = {}
         for outcome in first.outcomes:
-            kept |= outcome.watches
+            kept |= outcome.instances
         second = Run(rule)
         second.engine = AlertEngine(
             RuleSet([rule]), {id: watch for id, watch in kept.items() if watch is not None}
@@ -253,9 +253,9 @@ def test_a_new_engine_goes_on_from_what_was_kept() -> None:
 
 def test_watches_are_written_only_when_they_change() -> None:
     run = Run(CPU).feed(20, 20, 95, 95, 95, 95)
-    assert [len(outcome.watches) for outcome in run.outcomes] == [0, 0, 1, 0, 0, 0]
-    assert run.outcomes[2].watches["cpu-alert"] is not None
-    assert run.outcomes[2].watches["cpu-alert"].state is AlertState.FIRING
+    assert [len(outcome.instances) for outcome in run.outcomes] == [0, 0, 1, 0, 0, 0]
+    assert run.outcomes[2].instances["cpu-alert"] is not None
+    assert run.outcomes[2].instances["cpu-alert"].state is AlertState.FIRING
 
 
 def of_histograms(second: int, fleets: list[float] | None, **sources: list[float]) -> SecondSnapshot:
@@ -275,20 +275,20 @@ def test_percentiles_are_neither_summed_nor_averaged(aggregate: Literal["sum", "
     assert run.said == []
     run.take(of_histograms(T0 + 1, [10.0, 80.0], a=[10.0], b=[80.0]))
     assert run.said == ["basket.p95-alert warning"]
-    assert run.outcomes[-1].changes[0].alert.value == pytest.approx(80, rel=0.01)
+    assert run.outcomes[-1].announced[0].alert.value == pytest.approx(80, rel=0.01)
 
 
 def test_the_worst_percentile_of_any_source_is_one() -> None:
     run = Run(Rule(metric="basket.p95", warning=60, aggregate="max"))
     run.take(of_histograms(T0, None, a=[40.0], b=[70.0]))
-    assert run.outcomes[-1].changes[0].alert.value == pytest.approx(70, rel=0.01)
+    assert run.outcomes[-1].announced[0].alert.value == pytest.approx(70, rel=0.01)
 
 
 def test_a_firing_alert_has_the_value_of_now_and_announces_nothing() -> None:
     run = Run(Rule(metric="disk", warning=80)).feed(81, metric="disk")
     run.feed(*[99.9] * REFRESH_S, metric="disk")
     assert run.said == ["disk-alert warning"]
-    shown = run.engine._watches["disk-alert"].shown
+    shown = run.engine._instances["disk-alert"].current
     assert shown is not None
     assert (shown.value, shown.message) == (99.9, "disk is 99.9 %, warning at 80")
     assert shown.timestamp == (T0 + 1) * 1000
@@ -299,14 +299,14 @@ def test_a_firing_alert_has_the_value_of_now_and_announces_nothing() -> None:
 
 def test_an_alert_that_is_about_to_end_keeps_what_it_said_last() -> None:
     run = Run(Rule(metric="cpu", warning=70, clear_for_s=60)).feed(95, *[20.0] * 2 * REFRESH_S)
-    shown = run.engine._watches["cpu-alert"].shown
+    shown = run.engine._instances["cpu-alert"].current
     assert shown is not None
     assert shown.message == "cpu is 95 %, warning at 70"
 
 
 def test_a_value_that_changes_all_the_time_is_written_now_and_then() -> None:
     run = Run(CPU).feed(*[95 + at / 100 for at in range(50)])
-    assert sum(len(outcome.watches) for outcome in run.outcomes) <= 1 + 50 // REFRESH_S
+    assert sum(len(outcome.instances) for outcome in run.outcomes) <= 1 + 50 // REFRESH_S
 
 
 def test_alerts_of_two_rules_never_share_an_id() -> None:
@@ -340,7 +340,7 @@ def test_alerts_stored_under_other_ids_end_there_and_go_on() -> None:
         f"up-{watch.source}-alert": msgspec.structs.replace(
             watch, alert=watch.alert and msgspec.structs.replace(watch.alert, id=f"up-{watch.source}-alert")
         )
-        for watch in run.engine._watches.values()
+        for watch in run.engine._instances.values()
     }
     assert sorted(stored) == ["up-db-alert", "up-web-alert"]
     later = Run(rule)
@@ -352,7 +352,7 @@ def test_alerts_stored_under_other_ids_end_there_and_go_on() -> None:
         "up@web-alert critical",
     ]  # and of `db`, which is well, nothing
     first = later.outcomes[0]
-    assert {id: watch is not None for id, watch in first.watches.items()} == {
+    assert {id: watch is not None for id, watch in first.instances.items()} == {
         "up-web-alert": False, "up-db-alert": False, "up@web-alert": True, "up@db-alert": True,
     }  # fmt: skip
     assert [(entry.id, entry.state, entry.started_at // 1000 - T0) for entry in first.entries] == [

@@ -2,9 +2,8 @@
 
 import msgspec
 
-from metrics_svc.notify.alertmanager import VALID_S, alerts
+from metrics_svc.notify.integrations import MAX_ALERTS, VALID_S, alertmanager_alerts, webhook_body
 from metrics_svc.notify.notification import Notification, text, title
-from metrics_svc.notify.webhook import MAX_ALERTS, body
 from services.wire.records import AlertLogEntry
 from tests.support.metrics import T0
 from tests.support.notifying import entry
@@ -19,7 +18,7 @@ def message(firing: list[AlertLogEntry], ended: list[AlertLogEntry], **more: obj
 
 
 def test_the_body_is_alertmanagers_version_4() -> None:
-    said = body(message([CRITICAL], [ENDED], external_url="https://t.example"))
+    said = webhook_body(message([CRITICAL], [ENDED], external_url="https://t.example"))
     assert {name: said[name] for name in said if name not in ("alerts", "commonAnnotations")} == {
         "version": "4",
         "groupKey": '{}:{alertname="cpu"}',
@@ -41,23 +40,25 @@ def test_the_body_is_alertmanagers_version_4() -> None:
     }
     assert said["alerts"][1]["status"] == "resolved"
     assert said["alerts"][1]["endsAt"] == "2023-11-14T22:15:00.000Z"
-    assert body(message([], [ENDED]))["status"] == "resolved"
+    assert webhook_body(message([], [ENDED]))["status"] == "resolved"
 
 
 def test_the_fingerprint_stays_when_the_severity_changes() -> None:
-    one, other = (body(message([line], []))["alerts"][0]["fingerprint"] for line in (WARNING, CRITICAL))
+    one, other = (
+        webhook_body(message([line], []))["alerts"][0]["fingerprint"] for line in (WARNING, CRITICAL)
+    )
     assert one == other
 
 
 def test_large_groups_are_cut_and_say_so() -> None:
     many = [entry(f"cpu-{at}-alert") for at in range(MAX_ALERTS + 7)]
-    said = body(message(many, []))
+    said = webhook_body(message(many, []))
     assert (len(said["alerts"]), said["truncatedAlerts"]) == (MAX_ALERTS, 7)
 
 
 def test_alertmanager_is_told_what_fires_what_ended_and_what_was_replaced() -> None:
     now = (T0 + 100) * 1000
-    firing, replaced, ended = alerts(message([CRITICAL], [ENDED], replaced=[WARNING]), now)
+    firing, replaced, ended = alertmanager_alerts(message([CRITICAL], [ENDED], replaced=[WARNING]), now)
     assert firing["labels"]["severity"] == "critical"
     assert firing["endsAt"] == "2023-11-14T22:19:40.000Z"
     assert VALID_S == 240

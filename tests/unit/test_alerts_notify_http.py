@@ -8,9 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from metrics_svc.notify.integrations import AT_ONCE, DeliveryFailed
+from metrics_svc.notify.decision import NotifyTimings
+from metrics_svc.notify.integrations import MAX_CONCURRENT, WebhookIntegration
 from metrics_svc.notify.notification import Notification
-from metrics_svc.notify.webhook import Webhook
+from metrics_svc.notify.receivers import ConfiguredReceiver
+from services.webhooks import NotTaken
+from services.wire.alerting import Receiver
 from tests.support.deadline import eventually
 from tests.support.notifying import entry
 from tests.support.webhook_receiver import WebhookReceiver
@@ -24,15 +27,15 @@ def receiver() -> Iterator[WebhookReceiver]:
         yield running
 
 
-async def failure(webhook: Webhook) -> DeliveryFailed:
-    with pytest.raises(DeliveryFailed) as failed:
+async def failure(webhook: WebhookIntegration) -> NotTaken:
+    with pytest.raises(NotTaken) as failed:
         await webhook.send(MESSAGE)
     await webhook.close()
     return failed.value
 
 
 async def test_a_message_is_posted_with_its_key(receiver: WebhookReceiver) -> None:
-    webhook = Webhook(receiver.url)
+    webhook = WebhookIntegration(receiver.url)
     await webhook.send(MESSAGE)
     await webhook.close()
     (post,) = receiver.posts
@@ -44,34 +47,35 @@ async def test_a_message_is_posted_with_its_key(receiver: WebhookReceiver) -> No
 )
 async def test_what_an_answer_means(receiver: WebhookReceiver, status: int, retry: bool) -> None:
     receiver.status, receiver.retry_after = status, "7"
-    fault = await failure(Webhook(receiver.url))
-    assert (fault.reason, fault.perhaps, fault.retry, fault.after_s) == (f"HTTP {status}", False, retry, 7)
+    fault = await failure(WebhookIntegration(receiver.url))
+    assert (str(fault), fault.perhaps, fault.retry, fault.after_s) == (f"HTTP {status}", False, retry, 7)
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "receiver", "http://127.0.0.1:1/x", "http://[::1"])
 async def test_what_cannot_be_posted_says_why(url: str) -> None:
-    fault = await failure(Webhook(url))
-    assert (fault.reason, fault.perhaps) == ("unreachable", False)
+    fault = await failure(WebhookIntegration(url))
+    assert (str(fault), fault.perhaps) == ("unreachable", False)
 
 
 async def test_without_an_answer_it_may_have_been_taken(receiver: WebhookReceiver) -> None:
     receiver.drip_s = 60.0
-    fault = await failure(Webhook(receiver.url, attempt_s=1.0))
-    assert (fault.reason, fault.perhaps) == ("timeout", True)
+    fault = await failure(WebhookIntegration(receiver.url, attempt_s=1.0))
+    assert (str(fault), fault.perhaps) == ("timeout", True)
 
 
 async def test_one_that_hangs_holds_up_nobody_else(receiver: WebhookReceiver) -> None:
     receiver.drip_s = 60.0
-    stuck = Webhook(receiver.url)
-    waiting = [asyncio.create_task(stuck.send(MESSAGE)) for _ in range(4 * AT_ONCE)]
-    await eventually(lambda: len(receiver.posts) == AT_ONCE, "as many as may be on their way")
+    webhook = WebhookIntegration(receiver.url)
+    stuck = ConfiguredReceiver(Receiver(name="webhook-1", kind="webhook", up=True), webhook, NotifyTimings())
+    waiting = [asyncio.create_task(stuck.send(MESSAGE)) for _ in range(4 * MAX_CONCURRENT)]
+    await eventually(lambda: len(receiver.posts) == MAX_CONCURRENT, "as many as may be on their way")
     with WebhookReceiver() as well:
-        other = Webhook(well.url)
+        other = WebhookIntegration(well.url)
         await other.send(MESSAGE)
         await other.close()
     assert not any(task.done() for task in waiting)
-    assert len(receiver.posts) == AT_ONCE
+    assert len(receiver.posts) == MAX_CONCURRENT
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    await stuck.close()
+    await webhook.close()

@@ -10,33 +10,33 @@ from dataclasses import dataclass
 import pytest
 
 from metrics_svc.notify.decision import NotifyTimings
-from tests.support.notifying import Telling
+from tests.support.notifying import NotifyRig
 
-Script = Callable[[Telling], Awaitable[None]]
+Script = Callable[[NotifyRig], Awaitable[None]]
 
 
-async def _first(at: Telling) -> None:
+async def _first(at: NotifyRig) -> None:
     await at.fire()
     await at.run(29)
     assert at.said == []
     await at.run(2)
 
 
-async def _ends_within_group_wait(at: Telling) -> None:
+async def _ends_within_group_wait(at: NotifyRig) -> None:
     await at.fire()
     await at.run(20)
     await at.end()
     await at.run(1000, 10)
 
 
-async def _together(at: Telling) -> None:
+async def _together(at: NotifyRig) -> None:
     await at.fire("cpu-a-alert")
     await at.run(20)
     await at.fire("cpu-b-alert")
     await at.run(20)
 
 
-async def _joins_later(at: Telling) -> None:
+async def _joins_later(at: NotifyRig) -> None:
     await _first(at)
     await at.fire("cpu-b-alert")
     await at.run(280)
@@ -44,7 +44,7 @@ async def _joins_later(at: Telling) -> None:
     await at.run(60)
 
 
-async def _resolved_inside_the_interval(at: Telling) -> None:
+async def _resolved_inside_the_interval(at: NotifyRig) -> None:
     await _first(at)
     await at.end()
     await at.run(200)
@@ -52,14 +52,14 @@ async def _resolved_inside_the_interval(at: Telling) -> None:
     await at.run(200)
 
 
-async def _one_of_two_ends(at: Telling) -> None:
+async def _one_of_two_ends(at: NotifyRig) -> None:
     await _together(at)
     await at.run(400, 10)
     await at.end("cpu-a-alert")
     await at.run(10)
 
 
-async def _refires_inside_the_interval(at: Telling) -> None:
+async def _refires_inside_the_interval(at: NotifyRig) -> None:
     await _first(at)
     await at.run(10)
     await at.end()
@@ -68,14 +68,14 @@ async def _refires_inside_the_interval(at: Telling) -> None:
     await at.run(1000, 10)
 
 
-async def _repeats(at: Telling) -> None:
+async def _repeats(at: NotifyRig) -> None:
     await _first(at)
     await at.run(3590, 10)
     assert len(at.said) == 1
     await at.run(30)
 
 
-async def _acknowledged_is_not_repeated(at: Telling) -> None:
+async def _acknowledged_is_not_repeated(at: NotifyRig) -> None:
     await _first(at)
     await at.acknowledge()
     await at.run(9000, 30)
@@ -83,19 +83,19 @@ async def _acknowledged_is_not_repeated(at: Telling) -> None:
     await at.run(1)
 
 
-async def _silenced(at: Telling) -> None:
+async def _silenced(at: NotifyRig) -> None:
     await at.silence(10_000, metric="cpu")
     await at.fire()
     await at.run(9000, 30)
 
 
-async def _silence_ends(at: Telling) -> None:
+async def _silence_ends(at: NotifyRig) -> None:
     await at.silence(600, metric="cpu")
     await at.fire()
     await at.run(700, 10)
 
 
-async def _silenced_after_it_was_told(at: Telling) -> None:
+async def _silenced_after_it_was_told(at: NotifyRig) -> None:
     await _first(at)
     await at.silence(7200, metric="cpu")
     await at.run(7000, 30)
@@ -104,27 +104,27 @@ async def _silenced_after_it_was_told(at: Telling) -> None:
     await at.run(300, 10)
 
 
-async def _critical_mutes_warning(at: Telling) -> None:
+async def _critical_mutes_warning(at: NotifyRig) -> None:
     await at.fire("cpu-alert", "critical")
     await at.fire("cpu-web-alert", "warning", source="web")
     await at.run(1000, 10)
 
 
-async def _host_down_mutes_its_others(at: Telling) -> None:
+async def _host_down_mutes_its_others(at: NotifyRig) -> None:
     await at.fire("up-web-alert", "critical", source="web")
     await at.fire("disk-web-alert", "critical", source="web")
     await at.fire("disk-db-alert", "critical", source="db")
     await at.run(31)
 
 
-async def _escalates(at: Telling) -> None:
+async def _escalates(at: NotifyRig) -> None:
     await _first(at)
     await at.run(10)
     await at.fire("cpu-alert", "critical")
     await at.run(1)
 
 
-async def _calms(at: Telling) -> None:
+async def _calms(at: NotifyRig) -> None:
     await at.fire("cpu-alert", "critical")
     await at.run(31)
     await at.fire("cpu-alert", "warning")
@@ -133,13 +133,13 @@ async def _calms(at: Telling) -> None:
     await at.run(120)
 
 
-async def _groups_are_apart(at: Telling) -> None:
+async def _groups_are_apart(at: NotifyRig) -> None:
     await at.fire("cpu-alert")
     await at.fire("memory-alert")
     await at.run(31)
 
 
-async def _after_an_end_a_new_group(at: Telling) -> None:
+async def _after_an_end_a_new_group(at: NotifyRig) -> None:
     await _first(at)
     await at.run(400, 10)
     await at.end()
@@ -151,7 +151,7 @@ async def _after_an_end_a_new_group(at: Telling) -> None:
     await at.run(10)
 
 
-async def _flaps(at: Telling) -> None:
+async def _flaps(at: NotifyRig) -> None:
     """Fires 25 s of every 30 s, for ten minutes."""
     for _ in range(20):
         await at.fire("cpu-alert", "critical")
@@ -160,7 +160,7 @@ async def _flaps(at: Telling) -> None:
         await at.run(5)
 
 
-async def _flaps_in_a_told_group(at: Telling) -> None:
+async def _flaps_in_a_told_group(at: NotifyRig) -> None:
     await at.fire("cpu-a-alert")
     await at.run(31)
     for _ in range(20):
@@ -170,7 +170,7 @@ async def _flaps_in_a_told_group(at: Telling) -> None:
         await at.run(5)
 
 
-async def _comes_back_long_after(at: Telling) -> None:
+async def _comes_back_long_after(at: NotifyRig) -> None:
     await at.fire()
     await at.run(20)
     await at.end()
@@ -267,13 +267,13 @@ TABLE = [
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.behaviour)
 async def test_behaviour(row: Row) -> None:
-    telling = Telling()
-    await telling.lead()
-    await row.script(telling)
+    rig = NotifyRig()
+    await rig.lead()
+    await row.script(rig)
     if row.in_order:
-        assert telling.said == row.said
+        assert rig.said == row.said
     else:
-        assert sorted(telling.said) == sorted(row.said)
+        assert sorted(rig.said) == sorted(row.said)
 
 
 @pytest.mark.parametrize(
@@ -281,12 +281,12 @@ async def test_behaviour(row: Row) -> None:
     [((), 1), (("metric",), 2), (("alertname",), 2), (("source",), 2), (("...",), 4), (("team",), 2)],
 )
 async def test_grouping(group_by: tuple[str, ...], messages: int) -> None:
-    telling = Telling(NotifyTimings(group_by, 0, 300, 3600))
-    await telling.lead()
+    rig = NotifyRig(NotifyTimings(group_by, 0, 300, 3600))
+    await rig.lead()
     for id, source, team in (
         ("cpu-web-alert", "web", "red"), ("cpu-db-alert", "db", "blue"),
         ("disk-web-alert", "web", "red"), ("disk-db-alert", "db", "blue"),
     ):  # fmt: skip
-        await telling.fire(id, source=source, team=team)
-    await telling.run(2)
-    assert len(telling.said) == messages
+        await rig.fire(id, source=source, team=team)
+    await rig.run(2)
+    assert len(rig.said) == messages

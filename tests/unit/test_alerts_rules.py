@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from metrics_svc.alerts.rule_store import RuleStore, parse
 from metrics_svc.alerts.rules import DEFAULT_RULES, BadRules, Rule, RuleSet
-from metrics_svc.alerts.rules_file import RulesFile, parse
 
 GOOD = """
 [[rule]]
@@ -64,49 +64,49 @@ def write(path: Path, text: str) -> None:
 
 
 def test_without_a_file_the_built_in_rules_hold() -> None:
-    file = RulesFile(None)
-    assert not file.poll()
+    file = RuleStore(None)
+    assert not file.load_file()
     assert file.rules is DEFAULT_RULES
 
 
 def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"
     path.write_text(GOOD)
-    file = RulesFile(path)
-    assert file.poll()
+    file = RuleStore(path)
+    assert file.load_file()
     assert len(file.rules.rules) == 2
-    assert not file.poll()
+    assert not file.load_file()
     write(path, '[[rule]]\nmetric = "disk"\nwarning = 80\n')
-    assert file.poll()
+    assert file.load_file()
     assert [rule.metric for rule in file.rules.rules] == ["disk"]
 
 
 def test_a_bad_file_leaves_the_rules_and_says_why(tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"
     path.write_text(GOOD)
-    file = RulesFile(path)
-    file.poll()
+    file = RuleStore(path)
+    file.load_file()
     before = file.rules
     for text in ("[[rule", "\udcff"):
         path.with_suffix(".x").write_bytes(text.encode(errors="surrogateescape"))
         path.with_suffix(".x").replace(path)
-        assert file.poll()
+        assert file.load_file()
         assert file.rules is before
         assert str(path) in file.error
-        assert not file.poll()
+        assert not file.load_file()
     write(path, GOOD)
-    assert file.poll()
+    assert file.load_file()
     assert file.error == ""
 
 
 def test_a_missing_file_leaves_the_rules_and_heals(tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"
-    file = RulesFile(path)
-    assert file.poll()
+    file = RuleStore(path)
+    assert file.load_file()
     assert file.rules is DEFAULT_RULES
     assert "rules.toml" in file.error
     path.write_text(GOOD)
-    assert file.poll()
+    assert file.load_file()
     assert file.error == ""
     assert len(file.rules.rules) == 2
 
@@ -114,8 +114,8 @@ def test_a_missing_file_leaves_the_rules_and_heals(tmp_path: Path) -> None:
 def test_an_unreadable_file_leaves_the_rules(tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"
     path.mkdir()
-    file = RulesFile(path)
-    file.poll()
+    file = RuleStore(path)
+    file.load_file()
     assert file.rules is DEFAULT_RULES
     assert file.error
 

@@ -5,10 +5,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from metrics_svc.alerts.inhibition import DEFAULT_INHIBITIONS, MAX_NAMED, Inhibition
-from metrics_svc.alerts.matching import matches
-from metrics_svc.alerts.muting import Muted, Muter
-from metrics_svc.alerts.windows import BadWindow, check, in_force
+from metrics_svc.alerts.muting import (
+    DEFAULT_INHIBITIONS,
+    MAX_NAMED,
+    BadWindow,
+    Inhibition,
+    Muted,
+    Muter,
+    check_window,
+    is_open,
+    matches,
+)
 from services.wire.alerting import Window
 from services.wire.records import UNSET, Alert
 from services.wire.rpc import Matcher, Silence
@@ -29,7 +36,7 @@ def mutes(
     inhibitions: Sequence[Inhibition] = (),
     now: int = 150,
 ) -> Muted:
-    return Muter().look(alerts, silences, windows, inhibitions, now)
+    return Muter().muted(alerts, silences, windows, inhibitions, now)
 
 
 # A label cannot pose as a field of the alert.
@@ -105,7 +112,7 @@ def at(day: int, hour: int, minute: int = 0) -> int:
     ],
 )  # fmt: skip
 def test_windows(when: str, opened: Window, now: int, expected: bool) -> None:
-    assert in_force(opened, now) == expected, when
+    assert is_open(opened, now) == expected, when
     muted = mutes(ALERT, alert("disk-alert"), windows=[opened], now=now)
     assert muted.windows == ({ALERT.id: {"w"}} if expected else {})
 
@@ -115,7 +122,7 @@ def test_windows(when: str, opened: Window, now: int, expected: bool) -> None:
 )
 def test_windows_that_cannot_be_meant(bad: Window) -> None:
     with pytest.raises(BadWindow):
-        check(bad)
+        check_window(bad)
 
 
 CRITICAL = alert("cpu-alert", "critical")
@@ -161,7 +168,7 @@ def test_of_many_that_inhibit_the_first_are_named() -> None:
 
 
 def test_a_look_sees_what_changed_since_the_last_one() -> None:
-    muting, now = Muter(), at(2, 3)
+    muter, now = Muter(), at(2, 3)
     web, db = alert("cpu-web-alert", source="web"), alert("cpu-db-alert", source="db")
     of_web = Silence(
         id="w", matchers=[Matcher(name="source", value="web")], starts_at=0, ends_at=now + 60_000
@@ -171,7 +178,7 @@ def test_a_look_sees_what_changed_since_the_last_one() -> None:
     def look(
         *alerts: Alert, silences: Sequence[Silence] = (), windows: Sequence[Window] = (), at: int = now
     ) -> set[str]:
-        return set(muting.look(alerts, silences, windows, (), at).ids)
+        return set(muter.muted(alerts, silences, windows, (), at).ids)
 
     assert look(web, db) == set()
     assert look(web, db, silences=[of_web]) == {web.id}
@@ -199,6 +206,6 @@ def test_the_api_shows_what_mutes_an_alert() -> None:
         windows=[window("00:00", "00:00")],
         inhibitions=DEFAULT_INHIBITIONS,
     )
-    shown = muted.shown(warning)
+    shown = muted.annotated(warning)
     assert (shown.silenced_by, shown.muted_by, shown.inhibited_by) == (["s"], ["w"], ["cpu-alert"])
-    assert muted.shown(other).silenced_by is UNSET
+    assert muted.annotated(other).silenced_by is UNSET

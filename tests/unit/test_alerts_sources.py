@@ -1,5 +1,7 @@
 """Alerts of single sources: silence, label sets, aggregates over sources, what is persisted of transitions."""
 
+import msgspec
+
 from metrics_svc.aggregation.aggregator import SecondSnapshot
 from metrics_svc.aggregation.rows import FLEET, Row
 from metrics_svc.alerts.engine import AlertEngine, SecondEvaluation
@@ -46,14 +48,14 @@ def test_a_source_that_never_comes_back_is_forgotten() -> None:
     engine.evaluate(with_up(T0, "web"))
     outcomes = [engine.evaluate(with_up(T0 + at)) for at in range(1, 30)]
     assert said(outcomes) == ["up@web-alert critical", "up@web-alert resolved"]
-    assert engine._watches == {}
+    assert engine._instances == {}
     reasons = [transition.reason for outcome in outcomes for transition in outcome.transitions]
     assert reasons[-1] == "no data for so long that the source is taken for gone"
 
 
 def test_that_a_source_exists_survives_a_restart() -> None:
     first = AlertEngine(RuleSet([DOWN]), {})
-    kept = first.evaluate(with_up(T0, "web")).watches
+    kept = first.evaluate(with_up(T0, "web")).instances
     second = AlertEngine(RuleSet([DOWN]), {id: watch for id, watch in kept.items() if watch is not None})
     outcomes = [second.evaluate(with_up(T0 + at)) for at in range(1, 6)]
     assert said(outcomes) == ["up@web-alert critical"]
@@ -118,6 +120,13 @@ def test_every_transition_is_kept_with_its_reason() -> None:
 
 def test_a_watch_says_why_it_is_what_it_is() -> None:
     outcome = AlertEngine(RuleSet([Rule(metric="cpu", warning=70)]), {}).evaluate(fleet(T0, cpu=80))
-    watch = outcome.watches["cpu-alert"]
+    watch = outcome.instances["cpu-alert"]
     assert isinstance(watch, AlertInstance)
     assert watch.reason == "over a threshold for long enough"
+
+
+def test_the_stored_form_of_an_instance_keeps_its_names() -> None:
+    stored = b'{"metric":"cpu","source":"shop{a=1}","whole":"shop"}'
+    instance = msgspec.json.decode(stored, type=AlertInstance)
+    assert instance.parent == "shop"
+    assert msgspec.json.encode(instance) == stored

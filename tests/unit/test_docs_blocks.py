@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from metrics_svc.alerts.rules_file import RulesFile
+from metrics_svc.alerts.rule_store import RuleStore
 from services.settings import Settings
 from tests.support.docs import ROOT, Block, blocks, pages
 from tests.support.requires import missing
@@ -64,7 +64,9 @@ def test_toml_is_a_configuration_or_rules(
     file = tmp_path / "example.toml"
     file.write_text(block.body, encoding="utf-8")
     if set(tomllib.loads(block.body)) & _RULES:
-        assert RulesFile(file).error == ""
+        rules = RuleStore(file)
+        assert rules.load_file(), rules.error
+        assert rules.error == ""
     else:
         monkeypatch.setenv("TIDINGS_CONFIG", str(file))
         Settings()

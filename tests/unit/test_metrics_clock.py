@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from metrics_svc.clock import MAX_CORRECTION_S, FleetClock
+from metrics_svc.leader_lease import MAX_CORRECTION_S, FleetClock
 from tests.support.metrics import T0, ManualTime
 
 

@@ -11,10 +11,9 @@ from metrics_svc.aggregation.rollups import TENS
 from metrics_svc.aggregation.rows import FLEET
 from metrics_svc.aggregation.validation import ReportValidator
 from metrics_svc.alerts.rule_store import RuleStore
-from metrics_svc.clock import FleetClock
 from metrics_svc.evaluation_loop import BACKLOG_S, EvaluationLoop
 from metrics_svc.intake import Intake
-from metrics_svc.leader_lease import TTL_MS, LeaderLease
+from metrics_svc.leader_lease import TTL_MS, FleetClock, LeaderLease
 from metrics_svc.store import CommitStatus, MetricsStoreUnavailable, SecondCommit
 from services import telemetry
 from services.telemetry import MetricName
@@ -59,7 +58,7 @@ class Replica:
         self.seconds = Aggregator()
         self.lease = LeaderLease(store, name, self.clock, time)
         self.intake = Intake(ReportValidator(), self.seconds, self.clock.now)
-        self.ticker = EvaluationLoop(
+        self.loop = EvaluationLoop(
             self.seconds,
             self.lease,
             store,
@@ -68,7 +67,7 @@ class Replica:
             bus,
             SUBJECTS,  # type: ignore[arg-type]
         )
-        self.ticker._next = int(time.now)
+        self.loop._next = int(time.now)
 
     def hear(self, **fields: Any) -> None:
         self.intake.on_report(Message(report(**fields)))  # type: ignore[arg-type]
@@ -101,7 +100,7 @@ class World:
                 await replica.lease.attempt()
             for replica in (self.a, self.b):
                 if replica in replicas:
-                    await replica.ticker.turn()
+                    await replica.loop.run_once()
 
     @property
     def ticks(self) -> list[MetricsTick]:
@@ -126,7 +125,7 @@ async def test_one_replica_ticks_each_second_once(world: World) -> None:
     assert world.ticked == [0, 1, 2, 3, 4]
     assert {tick.record.requests for tick in world.ticks} == {7.0}
     assert len({tick.term for tick in world.ticks}) == 1
-    assert [world.a.ticker.leads, world.b.ticker.leads] == [True, False]
+    assert [world.a.loop.is_leader, world.b.loop.is_leader] == [True, False]
 
 
 async def test_a_successor_writes_what_its_predecessor_did_not(world: World) -> None:
@@ -150,13 +149,13 @@ async def test_a_sleeper_that_wakes_does_not_tick(world: World) -> None:
     await world.run(3, world.a, world.b)
     await world.run(4, world.b)
     world.time.now += 1
-    await world.a.ticker.turn()
-    assert not world.a.ticker.leads  # by the clock its lease is over
+    await world.a.loop.run_once()
+    assert not world.a.loop.is_leader  # by the clock its lease is over
     world.a.lease._valid_until = world.time.now + 1  # and if its clock were wrong, the store knows better
-    await world.a.ticker.turn()
-    assert not world.a.ticker.leads
+    await world.a.loop.run_once()
+    assert not world.a.loop.is_leader
     assert world.ticked == [0, 1, 2, 3, 4, 5, 6]
-    await world.b.ticker.turn()
+    await world.b.loop.run_once()
     assert world.ticked == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
@@ -239,7 +238,7 @@ async def test_a_suspended_process_skips_what_is_too_old(world: World) -> None:
     await world.run(1, world.a)
     world.time.now += 1000
     await world.a.lease.attempt()
-    await world.a.ticker.turn()
+    await world.a.loop.run_once()
     assert len(world.ticked) == 1 + BACKLOG_S
 
 
@@ -268,4 +267,4 @@ async def test_a_released_lease_is_free_at_once(world: World) -> None:
     await world.a.lease.release()
     await world.b.lease.attempt()
     assert world.b.lease.term
-    assert await world.b.lease.taken_within(0)
+    assert await world.b.lease.wait_for_term(0)

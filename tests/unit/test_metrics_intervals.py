@@ -162,7 +162,7 @@ def test_after_a_restart_who_was_not_due_is_not_silent() -> None:
     known = Source("agent", SILENT)
     known.hear(interval_ms=30_000)
     known.run(1)
-    stored = dict(known.engine._watches)
+    stored = dict(known.engine._instances)
     assert stored
     for kind, due in (("agent", 29), ("app", 59)):
         restarted = Source(kind, SILENT, started=known.second)

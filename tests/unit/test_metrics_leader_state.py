@@ -27,6 +27,6 @@ def raised(at: int) -> AlertRaised:
 def test_of_events_that_wait_for_the_bus_the_newest_are_kept() -> None:
     term = LeaderState(1, T0, AlertEngine(DEFAULT_RULES, {}), Rollups(), [])
     for second in range(T0, T0 + MAX_UNANNOUNCED + 2):
-        term.wrote(SecondCommit(second, [], events=[raised(second)]))
+        term.committed(SecondCommit(second, [], events=[raised(second)]))
     assert len(term.unannounced) == MAX_UNANNOUNCED
     assert [event.data.timestamp // 1000 - T0 for event in term.unannounced[:2]] == [2, 3]

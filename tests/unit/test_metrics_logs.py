@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from metrics_svc import log_stream
-from metrics_svc.log_stream import LogStream, tidy
+from metrics_svc.log_stream import LogStream, sanitized
 from metrics_svc.store import MetricsStoreUnavailable
 from services.wire.events import LogReport
 from services.wire.records import LogEntry
@@ -80,10 +80,10 @@ async def test_the_oldest_waiting_give_way(bus: RecordingBus, monkeypatch: pytes
 
 
 def test_lines_are_cut_to_size() -> None:
-    assert tidy(line(), "app") == line()
-    assert tidy(line(level="shout"), "app").level == "info"
-    assert len(tidy(line("x" * 10_000), "app").event) == log_stream.MAX_EVENT_CHARS + 1
-    assert tidy(line(big="x" * 10_000), "app").fields == {"omitted": "fields over the size limit"}
+    assert sanitized(line(), "app") == line()
+    assert sanitized(line(level="shout"), "app").level == "info"
+    assert len(sanitized(line("x" * 10_000), "app").event) == log_stream.MAX_EVENT_CHARS + 1
+    assert sanitized(line(big="x" * 10_000), "app").fields == {"omitted": "fields over the size limit"}
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[" * 100_000, b'{"type":"log_report","entries":[{}]}'])

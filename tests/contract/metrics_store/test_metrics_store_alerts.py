@@ -18,18 +18,18 @@ class TestAlerts:
             "disk", state=AlertState.PENDING, warning=ThresholdTimes(over_since=5), missing_since=7
         )
         await store.write("a", term, SecondCommit(T0, [], {"cpu-alert": firing(), "disk-alert": pending}))
-        assert await store.watches() == {"cpu-alert": firing(), "disk-alert": pending}
+        assert await store.instances() == {"cpu-alert": firing(), "disk-alert": pending}
         await store.write("a", term, SecondCommit(T0 + 1, [], {"disk-alert": None}))
-        assert await store.watches() == {"cpu-alert": firing()}
+        assert await store.instances() == {"cpu-alert": firing()}
 
     async def test_active_are_those_that_fire(self, store: MetricsStore) -> None:
         term = await lead(store)
-        watches: dict[str, AlertInstance | None] = {
+        instances: dict[str, AlertInstance | None] = {
             "cpu-alert": firing(at=T0 + 5),
             "disk-alert": firing("disk", at=T0),
             "errors-alert": AlertInstance("errors", state=AlertState.PENDING),
         }
-        await store.write("a", term, SecondCommit(T0, [], watches))
+        await store.write("a", term, SecondCommit(T0, [], instances))
         active = await store.active()
         assert [(one.id, one.acknowledged) for one in active] == [
             ("disk-alert", False),
@@ -86,12 +86,12 @@ class TestAlerts:
         await store.write("a", term, SecondCommit(T0, [], events=[raised]))
         await store.write("a", term, SecondCommit(T0 + 3, [], events=[resolved]))
         assert await store.unannounced() == [raised, resolved]
-        await store.announced("b", term, T0 + 3)  # not the one who leads
+        await store.remove_announced("b", term, T0 + 3)  # not the one who leads
         assert await store.unannounced() == [raised, resolved]
         for _ in range(2):  # asked twice, as after a lost answer
-            await store.announced("a", term, T0)
+            await store.remove_announced("a", term, T0)
             assert await store.unannounced() == [resolved]
-        await store.announced("a", term, T0 + 3)
+        await store.remove_announced("a", term, T0 + 3)
         assert await store.unannounced() == []
 
 
@@ -117,8 +117,8 @@ class TestSilences:
 
     async def test_ended_early(self, store: MetricsStore) -> None:
         await store.put_silence(self.silence("one", 0, 100), 0)
-        assert await store.end_silence("one")
-        assert not await store.end_silence("one")
+        assert await store.delete_silence("one")
+        assert not await store.delete_silence("one")
         assert await store.silences(0) == []
 
     async def test_bounded(self, store: MetricsStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,8 +140,8 @@ class TestDocuments:
         await store.put_document(DocumentKind.RULES, "é*", b"{}")
         assert await store.documents(DocumentKind.RULES) == {"cpu": b'{"a":2}', "é*": b"{}"}
         assert await store.documents(DocumentKind.WINDOWS) == {}
-        assert await store.end_document(DocumentKind.RULES, "cpu")
-        assert not await store.end_document(DocumentKind.RULES, "cpu")
+        assert await store.delete_document(DocumentKind.RULES, "cpu")
+        assert not await store.delete_document(DocumentKind.RULES, "cpu")
 
     async def test_bounded(self, store: MetricsStore, monkeypatch: pytest.MonkeyPatch) -> None:
         for module in ("tests.support.metrics_store_memory", "metrics_svc.store_redis"):

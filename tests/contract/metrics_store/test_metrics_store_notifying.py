@@ -23,8 +23,11 @@ class TestNotifying:
         await store.write("a", term, SecondCommit(T0, [], entries=[entry(T0), entry(T0, metric="disk")]))
         await store.write("a", term, SecondCommit(T0 + 1, [], entries=[entry(T0, T0 + 1)]))
         state = await store.notify_state(T0 * 1000)
-        assert state.notices == {"cpu-alert": entry(T0, T0 + 1), "disk-alert": entry(T0, metric="disk")}
-        assert (state.log, state.intents, state.receivers, state.windows) == ({}, {}, {}, [])
+        assert state.pending_alerts == {
+            "cpu-alert": entry(T0, T0 + 1),
+            "disk-alert": entry(T0, metric="disk"),
+        }
+        assert (state.nflog, state.pending_sends, state.receivers, state.windows) == ({}, {}, {}, [])
 
     async def test_messages_receivers_and_what_is_done(self, store: MetricsStore) -> None:
         term = await lead(store)
@@ -35,13 +38,17 @@ class TestNotifying:
         )
         assert await store.notify_write("a", term, change)
         state = await store.notify_state(T0 * 1000)
-        assert (state.notices, state.log, state.intents) == ({}, {"a": self.sent()}, {"b": self.sent("é")})
+        assert (state.pending_alerts, state.nflog, state.pending_sends) == (
+            {},
+            {"a": self.sent()},
+            {"b": self.sent("é")},
+        )
         assert state.receivers == {"webhook-1": receiver}
         assert await store.notify_write(
             "a", term, NotifyChange({"a": None}, {"b": None}, {"webhook-1": None})
         )
         state = await store.notify_state(T0 * 1000)
-        assert (state.log, state.intents, state.receivers) == ({}, {}, {})
+        assert (state.nflog, state.pending_sends, state.receivers) == ({}, {}, {})
 
     async def test_what_goes_on_firing_has_its_value_of_now(self, store: MetricsStore) -> None:
         term = await lead(store)
@@ -52,7 +59,7 @@ class TestNotifying:
         await store.write(
             "a", term, SecondCommit(T0 + 9, [], {"cpu-alert": watch}, current=[line, elsewhere])
         )
-        assert (await store.notify_state(0)).notices == {"cpu-alert": line}
+        assert (await store.notify_state(0)).pending_alerts == {"cpu-alert": line}
         assert [(alert.value, alert.message) for alert in await store.active()] == [(99.9, "cpu is 99.9 %")]
         assert await store.episodes(10) == [entry(T0)]  # the log says what was announced
 
@@ -61,14 +68,14 @@ class TestNotifying:
         await store.write("a", term, SecondCommit(T0, [], entries=[entry(T0, T0 + 1)]))
         await store.write("a", term, SecondCommit(T0 + 5, [], entries=[entry(T0 + 5)]))
         await store.notify_write("a", term, NotifyChange(done=[entry(T0, T0 + 1)]))
-        assert (await store.notify_state(0)).notices == {"cpu-alert": entry(T0 + 5)}
+        assert (await store.notify_state(0)).pending_alerts == {"cpu-alert": entry(T0 + 5)}
 
     async def test_another_term_is_fenced(self, store: MetricsStore) -> None:
         term = await lead(store)
         await store.release("a", term)
         await lead(store, "b")
         assert not await store.notify_write("a", term, NotifyChange({"a": self.sent()}))
-        assert (await store.notify_state(0)).log == {}
+        assert (await store.notify_state(0)).nflog == {}
 
     async def test_who_acknowledged_silences_and_windows_are_read_together(self, store: MetricsStore) -> None:
         term = await lead(store)

@@ -100,7 +100,7 @@ class TestWriting:
         assert await store.write("b", term, tick) is CommitStatus.FENCED
         assert await store.last_second() == 0
         assert await store.newest("", 10) == []
-        assert await store.watches() == {}
+        assert await store.instances() == {}
         assert await store.episodes(10) == []
 
     async def test_nothing_is_there_before(self, store: MetricsStore) -> None:
@@ -171,7 +171,7 @@ async def test_a_second_that_fails_on_its_way_leaves_nothing(
     store = RedisStore(redis, settings.prefix)
     rows = [second(T0, cpu=1.0), SeriesRow("", TENS, second(T0, cpu=1.0).row)]
     tick = SecondCommit(
-        T0, rows, watches={"cpu-alert": firing()}, entries=[entry(T0)],
+        T0, rows, instances={"cpu-alert": firing()}, entries=[entry(T0)],
         transitions=[AlertTransition(id="a", timestamp=T0, before="x", after="y", reason="z")],
     )  # fmt: skip
     if key.startswith("rows"):
