@@ -20,6 +20,7 @@ _MODULES = {
     "metrics_svc": (Role.METRICS, "metrics_svc"),
     "agent": (Role.AGENT, "metrics_svc.agent"),
 }
+PAGE = ROOT / "docs" / "architecture.md"
 _SERVERS = {"NATS", "Redis"}
 _OUTSIDE = {"browsers", "your servers"}
 
@@ -32,8 +33,7 @@ def _name(label: str) -> str:
 
 
 def _diagram() -> str:
-    page = ROOT / "docs" / "architecture.md"
-    return next(block.body for block in blocks(page) if block.info == "mermaid")
+    return next(block.body for block in blocks(PAGE) if block.info == "mermaid")
 
 
 NODES = {found["id"]: _name(found["label"]) for found in _NODE.finditer(_diagram())}
@@ -112,7 +112,7 @@ def test_the_picture_of_the_readme_shows_the_same() -> None:
 
 
 def test_the_map_of_folders_names_what_is_there() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     folders = page[page.index("## Folders") :].split("```")[1]
     named: list[str] = []
     for line in folders.splitlines():
@@ -126,10 +126,30 @@ def test_the_map_of_folders_names_what_is_there() -> None:
 
 
 def test_the_table_of_processes_says_what_holds() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     rows = set(re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE))
     assert rows == {module for _, module in _MODULES.values()}
     assert all(
         ast.get_docstring(ast.parse((ROOT / module.replace(".", "/") / "__main__.py").read_text()))
         for module in rows
     )
+
+
+_STEP = re.compile(
+    r"`(?P<path>(?:gateway|services|presence_svc|metrics_svc|tidings_cli)/[\w/]+\.(?:py|lua))`(?: `(?P<name>\w+)`)?"
+)
+
+
+def test_files_and_functions_of_the_page_exist() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    steps = [(found["path"], found["name"]) for found in _STEP.finditer(text)]
+    assert len(steps) > 40
+    missing = [
+        f"{path} {name or ''}"
+        for path, name in steps
+        if not (ROOT / path).is_file()
+        or (
+            name and not re.search(rf"(def|class|function) {name}\b|\b{name}\b *=", (ROOT / path).read_text())
+        )
+    ]
+    assert missing == []
