@@ -4,12 +4,12 @@ import secrets
 
 import msgspec
 
-from metrics_svc.alerts.muting import BadWindow, Muter, check_window
+from metrics_svc.alerts.muting import Muter, check_window
 from metrics_svc.alerts.rule_store import RuleStore, encode, from_rule, to_rule
-from metrics_svc.alerts.rules import BadRules
-from metrics_svc.endpoints import answering
+from metrics_svc.endpoints import refusing
 from metrics_svc.leader_lease import FleetClock
-from metrics_svc.store import MAX_EPISODES, MAX_TRANSITIONS, DocumentKind, MetricsStore
+from metrics_svc.store import MAX_EPISODES, MAX_TRANSITIONS, DocumentKind
+from metrics_svc.store_redis import MetricsStore
 from services.bus.rpc import RpcRefusal, Service
 from services.wire.alerting import (
     ALERTS_TRANSITIONS,
@@ -67,52 +67,48 @@ class AlertEndpoints:
 
     def serve(self, service: Service) -> None:
         """Register the endpoints with a service that has not started yet."""
-        service.endpoint(ALERTS_ACTIVE, self.alerts)
-        service.endpoint(ALERTS_LOG, self.alert_log)
-        service.endpoint(ALERTS_TRANSITIONS, self.transitions)
-        service.endpoint(ALERTS_ACK, self.acknowledge)
-        service.endpoint(SILENCES_LIST, self.silences)
-        service.endpoint(SILENCES_SET, self.set_silence)
-        service.endpoint(SILENCES_END, self.delete_silence)
-        service.endpoint(RULES_LIST, self.rules)
-        service.endpoint(RULES_SET, self.set_rule)
-        service.endpoint(RULES_END, self.delete_rule)
-        service.endpoint(WINDOWS_LIST, self.windows)
-        service.endpoint(WINDOWS_SET, self.set_window)
-        service.endpoint(WINDOWS_END, self.delete_window)
-        service.endpoint(RECEIVERS_LIST, self.receivers)
+        service.endpoint(ALERTS_ACTIVE, refusing(self.alerts))
+        service.endpoint(ALERTS_LOG, refusing(self.alert_log))
+        service.endpoint(ALERTS_TRANSITIONS, refusing(self.transitions))
+        service.endpoint(ALERTS_ACK, refusing(self.acknowledge))
+        service.endpoint(SILENCES_LIST, refusing(self.silences))
+        service.endpoint(SILENCES_SET, refusing(self.set_silence))
+        service.endpoint(SILENCES_END, refusing(self.delete_silence))
+        service.endpoint(RULES_LIST, refusing(self.rules))
+        service.endpoint(RULES_SET, refusing(self.set_rule))
+        service.endpoint(RULES_END, refusing(self.delete_rule))
+        service.endpoint(WINDOWS_LIST, refusing(self.windows))
+        service.endpoint(WINDOWS_SET, refusing(self.set_window))
+        service.endpoint(WINDOWS_END, refusing(self.delete_window))
+        service.endpoint(RECEIVERS_LIST, refusing(self.receivers))
 
     async def alerts(self, _: Empty) -> AlertList:
         """Active alerts, each with what mutes it."""
         now = self._now_ms()
-        with answering():
-            firing = await self._store.active()
-            silences = await self._store.silences(now)
-            windows = list(map(_window, (await self._store.documents(DocumentKind.WINDOWS)).values()))
-            await self._load_api_rules()
+        firing = await self._store.active()
+        silences = await self._store.silences(now)
+        windows = list(map(_window, (await self._store.documents(DocumentKind.WINDOWS)).values()))
+        await self._load_api_rules()
         muted = self._muter.muted(firing, silences, windows, self._rules.rules.inhibitions, now)
         return AlertList(alerts=[muted.annotated(alert) for alert in firing])
 
     async def alert_log(self, question: AlertLogQuery) -> AlertLog:
         """The newest entries of the alert log."""
-        with answering():
-            return AlertLog(entries=await self._store.episodes(min(question.limit, MAX_EPISODES)))
+        return AlertLog(entries=await self._store.episodes(min(question.limit, MAX_EPISODES)))
 
     async def acknowledge(self, ack: AlertAck) -> Alert:
         """Acknowledge a firing alert until it ends."""
         _check_text("by", ack.by)
         _check_text("comment", ack.comment)
-        with answering():
-            known = await self._store.acknowledge(ack, self._now_ms())
-            alert = next((alert for alert in await self._store.active() if alert.id == ack.id), None)
+        known = await self._store.acknowledge(ack, self._now_ms())
+        alert = next((alert for alert in await self._store.active() if alert.id == ack.id), None)
         if not known or alert is None:
             raise RpcRefusal(ErrorCode.NOT_FOUND, f"no active alert {ack.id!r}")
         return alert
 
     async def silences(self, _: Empty) -> SilenceList:
         """Silences that have not ended."""
-        with answering():
-            return SilenceList(silences=await self._store.silences(self._now_ms()))
+        return SilenceList(silences=await self._store.silences(self._now_ms()))
 
     async def set_silence(self, silence: Silence) -> Silence:
         """Add a silence or replace the one with its id; the answer is the stored silence."""
@@ -121,58 +117,47 @@ class AlertEndpoints:
             silence, id=silence.id or secrets.token_hex(8), starts_at=silence.starts_at or now
         )
         _check_silence(silence, now)
-        with answering():
-            await self._store.put_silence(silence, now)
+        await self._store.put_silence(silence, now)
         return silence
 
     async def delete_silence(self, named: SilenceId) -> Empty:
         """Delete a silence."""
-        with answering():
-            known = await self._store.delete_silence(named.id)
-        if not known:
+        if not await self._store.delete_silence(named.id):
             raise RpcRefusal(ErrorCode.NOT_FOUND, f"no silence {named.id!r}")
         return Empty()
 
     async def transitions(self, question: TransitionQuery) -> TransitionList:
         """The newest transitions of all alerts or of one."""
         limit = max(0, question.limit)
-        with answering():
-            read = MAX_TRANSITIONS if question.id else min(limit, MAX_TRANSITIONS)
-            found = await self._store.transitions(read)
+        read = MAX_TRANSITIONS if question.id else min(limit, MAX_TRANSITIONS)
+        found = await self._store.transitions(read)
         if question.id:
             found = [transition for transition in found if transition.id == question.id]
         return TransitionList(transitions=found[:limit])
 
     async def rules(self, _: Empty) -> RuleList:
         """All rules with their origin."""
-        with answering():
-            await self._load_api_rules()
+        await self._load_api_rules()
         return self._rules.listed()
 
     async def set_rule(self, given: AlertRule) -> AlertRule:
         """Add a rule or replace the one with its id; it is in effect within a second."""
-        try:
-            rule = to_rule(given)
-        except BadRules as fault:
-            raise RpcRefusal(ErrorCode.INVALID_FIELD, str(fault)) from fault
-        with answering():
-            await self._store.put_document(DocumentKind.RULES, rule.id, encode(rule))
-            await self._load_api_rules()
+        rule = to_rule(given)
+        await self._store.put_document(DocumentKind.RULES, rule.id, encode(rule))
+        await self._load_api_rules()
         return from_rule(rule, "api", overridden=self._rules.rules.by_id.get(rule.id) != rule)
 
     async def delete_rule(self, named: RuleId) -> Empty:
         """Delete a rule of the API; its alerts end."""
-        with answering():
-            known = await self._store.delete_document(DocumentKind.RULES, named.id)
-            await self._load_api_rules()
+        known = await self._store.delete_document(DocumentKind.RULES, named.id)
+        await self._load_api_rules()
         if not known:
             raise RpcRefusal(ErrorCode.NOT_FOUND, f"no rule {named.id!r} was given by API")
         return Empty()
 
     async def windows(self, _: Empty) -> WindowList:
         """Maintenance windows by id."""
-        with answering():
-            stored = await self._store.documents(DocumentKind.WINDOWS)
+        stored = await self._store.documents(DocumentKind.WINDOWS)
         return WindowList(windows=[_window(data) for _, data in sorted(stored.items())])
 
     async def set_window(self, window: Window) -> Window:
@@ -181,26 +166,19 @@ class AlertEndpoints:
         _check_matchers(window.matchers)
         for field in ("id", "comment", "created_by"):
             _check_text(field, getattr(window, field))
-        try:
-            check_window(window)
-        except BadWindow as fault:
-            raise RpcRefusal(ErrorCode.INVALID_FIELD, str(fault)) from fault
-        with answering():
-            await self._store.put_document(DocumentKind.WINDOWS, window.id, msgspec.json.encode(window))
+        check_window(window)
+        await self._store.put_document(DocumentKind.WINDOWS, window.id, msgspec.json.encode(window))
         return window
 
     async def delete_window(self, named: WindowId) -> Empty:
         """Delete a maintenance window."""
-        with answering():
-            known = await self._store.delete_document(DocumentKind.WINDOWS, named.id)
-        if not known:
+        if not await self._store.delete_document(DocumentKind.WINDOWS, named.id):
             raise RpcRefusal(ErrorCode.NOT_FOUND, f"no maintenance window {named.id!r}")
         return Empty()
 
     async def receivers(self, _: Empty) -> ReceiverList:
         """Status of the receivers, as stored by the leader."""
-        with answering():
-            state = await self._store.notify_state(self._now_ms())
+        state = await self._store.notify_state(self._now_ms())
         return ReceiverList(receivers=[receiver for _, receiver in sorted(state.receivers.items())])
 
     async def _load_api_rules(self) -> None:

@@ -12,11 +12,11 @@ import structlog
 from metrics_svc.aggregation.aggregator import Aggregator, SecondSnapshot
 from metrics_svc.aggregation.rollups import SECONDS
 from metrics_svc.aggregation.rows import FLEET, to_record
-from metrics_svc.alerts.engine import SecondEvaluation
 from metrics_svc.alerts.rule_store import RuleStore
 from metrics_svc.leader_lease import FleetClock, LeaderLease
 from metrics_svc.leader_state import LeaderState
-from metrics_svc.store import CommitStatus, DocumentKind, MetricsStore, MetricsStoreUnavailable
+from metrics_svc.store import CommitStatus, DocumentKind, MetricsStoreUnavailable, SecondCommit
+from metrics_svc.store_redis import MetricsStore
 from services import telemetry
 from services.bus.client import Bus
 from services.bus.errors import BusError
@@ -127,7 +127,7 @@ class EvaluationLoop:
 
     async def _write(self, leader: LeaderState, snapshot: SecondSnapshot) -> bool:
         """Store and publish one second; False if another replica has the lease."""
-        commit, evaluation = leader.prepare(snapshot)
+        commit = leader.prepare(snapshot)
         status = await self._store.write(self._lease.holder, leader.term, commit)
         telemetry.counter(MetricName.METRICS_TICKS).labels(status.value).inc()
         if status is CommitStatus.FENCED:
@@ -139,8 +139,8 @@ class EvaluationLoop:
         self._count_missing(leader.last_second, commit.second)
         leader.committed(commit)
         self._publish_record(leader.term, snapshot)
-        self._set_limited(evaluation.limited)
-        _log_announced(evaluation)
+        self._set_limited(commit.limited)
+        _log_announced(commit)
         return True
 
     def _count_missing(self, last: int, second: int) -> None:
@@ -190,8 +190,8 @@ class EvaluationLoop:
             log.error("rules file refused; the rules before it hold", reason=self._rules.error)
 
 
-def _log_announced(evaluation: SecondEvaluation) -> None:
-    for announced in evaluation.announced:
+def _log_announced(commit: SecondCommit) -> None:
+    for announced in commit.announced:
         effect = announced.transition.effect.name.lower()
         telemetry.counter(MetricName.ALERTS_ANNOUNCED).labels(effect).inc()
         if (alert := announced.alert) is not None:

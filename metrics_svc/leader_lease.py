@@ -16,7 +16,8 @@ from collections.abc import Callable
 
 import structlog
 
-from metrics_svc.store import MetricsStore, MetricsStoreUnavailable
+from metrics_svc.store import MetricsStoreUnavailable
+from metrics_svc.store_redis import MetricsStore
 
 log = structlog.get_logger(__name__)
 

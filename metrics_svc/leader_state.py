@@ -9,9 +9,10 @@ from metrics_svc.aggregation.aggregator import SecondSnapshot
 from metrics_svc.aggregation.packed import decode_row, merge_packed
 from metrics_svc.aggregation.rollups import MINUTES, ROLLUP_TIERS, SECONDS, Rollups, SeriesRow
 from metrics_svc.aggregation.rows import FLEET
-from metrics_svc.alerts.engine import AlertEngine, SecondEvaluation
+from metrics_svc.alerts.engine import AlertEngine
 from metrics_svc.alerts.rules import RuleSet
-from metrics_svc.store import MAX_UNANNOUNCED, MetricsStore, SecondCommit
+from metrics_svc.store import MAX_UNANNOUNCED, SecondCommit
+from metrics_svc.store_redis import MetricsStore
 from services.wire.events import AlertEvent
 
 
@@ -25,7 +26,7 @@ class LeaderState:
     rollups: Rollups
     unannounced: list[AlertEvent]
     announced_through: int = 0
-    _prepared: tuple[SecondCommit, SecondEvaluation] | None = None
+    _prepared: SecondCommit | None = None
 
     @classmethod
     async def load(cls, store: MetricsStore, term: int, rules: RuleSet) -> "LeaderState":
@@ -39,22 +40,13 @@ class LeaderState:
             await store.unannounced(),
         )
 
-    def prepare(self, snapshot: SecondSnapshot) -> tuple[SecondCommit, SecondEvaluation]:
+    def prepare(self, snapshot: SecondSnapshot) -> SecondCommit:
         """Evaluate a second. A repeated call for the same second returns the same result, evaluated once."""
-        if self._prepared is None or self._prepared[0].second != snapshot.second:
-            evaluation = self.engine.evaluate(snapshot)
-            rows = [SeriesRow(series, SECONDS, row) for series, row in snapshot.rows.items()]
-            rows += self.rollups.advance(snapshot.second, snapshot.rows)
-            commit = SecondCommit(
-                snapshot.second,
-                rows,
-                evaluation.instances,
-                evaluation.entries,
-                evaluation.events,
-                evaluation.transitions,
-                evaluation.current,
-            )
-            self._prepared = commit, evaluation
+        if self._prepared is None or self._prepared.second != snapshot.second:
+            commit = self.engine.evaluate(snapshot)
+            commit.rows = [SeriesRow(series, SECONDS, row) for series, row in snapshot.rows.items()]
+            commit.rows += self.rollups.advance(snapshot.second, snapshot.rows)
+            self._prepared = commit
         return self._prepared
 
     def committed(self, commit: SecondCommit) -> None:

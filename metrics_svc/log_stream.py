@@ -11,7 +11,8 @@ from collections import deque
 import msgspec
 import structlog
 
-from metrics_svc.store import MetricsStore, MetricsStoreUnavailable
+from metrics_svc.store import MetricsStoreUnavailable
+from metrics_svc.store_redis import MetricsStore
 from services import telemetry
 from services.bus.client import Bus
 from services.bus.errors import BusError

@@ -1,21 +1,13 @@
-"""Interface of the store: state that must outlive a process. `store_redis` implements it, and a store in memory in tests.
+"""What the store takes and returns. `store_redis` is the store; a store in memory in the tests is its reference."""
 
-Every operation is one atomic step. The leader's writes name its fencing term and are rejected once another term has
-begun, so that a suspended replica cannot overwrite its successor. An operation may be repeated after a lost answer: a
-second is written once, and a repeated write reports it.
-"""
-
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
 
-from metrics_svc.aggregation.rollups import SeriesRow, Tier
-from metrics_svc.aggregation.rows import Row
-from metrics_svc.alerts.instance import AlertInstance
-from metrics_svc.notify.nflog import NotifyChange, NotifyState
+from metrics_svc.aggregation.rollups import SeriesRow
+from metrics_svc.alerts.instance import AlertInstance, Evaluation
 from services.wire.events import AlertEvent
-from services.wire.records import Alert, AlertLogEntry, AlertTransition, LogEntry
-from services.wire.rpc import AlertAck, Silence
+from services.wire.records import AlertLogEntry, AlertTransition
 
 MAX_EPISODES = 1000
 MAX_UNANNOUNCED = 1000
@@ -29,12 +21,8 @@ class MetricsStoreUnavailable(Exception):
     """The store did not answer in time, or rejects operations. Whether the operation happened is unknown."""
 
 
-class TooManySilences(Exception):
-    """There are `MAX_SILENCES` silences that have not ended."""
-
-
-class TooManyDocuments(Exception):
-    """There are `MAX_DOCUMENTS` documents of this kind."""
+class StoreLimitReached(Exception):
+    """There are `MAX_SILENCES` silences that have not ended, or `MAX_DOCUMENTS` documents of a kind."""
 
 
 class DocumentKind(StrEnum):
@@ -66,116 +54,26 @@ class Grant:
     newest: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SecondCommit:
     """All changes of one second, written completely or not at all.
 
-    `current` are alerts that continue to fire, with their current values, for notifications not yet sent.
+    `instances` maps changed alerts to their state (None: remove). `current` are log entries of alerts that continue to
+    fire with a new value, which is not announced. Not stored are `announced`, the evaluations behind `events`, and
+    `limited`, the number of alerts by rule beyond its limit, which are not kept.
     """
 
     second: int
-    rows: list[SeriesRow]
+    rows: list[SeriesRow] = field(default_factory=list)
     instances: dict[str, AlertInstance | None] = field(default_factory=dict)
     entries: list[AlertLogEntry] = field(default_factory=list)
     events: list[AlertEvent] = field(default_factory=list)
     transitions: list[AlertTransition] = field(default_factory=list)
     current: list[AlertLogEntry] = field(default_factory=list)
+    announced: list[Evaluation] = field(default_factory=list)
+    limited: Counter[str] = field(default_factory=Counter)
 
     @property
     def ended(self) -> list[str]:
         """Ids of the alerts that ended with this second; their acknowledgements are removed."""
         return [entry.id for entry in self.entries if entry.state == "resolved"]
-
-
-class MetricsStore(Protocol):
-    """Series, alerts, silences and log lines. All operations raise StoreUnavailable."""
-
-    # --- the lease ---
-
-    async def acquire(self, holder: str, ttl_ms: int, seen: int = 0) -> Grant:
-        """Acquire a free lease under a new term, or renew the one of `holder`.
-
-        A new term is above `seen`, the highest that `holder` knows: the store may have lost it.
-        """
-
-    async def release(self, holder: str, term: int) -> None:
-        """Release the lease if it is still this one."""
-
-    # --- written by the leader ---
-
-    async def write(self, holder: str, term: int, commit: SecondCommit) -> CommitStatus:
-        """Store one second."""
-
-    async def last_second(self) -> int:
-        """Return the last second written, 0 if there is none."""
-
-    async def instances(self) -> dict[str, AlertInstance]:
-        """Return the alert instances, by id."""
-
-    async def unannounced(self) -> list[AlertEvent]:
-        """Return the alert events in the outbox, oldest first."""
-
-    async def remove_announced(self, holder: str, term: int, through: int) -> None:
-        """Remove the events up to second `through` from the outbox, unless fenced."""
-
-    async def notify_state(self, now: int) -> NotifyState:
-        """Return the inputs of notifying at `now` (ms).
-
-        The pending alerts are those that fire and those that ended and are not `done`, as `write` left them.
-        """
-
-    async def notify_write(self, holder: str, term: int, change: NotifyChange) -> bool:
-        """Store the changes of an attempt to notify; False if fenced. A pending alert that changed is not `done`."""
-
-    # --- read and written by any replica ---
-
-    async def rows(self, series: str, tier: Tier, start: int, end: int, *, sketches: bool) -> list[Row]:
-        """Return the rows that begin in [start, end), in order. They have percentiles without `sketches`, too."""
-
-    async def packed(self, series: str, tier: Tier, start: int, end: int) -> list[bytes]:
-        """Return the packed rows that begin in [start, end), in order, and perhaps some around them."""
-
-    async def newest(self, series: str, count: int) -> list[Row]:
-        """Return up to `count` of the last rows of one second, in order, without sketches."""
-
-    async def series(self, since: int) -> dict[str, int]:
-        """Return the series written in second `since` or later, with their last seconds."""
-
-    async def active(self) -> list[Alert]:
-        """Return the firing alerts, oldest first, each with `acknowledged`."""
-
-    async def episodes(self, limit: int) -> list[AlertLogEntry]:
-        """Return the newest entries of the alert log, newest first."""
-
-    async def acknowledge(self, ack: AlertAck, now: int) -> bool:
-        """Acknowledge a firing alert until it ends; False if it does not fire. `now` in ms."""
-
-    async def silences(self, now: int) -> list[Silence]:
-        """Return the silences that have not ended at `now` (ms), by start."""
-
-    async def put_silence(self, silence: Silence, now: int) -> None:
-        """Add or replace a silence. Raises TooManySilences."""
-
-    async def delete_silence(self, silence_id: str) -> bool:
-        """Delete a silence; False if there is none of that id."""
-
-    async def transitions(self, limit: int) -> list[AlertTransition]:
-        """Return the newest transitions of alerts, newest first."""
-
-    async def documents(self, kind: DocumentKind) -> dict[str, bytes]:
-        """Return the documents of a kind, by id."""
-
-    async def put_document(self, kind: DocumentKind, document_id: str, data: bytes) -> None:
-        """Add or replace a document. Raises TooManyDocuments."""
-
-    async def delete_document(self, kind: DocumentKind, document_id: str) -> bool:
-        """Delete a document; False if there is none of that id."""
-
-    async def append_logs(self, entries: list[LogEntry]) -> None:
-        """Append log lines; the oldest beyond `MAX_LOG_LINES` are dropped."""
-
-    async def recent_logs(self, limit: int) -> list[LogEntry]:
-        """Return the newest log lines, oldest first."""
-
-    async def close(self) -> None:
-        """Close the connections."""

@@ -1,17 +1,7 @@
 """The stored form of rows: MessagePack, with the bins of a sketch as differences. Merging and points of packed rows.
 
-Measured with widely spread latencies (log-normal, sigma 1). The fleet's series includes the metrics of gateways.
-
-| series | a second | ten seconds | a minute | an hour of seconds and a day of tens | a day of minutes | all that is kept |
-|---|---|---|---|---|---|---|
-| an agent | 94 B | 244 B | 244 B | 2.4 MB | 0.35 MB | 13 MB |
-| an application with ten counters | 130 B | 232 B | 246 B | 2.5 MB | 0.35 MB | 13 MB |
-| the fleet, without requests | 268 B | 577 B | 590 B | 5.9 MB | 0.85 MB | 31 MB |
-| the fleet, 30 timed requests/s | 443 B | 1,090 B | 1,137 B | 11 MB | 1.6 MB | 60 MB |
-| the fleet, 1,000 timed requests/s | 742 B | 1,206 B | 1,494 B | 13 MB | 2.2 MB | 78 MB |
-
 The range of the sketch (`services.latency_sketch`) and the limits on metrics and histograms of a source bound the size of
-a row; `MAX_SOURCES` and `MAX_LABEL_SETS` (`sources`) bound the number of series at any one time.
+a row; `MAX_SOURCES` and `MAX_LABEL_SETS` (`sources`) bound the number of series at any one time. `docs/performance.md` has measured sizes.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -78,11 +68,11 @@ def pack(row: Row) -> bytes:
     """Encode a row for the store."""
     stats = {name: _pack_stat(stat) for name, stat in row.stats.items()}
     latency = _pack_sketch(row.latency) if row.latency is not None else None
-    whole = (row.start, row.seconds, stats, row.percentiles, latency)
+    fields = (row.start, row.seconds, stats, row.percentiles, latency)
     if not row.histograms:
-        return _encode(whole)
+        return _encode(fields)
     histograms = {name: _pack_sketch(sketch) for name, sketch in row.histograms.items()}
-    return _encode((*whole, row.quantiles, histograms))
+    return _encode((*fields, row.quantiles, histograms))
 
 
 def _pack_stat(stat: Stat) -> object:
@@ -245,10 +235,10 @@ def merge_packed(
     row = Row(start, seconds, {name: _fold_column(column) for name, column in columns.items()})
     merged = {name: accumulator.sketch() for name, accumulator in histograms.items()}
     row.quantiles = {name: percentiles_of(sketch) for name, sketch in merged.items()}
-    whole = latency.sketch() if latency is not None else None
-    row.percentiles = percentiles_of(whole) if whole is not None else None
+    latencies = latency.sketch() if latency is not None else None
+    row.percentiles = percentiles_of(latencies) if latencies is not None else None
     if keep_sketches:
-        row.latency, row.histograms = whole, merged
+        row.latency, row.histograms = latencies, merged
     return row
 
 

@@ -16,7 +16,7 @@ DAY_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """Rows of `step_s` seconds, kept for `keep_s`, in chunks of `chunk_s` that expire as a whole."""
+    """Rows of `step_s` seconds, kept for `keep_s`, in chunks of `chunk_s`; a chunk expires at once."""
 
     name: str
     step_s: int

@@ -1,8 +1,6 @@
 """Evaluation of all rules for one second: instances to store, announcements, records of the alert log."""
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from math import fsum
 
 import msgspec
@@ -12,29 +10,11 @@ from metrics_svc.aggregation.rows import FLEET
 from metrics_svc.alerts.instance import AlertInstance, Evaluation, evaluate, remove
 from metrics_svc.alerts.rules import EVERY_SOURCE, Rule, RuleSet, alert_id
 from metrics_svc.alerts.states import AlertEffect, AlertState, TransitionReason
-from services.wire.events import AlertEvent
+from metrics_svc.store import SecondCommit
 from services.wire.records import UNSET, Alert, AlertLogEntry, AlertTransition
 from services.wire.server import AlertRaised, AlertResolved
 
 _ACTIVE = frozenset((AlertState.PENDING, AlertState.FIRING))
-
-
-@dataclass(slots=True)
-class SecondEvaluation:
-    """Changes of one second.
-
-    `instances` maps changed alerts to their state (None: remove). `announced` are the evaluations behind `events`.
-    `current` are alerts that continue to fire with a new value, which is not announced. `limited` counts, by rule,
-    the alerts beyond its limit, which are not kept.
-    """
-
-    instances: dict[str, AlertInstance | None] = field(default_factory=dict)
-    events: list[AlertEvent] = field(default_factory=list)
-    entries: list[AlertLogEntry] = field(default_factory=list)
-    announced: list[Evaluation] = field(default_factory=list)
-    transitions: list[AlertTransition] = field(default_factory=list)
-    current: list[AlertLogEntry] = field(default_factory=list)
-    limited: Counter[str] = field(default_factory=Counter)
 
 
 class AlertEngine:
@@ -51,10 +31,10 @@ class AlertEngine:
         self._instances = {id: instance for id, instance in instances.items() if id not in self._renamed}
         self._with_data: set[str] = set()  # alerts with data since the start, while warming up
 
-    def evaluate(self, snapshot: SecondSnapshot) -> SecondEvaluation:
+    def evaluate(self, snapshot: SecondSnapshot) -> SecondCommit:
         """Evaluate every rule with the rows of one second. Seconds are evaluated in rising order."""
         now = (snapshot.second + 1) * 1000
-        changes = SecondEvaluation()
+        changes = SecondCommit(snapshot.second)
         self._rename(changes, now)
         seen: set[str] = set()
         for rule in self.rules.rules:
@@ -93,7 +73,7 @@ class AlertEngine:
         instances = (self._instances.get(rule.alert_id(series)) for series in all_series)
         return sum(instance is not None and instance.state in _ACTIVE for instance in instances)
 
-    def _rename(self, changes: SecondEvaluation, now: int) -> None:
+    def _rename(self, changes: SecondCommit, now: int) -> None:
         """End alerts under their old ids and continue them under the current ones."""
         for old, instance in self._renamed.items():
             new = alert_id(instance.metric, instance.source)
@@ -148,7 +128,7 @@ class AlertEngine:
 
     def _apply(
         self,
-        changes: SecondEvaluation,
+        changes: SecondCommit,
         alert_id: str,
         rule: Rule | None,
         before: AlertInstance | None,

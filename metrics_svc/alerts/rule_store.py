@@ -3,27 +3,8 @@
 Where both have a rule for the same metric and series, the file's applies: it is under review and version control, and
 a rule tried out through the API must not outlast it. Without a file, API rules replace built-in ones.
 
-The file is TOML, read again when it changes. An invalid file leaves the rules as they were.
-
-```toml
-[[rule]]
-metric = "cpu"
-warning = 70
-critical = 90
-for_s = 5
-
-[[rule]]
-metric = "queue_depth"     # a gauge that an application pushes
-source = "*"               # each source on its own
-critical = 1000
-no_data = "alert"
-labels = { team = "billing" }
-
-[[inhibit]]                # replaces the built-in inhibitions, together with all others in the file
-source = [{ name = "metric", value = "up" }]
-target = [{ name = "metric", value = "up", op = "!=" }]
-equal = ["source"]
-```
+The file is TOML (`docs/alerts.md` has the format), read again when it changes. An invalid file leaves the rules as they
+were. Inhibitions in the file replace the built-in ones.
 """
 
 import tomllib

@@ -1,11 +1,11 @@
--- Acknowledge a firing alert, for this episode of it.
+-- Acknowledge the current episode of a firing alert.
 --
 -- KEYS[1]  watches: hash id -> JSON
 -- KEYS[2]  acks: hash id -> JSON of {startedAt, by, comment, at}, all text
 -- ARGV[1]  alert id
 -- ARGV[2]  by    ARGV[3]  comment    ARGV[4]  at, in ms
 --
--- Returns 1, or 0 when it does not fire.
+-- Returns 1, or 0 if the alert does not fire.
 
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
 if not stored then return 0 end

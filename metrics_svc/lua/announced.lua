@@ -1,4 +1,4 @@
--- Forget the events up to a second: they have been published.
+-- Remove the published events up to a second from the outbox.
 --
 -- KEYS[1]  lease
 -- KEYS[2]  outbox

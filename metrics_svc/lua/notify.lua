@@ -1,12 +1,12 @@
--- Note what an attempt to notify changed: messages taken, messages on their way, how receivers are doing.
+-- Store the changes of an attempt to notify: delivered messages, pending ones, status of receivers.
 --
 -- KEYS[1]  lease       KEYS[2]  told: hash key -> JSON       KEYS[3]  intents: hash key -> JSON
 -- KEYS[4]  receivers: hash name -> JSON                      KEYS[5]  notices: hash alert id -> JSON
 -- ARGV[1]  `TERM|HOLDER`
 -- ARGV[2]  MessagePack of {told: [{key, JSON or ''}], intents: [{key, JSON or ''}], receivers: [{name, JSON or ''}],
---          done: [{alert id, JSON}]}: a notice that is another by now stays
+--          done: [{alert id, JSON}]}: a notice that has changed meanwhile is kept
 --
--- Returns 1, or 0 when the lease is another's.
+-- Returns 1, or 0 if another replica has the lease.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 

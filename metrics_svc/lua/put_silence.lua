@@ -1,9 +1,9 @@
--- Add or replace a silence, and forget those that have ended.
+-- Add or replace a silence, and remove those that have ended.
 --
 -- KEYS[1]  silences: hash id -> JSON
 -- ARGV[1]  id    ARGV[2]  JSON    ARGV[3]  now in ms    ARGV[4]  most silences
 --
--- Returns 1, or 0 when there are as many as there may be.
+-- Returns 1, or 0 if the limit is reached.
 
 local now = tonumber(ARGV[3])
 local kept = redis.call('HGETALL', KEYS[1])

@@ -1,4 +1,4 @@
--- Give the lease up, if it is still the asker's.
+-- Release the lease if the caller still has it.
 --
 -- KEYS[1]  lease
 -- ARGV[1]  `TERM|HOLDER`

@@ -1,4 +1,4 @@
--- Store one second: rows, alert states, lines of the alert log, events to announce. All or nothing.
+-- Store one second: rows, alert instances, log entries, events to publish. All or nothing.
 --
 -- KEYS[1]  lease                         KEYS[2]  meta: hash of `second`, `term`
 -- KEYS[3]  watches: hash id -> JSON      KEYS[4]  acks: hash id -> JSON
@@ -13,10 +13,10 @@
 --          current: [{id, JSON}]}
 -- ARGV[8…] the packed rows (bytes, which cmsgpack cannot carry)
 --
--- Returns `done`, `again`, `stale` or `fenced` (see store.Written).
+-- Returns `done`, `again`, `stale` or `fenced` (see store.CommitStatus).
 --
--- Redis does not roll back, so what can fail is tried before the first write: arguments that are none, and keys that
--- hold something else. No command has more arguments than `PIECE`: Lua's stack is bounded.
+-- Redis does not roll back, so everything that can fail is checked before the first write: the arguments, and the types
+-- of the keys. No command has more arguments than `PIECE`, because Lua's stack is bounded.
 
 local PIECE = 500
 local HOLDS = {'string', 'hash', 'hash', 'hash', 'hash', 'zset', 'zset', 'zset', 'hash', 'list'}

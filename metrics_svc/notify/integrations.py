@@ -33,7 +33,7 @@ from services.wire.records import AlertLogEntry
 MAX_CONCURRENT = 4
 # For the whole of one post.
 ATTEMPT_S = 10.0
-# Of one webhook message; it also says how many more there are.
+# Of one webhook message, which also has the number of omitted ones.
 MAX_ALERTS = 500
 RESEND_S = 60.0
 # As Prometheus: four times the interval in which alerts are sent again.

@@ -15,7 +15,7 @@ from metrics_svc.notify.decision import NotifyTimings
 from metrics_svc.notify.notifier import INTERVAL_S, Notifier
 from metrics_svc.notify.receivers import ConfiguredReceiver
 from metrics_svc.store import MAX_SILENCES, DocumentKind, SecondCommit
-from metrics_svc.store_redis import RedisStore
+from metrics_svc.store_redis import MetricsStore
 from services.redis_client import open_redis
 from services.settings import Settings
 from services.wire.alerting import Receiver
@@ -33,15 +33,15 @@ CPU_S_PER_S = 0.05
 @pytest.fixture
 async def store(
     make_settings: Callable[..., Settings], redis_server: RedisServer
-) -> AsyncIterator[RedisStore]:
+) -> AsyncIterator[MetricsStore]:
     settings = make_settings(redis_url=redis_server.url)
-    store = RedisStore(open_redis(settings, "metrics", timeout_s=5), settings.prefix)
+    store = MetricsStore(open_redis(settings, "metrics", timeout_s=5), settings.prefix)
     yield store
     await store.close()
 
 
 @pytest.fixture
-async def term(store: RedisStore) -> int:
+async def term(store: MetricsStore) -> int:
     """A term in which four metrics of 500 sources fire, and which knows as many silences and some windows."""
     term = (await store.acquire("a", LONG_MS)).term
     lines: list[AlertLogEntry] = []
@@ -66,7 +66,7 @@ async def term(store: RedisStore) -> int:
 
 
 @pytest.mark.timing
-async def test_the_replica_that_ticks_notifies_of_a_storm_for_little(store: RedisStore, term: int) -> None:
+async def test_the_replica_that_ticks_notifies_of_a_storm_for_little(store: MetricsStore, term: int) -> None:
     clock, integration = ManualTime(T0 + 60), FakeIntegration()
     receiver = ConfiguredReceiver(
         Receiver(name="webhook-1", kind="webhook", up=True), integration, NotifyTimings()
@@ -90,7 +90,7 @@ async def test_the_replica_that_ticks_notifies_of_a_storm_for_little(store: Redi
 
 @pytest.mark.timing
 @pytest.mark.usefixtures("term")
-async def test_an_answer_about_a_storm_costs_little(store: RedisStore) -> None:
+async def test_an_answer_about_a_storm_costs_little(store: MetricsStore) -> None:
     endpoints = AlertEndpoints(store, FleetClock(), RuleStore(None))
     assert len((await endpoints.alerts(Empty())).alerts) == ALERTS
     spent = []

@@ -24,8 +24,7 @@ from metrics_svc.store import (
     DocumentKind,
     Grant,
     SecondCommit,
-    TooManyDocuments,
-    TooManySilences,
+    StoreLimitReached,
 )
 from services.wire.alerting import Receiver, Window
 from services.wire.events import AlertEvent
@@ -34,7 +33,7 @@ from services.wire.rpc import AlertAck, Silence
 
 
 class MemoryStore:
-    """See `metrics_svc.store.MetricsStore`. `clock` returns seconds since 1970."""
+    """See `metrics_svc.store_redis.MetricsStore`. `clock` returns seconds since 1970."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -170,7 +169,7 @@ class MemoryStore:
     async def put_silence(self, silence: Silence, now: int) -> None:
         self._silences = {id: kept for id, kept in self._silences.items() if kept.ends_at > now}
         if silence.id not in self._silences and len(self._silences) >= MAX_SILENCES:
-            raise TooManySilences
+            raise StoreLimitReached(f"there are {MAX_SILENCES} silences already")
         self._silences[silence.id] = silence
 
     async def delete_silence(self, silence_id: str) -> bool:
@@ -185,7 +184,7 @@ class MemoryStore:
     async def put_document(self, kind: DocumentKind, document_id: str, data: bytes) -> None:
         documents = self._documents[kind]
         if document_id not in documents and len(documents) >= MAX_DOCUMENTS:
-            raise TooManyDocuments
+            raise StoreLimitReached(f"there are {MAX_DOCUMENTS} of them already")
         documents[document_id] = data
 
     async def delete_document(self, kind: DocumentKind, document_id: str) -> bool:

@@ -8,10 +8,11 @@ import pytest
 
 from metrics_svc.aggregation.aggregator import SecondSnapshot
 from metrics_svc.aggregation.rows import FLEET, Row
-from metrics_svc.alerts.engine import AlertEngine, SecondEvaluation
+from metrics_svc.alerts.engine import AlertEngine
 from metrics_svc.alerts.instance import REFRESH_S
 from metrics_svc.alerts.rules import DEFAULT_RULES, EVERY_SOURCE, Rule, RuleSet
 from metrics_svc.alerts.states import AlertState
+from metrics_svc.store import SecondCommit
 from services.latency_sketch import LatencySketch
 from services.wire.records import UNSET
 from services.wire.server import AlertRaised
@@ -26,7 +27,7 @@ class Run:
     def __init__(self, *rules: Rule) -> None:
         self.engine = AlertEngine(RuleSet(rules) if rules else DEFAULT_RULES, {})
         self.second = T0
-        self.outcomes: list[SecondEvaluation] = []
+        self.outcomes: list[SecondCommit] = []
 
     def feed(self, *values: float | None, metric: str = "cpu") -> "Run":
         for value in values:

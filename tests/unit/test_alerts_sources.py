@@ -4,9 +4,10 @@ import msgspec
 
 from metrics_svc.aggregation.aggregator import SecondSnapshot
 from metrics_svc.aggregation.rows import FLEET, Row
-from metrics_svc.alerts.engine import AlertEngine, SecondEvaluation
+from metrics_svc.alerts.engine import AlertEngine
 from metrics_svc.alerts.instance import AlertInstance
 from metrics_svc.alerts.rules import EVERY_SOURCE, Rule, RuleSet
+from metrics_svc.store import SecondCommit
 from services.latency_sketch import LatencySketch
 from services.wire.server import AlertRaised
 from tests.support.metrics import T0, fleet, of_sources
@@ -17,7 +18,7 @@ DOWN = Rule(
 )  # fmt: skip
 
 
-def said(outcomes: list[SecondEvaluation]) -> list[str]:
+def said(outcomes: list[SecondCommit]) -> list[str]:
     return [
         f"{event.data.id} {event.data.type if isinstance(event, AlertRaised) else 'resolved'}"
         for outcome in outcomes

@@ -4,7 +4,8 @@ import pytest
 
 from metrics_svc.alerts.instance import AlertInstance, ThresholdTimes
 from metrics_svc.alerts.states import AlertState
-from metrics_svc.store import DocumentKind, MetricsStore, SecondCommit, TooManyDocuments, TooManySilences
+from metrics_svc.store import DocumentKind, SecondCommit, StoreLimitReached
+from metrics_svc.store_redis import MetricsStore
 from services.wire.rpc import AlertAck, Matcher, Silence
 from services.wire.server import AlertRaised, AlertResolved
 from tests.support.metrics import T0
@@ -126,7 +127,7 @@ class TestSilences:
             monkeypatch.setattr(f"{module}.MAX_SILENCES", 2)
         await store.put_silence(self.silence("a", 0, 100), 0)
         await store.put_silence(self.silence("b", 0, 500), 0)
-        with pytest.raises(TooManySilences):
+        with pytest.raises(StoreLimitReached):
             await store.put_silence(self.silence("c", 0, 500), 50)
         await store.put_silence(self.silence("b", 0, 600), 50)
         await store.put_silence(self.silence("c", 0, 500), 150)  # `a` has ended
@@ -147,6 +148,6 @@ class TestDocuments:
         for module in ("tests.support.metrics_store_memory", "metrics_svc.store_redis"):
             monkeypatch.setattr(f"{module}.MAX_DOCUMENTS", 1)
         await store.put_document(DocumentKind.RULES, "a", b"{}")
-        with pytest.raises(TooManyDocuments):
+        with pytest.raises(StoreLimitReached):
             await store.put_document(DocumentKind.RULES, "b", b"{}")
         await store.put_document(DocumentKind.RULES, "a", b"{}")

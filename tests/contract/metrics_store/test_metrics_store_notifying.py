@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from metrics_svc.notify.nflog import AckRecord, NotifyChange, SentNotification
-from metrics_svc.store import DocumentKind, MetricsStore, SecondCommit
+from metrics_svc.store import DocumentKind, SecondCommit
+from metrics_svc.store_redis import MetricsStore
 from services.wire.alerting import Receiver, Window
 from services.wire.records import AlertTransition
 from services.wire.rpc import AlertAck, Matcher, Silence
