@@ -27,10 +27,9 @@ class BodyTooLate(ApiError):
 async def read_body(
     request: Request, max_bytes: int, timeout_s: float = BODY_TIMEOUT_S, limit: Limit = Limit.BODY_BYTES
 ) -> bytes:
-    """Return the body, which is UTF-8. `limit` is what `max_bytes` is.
+    """Return the body, which is UTF-8. `limit` names the limit of `max_bytes`.
 
-    The declared length is believed when it is too large, never when it is small: chunks are counted as they
-    come.
+    A declared length is believed only if it is too large: chunks are counted as they arrive.
 
     Raises:
         ApiError: `too_large`; `bad_message` for a compressed body, one that is not UTF-8, or one that takes
@@ -40,8 +39,7 @@ async def read_body(
         raise ApiError(ErrorCode.BAD_MESSAGE, "compressed bodies are not accepted")
     data = await read_bytes(request, max_bytes, timeout_s, limit)
     try:
-        # msgspec.Raw passes bytes through unread; text frames made from them must be UTF-8 for every
-        # receiver.
+        # msgspec.Raw passes bytes on unread; text frames made from them must be UTF-8 for every receiver.
         data.decode()
     except UnicodeDecodeError:
         raise ApiError(ErrorCode.BAD_MESSAGE, "the body is not UTF-8") from None
@@ -51,7 +49,7 @@ async def read_body(
 async def read_bytes(
     request: Request, max_bytes: int, timeout_s: float = BODY_TIMEOUT_S, limit: Limit = Limit.BODY_BYTES
 ) -> bytes:
-    """Return the body as it came, whatever it is. Raises ApiError: `too_large`, or `bad_message` when late."""
+    """Return the body as it arrived. Raises ApiError: `too_large`, or `bad_message` when late."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
         raise _too_large(max_bytes, limit)
@@ -72,8 +70,8 @@ async def _all_chunks(request: Request, max_bytes: int, limit: Limit) -> bytes:
     return bytes(body)
 
 
-# msgspec takes 12 µs for a number close to the range of a double (`9e307`), and 0.4 µs for one like `1e23`; where a
-# type says that a field is a float, no hook of ours is asked instead.
+# msgspec takes 12 µs for a number close to the range of a double (`9e307`), and 0.4 µs for one like `1e23`; for a field
+# whose type is float it does not call our hook.
 _MAX_EXPONENTS = {b"0e000": 100, b"0e00": 10_000}
 _DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
 _SIGNS = b"+-"
@@ -81,7 +79,7 @@ _SIGNS = b"+-"
 
 @lru_cache(maxsize=64)
 def _reader(type_: Any) -> tuple[Callable[[bytes | msgspec.Raw], Any], bool]:
-    """Return a decoder, and whether what it decodes are numbers, too: what is passed on raw is left alone."""
+    """Return a decoder, and True if it also decodes numbers: what is passed on raw is not checked."""
     with_numbers = (
         isinstance(type_, type)
         and issubclass(type_, msgspec.Struct)
@@ -110,8 +108,8 @@ def decode(data: bytes | msgspec.Raw, type_: type[T]) -> T:
     """Return JSON as `type_`.
 
     Raises:
-        ApiError: `bad_message` for what is no JSON or is nested too deep, `invalid_field` for wrong fields, and for
-            more extreme numbers than are read in a few milliseconds.
+        ApiError: `bad_message` for malformed JSON or JSON nested too deep, `invalid_field` for wrong fields, and for
+            more extreme numbers than can be decoded in a few milliseconds.
     """
     read, with_numbers = _reader(cast("Any", type_))  # mypy knows of no class that it can be hashed
     if with_numbers:

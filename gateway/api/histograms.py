@@ -1,7 +1,7 @@
-"""Histograms as others count them, turned into sketches. Pure.
+"""Histograms of other systems, converted to sketches. Pure.
 
-A bucket says how many values lie between two bounds, not which: they are spread evenly over it, as Prometheus
-assumes when it interpolates. So percentiles are as exact as the buckets are narrow.
+A bucket counts the values between two bounds: they are spread evenly over it, as Prometheus assumes when it
+interpolates. So percentiles are as exact as the buckets are narrow.
 """
 
 import math
@@ -14,7 +14,7 @@ MAX_BUCKETS = 1000
 # Points that stand for the values of one bucket, fewer where buckets are many (and narrow).
 _SPREAD = 9
 _MAX_SPREAD = 1000  # of all buckets together: each costs a third of a microsecond
-# Buckets of an exponential histogram narrower than this stand for their middle: within the sketch's own 1 %.
+# A bucket of an exponential histogram narrower than this counts as its middle: within the sketch's own 1 %.
 _NARROW = 1.02
 
 
@@ -28,7 +28,7 @@ def from_explicit(
 ) -> LatencySketch:
     """Return the sketch of buckets: `counts[i]` values in (bounds[i-1], bounds[i]], the last ones above all bounds.
 
-    `low` and `high` are the extremes where they are known; `scale` turns the bounds' unit into the sketch's.
+    `low` and `high` are the extremes, if known; `scale` converts the bounds' unit to the sketch's.
 
     Raises:
         BadSample: bounds that do not rise, counts that do not fit them, or values below zero.
@@ -62,7 +62,7 @@ def from_exponential(
 ) -> LatencySketch:
     """Return the sketch of an exponential histogram: bucket `i` is (base^(offset+i), base^(offset+i+1)].
 
-    `base` is 2^(2^-scale); `factor` turns the unit into the sketch's.
+    `base` is 2^(2^-scale); `factor` converts the unit to the sketch's.
     https://opentelemetry.io/docs/specs/otel/metrics/data-model/#exponentialhistogram
 
     Raises:

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 # A broker that restarts or a leader election is over in about this time.
 _UNAVAILABLE_RETRY_MS = 1000
-_ADDRESS_RETRY_MS = 10_000  # until one of its others may have ended
+_ADDRESS_RETRY_MS = 10_000  # another connection of that address may have closed by then
 
 _BY_CODE = {member.code: member for member in ErrorCode}
 _BY_STATUS = {
@@ -51,7 +51,7 @@ class JsonResponse(Response):
 
 
 class ApiError(Exception):
-    """A handler refuses a request, because of a `limit` where there is one. `message` is shown to the client."""
+    """A refused request, because of a `limit` if one is given. `message` is shown to the client."""
 
     status: int | None = None  # where it says more than that of the code
 
@@ -86,30 +86,30 @@ def refusal_response(
 
 
 def too_many(wait_s: float) -> Response:
-    """Return the answer to a connection above the accept rate, or to a gateway that stops."""
+    """Return the answer to a connection above the accept rate, or to any while the gateway stops."""
     return refusal_response(
         ErrorCode.UNAVAILABLE, "this gateway takes no more connections now", math.ceil(wait_s * 1000)
     )
 
 
 def too_many_from_there() -> Response:
-    """Return the answer to a connection from an address that has as many as it may."""
+    """Return the answer to a connection above the per-IP limit."""
     return refusal_response(
         ErrorCode.RATE_LIMITED, "too many connections from this address", _ADDRESS_RETRY_MS
     )
 
 
 def describe_bus_error(fault: BusError) -> tuple[ErrorCode, str]:
-    """Return what a stranger may know of a fault of the bus."""
+    """Return the code and message of a bus fault that an untrusted client may see."""
     if isinstance(fault, Unavailable):
-        return ErrorCode.UNAVAILABLE, "the part that answers this is out of reach now"
+        return ErrorCode.UNAVAILABLE, "the service that answers this cannot be reached now"
     if isinstance(fault, StoreFull):
         return ErrorCode.UNAVAILABLE, "the store is full"
     if isinstance(fault, PayloadTooLarge):
         return ErrorCode.TOO_LARGE, f"the message is larger than {fault.limit} bytes"
     if isinstance(fault, RequestRefused) and fault.code in _BY_CODE:
         return _BY_CODE[fault.code], fault.message
-    return ErrorCode.INTERNAL, "something went wrong here"
+    return ErrorCode.INTERNAL, "an internal error occurred"
 
 
 async def _on_refusal(request: Request, fault: Exception) -> Response:
@@ -132,7 +132,7 @@ async def _on_bus_error(request: Request, fault: Exception) -> Response:
         raise fault
     code, message = describe_bus_error(fault)
     if code is ErrorCode.INTERNAL:
-        # No stranger's input leads here: a service or a stream that is not what it should be.
+        # No client's input leads here: a service or a stream is not what it should be.
         log.error("bus fault", fault=str(fault), method=request.method)
     return refusal_response(code, message, _retry_ms(code))
 
@@ -152,13 +152,13 @@ async def _on_http_exception(_request: Request, fault: Exception) -> Response:
 
 
 async def _on_client_gone(_request: Request, _fault: Exception) -> Response:
-    """The client left in the middle of its request: nobody reads this answer, and it is no fault to log."""
+    """Answer a client that left in the middle of its request: the answer is never read, and nothing is logged."""
     return Response(status_code=400)
 
 
 async def _on_anything_else(_request: Request, _fault: Exception) -> Response:
-    """Starlette raises the fault again after this answer, so that the server logs it with its traceback."""
-    return refusal_response(ErrorCode.INTERNAL, "something went wrong here")
+    """Answer any other fault. Starlette raises it again afterwards, so that the server logs it with its traceback."""
+    return refusal_response(ErrorCode.INTERNAL, "an internal error occurred")
 
 
 def error_handlers() -> dict[Any, Callable[..., Any]]:

@@ -1,16 +1,15 @@
-"""Which pages may talk to this gateway.
+"""Policy for the pages that may talk to this gateway.
 
-A browser sends `Origin` with every WebSocket upgrade and every cross-origin request and a page cannot forge
-it: this is what keeps a foreign page from using a visitor's network position (cross-site WebSocket
-hijacking, RFC 6455 §10.2). Programs that are no browsers send none and are let through; they prove
-themselves by credentials.
+A browser sends `Origin` with every WebSocket upgrade and every cross-origin request, and a page cannot forge it: this
+keeps a foreign page from using a visitor's network position (cross-site WebSocket hijacking, RFC 6455 §10.2). Programs
+that are no browsers send none and are admitted; they prove themselves by credentials.
 
-What a page merely embeds (an image, a script) is asked for without `Origin`, but says `Sec-Fetch-ServerContext: cross-site`.
-Following a link to the dashboard says that too, so the dashboard is let through.
+Requests for what a page merely embeds (an image, a script) have no `Origin`, but `Sec-Fetch-Site: cross-site`. A link
+to the dashboard has that too, so the dashboard is admitted.
 
-Under `open` there are no credentials, so a second door is closed: a foreign name that is made to resolve to
-a loopback address (DNS rebinding) arrives with itself in `Host`, which then has to be an address,
-`localhost` or configured. Where only this machine can connect, pages that this machine serves may: a developer's own.
+Under `open` there are no credentials, so DNS rebinding must be prevented too: a foreign name that is made to resolve to
+a loopback address arrives in `Host`, which therefore has to be an address, `localhost` or configured. If only this
+machine can connect, pages that it serves itself may: a developer's own.
 """
 
 import ipaddress
@@ -32,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 class ForeignOrigin(AuthRefused):
-    """A page of `origin` may not talk to this gateway. It may read that, so that its developer sees why."""
+    """A page of `origin` may not talk to this gateway. It may read this refusal, so that its developer sees why."""
 
     def __init__(self, origin: str) -> None:
         super().__init__(ErrorCode.FORBIDDEN, "pages of this origin may not connect; see TIDINGS_ORIGINS")
@@ -40,7 +39,7 @@ class ForeignOrigin(AuthRefused):
 
 
 class OriginPolicy:
-    """Decides by `Origin`, `Sec-Fetch-ServerContext` and `Host`. `origins` are exact: scheme, host and port.
+    """Decides by `Origin`, `Sec-Fetch-Site` and `Host`. `origins` are exact: scheme, host and port.
 
     `tls`: the gateway itself serves TLS, so pages of its own have `https`. Behind a proxy both schemes count as its own.
     `local_pages`: pages that a loopback address serves over http may connect.
@@ -60,7 +59,7 @@ class OriginPolicy:
         self._logged: dict[str, float] = {}
 
     def check(self, headers: Mapping[str, str], path: str = "") -> str | None:
-        """Return the foreign origin that may read the answer (for CORS headers), or None if there is none.
+        """Return the foreign origin that may read the answer (for CORS headers), or None for the gateway's own pages.
 
         Raises:
             AuthRefused: `forbidden`.
@@ -69,12 +68,12 @@ class OriginPolicy:
         if self._local_names_only and host and not self._is_local(host):
             raise AuthRefused(
                 ErrorCode.FORBIDDEN,
-                "this host name is not served here; name its origin in TIDINGS_ORIGINS",
+                "this host name is not served here; add its origin to TIDINGS_ORIGINS",
             )
         origin = headers.get("origin")
         if origin is None:
             if headers.get("sec-fetch-site") == "cross-site" and not _visits_page(headers, path):
-                raise AuthRefused(ErrorCode.FORBIDDEN, "pages of other sites may not embed this")
+                raise AuthRefused(ErrorCode.FORBIDDEN, "pages of other origins may not embed this")
             return None
         try:
             normal = normalize_origin(origin)
@@ -90,7 +89,7 @@ class OriginPolicy:
         raise ForeignOrigin(origin)
 
     def _log(self, origin: str, now: float) -> None:
-        """Log a refused origin once a minute, and so many of them: whoever asks chooses their names."""
+        """Log a refused origin once a minute, and a limited number of them: untrusted clients choose the names."""
         origin = origin[:_LOGGED_LENGTH]
         if self._logged.get(origin, 0.0) > now:
             return
@@ -109,7 +108,7 @@ def _visits_page(headers: Mapping[str, str], path: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def _names_this_machine(host: str) -> bool:
-    """Whether a `Host` is a loopback name, or an address, which no foreign name can be."""
+    """Return True for a `Host` that is a loopback name, or an address, which no foreign name can be."""
     return _is_loopback(host) or _address(host) is not None
 
 

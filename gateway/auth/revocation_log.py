@@ -1,8 +1,8 @@
-"""How all gateways come to the same list of revocations, within the time a message takes.
+"""The stream that keeps all gateways' lists of revocations alike, within the time a message takes.
 
-A revocation is stored in a stream, one message for each user or token, and republished to every gateway (ADR
-0002). Who missed some, because it started later or had lost the bus, reads the stream as a whole. It is on disk:
-a broker that restarts must not let anybody back in.
+A revocation is stored in a stream, one message for each user or token, and republished to every gateway (ADR 0002). A
+gateway that missed some, because it started later or had lost the bus, reads the whole stream. It is on disk: a broker
+that restarts must not make revoked credentials valid again.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _decode = msgspec.json.Decoder(Revoked).decode
 
 
 class RevocationLog:
-    """The stream behind `revocations`. `on_revoked` hears of each revocation that is new here."""
+    """The stream behind `revocations`. `on_revoked` is called with each revocation that is new here."""
 
     def __init__(
         self,
@@ -43,15 +43,15 @@ class RevocationLog:
         self._revocations = revocations
         self._now = now
         self._on_revoked = on_revoked
-        self._heard_meanwhile: set[str] | None = None  # while the stream is read: keys that were heard live
-        self._reading = asyncio.Lock()  # an election may ask for it while a reconnect does
+        self._live_keys: set[str] | None = None  # while the stream is read: keys that were received live
+        self._reading = asyncio.Lock()  # an election may cause it while a reconnect does
         self._losses = 0
         revocations.current = False
         self.durable_log = DurableLog(bus, revocation_spec(settings), settings.publish_timeout_s)
         self._subscription = bus.subscribe(self._subjects.revoked_out, self._on_message)
 
     async def open(self) -> None:
-        """Open the stream and take in all it holds; again after each reconnect.
+        """Open the stream and read all of it; again after each reconnect.
 
         Raises:
             BusError: it cannot be opened or read.
@@ -60,35 +60,35 @@ class RevocationLog:
             losses = self._losses
             await self.durable_log.open()
             await self._read()
-            if losses == self._losses:  # else what was read first may have changed unheard
+            if losses == self._losses:  # otherwise a change of what was read first may have been missed
                 self._revocations.current = True
 
     def lost(self) -> None:
-        """Nothing is heard until the bus is back and the stream was read: until then nobody can be let in."""
+        """Mark the list as incomplete until the bus is back and the stream was read: no credentials are valid until then."""
         self._losses += 1
         self._revocations.current = False
 
     async def _read(self) -> None:
-        self._heard_meanwhile = set()
+        self._live_keys = set()
         try:
             seq, complete = 1, False
             while not complete:
                 batch = await self.durable_log.read_from(self._subjects.revoked_in("*"), seq, _PAGE)
                 for message in batch.messages:
                     key = message.subject.rpartition(".")[2]
-                    # What was heard live is newer than what the stream said a moment ago.
-                    if key not in self._heard_meanwhile:
-                        self._take(message.data)
+                    # What was received live is newer than what was read.
+                    if key not in self._live_keys:
+                        self._add(message.data)
                 seq, complete = batch.last_seq + 1, batch.complete
         finally:
-            self._heard_meanwhile = None
+            self._live_keys = None
         self._revocations.forget(self._now())
 
     async def publish(self, revoked: Revoked) -> None:
-        """Store a revocation; every gateway has it some milliseconds later.
+        """Store a revocation; every gateway receives it some milliseconds later.
 
         Raises:
-            BusError: it is not known to be stored.
+            BusError: it may not be stored.
         """
         done: asyncio.Future[Stored | BusError] = asyncio.get_running_loop().create_future()
 
@@ -103,29 +103,33 @@ class RevocationLog:
             raise outcome
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the subscription and the stream."""
         self._subscription.close()
         self.durable_log.close()
 
     def _on_message(self, message: BusMessage) -> None:
-        if self._heard_meanwhile is not None:
-            self._heard_meanwhile.add(message.subject.rpartition(".")[2])
-        self._take(message.data)
+        if self._live_keys is not None:
+            self._live_keys.add(message.subject.rpartition(".")[2])
+        self._add(message.data)
 
-    def _take(self, data: bytes) -> None:
+    def _add(self, data: bytes) -> None:
         try:
             revoked = _decode(data)
         except (msgspec.DecodeError, RecursionError) as fault:
-            log.error("revocation is not readable", reason=str(fault))
+            log.error("revocation cannot be decoded", reason=str(fault))
             return
         before = self._revocations.forgotten
         if self._revocations.add(revoked, self._now()):
             self._on_revoked(revoked)
         if (forgotten := self._revocations.forgotten - before) > 0:
-            log.error("more revocations than a gateway remembers", forgotten=forgotten, most=MAX_REVOCATIONS)
+            log.error(
+                "too many revocations; those that expire first were dropped",
+                forgotten=forgotten,
+                most=MAX_REVOCATIONS,
+            )
 
 
 def _key(revoked: Revoked) -> str:
-    """Return the last token of the subject: hashed, because what `jti` may contain is the issuer's choice."""
+    """Return the last token of the subject: hashed, because the issuer chooses what `jti` contains."""
     kind = f"user\0{revoked.user_id}" if revoked.user_id else f"token\0{revoked.token_id}"
     return blake2b(kind.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

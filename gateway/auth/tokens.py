@@ -1,13 +1,12 @@
-"""JSON Web Tokens: which ones are believed, and what they say.
+"""JSON Web Tokens: verification and claims.
 
-The algorithm belongs to the key, never to the token (RFC 8725 §3.1): a candidate key comes with the one
-algorithm it may verify, so neither `alg: none` nor a public key used as an HMAC secret gets anywhere.
-`crit` is refused altogether: no extension is understood here (RFC 7515 §4.1.11).
+The algorithm belongs to the key, never to the token (RFC 8725 §3.1): a key comes with the one algorithm that it may
+verify, so neither `alg: none` nor a public key used as an HMAC secret verifies anything. `crit` is always refused: no
+extension is supported (RFC 7515 §4.1.11).
 
-Claims: `exp` and `sub` always, `aud` and `iss` when configured; `name` is the display name; `tidings` says
-what the user may do: `{join: [pattern], publish: [pattern], channels: [pattern], broadcast, direct, admin:
-bool}`. What that claim does not name is not allowed; without the claim the configured default holds.
-`jti` and `iat` are what a token can be revoked by.
+Claims: `exp` and `sub` always, `aud` and `iss` when configured; `name` is the display name; `tidings` are the user's
+grants (`services.wire.grants`), and without that claim the configured default holds. `jti` and `iat` are what a token
+can be revoked by.
 """
 
 import binascii
@@ -31,7 +30,7 @@ _SLACK_S = 60.0  # for a token minted for exactly the longest life, by a clock t
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """A key that may have signed a token, the one algorithm it is for, and whose key it is.
+    """A key, the one algorithm it verifies, and its issuer.
 
     A token verified with it must name that `issuer`, so that one issuer cannot speak for another.
     """
@@ -42,21 +41,21 @@ class VerificationKey:
 
 
 class KeySource(Protocol):
-    """Where verification keys come from."""
+    """A source of verification keys: shared secrets, public keys, or both."""
 
     async def keys_for(self, header: Mapping[str, Any], issuer: object) -> Iterable[VerificationKey]:
-        """Return the keys to try for a token with this (unverified) header and `iss`; none if it is nobody's.
+        """Return the keys to try for a token with this (unverified) header and `iss`; none for an unknown issuer.
 
-        `kid`, `alg` and `iss` may choose among configured keys, no more. Nothing in a token may name a place
-        to fetch from.
+        `kid`, `alg` and `iss` may choose among configured keys, no more. Nothing in a token may name an address to
+        fetch from.
 
         Raises:
-            AuthRefused: `unavailable`, where keys cannot be had now.
+            AuthRefused: `unavailable`, while keys cannot be fetched.
         """
 
 
 class SharedSecrets:
-    """HS256 secrets of the configuration. All verify, so that one is replaced while its tokens still live.
+    """HS256 secrets of the configuration. All verify, so that one can be replaced while its tokens are still valid.
 
     Raises:
         ValueError: a secret is shorter than 32 bytes.
@@ -85,14 +84,14 @@ class CompositeKeySource:
 
 
 class TokenVerifier:
-    """Turns tokens into identities. An empty `audience`, and the issuer of a key without one, are not asked for.
+    """Verifies tokens and returns their identities. `aud` and `iss` are only checked when configured.
 
     Args:
-        source: where keys come from.
-        audience: the required `aud`.
-        longest_life_s: tokens that expire later than that from now are refused; 0 takes any. A revocation is
-            remembered for so long, and must outlive what it revokes.
-        default: what a token without a `tidings` claim allows.
+        source: the keys.
+        audience: the required `aud`; empty: any.
+        longest_life_s: tokens that expire later than that from now are refused; 0 accepts any. A revocation is
+            remembered for that time, and must outlive what it revokes.
+        default: the grants of a token without a `tidings` claim.
     """
 
     def __init__(
@@ -109,10 +108,10 @@ class TokenVerifier:
         self._default = default
 
     async def verify(self, token: str) -> Identity:
-        """Return who the token speaks of.
+        """Return the identity of a token.
 
         Raises:
-            AuthRefused: `unauthorized`, with a reason that helps its owner and nobody else.
+            AuthRefused: `unauthorized`, with a reason that helps the token's owner and no one else.
         """
         if len(token) > MAX_TOKEN_BYTES:
             raise _refused(f"the token is longer than {MAX_TOKEN_BYTES} bytes")
@@ -127,7 +126,7 @@ class TokenVerifier:
         return identity
 
     def _unverified(self, token: str) -> tuple[Mapping[str, Any], object]:
-        """Return what may choose the key: the header, and `iss`."""
+        """Return the parts that may choose the key: the header, and `iss`."""
         try:
             parts = jwt.decode_complete(token, options={"verify_signature": False})
         except (jwt.PyJWTError, UnicodeEncodeError, UnicodeDecodeError, binascii.Error, RecursionError):
@@ -150,7 +149,7 @@ class TokenVerifier:
                     options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
                 )
             except jwt.InvalidSignatureError:
-                continue  # perhaps the next secret: this is how secrets are replaced
+                continue  # perhaps the next secret: several are valid while one is replaced
             except jwt.ExpiredSignatureError:
                 raise _refused("the token has expired") from None
             except jwt.ImmatureSignatureError:
@@ -168,10 +167,10 @@ class TokenVerifier:
 
 
 def identity_of(claims: Mapping[str, Any], default: Grants = DEFAULT) -> Identity:
-    """Return the identity that verified claims speak of; `default` holds without a `tidings` claim.
+    """Return the identity of verified claims; `default` are the grants without a `tidings` claim.
 
     Raises:
-        AuthRefused: `sub` or `name` are no valid names, or the `tidings` claim is malformed.
+        AuthRefused: `sub` or `name` is no valid name, or the `tidings` claim is malformed.
     """
     name = claims.get("name", "")
     if not isinstance(name, str):
@@ -183,7 +182,7 @@ def identity_of(claims: Mapping[str, Any], default: Grants = DEFAULT) -> Identit
         raise _refused(str(fault)) from None
     if user_id == SERVER_USER_ID:
         raise _refused(
-            f"`{SERVER_USER_ID}` is no user: what the server API publishes is said to be from there"
+            f"`{SERVER_USER_ID}` is no user: it is the sender of all that the server API publishes"
         )
     try:
         granted = Grants.parse(claims["tidings"]) if "tidings" in claims else default
@@ -196,7 +195,7 @@ def identity_of(claims: Mapping[str, Any], default: Grants = DEFAULT) -> Identit
         granted,
         expires_at=int(claims["exp"]) + CLOCK_SKEW_S,
         token_id=token_id if isinstance(token_id, str) else "",
-        # In whole seconds, as it was compared with our clock: with a fraction it could be later than what revokes it.
+        # In whole seconds, as it was compared with our clock: with a fraction it could be later than its revocation.
         issued_at=float(int(issued_at)) if isinstance(issued_at, int | float) else None,
     )
 

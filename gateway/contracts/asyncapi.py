@@ -1,6 +1,6 @@
 """WebSocket and Server-Sent Events as an AsyncAPI 3.0 document, from the gateway's side.
 
-It *receives* what clients send and *sends* what they hear. Each request names its reply.
+It *receives* what clients send and *sends* what they receive. Each request names its reply.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from services.wire import client, server
 from services.wire.codec import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK
 from services.wire.codes import CloseCode, ErrorCode
 
-# What answers a request that is carried out, where it is not `ack`; `error` answers the others.
+# Replies to requests that succeed, if not `ack`; those that fail are answered by `error`.
 REPLIES: dict[type[client.ClientMessage], type[server.ServerMessage]] = {
     client.JoinRoom: server.JoinedRoom,
     client.LeaveRoom: server.LeftRoom,
@@ -34,7 +34,7 @@ REPLIES: dict[type[client.ClientMessage], type[server.ServerMessage]] = {
     client.Unsubscribe: server.Unsubscribed,
 }
 
-# What no stream carries: replies to messages that only a WebSocket can send, and its greeting.
+# Messages that no stream carries: replies to requests that only a WebSocket can send, and `welcome`.
 _WEBSOCKET_ONLY = {server.Welcome, server.Ack, server.HeartbeatAck, server.LeftRoom, server.Unsubscribed}
 
 _WS_QUERY = {

@@ -38,12 +38,12 @@ def server_messages() -> tuple[type[server.ServerMessage], ...]:
 
 
 def tag_of(kind: type[msgspec.Struct]) -> str:
-    """Return the `type` of a message as it stands on the wire."""
+    """Return the `type` of a message on the wire."""
     return str(kind.__struct_config__.tag)
 
 
 def component_name(kind: type) -> str:
-    """Return what a type is called in the contracts.
+    """Return the name of a type in the contracts.
 
     Clients' messages are `Client…` and their `type`: three of them share it with what becomes of them. `Error` would
     hide what every JavaScript program knows by that name.
@@ -58,8 +58,7 @@ def components_of(
 ) -> tuple[dict[Any, Schema], dict[str, Schema]]:
     """Return a schema for each type, by its `repr`, and the named components that they refer to.
 
-    What is `asked` may leave out fields that have a default; what is `answered` has them all, unless they do not
-    apply.
+    Types that are `asked` may omit fields that have a default; types that are `answered` have all that apply.
     """
     commands = [kind for kind in asked if kind in client_messages()]
     bodies = [kind for kind in asked if kind not in client_messages()]
@@ -117,7 +116,7 @@ def _structs(types: Iterable[Any]) -> Iterator[type[msgspec.Struct]]:
 
 
 def _require_defaults(kind: type[msgspec.Struct], schema: Schema) -> None:
-    """Mark as required what is always encoded: a field with a default, unless defaults are left out."""
+    """Mark as required all fields that are always encoded: those with a default, unless defaults are omitted."""
     if not kind.__struct_config__.omit_defaults:
         always = [
             field.encode_name for field in msgspec.structs.fields(kind) if field.default is not msgspec.UNSET

@@ -334,7 +334,7 @@ class UpgradeHandler:
         except Exception:
             # The fault is ours, and no caller could answer the client.
             log.exception("a handshake failed")
-            refusal = refusal_response(ErrorCode.INTERNAL, "something went wrong here")
+            refusal = refusal_response(ErrorCode.INTERNAL, "an internal error occurred")
         if refusal is not None:
             _reject(upgrade, refusal)
 
@@ -400,7 +400,7 @@ class UpgradeHandler:
             refusal = self._refusal(fault)
         except Exception:
             log.exception("a handshake failed")
-            refusal = refusal_response(ErrorCode.INTERNAL, "something went wrong here")
+            refusal = refusal_response(ErrorCode.INTERNAL, "an internal error occurred")
         gateway.inboxes.leave(connection)
         connection.stay.end()
         if refusal is not None:

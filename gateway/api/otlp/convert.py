@@ -1,7 +1,7 @@
-"""Data points of OTLP metrics, checked one by one and turned into bus reports. Pure.
+"""Data points of OTLP metrics, checked one by one and converted to reports for the bus. Pure.
 
-- A resource is a source: its `service.name`, with `service.namespace` before it. Its instances are told apart by
-  `service.instance.id`, so that each one's totals are compared with its own.
+- A resource is a source: its `service.name`, with `service.namespace` before it. `service.instance.id` separates its
+  instances, so that each one's totals are compared with its own.
 - Attributes of a point are labels; each label set of a source is a series.
 - Gauges and non-monotonic totals are gauges; monotonic sums, delta or cumulative, are counters; histograms become
   sketches. Durations of served requests (`_SERVED`) also are the source's requests, errors and latency.
@@ -53,13 +53,13 @@ _SERVED = {"http.server.request.duration": 1000.0, "http.server.duration": 1.0, 
 _STATUS = ("http.response.status_code", "http.status_code")
 
 
-class _Refused(Exception):
-    """A point that is not taken; the message is shown to the sender."""
+class _PointRefused(Exception):
+    """A refused point; the message is shown to the sender."""
 
 
 @dataclass(slots=True)
 class Export:
-    """What one request carries: reports for the bus, and how many points were refused, by reason; and warnings."""
+    """Content of one request: reports for the bus, the number of refused points by reason, and warnings."""
 
     reports: list[MetricsReport] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
@@ -107,7 +107,7 @@ class _Draft:
         )
 
     def weight_of(self, name: str) -> int:
-        """Return what a metric adds to the weight of the report."""
+        """Return the weight of one metric within the report."""
         parts = (self.gauges, self.counters, self.totals, self.histograms, self.histogram_totals)
         weight = _WEIGHT_OF_NAME * sum(name in part for part in parts)
         if (sketch := self.histograms.get(name)) is not None:
@@ -117,7 +117,7 @@ class _Draft:
         return weight
 
     def counts_from(self, point: "Point") -> None:
-        """Note when the counts of a delta began: with the first of them."""
+        """Note the start of the counts of a delta: that of the earliest point."""
         start = point.start_time_unix_nano // 1_000_000
         self.since = min(self.since or start, start)
 
@@ -126,9 +126,9 @@ _Drafts = dict[tuple[tuple[str, str], ...], _Draft]  # by label set
 
 
 def convert(pieces: Iterable[Piece | None], export: Export, now_ms: int) -> Iterator[None]:
-    """Add the reports of what arrived at `now_ms` to an export; `boot` and `seq` are the sender's to fill in.
+    """Add the reports of pieces that arrived at `now_ms` to an export; the sender fills in `boot` and `seq`.
 
-    A step is what one yields: a millisecond or two of work.
+    A step, between two yields, is a millisecond or two of work.
 
     Raises:
         ApiError: `too_large` for a resource with more than `_MAX_RESOURCE_ATTRIBUTES`.
@@ -158,8 +158,8 @@ def convert(pieces: Iterable[Piece | None], export: Export, now_ms: int) -> Iter
         for point in points:
             filled: _Draft | None = None
             try:
-                filled = _take(drafts, attributes, piece.metric, point, now_ms)
-            except (_Refused, BadSample, InvalidName) as fault:
+                filled = _convert_point(drafts, attributes, piece.metric, point, now_ms)
+            except (_PointRefused, BadSample, InvalidName) as fault:
                 export.refused[str(fault)] += 1
             if filled is not None and filled.weight >= _MAX_REPORT_WEIGHT:
                 del drafts[_key(filled.labels)]
@@ -179,7 +179,7 @@ def _points(metric: Metric) -> list[Point]:
     return list(getattr(metric, kind).data_points) if kind is not None else []
 
 
-def _take(
+def _convert_point(
     drafts: _Drafts,
     resource: dict[str, str],
     metric: Metric,
@@ -187,12 +187,14 @@ def _take(
     now_ms: int,
 ) -> _Draft | None:
     if point.flags & DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK:
-        return None  # says that there is nothing to say
+        return None
     if not METRIC_NAME.fullmatch(metric.name):
-        raise _Refused("a metric's name is a letter or _ and up to 63 letters, digits, and any of _ . : -")
+        raise _PointRefused(
+            "a metric's name is a letter or _ and up to 63 letters, digits, and any of _ . : -"
+        )
     at = point.time_unix_nano // 1_000_000
     if point.time_unix_nano and not is_timely(at, now_ms):
-        raise _Refused("the time of a point is over an hour old or of the future")
+        raise _PointRefused("the time of a point is over an hour old or of the future")
     labels = _labels(point)
     draft = drafts.get(_key(labels))
     if draft is None:
@@ -211,7 +213,7 @@ def _add(draft: _Draft, metric: Metric, point: Point) -> None:
     if isinstance(point, NumberDataPoint):
         value = float(point.as_int) if point.WhichOneof("value") == "as_int" else point.as_double
         if not math.isfinite(value):
-            raise _Refused("numbers must be finite")
+            raise _PointRefused("numbers must be finite")
         if metric.HasField("gauge"):
             draft.gauges[metric.name] = value
         else:
@@ -229,7 +231,7 @@ def _add(draft: _Draft, metric: Metric, point: Point) -> None:
         )
     elif isinstance(point, ExponentialHistogramDataPoint):
         if sum(point.negative.bucket_counts):
-            raise _Refused("values below zero have no percentiles here")
+            raise _PointRefused("values below zero have no percentiles here")
         sketch = from_exponential(
             point.scale, float(point.zero_count), point.positive.offset, list(point.positive.bucket_counts)
         )
@@ -237,20 +239,20 @@ def _add(draft: _Draft, metric: Metric, point: Point) -> None:
             draft, metric.name, point, metric.exponential_histogram.aggregation_temporality, sketch
         )
     else:
-        raise _Refused("summaries are not taken: their quantiles cannot be merged")
+        raise _PointRefused("summaries are not taken: their quantiles cannot be merged")
 
 
 def _add_sum(draft: _Draft, metric: Metric, point: NumberDataPoint, value: float) -> None:
     temporality = metric.sum.aggregation_temporality
     if temporality not in (_DELTA, _CUMULATIVE):
-        raise _Refused("a sum needs an aggregation temporality")
+        raise _PointRefused("a sum needs an aggregation temporality")
     if not metric.sum.is_monotonic:
         if temporality == _DELTA:
-            raise _Refused("deltas of a sum that may fall are not taken: export it as cumulative")
+            raise _PointRefused("deltas of a sum that may fall are not taken: export it as cumulative")
         draft.gauges[metric.name] = value
         return
     if value < 0:
-        raise _Refused("a monotonic sum cannot be negative")
+        raise _PointRefused("a monotonic sum cannot be negative")
     if temporality == _DELTA:
         draft.counts_from(point)
         draft.counters[metric.name] = draft.counters.get(metric.name, 0.0) + value
@@ -266,7 +268,7 @@ def _add_histogram(
     sketch: LatencySketch,
 ) -> None:
     if temporality not in (_DELTA, _CUMULATIVE):
-        raise _Refused("a histogram needs an aggregation temporality")
+        raise _PointRefused("a histogram needs an aggregation temporality")
     served = _scaled(sketch, _SERVED[name]) if name in _SERVED else None
     failed = any(draft.labels.get(status, "").startswith("5") for status in _STATUS)
     if temporality == _DELTA:
@@ -307,16 +309,16 @@ def _instance(resource: dict[str, str]) -> str:
 
 def _labels(point: Point) -> dict[str, str]:
     if len(point.attributes) > MAX_LABELS_PER_SOURCE:
-        raise _Refused(f"more than {MAX_LABELS_PER_SOURCE} attributes")
+        raise _PointRefused(f"more than {MAX_LABELS_PER_SOURCE} attributes")
     labels = _texts(point.attributes)
     for name, value in labels.items():
         if not name or len(name) + len(value) > MAX_LABEL_BYTES:
-            raise _Refused(f"an attribute has more than {MAX_LABEL_BYTES} characters, or no name")
+            raise _PointRefused(f"an attribute has more than {MAX_LABEL_BYTES} characters, or no name")
     return labels
 
 
 def _texts(attributes: Iterable[KeyValue]) -> dict[str, str]:
-    """Return attributes as text; arrays and maps have none and are left out."""
+    """Return attributes as text, without arrays and maps."""
     texts: dict[str, str] = {}
     for attribute in attributes:
         kind = attribute.value.WhichOneof("value")

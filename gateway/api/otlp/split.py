@@ -1,8 +1,8 @@
-"""An OTLP export taken apart before it is parsed: a metric with some of its points at a time.
+"""An OTLP export split before it is parsed: a metric with some of its points at a time. Pure.
 
-The parsers of protobuf and JSON take a whole request at once, and make hundreds of bytes of every two: 6 kB of gzip
-kept a gateway for 6 s. So a request is walked along the structure of OTLP (resources, scopes, metrics, points), what is
-found is counted, and the parsers get pieces that take them a millisecond or two. Pure.
+The parsers of protobuf and JSON parse a whole request at once, and allocate hundreds of bytes for every two: 6 kB of
+gzip blocked a gateway for 6 s. So a request is walked along the structure of OTLP (resources, scopes, metrics, points),
+its elements are counted, and the parsers get pieces that take them a millisecond or two.
 """
 
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ from services.wire.codes import ErrorCode
 MAX_UNPACKED_BYTES = 4 * 1024 * 1024
 MAX_ELEMENTS = 50_000  # resources, scopes, metrics and points together, and fields beside them
 _MAX_JSON_COMMAS = 400_000
-# Of what is parsed at once where it cannot be divided: a resource, a point, a metric without its points.
+# Of what cannot be split: a resource, a point, a metric without its points.
 _MAX_PART_BYTES = 32 * 1024
 _MAX_PART_OBJECTS = 300  # of JSON: its parser takes 10 µs for each
 _MAX_PART_COMMAS = 3000
-# A piece has as many points as fit these, and one at least.
+# A piece has as many points as fit these, but at least one.
 _PIECE_BYTES = 8 * 1024
 _PIECE_OBJECTS = 100
 _PIECE_COMMAS = 500
@@ -40,10 +40,10 @@ class Piece:
 
 
 def pieces_of(body: bytes, *, json: bool) -> Iterator[Piece | None]:
-    """Yield an ExportMetricsServiceRequest piece by piece; None where only time has passed.
+    """Yield an ExportMetricsServiceRequest piece by piece; None for a step without a piece.
 
     Raises:
-        ApiError: `bad_message` for what is no such request, `too_large` for one with too many or too large parts.
+        ApiError: `bad_message` for anything else, `too_large` for a request with too many or too large parts.
     """
     try:
         yield from _json_pieces(body) if json else _protobuf_pieces(body)
@@ -51,7 +51,7 @@ def pieces_of(body: bytes, *, json: bool) -> Iterator[Piece | None]:
         raise ApiError(ErrorCode.BAD_MESSAGE, "not an ExportMetricsServiceRequest") from None
 
 
-class _Count:
+class _Counter:
     """Counts the elements of one request."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ _DATA_POINTS = 1
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """Return the number that begins at `at`, and where it ends."""
+    """Return the number at offset `at`, and the offset after it."""
     value = shift = 0
     for end, byte in enumerate(data[at : at + 10], at + 1):
         value |= (byte & 0x7F) << shift
@@ -95,7 +95,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     raise ValueError("a number without end")
 
 
-def _fields(data: memoryview, count: _Count) -> Iterator[tuple[int, memoryview, memoryview]]:
+def _fields(data: memoryview, count: _Counter) -> Iterator[tuple[int, memoryview, memoryview]]:
     """Yield the fields of a message: number, value (empty unless it has a length), and all of it."""
     at, end = 0, len(data)
     while at < end:
@@ -122,19 +122,19 @@ def _fields(data: memoryview, count: _Count) -> Iterator[tuple[int, memoryview, 
 
 
 def _protobuf_pieces(body: bytes) -> Iterator[Piece | None]:
-    count = _Count()
+    count = _Counter()
     for number, value, _ in _fields(memoryview(body), count):
         yield None
         if number == _RESOURCE_METRICS:
             yield from _protobuf_resource(value, count)
 
 
-def _protobuf_resource(data: memoryview, count: _Count) -> Iterator[Piece | None]:
+def _protobuf_resource(data: memoryview, count: _Counter) -> Iterator[Piece | None]:
     resource, scopes = bytearray(), list[memoryview]()
     for number, value, _ in _fields(data, count):
         yield None
         if number == _RESOURCE:
-            resource += value  # of a field that is given twice the parts are merged, as protobuf says
+            resource += value  # a field that occurs twice is merged, as protobuf requires
             _check_part(resource)
         elif number == _SCOPE_METRICS:
             scopes.append(value)
@@ -146,7 +146,7 @@ def _protobuf_resource(data: memoryview, count: _Count) -> Iterator[Piece | None
                 yield from _protobuf_metric(parsed, value, count)
 
 
-def _protobuf_metric(resource: Resource, metric: memoryview, count: _Count) -> Iterator[Piece | None]:
+def _protobuf_metric(resource: Resource, metric: memoryview, count: _Counter) -> Iterator[Piece | None]:
     head, kind, data = bytearray(), 0, metric[:0]
     for number, value, whole in _fields(metric, count):
         yield None
@@ -197,9 +197,9 @@ def _grouped(points: list[memoryview]) -> Iterator[list[memoryview]]:
 
 
 class _Counted(msgspec.Struct, rename="camel"):
-    """An object that is counted as soon as it was read, so that a list of too many is not read to its end."""
+    """An object that is counted as soon as it is decoded, so that a list of too many is not decoded to its end."""
 
-    count: ClassVar[_Count] = _Count()  # of the request that is read now: reading is not interrupted
+    count: ClassVar[_Counter] = _Counter()  # of the request that is decoded now: decoding is not interrupted
 
     def __post_init__(self) -> None:
         self.count.one()
@@ -245,7 +245,7 @@ _read_points = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def _json_pieces(body: bytes) -> Iterator[Piece | None]:
-    count = _Count()
+    count = _Counter()
     if body.count(b",") > _MAX_JSON_COMMAS:
         raise _too_large(f"more than {_MAX_JSON_COMMAS} values")
     yield None
@@ -264,7 +264,7 @@ def _json_pieces(body: bytes) -> Iterator[Piece | None]:
                 yield from _json_metric(parsed, metric, count)
 
 
-def _json_metric(resource: Resource, metric: _Metric, count: _Count) -> Iterator[Piece | None]:
+def _json_metric(resource: Resource, metric: _Metric, count: _Counter) -> Iterator[Piece | None]:
     found = (metric.gauge, metric.sum, metric.histogram, metric.exponential_histogram, metric.summary)
     given = [(kind, data) for kind, data in zip(_KINDS, found, strict=True) if _is_given(data)]
     if len(given) > 1:

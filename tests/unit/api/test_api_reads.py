@@ -206,7 +206,7 @@ async def test_our_own_faults_say_nothing(client: httpx.AsyncClient, deps: FakeD
     answer = await client.get("/api/alerts")
 
     assert answer.status_code == 500
-    assert answer.json() == {"code": "internal", "message": "something went wrong here", "retryable": True}
+    assert answer.json() == {"code": "internal", "message": "an internal error occurred", "retryable": True}
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
