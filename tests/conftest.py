@@ -13,6 +13,7 @@ from services.settings import Settings
 from tests.support.redis_cluster import RedisCluster
 from tests.support.requires import need
 from tests.support.stores import PlainRedisServer, ValkeyServer
+from tests.support.webhook_receiver import WebhookReceiver
 from tidings_cli.local.servers import NatsServer, RedisServer
 
 # Properties claim no time: neither how long an example takes nor how long it takes to make one up.
@@ -89,3 +90,10 @@ def make_settings(
         return Settings(**(defaults | overrides))  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture
+def receiver() -> Iterator[WebhookReceiver]:
+    """An HTTP server that receives webhooks."""
+    with WebhookReceiver() as running:
+        yield running

@@ -3,7 +3,6 @@
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -22,50 +21,34 @@ QUICK = {"TIDINGS_NOTIFY_GROUP_WAIT_S": "0", "TIDINGS_NOTIFY_GROUP_INTERVAL_S": 
 HOT, COOL = {"cpu": 95}, {"cpu": 5}
 
 
-class Hook(WebhookReceiver):
-    """A receiver of webhooks, and of what comes through Alertmanager and apprise."""
-
-    @property
-    def got(self) -> list[dict[str, Any]]:
-        return [post.json for post in self.posts]
-
-    @property
-    def keys(self) -> list[str]:
-        return [post.headers.get("idempotency-key", "") for post in self.posts]
-
-
-@pytest.fixture
-def hook() -> Iterator[Hook]:
-    with Hook() as running:
-        yield running
-
-
 @pytest.fixture
 async def fleet(make_settings: Callable[..., Settings], tmp_path: Path) -> AsyncIterator[Fleet]:
     async with Fleet(make_settings(), tmp_path) as running:
         yield running
 
 
-async def test_posted_when_it_fires_and_when_it_ends(fleet: Fleet, hook: Hook) -> None:
-    await fleet.leader(fleet.start(TIDINGS_WEBHOOK_URLS=hook.url, **QUICK))
-    await fleet.report_until(lambda: hook.got, "the notification", gauges=HOT)
-    await fleet.report_until(lambda: len(hook.got) > 1, "the end of it", gauges=COOL)
-    assert [body["status"] for body in hook.got] == ["firing", "resolved"]
-    firing, resolved = (body["alerts"][0] for body in hook.got)
+async def test_posted_when_it_fires_and_when_it_ends(fleet: Fleet, receiver: WebhookReceiver) -> None:
+    await fleet.leader(fleet.start(TIDINGS_WEBHOOK_URLS=receiver.url, **QUICK))
+    await fleet.report_until(lambda: receiver.bodies, "the notification", gauges=HOT)
+    await fleet.report_until(lambda: len(receiver.bodies) > 1, "the end of it", gauges=COOL)
+    assert [body["status"] for body in receiver.bodies] == ["firing", "resolved"]
+    firing, resolved = (body["alerts"][0] for body in receiver.bodies)
     assert firing["fingerprint"] == resolved["fingerprint"]
     assert firing["startsAt"] == resolved["startsAt"] < resolved["endsAt"]
-    assert len(set(hook.keys)) == 2
-    (receiver,) = (await fleet.ask(alerting.RECEIVERS_LIST, rpc.Empty())).receivers
-    assert (receiver.name, receiver.up, receiver.error) == ("webhook-1", True, "")
-    assert receiver.last_success > 0
+    assert len(set(receiver.keys)) == 2
+    (shown,) = (await fleet.ask(alerting.RECEIVERS_LIST, rpc.Empty())).receivers
+    assert (shown.name, shown.up, shown.error) == ("webhook-1", True, "")
+    assert shown.last_success > 0
 
 
-async def test_a_receiver_that_is_down_is_shown_and_told_later(fleet: Fleet, hook: Hook) -> None:
-    hook.status = 503
+async def test_a_receiver_that_is_down_is_shown_and_told_later(
+    fleet: Fleet, receiver: WebhookReceiver
+) -> None:
+    receiver.status = 503
     health = free_port()
-    service = fleet.start(TIDINGS_WEBHOOK_URLS=hook.url, TIDINGS_HEALTH_PORT=str(health), **QUICK)
+    service = fleet.start(TIDINGS_WEBHOOK_URLS=receiver.url, TIDINGS_HEALTH_PORT=str(health), **QUICK)
     await fleet.leader(service)
-    await fleet.report_until(lambda: len(hook.got) > 1, "two attempts", gauges=HOT)
+    await fleet.report_until(lambda: len(receiver.bodies) > 1, "two attempts", gauges=HOT)
 
     async def shown() -> bool:
         receivers = (await fleet.ask(alerting.RECEIVERS_LIST, rpc.Empty())).receivers
@@ -75,40 +58,44 @@ async def test_a_receiver_that_is_down_is_shown_and_told_later(fleet: Fleet, hoo
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{health}", timeout=PATIENCE_S) as client:
         assert (await client.get("/readyz")).json()["details"]["receivers_down"] == ["webhook-1"]
         assert 'tidings_notify_receiver_up{receiver="webhook-1"} 0.0' in (await client.get("/metrics")).text
-    assert len(set(hook.keys)) == 1  # every attempt is the same message
-    attempts = len(hook.got)
-    hook.status = 200
-    await fleet.report_until(lambda: len(hook.got) > attempts, "the next attempt", gauges=HOT)
+    assert len(set(receiver.keys)) == 1  # every attempt is the same message
+    attempts = len(receiver.bodies)
+    receiver.status = 200
+    await fleet.report_until(lambda: len(receiver.bodies) > attempts, "the next attempt", gauges=HOT)
     await eventually(lambda: service.logged("receiver is up again"), "the recovery in the log")
 
 
-async def test_at_least_once_over_a_replicas_death_and_with_the_same_key(fleet: Fleet, hook: Hook) -> None:
-    first, second = (fleet.start(TIDINGS_WEBHOOK_URLS=hook.url, **QUICK) for _ in range(2))
+async def test_at_least_once_over_a_replicas_death_and_with_the_same_key(
+    fleet: Fleet, receiver: WebhookReceiver
+) -> None:
+    first, second = (fleet.start(TIDINGS_WEBHOOK_URLS=receiver.url, **QUICK) for _ in range(2))
     leader = await fleet.leader(first, second)
-    hook.drip_s = 60.0  # it took the message, and the replica dies before it hears of that
-    await fleet.report_until(lambda: hook.got, "the notification", gauges=HOT)
+    receiver.drip_s = 60.0  # it took the message, and the replica dies before it hears of that
+    await fleet.report_until(lambda: receiver.bodies, "the notification", gauges=HOT)
     leader.kill()
-    hook.drip_s = 0.0
-    await fleet.report_until(lambda: len(hook.got) > 1, "the same again", gauges=HOT)
-    assert hook.keys[0] == hook.keys[1] != ""
-    assert hook.got[0]["alerts"][0]["startsAt"] == hook.got[1]["alerts"][0]["startsAt"]
-    await fleet.report_until(lambda: hook.got[-1]["status"] == "resolved", "the end", gauges=COOL)
+    receiver.drip_s = 0.0
+    await fleet.report_until(lambda: len(receiver.bodies) > 1, "the same again", gauges=HOT)
+    assert receiver.keys[0] == receiver.keys[1] != ""
+    assert receiver.bodies[0]["alerts"][0]["startsAt"] == receiver.bodies[1]["alerts"][0]["startsAt"]
+    await fleet.report_until(lambda: receiver.bodies[-1]["status"] == "resolved", "the end", gauges=COOL)
     # At least once: however often it came, it is one message, and the end is another.
-    assert set(hook.keys[:-1]) == {hook.keys[0]} != {hook.keys[-1]}, hook.got
+    assert set(receiver.keys[:-1]) == {receiver.keys[0]} != {receiver.keys[-1]}, receiver.bodies
 
 
-async def test_an_end_in_the_gap_between_two_replicas_is_told(fleet: Fleet, hook: Hook) -> None:
-    leader = await fleet.leader(fleet.start(TIDINGS_WEBHOOK_URLS=hook.url, **QUICK))
-    await fleet.report_until(lambda: hook.got, "the notification", gauges=HOT)
+async def test_an_end_in_the_gap_between_two_replicas_is_told(
+    fleet: Fleet, receiver: WebhookReceiver
+) -> None:
+    leader = await fleet.leader(fleet.start(TIDINGS_WEBHOOK_URLS=receiver.url, **QUICK))
+    await fleet.report_until(lambda: receiver.bodies, "the notification", gauges=HOT)
     await eventually(lambda: leader.logged("notified"), "its success noted")
     leader.kill()
-    await fleet.leader(fleet.start(TIDINGS_WEBHOOK_URLS=hook.url, **QUICK))
-    await fleet.report_until(lambda: len(hook.got) > 1, "the end", gauges=COOL)
-    assert [body["status"] for body in hook.got] == ["firing", "resolved"]
+    await fleet.leader(fleet.start(TIDINGS_WEBHOOK_URLS=receiver.url, **QUICK))
+    await fleet.report_until(lambda: len(receiver.bodies) > 1, "the end", gauges=COOL)
+    assert [body["status"] for body in receiver.bodies] == ["firing", "resolved"]
 
 
-async def test_rules_windows_and_silences_by_api(fleet: Fleet, hook: Hook) -> None:
-    await fleet.leader(fleet.start(TIDINGS_WEBHOOK_URLS=hook.url, **QUICK))
+async def test_rules_windows_and_silences_by_api(fleet: Fleet, receiver: WebhookReceiver) -> None:
+    await fleet.leader(fleet.start(TIDINGS_WEBHOOK_URLS=receiver.url, **QUICK))
     shop = {"source": "shop", "kind": "app", "gauges": {"depth": 7.0}}
     everyday = alerting.Window(
         matchers=[rpc.Matcher(name="source", value="sh*", op="~")], start="00:00", end="00:00"
@@ -125,11 +112,11 @@ async def test_rules_windows_and_silences_by_api(fleet: Fleet, hook: Hook) -> No
     assert active.muted_by == [window.id]
     seconds = len(fleet.ticks)
     await fleet.report_until(lambda: len(fleet.ticks) > seconds + 2, "seconds without a word", **shop)
-    assert hook.got == []
+    assert receiver.bodies == []
     await fleet.ask(alerting.WINDOWS_END, alerting.WindowId(id=window.id))
-    await fleet.report_until(lambda: hook.got, "the notification after the window", **shop)
-    assert hook.got[0]["commonLabels"]["team"] == "a"
-    assert hook.got[0]["commonLabels"]["source"] == "shop"
+    await fleet.report_until(lambda: receiver.bodies, "the notification after the window", **shop)
+    assert receiver.bodies[0]["commonLabels"]["team"] == "a"
+    assert receiver.bodies[0]["commonLabels"]["source"] == "shop"
     await fleet.ask(alerting.RULES_END, alerting.RuleId(id=rule.id))
     await fleet.report_until(
         lambda: len(fleet.alerts) > 1, "the end of a rule is the end of its alert", **shop
@@ -151,8 +138,8 @@ def alertmanager(tmp_path: Path) -> Iterator[tuple[str, Callable[[str], None]]]:
     def start(hook: str) -> None:
         config = tmp_path / "alertmanager.yml"
         config.write_text(
-            "route: {receiver: hook, group_by: [alertname], group_wait: 100ms, group_interval: 500ms}\n"
-            f"receivers: [{{name: hook, webhook_configs: [{{url: '{hook}'}}]}}]\n"
+            "route: {receiver: receiver, group_by: [alertname], group_wait: 100ms, group_interval: 500ms}\n"
+            f"receivers: [{{name: receiver, webhook_configs: [{{url: '{hook}'}}]}}]\n"
         )
         with (tmp_path / "alertmanager.log").open("wb") as output:
             running.append(
@@ -172,11 +159,11 @@ def alertmanager(tmp_path: Path) -> Iterator[tuple[str, Callable[[str], None]]]:
 
 
 async def test_a_real_alertmanager_takes_over(
-    fleet: Fleet, hook: Hook, alertmanager: tuple[str, Callable[[str], None]]
+    fleet: Fleet, receiver: WebhookReceiver, alertmanager: tuple[str, Callable[[str], None]]
 ) -> None:
     """Its webhook, whose body ours copies, says what we told it; and severities replace each other."""
     url, start = alertmanager
-    start(hook.url)
+    start(receiver.url)
     async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as client:
 
         async def ready() -> bool:
@@ -191,28 +178,28 @@ async def test_a_real_alertmanager_takes_over(
 
         await eventually(ready, "Alertmanager")
         await fleet.leader(fleet.start(TIDINGS_ALERTMANAGER_URLS=url))
-        await fleet.report_until(lambda: hook.got, "its webhook", gauges={"cpu": 75})
+        await fleet.report_until(lambda: receiver.bodies, "its webhook", gauges={"cpu": 75})
         assert await alerts() == [("cpu", "warning")]
         await fleet.report_until(
-            lambda: any(alert["labels"]["severity"] == "critical" for alert in hook.got[-1]["alerts"]),
+            lambda: any(alert["labels"]["severity"] == "critical" for alert in receiver.bodies[-1]["alerts"]),
             "the other severity",
             gauges=HOT,
         )
         assert await alerts() == [("cpu", "critical")]
-        await fleet.report_until(lambda: hook.got[-1]["status"] == "resolved", "the end", gauges=COOL)
+        await fleet.report_until(lambda: receiver.bodies[-1]["status"] == "resolved", "the end", gauges=COOL)
         assert await alerts() == []
-    first = hook.got[0]
+    first = receiver.bodies[0]
     assert first["version"] == "4"
     assert first["alerts"][0]["annotations"]["summary"].startswith("cpu is 75")
 
 
-async def test_services_through_apprise(fleet: Fleet, hook: Hook) -> None:
+async def test_services_through_apprise(fleet: Fleet, receiver: WebhookReceiver) -> None:
     pytest.importorskip("apprise")
-    url = hook.url.replace("http://", "json://")
+    url = receiver.url.replace("http://", "json://")
     service = fleet.start(TIDINGS_NOTIFY_URLS=f"{url},nonsense://x", **QUICK)
     await fleet.leader(service)
-    await fleet.report_until(lambda: hook.got, "the message", gauges=HOT)
-    message = hook.got[0]
+    await fleet.report_until(lambda: receiver.bodies, "the message", gauges=HOT)
+    message = receiver.bodies[0]
     assert message["title"] == "[critical] cpu"
     assert "cpu is 95 %, critical at 90" in message["message"]
     assert message["type"] == "failure"

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,12 +19,6 @@ from tests.support.presence_replica import PATIENT, QUICK, Replica, replica
 from tests.support.webhook_receiver import WebhookReceiver
 
 KEY = "a-secret-that-both-know"
-
-
-@pytest.fixture
-def receiver() -> Iterator[WebhookReceiver]:
-    with WebhookReceiver() as running:
-        yield running
 
 
 @pytest.fixture
@@ -65,14 +59,14 @@ async def test_first_and_last_are_posted_signed_and_in_order(settings, receiver,
         await gateway.send(connected("c1", "ann", "Ann"), joined("c1", "lobby"))
         await gateway.send(connected("c2", "ann", "Ann"), connected("c3", "bob"), joined("c3", "lobby"))
         await gateway.send(left("c1", "lobby"), left("c3", "lobby"), disconnected("c3", clean=True))
-        await eventually(lambda: len(receiver.taken) >= 5, "all events")
-    assert lines(receiver.taken) == [
+        await eventually(lambda: len(receiver.accepted) >= 5, "all events")
+    assert lines(receiver.accepted) == [
         "user_online ann", "room_occupied lobby", "user_online bob", "user_offline bob", "room_vacated lobby",
     ]  # fmt: skip
-    first = receiver.taken[0]
+    first = receiver.accepted[0]
     assert set(first) == {"id", "type", "timestamp", "userId", "username"}
     assert first["username"] == "Ann"
-    assert len({event["id"] for event in receiver.taken}) == 5
+    assert len({event["id"] for event in receiver.accepted}) == 5
     assert all(post.signed_with(KEY) and post.signed_with("an-old-one") for post in receiver.posts)
     assert not receiver.posts[0].signed_with("another")
     assert receiver.posts[0].headers["content-type"] == "application/json"
@@ -90,18 +84,18 @@ async def test_a_receiver_that_fails_gets_everything_when_it_recovers(settings, 
         await gateway.send(connected("c2", "bob"))
         receiver.status = 200
         await asyncio.to_thread(receiver.start)
-        await eventually(lambda: len(receiver.taken) == 2, "both events")
+        await eventually(lambda: len(receiver.accepted) == 2, "both events")
         _, text = await service.health("/metrics")
         assert re.search(r'^tidings_presence_webhook_events_total\{outcome="delivered"\} 2\.0', text, re.M)
         assert 'tidings_presence_webhook_faults_total{reason="5xx"}' in text
-    assert lines(receiver.taken) == ["user_online ann", "user_online bob"]
+    assert lines(receiver.accepted) == ["user_online ann", "user_online bob"]
     assert "token=x" not in service.log.read_text()
 
 
 async def test_events_of_many_users_are_posted_together(settings, receiver, gateway, tmp_path):
     await gateway.send(*(connected(f"c{n}", f"u{n:03}") for n in range(250)))
     async with ready(settings, tmp_path):
-        await eventually(lambda: len(receiver.taken) == 250, "all events")
+        await eventually(lambda: len(receiver.accepted) == 250, "all events")
     assert [len(post.json["events"]) for post in receiver.posts] == [100, 100, 50]
 
 
@@ -110,13 +104,13 @@ async def test_one_replica_delivers_and_another_goes_on_when_it_is_killed(
 ):
     async with ready(settings, tmp_path) as one, ready(settings, tmp_path):
         await gateway.send(connected("c1", "ann"))
-        await eventually(lambda: receiver.taken, "the first event")
+        await eventually(lambda: receiver.accepted, "the first event")
         one.process.kill()
         await one.process.wait()
         for n in range(5):
             await gateway.send(connected(f"d{n}", f"u{n}"))
-        await eventually(lambda: len({event["id"] for event in receiver.taken}) >= 6, "the others")
-    ids = [event["id"] for event in receiver.taken]
+        await eventually(lambda: len({event["id"] for event in receiver.accepted}) >= 6, "the others")
+    ids = [event["id"] for event in receiver.accepted]
     assert len(set(ids)) == 6
     # At least once: it may have been killed after the answer came and before it had noted that.
     assert {id for id in ids if ids.count(id) > 1} <= {ids[0]}
@@ -125,7 +119,7 @@ async def test_one_replica_delivers_and_another_goes_on_when_it_is_killed(
 async def test_a_stopped_replica_gives_its_turn_to_the_next(settings, receiver, gateway, tmp_path):
     async with ready(settings, tmp_path) as one:
         await gateway.send(connected("c1", "ann"))
-        await eventually(lambda: receiver.taken, "the first event")
+        await eventually(lambda: receiver.accepted, "the first event")
         assert await one.stop() == 0
     await gateway.send(connected("c2", "bob"))
     lease = await gateway.store.claim_events(target_key(receiver.url), "the next", LEASE_MS, 1)
@@ -142,7 +136,7 @@ async def test_a_target_that_is_down_does_not_hold_up_the_other(make_settings, r
         store = PresenceStore(redis, settings.prefix, LeaseTimings.of(settings), AnnouncePolicy.of(settings))
         async with ready(settings, tmp_path):
             await SimulatedGateway(store).send(connected("c1", "ann"))
-            await eventually(lambda: receiver.taken, "the event")
+            await eventually(lambda: receiver.accepted, "the event")
         await store.close()
 
 
@@ -156,10 +150,10 @@ async def test_two_replicas_with_different_targets_deliver_everything_to_both(
             for n in range(5):
                 second.status = 503 if n in (1, 2) else 200
                 await gateway.send(connected(f"c{n}", f"u{n}"))
-                await eventually(lambda n=n: len(receiver.taken) == n + 1, "the event at the first target")
+                await eventually(lambda n=n: len(receiver.accepted) == n + 1, "the event at the first target")
             expected = [f"user_online u{n}" for n in range(5)]
-            await eventually(lambda: len(second.taken) >= 5, "all events at the second target")
-    assert lines(receiver.taken) == lines(second.taken) == expected
+            await eventually(lambda: len(second.accepted) >= 5, "all events at the second target")
+    assert lines(receiver.accepted) == lines(second.accepted) == expected
     assert [post.json["dropped"] for post in second.posts] == [0] * len(second.posts)
 
 
@@ -167,9 +161,9 @@ async def test_an_event_that_is_refused_does_not_hold_up_the_others(settings, re
     receiver.poison = "bad-user"
     await gateway.send(*(connected(f"c{n}", "bad-user" if n == 6 else f"u{n}") for n in range(10)))
     async with ready(settings, tmp_path) as service:
-        await eventually(lambda: len(receiver.taken) == 9, "the others")
+        await eventually(lambda: len(receiver.accepted) == 9, "the others")
         _, text = await service.health("/metrics")
-    assert lines(receiver.taken) == [f"user_online u{n}" for n in range(10) if n != 6]
+    assert lines(receiver.accepted) == [f"user_online u{n}" for n in range(10) if n != 6]
     assert re.search(r'^tidings_presence_webhook_events_total\{outcome="refused"\} 1\.0', text, re.M)
     assert "webhook refused an event" in service.log.read_text()
 

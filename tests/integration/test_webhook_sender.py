@@ -2,7 +2,7 @@
 
 import email.utils
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,12 +10,6 @@ from services.webhooks import MAX_RETRY_AFTER_S, NotTaken, WebhookSender
 from tests.support.webhook_receiver import WebhookReceiver
 
 KEY = "a-secret-that-both-know"
-
-
-@pytest.fixture
-def receiver() -> Iterator[WebhookReceiver]:
-    with WebhookReceiver() as running:
-        yield running
 
 
 @pytest.fixture

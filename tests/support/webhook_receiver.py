@@ -1,4 +1,4 @@
-"""An application's server that webhooks are posted to: it checks signatures, remembers, and fails when told to."""
+"""A server that receives webhooks: it checks signatures, records posts, and fails on request."""
 
 import contextlib
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any, Self
 
 @dataclass
 class Post:
-    """One request as it came."""
+    """One request."""
 
     body: bytes
     headers: dict[str, str]
@@ -26,7 +26,7 @@ class Post:
         return parsed
 
     def signed_with(self, key: str) -> bool:
-        """Whether one of the signatures is right, as an application would check it."""
+        """Whether one of the signatures is valid, as an application would check it."""
         stamp = self.headers["tidings-timestamp"]
         right = hmac.new(key.encode(), f"{stamp}.".encode() + self.body, hashlib.sha256).hexdigest()
         signatures = self.headers["tidings-signature"].split(",")
@@ -53,8 +53,17 @@ class WebhookReceiver:
         return f"http://127.0.0.1:{self.port}/hooks?token=x"
 
     @property
-    def taken(self) -> list[dict[str, Any]]:
-        """Return the events of all posts that were answered with 2xx, in the order in which they came."""
+    def bodies(self) -> list[dict[str, Any]]:
+        return [post.json for post in self.posts]
+
+    @property
+    def keys(self) -> list[str]:
+        """The idempotency keys of all posts."""
+        return [post.headers.get("idempotency-key", "") for post in self.posts]
+
+    @property
+    def accepted(self) -> list[dict[str, Any]]:
+        """The events of all posts that were answered with 2xx, in their order."""
         return [event for post in self.posts if post.answered == 200 for event in post.json["events"]]
 
     def start(self) -> Self:
@@ -81,14 +90,14 @@ class WebhookReceiver:
             def drip(self) -> None:
                 self.close_connection = True
                 end = time.monotonic() + receiver.drip_s
-                with contextlib.suppress(OSError):  # who waits for the end has gone
+                with contextlib.suppress(OSError):  # the client may have closed
                     self.wfile.write(b"HTTP/1.1 200 OK\r\nx: ")
                     while time.monotonic() < end:
                         self.wfile.write(b"x")
                         time.sleep(0.1)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         http.server.ThreadingHTTPServer.allow_reuse_address = True
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)

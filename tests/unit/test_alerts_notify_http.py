@@ -4,7 +4,6 @@ How a post itself fails is in integration/test_webhook_sender.
 """
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
@@ -19,12 +18,6 @@ from tests.support.notifying import entry
 from tests.support.webhook_receiver import WebhookReceiver
 
 MESSAGE = Notification("webhook-1", "{}:{}", {}, [entry()], [], "key")
-
-
-@pytest.fixture
-def receiver() -> Iterator[WebhookReceiver]:
-    with WebhookReceiver() as running:
-        yield running
 
 
 async def failure(webhook: WebhookIntegration) -> NotTaken:

@@ -32,7 +32,6 @@ from tests.support.rawsocket import (
     close_payload,
     raw_socket,
 )
-from tidings_cli.local.servers import NatsServer, RedisServer
 
 HELLO = b"Hello, world!"
 BYTES = b"\x00\xff\xfe\xfd\xfc\xfb\x00\xff"
@@ -277,27 +276,6 @@ def closes() -> Iterator[Case]:
 
 CASES = [*framing(), *pings(), *reserved(), *fragmentation(), *text(), *closes(),
          clean("10.1.1", fragmented(b"*" * 65_536, 1300), echo(b"*" * 65_536))]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def deployment(
-    nats_server: NatsServer, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Deployment]:
-    with Deployment(
-        tmp_path_factory.mktemp("autobahn"),
-        gateways=1,
-        services=False,
-        nats_url=nats_server.url,
-        redis_url=redis_server.url,
-        prefix="autobahn",
-    ) as deployment:
-        yield deployment
-        assert deployment.faults() == []
-
-
-@pytest.fixture(scope="module")
-def gateway(deployment: Deployment) -> ServiceProcess:
-    return deployment.gateways[0]
 
 
 @pytest.fixture(scope="module")

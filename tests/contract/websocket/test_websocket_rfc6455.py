@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -25,30 +25,8 @@ from tests.support.rawsocket import (
     close_payload,
     raw_socket,
 )  # fmt: skip
-from tidings_cli.local.servers import NatsServer, RedisServer
 
 MAX = 65_536
-
-
-@pytest.fixture(scope="module")
-def deployment(
-    nats_server: NatsServer, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Deployment]:
-    with Deployment(
-        tmp_path_factory.mktemp("rfc6455"),
-        gateways=1,
-        services=False,
-        nats_url=nats_server.url,
-        redis_url=redis_server.url,
-        prefix="rfc6455",
-    ) as deployment:
-        yield deployment
-        assert deployment.faults() == []
-
-
-@pytest.fixture(scope="module")
-def gateway(deployment: Deployment) -> ServiceProcess:
-    return deployment.gateways[0]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +34,7 @@ def deflating(deployment: Deployment) -> ServiceProcess:
     return deployment.extra_gateway("deflating", compression="true")
 
 
-async def whole(socket: RawSocket, data: bytes) -> None:
+async def in_one_piece(socket: RawSocket, data: bytes) -> None:
     socket.send(data)
 
 
@@ -75,7 +53,7 @@ async def test_every_length_comes_back(gateway: ServiceProcess, opcode: int, siz
         assert await socket.frame() == Received(FIN | opcode, b"x" * size)
 
 
-@pytest.mark.parametrize("deliver", [whole, byte_by_byte])
+@pytest.mark.parametrize("deliver", [in_one_piece, byte_by_byte])
 async def test_fragments_with_control_frames_between(
     gateway: ServiceProcess, deliver: Callable[[RawSocket, bytes], object]
 ) -> None:
@@ -188,7 +166,7 @@ async def test_text_that_is_not_utf8(gateway: ServiceProcess, text: bytes, split
         pytest.param(client_frame(TEXT, b"a") + client_frame(FIN | TEXT, b"b"), id="text within fragments"),
     ],
 )
-@pytest.mark.parametrize("deliver", [whole, byte_by_byte])
+@pytest.mark.parametrize("deliver", [in_one_piece, byte_by_byte])
 async def test_violations_of_the_protocol(
     gateway: ServiceProcess, frames: bytes, deliver: Callable[[RawSocket, bytes], object]
 ) -> None:
@@ -245,7 +223,7 @@ async def test_a_mask_that_looks_like_a_frame(gateway: ServiceProcess, cut: int)
 
 @pytest.mark.parametrize("size", [0, 1, 125])
 @pytest.mark.parametrize("length", ["16 bits", "64 bits"])
-@pytest.mark.parametrize("deliver", [whole, byte_by_byte])
+@pytest.mark.parametrize("deliver", [in_one_piece, byte_by_byte])
 async def test_a_length_that_is_not_in_its_shortest_form(
     gateway: ServiceProcess, size: int, length: str, deliver: Callable[[RawSocket, bytes], object]
 ) -> None:
@@ -260,7 +238,7 @@ async def test_a_length_that_is_not_in_its_shortest_form(
         await socket.closed(1002)
 
 
-@pytest.mark.parametrize("deliver", [whole, byte_by_byte])
+@pytest.mark.parametrize("deliver", [in_one_piece, byte_by_byte])
 async def test_many_frames_of_every_kind_in_a_row(
     gateway: ServiceProcess, deliver: Callable[[RawSocket, bytes], object]
 ) -> None:
