@@ -85,31 +85,6 @@ class Sweep:
     unacked: list[Changes] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Users of one scope in the order of their ids (bytes of UTF-8). An empty `cursor` ends the pages.
-
-    `count` is the size of the scope; `counts_only` where it is over its limit, and only counts are announced.
-    """
-
-    epoch: str
-    version: int
-    users: list[User]
-    cursor: str
-    count: int = 0
-    counts_only: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Current counts."""
-
-    users: int
-    connections: int
-    rooms: int
-    gateways: int
-
-
 class EventKind(IntFlag):
     """Kinds of webhook events. The numbers are those of `lua/commit.lua`."""
 

@@ -6,13 +6,14 @@ replicas may cross on the way; followers order them by version, or fetch a snaps
 """
 
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 import structlog
 
 from presence_svc.announcer import Announcer
-from presence_svc.changes import AppliedBatch, BatchResult, Page, PresenceStoreUnavailable
+from presence_svc.changes import AppliedBatch, BatchResult, PresenceStoreUnavailable
 from presence_svc.store import PresenceStore
 from services.bus.rpc import RpcRefusal, Service
 from services.telemetry import MetricName, counter, histogram
@@ -93,62 +94,49 @@ class PresenceService:
         """Return a page of users: shorter than `limit` where they would not fit into one answer."""
         room = query.room if isinstance(query.room, str) else None
         limit = max(1, min(query.limit, MAX_PAGE))
-        try:
+        with _store_faults():
             if isinstance(query.users, list):
                 page = await self._lookup(query.users, room, query.cursor, limit)
             else:
                 page = await self._store.page(
-                    room, cursor=query.cursor, limit=limit, for_follower=query.unless_large
+                    room, cursor=query.cursor, limit=limit, for_follower=query.for_follower
                 )
-        except PresenceStoreUnavailable as fault:
-            raise _refusal(fault) from fault
         users = _fitting(page.users, self._page_bytes)
-        cursor = page.cursor if len(users) == len(page.users) else users[-1].user_id
-        return PresencePage(
-            epoch=page.epoch,
-            version=page.version,
-            users=users,
-            cursor=cursor,
-            count=page.count,
-            large=page.counts_only,
-        )
+        if len(users) == len(page.users):
+            return page
+        return msgspec.structs.replace(page, users=users, cursor=users[-1].user_id)
 
     async def count(self, _: Empty) -> PresenceStats:
         """Return counts."""
-        try:
-            stats = await self._store.stats()
-        except PresenceStoreUnavailable as fault:
-            raise _refusal(fault) from fault
-        return PresenceStats(
-            users=stats.users, connections=stats.connections, rooms=stats.rooms, gateways=stats.gateways
-        )
+        with _store_faults():
+            return await self._store.stats()
 
     async def list_rooms(self, query: RoomsQuery) -> RoomsPage:
         """Return the largest rooms."""
-        try:
+        with _store_faults():
             return RoomsPage(rooms=await self._store.rooms(max(1, min(query.limit, MAX_PAGE))))
-        except PresenceStoreUnavailable as fault:
-            raise _refusal(fault) from fault
 
     async def _step(self, batch: PresenceBatch) -> AppliedBatch:
-        try:
+        with _store_faults():
             applied = await self._store.apply(batch)
-        except PresenceStoreUnavailable as fault:
-            raise _refusal(fault) from fault
         self._announcer.announce(applied.changes)
         return applied
 
-    async def _lookup(self, users: list[str], room: str | None, cursor: str, limit: int) -> Page:
+    async def _lookup(self, users: list[str], room: str | None, cursor: str, limit: int) -> PresencePage:
         wanted = sorted({user for user in users if user > cursor})
         page = await self._store.lookup(wanted[:limit], room)
-        return replace(page, cursor=wanted[limit - 1] if len(wanted) > limit else "")
+        return msgspec.structs.replace(page, cursor=wanted[limit - 1] if len(wanted) > limit else "")
 
 
-def _refusal(fault: PresenceStoreUnavailable) -> RpcRefusal:
-    """Return the public answer: untrusted clients may read it, so it omits the text and address of Redis."""
-    counter(MetricName.PRESENCE_STORE_FAULTS).inc()
-    log.debug("store unreachable", reason=str(fault))  # the sweeper logs it once, as a warning
-    return RpcRefusal(ErrorCode.UNAVAILABLE, "the presence store is out of reach")
+@contextmanager
+def _store_faults() -> Iterator[None]:
+    """Answer `unavailable`. Untrusted clients may read it, so it omits the text and address of Redis."""
+    try:
+        yield
+    except PresenceStoreUnavailable as fault:
+        counter(MetricName.PRESENCE_STORE_FAULTS).inc()
+        log.debug("store unreachable", reason=str(fault))  # the sweeper logs it once, as a warning
+        raise RpcRefusal(ErrorCode.UNAVAILABLE, "the presence store is out of reach") from fault
 
 
 def _check(batch: PresenceBatch) -> None:

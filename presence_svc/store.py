@@ -22,9 +22,7 @@ from presence_svc.changes import (
     Changes,
     DeliveryLease,
     EventKind,
-    Page,
     QueuedEvent,
-    Stats,
     Sweep,
     user_record,
 )
@@ -42,6 +40,8 @@ from services.wire.rpc import (
     Joined,
     Left,
     PresenceBatch,
+    PresencePage,
+    PresenceStats,
 )
 from services.wire.server import (
     PresenceUpdated,
@@ -240,15 +240,15 @@ class PresenceStore:
 
     async def page(
         self, room: str | None = None, *, cursor: str = "", limit: int = 1000, for_follower: bool = False
-    ) -> Page:
-        """Return up to `limit` users after `cursor`: members of a room, or everyone.
+    ) -> PresencePage:
+        """Return up to `limit` users after `cursor`, by id (bytes of UTF-8): members of a room, or everyone.
 
         `for_follower` where the caller follows the scope from here: no users where only counts are announced, and the
         version of an empty room is kept for a while. Without it, reading changes nothing.
         """
         return await self._page(room or "", cursor, limit, for_follower=for_follower)
 
-    async def lookup(self, users: list[str], room: str | None = None) -> Page:
+    async def lookup(self, users: list[str], room: str | None = None) -> PresencePage:
         """Return those of `users` who are online (with `room`: who are members of it). One page, in order."""
         return await self._page(room or "", "", 0, wanted=msgspec.msgpack.encode(sorted(set(users))))
 
@@ -260,10 +260,10 @@ class PresenceStore:
             RoomSummary(room=room.decode(), users=users, connections=conns) for room, users, conns in rows
         ]
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> PresenceStats:
         """Return counts."""
         users, connections, rooms, gateways = await self._read(STATS)
-        return Stats(users, connections, rooms, gateways)
+        return PresenceStats(users=users, connections=connections, rooms=rooms, gateways=gateways)
 
     async def audit(self) -> int:
         """Compare some counts with what they count, and correct them. Returns the number of wrong ones."""
@@ -315,7 +315,7 @@ class PresenceStore:
 
     async def _page(
         self, room: str, cursor: str, limit: int, *, wanted: bytes = b"", for_follower: bool = False
-    ) -> Page:
+    ) -> PresencePage:
         epoch, version, ids, records, seen, more, count, counts_only = await self._read(
             PAGE,
             room,
@@ -333,8 +333,13 @@ class PresenceStore:
             user_record(user_id, username, STATUS_OF_RANK[rank], last_seen, data)
             for user_id, (username, data, rank, *_), last_seen in rows
         ]
-        return Page(
-            epoch.decode(), version, users, users[-1].user_id if more else "", count, bool(counts_only)
+        return PresencePage(
+            epoch=epoch.decode(),
+            version=version,
+            users=users,
+            cursor=users[-1].user_id if more else "",
+            count=count,
+            counts_only=bool(counts_only),
         )
 
 

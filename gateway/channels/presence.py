@@ -312,7 +312,7 @@ class PresenceChannel:
         snapshot = None
         while snapshot is None or snapshot.cursor:
             query = PresenceQuery(
-                room=self._room_field, cursor=snapshot.cursor if snapshot else "", unless_large=True
+                room=self._room_field, cursor=snapshot.cursor if snapshot else "", for_follower=True
             )
             page = await self._service_client.call(PRESENCE_LIST, query)
             if snapshot is None:

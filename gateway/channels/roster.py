@@ -115,7 +115,7 @@ class Snapshot:
     def __init__(self, first: PresencePage) -> None:
         self.epoch = first.epoch
         self.version = first.version
-        self.count = first.count if first.large else None
+        self.count = first.count if first.counts_only else None
         self.users: list[User] = []
         self.cursor = ""
         self.add(first)

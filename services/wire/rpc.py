@@ -138,21 +138,21 @@ class PresenceApplied(Message, frozen=True, kw_only=True):
 class PresenceQuery(Message, frozen=True, kw_only=True):
     """Who is online. `room`: its members only. `users`: these only. `cursor` continues a page of `limit`.
 
-    `unless_large` is set by a follower of the scope: no users where only counts are sent, and the version of an
-    empty room is kept.
+    `for_follower` where the caller follows the scope from here: no users where only counts are announced, and the
+    version of an empty room is kept.
     """
 
     room: str | UnsetType = UNSET
     users: list[str] | UnsetType = UNSET
     limit: int = 1000
     cursor: str = ""
-    unless_large: bool = False
+    for_follower: bool = msgspec.field(default=False, name="unlessLarge")
 
 
 class PresencePage(Message, frozen=True, kw_only=True):
     """Users sorted by id. (epoch, version) belongs to the scope asked for. An empty `cursor` ends the pages.
 
-    `count` is how many users the scope has; of a `large` one only counts are sent.
+    `count` is the size of the scope; `counts_only` where it is over its limit, and only counts are announced.
     """
 
     epoch: str
@@ -160,7 +160,7 @@ class PresencePage(Message, frozen=True, kw_only=True):
     users: list[User]
     cursor: str = ""
     count: int = 0
-    large: bool = False
+    counts_only: bool = msgspec.field(default=False, name="large")
 
 
 class PresenceStats(Message, frozen=True, kw_only=True):

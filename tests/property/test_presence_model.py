@@ -227,7 +227,7 @@ async def run_announcements(url: str, plan: list[Batch | float], policy: Announc
             for room in ROOMS:
                 ours = await redis.store.page(room, for_follower=True)
                 theirs = await memory.store.page(room, for_follower=True)
-                assert replace(ours, epoch="") == replace(theirs, epoch="")
+                assert msgspec.structs.replace(ours, epoch="") == msgspec.structs.replace(theirs, epoch="")
 
 
 async def run_both(url: str, plan: list[Batch | float]) -> None:

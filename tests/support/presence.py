@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from presence_svc.changes import AppliedBatch, BatchResult, Changes, Page, Sweep
+from presence_svc.changes import AppliedBatch, BatchResult, Changes, Sweep
 from presence_svc.policy import LeaseTimings
 from presence_svc.store import PresenceStore
 from services.wire.events import PresenceChange
@@ -19,6 +19,7 @@ from services.wire.rpc import (
     Joined,
     Left,
     PresenceBatch,
+    PresencePage,
     StatusSet,
 )
 from services.wire.server import PresenceUpdated, StatusChanged, UserJoined, UserOffline, UserOnline
@@ -200,6 +201,6 @@ def plain_user(user: object) -> dict[str, Any]:
     return plain
 
 
-def plain_page(page: Page) -> dict[str, dict[str, Any]]:
+def plain_page(page: PresencePage) -> dict[str, dict[str, Any]]:
     """Return a page's users by id, without `lastSeen`."""
     return {user.user_id: plain_user(user) for user in page.users}

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from presence_svc import sweeper as module
-from presence_svc.changes import Changes, PresenceStoreUnavailable, Stats, Sweep
+from presence_svc.changes import Changes, PresenceStoreUnavailable, Sweep
 from presence_svc.sweeper import Sweeper
+from services.wire.rpc import PresenceStats
 from services.wire.server import UserOffline
 from tests.support.deadline import eventually
 
@@ -28,8 +29,8 @@ class Scripted:
     async def audit(self) -> int:
         return 0
 
-    async def stats(self) -> Stats:
-        return Stats(0, 0, 0, 0)
+    async def stats(self) -> PresenceStats:
+        return PresenceStats(users=0, connections=0, rooms=0, gateways=0)
 
 
 class Recorder:

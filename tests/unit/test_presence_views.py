@@ -32,7 +32,7 @@ class Presence:
         self.users: list[User] = []
         self.version = 0
         self.epoch = "e"
-        self.large = False
+        self.counts_only = False
         self.fault: BusError | None = None
         self.asked: list[PresenceQuery] = []
         self.open = False
@@ -53,9 +53,13 @@ class Presence:
         await asyncio.sleep(0)
         if self.fault is not None:
             raise self.fault
-        users = [] if self.large else self.users
+        users = [] if self.counts_only else self.users
         return PresencePage(
-            epoch=self.epoch, version=self.version, users=users, count=len(self.users), large=self.large
+            epoch=self.epoch,
+            version=self.version,
+            users=users,
+            count=len(self.users),
+            counts_only=self.counts_only,
         )
 
     def is_answering(self, _service: str) -> bool:
@@ -113,7 +117,7 @@ async def test_a_list_and_then_every_change(presence: Presence, views: PresenceC
     member = await followed(views, Member(), "lobby")
     assert [one["userId"] for one in member.got[0]["users"]] == ["ann", "bob"]
     assert set(member.got[0]) == {"type", "users", "room"}
-    assert presence.asked[0].unless_large
+    assert presence.asked[0].for_follower
     presence.tell(UserOnline(user=user("eve")), StatusChanged(user_id="ann", status=Status.BUSY))
     presence.tell(UserOffline(user_id="bob"))
     await eventually(lambda: len(member.got) == 4)
@@ -150,7 +154,7 @@ async def test_of_a_large_scope_followers_get_its_count_and_again_when_it_change
     presence: Presence, views: PresenceChannels, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "_COUNT_EVERY_S", 0.05)
-    presence.large, presence.users = True, [user("ann")] * 3000
+    presence.counts_only, presence.users = True, [user("ann")] * 3000
     member = await followed(views, Member(), "hall")
     assert member.got == [{"type": "presence_list", "users": [], "room": "hall", "count": 3000}]
     for count in range(3001, 3050):

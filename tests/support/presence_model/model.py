@@ -28,9 +28,7 @@ from presence_svc.changes import (
     BatchResult,
     Changes,
     DeliveryLease,
-    Page,
     QueuedEvent,
-    Stats,
     Sweep,
     user_record,
 )
@@ -44,6 +42,8 @@ from services.wire.rpc import (
     Joined,
     Left,
     PresenceBatch,
+    PresencePage,
+    PresenceStats,
     StatusSet,
 )
 from tests.support.presence_model.change_set import EVERYONE, ChangeSet
@@ -325,7 +325,7 @@ class MemoryPresenceStore:
 
     async def page(
         self, room: str | None = None, *, cursor: str = "", limit: int = 1000, for_follower: bool = False
-    ) -> Page:
+    ) -> PresencePage:
         """Return a page of users, or of a room's members."""
         if room is None:
             scope, ids, version = EVERYONE, sorted(self._users), self._set.version
@@ -333,29 +333,41 @@ class MemoryPresenceStore:
             scope, ids = room, sorted(user_id for user_id, user in self._users.items() if room in user.rooms)
             pin, idle_room_ms = self._set.pin_version, self._timings.idle_room_ms
             version = pin(room, self._clock(), idle_room_ms) if for_follower else self._set.room_version(room)
-        counts_only = scope in self._set.counts_only
-        if counts_only and for_follower:
-            return Page(self._set.epoch, version, [], "", len(ids), counts_only)
-        rest = [user_id for user_id in ids if user_id > cursor]
-        users = [self._user(user_id) for user_id in rest[:limit]]
-        more = users[-1].user_id if users and len(rest) > limit else ""
-        return Page(self._set.epoch, version, users, more, len(ids), counts_only)
+        if for_follower and scope in self._set.counts_only:
+            users, cursor = [], ""
+        else:
+            rest = [user_id for user_id in ids if user_id > cursor]
+            users = [self._user(user_id) for user_id in rest[:limit]]
+            cursor = users[-1].user_id if users and len(rest) > limit else ""
+        return self._page(scope, version, users, len(ids), cursor)
 
-    async def lookup(self, users: list[str], room: str | None = None) -> Page:
+    async def lookup(self, users: list[str], room: str | None = None) -> PresencePage:
         """Return those of `users` who are online, or in the room."""
         found = {u for u in users if (p := self._users.get(u)) and (room is None or room in p.rooms)}
         version = self._set.version if room is None else self._set.room_version(room)
         size = len(self._users) if room is None else self._set.room_users[room]
         records = [self._user(user_id) for user_id in sorted(found)]
-        return Page(self._set.epoch, version, records, "", size, (room or EVERYONE) in self._set.counts_only)
+        return self._page(room or EVERYONE, version, records, size)
+
+    def _page(
+        self, scope: str, version: int, users: list[User], count: int, cursor: str = ""
+    ) -> PresencePage:
+        return PresencePage(
+            epoch=self._set.epoch,
+            version=version,
+            users=users,
+            cursor=cursor,
+            count=count,
+            counts_only=scope in self._set.counts_only,
+        )
 
     async def rooms(self, limit: int) -> list[RoomSummary]:
         """Return the largest rooms."""
         return self._set.largest_rooms(limit)
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> PresenceStats:
         """Return counts."""
-        return Stats(
+        return PresenceStats(
             users=len(self._users),
             connections=sum(len(lease.connections) for lease in [*self._leases.values(), *self._replaced]),
             rooms=len(self._set.room_users),
