@@ -89,7 +89,7 @@ def test_a_cut_connection_costs_nothing(windows: Windows) -> None:
     connected(page)
 
 
-def test_who_cannot_wait_comes_back_at_once(windows: Windows) -> None:
+def test_a_user_can_reconnect_now(windows: Windows) -> None:
     page = windows.open("rooms/cut", username="Ada")
     joined(page)
     page.get_by_role("button", name="Cut the connection").click()

@@ -27,7 +27,7 @@ async def _ready(gateway: ServiceProcess) -> None:
     await eventually(lambda: aside(gateway.ready), f"{gateway.name} ready", 20.0)
 
 
-async def test_sockets_stay_while_nats_is_stopped(cluster: Cluster, load: StartLoad) -> None:
+async def test_sockets_stay_open_while_nats_is_stopped(cluster: Cluster, load: StartLoad) -> None:
     async with load() as running:
         async with server_stopped(cluster.nats):
             await running.refused()
@@ -57,7 +57,7 @@ async def test_a_frozen_nats_is_answered_for(cluster: Cluster, load: StartLoad) 
     assert not running.report.gaps
 
 
-async def test_everybody_is_told_that_a_wiped_store_begins_anew(cluster: Cluster, load: StartLoad) -> None:
+async def test_all_clients_are_notified_of_a_wiped_store(cluster: Cluster, load: StartLoad) -> None:
     async with load() as running:
         before = running.epochs
         async with store_wiped(cluster.nats):
@@ -68,7 +68,7 @@ async def test_everybody_is_told_that_a_wiped_store_begins_anew(cluster: Cluster
     assert all(gap.other_epoch for gap in running.report.gaps)
 
 
-async def test_a_client_that_was_away_over_a_wipe_is_told(cluster: Cluster, load: StartLoad) -> None:
+async def test_a_client_that_was_away_during_a_wipe_is_notified(cluster: Cluster, load: StartLoad) -> None:
     async with load() as running:
         before = running.epochs
         await aside(cluster.gateways[0].kill)

@@ -110,7 +110,7 @@ async def test_a_crowd_that_returns_at_once_loses_nothing(rate_limited: Cluster,
     assert not running.report.gaps
 
 
-async def test_who_comes_too_fast_is_told_when_to_come_back(rate_limited: Cluster) -> None:
+async def test_connections_over_the_rate_get_a_retry_time(rate_limited: Cluster) -> None:
     url = rate_limited.gateways[0].url
     port = rate_limited.gateways[0].port
     heads = await asyncio.gather(*(_head_of(port, path) for path in ["/ws", "/events"] * 200))

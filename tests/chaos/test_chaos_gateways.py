@@ -18,7 +18,7 @@ from tidings_cli.verify.history import AcknowledgedRecord
 _FALSE_OFFLINE_S = 8.0
 
 
-async def test_clients_of_a_killed_gateway_come_back_elsewhere_and_miss_nothing(
+async def test_clients_of_a_killed_gateway_reconnect_elsewhere_and_miss_nothing(
     cluster: Cluster, load: StartLoad
 ) -> None:
     async with load() as running, killed(cluster.gateways[0]):
@@ -29,7 +29,7 @@ async def test_clients_of_a_killed_gateway_come_back_elsewhere_and_miss_nothing(
     assert running.report.resumed > 0
 
 
-async def test_a_killed_gateway_makes_nobody_offline_who_comes_back_in_time(
+async def test_a_killed_gateway_makes_no_user_offline_who_reconnects_in_time(
     cluster: Cluster, load: StartLoad
 ) -> None:
     offline: list[str] = []

@@ -60,7 +60,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 # --- a gateway dies -------------------------------------------------------------------------------------------
 
 
-async def test_a_killed_gateways_users_go_in_time_and_who_came_back_never_flickers(cluster: Cluster) -> None:
+async def test_users_of_a_killed_gateway_expire_in_time_unless_they_reconnect(cluster: Cluster) -> None:
     alive, dying = cluster.gateways[:2]
     room = "presence-kill"
     async with users_on(alive, room, "Stays") as (stays,), watching(alive) as watcher:
@@ -187,7 +187,7 @@ async def test_an_outage_is_said_rooms_go_on_and_all_is_right_soon_after(cluster
         assert stable <= await online_at(two)
 
 
-async def test_nobody_flickers_when_the_bus_was_away_for_longer_than_a_lease(cluster: Cluster) -> None:
+async def test_all_users_stay_online_when_the_bus_was_away_for_longer_than_a_lease(cluster: Cluster) -> None:
     one, two = cluster.gateways[:2]
     async with (
         users_on(one, "presence-bus", "Ann") as (ann,),

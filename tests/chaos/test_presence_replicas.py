@@ -47,7 +47,7 @@ async def running(process: ServiceProcess) -> AsyncIterator[ServiceProcess]:
         await aside(process.kill)
 
 
-async def test_a_frozen_replica_costs_nobody_their_presence_and_no_question_its_answer(
+async def test_a_frozen_replica_costs_no_presence_and_no_answer(
     cluster: Cluster,
 ) -> None:
     one, two = cluster.gateways[:2]
@@ -79,7 +79,7 @@ async def test_a_frozen_replica_costs_nobody_their_presence_and_no_question_its_
         assert not any(told > 1 for told in watcher.times_told.values())
 
 
-async def test_replicas_that_sweep_at_once_and_late_let_everybody_go_once(cluster: Cluster) -> None:
+async def test_replicas_that_sweep_at_once_and_late_expire_each_user_once(cluster: Cluster) -> None:
     dying, alive = cluster.gateways[:2]
     room = "presence-sweeping"
     async with (

@@ -180,8 +180,8 @@ GUARDS = (
     ),
     guard(
         "a message is kept from the sender's own connection alone",
-        "tests/unit/test_delivery_fanout.py::test_nobody_keeps_a_message_from_another_users_connection",
-        "tests/integration/gateway/test_http_messages.py::test_nobody_keeps_a_message_from_another_user",
+        "tests/unit/test_delivery_fanout.py::test_a_sender_cannot_exclude_another_users_connection",
+        "tests/integration/gateway/test_http_messages.py::test_a_sender_cannot_exclude_another_user",
         edits=[("gateway/delivery/fanout.py", " and member.user_id == sender:", ":")],
     ),
     guard(
@@ -258,7 +258,7 @@ GUARDS = (
     ),
     guard(
         "revocations are known before anybody is let in",
-        f"{ENDINGS}::test_nobody_is_let_in_while_it_is_not_known_what_was_revoked",
+        f"{ENDINGS}::test_connections_are_refused_while_revocations_are_unknown",
         edits=[
             (
                 "gateway/auth/authenticator.py",
@@ -270,7 +270,7 @@ GUARDS = (
     # --- who sees whom ---
     guard(
         "members of a room are shown to who may join it",
-        "tests/unit/test_auth_grants.py::test_who_is_in_a_room_is_for_those_who_may_join_it",
+        "tests/unit/test_auth_grants.py::test_members_of_a_room_are_shown_to_users_who_may_join_it",
         edits=[
             (
                 "services/wire/grants.py",
@@ -281,12 +281,12 @@ GUARDS = (
     ),
     guard(
         "who is online is said to who may see presence",
-        f"{LIVE}::test_whether_a_user_is_online_is_said_to_those_who_may_see_presence",
+        f"{LIVE}::test_online_status_needs_the_right_to_see_presence",
         edits=[("gateway/gateway.py", "if not asker.may_follow(channel_names.PRESENCE):", "if False:")],
     ),
     guard(
         "no token is for the server",
-        f"{LIVE}::test_nobody_is_the_server",
+        f"{LIVE}::test_no_user_is_named_server",
         edits=[("gateway/auth/tokens.py", "if user_id == SERVER_USER_ID:", "if False:")],
     ),
 )

@@ -13,7 +13,7 @@ _ROOMS = "tests/unit/test_delivery_rooms.py"
 GUARDS = (
     guard(
         "messages that no stream stored",
-        f"{_FOLLOWER}::test_a_message_that_no_stream_stored_reaches_nobody",
+        f"{_FOLLOWER}::test_a_message_that_no_stream_stored_is_not_delivered",
         edits=[
             (
                 "gateway/delivery/stream_subscription.py",
@@ -35,7 +35,7 @@ GUARDS = (
     ),
     guard(
         "messages where joins are told",
-        f"{_ROOMS}::test_who_joins_is_heard_on_a_subject_that_carries_no_messages",
+        f"{_ROOMS}::test_joins_have_a_subject_that_carries_no_messages",
         edits=[
             (
                 "gateway/delivery/rooms.py",
@@ -57,7 +57,7 @@ GUARDS = (
     ),
     guard(
         "a limit by size for streams",
-        f"{_LIMITS}::test_a_full_store_keeps_nobody_from_anything",
+        f"{_LIMITS}::test_a_full_store_blocks_nothing_else",
         edits=[
             (
                 "services/bus/specs.py",
@@ -69,7 +69,7 @@ GUARDS = (
     guard(
         "bytes of one read, and places for reads",
         f"{_READS}::test_many_recoveries_of_one_client",
-        f"{_READS}::test_history_that_nobody_reads",
+        f"{_READS}::test_history_that_is_not_read",
         edits=[
             ("services/bus/streams.py", '"batch": limit, "max_bytes": max_bytes}', '"batch": limit}'),
             ("gateway/delivery/reads.py", "await places.acquire()", "pass"),

@@ -218,7 +218,7 @@ GUARDS = (
     ),
     guard(
         "others go first",
-        f"{FRAMES}::test_who_sends_much_at_once_lets_others_go_first",
+        f"{FRAMES}::test_a_large_burst_lets_other_connections_go_first",
         edits=[
             (
                 "gateway/ws/protocol.py",
@@ -341,7 +341,7 @@ GUARDS = (
     ),
     guard(
         "the time an answer may wait",
-        f"{WIRE}::test_an_answer_that_nobody_reads",
+        f"{WIRE}::test_an_answer_that_is_not_read",
         edits=[
             (
                 "gateway/http/protocol.py",
@@ -375,7 +375,7 @@ GUARDS = (
     ),
     guard(
         "the accept rate",
-        f"{WIRE}::test_connection_flood_of_everybody",
+        f"{WIRE}::test_connection_flood_over_the_total_rate",
         edits=[("gateway/gateway.py", "wait_s = self.admission.wait_s(time.monotonic())", "wait_s = 0.0")],
     ),
     guard(
@@ -436,8 +436,8 @@ GUARDS = (
     ),
     guard(
         "custom data counts for each room",
-        f"{RATES}::test_custom_data_counts_once_for_each_room_that_is_told",
-        f"{PRESENCE}::test_custom_data_is_charged_for_every_room_that_is_told",
+        f"{RATES}::test_custom_data_counts_once_for_each_notified_room",
+        f"{PRESENCE}::test_custom_data_is_charged_for_every_notified_room",
         edits=[
             (
                 "gateway/client/commands.py",

@@ -251,7 +251,7 @@ def test_nothing_went_wrong_meanwhile(composed: Composed) -> None:
         assert '"event"' in container.logs() or '"message"' in container.logs(), container.logs()[-300:]
 
 
-def test_all_end_in_order_when_told_to(composed: Composed) -> None:
+def test_all_end_in_order_on_request(composed: Composed) -> None:
     """The last test: nothing runs after it."""
     codes = {}
     for service in OURS:

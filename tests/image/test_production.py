@@ -148,7 +148,7 @@ def test_nats_refuses_what_a_process_has_no_business_with(inside_gateway: dict[s
     assert "permissions violation" in inside_gateway["refused"]
 
 
-def test_whoever_is_not_known_is_refused(production: Composed) -> None:
+def test_unknown_clients_are_refused(production: Composed) -> None:
     said = _inside(production, "presence")
     assert said["nats without TLS"] == ""  # it hung up
     assert "ConnectionError" in said["redis without TLS"]

@@ -41,7 +41,7 @@ async def test_posted_when_it_fires_and_when_it_ends(fleet: Fleet, receiver: Web
     assert shown.last_success > 0
 
 
-async def test_a_receiver_that_is_down_is_shown_and_told_later(
+async def test_a_receiver_that_is_down_is_shown_and_notified_later(
     fleet: Fleet, receiver: WebhookReceiver
 ) -> None:
     receiver.status = 503
@@ -82,9 +82,7 @@ async def test_at_least_once_over_a_replicas_death_and_with_the_same_key(
     assert set(receiver.keys[:-1]) == {receiver.keys[0]} != {receiver.keys[-1]}, receiver.bodies
 
 
-async def test_an_end_in_the_gap_between_two_replicas_is_told(
-    fleet: Fleet, receiver: WebhookReceiver
-) -> None:
+async def test_a_resolve_between_two_replicas_is_notified(fleet: Fleet, receiver: WebhookReceiver) -> None:
     leader = await fleet.leader(fleet.start(TIDINGS_WEBHOOK_URLS=receiver.url, **QUICK))
     await fleet.report_until(lambda: receiver.bodies, "the notification", gauges=HOT)
     await eventually(lambda: leader.logged("notified"), "its success noted")

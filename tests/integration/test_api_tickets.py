@@ -62,7 +62,9 @@ async def test_ticket_reuse(stores: tuple[TicketStore, TicketStore]) -> None:
     assert await stores[1].redeem(ticket, None) is None
 
 
-async def test_of_many_who_race_for_a_ticket_one_wins(stores: tuple[TicketStore, TicketStore]) -> None:
+async def test_one_of_many_concurrent_uses_of_a_ticket_succeeds(
+    stores: tuple[TicketStore, TicketStore],
+) -> None:
     for _ in range(20):
         ticket, _ = await stores[0].issue(ADA, "")
         outcomes = await asyncio.gather(*(stores[turn % 2].redeem(ticket, None) for turn in range(8)))

@@ -99,7 +99,7 @@ async def test_history_pages_both_ways(open_url: str) -> None:
     assert [message["content"] for message in after] == [2, 3]
 
 
-async def test_presence_and_rooms_show_who_is_there(open_url: str) -> None:
+async def test_presence_and_rooms_show_users(open_url: str) -> None:
     async with (
         httpx.AsyncClient(base_url=open_url, timeout=PATIENCE_S) as http,
         connect(ws(open_url, "username=Grace")) as socket,
@@ -179,7 +179,7 @@ async def test_cross_site_websocket_hijack(open_url: str, origin: str) -> None:
     assert refused.value.response.status_code == 403
 
 
-async def test_under_jwt_nobody_gets_in_without_credentials(jwt_url: str) -> None:
+async def test_under_jwt_connections_need_credentials(jwt_url: str) -> None:
     with pytest.raises(websockets.InvalidStatus) as refused:
         await connect(ws(jwt_url))
     assert refused.value.response.status_code == 401

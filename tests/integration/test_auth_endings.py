@@ -157,7 +157,7 @@ async def test_a_clock_that_is_ahead_is_no_way_around_a_revocation(gateway: Serv
         assert status == 401
 
 
-async def test_nobody_is_let_in_while_it_is_not_known_what_was_revoked(tmp_path: Path) -> None:
+async def test_connections_are_refused_while_revocations_are_unknown(tmp_path: Path) -> None:
     settings = {"auth": "jwt", "jwt_secrets": WITH_TOKENS["jwt_secrets"], "api_keys": WITH_TOKENS["api_keys"]}
     with Cluster(tmp_path, gateways=2, with_services=False, **settings) as cluster:
         apart, other = cluster.gateways

@@ -201,7 +201,7 @@ async def test_disconnecting_alone_lets_the_user_back(gateways: list[ServiceProc
         assert not await refused(gateways[0], token("kim"))
 
 
-async def test_whether_a_user_is_online_is_said_to_those_who_may_see_presence(
+async def test_online_status_needs_the_right_to_see_presence(
     gateways: list[ServiceProcess],
 ) -> None:
     seeing, blind = {"direct": True, "channels": ["presence"]}, {"direct": True, "channels": ["presence:*"]}
@@ -217,6 +217,6 @@ async def test_whether_a_user_is_online_is_said_to_those_who_may_see_presence(
         assert "online" not in ack
 
 
-async def test_nobody_is_the_server(gateways: list[ServiceProcess]) -> None:
+async def test_no_user_is_named_server(gateways: list[ServiceProcess]) -> None:
     assert await refused(gateways[0], token("server"))
     assert not await refused(gateways[0], token("Server"))

@@ -66,7 +66,7 @@ def _tidings(nats: NatsServer, *arguments: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
 
-def test_everything_is_lost_and_comes_back(tmp_path: Path) -> None:
+def test_everything_is_lost_and_recovers(tmp_path: Path) -> None:
     need("nats-server")
     folder = tmp_path / "backup"
     common = {
@@ -226,7 +226,7 @@ async def test_what_cannot_be_done_is_said(make_settings: Callable[..., Settings
         await back_up(away, tmp_path / "away")
 
 
-def test_what_metrics_keeps_comes_back_behind_sentinels(tmp_path: Path) -> None:
+def test_stored_metrics_recover_behind_sentinels(tmp_path: Path) -> None:
     """With users, as production has them: those of roles may not, the operator may."""
     need("redis-server")
     expires = int(time.time() + 3600)
@@ -273,7 +273,7 @@ def test_what_metrics_keeps_comes_back_behind_sentinels(tmp_path: Path) -> None:
             assert client.get("{kept:presence}:somebody") == b"is here"
 
 
-async def test_what_metrics_keeps_comes_back_to_a_cluster(tmp_path: Path) -> None:
+async def test_stored_metrics_recover_in_a_cluster(tmp_path: Path) -> None:
     need("redis-server")
     with RedisCluster(tmp_path, password="of-the-cluster") as cluster:
         settings = Settings(redis_url=cluster.url, prefix="kept")
@@ -288,7 +288,7 @@ async def test_what_metrics_keeps_comes_back_to_a_cluster(tmp_path: Path) -> Non
         await close_redis(client)
 
 
-def test_redis_comes_back_from_a_snapshot(tmp_path: Path) -> None:
+def test_redis_is_restored_from_a_snapshot(tmp_path: Path) -> None:
     """As docs/backup.md says: a snapshot is put in place with the append-only file off, which is switched on again."""
     need("redis-server")
     with RedisServer(tmp_path / "redis") as server, redis.Redis.from_url(server.url) as client:

@@ -66,7 +66,7 @@ def test_the_cases_that_only_tidings_takes_part_in(tmp_path: Path) -> None:
     assert found["reconnect"]["not_recovered"] == 0
 
 
-def test_a_wrong_name_is_told_with_the_right_ones() -> None:
+def test_a_wrong_name_is_reported_with_the_right_ones() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench", "--cases", "fan"],
         cwd=ROOT,

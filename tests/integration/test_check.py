@@ -428,7 +428,7 @@ async def test_public_keys_out_of_reach(make_settings: Make) -> None:
     _is(await _found(settings, "public keys of https://i"), Verdict.FAIL, "cannot be reached", "503")
 
 
-async def test_receivers_are_connected_to_and_told_nothing(make_settings: Make) -> None:
+async def test_receivers_are_connected_to_and_sent_nothing(make_settings: Make) -> None:
     seen: list[str] = []
     away = f"http://user:topsecret@127.0.0.1:{free_port()}/capability"
     with _serving(seen=seen) as url:

@@ -89,7 +89,7 @@ async def test_copies_of_a_stream(tmp_path: Path) -> None:
         await bus.close()
 
 
-async def test_a_cluster_that_advertises_nobody(tmp_path: Path) -> None:
+async def test_a_cluster_that_advertises_no_server(tmp_path: Path) -> None:
     """As both production deployments have it."""
     need("nats-server")
     with NatsCluster(tmp_path, password="of-the-cluster", no_advertise=True) as cluster:

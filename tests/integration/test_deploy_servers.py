@@ -95,7 +95,7 @@ def test_nats_reads_it(place: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-async def test_nats_lets_in_who_has_a_user_and_tls(place: Path) -> None:
+async def test_nats_accepts_clients_with_a_user_and_tls(place: Path) -> None:
     port = free_port()
     program = need("nats-server")
     server = running(program, "-c", str(cluster_conf(place, port)), cwd=place, NATS_SERVER_NAME="nats-1")

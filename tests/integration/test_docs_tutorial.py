@@ -87,7 +87,7 @@ def test_two_people_chat(tidings: RunningTidings, tmp_path: Path) -> None:
             bob.wait_for("I am u-")
 
 
-def test_someone_comes_back(tidings: RunningTidings, tmp_path: Path) -> None:
+def test_a_client_recovers(tidings: RunningTidings, tmp_path: Path) -> None:
     with Program(1, tidings, tmp_path) as program:
         program.wait_for("left at")
         _publish(tidings, "you missed this")

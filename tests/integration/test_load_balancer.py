@@ -122,7 +122,7 @@ async def test_connections_are_shared_and_messages_reach_all(balancer: LoadBalan
             assert (await member.expect("room_message", content="to all"))["userId"] == "user-0"
 
 
-async def test_who_comes_back_to_another_gateway_misses_nothing(
+async def test_a_reconnect_to_another_gateway_misses_nothing(
     balancer: LoadBalancer, gateways: list[ServiceProcess], room: str
 ) -> None:
     async with joined(balancer, room) as before:
@@ -214,7 +214,7 @@ async def test_a_gateway_is_drained_without_cutting_anybody_off(
             assert (await member.ask("heartbeat"))["type"] == "heartbeat_ack"
 
 
-async def test_clients_are_told_apart_by_their_own_address(balancer: LoadBalancer) -> None:
+async def test_clients_are_distinguished_by_their_own_address(balancer: LoadBalancer) -> None:
     async def attempt(stack: AsyncExitStack, address: str, **headers: str) -> int:
         try:
             await stack.enter_async_context(

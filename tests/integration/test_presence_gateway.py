@@ -80,7 +80,7 @@ async def found_all(deployment: Deployment, asked: dict[str, Any], wanted: set[s
     return found if {one["userId"] for one in found} == wanted else None
 
 
-async def test_a_room_over_its_limit_tells_counts_and_no_joins(deployment: Deployment) -> None:
+async def test_a_room_over_its_limit_announces_counts_and_no_joins(deployment: Deployment) -> None:
     room = f"r-{secrets.token_hex(4)}"
     async with people(deployment, ROOM_LIMIT + 2) as all_of_them:
         first, *others = all_of_them
@@ -132,7 +132,7 @@ async def test_custom_data_has_a_limit_and_the_last_write_of_any_connection_hold
             await eventually(lambda: shown(deployment, one.user, {"from": "two"}), "the second")
 
 
-async def test_custom_data_is_charged_for_every_room_that_is_told(deployment: Deployment) -> None:
+async def test_custom_data_is_charged_for_every_notified_room(deployment: Deployment) -> None:
     """Whichever of the user's connections is in them: 4 kB in 200 rooms is 0.8 MB, and a burst is 2 MiB."""
     async with client(deployment.gateways[0], "username=Ann") as one:
         session = quote(one.welcome["session"])
@@ -173,7 +173,7 @@ async def test_last_seen_moves_with_what_a_user_does_and_not_with_time(deploymen
         await eventually(moved, "lastSeen follows")
 
 
-async def test_a_lookup_of_those_who_have_gone_is_empty(deployment: Deployment) -> None:
+async def test_a_lookup_of_offline_users_is_empty(deployment: Deployment) -> None:
     async with client(deployment.gateways[0], "username=Ann") as ann:
         user = ann.user
         await eventually(lambda: get(deployment, "/api/presence", user=user), "online")

@@ -60,7 +60,7 @@ async def test_a_broken_script_fails_its_caller_alone(queue, prefix):
     assert isinstance(broken, ResponseError)
 
 
-async def test_a_cancelled_caller_holds_nobody_up(queue, prefix):
+async def test_a_cancelled_caller_delays_no_other(queue, prefix):
     waiting = asyncio.create_task(queue.run(COUNT, [prefix], []))
     await asyncio.sleep(0)
     waiting.cancel()

@@ -110,7 +110,7 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
-async def test_followers_hear_one_diff_a_scope_and_members_hear_who_joins(service, gateway, bus, settings):
+async def test_followers_get_one_diff_a_scope_and_members_get_joins(service, gateway, bus, settings):
     diffs, rooms, members = Listener(), Listener(), Listener()
     subjects = settings.subjects
     diffs.listen(bus, subjects.presence_diff, PresenceDiff)

@@ -273,7 +273,7 @@ async def test_redos_in_patterns(gateway: ServiceProcess) -> None:
 # --- what strangers see -------------------------------------------------------------------------------------------
 
 
-async def test_no_versions_and_no_traces_for_strangers(gateway: ServiceProcess) -> None:
+async def test_no_versions_and_no_traces_for_untrusted_clients(gateway: ServiceProcess) -> None:
     async with httpx.AsyncClient(base_url=gateway.url, timeout=PATIENCE_S) as http:
         answers = [
             await http.request(method, path)

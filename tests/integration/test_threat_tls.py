@@ -58,7 +58,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture(scope="module")
-def strangers_ca(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def untrusted_ca(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Certificates(tmp_path_factory.mktemp("strangers")).ca
 
 
@@ -115,7 +115,7 @@ async def test_clients_over_tls(
     nats_server: NatsServer,
     redis_server: RedisServer,
     certificates: Certificates,
-    strangers_ca: Path,
+    untrusted_ca: Path,
     tmp_path: Path,
 ) -> None:
     async with tls_gateway(nats_server, redis_server, certificates, tmp_path) as (port, http):
@@ -127,7 +127,7 @@ async def test_clients_over_tls(
             assert '"welcome"' in str(await socket.recv())
             await socket.send('{"type":"join_room","room":"r","id":"1"}')
             assert '"joined_room"' in str(await socket.recv())
-        distrusting = ssl.create_default_context(cafile=str(strangers_ca))
+        distrusting = ssl.create_default_context(cafile=str(untrusted_ca))
         with pytest.raises(ssl.SSLCertVerificationError):
             async with connect(url, ssl=distrusting):
                 pass
@@ -181,14 +181,14 @@ def nats_with_tls(certificates: Certificates, directory: Path, *, verify: bool) 
         yield f"tls://u:p%40%3A%2F@127.0.0.1:{port}"
 
 
-async def test_nats_over_tls(certificates: Certificates, strangers_ca: Path, tmp_path: Path) -> None:
+async def test_nats_over_tls(certificates: Certificates, untrusted_ca: Path, tmp_path: Path) -> None:
     with nats_with_tls(certificates, tmp_path, verify=False) as url:
         bus = await Bus.connect(Settings(nats_url=url, nats_ca=certificates.ca), "test")
         await bus.flush()
         await bus.close()
         outcomes = await run_checks(Settings(nats_url=url, nats_ca=certificates.ca))
         assert {outcome.name for outcome in outcomes if outcome.ok} >= {"NATS", "NATS login", "JetStream"}
-        for settings in (Settings(nats_url=url, nats_ca=strangers_ca), Settings(nats_url=url)):
+        for settings in (Settings(nats_url=url, nats_ca=untrusted_ca), Settings(nats_url=url)):
             with pytest.raises(BusError, match="TLS"):
                 await Bus.connect(settings, "test")
 
@@ -247,7 +247,7 @@ async def tls_in_front_of(port: int, certificates: Certificates) -> AsyncIterato
 
 
 async def test_redis_over_tls(
-    redis_server: RedisServer, certificates: Certificates, strangers_ca: Path
+    redis_server: RedisServer, certificates: Certificates, untrusted_ca: Path
 ) -> None:
     cert, key = certificates.client
     async with tls_in_front_of(redis_server.port, certificates) as port:
@@ -258,7 +258,7 @@ async def test_redis_over_tls(
         await client.aclose()
         assert (await probe_redis(good)).product in ("Redis", "Valkey")
         for bad in (
-            Settings(redis_url=url, redis_ca=strangers_ca, redis_cert=cert, redis_key=key),
+            Settings(redis_url=url, redis_ca=untrusted_ca, redis_cert=cert, redis_key=key),
             Settings(redis_url=url, redis_ca=certificates.ca),
         ):
             # Closed whatever happens: the server's end waits for its connections.

@@ -401,7 +401,7 @@ async def test_slow_reader_by_time(patient: ServiceProcess) -> None:
             await socket.writer.drain()
 
 
-async def test_an_answer_that_nobody_reads(gateway: ServiceProcess) -> None:
+async def test_an_answer_that_is_not_read(gateway: ServiceProcess) -> None:
     async with raw(gateway) as (reader, writer):
         reader._transport.pause_reading()  # type: ignore[attr-defined]
         writer.get_extra_info("socket").setsockopt(1, 8, 4096)
@@ -473,7 +473,7 @@ async def test_ticket_flood_of_one_user(strict: ServiceProcess) -> None:
         assert (await http.post("/api/tickets", headers=bearer(token("modest")))).status_code == 201
 
 
-async def test_connection_flood_of_everybody(strict: ServiceProcess) -> None:
+async def test_connection_flood_over_the_total_rate(strict: ServiceProcess) -> None:
     """The accept rate: those above it are told when to come back, each a place later than the one before."""
     waits = []
     async with met(strict, "accept_rate"):

@@ -269,7 +269,7 @@ def test_what_waits_is_sent_when_a_gateway_stops(tracing: Deployment, collector:
     assert any(span.instance == "gateway-late" for span in collector.spans)
 
 
-def test_a_collector_that_is_away_harms_nobody(tracing: Deployment) -> None:
+def test_an_unreachable_collector_affects_nothing(tracing: Deployment) -> None:
     gateway = tracing.extra_gateway("gateway-alone", traces_endpoint="http://127.0.0.1:9")
     answer = json.loads(_request(f"{gateway.url}/api/publish", {"room": "hall", "content": "hi"}))
     assert answer["type"] == "ack"

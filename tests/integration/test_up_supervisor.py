@@ -96,7 +96,7 @@ async def test_starts_in_groups_and_stops_in_the_order_given(stage: Stage) -> No
     assert any(line.startswith("gateway     │ last words") for line in lines)
 
 
-async def test_who_was_not_started_yet_is_not_waited_for(stage: Stage) -> None:
+async def test_services_not_started_yet_are_not_waited_for(stage: Stage) -> None:
     broker = stage.child("broker")
     gateway = ProcessChild(ProcessSpec("gateway", ["never", "started"]), stage.console.child_line)
     supervisor = Supervisor([[broker], [gateway]], [[gateway], [broker]], stage.console)
@@ -109,7 +109,7 @@ async def test_who_was_not_started_yet_is_not_waited_for(stage: Stage) -> None:
     assert gateway.pid == 0
 
 
-async def test_a_crashed_child_comes_back(stage: Stage) -> None:
+async def test_a_crashed_child_is_restarted(stage: Stage) -> None:
     child = stage.child("gateway")
     supervisor = Supervisor([[child]], [[child]], stage.console)
     assert await supervisor.start()
@@ -121,7 +121,7 @@ async def test_a_crashed_child_comes_back(stage: Stage) -> None:
     assert await supervisor.stop()
 
 
-async def test_an_embedded_broker_comes_back_on_its_port(stage: Stage, tmp_path: Path) -> None:
+async def test_an_embedded_broker_restarts_on_its_port(stage: Stage, tmp_path: Path) -> None:
     need("redis-server")
     server = RedisServer(tmp_path / "redis")
     child = stage.server(server)

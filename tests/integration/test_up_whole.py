@@ -174,7 +174,7 @@ def test_a_busy_port_is_said_at_once(running: RunningTidings, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["gateway-1", "nats-server", "redis-server", "presence-1"])
-def test_what_dies_comes_back(running: RunningTidings, name: str) -> None:
+def test_dead_processes_are_restarted(running: RunningTidings, name: str) -> None:
     before = running.output.count(f"{name} is back")
     process = running.child(name)
     process.kill()

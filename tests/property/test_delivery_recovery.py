@@ -106,7 +106,7 @@ def test_a_follower_that_was_there_misses_nothing_unsaid(
 
 
 @given(histories(), st.lists(st.sampled_from("ab"), max_size=30), st.integers(1, 30), st.data())
-def test_what_was_let_go_of_for_its_size_is_never_taken_for_old(
+def test_eviction_by_size_is_never_mistaken_for_age(
     history: tuple[ModelStream, list[int]], later: list[str], until_full: int, data: st.DataObject
 ) -> None:
     """A second ago everything was delivered; since then the stream got full, and let go of its oldest."""

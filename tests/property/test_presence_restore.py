@@ -374,7 +374,7 @@ LOST_SWEEP = [
 
 
 @pytest.mark.parametrize("choices", [[0], [0, 1], [1, 0], [0, 0, 1], [1, 1, 0]])
-async def test_a_lost_sweep_hides_nobody(choices: list[int], own_redis: str) -> None:
+async def test_a_lost_sweep_hides_no_user(choices: list[int], own_redis: str) -> None:
     await run(own_redis, LOST_SWEEP, choices)
 
 

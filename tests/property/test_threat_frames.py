@@ -274,7 +274,7 @@ def test_a_rate_of_frames_never_lets_through_more_than_it_says(stream: bytes, ti
     assert limits.count(Limit.FRAME_RATE) <= 1
 
 
-async def test_who_sends_much_at_once_lets_others_go_first() -> None:
+async def test_a_large_burst_lets_other_connections_go_first() -> None:
     """uvloop reads 2 MB from one socket before it looks at the next, unless reading is paused."""
     transport, protocol, handler = await upgraded([], max_message_bytes=65_536)
     message = b"\x82\xfe" + struct.pack(">H", 60_000) + bytes(4 + 60_000)

@@ -6,14 +6,14 @@ from structlog.testing import capture_logs
 from gateway.accept_rate import Admission
 
 
-def test_a_burst_of_twice_the_rate_is_let_in_and_the_rest_comes_back_one_after_the_other() -> None:
+def test_a_burst_of_twice_the_rate_is_accepted_and_the_rest_retries_spread_out() -> None:
     admission = Admission(10.0, now=0.0)
     waits = [admission.wait_s(0.0) for _ in range(25)]
     assert waits[:20] == [0.0] * 20
     assert waits[20:] == pytest.approx([1.1, 1.2, 1.3, 1.4, 1.5])
 
 
-def test_those_who_come_back_when_they_were_told_are_let_in() -> None:
+def test_retries_after_the_given_time_are_accepted() -> None:
     admission = Admission(10.0, now=0.0)
     arrivals = [0.0] * 500
     let_in: list[float] = []
@@ -33,12 +33,12 @@ def test_those_who_come_back_when_they_were_told_are_let_in() -> None:
     assert attempts < 1500
 
 
-def test_nobody_is_asked_to_wait_longer_than_half_a_minute() -> None:
+def test_retry_after_is_at_most_half_a_minute() -> None:
     admission = Admission(1.0, now=0.0)
     assert max(admission.wait_s(0.0) for _ in range(100)) == 30.0
 
 
-def test_a_rate_of_zero_lets_everyone_in_until_closed() -> None:
+def test_a_rate_of_zero_accepts_all_until_closed() -> None:
     admission = Admission(0.0, now=0.0)
     assert [admission.wait_s(0.0) for _ in range(1000)] == [0.0] * 1000
     admission.close()

@@ -43,7 +43,7 @@ def test_the_body_is_alertmanagers_version_4() -> None:
     assert webhook_body(message([], [ENDED]))["status"] == "resolved"
 
 
-def test_the_fingerprint_stays_when_the_severity_changes() -> None:
+def test_the_fingerprint_is_the_same_when_the_severity_changes() -> None:
     one, other = (
         webhook_body(message([line], []))["alerts"][0]["fingerprint"] for line in (WARNING, CRITICAL)
     )
@@ -56,7 +56,7 @@ def test_large_groups_are_cut_and_say_so() -> None:
     assert (len(said["alerts"]), said["truncatedAlerts"]) == (MAX_ALERTS, 7)
 
 
-def test_alertmanager_is_told_what_fires_what_ended_and_what_was_replaced() -> None:
+def test_alertmanager_gets_firing_resolved_and_replaced_alerts() -> None:
     now = (T0 + 100) * 1000
     firing, replaced, ended = alertmanager_alerts(message([CRITICAL], [ENDED], replaced=[WARNING]), now)
     assert firing["labels"]["severity"] == "critical"

@@ -67,7 +67,7 @@ async def test_a_receiver_that_breaks_is_no_more_in_a_hurry_than_one_that_is_dow
     assert rig.notifier.down == ["webhook-1"]
 
 
-async def test_what_ended_before_it_could_be_told_is_not_told(rig: NotifyRig) -> None:
+async def test_what_ended_before_its_notification_is_not_notified(rig: NotifyRig) -> None:
     rig.integrations[0].failing = True
     await rig.fire()
     await rig.run(40)
@@ -77,7 +77,7 @@ async def test_what_ended_before_it_could_be_told_is_not_told(rig: NotifyRig) ->
     assert rig.said == []
 
 
-async def test_an_end_while_the_receiver_is_down_is_told_when_it_is_back(rig: NotifyRig) -> None:
+async def test_a_resolve_while_the_receiver_is_down_is_notified_later(rig: NotifyRig) -> None:
     await rig.fire()
     await rig.run(40)
     rig.integrations[0].failing = True
@@ -115,7 +115,7 @@ async def test_a_message_whose_answer_was_lost_is_sent_again_with_the_same_key(r
     assert len(integration.got) == 2
 
 
-async def test_an_alert_that_ended_after_a_message_was_lost_is_told_to_have_ended(rig: NotifyRig) -> None:
+async def test_an_alert_that_ended_after_a_lost_message_is_shown_as_ended(rig: NotifyRig) -> None:
     integration = rig.integrations[0]
     integration.perhaps = True
     await rig.fire()
@@ -127,7 +127,7 @@ async def test_an_alert_that_ended_after_a_message_was_lost_is_told_to_have_ende
     assert rig.said == ["firing cpu-alert|warning", "resolved -cpu-alert"]
 
 
-async def test_a_successor_tells_nothing_twice(rig: NotifyRig) -> None:
+async def test_a_successor_notifies_nothing_twice(rig: NotifyRig) -> None:
     await rig.fire()
     await rig.run(40)
     await rig.lead("b")
@@ -156,7 +156,7 @@ async def test_a_replica_without_the_lease_sends_nothing(rig: NotifyRig) -> None
     assert rig.said == []
 
 
-async def test_nothing_is_kept_of_what_everybody_was_told(rig: NotifyRig) -> None:
+async def test_delivered_broadcasts_are_not_kept(rig: NotifyRig) -> None:
     await rig.fire()
     await rig.run(40)
     await rig.end()
@@ -176,7 +176,7 @@ async def test_a_receiver_taken_out_of_the_configuration_is_forgotten(rig: Notif
     assert {sent.receiver for sent in state.nflog.values()} == {"webhook-1"}
 
 
-async def test_a_receiver_that_does_it_all_itself_is_told_of_muted_alerts() -> None:
+async def test_a_receiver_with_policies_of_its_own_gets_muted_alerts() -> None:
     rig = NotifyRig(delegates_policy=True)
     await rig.lead()
     await rig.silence(1000, metric="cpu")

@@ -56,7 +56,7 @@ async def test_without_an_answer_it_may_have_been_taken(receiver: WebhookReceive
     assert (str(fault), fault.perhaps) == ("timeout", True)
 
 
-async def test_one_that_hangs_holds_up_nobody_else(receiver: WebhookReceiver) -> None:
+async def test_a_hanging_receiver_delays_no_other(receiver: WebhookReceiver) -> None:
     receiver.drip_s = 60.0
     webhook = WebhookIntegration(receiver.url)
     stuck = ConfiguredReceiver(Receiver(name="webhook-1", kind="webhook", up=True), webhook, NotifyTimings())

@@ -95,7 +95,7 @@ async def _silence_ends(at: NotifyRig) -> None:
     await at.run(700, 10)
 
 
-async def _silenced_after_it_was_told(at: NotifyRig) -> None:
+async def _silenced_after_its_notification(at: NotifyRig) -> None:
     await _first(at)
     await at.silence(7200, metric="cpu")
     await at.run(7000, 30)
@@ -160,7 +160,7 @@ async def _flaps(at: NotifyRig) -> None:
         await at.run(5)
 
 
-async def _flaps_in_a_told_group(at: NotifyRig) -> None:
+async def _flaps_in_a_notified_group(at: NotifyRig) -> None:
     await at.fire("cpu-a-alert")
     await at.run(31)
     for _ in range(20):
@@ -225,7 +225,7 @@ TABLE = [
     Row("an alert that outlives its silence is told", _silence_ends, ["firing cpu-alert|warning"]),
     Row(
         "an end under a silence is told when the silence has ended",
-        _silenced_after_it_was_told,
+        _silenced_after_its_notification,
         ["firing cpu-alert|warning", "resolved -cpu-alert"],
     ),
     Row("critical mutes warnings about the same", _critical_mutes_warning, ["firing cpu-alert|critical"]),
@@ -253,7 +253,7 @@ TABLE = [
     ),
     Row(
         "so is one that joins a group the receiver knows",
-        _flaps_in_a_told_group,
+        _flaps_in_a_notified_group,
         ["firing cpu-a-alert|warning", "firing cpu-a-alert|warning cpu-b-alert|warning"],
     ),
     Row("one that comes back after group_interval waits again", _comes_back_long_after, ["firing cpu-alert|warning"]),

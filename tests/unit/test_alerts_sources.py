@@ -32,7 +32,7 @@ def with_up(second: int, *names: str) -> SecondSnapshot:
     return closed
 
 
-def test_a_source_that_falls_silent_alerts_and_comes_back() -> None:
+def test_a_silent_source_alerts_and_recovers() -> None:
     engine = AlertEngine(RuleSet([DOWN]), {})
     outcomes = [engine.evaluate(with_up(T0, "web", "db"))]
     outcomes += [engine.evaluate(with_up(T0 + at, "db")) for at in range(1, 8)]
@@ -44,7 +44,7 @@ def test_a_source_that_falls_silent_alerts_and_comes_back() -> None:
     assert said(outcomes)[1:] == ["up@web-alert resolved"]
 
 
-def test_a_source_that_never_comes_back_is_forgotten() -> None:
+def test_a_source_that_never_reports_again_is_forgotten() -> None:
     engine = AlertEngine(RuleSet([DOWN]), {})
     engine.evaluate(with_up(T0, "web"))
     outcomes = [engine.evaluate(with_up(T0 + at)) for at in range(1, 30)]

@@ -122,7 +122,9 @@ def test_admin_may_everything() -> None:
         ([], "presence:mine", False),
     ],
 )
-def test_who_is_in_a_room_is_for_those_who_may_join_it(channels: list[str], channel: str, may: bool) -> None:
+def test_members_of_a_room_are_shown_to_users_who_may_join_it(
+    channels: list[str], channel: str, may: bool
+) -> None:
     grants = Grants(join=Patterns(["mine"]), channels=Patterns(channels))
     assert grants.may_follow(channel) is may
     assert ALL.may_follow(channel)

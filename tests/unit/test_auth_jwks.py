@@ -338,7 +338,7 @@ async def test_a_document_that_drips_is_given_up() -> None:
         await outcome_of(b"HTTP/1.1 200 OK\r\n\r\n", then_wait_s=1.5, timeout_s=0.5)
 
 
-async def test_nobody_there() -> None:
+async def test_unreachable_server() -> None:
     with pytest.raises(FetchFailed):
         await fetch("http://127.0.0.1:1/keys")
 

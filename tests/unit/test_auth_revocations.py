@@ -40,7 +40,7 @@ def test_new_is_what_covers_more_than_before(again: Revoked, new: bool) -> None:
     assert revocations.add(again, NOW) is new
 
 
-def test_what_was_lifted_or_is_over_may_be_revoked_anew() -> None:
+def test_lifted_or_expired_revocations_can_be_added_again() -> None:
     revocations = Revocations()
     of_ada = Revoked(until=FOR_A_DAY, user_id="ada", issued_before=NOW)
     revocations.add(of_ada, NOW)
@@ -109,7 +109,7 @@ def test_a_revocation_looks_at_those_it_may_be_about_alone() -> None:
     assert _Client.looked_at <= 5
 
 
-def test_nobody_in_particular_is_no_user() -> None:
+def test_an_anonymous_reader_is_no_user() -> None:
     connections = filled(_Client("x", ""), _Client("y", ""))
     assert connections.of_user("") == []
     assert connections.get("x") is not None

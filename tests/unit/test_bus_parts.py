@@ -133,7 +133,7 @@ async def test_survey_fails_with_what_ended_it() -> None:
         await survey.gather(30, None)
 
 
-async def test_survey_of_nobody() -> None:
+async def test_survey_without_respondents() -> None:
     survey = ScatterGather("s", None)
     survey.on_answer(_answer("r", b"", b"NATS/1.0 503\r\n\r\n"))
     with pytest.raises(NoAnswer):
@@ -190,7 +190,7 @@ def _end(before: int, pending: int = 0) -> BusMessage:
     return BusMessage("r", "", b"", headers.encode())
 
 
-def test_whole_batch() -> None:
+def test_complete_batch() -> None:
     messages, pending = read_batch("a", [_part(3, 0), _part(7, 3), _end(7, pending=2)])
     assert [(m.seq, m.subject, m.data) for m in messages] == [(3, "a", b"3"), (7, "a", b"7")]
     assert pending == 2

@@ -78,7 +78,7 @@ def test_gateways_with_any_settings_come_to_rest_at_the_largest(specs: list[Stre
         assert config[name] == max(spec.config()[name] for spec in specs)
 
 
-def test_every_stream_has_a_limit_and_revocations_are_never_let_go() -> None:
+def test_every_stream_has_a_limit_and_revocations_are_never_evicted() -> None:
     settings = Settings(namespaces={"news": Namespace(max_bytes=5_000_000)})
     specs = {spec.name: spec for spec in disk_specs(settings)}
     assert set(specs) == {

@@ -238,7 +238,7 @@ async def test_a_critical_task_that_ends_ends_the_process() -> None:
         assert lifecycle.failed
 
 
-async def test_tasks_that_are_not_critical_and_those_that_are_closed_fail_nobody() -> None:
+async def test_tasks_that_are_not_critical_or_closed_fail_no_owner() -> None:
     faults: list[BaseException] = []
     tasks = TaskSet(faults.append)
     await asyncio.wait([tasks.spawn(_raises(), "once")])

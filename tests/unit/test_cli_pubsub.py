@@ -23,7 +23,7 @@ _NO_TOKEN = '{"code":"auth_required","message":"no credentials","retryable":fals
         (500, "", "500"),
     ],
 )
-async def test_a_refusal_is_told_in_its_own_words(status: int, body: str, said: str) -> None:
+async def test_a_refusal_has_its_own_text(status: int, body: str, said: str) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         head = f"HTTP/1.1 {status} No\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"

@@ -87,7 +87,7 @@ def test_publishing() -> None:
     assert isinstance(broadcast, effects.PublishToAll)
 
 
-def test_who_is_not_in_the_room_is_refused_before_anything_else_is_said() -> None:
+def test_a_publisher_outside_the_room_is_refused_first() -> None:
     one = session(Grants(join=Patterns(("r",))))
     assert refusal(one, type="room_message", room="r", content=1).code == "not_in_room"
     say(one, type="join_room", room="r")
@@ -122,7 +122,7 @@ def test_heartbeat() -> None:
     assert say(session(), type="heartbeat", id="h") == [effects.Reply(server.HeartbeatAck(id="h"))]
 
 
-def test_channels_are_followed_whole_or_not_at_all() -> None:
+def test_channels_are_subscribed_to_all_or_none() -> None:
     one = session()
     follow = say(one, type="subscribe", channels=["metrics", "presence", "metrics"], channel="logs", id="1")
     assert follow == [effects.Follow(["metrics", "presence", "logs"], id="1")]

@@ -34,7 +34,7 @@ async def test_messages_of_one_turn_are_written_once_and_the_bytes_are_shared() 
     assert a.contents == [0, 1, 2, 3]
 
 
-async def test_one_message_is_the_outbounds_own_bytes_for_everyone() -> None:
+async def test_one_message_is_the_same_bytes_for_all_members() -> None:
     members = [Recorder(str(number)) for number in range(3)]
     room = fanout(*members)
     message = said("x")
@@ -67,7 +67,7 @@ async def test_a_user_is_skipped_with_all_connections() -> None:
     )
 
 
-async def test_who_comes_gets_nothing_from_before_and_who_goes_everything() -> None:
+async def test_a_new_member_gets_no_earlier_messages_and_a_leaving_one_gets_all() -> None:
     early, late = Recorder("early"), Recorder("late")
     room = fanout(early)
     room.send(said(1))
@@ -95,7 +95,7 @@ async def test_a_member_may_go_while_it_is_written_to() -> None:
     assert "b" not in room
 
 
-async def test_who_takes_messages_one_by_one_is_not_written_to() -> None:
+async def test_a_member_that_accepts_single_messages_is_not_written_to() -> None:
     class Taker(Recorder):
         def accept_messages(self, messages: list[EncodedMessage]) -> bool:
             self.taken = len(messages)
@@ -109,7 +109,7 @@ async def test_who_takes_messages_one_by_one_is_not_written_to() -> None:
     assert (taker.taken, taker.writes, plain.contents) == (2, [], [1, 2])
 
 
-async def test_nobody_keeps_a_message_from_another_users_connection() -> None:
+async def test_a_sender_cannot_exclude_another_users_connection() -> None:
     victim = Recorder("a", user_id="victim")
     room = fanout(victim)
     room.send(said(1), skip="a", sender="attacker")

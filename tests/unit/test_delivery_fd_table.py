@@ -64,14 +64,14 @@ async def sent(room: Fanout, *messages: EncodedMessage) -> None:
     await asyncio.sleep(0)
 
 
-async def test_who_holds_nothing_is_written_to_at_once(members: list[Socketed]) -> None:
+async def test_a_member_without_a_queue_is_written_to_at_once(members: list[Socketed]) -> None:
     room = room_of(members)
     await sent(room, said(1), said(2))
     assert [member.received for member in members] == [[1, 2]] * MANY
     assert all(member.writes == [] for member in members)
 
 
-async def test_who_may_hold_something_is_asked_first(members: list[Socketed]) -> None:
+async def test_members_that_may_have_a_queue_are_asked_first(members: list[Socketed]) -> None:
     room = room_of(members)
     behind = members[3]
     direct_generation[behind.fd_ref[0]] = 0
@@ -100,7 +100,7 @@ async def test_what_the_kernel_does_not_take_goes_on_by_the_transport(members: l
     assert len(slow.writes) == 2  # behind what waits already
 
 
-async def test_a_socket_whose_peer_is_gone_disturbs_nobody(members: list[Socketed]) -> None:
+async def test_a_socket_whose_peer_is_gone_affects_no_other(members: list[Socketed]) -> None:
     room = room_of(members)
     members[5].far.close()
     await sent(room, said(1))
@@ -109,7 +109,7 @@ async def test_a_socket_whose_peer_is_gone_disturbs_nobody(members: list[Sockete
     assert [member.received for member in others] == [[1]] * (MANY - 1)
 
 
-async def test_a_list_that_outlived_a_member_reaches_no_stranger(members: list[Socketed]) -> None:
+async def test_a_list_that_outlived_a_member_reaches_no_other_connection(members: list[Socketed]) -> None:
     room = room_of(members)
     await sent(room, said(1))
     gone = members[9]
@@ -128,7 +128,7 @@ async def test_a_list_that_outlived_a_member_reaches_no_stranger(members: list[S
     far.close()
 
 
-async def test_who_skips_a_message_skips_it_here_too(members: list[Socketed]) -> None:
+async def test_a_skipped_message_is_skipped_here_too(members: list[Socketed]) -> None:
     room = room_of(members)
     room.send(said(1), skip="c4", sender="u4")
     room.send_except_user(said(2), "u6")
@@ -152,7 +152,7 @@ async def test_other_wires_and_members_without_a_socket_are_served_too(members: 
     assert members[0].received == [1]
 
 
-async def test_who_leaves_and_who_comes_counts_from_then_on(members: list[Socketed]) -> None:
+async def test_leaves_and_joins_count_from_then_on(members: list[Socketed]) -> None:
     room = room_of(members[:-1])
     await sent(room, said(1))
     room.discard("c0")
@@ -186,7 +186,7 @@ def test_turns_of_a_descriptor() -> None:
     assert direct_generation[NO_FD[0]] != NO_FD[1]
 
 
-def test_nobody_takes_the_first_descriptor() -> None:
+def test_the_first_descriptor_is_never_used() -> None:
     """A process started without standard input may have a client there; who has no socket must not reach it."""
     assert acquire(0) is NO_FD
     assert direct_generation[0] == 0

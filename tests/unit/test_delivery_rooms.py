@@ -55,7 +55,7 @@ def _join(rooms: Rooms, name: str) -> list[RoomJoin | BusError | None]:
     return answers
 
 
-async def test_nobody_is_in_before_the_bus_has_the_subscription(rooms: Rooms, bus: FlushedBus) -> None:
+async def test_a_join_waits_for_the_bus_to_have_the_subscription(rooms: Rooms, bus: FlushedBus) -> None:
     first, second = _join(rooms, "a"), _join(rooms, "b")
     await eventually(lambda: bus.flushes == 1, "the subscription was not waited for")
     assert (first, second) == ([], [])
@@ -64,7 +64,7 @@ async def test_nobody_is_in_before_the_bus_has_the_subscription(rooms: Rooms, bu
     assert rooms.members("live:cursor") == 2
 
 
-async def test_who_comes_later_waits_for_nothing(rooms: Rooms, bus: FlushedBus) -> None:
+async def test_a_later_join_waits_for_nothing(rooms: Rooms, bus: FlushedBus) -> None:
     bus.processed.set_result(None)
     first = _join(rooms, "a")
     await eventually(lambda: bool(first), "nobody was let in")
@@ -87,9 +87,7 @@ _FORGED = (
 )
 
 
-async def test_who_joins_is_heard_on_a_subject_that_carries_no_messages(
-    rooms: Rooms, bus: FlushedBus
-) -> None:
+async def test_joins_have_a_subject_that_carries_no_messages(rooms: Rooms, bus: FlushedBus) -> None:
     bus.processed.set_result(None)
     member = Recorder("a")
     answers: list[RoomJoin | BusError | None] = []

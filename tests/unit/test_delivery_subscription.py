@@ -122,7 +122,7 @@ async def test_a_gap_of_many_batches(rig: Rig) -> None:
     assert rig.breaks == []
 
 
-async def test_an_evicted_gap_is_told_and_what_is_left_delivered(rig: Rig) -> None:
+async def test_an_evicted_gap_is_notified_and_the_rest_delivered(rig: Rig) -> None:
     rig.hear(rig.stream.store("first"))
     await rig.heard("first")
     for number in range(150):
@@ -173,7 +173,7 @@ async def test_a_quiet_room_was_not_interrupted(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("stored_before_return", [0, 3])
-async def test_a_wiped_stream_is_told_and_followed(rig: Rig, stored_before_return: int) -> None:
+async def test_a_wiped_stream_is_notified_and_followed(rig: Rig, stored_before_return: int) -> None:
     for number in range(5):
         rig.hear(rig.stream.store(number))
     rig.subscription.pause()
@@ -190,7 +190,7 @@ async def test_a_wiped_stream_is_told_and_followed(rig: Rig, stored_before_retur
     assert rig.subscription.position == Position("e2", stored_before_return + 1)
 
 
-async def test_a_wiped_stream_that_cannot_be_read_yet_is_told_once(rig: Rig) -> None:
+async def test_a_wiped_stream_that_cannot_be_read_yet_is_notified_once(rig: Rig) -> None:
     rig.hear(rig.stream.store("old"))
     rig.subscription.pause()
     rig.stream.wipe("e2")
@@ -266,7 +266,7 @@ async def test_what_was_missed_becomes_messagepack_one_message_in_each_turn_of_t
     assert sent == EncodedMessage(answer).encode(Encoding.MSGPACK_DEFLATE)
 
 
-async def test_one_who_was_ahead_on_another_gateway_hears_nothing_twice(rig: Rig) -> None:
+async def test_a_member_ahead_of_its_new_gateway_gets_nothing_twice(rig: Rig) -> None:
     rig.hear(rig.stream.store(0))
     on_their_way = [rig.stream.store(1), rig.stream.store(2)]
     assert await caught_up(rig, 3) == (RecoveryVerdict.RECOVERED, [])
@@ -315,7 +315,7 @@ async def test_closing_ends_the_subscription_and_the_fill(rig: Rig) -> None:
     await eventually(lambda: len(rig.tasks) == 0)
 
 
-async def test_a_message_that_no_stream_stored_reaches_nobody(rig: Rig) -> None:
+async def test_a_message_that_no_stream_stored_is_not_delivered(rig: Rig) -> None:
     rig.hear(rig.stream.store("stored"))
     rig.hear(FakeMessage(0, 0, msgspec.json.encode("I quit")))
     rig.hear(rig.stream.store("stored too"))
@@ -369,7 +369,7 @@ async def test_a_lost_last_message_is_found(rig: Rig) -> None:
     assert rig.breaks == []
 
 
-async def test_messages_let_go_of_for_their_size_are_told(rig: Rig) -> None:
+async def test_messages_evicted_for_their_size_are_notified(rig: Rig) -> None:
     """While the bus was away for seconds, more was stored than the stream keeps."""
     rig.hear(rig.stream.store(0))
     rig.subscription.pause()

@@ -46,7 +46,7 @@ def test_only_the_owner_gets_into_the_folder(make: Make, tmp_path: Path) -> None
     assert set(modes.values()) == {0o644}  # processes in containers are other users
 
 
-def test_users_follow_the_settings_and_passwords_stay(make: Make, tmp_path: Path) -> None:
+def test_users_follow_the_settings_and_passwords_are_kept(make: Make, tmp_path: Path) -> None:
     make()
     folder = tmp_path / "secrets"
     url = (folder / "gateway_nats_url").read_text()

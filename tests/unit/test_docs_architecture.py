@@ -64,7 +64,7 @@ def test_the_picture_shows_every_process_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("name", _MODULES)
-def test_who_is_drawn_to_redis_may_use_it_and_does(name: str) -> None:
+def test_processes_drawn_to_redis_may_use_it_and_do(name: str) -> None:
     role, module = _MODULES[name]
     drawn = (name, "Redis") in EDGES
     assert drawn == (role in WITH_REDIS)

@@ -135,7 +135,7 @@ async def test_what_is_kept_meanwhile_is_bounded_and_nothing_is_lost(
     assert len(active(feed)) == 50
 
 
-async def test_after_a_fault_of_any_kind_the_next_who_follows_has_a_snapshot(
+async def test_after_any_fault_the_next_follower_gets_a_snapshot(
     metrics: Metrics, feed: MetricsChannel
 ) -> None:
     await metrics.asked(1)

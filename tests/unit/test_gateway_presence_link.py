@@ -102,7 +102,7 @@ async def test_an_unanswered_batch_is_repeated_as_it_was(rig: Rig) -> None:
     assert all(batch == repeated[0] for batch in repeated)
 
 
-async def test_who_is_not_known_announces_all(rig: Rig) -> None:
+async def test_an_unknown_gateway_announces_all(rig: Rig) -> None:
     rig.run()
     await eventually(lambda: rig.presence.batches)
     rig.here = [Here("1")]

@@ -67,7 +67,7 @@ def test_names_can_be_looked_up_and_nothing_else_outside_reached(overlay: str) -
 
 
 @both
-def test_every_port_that_a_policy_opens_is_one_that_somebody_listens_on(overlay: str) -> None:
+def test_every_port_that_a_policy_opens_has_a_listener(overlay: str) -> None:
     of = manifests(overlay)
     listened = {
         port["containerPort"] for workload in of.workloads for port in workload.container["ports"]

@@ -54,9 +54,7 @@ def test_every_variable_is_a_setting_and_parses(
         assert not with_state or settings.redis_url.startswith("rediss")
 
 
-def test_gateways_in_production_are_open_to_nobody_without_a_token(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_gateways_in_production_require_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = settings_of("prod", "gateway", monkeypatch, tmp_path)
     assert settings.auth == "jwt"
     assert settings.jwt_secrets

@@ -29,7 +29,7 @@ def test_what_both_match_is_an_overlap(one: str, other: str, subject: str) -> No
 
 
 @pytest.mark.parametrize("role", Role)
-def test_nobody_may_do_everything_or_hear_anothers_inbox(role: Role) -> None:
+def test_no_role_may_do_everything_or_read_anothers_inbox(role: Role) -> None:
     subjects = subjects_of(role, Settings())
     for subject in (*subjects.publish, *subjects.subscribe):
         assert subject.split(".")[0] in ("tidings", "$JS", "$SRV", "$SYS", "_INBOX")
@@ -54,7 +54,7 @@ def test_a_role_answers_gateways_and_only_for_itself(asker: Role, answerer: str)
 _ANSWERING = {Role.GATEWAY, Role.PRESENCE, Role.METRICS}
 
 
-def test_who_answers_a_question() -> None:
+def test_which_role_answers_a_request() -> None:
     subjects = Settings(prefix="p").subjects
     assert answerer_of(subjects.rpc("presence", "list"), "p") == Role.PRESENCE
     assert answerer_of(subjects.roster, "p") == Role.GATEWAY
@@ -88,7 +88,7 @@ def test_each_role_has_keys_of_its_own() -> None:
     assert not any(a != b and a.startswith(b) for a in prefixes for b in prefixes)
 
 
-def test_a_process_is_told_of_the_servers_it_needs_and_no_others(tmp_path: object) -> None:
+def test_a_process_gets_the_servers_it_needs_and_no_others(tmp_path: object) -> None:
     brokers = Brokers(Settings(), tmp_path)  # type: ignore[arg-type]
     urls = {role: brokers.environment_of(role) for role in Role}
     assert {role for role in Role if urls[role]["TIDINGS_REDIS_URL"]} == set(ROLES)

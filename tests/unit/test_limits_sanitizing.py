@@ -39,7 +39,7 @@ def test_nothing_runs(attack: str) -> None:
             assert sign not in found
 
 
-def test_what_is_harmless_stays() -> None:
+def test_harmless_content_is_kept() -> None:
     content = {"text": "<b>bold</b> <i>and</i> plain", "n": 1.5, "list": [True, None, "x"]}
     assert clean(content) == content
 

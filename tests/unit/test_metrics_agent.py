@@ -148,7 +148,7 @@ def sent(bus: RecordingBus) -> list[MetricsReport]:
     return [msgspec.json.decode(data, type=MetricsReport) for data in bus.on(SUBJECT)]
 
 
-def test_reports_say_who_and_what() -> None:
+def test_reports_name_reporter_and_values() -> None:
     bus = RecordingBus()
     agent = reporter(bus)
     agent.report(GAUGES)

@@ -30,7 +30,7 @@ def fleet() -> Fleet:
     return Fleet()
 
 
-def test_nobody_reports(fleet: Fleet) -> None:
+def test_no_report(fleet: Fleet) -> None:
     closed = fleet.seconds.close(T0)
     assert list(closed.rows) == [FLEET]
     assert closed.rows[FLEET].stats == {}
@@ -121,7 +121,7 @@ def test_an_applications_gauge_is_no_machines_cpu(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_which_histograms_the_fleet_has_does_not_depend_on_who_came_first(fleet: Fleet, order: int) -> None:
+def test_histograms_of_the_fleet_do_not_depend_on_arrival_order(fleet: Fleet, order: int) -> None:
     for at in range(MAX_FLEET_HISTOGRAMS + 2)[::order]:
         sketch = LatencySketch([1.0]).to_wire()
         fleet.hear(T0 + 0.1, f"app-{at}", "app", histograms={f"h{at}": sketch})

@@ -181,7 +181,7 @@ async def test_a_long_outage_leaves_a_hole_and_no_burst(world: World) -> None:
     assert {tick.record.requests for tick in world.ticks} == {7.0}
 
 
-async def test_seconds_that_nobody_wrote_are_counted(world: World) -> None:
+async def test_seconds_that_were_not_written_are_counted(world: World) -> None:
     dropped = telemetry.counter(MetricName.METRICS_SECONDS_DROPPED)
     before = dropped._value.get()
     await world.run(BACKLOG_S + 10, world.a, world.b)  # b keeps the last of them, and needs none
@@ -227,7 +227,7 @@ async def test_a_successor_announces_what_its_predecessor_did_not(world: World) 
     assert [event.data.id for event in world.alerts] == ["cpu-alert"]
 
 
-async def test_states_survive_a_change_of_who_ticks(world: World) -> None:
+async def test_states_survive_a_change_of_the_leader(world: World) -> None:
     await world.run(2, world.a, world.b, gauges={"cpu": 99.0}, source="m", kind="agent")
     await world.run(4, world.b, gauges={"cpu": 99.0}, source="m", kind="agent")
     await world.run(5, world.b, gauges={"cpu": 1.0}, source="m", kind="agent")

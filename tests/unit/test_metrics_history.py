@@ -131,7 +131,7 @@ async def test_one_metric_as_points(store: MemoryStore) -> None:
     assert (await history.query(store, HistoryQuery(metric="nothing"), NOW)).points == []
 
 
-async def test_points_of_whole_tiers_and_of_merged_rows_agree(store: MemoryStore) -> None:
+async def test_points_of_complete_tiers_and_of_merged_rows_agree(store: MemoryStore) -> None:
     tens = HistoryQuery(metric="cpu", step=10, start=T0 * 1000, end=NOW * 1000)
     points = (await history.query(store, tens, NOW)).points
     assert [(point.value, point.min, point.max, point.count) for point in points][:2] == [

@@ -157,7 +157,7 @@ def test_a_span_is_bounded_whatever_a_report_says(since: int) -> None:
     assert 0 <= validation.sample.span_s <= MAX_INTERVAL_S < inf
 
 
-def test_after_a_restart_who_was_not_due_is_not_silent() -> None:
+def test_after_a_restart_a_source_that_was_not_due_is_not_silent() -> None:
     """The process begins between two reports of an agent that reports every 30 s, and of an application of 60 s."""
     known = Source("agent", SILENT)
     known.hear(interval_ms=30_000)

@@ -43,5 +43,5 @@ def test_only_rows_that_begin_in_the_time_asked_for() -> None:
 
 
 @pytest.mark.parametrize("metric", ["basket.p95", "cpu.p50", 'cpu"', "c\\u", "", "x\ny"])
-def test_what_is_left_to_whole_rows(metric: str) -> None:
+def test_what_is_left_to_complete_rows(metric: str) -> None:
     assert not has_points(metric)

@@ -105,7 +105,7 @@ def test_totals_become_what_is_new() -> None:
     assert [row.value("requests") for row in said] == [0, 3, 0, 4, 5]
 
 
-def test_instances_have_totals_of_their_own_and_new_streams_count_whole() -> None:
+def test_instances_have_totals_of_their_own_and_new_streams_count_fully() -> None:
     intake = Intake()
     for at, one, two in ((0, 100.0, 50.0), (1, 101.0, 53.0)):
         intake.hear(T0 + at, totals={"sold": Total(value=one)}, instance="1")

@@ -14,7 +14,7 @@ from tests.support.metrics import T0, report
 NOW = float(T0)
 
 
-def test_takes_a_good_report_whole() -> None:
+def test_accepts_a_valid_report_completely() -> None:
     result = ReportValidator().validate(
         report(requests=5.0, errors=1.0, latencies=[1.0, 2.0], gauges={"cpu": 3.0}, counters={"sent": 4.0}),
         NOW,
@@ -82,7 +82,7 @@ def test_a_bad_sketch_loses_the_sketch_alone() -> None:
         ({"timestamp": (T0 - 3601) * 1000}, RejectReason.TOO_OLD),
     ],
 )
-def test_refuses_the_whole_report(fields: dict[str, object], reason: RejectReason) -> None:
+def test_refuses_the_complete_report(fields: dict[str, object], reason: RejectReason) -> None:
     validator = ReportValidator()
     result = validator.validate(report(**fields), NOW)  # type: ignore[arg-type]
     assert result.sample is None

@@ -59,7 +59,7 @@ async def test_files_are_kept_as_long_as_their_names_say(
     assert again.headers["etag"] == answer.headers["etag"]
 
 
-async def test_text_is_compressed_for_who_takes_it(client: httpx.AsyncClient, built: Path) -> None:
+async def test_text_is_compressed_for_clients_that_accept_it(client: httpx.AsyncClient, built: Path) -> None:
     small = await client.get("/assets/index-abc.js", headers={"accept-encoding": "br, gzip;q=0.8"})
     plain = await client.get("/assets/index-abc.js", headers={"accept-encoding": "gzip;q=0, br"})
 

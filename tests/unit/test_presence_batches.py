@@ -48,7 +48,7 @@ def size(batch: PresenceBatch) -> int:
     return len(msgspec.json.encode(batch))
 
 
-def test_every_connection_is_announced_in_one_batch_whole():
+def test_every_connection_is_announced_completely_in_one_batch():
     data = msgspec.Raw(msgspec.json.encode("x" * 4000))
     here = [Here(f"c{n}", rooms=n % 7, data=data if n % 2 else None) for n in range(1500)]
     made = drain(BatchQueue("g", "b"), here)
@@ -65,7 +65,7 @@ def test_every_connection_is_announced_in_one_batch_whole():
     assert [op for batch in made for op in batch.ops] == [op for one in here for op in one.presence_ops()]
 
 
-def test_a_connection_in_more_rooms_than_a_batch_has_place_for_is_told_in_order():
+def test_a_connection_in_more_rooms_than_fit_a_batch_is_announced_in_order():
     here = [Here("small"), Here("huge", rooms=1200), Here("last")]
     made = drain(BatchQueue("g", "b"), here)
     assert [op for batch in made for op in batch.ops] == [op for one in here for op in one.presence_ops()]
@@ -92,7 +92,7 @@ def test_what_happens_before_a_connection_was_announced_is_part_of_its_announcem
     assert rest[-1] == Connected(connection_id="new", user_id="n", username="N")
 
 
-def test_announcing_afresh_forgets_what_waited():
+def test_a_full_announcement_replaces_the_queue():
     batches = BatchQueue("g", "b")
     drain(batches, [Here("a")])
     batches.add(Joined(connection_id="a", room="r"))

@@ -182,7 +182,7 @@ async def test_lists_end_when_a_scope_becomes_large_and_begin_again(
     await eventually(lambda: member.types()[-1] == "user_online")
 
 
-async def test_who_begins_to_follow_later_gets_a_list_that_is_no_older(
+async def test_a_later_follower_gets_a_list_that_is_no_older(
     presence: Presence, views: PresenceChannels, monkeypatch: pytest.MonkeyPatch
 ):
     presence.users = [user("ann", seen=1)]
@@ -215,7 +215,9 @@ async def test_changes_go_on_while_a_newer_list_is_on_its_way(
     assert first.types() == ["presence_list", "user_online"]
 
 
-async def test_while_presence_is_away_followers_are_told_once(presence: Presence, views: PresenceChannels):
+async def test_while_presence_is_away_followers_are_notified_once(
+    presence: Presence, views: PresenceChannels
+):
     presence.fault = NoAnswer("x", "away")
     member = await followed(views, Member())
     assert (member.got[0]["type"], member.got[0]["code"], member.got[0]["retryable"]) == (
@@ -256,7 +258,7 @@ async def test_the_last_follower_ends_the_view(presence: Presence, views: Presen
     assert not presence.listeners
 
 
-async def test_after_lost_data_nobody_seems_to_leave_while_gateways_announce_again(
+async def test_after_lost_data_no_user_seems_to_leave_while_gateways_announce_again(
     presence: Presence, views: PresenceChannels, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "_SETTLE_S", 1.0)  # time for the test to look between the two lists
@@ -271,9 +273,7 @@ async def test_after_lost_data_nobody_seems_to_leave_while_gateways_announce_aga
     assert [(m["type"], m["userId"]) for m in member.got[1:]] == [("user_offline", "gone")]
 
 
-async def test_after_a_fault_of_any_kind_the_next_who_follows_has_a_list(
-    presence: Presence, views: PresenceChannels
-):
+async def test_after_any_fault_the_next_follower_gets_a_list(presence: Presence, views: PresenceChannels):
     presence.fault = LookupError("broken")  # type: ignore[assignment]
     first = Member("c1")
     views.follow(first)

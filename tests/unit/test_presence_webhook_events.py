@@ -57,7 +57,7 @@ def test_each_secret_signs():
     assert signature(["one"], 2, b"{}") != f"v1={one}"
 
 
-def test_an_id_stays_and_no_other_event_has_it():
+def test_an_id_is_stable_and_unique():
     event = QueuedEvent(4, EventKind.USER_OFFLINE, "ann", "Ann", 11)
     others = [
         QueuedEvent(5, EventKind.USER_OFFLINE, "ann", "Ann", 11),

@@ -143,7 +143,7 @@ def test_what_cannot_be_read_is_named_as_it_was_written(
     assert said.format(file=file) in capsys.readouterr().err
 
 
-def test_every_setting_that_may_hold_a_secret_belongs_to_somebody() -> None:
+def test_every_setting_that_may_hold_a_secret_belongs_to_a_process() -> None:
     secret = {
         name
         for name, field in Settings.model_fields.items()

@@ -206,7 +206,7 @@ async def test_a_stream_without_positions_shares_bytes() -> None:
     assert not event_stream().accept_messages([said("x")])
 
 
-async def test_a_reader_that_is_too_slow_is_told_and_ended() -> None:
+async def test_a_slow_reader_is_notified_and_closed() -> None:
     stream = event_stream(limit=2000)
     while not stream.buffer.ended:
         stream.write(said("x" * 100).encode(Encoding.SSE))

@@ -120,5 +120,5 @@ def test_a_context_that_has_ended_begins_a_trace_of_its_own(
         ("tidings.out.broadcast", "tidings.out.broadcast"),
     ],
 )
-def test_names_of_spans_name_nobody(subject: str, name: str) -> None:
+def test_names_of_spans_name_no_user(subject: str, name: str) -> None:
     assert shape(subject) == name

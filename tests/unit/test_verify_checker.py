@@ -51,13 +51,13 @@ def test_what_was_stored_before_a_fresh_join_is_not_owed() -> None:
     assert kinds(*stored(1, 2), joined(2), *stored(3), received(3), FinishedRecord(who="ann")) == []
 
 
-def test_a_resume_that_claims_to_be_whole_and_is_not_is_found() -> None:
+def test_a_resume_that_falsely_claims_to_be_complete_is_found() -> None:
     away = [joined(0), LostRecord(who="ann"), *stored(1, 2)]
     resumed = joined(2, since=Position("e", 0), recovered=True)
     assert kinds(*away, resumed, received(2, via="missed"), FinishedRecord(who="ann")) == [Kind.MISSING]
 
 
-def test_a_gap_that_was_told_is_reported_and_is_no_fault() -> None:
+def test_a_gap_that_was_notified_is_reported_and_is_no_fault() -> None:
     away = [joined(0), LostRecord(who="ann"), *stored(1, 2)]
     report = check([*away, joined(2, since=Position("e", 0), recovered=False), FinishedRecord(who="ann")])
     assert report.holds
@@ -74,7 +74,7 @@ def test_a_resume_without_a_verdict_is_found() -> None:
     assert kinds(joined(0), LostRecord(who="ann"), joined(0, since=Position("e", 0))) == [Kind.PARTIAL]
 
 
-def test_a_resume_from_where_nobody_stood_is_found() -> None:
+def test_a_resume_from_an_impossible_position_is_found() -> None:
     events = [*stored(1), joined(1), LostRecord(who="ann"), joined(1, since=Position("e", 0), recovered=True)]
     assert kinds(*events) == [Kind.POSITION]
 
@@ -84,7 +84,7 @@ def test_an_epoch_that_changes_unannounced_is_found() -> None:
     assert kinds(*events) == [Kind.POSITION]
 
 
-def test_a_message_for_somebody_who_left_is_found() -> None:
+def test_a_message_for_a_member_who_left_is_found() -> None:
     assert kinds(joined(0), LeftRecord(who="ann", room=ROOM), *stored(1), received(1)) == [Kind.UNEXPLAINED]
 
 

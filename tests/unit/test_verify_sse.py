@@ -26,5 +26,5 @@ def test_events_are_the_same_in_any_pieces(size: int) -> None:
     assert parser.retry_ms == 1500
 
 
-def test_an_event_that_is_not_whole_is_not_yielded() -> None:
+def test_an_incomplete_event_is_not_yielded() -> None:
     assert list(SseParser().feed(b"data: begun\n")) == []

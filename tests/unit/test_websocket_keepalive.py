@@ -22,7 +22,7 @@ class Watched:
         self.closed.append(code)
 
 
-def test_everyone_is_pinged_once_an_interval_and_no_two_ticks_ping_all() -> None:
+def test_each_client_is_pinged_once_an_interval_and_no_two_ticks_ping_all() -> None:
     keepalive = Keepalive(ping_interval_s=5, idle_timeout_s=100)
     watched = [Watched() for _ in range(10)]
     for one in watched:

@@ -38,7 +38,7 @@ async def test_a_fault_in_the_decision_is_answered_and_logged_once() -> None:
     assert [line["event"] for line in lines] == ["a handshake failed"]
 
 
-async def test_who_was_let_in_before_a_fault_is_sent_away() -> None:
+async def test_an_upgrade_accepted_before_a_fault_is_closed() -> None:
     class Admits:
         def serves(self, path: str) -> bool:
             return path == "/ws"

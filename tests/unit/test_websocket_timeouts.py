@@ -6,7 +6,7 @@ from gateway.ws.timers import TimeoutQueue
 from tests.support.deadline import eventually
 
 
-async def test_who_is_late_is_told_once_and_who_left_is_not() -> None:
+async def test_late_members_are_notified_once_and_members_who_left_are_not() -> None:
     late: list[str] = []
     deadlines: TimeoutQueue[str] = TimeoutQueue(0.05, late.append)
     deadlines.add("first")
@@ -29,7 +29,7 @@ async def test_who_is_late_is_told_once_and_who_left_is_not() -> None:
     await eventually(three, "the clock to start again")
 
 
-async def test_one_who_is_late_may_take_others_with_it() -> None:
+async def test_a_late_entry_may_discard_others() -> None:
     late: list[str] = []
 
     def on_late(who: str) -> None:

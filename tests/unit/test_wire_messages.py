@@ -146,7 +146,7 @@ def test_what_a_client_may_send(wire: dict[str, Any], message: client.AnyClientM
 
 
 @pytest.mark.parametrize(("wire", "field"), RAW_MESSAGES)
-def test_content_stays_as_it_came(wire: dict[str, Any], field: str) -> None:
+def test_content_is_unchanged(wire: dict[str, Any], field: str) -> None:
     name = {"customData": "custom_data"}.get(field, field)
     text = JSON.decode(msgspec.json.encode(wire))
     binary = MSGPACK.decode(msgspec.msgpack.encode(wire))

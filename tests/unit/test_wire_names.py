@@ -48,7 +48,7 @@ def test_an_endless_run_of_combining_marks_costs_nothing() -> None:
     assert time.thread_time() - started < 0.1
 
 
-def test_subjects_of_hostile_names_stay_one_token() -> None:
+def test_subjects_of_hostile_names_are_one_token() -> None:
     subjects = Subjects("t")
     for name in ("a.b", "*", ">", "$JS.API", " "):
         for subject in (

@@ -22,7 +22,7 @@ async def faked() -> Any:
     await made.client.close()
 
 
-async def test_a_callback_ends_when_it_is_told_and_others_go_on() -> None:
+async def test_a_callback_ends_on_request_and_others_continue() -> None:
     event: Event[int] = Event()
     one: list[int] = []
     other: list[int] = []

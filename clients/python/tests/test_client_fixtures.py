@@ -36,7 +36,7 @@ def test_what_is_sent_is_encoded_as_the_file_says(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", _cases("server.json"), ids=_name)
-def test_what_comes_is_read_whole_in_both_codecs(case: Case) -> None:
+def test_server_messages_are_read_completely_in_both_codecs(case: Case) -> None:
     from_json = JSON.decode(json.dumps(case["message"]))
     from_msgpack = MSGPACK.decode(bytes.fromhex(case["msgpack"]))
     assert from_json == from_msgpack

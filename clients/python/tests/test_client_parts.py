@@ -120,7 +120,7 @@ def test_the_watchdog_asks_after_a_silent_interval_and_waits_for_the_answer() ->
     assert dog.turn(30) == "dead"
 
 
-def test_the_watchdog_starts_anew_with_every_sign_of_life() -> None:
+def test_every_heartbeat_restarts_the_watchdog() -> None:
     dog = Watchdog(0, 25, 5, probes=True)
     dog.turn(25)
     dog.on_heard(26)
@@ -194,7 +194,7 @@ def test_own_messages_are_not_among_those_missed() -> None:
     assert [log.accept(_message(seq)) for seq in (6, 7, 8)] == [True, False, True]
 
 
-def test_a_gap_is_told_from_a_recovery() -> None:
+def test_a_gap_is_distinguished_from_a_recovery() -> None:
     log = RoomLog()
     log.on_joined(_joined(5))
     assert not log.on_joined(_joined(9, recovered=True))

@@ -55,7 +55,7 @@ def test_nobody_leaves_between_the_parts_of_a_list(presence: Presence, heard: li
     assert (presence.synced, presence.count) == (True, 3)
 
 
-def test_who_cannot_be_told_any_more_has_not_left(presence: Presence, heard: list[str]) -> None:
+def test_switching_to_counts_reports_no_leaves(presence: Presence, heard: list[str]) -> None:
     presence.take(listed("ann", "bob"))
     heard.clear()
     presence.take(listed(count=1204))
@@ -63,7 +63,7 @@ def test_who_cannot_be_told_any_more_has_not_left(presence: Presence, heard: lis
     assert (len(presence), presence.count, presence.synced) == (0, 1204, True)
 
 
-def test_a_list_that_broke_off_is_begun_anew(presence: Presence, heard: list[str]) -> None:
+def test_an_interrupted_list_is_started_again(presence: Presence, heard: list[str]) -> None:
     presence.take(listed("ann", more=True))
     presence.on_down()
     presence.take(listed("bob"))

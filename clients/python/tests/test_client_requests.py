@@ -75,7 +75,7 @@ async def test_a_token_that_came_since_is_not_thrown_away_by_a_late_refusal() ->
     await http.aclose()
 
 
-async def test_asking_for_a_token_is_given_up_when_nobody_waits_any_more() -> None:
+async def test_a_token_request_is_cancelled_when_no_caller_waits() -> None:
     doorkeeper = Doorkeeper()
     doorkeeper.held = asyncio.Event()
     first, second = (asyncio.create_task(doorkeeper.client.request("GET /api/alerts")) for _ in range(2))
@@ -128,7 +128,7 @@ def _elsewhere(use: Callable[[], Any]) -> Any:
     return raised
 
 
-async def test_another_thread_is_told_where_the_client_belongs() -> None:
+async def test_use_from_another_thread_names_the_clients_thread() -> None:
     faked = Faked({})
     async with faked.client as client:
         room = client.room("lobby")

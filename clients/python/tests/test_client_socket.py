@@ -128,7 +128,7 @@ async def test_a_proxy_that_goes_on_refusing_upgrades_counts_for_the_fallback(
     await streams.client.aclose()
 
 
-async def test_what_a_proxy_answered_is_told(door: Door) -> None:
+async def test_a_proxys_answer_is_reported(door: Door) -> None:
     door.refusals = [(407, {}, "<h1>no</h1>")]
     client = _client(door)
     reasons: list[str | None] = []

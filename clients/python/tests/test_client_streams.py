@@ -309,7 +309,7 @@ async def test_obeys_disconnect_and_retry(rig: Rig) -> None:
     assert (rig.client.status.state, rig.client.status.reason) == ("failed", "ended")
 
 
-async def test_fails_where_it_is_refused_and_waits_where_it_is_told_to(rig: Rig) -> None:
+async def test_fails_on_a_refusal_and_waits_on_request(rig: Rig) -> None:
     rig.streams.refusals.append(httpx.Response(503, headers={"Retry-After": "2"}, text="busy"))
     opening = rig.begin(rig.client.connect())
     await rig.clock.pass_()

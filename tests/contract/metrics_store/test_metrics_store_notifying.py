@@ -17,9 +17,7 @@ class TestNotifying:
     def sent(self, key: str = "k") -> SentNotification:
         return SentNotification("webhook-1", "{}", {"alertname": "cpu"}, T0 * 1000, key, [entry(T0)])
 
-    async def test_what_is_to_be_told_comes_with_the_second_that_decided_it(
-        self, store: MetricsStore
-    ) -> None:
+    async def test_pending_notifications_are_stored_with_their_second(self, store: MetricsStore) -> None:
         term = await lead(store)
         await store.write("a", term, SecondCommit(T0, [], entries=[entry(T0), entry(T0, metric="disk")]))
         await store.write("a", term, SecondCommit(T0 + 1, [], entries=[entry(T0, T0 + 1)]))

@@ -26,7 +26,7 @@ async def test_a_repeated_batch_changes_nothing(store, gateway):
     assert list(plain_page(await store.page())) == ["ann", "bob"]
 
 
-async def test_without_a_lease_the_gateway_must_announce_afresh(store, gateway):
+async def test_without_a_lease_the_gateway_must_announce_everything_again(store, gateway):
     gateway.opened = True
     applied = await gateway.send(connected("c1", "ann"))
     assert applied.result is BatchResult.RESYNC
@@ -97,7 +97,7 @@ async def test_a_lease_not_renewed_loses_its_connections(store, gateway, other, 
     assert (await gateway.send()).result is BatchResult.RESYNC
 
 
-async def test_a_dead_gateways_users_who_reconnect_elsewhere_do_not_flicker(store, gateway, other, clock):
+async def test_users_of_a_dead_gateway_who_reconnect_elsewhere_stay_online(store, gateway, other, clock):
     await gateway.send(connected("c1", "ann"), joined("c1", "lobby"), status("c1", "away"))
     await other.send(connected("d0", "bob"))
     clock.advance(5)

@@ -28,7 +28,7 @@ async def test_opening_over_many_connections_is_one_step_for_the_caller(store, g
     assert (await store.stats()).connections == 1
 
 
-async def test_sweeps_of_several_replicas_at_once_let_everybody_go_once(store, gateway, other, clock):
+async def test_concurrent_sweeps_of_several_replicas_expire_each_user_once(store, gateway, other, clock):
     for start in range(0, 1200, 400):
         await gateway.send(*(connected(f"c{i}", f"u{i:04}") for i in range(start, start + 400)))
     await other.send(*(connected(f"d{i}", f"u{i:04}") for i in range(0, 1200, 3)))

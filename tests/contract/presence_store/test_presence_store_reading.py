@@ -5,7 +5,7 @@ import msgspec
 from tests.support.presence import connected, disconnected, joined, left, plain_page, status, sweep_all
 
 
-async def test_what_a_batch_undoes_is_not_told(gateway):
+async def test_what_a_batch_undoes_is_not_announced(gateway):
     applied = await gateway.send(
         connected("c1", "ann"), joined("c1", "lobby"), left("c1", "lobby"), disconnected("c1", clean=True)
     )
@@ -37,7 +37,7 @@ async def test_pages_follow_each_other_in_order(store, gateway):
         assert seen == sorted(expected)
 
 
-async def test_lookup_returns_those_who_are_there(store, gateway):
+async def test_lookup_returns_online_users(store, gateway):
     await gateway.send(connected("c1", "ann"), connected("c2", "bob"), joined("c2", "lobby"))
     assert list(plain_page(await store.lookup(["zed", "bob", "ann", "bob"]))) == ["ann", "bob"]
     assert list(plain_page(await store.lookup(["zed", "bob", "ann"], "lobby"))) == ["bob"]

@@ -25,7 +25,7 @@ async def test_a_clean_close_takes_a_user_out_of_all_rooms(store, gateway):
     assert lines(last.changes) == ["user_offline ann", "user_left ann b"]
 
 
-async def test_who_came_back_to_a_room_and_then_closed_cleanly_has_left_it_at_once(gateway, clock):
+async def test_a_clean_close_after_a_rejoin_leaves_the_room_at_once(gateway, clock):
     await gateway.send(connected("tab", "ann"), connected("c1", "ann"), joined("c1", "lobby"))
     await gateway.send(disconnected("c1"))
     clock.advance(1)

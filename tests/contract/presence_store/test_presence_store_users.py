@@ -45,7 +45,7 @@ async def test_coming_back_within_the_grace_is_no_change(store, gateway, other, 
     assert plain_page(await store.page("lobby"))["ann"]["status"] == "busy"
 
 
-async def test_who_is_back_but_not_in_the_room_leaves_the_room(store, gateway, clock):
+async def test_a_reconnect_without_a_rejoin_leaves_the_room(store, gateway, clock):
     await gateway.send(connected("c1", "ann"), joined("c1", "lobby"))
     await gateway.send(disconnected("c1"))
     clock.advance(1)
@@ -56,7 +56,7 @@ async def test_who_is_back_but_not_in_the_room_leaves_the_room(store, gateway, c
     assert (await store.page("lobby")).users == []
 
 
-async def test_who_came_back_and_then_closed_cleanly_is_gone_at_once(gateway, clock):
+async def test_a_clean_close_after_a_reconnect_is_offline_at_once(gateway, clock):
     await gateway.send(connected("c1", "ann"), joined("c1", "lobby"))
     await gateway.send(disconnected("c1"))
     clock.advance(1)

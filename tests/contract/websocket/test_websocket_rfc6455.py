@@ -47,7 +47,7 @@ async def byte_by_byte(socket: RawSocket, data: bytes) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536])
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-async def test_every_length_comes_back(gateway: ServiceProcess, opcode: int, size: int) -> None:
+async def test_every_length_is_echoed(gateway: ServiceProcess, opcode: int, size: int) -> None:
     async with raw_socket(gateway.port) as socket:
         socket.send(client_frame(FIN | opcode, b"x" * size))
         assert await socket.frame() == Received(FIN | opcode, b"x" * size)
@@ -101,7 +101,7 @@ async def test_a_close_without_a_code_is_echoed_as_it_is(gateway: ServiceProcess
         await socket.closed(1005)
 
 
-async def test_a_message_before_a_close_in_one_segment_still_comes_back(gateway: ServiceProcess) -> None:
+async def test_a_message_before_a_close_in_one_segment_is_still_echoed(gateway: ServiceProcess) -> None:
     async with raw_socket(gateway.port) as socket:
         socket.send(client_frame(FIN | TEXT, b"last") + client_frame(FIN | CLOSE, close_payload(1000)))
         assert await socket.frame() == Received(FIN | TEXT, b"last")
@@ -196,7 +196,7 @@ async def test_the_close_code_arrives_while_the_client_is_still_sending(gateway:
         assert (await socket.frame()).close_code == 1009
 
 
-async def test_a_connection_that_just_ends_disturbs_nobody(gateway: ServiceProcess) -> None:
+async def test_a_connection_that_just_ends_affects_no_other(gateway: ServiceProcess) -> None:
     async with raw_socket(gateway.port) as other:
         for last in (b"", client_frame(TEXT, b"half"), client_frame(FIN | TEXT, b"", length=100)):
             async with raw_socket(gateway.port) as socket:

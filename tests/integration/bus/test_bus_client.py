@@ -62,7 +62,9 @@ async def test_closed_subscription_hears_nothing_more(connect_bus: ConnectBus, p
     assert got.data == [b"1"]
 
 
-async def test_callback_that_raises_is_counted_and_harms_nobody(connect_bus: ConnectBus, prefix: str) -> None:
+async def test_a_callback_that_raises_is_counted_and_affects_no_other(
+    connect_bus: ConnectBus, prefix: str
+) -> None:
     bus = await connect_bus()
     got = Collected()
 
@@ -120,7 +122,7 @@ async def test_request_has_a_deadline(connect_bus: ConnectBus, prefix: str) -> N
         await bus.request(f"{prefix}.mute", b"", timeout_s=0.1)
 
 
-async def test_request_many_ends_as_told(connect_bus: ConnectBus, prefix: str) -> None:
+async def test_request_many_ends_as_requested(connect_bus: ConnectBus, prefix: str) -> None:
     bus = await connect_bus()
 
     def answer(message: object) -> None:

@@ -67,7 +67,7 @@ async def _config(bus: Bus, log: DurableLog) -> dict[str, Any]:
     return dict(json.loads(answer.data))
 
 
-async def test_a_full_store_keeps_nobody_from_anything(small: NatsServer) -> None:
+async def test_a_full_store_blocks_nothing_else(small: NatsServer) -> None:
     """One user fills rooms and made-up inboxes; everybody goes on publishing, gets a ticket, and can be revoked."""
     settings = _settings(small)
     subjects = settings.subjects

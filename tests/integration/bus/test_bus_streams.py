@@ -108,7 +108,7 @@ async def test_what_the_stream_never_takes_is_refused(bus: Bus, log: DurableLog,
     assert refused.value.code == "10054"
 
 
-async def test_broken_callback_harms_nobody(bus: Bus, log: DurableLog, room: Room) -> None:
+async def test_a_broken_callback_affects_no_other(bus: Bus, log: DurableLog, room: Room) -> None:
     def fail(_: object) -> None:
         raise LookupError("as planned")
 
@@ -168,9 +168,7 @@ async def test_unacknowledged_publish_ends_at_its_deadline_and_only_once(
     assert bus.stats.callback_errors == 0
 
 
-async def test_epoch_is_one_for_all_who_open_at_once(
-    connect_bus: ConnectBus, make_settings: MakeSettings
-) -> None:
+async def test_concurrent_opens_get_one_epoch(connect_bus: ConnectBus, make_settings: MakeSettings) -> None:
     logs = [room_log(await connect_bus(), make_settings()) for _ in range(6)]
     await asyncio.gather(*(log.open() for log in logs))
     assert len({log.epoch for log in logs}) == 1
@@ -290,7 +288,7 @@ async def test_reading_what_was_evicted_starts_later(log: DurableLog, room: Room
     assert batch.complete
 
 
-async def test_large_batch_arrives_whole(log: DurableLog, room: Room) -> None:
+async def test_a_large_batch_arrives_completely(log: DurableLog, room: Room) -> None:
     for number in range(100):
         publishing(log, room("r"), b"%03d" % number + b"x" * 60_000)
     await eventually(lambda: log.last_of(room("r")))

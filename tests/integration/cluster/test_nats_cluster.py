@@ -179,7 +179,7 @@ async def test_a_message_to_a_quiet_room_arrives_though_its_leader_dies(
                 await reader.ask("leave_room", room=room)
 
 
-async def test_what_a_dead_leader_stored_and_told_nobody_arrives_after_the_election(
+async def test_messages_stored_but_not_republished_by_a_dead_leader_arrive_after_the_election(
     nats_cluster: NatsCluster, deployment: Deployment
 ) -> None:
     """Stored without being republished, as by a leader that dies in between, in a room where nothing follows."""

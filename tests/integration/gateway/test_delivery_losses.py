@@ -66,7 +66,7 @@ async def test_members_hear_of_a_wiped_stream_and_go_on(cluster: Cluster, room: 
     await cluster.heal()
 
 
-async def test_a_gap_is_filled_when_the_bus_comes_back(cluster: Cluster, room: str) -> None:
+async def test_a_gap_is_filled_when_the_bus_recovers(cluster: Cluster, room: str) -> None:
     behind_proxy, other = cluster.gateways
     async with client(behind_proxy) as ann, client(other) as bob:
         await ann.join(room)

@@ -13,7 +13,7 @@ from tests.support.deadline import eventually
 Gateways = tuple[ServiceProcess, ServiceProcess]
 
 
-async def test_welcome_says_who_and_where(gateways: Gateways) -> None:
+async def test_welcome_names_user_and_gateway(gateways: Gateways) -> None:
     async with client(gateways[0], "username=Ann") as ann:
         welcome = ann.welcome
         assert set(welcome) == {
@@ -82,9 +82,7 @@ async def test_echo_and_the_senders_other_connections(gateways: Gateways, room: 
             assert (await one.expect("room_message"))["content"] == "loud"
 
 
-async def test_joins_and_leaves_follow_users_and_spare_the_one_who_comes(
-    gateways: Gateways, room: str
-) -> None:
+async def test_joins_and_leaves_are_by_user_and_skip_the_one_who_joins(gateways: Gateways, room: str) -> None:
     async def known(users: int, connections: int) -> None:
         """Wait for presence: a notice that is late finds members who came after it."""
 
@@ -128,7 +126,9 @@ async def test_a_socket_that_closes_leaves_its_rooms(gateways: Gateways, room: s
         await ann.expect("user_left", userId=bob.user)
 
 
-async def test_who_is_not_in_the_room_neither_speaks_nor_hears(gateways: Gateways, room: str) -> None:
+async def test_a_client_outside_the_room_neither_publishes_nor_receives(
+    gateways: Gateways, room: str
+) -> None:
     async with client(gateways[0]) as member, client(gateways[1]) as stranger:
         await member.join(room)
         refused = await stranger.ask("room_message", room=room, content="let me in")

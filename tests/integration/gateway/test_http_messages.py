@@ -88,7 +88,7 @@ async def stream_of(
         yield stream, greeting
 
 
-async def test_a_stream_says_who_it_is_and_a_session_brings_the_user_back(gateways: Gateways) -> None:
+async def test_a_stream_names_its_user_and_a_session_restores_the_user(gateways: Gateways) -> None:
     async with event_source(gateways[0], username="Eve") as stream:
         _, first = await stream.next()
     async with event_source(gateways[1], session=first["session"]) as stream:
@@ -136,7 +136,7 @@ async def test_a_user_sends_beside_a_stream(gateways: Gateways, room: str) -> No
             assert (await stream.expect("room_message"))["content"] == "no connection named"
 
 
-async def test_nobody_keeps_a_message_from_another_user(gateways: Gateways, room: str) -> None:
+async def test_a_sender_cannot_exclude_another_user(gateways: Gateways, room: str) -> None:
     here, there = gateways
     path = f"/api/rooms/{room}/messages"
     async with client(here) as bob, client(there) as eve:

@@ -120,7 +120,7 @@ async def test_many_recoveries_of_one_client(gateway: ServiceProcess, nats: Watc
                     assert answer["type"] == "error" or (answer["recovered"], answer["missed"]) == (False, [])
 
 
-async def test_a_recovery_within_the_limit_is_whole(gateway: ServiceProcess) -> None:
+async def test_a_recovery_within_the_limit_is_complete(gateway: ServiceProcess) -> None:
     async with client(gateway, "username=Ann") as ann:
         await ann.join("some")
         acks = [await _published(ann, "some") for _ in range(16)]
@@ -129,7 +129,7 @@ async def test_a_recovery_within_the_limit_is_whole(gateway: ServiceProcess) -> 
         assert [message["seq"] for message in back["missed"]] == [ack["seq"] for ack in acks[1:]]
 
 
-async def test_history_that_nobody_reads(gateway: ServiceProcess, nats: Watched) -> None:
+async def test_history_that_is_not_read(gateway: ServiceProcess, nats: Watched) -> None:
     async with client(gateway, "username=Ann") as ann:
         await _fill(ann, "told")
     async with _others_go_on(gateway, nats):

@@ -139,7 +139,7 @@ async def test_the_inbox_resumes(gateways: Gateways) -> None:
             assert (await stream.expect("direct_message"))["content"] == "live"
 
 
-async def test_whoever_has_a_stream_with_rooms_is_present(gateways: Gateways, room: str) -> None:
+async def test_a_user_with_a_stream_and_rooms_is_present(gateways: Gateways, room: str) -> None:
     async with client(gateways[0]) as ann:
         await ann.join(room)
         async with event_source(gateways[1], rooms=room, username="Eve"):

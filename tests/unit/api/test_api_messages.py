@@ -98,7 +98,7 @@ async def test_a_direct_message_says_whether_the_user_is_online(
     ]
 
 
-async def test_to_everyone(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+async def test_broadcast(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     answer = await client.post("/api/broadcast", params=ADA, json={"content": None})
     assert answer.json()["type"] == "ack"
     assert deps.publisher.published[0][0] == "all"
@@ -117,7 +117,7 @@ async def test_status_and_data(client: httpx.AsyncClient, deps: FakeDeps) -> Non
     ]
 
 
-async def test_status_of_somebody_who_is_not_there(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+async def test_status_of_a_user_who_is_offline(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     deps.present = False
     answer = await client.put("/api/me/status", params=ADA, json={"status": "busy"})
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")

@@ -272,7 +272,7 @@ async def test_a_collectors_batch_is_taken(client: httpx.AsyncClient, deps: Fake
 
 
 @pytest.mark.parametrize("points", [1, 2, 300])
-async def test_a_metric_in_pieces_is_the_metric_whole(points: int) -> None:
+async def test_a_metric_in_pieces_equals_the_complete_metric(points: int) -> None:
     """Whatever is between its points, and wherever its resource stands."""
     export = Exporting(**{"service.namespace": "eu"})
     export.metric("n").sum.aggregation_temporality = DELTA

@@ -44,7 +44,7 @@ async def test_to_a_room(client: httpx.AsyncClient, deps: FakeDeps) -> None:
         ),
     ],
 )
-async def test_to_whom(
+async def test_recipients(
     client: httpx.AsyncClient, deps: FakeDeps, body: dict[str, Any], expected: object
 ) -> None:
     assert (await client.post("/api/publish", json=body)).status_code == 200

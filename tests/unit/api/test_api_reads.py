@@ -232,7 +232,7 @@ async def test_users_can_be_asked_for_by_name(client: httpx.AsyncClient, deps: F
     assert (await client.get(f"/api/presence?{many}")).json()["code"] == "invalid_field"
 
 
-async def test_presence_counts_say_nothing_of_who(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+async def test_presence_counts_name_no_users(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     deps.answers["stats"] = PresenceStats(users=3, connections=5, rooms=2, gateways=1)
     deps.answers["list"] = PresencePage(epoch="e", version=1, users=[user(1)], count=7)
     assert (await client.get("/api/presence/stats")).json() == {
