@@ -86,7 +86,7 @@ IDENTITY_QUERY = (
 class Call:
     """One request to an endpoint of a gateway."""
 
-    def __init__(self, endpoint: "Endpoint", gateway: Gateway, pushes: Pushes, request: Request) -> None:
+    def __init__(self, endpoint: "HttpEndpoint", gateway: Gateway, pushes: Pushes, request: Request) -> None:
         self.gateway = gateway
         self.pushes = pushes
         self.request = request
@@ -196,7 +196,7 @@ def forbidden() -> ApiError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
+class HttpEndpoint:
     """One method of one path.
 
     `answer` is the type of a successful answer's body, None where it has none; `other_answers` are those that
@@ -241,12 +241,12 @@ class Endpoint:
 
 def endpoint(
     method: Literal["GET", "POST", "PUT", "DELETE"], path: str, access: Access, **declared: Any
-) -> Callable[[Handler], Endpoint]:
-    """Declare the endpoint of a handler. `path` has the router's converters; `declared` are fields of Endpoint."""
+) -> Callable[[Handler], HttpEndpoint]:
+    """Declare the endpoint of a handler. `path` has the router's converters; `declared` are fields of HttpEndpoint."""
 
-    def declare(handler: Handler) -> Endpoint:
+    def declare(handler: Handler) -> HttpEndpoint:
         summary = " ".join((handler.__doc__ or "").partition("\n\n")[0].split()).removesuffix(".")
-        return Endpoint(
+        return HttpEndpoint(
             method=method,
             route_path=path,
             summary=summary,
@@ -258,8 +258,8 @@ def endpoint(
     return declare
 
 
-def endpoints_of(*modules: ModuleType) -> tuple[Endpoint, ...]:
+def endpoints_of(*modules: ModuleType) -> tuple[HttpEndpoint, ...]:
     """Return the endpoints that modules declare, in the order of their declaration."""
     return tuple(
-        value for module in modules for value in vars(module).values() if isinstance(value, Endpoint)
+        value for module in modules for value in vars(module).values() if isinstance(value, HttpEndpoint)
     )

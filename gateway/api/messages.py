@@ -17,8 +17,8 @@ from gateway.api.endpoint import (
     IDENTITY_QUERY,
     USER,
     Call,
-    Endpoint,
     Handler,
+    HttpEndpoint,
     Query,
     endpoint,
     forbidden,
@@ -125,7 +125,7 @@ class CustomDataPut(Record, frozen=True, kw_only=True):
 
 def _as_oneself(
     method: Literal["POST", "PUT"], path: str, body: type[Record]
-) -> Callable[[Handler], Endpoint]:
+) -> Callable[[Handler], HttpEndpoint]:
     return endpoint(
         method,
         path,

@@ -17,11 +17,10 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from gateway.auth.identity import AuthRefused, Identity, SessionSigner
-from gateway.auth.jwks import IssuerKeys, PublicKeys, check_url, fetch
 from gateway.auth.origins import OriginPolicy
 from gateway.auth.revocations import Revocations
 from gateway.auth.tickets import TicketStore
-from gateway.auth.tokens import CompositeKeySource, SharedSecrets, TokenVerifier
+from gateway.auth.tokens import CompositeKeySource, KeySource, SharedSecrets, TokenVerifier
 from services.settings import Settings
 from services.settings_values import Scope, digest_of_key, is_loopback, parse_api_key
 from services.wire.codes import ErrorCode
@@ -248,12 +247,18 @@ def _verifier(settings: Settings) -> TokenVerifier:
         issuers[settings.jwt_issuer] = settings.jwks_url
     if settings.auth == "jwt" and not settings.jwt_secrets and not issuers:
         raise ValueError("TIDINGS_AUTH=jwt needs TIDINGS_JWT_SECRETS or TIDINGS_JWKS_URL")
-    for url in issuers.values():
-        check_url(url, "TIDINGS_JWKS_URL")
-    keys = {issuer: IssuerKeys(issuer, partial(fetch, url)) for issuer, url in issuers.items()}
     secret_texts = (secret.get_secret_value() for secret in settings.jwt_secrets)
+    source: KeySource = SharedSecrets(secret_texts, settings.jwt_issuer)
+    if issuers:
+        # Not at the top: loading httpx takes a tenth of the time in which a gateway starts.
+        from gateway.auth.jwks import IssuerKeys, PublicKeys, check_url, fetch
+
+        for url in issuers.values():
+            check_url(url, "TIDINGS_JWKS_URL")
+        keys = {issuer: IssuerKeys(issuer, partial(fetch, url)) for issuer, url in issuers.items()}
+        source = CompositeKeySource(source, PublicKeys(keys))
     return TokenVerifier(
-        CompositeKeySource(SharedSecrets(secret_texts, settings.jwt_issuer), PublicKeys(keys)),
+        source,
         audience=settings.jwt_audience,
         longest_life_s=settings.revocation_s,
         default=settings.default_grants,

@@ -8,7 +8,7 @@ import msgspec
 from starlette.responses import Response
 
 from gateway.api import alerts, health, logs, messages, metrics, presence, rooms, users
-from gateway.api.endpoint import ANYONE, Call, Endpoint, IntegerQuery, Query, endpoint, endpoints_of
+from gateway.api.endpoint import ANYONE, Call, HttpEndpoint, IntegerQuery, Query, endpoint, endpoints_of
 from gateway.api.otlp import export
 from gateway.api.responses import JsonResponse
 from gateway.contracts import asyncapi
@@ -24,7 +24,7 @@ async def serve_openapi(_call: Call) -> Response:
 
 
 # All that a gateway serves over HTTP but for the page, in the order of the document.
-ENDPOINTS: tuple[Endpoint, ...] = (
+ENDPOINTS: tuple[HttpEndpoint, ...] = (
     *endpoints_of(presence, metrics, export, alerts, logs, messages, rooms, users, health, sse),
     serve_openapi,
     *endpoints_of(asyncapi),
@@ -56,7 +56,7 @@ def openapi() -> Schema:
     }
 
 
-def _rendered(endpoint: Endpoint, schemas: dict[str, Schema]) -> Schema:
+def _rendered(endpoint: HttpEndpoint, schemas: dict[str, Schema]) -> Schema:
     rendered: Schema = {
         "operationId": endpoint.name,
         "summary": endpoint.summary,
@@ -76,11 +76,11 @@ def _rendered(endpoint: Endpoint, schemas: dict[str, Schema]) -> Schema:
     return rendered
 
 
-def _answers(endpoint: Endpoint) -> list[Any]:
+def _answers(endpoint: HttpEndpoint) -> list[Any]:
     return [each for each in (endpoint.answer, *endpoint.other_answers) if each is not None]
 
 
-def _answer(endpoint: Endpoint, schemas: dict[str, Schema]) -> Schema:
+def _answer(endpoint: HttpEndpoint, schemas: dict[str, Schema]) -> Schema:
     shapes = [schemas[repr(each)] for each in _answers(endpoint)]
     if not shapes:
         return {"description": "Done"}

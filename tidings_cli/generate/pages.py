@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gateway.api.endpoint import Endpoint
+from gateway.api.endpoint import HttpEndpoint
 from gateway.contracts.asyncapi import REPLIES, asyncapi
 from gateway.contracts.openapi import ENDPOINTS, openapi
 from gateway.contracts.schemas import Schema, client_messages, component_name, server_messages, tag_of
@@ -58,7 +58,7 @@ def reference() -> str:
     )
 
 
-def _operation(endpoint: Endpoint) -> str:
+def _operation(endpoint: HttpEndpoint) -> str:
     rendered = openapi()["paths"][endpoint.path][endpoint.method.lower()]
     lines = [
         f"### `{endpoint.method} {endpoint.path}`\n",
