@@ -66,9 +66,7 @@ def _options(arguments: list[str], more_help: str) -> argparse.Namespace:
         "--priority", type=int, default=0, metavar="N", help="nice value of everything measured, -20 to 19"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the figures go, as JSON")
-    parser.add_argument(
-        "--page", action="store_true", help="also write docs/performance.md and its plots anew"
-    )
+    parser.add_argument("--page", action="store_true", help="also rewrite docs/performance.md and its plots")
     options = parser.parse_args(arguments)
     for what, known in (("cases", CASES), ("peers", PEERS)):
         chosen = getattr(options, what).split(",")
@@ -97,7 +95,7 @@ def _options(arguments: list[str], more_help: str) -> argparse.Namespace:
 
 
 def _steps(options: argparse.Namespace, absent: dict[str, str]) -> list[Step]:
-    """Return what one round consists of: case by case, peers in turn."""
+    """Return the steps of one round: case by case, peers in turn."""
     cases = [CASES[name] for name in options.cases]
     chosen = [
         (case, setup, PEERS[name])
@@ -123,7 +121,7 @@ def _measure(step: Step, sizes: Sizes, results: Results, prefix: str) -> None:
 
 
 def run(options: argparse.Namespace, results: Results, save_to: Path | None) -> int:
-    """Run all rounds, saving after each; return how many steps failed."""
+    """Run all rounds, saving after each; return the number of failed steps."""
     absent = {name: why for name in options.peers if (why := PEERS[name].missing())}
     for name, why in absent.items():
         print(f"skipped: {PEERS[name].label}: {why}")
@@ -154,7 +152,7 @@ def run(options: argparse.Namespace, results: Results, save_to: Path | None) -> 
 
 
 def main(arguments: list[str], more_help: str = "") -> int:
-    """Run, print, save; 1 where something could not be measured."""
+    """Run, print, save; return 1 if a step failed."""
     options = _options(arguments, more_help)
     try:
         allow_connections(max(options.sizes.connections, 4 * options.sizes.members, options.sizes.streams))

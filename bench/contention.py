@@ -1,4 +1,4 @@
-"""Who else used this machine while it was measured."""
+"""Other users of this machine during a measurement."""
 
 import os
 import resource
@@ -11,7 +11,7 @@ _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def _busy_s() -> float:
-    """Return the seconds in which any core did something (proc_stat(5): all but idle and iowait, without guests)."""
+    """Return the busy seconds of all cores (proc_stat(5): all but idle and iowait, without virtual machines)."""
     ticks = [int(value) for value in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     return (sum(ticks) - ticks[3] - ticks[4]) * _TICK_S
 
@@ -24,7 +24,7 @@ def _ours_s() -> float:
 
 @dataclass
 class Contention:
-    """Looked at between steps, when all children have ended."""
+    """Measured between steps, when all children have ended."""
 
     shares: list[float] = field(default_factory=list)
     load_averages: list[float] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Contention:
         self._at = (time.monotonic(), _busy_s(), _ours_s())
 
     def end(self) -> float:
-        """End a step; return which share of the whole machine others used meanwhile."""
+        """End a step; return the share of the machine that others used."""
         at, busy, ours = self._at
         elapsed = max(1e-9, time.monotonic() - at) * (os.cpu_count() or 1)
         others = max(0.0, (_busy_s() - busy) - (_ours_s() - ours)) / elapsed
@@ -44,7 +44,7 @@ class Contention:
         return others
 
     def summary(self) -> dict[str, float]:
-        """Return what is kept with the figures."""
+        """Return the summary that is kept with the figures."""
         if not self.shares:
             return {}
         return {

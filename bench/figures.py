@@ -1,4 +1,4 @@
-"""Every figure that a case may return: what it is called, how it is printed, and which way is better."""
+"""Every figure of the cases: its label, its format, and whether less is better."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class Figure:
     code: bool = False
 
     def text(self, value: float) -> str:
-        """Return a value as tables show it."""
+        """Return a value for tables."""
         if self.code:
             return f"{value:.0f}"
         if self.percent:

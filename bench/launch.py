@@ -1,4 +1,4 @@
-"""How a server under test is started, which of its processes count, and what of them can be read."""
+"""Start of a server under test, and the figures of its processes."""
 
 import http.client
 import json
@@ -26,13 +26,13 @@ from tidings_cli.local.servers import NatsServer, RedisServer
 PROGRAMS = Path(__file__).parent / "peers"
 _READY_S = 60.0
 _GATEWAY = "bench-gateway"
-_OF_ROOMS = ".room."  # in every subject on which gateways receive what a room says (`services.wire.subjects`)
+_OF_ROOMS = ".room."  # in every subject of room messages to gateways (`services.wire.subjects`)
 _STOP_S = 15.0
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a server is to be started for a case."""
+    """A server's setup for a case."""
 
     gateways: int = 1
     compression: bool = False
@@ -45,7 +45,7 @@ class Running:
     ports: list[int]
     server: list[int]
     brokers: list[int] = field(default_factory=list)
-    monitor: int = 0  # where NATS tells what it has done, if there is one
+    monitor: int = 0  # NATS's monitoring address, if there is one
 
     @property
     def port(self) -> int:
@@ -65,13 +65,13 @@ class Running:
         return sum(psutil.Process(pid).memory_info().rss for pid in self.server)
 
     def bus_messages(self) -> int:
-        """Return how many messages of rooms NATS has delivered to all gateways, by its own count."""
+        """Return NATS's count of room messages delivered to all gateways."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.monitor, timeout=10)) as connection:
             connection.request("GET", "/connz?subs=detail&limit=1000")
-            told: dict[str, Any] = json.loads(connection.getresponse().read())
+            statistics: dict[str, Any] = json.loads(connection.getresponse().read())
         return sum(
             subscription["msgs"]
-            for client in told["connections"]
+            for client in statistics["connections"]
             if client.get("name", "").startswith(_GATEWAY)
             for subscription in client.get("subscriptions_list_detail", ())
             if _OF_ROOMS in subscription["subject"]
@@ -103,7 +103,7 @@ def running(peer: Peer, setup: Setup = Setup()) -> Iterator[Running]:
 def tidings(stack: ExitStack, setup: Setup) -> Running:
     """Start a whole deployment: NATS with JetStream, Redis, presence_svc, metrics_svc and gateways.
 
-    All options are the defaults but one: a publisher here plays the part of many, so it has no rate.
+    All options are the defaults but one: a publisher here stands for many, so it has no rate limit.
     """
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidings-bench-")))
     monitor = free_port()
@@ -140,7 +140,7 @@ def tidings(stack: ExitStack, setup: Setup) -> Running:
 
 
 def program(*command: str, redis: bool = False) -> Start:
-    """Return what starts one of the peers' programs, with a Redis of its own where it needs one."""
+    """Return the launcher of a peer's program, with its own Redis if it needs one."""
 
     def start(stack: ExitStack, setup: Setup) -> Running:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidings-bench-")))
@@ -162,7 +162,7 @@ def program(*command: str, redis: bool = False) -> Start:
 
 
 def _start_broker(stack: ExitStack, broker: LocalServer) -> None:
-    """Start a broker where this process runs, with the priority of this process."""
+    """Start a broker on this process's cores, with its priority."""
     broker.start()
     stack.callback(broker.stop)
     if nice := os.getpriority(os.PRIO_PROCESS, 0):
@@ -170,7 +170,7 @@ def _start_broker(stack: ExitStack, broker: LocalServer) -> None:
 
 
 class _Child:
-    """A child process that tells why, when it does not come up."""
+    """A child process that reports why it did not start."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path, port: int) -> None:
         self._process = process
@@ -179,10 +179,10 @@ class _Child:
         self.port = port
 
     def wait_until(self, ready: Callable[[int], bool]) -> None:
-        """Wait until what is on its port is ready.
+        """Wait until its port answers.
 
         Raises:
-            OSError: it ended, or took too long; with the end of what it said.
+            OSError: it ended, or took too long; with the end of its output.
         """
         deadline = time.monotonic() + _READY_S
         while not ready(self.port):
@@ -206,7 +206,7 @@ class _Child:
 def _spawn(
     stack: ExitStack, command: list[str], own: dict[str, str], log: Path, cores: set[int], port: int
 ) -> _Child:
-    """Start a program, or one of our modules, with the settings given and no others."""
+    """Start a program, or one of our modules, with only the given settings."""
     if command[0] == "-m":
         command = [sys.executable, *command]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("TIDINGS_")}

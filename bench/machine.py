@@ -1,4 +1,4 @@
-"""What this machine is, and which processor each process gets."""
+"""This machine, and the processor of each process."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-# What programs say around their version.
+# Text of programs around their version.
 _SPOKEN = re.compile(r"^(nats-server: |(Redis|Valkey) server v=|cc )| sha=.*$")
 
 _CPUCLOCK_SCHED = 2  # clock_getcpuclockid(3): the clock of a process is made of its inverted id and this
@@ -42,7 +42,7 @@ SERVER_CORES, LOAD_CORES = _cores()
 
 
 def pinned(cores: set[int]) -> Callable[[], None]:
-    """Return what a child runs before it starts, so that all its threads stay on `cores`."""
+    """Return a child's start function that pins all its threads to `cores`."""
     return partial(os.sched_setaffinity, 0, cores)
 
 
@@ -83,7 +83,7 @@ def allow_connections(count: int) -> None:
 
 
 def describe() -> dict[str, object]:
-    """Return what a reader needs to judge the figures."""
+    """Return the description of the machine for readers of figures."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -105,7 +105,7 @@ def describe() -> dict[str, object]:
 
 
 def versions(**programs: list[str]) -> dict[str, str]:
-    """Return versions of our packages, of this checkout, and of programs by how they tell theirs."""
+    """Return versions of our packages, of this checkout, and of programs by their version commands."""
     found = {"tidings": version_of("git", "describe", "--always", "--dirty")}
     for name, command in programs.items():
         if command:

@@ -1,7 +1,7 @@
 """`python -m bench.page`: write the tables and plots of docs/performance.md from kept results.
 
 A table stands between `<!-- bench: NAME -->` and `<!-- bench: end -->`; NAME is `targets`, `circumstances`, `capacity` or
-`case KEY`. What stands outside is written by people.
+`case KEY`. The text outside is written by people.
 """
 
 import argparse
@@ -22,10 +22,10 @@ _BLOCK = re.compile(r"(<!-- bench: (?!end)([^>]+?) -->\n).*?(<!-- bench: end -->
 
 
 def render(text: str, results: Results) -> str:
-    """Return the page with every table anew.
+    """Return the page with new tables.
 
     Raises:
-        ValueError: the page asks for a table that there is not.
+        ValueError: the page has an unknown table.
     """
     names = labels()
 
@@ -63,7 +63,7 @@ def write(results: Results) -> None:
 
 
 def main() -> int:
-    """Write, or with --check say whether the tables are those of the results."""
+    """Write, or with --check compare the tables with the results."""
     parser = argparse.ArgumentParser(prog="python -m bench.page", description=__doc__)
     parser.add_argument("results", nargs="?", type=Path, help="kept results (default: the newest)")
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if the tables are out of date")

@@ -24,7 +24,7 @@ _STYLE = {
 
 
 def write(results: Results, folder: Path) -> list[Path]:
-    """Write every plot whose figures there are; return the files."""
+    """Write every plot that has figures; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     with mpl.rc_context(_STYLE):

@@ -1,4 +1,4 @@
-"""Figures of a run: collected by case, figure and peer, one value a round; kept as JSON; asked for as medians and ratios."""
+"""Figures of a run by case, figure and peer, one value a round: kept as JSON, read as medians and ratios."""
 
 import dataclasses
 import json
@@ -19,9 +19,9 @@ Values = dict[str, list[float]]  # by peer, one a round
 
 
 class Results:
-    """What was measured.
+    """Measured figures.
 
-    `about` is whatever a reader needs beside the figures: machine, versions, options, what was absent or failed.
+    `about` has what a reader needs besides: machine, versions, options, absent peers, failed steps.
     """
 
     def __init__(self, about: dict[str, Any]) -> None:
@@ -38,7 +38,7 @@ class Results:
             of_case.setdefault(field.name, {}).setdefault(peer, []).append(value)
 
     def cases(self) -> Iterator[str]:
-        """Return the keys of the cases, as they were measured."""
+        """Yield the keys of the cases in the order of measurement."""
         yield from self._values
 
     def figures(self, case: str) -> list[str]:
@@ -46,7 +46,7 @@ class Results:
         return list(self._values.get(case, {}))
 
     def peers(self, case: str) -> list[str]:
-        """Return who took part in a case."""
+        """Return the peers of a case."""
         return list(dict.fromkeys(peer for values in self._values.get(case, {}).values() for peer in values))
 
     def rounds(self, case: str, figure: str, peer: str) -> list[float]:
@@ -59,7 +59,7 @@ class Results:
         return median(values) if values else None
 
     def ratio(self, case: str, figure: str, peer: str, other: str, other_case: str = "") -> float | None:
-        """Return how often `other`'s figure goes into that of `peer`: the median of the rounds' ratios.
+        """Return the ratio of a peer's figure to `other`'s: the median of the rounds' ratios.
 
         Round by round, because the two were measured within the same minutes; a machine that drifts between rounds
         drifts for both.
@@ -72,7 +72,7 @@ class Results:
         return median(own) / median(others) if median(others) else None
 
     def save(self, path: Path | None = None) -> Path:
-        """Write everything, rounds and medians, under today's date; return where."""
+        """Write rounds and medians under today's date; return the path."""
         now = datetime.now(UTC)
         path = path or RESULTS / f"{now:%Y-%m-%d}-peers.json"
         cases = {
@@ -98,7 +98,7 @@ class Results:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote."""
+        """Read a file of `save`."""
         document = json.loads(path.read_text(encoding="utf-8"))
         cases = document.pop("cases")
         results = cls(document)

@@ -1,4 +1,4 @@
-"""Who is measured: Tidings twice (rooms kept or not), its peers, and the limit."""
+"""The servers under test: Tidings twice (durable rooms or not), its peers, and the limit."""
 
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ _NODE = ["sh", str(_ROOT / "scripts" / "node.sh"), "node"]
 
 @cache
 def bun() -> str:
-    """Return the Bun that the `bun` package brought and that runs here, or nothing.
+    """Return the Bun of the `bun` package that runs here, or nothing.
 
     The package's install script, where npm lets it run, moves the program out of the package of the platform.
     """
@@ -92,7 +92,7 @@ def _c_loop(stack: ExitStack, setup: Setup) -> Running:
 
 
 def compiled_loop() -> Path:
-    """Return the program of the C loop, compiled anew where its source is newer."""
+    """Return the program of the C loop, compiled if its source is newer."""
     target = PROGRAMS / "epoll_loop"
     source = PROGRAMS / "epoll_loop.c"
     if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
@@ -138,12 +138,12 @@ PEERS = {
 
 
 def labels() -> dict[str, str]:
-    """Return how peers are called in tables, by name."""
+    """Return the labels of peers, by name."""
     return {name: peer.label for name, peer in PEERS.items()}
 
 
 def peer_versions() -> dict[str, str]:
-    """Return the versions of everything that takes part."""
+    """Return the versions of all programs and packages."""
     nats = [str(nats_binary().path), "--version"] if not _no_nats() else []
     redis = [str(redis_binary().path), "--version"] if not _no_redis() else []
     found = versions(

@@ -1,4 +1,4 @@
-"""What measurements of one service share: pinned processes, percentiles, figures kept."""
+"""Common parts of the measurements of one service: pinned processes, percentiles, kept figures."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Figures as Markdown: what the command prints, and what the page shows."""
+"""Figures as Markdown, for the command's output and the page."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -9,10 +9,10 @@ from bench.targets import Row
 
 _OURS = ("tidings", "tidings-durable")
 
-# Figures that tell how much of the machine a run took, rather than how good a server is.
+# Figures of the machine's use, not of a server's quality.
 _CIRCUMSTANCES = ("server_utilisation", "load_utilisation")
 
-# Whose ratio stands in a case's table, where there are peers to compare with.
+# Figures with a ratio in a case's table, if there are peers.
 _COMPARED = (
     "cpu_us_per_delivery",
     "cpu_us_per_message",
@@ -39,7 +39,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def case(results: Results, key: str, labels: dict[str, str]) -> str:
-    """Return one case: a row for each server, its medians, and how often its figure goes into ours."""
+    """Return one case: a row for each server, its medians, and its ratio to ours."""
     figures = [name for name in results.figures(key) if name not in _CIRCUMSTANCES]
     compared = next((name for name in _COMPARED if name in figures), "")
     peers = results.peers(key)
@@ -71,12 +71,12 @@ def results(results: Results, labels: dict[str, str]) -> str:
 
 
 def targets(rows: Iterable[Row]) -> str:
-    """Return the table of what has to be reached and what was."""
+    """Return the table of targets and measured values."""
     head = ("", "must", "aim", "measured", "verdict")
     return table(head, [(row.what, row.must, row.aim, row.measured, row.verdict) for row in rows])
 
 
-# What a deployment is planned with: how it is called, and the case and figure that tell it.
+# Figures for planning a deployment: label, case and figure.
 _CAPACITY = (
     ("memory of an idle WebSocket in a room, KiB", "idle", "kib_per_connection"),
     ("memory of an SSE stream, KiB", "sse", "kib_per_connection"),
@@ -95,13 +95,13 @@ _CAPACITY = (
 
 
 def capacity(results: Results) -> str:
-    """Return what a connection, a message and a delivery cost the gateway."""
+    """Return the gateway's cost of a connection, a message and a delivery."""
     rows = [[what, *(_cell(results, key, figure, peer) for peer in _OURS)] for what, key, figure in _CAPACITY]
     return table(["", "ephemeral", "durable"], rows)
 
 
 def circumstances(results: Results) -> str:
-    """Return in words on what the figures were taken, and how much others disturbed."""
+    """Return a description of the machine and of its other load."""
     about = results.about
     machine, options = about.get("machine", {}), about.get("options", {})
     disturbed = about.get("contention", {})

@@ -1,4 +1,4 @@
-"""What the product has to reach, what it aims at, and what the figures say to it. Pure: results in, verdicts out."""
+"""Required and desired targets, and their verdicts. Pure: results in, verdicts out."""
 
 import operator
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class Target:
-    """One row of the table. With `per_cpu_second` the value is what a second of the server's CPU does."""
+    """One row of the table. With `per_cpu_second` the value is per second of the server's CPU."""
 
     what: str
     case: str
@@ -42,7 +42,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Row:
-    """A target beside what was measured."""
+    """A target and its measured value."""
 
     what: str
     must: str

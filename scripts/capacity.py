@@ -1,4 +1,4 @@
-"""Write docs/capacity.md anew: `make docs`.
+"""Rewrite docs/capacity.md: `make docs`.
 
 Costs that docs/performance.md measures are taken from there; the others are what the page states. The worked examples
 follow from all of them. `python scripts/capacity.py --check` fails where the page is out of date.
@@ -23,7 +23,7 @@ KEPT_S = 600  # of a durable namespace, unless configured otherwise
 
 # How full things may be.
 GATEWAY_CPU = 0.6  # of its core: the rest is for bursts, and for the clients of a gateway that died
-GATEWAY_CONNECTIONS = 50_000  # of one gateway: what must come back at once when it dies
+GATEWAY_CONNECTIONS = 50_000  # of one gateway: they reconnect at once when it dies
 
 _COST = re.compile(r"^\| `(?P<name>\w+)` \| (?P<value>[\d.]+) \|", re.MULTILINE)
 _MEASURED = re.compile(
@@ -157,7 +157,7 @@ def table(needs: list[Need]) -> str:
 
 
 def render(page: str, performance: str) -> str:
-    """Return the page with its costs and its examples anew."""
+    """Return the page with new costs and examples."""
     page = _with(page, measured(performance))
     examples = table([need(size, costs(page)) for size in SIZES])
     return _EXAMPLES.sub(lambda found: f"{found[1]}{examples}{found[2]}", page)
@@ -166,13 +166,13 @@ def render(page: str, performance: str) -> str:
 def main() -> int:
     """Write the page, or with `--check` compare it."""
     page = PAGE.read_text(encoding="utf-8")
-    anew = render(page, MEASURED.read_text(encoding="utf-8"))
+    new = render(page, MEASURED.read_text(encoding="utf-8"))
     if "--check" in sys.argv[1:]:
-        if anew != page:
+        if new != page:
             sys.stderr.write("docs/capacity.md does not follow from what was measured; run: make docs\n")
             return 1
         return 0
-    PAGE.write_text(anew, encoding="utf-8")
+    PAGE.write_text(new, encoding="utf-8")
     return 0
 
 

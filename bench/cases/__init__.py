@@ -1,4 +1,4 @@
-"""What is measured, one file a case. A case starts nothing: it gets a running peer and returns figures.
+"""The cases, one file each. A case starts no server: it gets a running peer and returns figures.
 
 `catalogue` lists them with the peers that take part.
 """

@@ -1,4 +1,4 @@
-"""Every case: who takes part, how servers are started for it, and under which names its figures are kept."""
+"""All cases: their peers, the setup of servers, the keys of figures."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ RATE = 50.0
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large and how long; the defaults are what the page shows."""
+    """Numbers of clients, and seconds. The page shows a run with the defaults."""
 
     seconds: float = 3.0
     members: int = 1000
@@ -34,7 +34,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures under a key that stays the same whatever the sizes, and a title for people."""
+    """Figures under a key that does not depend on sizes, and a title for people."""
 
     key: str
     title: str
@@ -46,7 +46,7 @@ Run = Callable[[Peer, Running, Setup, Sizes], Iterator[Measured]]
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of measurement. Each peer is started anew for each setup."""
+    """One kind of measurement. Each setup starts each peer again."""
 
     name: str
     about: str

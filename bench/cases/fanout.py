@@ -15,7 +15,7 @@ _WARM_S = 0.3  # what is compiled or loaded once
 
 @dataclass(frozen=True)
 class GatewayFigures(FanoutFigures):
-    """`bus_messages` is what NATS delivered of the room to all gateways together, per message published."""
+    """`bus_messages`: deliveries of NATS to all gateways together, per published message."""
 
     bus_messages: float
 
@@ -54,7 +54,7 @@ def by_depth(
 
 
 def over_gateways(peer: Peer, server: Running, *, members: int, depth: int, seconds: float) -> GatewayFigures:
-    """Measure one room whose members are spread over all gateways, and what the bus carried for it."""
+    """Measure one room whose members are spread over all gateways, and its load on the bus."""
     with Clients(peer.dialect, *server.ports) as clients:
         fds = clients.connect(members + 1, lambda _: peer.room)
         clients.drain()
@@ -68,7 +68,7 @@ def over_gateways(peer: Peer, server: Running, *, members: int, depth: int, seco
 
 
 def to_streams(peer: Peer, server: Running, *, streams: int, depth: int, seconds: float) -> StreamFigures:
-    """Measure a room whose members listen by Server-Sent Events; one WebSocket client publishes."""
+    """Measure a room whose members use Server-Sent Events; one WebSocket client publishes."""
     with Clients(Streams(), server.port) as clients:
         warm = clients.connect(min(50, streams), lambda _: peer.room)
         for fd in warm:

@@ -1,4 +1,4 @@
-"""Connections that only exist: what they cost to make, to keep, and to make again all at once."""
+"""Idle connections: the cost to open them, to keep them, and of a mass reconnect."""
 
 import time
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class IdleFigures:
 
 @dataclass(frozen=True)
 class ReconnectFigures:
-    """All connections break at once and come back: who they were, to the rooms they were in, with positions."""
+    """All connections break at once and reconnect: same users, same rooms, with positions."""
 
     reconnects_per_s: float
     seconds_until_all_back: float
@@ -39,7 +39,7 @@ class ReconnectFigures:
 def measure(
     peer: Peer, server: Running, *, connections: int, durable: bool, window: int = 64
 ) -> tuple[IdleFigures, ReconnectFigures]:
-    """Connect and join, look at the server's memory once it has settled, then break all and let all come back."""
+    """Connect and join, read the server's memory once it is stable, then break and reconnect all."""
 
     def room_of(number: int) -> str:
         return f"{peer.room}-{number // 10}"
@@ -57,7 +57,7 @@ def measure(
         lap = meter.lap()
         clients.drain(
             1.0
-        )  # presence tells the others of a room who came, and that belongs to a connection too
+        )  # presence notifies the room's members of a join, which is part of a connection's cost
         idle = IdleFigures(
             connects_per_s=connections / lap.elapsed_s,
             cpu_us_per_connect=meter.cpu_us(connections),
@@ -66,7 +66,7 @@ def measure(
             server_utilisation=lap.server_utilisation,
             load_utilisation=lap.load_utilisation,
         )
-        meter = Meter(server)  # what it does about those who go belongs to their coming back
+        meter = Meter(server)  # the work for lost connections is part of a reconnect's cost
     time.sleep(_AWAY_S)
     known = places(heard)
     with Clients(peer.dialect, server.port) as clients:

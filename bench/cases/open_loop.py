@@ -1,4 +1,4 @@
-"""One room at a fixed rate: latency from when a message was due to when a member had it.
+"""One room at a fixed rate: latency from a message's due time to its receipt by a member.
 
 An open loop: messages are due at fixed times, whether or not the server keeps up, and latency counts from the due time, so
 a stall is charged to every message it delayed (no coordinated omission). Each message carries its number.
@@ -35,7 +35,7 @@ class LatencyFigures:
 
 
 class Arrivals:
-    """Which message arrived when. Only kept while messages come; counted afterwards."""
+    """Arrival times by message: stored while messages arrive, counted afterwards."""
 
     def __init__(self, publisher: int) -> None:
         self.delivered = 0
@@ -71,11 +71,11 @@ class Arrivals:
 
     @property
     def last(self) -> float:
-        """When the last one came."""
+        """Time of the last arrival."""
         return self._times[-1] if self._times else time.perf_counter()
 
     def latencies(self, base: float, rate: float) -> HdrHistogram:
-        """Return microseconds from when each message was due."""
+        """Return microseconds since each message's due time."""
         histogram = HdrHistogram(1, _MAX_US, 3)
         for number, at in zip(self._numbers, self._times, strict=True):
             histogram.record_value(min(_MAX_US, max(1, int((at - base - int(number) / rate) * 1e6))))
@@ -101,7 +101,7 @@ def run(
     seconds: float,
     meanwhile: Callable[[float], None] = lambda _elapsed: None,
 ) -> LatencyFigures:
-    """Publish to members who are there already; `meanwhile` is called now and then with the seconds gone."""
+    """Publish to connected members; `meanwhile` is called from time to time with the elapsed seconds."""
     total = max(1, int(rate * seconds))
     body = content()[1 + _NUMBER :]
     messages = [

@@ -1,4 +1,4 @@
-"""Many rooms of two: what a message costs where fan-out saves nothing."""
+"""Many rooms of two: the cost of a message without fan-out."""
 
 from dataclasses import dataclass
 

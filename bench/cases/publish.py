@@ -11,7 +11,7 @@ from bench.load.meter import Meter
 
 @dataclass(frozen=True)
 class PublishFigures:
-    """Each publisher is alone in its room, and nobody gets a copy."""
+    """Each publisher is alone in its room, so no copies are delivered."""
 
     acks_per_s: float
     cpu_us_per_ack: float

@@ -1,6 +1,6 @@
-"""One among a thousand who stops reading: what the others notice, what it costs, and how it ends for that one.
+"""One of a thousand clients stops reading: the effect on the others, the cost, and its close code.
 
-Everything is measured twice on the same server, first while that one still reads. So that it passes the server's limit
+Everything is measured twice on the same server, first while that client still reads. So that it exceeds the server's limit
 within seconds, it is also in a second room, alone, that carries 3.2 MB/s: in both runs.
 """
 
@@ -23,7 +23,7 @@ _CLOSE = 0x88  # FIN and the opcode of a close frame (RFC 6455 §5.5.1)
 
 @dataclass(frozen=True)
 class StalledFigures:
-    """Of the others, with one that reads not, and before. `close_code` is 0 where the server let it be."""
+    """Figures of the others, with a client that does not read, and before. `close_code` is 0 if it was not closed."""
 
     p99_ms: float
     p99_before_ms: float
@@ -36,7 +36,7 @@ class StalledFigures:
 
 
 class _Watch:
-    """Feeds the second room, and looks at the server's memory."""
+    """Publishes to the second room, and reads the server's memory."""
 
     def __init__(self, server: Running, clients: Clients, feeder: int, message: bytes) -> None:
         self._server = server
@@ -62,7 +62,7 @@ class _Watch:
 
 
 def measure(peer: Peer, server: Running, *, members: int, seconds: float) -> StalledFigures:
-    """Measure the members' latency with the one reading, then with it not reading."""
+    """Measure the members' latency while the client reads, then while it does not."""
     flood_room = f"{peer.room}-flood"
     # No mark: what the one receives is no delivery to the others.
     flood = peer.dialect.publish(flood_room, "0" * _FLOOD_BYTES)
@@ -104,7 +104,7 @@ def measure(peer: Peer, server: Running, *, members: int, seconds: float) -> Sta
 
 
 def _close_code(deaf: socket.socket) -> int:
-    """Read to the end, and return the code of the close frame that stands there, or 0."""
+    """Read to the end; return the code of the last close frame, or 0."""
     received = b""
     deaf.settimeout(1.0)
     deadline = time.monotonic() + _LISTEN_S

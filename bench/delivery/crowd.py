@@ -1,9 +1,9 @@
-"""What becomes of thousands of clients whose gateway dies: `python -m bench delivery.crowd`.
+"""Thousands of clients whose gateway dies: `python -m bench delivery.crowd`.
 
 Half of them are on each of two gateways, in 100 rooms, while messages are published. One gateway is killed, and its half
-returns to the other one; it is started again, the other is killed, and all return. Each comes back by full jitter, and
-when it is turned away (the accept rate), after the time it was told. At the end every client must have every message that
-was acknowledged for its room, once and in order.
+reconnects to the other one; it is restarted, the other is killed, and all reconnect. Each client reconnects with full
+jitter, and after a rejection (the accept rate) not before its Retry-After. At the end every client must have every
+acknowledged message of its room, once and in order.
 """
 
 import argparse
@@ -31,7 +31,7 @@ _RETRY_AFTER = re.compile(rb"\r\nretry-after: *(\d+)", re.IGNORECASE)
 
 
 class _Said(msgspec.Struct):
-    """What a client looks at in a message."""
+    """The fields of a message that a client reads."""
 
     type: str
     seq: int = 0
@@ -43,13 +43,13 @@ class _Said(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Said).decode
 
 
-class Guest:
+class CrowdClient:
     """One client over all its connections."""
 
-    def __init__(self, crowd: "Crowd", room: str, place: int) -> None:
+    def __init__(self, crowd: "Crowd", room: str, index: int) -> None:
         self.crowd = crowd
         self.room = room
-        self.place = place
+        self.index = index
         self.epoch = ""
         self.position = 0
         self.joined_at = 0
@@ -57,28 +57,28 @@ class Guest:
         self.inside = False
         self.attempts = 0
 
-    async def come(self) -> None:
-        """Connect, or try again later."""
+    async def connect(self) -> None:
+        """Connect, or retry later."""
         loop = asyncio.get_running_loop()
-        port = self.crowd.ports[self.place % len(self.crowd.ports)]
+        port = self.crowd.ports[self.index % len(self.crowd.ports)]
         try:
             await loop.create_connection(lambda: _Connection(self), "127.0.0.1", port)
         except OSError:
-            self.leave(0.0)
+            self.reconnect(0.0)
 
-    def leave(self, asked_s: float) -> None:
-        """Come back: full jitter, and not before the gateway asked."""
+    def reconnect(self, retry_after_s: float) -> None:
+        """Reconnect with full jitter, not before the gateway's Retry-After."""
         if self.inside:
             self.inside = False
             self.crowd.inside -= 1
-        self.place += 1
-        delay_s = asked_s + random.uniform(0, min(5.0, 0.2 * 2**self.attempts))  # jitter
+        self.index += 1
+        delay_s = retry_after_s + random.uniform(0, min(5.0, 0.2 * 2**self.attempts))  # jitter
         self.attempts += 1
         if not self.crowd.over:
-            asyncio.get_running_loop().call_later(delay_s, self.crowd.spawn, self.come)
+            asyncio.get_running_loop().call_later(delay_s, self.crowd.spawn, self.connect)
 
-    def take(self, said: _Said) -> None:
-        """Take in one message."""
+    def on_message(self, said: _Said) -> None:
+        """Handle one message."""
         if said.type == "room_message":
             self.received.append(said.seq)
             self.position = said.seq
@@ -94,7 +94,7 @@ class Guest:
             self.crowd.inside += 1
 
     def join_frame(self) -> bytes:
-        """Return the request that brings it back into its room."""
+        """Return its join request, with its position."""
         request: dict[str, Any] = {"type": "join_room", "room": self.room}
         if self.epoch:
             request["since"] = {"epoch": self.epoch, "seq": self.position}
@@ -102,13 +102,13 @@ class Guest:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection of a guest: as little WebSocket as a client can do with."""
+    """One connection of a client: the minimum of WebSocket."""
 
-    def __init__(self, guest: Guest) -> None:
-        self._guest = guest
+    def __init__(self, client: CrowdClient) -> None:
+        self._client = client
         self._rest = b""
         self._upgraded = False
-        self._asked_s = 0.0
+        self._retry_after_s = 0.0
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -126,31 +126,31 @@ class _Connection(asyncio.Protocol):
         while (frame := self._frame()) is not None:
             opcode, payload = frame
             if opcode == 1:
-                self._guest.take(_decode(payload))
+                self._client.on_message(_decode(payload))
             elif opcode == 9:
                 self._transport.write(_masked(0x8A, payload))
             elif opcode == 8:
                 self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio names it
-        self._guest.leave(self._asked_s)
+        self._client.reconnect(self._retry_after_s)
 
     def _upgrade(self) -> bool:
         head, end, rest = self._rest.partition(b"\r\n\r\n")
         if not end:
             return False
         if not head.startswith(b"HTTP/1.1 101"):
-            self._guest.crowd.counts[head[9:12].decode()] += 1
+            self._client.crowd.counts[head[9:12].decode()] += 1
             found = _RETRY_AFTER.search(head)
-            self._asked_s = float(found[1]) if found else 0.0
+            self._retry_after_s = float(found[1]) if found else 0.0
             self._transport.close()
             return False
         self._upgraded, self._rest = True, rest
-        self._transport.write(self._guest.join_frame())
+        self._transport.write(self._client.join_frame())
         return True
 
     def _frame(self) -> tuple[int, bytes] | None:
-        """Take one frame off what has come (RFC 6455, section 5.2; servers do not mask)."""
+        """Remove and return one received frame (RFC 6455, section 5.2; servers do not mask)."""
         rest = self._rest
         if len(rest) < 2:
             return None
@@ -173,37 +173,37 @@ def _masked(first: int, payload: bytes) -> bytes:
 
 
 class Crowd:
-    """All guests, and how many are inside."""
+    """All clients, and the number in their rooms."""
 
     def __init__(self, size: int, ports: list[int]) -> None:
         self.ports = ports
         self.inside = 0
         self.over = False
         self.counts: Counter[str] = Counter()
-        self.guests = [Guest(self, f"room-{n % _ROOMS}", n // _ROOMS) for n in range(size)]
+        self.clients = [CrowdClient(self, f"room-{n % _ROOMS}", n // _ROOMS) for n in range(size)]
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Callable[[], Any]) -> None:
-        """Start something, and keep it until it is done."""
+        """Start a task, and keep it until it is done."""
         task = asyncio.ensure_future(work())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def all_inside(self, timeout_s: float = 180.0) -> float:
-        """Wait until everybody is in its room; return the seconds that took."""
+    async def all_joined(self, timeout_s: float = 180.0) -> float:
+        """Wait until all clients are in their rooms; return the seconds."""
         begun = time.monotonic()
         async with asyncio.timeout(timeout_s):
-            while self.inside < len(self.guests):  # noqa: ASYNC110  # each comes in by itself
+            while self.inside < len(self.clients):  # noqa: ASYNC110  # each comes in by itself
                 await asyncio.sleep(0.05)
         return time.monotonic() - begun
 
 
 async def _publish(urls_of: Cluster, stored: dict[str, list[int]], over: asyncio.Event) -> None:
-    """Publish to the rooms in turn through whichever gateway is up, each message until it is acknowledged."""
-    number, place = 0, 0
+    """Publish to the rooms in turn through any running gateway, each message until it is acknowledged."""
+    number, index = 0, 0
     while not over.is_set():
         try:
-            async with client(urls_of.gateways[place % 2], "publisher") as connection:
+            async with client(urls_of.gateways[index % 2], "publisher") as connection:
                 for room in {f"room-{n}" for n in range(_ROOMS)}:
                     await ask(connection, type="join_room", room=room)
                 while not over.is_set():
@@ -216,17 +216,17 @@ async def _publish(urls_of: Cluster, stored: dict[str, list[int]], over: asyncio
                         number += 1
                     await asyncio.sleep(_PUBLISH_EVERY_S)
         except (OSError, WebSocketException):  # the next gateway is tried
-            # What was on its way is not repeated: another user may have it twice, and unacknowledged it counts nowhere.
-            number, place = number + 1, place + 1
+            # An unacknowledged message is not repeated: it could arrive twice, and it counts nowhere.
+            number, index = number + 1, index + 1
             await asyncio.sleep(0.2)
 
 
 async def _fall_and_return(cluster: Cluster, crowd: Crowd, dying: int) -> dict[str, float]:
     refused = crowd.counts["503"]
     await aside(cluster.gateways[dying].kill)
-    await asyncio.sleep(0.5)  # until the crowd has noticed
-    away = len(crowd.guests) - crowd.inside
-    took_s = await crowd.all_inside()
+    await asyncio.sleep(0.5)  # until the clients have noticed
+    away = len(crowd.clients) - crowd.inside
+    took_s = await crowd.all_joined()
     return {
         "returned": away,
         "seconds_until_all_are_back": round(took_s + 0.5, 1),
@@ -236,9 +236,9 @@ async def _fall_and_return(cluster: Cluster, crowd: Crowd, dying: int) -> dict[s
 
 async def _measure(cluster: Cluster, size: int) -> dict[str, Any]:
     crowd = Crowd(size, [gateway.port for gateway in cluster.gateways])
-    for guest in crowd.guests:
-        crowd.spawn(guest.come)
-    came_s = await crowd.all_inside()
+    for one in crowd.clients:
+        crowd.spawn(one.connect)
+    came_s = await crowd.all_joined()
     stored: dict[str, list[int]] = {f"room-{n}": [] for n in range(_ROOMS)}
     over = asyncio.Event()
     publishing = asyncio.create_task(_publish(cluster, stored, over))
@@ -252,11 +252,11 @@ async def _measure(cluster: Cluster, size: int) -> dict[str, Any]:
     await asyncio.sleep(2)  # for the last messages to arrive
     crowd.over = True
     lost = sum(
-        len({seq for seq in stored[guest.room] if seq > guest.joined_at}.difference(guest.received))
-        for guest in crowd.guests
+        len({seq for seq in stored[one.room] if seq > one.joined_at}.difference(one.received))
+        for one in crowd.clients
     )
-    doubled = sum(len(guest.received) - len(set(guest.received)) for guest in crowd.guests)
-    disordered = sum(guest.received != sorted(guest.received) for guest in crowd.guests)
+    doubled = sum(len(one.received) - len(set(one.received)) for one in crowd.clients)
+    disordered = sum(one.received != sorted(one.received) for one in crowd.clients)
     return {
         "clients": size,
         "rooms": _ROOMS,
@@ -264,7 +264,7 @@ async def _measure(cluster: Cluster, size: int) -> dict[str, Any]:
         "seconds_until_all_were_in": round(came_s, 1),
         "falls": falls,
         "acknowledged": sum(map(len, stored.values())),
-        "received": sum(len(guest.received) for guest in crowd.guests),
+        "received": sum(len(one.received) for one in crowd.clients),
         "lost": lost,
         "duplicates": doubled,
         "clients_out_of_order": disordered,
@@ -273,7 +273,7 @@ async def _measure(cluster: Cluster, size: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, tell, keep."""
+    """Measure, and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=10_000)
     options = parser.parse_args()

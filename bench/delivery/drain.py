@@ -1,6 +1,6 @@
-"""How long a gateway takes to stop with clients: `python -m bench delivery.drain`.
+"""Time for a gateway with clients to stop: `python -m bench delivery.drain`.
 
-1,000 WebSocket clients, each in a room, 50 streams, and clients that read nothing; SIGTERM; until the process has ended.
+1,000 WebSocket clients, each in a room, 50 streams, and clients that read nothing; from SIGTERM to the process's end.
 """
 
 import asyncio
@@ -34,12 +34,12 @@ async def _measure(gateway: ServiceProcess) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         sockets = []
 
-        async def come_in(number: int) -> None:
+        async def connect(number: int) -> None:
             connection = await stack.enter_async_context(client(gateway, f"client-{number}"))
             await ask(connection, type="join_room", room=f"room-{number % _ROOMS}")
             sockets.append(connection)
 
-        await gather_in_slices([come_in(number) for number in range(_SOCKETS)])
+        await gather_in_slices([connect(number) for number in range(_SOCKETS)])
         opened = [asyncio.Event() for _ in range(_STREAMS)]
         streams = [asyncio.create_task(_stream(gateway, event)) for event in opened]
         await asyncio.gather(*(event.wait() for event in opened))
@@ -73,7 +73,7 @@ async def _measure(gateway: ServiceProcess) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, tell, keep."""
+    """Measure, and keep the figures."""
     with running() as cluster:
         figures = asyncio.run(_measure(cluster.gateways[0]))
     keep_unpinned("delivery_drain", figures)

@@ -1,9 +1,9 @@
-"""How soon all durable rooms are current after NATS was restarted: `python -m bench delivery.restart`.
+"""Time until all durable rooms are current after a restart of NATS: `python -m bench delivery.restart`.
 
-Two gateways have members in the same rooms. One gateway is cut off while five messages are stored in every room through
-the other. Then NATS is killed, the link mended and NATS started again on its data. Timed is from the moment at which NATS
-answers until the last member on the gateway that was cut off has the last message of its room, and from then on until a
-new message in every room has reached everybody.
+Two gateways have members in the same rooms. One gateway is disconnected while five messages are stored in every room
+through the other. Then NATS is killed, the link restored and NATS restarted on its data. Measured: from NATS's first
+answer until the last member on the disconnected gateway has the last message of its room, and from then until a new
+message in every room has reached all members.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _RUNS = 5
 
 
 async def _until_seen(connection: ClientConnection, rooms: list[str], each: int) -> None:
-    """Read until `each` messages of every room have come."""
+    """Read until `each` messages of every room have arrived."""
     owed = dict.fromkeys(rooms, each)
     while owed:
         message = json.loads(await connection.recv())
@@ -69,7 +69,7 @@ async def _measure(cluster: Cluster) -> list[dict[str, float]]:
 
 
 def main() -> None:
-    """Measure, tell, keep."""
+    """Measure, and keep the figures."""
     with running(gateways=2) as cluster:
         runs = asyncio.run(_measure(cluster))
     figures: dict[str, Any] = {

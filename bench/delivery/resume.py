@@ -1,8 +1,8 @@
-"""How long a client waits for 100 missed messages: `python -m bench delivery.resume`.
+"""Time for a client to recover 100 missed messages: `python -m bench delivery.resume`.
 
 One connection resumes a room again and again: `join_room` with `since`, until the answer with its 100 messages has been
-read and decoded. Warm: another member is in the room, as nearly always. Cold: the gateway had nobody there, so it first
-learns where the room stands. New: a new connection each time, from the TCP handshake on.
+read and decoded. Warm: another member is in the room, as nearly always. Cold: the gateway has no member there, so it first
+reads the room's position. New: a new connection each time, from the TCP handshake on.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ async def _timed(connection: ClientConnection, room: str, since: dict[str, Any])
 
 
 async def _prepare(gateway: ServiceProcess, room: str) -> dict[str, Any]:
-    """Store what is missed; return the position before it."""
+    """Store the messages to miss; return the position before them."""
     async with client(gateway, "publisher") as publisher:
         await ask(publisher, type="join_room", room=room)
         await publish(publisher, [room], 1)
@@ -48,7 +48,7 @@ async def _measure(gateway: ServiceProcess) -> dict[str, list[float]]:
             await ask(staying, type="join_room", room="resumed")
             warm = [await _timed(returning, "resumed", since) for _ in range(_ROUNDS)]
         for number in range(_NEW_ROUNDS):
-            # A room nobody is in, and nobody was in lately, each time.
+            # A room without members, now and lately, each time.
             room = f"quiet-{number}"
             before = await _prepare(gateway, room)
             await asyncio.sleep(0.06)  # longer than a room's subscription lingers here
@@ -62,7 +62,7 @@ async def _measure(gateway: ServiceProcess) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Measure, tell, keep."""
+    """Measure, and keep the figures."""
     with running(namespaces='{"default": {"history_size": 200}}', room_linger_s="0.05") as cluster:
         took = _run(cluster)
     figures: dict[str, Any] = {"target": "100 missed messages p99 < 50 ms on an idle machine"}

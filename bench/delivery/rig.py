@@ -19,7 +19,7 @@ CONTENT = "x" * 150  # about 250 bytes on the wire
 
 _ids = itertools.count()
 
-# No limit that a measurement would only measure itself by.
+# No limits, so that a run does not measure them.
 _UNLIMITED = {
     "message_rate": "0",
     "message_bytes_rate": "0",
@@ -50,7 +50,7 @@ async def client(gateway: ServiceProcess, username: str) -> AsyncIterator[Client
 
 
 async def ask(connection: ClientConnection, **request: Any) -> dict[str, Any]:
-    """Send a request with an id, and return its answer, passing over everything else."""
+    """Send a request with an id; return its answer and skip other messages."""
     await connection.send(json.dumps({"id": "asked", **request}))
     while True:
         answer: dict[str, Any] = json.loads(await connection.recv())
@@ -59,7 +59,7 @@ async def ask(connection: ClientConnection, **request: Any) -> dict[str, Any]:
 
 
 async def publish(connection: ClientConnection, rooms: list[str], rounds: int) -> None:
-    """Store `rounds` messages in each room, a room's worth at a time on their way."""
+    """Store `rounds` messages in each room, one per room outstanding."""
     for _ in range(rounds):
         wanted = set()
         for room in rooms:
@@ -75,7 +75,7 @@ async def publish(connection: ClientConnection, rooms: list[str], rounds: int) -
 
 
 async def gather_in_slices(jobs: list[Any], at_once: int = 50) -> None:
-    """Await coroutines, some at a time: a handshake each, not all in one instant."""
+    """Await coroutines, some at a time, so that not all handshakes are at once."""
     for start in range(0, len(jobs), at_once):
         await asyncio.gather(*jobs[start : start + at_once])
 

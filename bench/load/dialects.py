@@ -12,7 +12,7 @@ from bench.load.contents import MARK, content
 
 __all__ = ["MARK", "Dialect", "MessagePackRooms", "Place", "Rooms", "SocketIo", "Streams", "content", "frame"]
 
-# Without context takeover for all, though some would keep a window by default: with one, nobody can share a frame, and
+# Without context takeover for all, though some would keep a window by default: with one, clients cannot share a frame, and
 # each connection costs some 100 KiB more.
 _DEFLATE = (
     "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n"

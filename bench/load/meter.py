@@ -1,4 +1,4 @@
-"""What a measurement takes: time, the server's CPU, the brokers', and that of the load itself."""
+"""The cost of a measurement: time, and the CPU of server, brokers and load."""
 
 import time
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from bench.launch import Running
 
 @dataclass(frozen=True)
 class Lap:
-    """A stretch of time, and which share of a core server and load used meanwhile.
+    """A span of time, and the shares of a core that server and load used.
 
     Above 0.9 of its core, the load may be what was measured.
     """
@@ -19,7 +19,7 @@ class Lap:
 
 
 class Meter:
-    """Runs from when it is made."""
+    """Runs from its creation."""
 
     def __init__(self, server: Running) -> None:
         self._server = server
@@ -30,11 +30,11 @@ class Meter:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since it was made."""
+        """Seconds since its creation."""
         return time.perf_counter() - self._began
 
     def lap(self) -> Lap:
-        """Return how it went so far."""
+        """Return the span so far."""
         elapsed = max(1e-9, self.elapsed_s)
         return Lap(elapsed, self.cpu_s() / elapsed, (time.process_time() - self._load) / elapsed)
 

@@ -1,4 +1,4 @@
-"""How long from the sample that crosses a threshold to the alert in a browser's socket?
+"""Time from the sample that crosses a threshold to the alert in a browser's socket.
 
 `python -m bench metrics.alerts [--rounds 20]`. A machine reports its cpu ten times a second; at a random moment it jumps
 over the threshold; a WebSocket client of a gateway follows `alerts`.
@@ -21,7 +21,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Machine:
-    """Reports a cpu, again and again."""
+    """Reports a cpu ten times a second."""
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
@@ -49,7 +49,7 @@ async def until(socket: ClientConnection, kind: str) -> None:
 
 
 async def main(rounds: int) -> None:
-    """Measure so many crossings."""
+    """Measure `rounds` crossings."""
     port = free_port()
     random.seed(5)
     waits: list[float] = []

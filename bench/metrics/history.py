@@ -1,7 +1,7 @@
-"""How long does a question about the last 24 hours take, asked over the bus?
+"""Time of a query for the last 24 hours over the bus.
 
 `python -m bench metrics.history`. A day of rows, as busy seconds leave them (30 timed requests a second, eight metrics),
-is written to Redis; then the same questions are asked again and again while the replica ticks on.
+is written to Redis; then the same queries are repeated while the replica keeps working.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _NAMES = ("cpu", "memory", "disk", "network_in", "network_out", "requests", "err
 
 
 def rows(tier: Tier, since: int, until: int) -> list[Row]:
-    """Return rows of a tier; a few kinds of them, again and again, as making them all takes minutes."""
+    """Return rows of a tier: a few kinds, repeated, because distinct rows take minutes to make."""
     random.seed(3)
     kinds = []
     for _ in range(20):
@@ -79,7 +79,7 @@ async def idling(rig: Rig) -> float:
 
 
 async def main() -> None:
-    """Fill, ask, tell."""
+    """Fill, query, keep."""
     figures: dict[str, Any] = {}
     async with running() as rig:
         now = int(time.time())

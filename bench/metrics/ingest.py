@@ -1,4 +1,4 @@
-"""20,000 samples a second into one replica on one core: are they all counted, and when is the record out?
+"""20,000 samples a second into one replica on one core: all counted, and the delay of the record.
 
 `python -m bench metrics.ingest [--seconds 30]`. A sample is one measured value. Two shapes of the same load: applications
 that push once a second (reports of 20 values from 100 sources), and twenty of the load in each report of a single value.
@@ -26,7 +26,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def measure(rig: Rig, seconds: float, per_report: int) -> dict[str, Any]:
-    """Return what happened under `SAMPLES_PER_S` in reports of `per_report` values."""
+    """Measure `SAMPLES_PER_S` in reports of `per_report` values."""
     subjects = rig.settings.subjects
     delays: list[float] = []
     counted = 0.0
@@ -55,7 +55,7 @@ async def measure(rig: Rig, seconds: float, per_report: int) -> dict[str, Any]:
     cpu, begun = rig.cpu_s(), time.monotonic()
     await paced(seconds, SAMPLES_PER_S // per_report, send)
     busy = (rig.cpu_s() - cpu) / (time.monotonic() - begun)
-    await asyncio.sleep(2.5)  # the last second has to end, and to be told
+    await asyncio.sleep(2.5)  # the last second has to end and to be published
     subscription.close()
     stored = await ask(rig.bus, subjects, METRICS_HISTORY, HistoryQuery(limit=3600))
     sent = sum(sequences) * per_report

@@ -1,7 +1,7 @@
-"""How exact are percentiles that were merged over nodes and over time? Against numpy, which has all values.
+"""Exactness of percentiles merged over nodes and time, against numpy with all values.
 
 `python -m bench metrics.percentiles`. Eight nodes with different latencies report each second for five minutes through the
-path that real reports take (wire, admission, seconds, rollups); merged rows are compared with the quantiles of all values.
+path that real reports take (wire, validation, seconds, rollups); merged rows are compared with the quantiles of all values.
 """
 
 import msgspec
@@ -40,7 +40,7 @@ def values_of(shape: str, node: int, rng: np.random.Generator) -> np.ndarray:
 def errors(shape: str) -> dict[str, float]:
     """Return the largest relative error of each percentile, over one second, ten, sixty, and all of the time."""
     rng = np.random.default_rng(11)
-    admission, seconds, rollups = ReportValidator(), Aggregator(), Rollups()
+    validator, seconds, rollups = ReportValidator(), Aggregator(), Rollups()
     exact: dict[int, list[np.ndarray]] = {}
     rows = []
     for second in range(START, START + LENGTH_S):
@@ -52,7 +52,7 @@ def errors(shape: str) -> dict[str, float]:
                 latency=LatencySketch(values.tolist()).to_wire(),
             )  # fmt: skip
             sent = msgspec.json.decode(msgspec.json.encode(report), type=MetricsReport)
-            sample = admission.judge(sent, second + 0.5).sample
+            sample = validator.validate(sent, second + 0.5).sample
             assert sample is not None
             seconds.add(sample, second + 0.5)
         closed = seconds.close(second)
@@ -62,8 +62,8 @@ def errors(shape: str) -> dict[str, float]:
             for done in rollups.advance(second, closed.rows)
             if done.series == FLEET
         ]
-    whole = [unpack(pack(row), sketch=True) for step, row in rows if step == 60]
-    rows.append((LENGTH_S, RowAccumulator(START, whole).row()))
+    minutes = [unpack(pack(row), sketch=True) for step, row in rows if step == 60]
+    rows.append((LENGTH_S, RowAccumulator(START, minutes).row()))
     worst: dict[str, float] = {}
     for step, row in rows:
         measured = np.concatenate([part for at in range(row.start, row.start + step) for part in exact[at]])

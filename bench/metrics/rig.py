@@ -20,7 +20,7 @@ _START_S = 30.0
 
 
 class Rig:
-    """What runs, and a connection to its bus."""
+    """The running processes, and a connection to their bus."""
 
     def __init__(self, settings: Settings, bus: Bus, service: psutil.Process) -> None:
         self.settings = settings
@@ -34,7 +34,7 @@ class Rig:
 
 @asynccontextmanager
 async def running(port: int = 0, **environment: str) -> AsyncIterator[Rig]:
-    """Start everything, with a gateway on `port` where one is given; wait until it ticks; stop everything."""
+    """Start everything, with a gateway on `port` if given; wait for the first tick; stop everything."""
     os.sched_setaffinity(0, LOAD_CORES)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -87,7 +87,7 @@ async def _listening(port: int) -> None:
 
 
 async def paced(seconds: float, per_second: int, send: Callable[[int], None]) -> None:
-    """Call `send` with rising numbers, so often a second, evenly in steps of 5 ms."""
+    """Call `send` with rising numbers, `per_second` times, evenly in steps of 5 ms."""
     begun = time.monotonic()
     sent = 0
     while (passed := time.monotonic() - begun) < seconds:

@@ -10,7 +10,7 @@ from typing import Any
 import socketio
 import uvicorn
 
-# As UTF-8, as the other peers say it: the load counts by a character that Python would else escape.
+# As UTF-8, like the other peers: the load counts a character that Python would otherwise escape.
 utf8 = SimpleNamespace(dumps=partial(json.dumps, ensure_ascii=False), loads=json.loads)
 
 server = socketio.AsyncServer(

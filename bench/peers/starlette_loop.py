@@ -1,4 +1,4 @@
-"""What most tutorials do: Starlette, and a loop over `send_text`; a queue for each SSE stream. No bus."""
+"""The way of most tutorials: Starlette, and a loop over `send_text`; a queue for each SSE stream. No bus."""
 
 import asyncio
 import json

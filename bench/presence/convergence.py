@@ -1,4 +1,4 @@
-"""One of four gateways is killed, with 25,000 of 100,000 users; then Redis is killed and comes back without its data.
+"""One of four gateways is killed, with 25,000 of 100,000 users; then Redis is killed and restarts without its data.
 
 `python -m bench presence.convergence`
 """
@@ -19,7 +19,7 @@ AWAY_S = 4.0
 
 
 async def _until(rig: Rig, condition: Callable[[PresenceStats], bool]) -> float:
-    """Return when the counts fulfil the condition."""
+    """Return the time at which the counts fulfil the condition."""
     while True:
         try:
             if condition(await rig.stats()):

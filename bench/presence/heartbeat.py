@@ -1,4 +1,4 @@
-"""What presence costs while nothing changes, by the number of users: `python -m bench presence.heartbeat`."""
+"""Cost of presence without changes, by the number of users: `python -m bench presence.heartbeat`."""
 
 import asyncio
 import time
@@ -7,11 +7,11 @@ from typing import Any
 from bench.presence.rig import Rig, report, running
 
 MEASURED_S = 30.0
-ACTIVE_SHARE = 0.05  # of all users, who do something between two renewals
+ACTIVE_SHARE = 0.05  # of all users, active between two renewals
 
 
 async def _measure(rig: Rig, *, active: bool = False) -> dict[str, float]:
-    """Return what passed and what it cost, per second."""
+    """Return traffic and cost per second."""
     traffic, cpu, began = rig.traffic(), rig.cpu_s(), time.perf_counter()
     while (elapsed := time.perf_counter() - began) < MEASURED_S:
         if active:
@@ -27,7 +27,7 @@ async def _measure(rig: Rig, *, active: bool = False) -> dict[str, float]:
 
 
 async def main() -> None:
-    """Measure with no users, and with ever more of them."""
+    """Measure without users, and with rising numbers."""
     rows: list[dict[str, Any]] = []
     async with running() as rig:
         for users in (0, 10_000, 50_000, 100_000):

@@ -1,4 +1,4 @@
-"""Users who come into a room and go, on one replica and one core: `python -m bench presence.joins`."""
+"""Users who join and leave a room, on one replica and one core: `python -m bench presence.joins`."""
 
 import asyncio
 import time
@@ -48,7 +48,7 @@ async def _paced(rig: Rig, rate: int) -> dict[str, Any]:
 
 
 async def _burst(rig: Rig, users: int) -> dict[str, Any]:
-    """Let users come as fast as they are taken."""
+    """Let users join as fast as the replica accepts them."""
     cpu, began = rig.cpu_s(), time.perf_counter()
     for number, gateway in enumerate(rig.gateways):
         gateway.connect(

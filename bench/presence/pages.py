@@ -10,7 +10,7 @@ from bench.single import percentiles
 from services.bus import rpc
 from services.wire.rpc import PRESENCE_LIST, PresenceQuery
 
-ROUNDS = 9  # the medians over them are what a machine does that now and then does something else
+ROUNDS = 9  # medians over rounds hide other work of the machine
 REQUESTS = 150
 
 

@@ -90,8 +90,8 @@ class SimulatedGateway:
         self._changed.set()
 
     async def settled(self) -> None:
-        """Wait until everything has been said and answered."""
-        while self.batches.has_work:  # noqa: ASYNC110  # polled, as nothing in a batch core tells
+        """Wait until everything was sent and answered."""
+        while self.batches.has_work:  # noqa: ASYNC110  # polled: the batch core sets no event
             await asyncio.sleep(0.01)
         sent = self.sent
         self._changed.set()
@@ -129,7 +129,7 @@ class SimulatedGateway:
 
 @dataclass
 class Rig:
-    """What runs, and a connection to its bus."""
+    """The running processes, and a connection to their bus."""
 
     settings: Settings
     bus: Bus
@@ -152,7 +152,7 @@ class Rig:
         return {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
 
     def traffic(self) -> dict[str, float]:
-        """Return what passed the bus and Redis so far."""
+        """Return the traffic of bus and Redis so far."""
         with urllib.request.urlopen(f"{self.monitor}/varz") as answer:  # noqa: S310  # our own server
             varz = json.load(answer)
         with self.client() as client:
@@ -169,7 +169,7 @@ class Rig:
         return await rpc.ask(self.bus, self.settings.subjects, PRESENCE_STATS, Empty(), timeout_s=10)
 
     async def populate(self, users: int, *, rooms: int = 1000) -> float:
-        """Bring so many users online, evenly over the gateways, each in one room; return the seconds it took."""
+        """Bring `users` online, evenly over the gateways, each in one room; return the seconds."""
         began = time.perf_counter()
         per_gateway = users // len(self.gateways)
         for number, gateway in enumerate(self.gateways):
@@ -183,7 +183,7 @@ class Rig:
         return time.perf_counter() - began
 
     def watch_slow_scripts(self, over_us: int = 1000) -> None:
-        """Begin to remember commands that keep Redis for longer."""
+        """Record commands that block Redis for longer."""
         with self.client() as client:
             client.config_set("slowlog-log-slower-than", over_us)
             client.config_set("slowlog-max-len", 100_000)
@@ -205,7 +205,7 @@ class Rig:
 
 @asynccontextmanager
 async def running(*, gateways: int = 4, **environment: str) -> AsyncIterator[Rig]:
-    """Start everything, with so many simulated gateways; stop everything."""
+    """Start everything, with `gateways` simulated gateways; stop everything."""
     os.sched_setaffinity(0, LOAD_CORES)
     with tempfile.TemporaryDirectory() as name:
         folder, port, monitor = Path(name), free_port(), free_port()

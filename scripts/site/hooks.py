@@ -1,4 +1,4 @@
-"""What MkDocs is told besides mkdocs.yml: the navigation, pages from outside docs/, and what pages load.
+"""MkDocs settings besides mkdocs.yml: the navigation, pages from outside docs/, and files that pages load.
 
 - The navigation is docs/README.md: its headings are the sections, the links in its tables the pages. One list serves
   readers of the site and of the repository.
