@@ -8,6 +8,8 @@ gone, their sequences will be used again, and a client must not confuse the new 
 import asyncio
 import hashlib
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +64,14 @@ async def back_up(settings: Settings, folder: Path) -> list[str]:
         CommandFailed: a server does not answer, refuses, or breaks off; or the folder already has a backup.
     """
     _require_empty(folder)
-    bus = await _connected(settings)
-    try:
-        copied = [await _snapshot(bus, spec.name, folder / spec.name) for spec in disk_specs(settings)]
-    except (BusError, OSError, msgspec.DecodeError) as fault:
-        raise CommandFailed(f"the backup is incomplete: {fault}") from fault
-    finally:
-        await bus.close()
+    async with connected(settings, "backup") as bus:
+        try:
+            copied = [await _snapshot(bus, spec.name, folder / spec.name) for spec in disk_specs(settings)]
+        except (BusError, OSError, msgspec.DecodeError) as fault:
+            raise CommandFailed(f"the backup is incomplete: {fault}") from fault
     found = [one for one in copied if one is not None]
     if not found:
-        raise CommandFailed("there is no stream yet: the first gateway makes them")
+        raise CommandFailed("there is no stream yet: the first gateway creates them")
     return found
 
 
@@ -91,33 +91,37 @@ async def restore(settings: Settings, folder: Path, *, replace: bool) -> list[st
         )
     for name in names:
         _verify(folder / name)
-    bus = await _connected(settings)
-    try:
-        await _require_no_gateway(bus)
-        await _delete_existing(bus, names, replace=replace)
-        return [await _restored(bus, name, folder / name) for name in names]
-    except (BusError, OSError, msgspec.DecodeError, msgspec.ValidationError) as fault:
-        raise CommandFailed(f"the restore is incomplete; run it again with --replace: {fault}") from fault
-    finally:
-        await bus.close()
+    async with connected(settings, "backup") as bus:
+        try:
+            await _require_no_gateway(bus)
+            await _delete_existing(bus, names, replace=replace)
+            return [await _restored(bus, name, folder / name) for name in names]
+        except (BusError, OSError, msgspec.DecodeError) as fault:
+            raise CommandFailed(f"the restore is incomplete; run it again with --replace: {fault}") from fault
 
 
 def _require_empty(folder: Path) -> None:
     """Make the folder, readable by its owner alone: it will hold messages of users."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        taken = any(folder.iterdir())
+        used = any(folder.iterdir())
     except OSError as fault:
         raise CommandFailed(f"{folder}: {fault.strerror}") from fault
-    if taken:
+    if used:
         raise CommandFailed(f"{folder} is not empty: give a new folder")
 
 
-async def _connected(settings: Settings) -> Bus:
+@asynccontextmanager
+async def connected(settings: Settings, name: str) -> AsyncIterator[Bus]:
+    """Connect to NATS. Raises CommandFailed."""
     try:
-        return await Bus.connect(settings, "backup")
+        bus = await Bus.connect(settings, name)
     except BusError as fault:
         raise CommandFailed(f"{fault} (`tidings check` says more)") from fault
+    try:
+        yield bus
+    finally:
+        await bus.close()
 
 
 # --- out ----------------------------------------------------------------------------------------------------------
@@ -132,8 +136,8 @@ async def _snapshot(bus: Bus, stream: str, folder: Path) -> str | None:
     inbox = f"{bus.inbox_prefix}.backup.{secrets.token_hex(8)}"
     subscription = bus.subscribe(inbox, chunks.put_nowait)
     try:
-        asked = {"deliver_subject": inbox, "no_consumers": True, "chunk_size": _CHUNK_BYTES}
-        answer = await _ask(bus, f"$JS.API.STREAM.SNAPSHOT.{stream}", msgspec.json.encode(asked))
+        request = {"deliver_subject": inbox, "no_consumers": True, "chunk_size": _CHUNK_BYTES}
+        answer = await _ask(bus, f"$JS.API.STREAM.SNAPSHOT.{stream}", msgspec.json.encode(request))
         if answer.error is not None:
             raise CommandFailed(f"stream {stream}: {answer.error.description}")
         size, digest = await _written(bus, chunks, folder / _DATA)
@@ -210,8 +214,8 @@ async def _restored(bus: Bus, stream: str, folder: Path) -> str:
     meta = msgspec.json.decode((folder / _META).read_bytes(), type=_Meta)
     # Positions of the old epoch must not match the new one.
     metadata = {**meta.config.get("metadata", {}), EPOCH_KEY: secrets.token_hex(8)}
-    asked = {"config": {**meta.config, "metadata": metadata}, "state": meta.state}
-    answer = await _ask(bus, f"$JS.API.STREAM.RESTORE.{stream}", msgspec.json.encode(asked))
+    request = {"config": {**meta.config, "metadata": metadata}, "state": meta.state}
+    answer = await _ask(bus, f"$JS.API.STREAM.RESTORE.{stream}", msgspec.json.encode(request))
     if answer.error is not None:
         raise CommandFailed(f"stream {stream} cannot be restored: {answer.error.description}")
     size = 0

@@ -56,7 +56,7 @@ _SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def redacted(settings: Settings) -> dict[str, Any]:
-    """Return all settings as plain values, secrets hidden and credentials cut from URLs."""
+    """Return all settings as plain values, secrets hidden and credentials removed from URLs."""
     plain = {name: _plain(getattr(settings, name)) for name in Settings.model_fields}
     return plain | {name: _with_scheme_or_not(plain[name]) for name in plain if _holds_urls(name)}
 
@@ -66,7 +66,7 @@ def _holds_urls(name: str) -> bool:
 
 
 def _with_scheme_or_not(value: Any) -> Any:
-    """Hide what a URL without its scheme tells: NATS takes such a one, elsewhere it is a mistake."""
+    """Redact a URL without its scheme too: NATS accepts one, elsewhere it is a mistake."""
     if isinstance(value, list):
         return [_with_scheme_or_not(item) for item in value]
     if isinstance(value, dict):
@@ -103,7 +103,7 @@ def as_text(settings: Settings, format: Literal["toml", "json"]) -> str:
 
 
 def _toml(values: dict[str, Any]) -> str:
-    """Render TOML: what is unset (null, which TOML has not) as a comment, tables last."""
+    """Render TOML: unset values (TOML has no null) as comments, tables last."""
     lines = [_toml_line(name, value) for name, value in values.items() if not isinstance(value, dict)]
     for name, table in values.items():
         if isinstance(table, dict):
@@ -154,7 +154,7 @@ def _row(name: str, field: FieldInfo) -> str:
 
 
 def type_words(field: FieldInfo) -> str:
-    """Say a field's type, and the range it must be in."""
+    """Describe a field's type and range."""
     said = _words_of(field.annotation)
     bounds = [
         f"{sign} {limit:g}"

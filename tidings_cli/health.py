@@ -44,6 +44,12 @@ def main(arguments: list[str]) -> int:
     return 0 if status == http.client.OK else 1
 
 
+def local_url(host: str, port: int, scheme: str = "http") -> str:
+    """Return the URL for this machine of a server that listens on `host`, which may be all addresses."""
+    host = _ANY_ADDRESS.get(host, host)
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
 def _first(*variables: str) -> str:
     return next((value for name in variables if (value := os.environ.get(name))), "")
 

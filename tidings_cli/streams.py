@@ -14,6 +14,7 @@ from services.bus.jsapi import STREAM_NOT_FOUND, StreamInfo, decode_answer
 from services.bus.specs import StreamSpec, changes, disk_specs
 from services.settings import Settings
 from tidings_cli import CommandFailed
+from tidings_cli.backup import connected
 
 _ASK_S = 10.0
 _NS = 1_000_000_000
@@ -30,16 +31,12 @@ async def compare(
     Raises:
         CommandFailed: NATS is unreachable, or refuses.
     """
-    bus: Bus | None = None
-    try:
-        bus = await Bus.connect(settings, "streams")
-        fit = [await _one(bus, spec, say, apply, allow_shrink) for spec in disk_specs(settings)]
-    except BusError as fault:
-        raise CommandFailed(f"{fault} (`tidings check` says more)") from fault
-    finally:
-        if bus is not None:
-            await bus.close()
-    return all(fit)
+    async with connected(settings, "streams") as bus:
+        try:
+            matches = [await _one(bus, spec, say, apply, allow_shrink) for spec in disk_specs(settings)]
+        except BusError as fault:
+            raise CommandFailed(f"{fault} (`tidings check` says more)") from fault
+    return all(matches)
 
 
 async def _one(

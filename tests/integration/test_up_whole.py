@@ -252,7 +252,7 @@ def test_given_servers_that_do_not_answer_are_named(
             assert message.format(port=port) in tidings.output
 
 
-def test_an_open_deployment_stays_on_this_machine(tmp_path: Path) -> None:
+def test_an_open_deployment_listens_on_loopback_alone(tmp_path: Path) -> None:
     with RunningTidings(tmp_path, "--host", "0.0.0.0") as tidings:  # noqa: S104  # refused
         assert tidings.end() == 2
         assert "TIDINGS_AUTH=jwt" in tidings.output

@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import resource
-import socket
 from pathlib import Path
 
 import httpx
@@ -11,6 +10,8 @@ import httpx
 from services.permissions.roles import Role
 from services.settings import Settings
 from tidings_cli.checks.outcome import Outcome, bad, good, warning
+from tidings_cli.health import local_url
+from tidings_cli.local.processes import port_fault
 
 # A gateway needs one per connection; less is not a server's limit.
 _FEW_DESCRIPTORS = 4096
@@ -65,7 +66,7 @@ def _accept_queue() -> list[Outcome]:
 async def _port(name: str, host: str, port: int, setting: str) -> Outcome:
     if not port:
         return good(name, "any free one")
-    fault = _bound(host, port)
+    fault = port_fault(host, port)
     if fault is None:
         return good(name, f"{host}:{port} is free")
     if fault.errno == errno.EADDRINUSE:
@@ -79,28 +80,13 @@ async def _port(name: str, host: str, port: int, setting: str) -> Outcome:
     return bad(name, f"cannot listen on {host}:{port}: {fault.strerror or fault}", advice)
 
 
-def _bound(host: str, port: int) -> OSError | None:
-    """Return the fault of an exclusive bind to the port, None without one."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-            listener.listen(1)
-        except OSError as fault:
-            return fault
-    return None
-
-
 async def _answers_like_us(host: str, port: int) -> bool:
     """Return whether `/readyz` on the port has our format."""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not listened on
-    spelled = f"[{reachable}]" if ":" in reachable else reachable
     for scheme in ("http", "https"):
         try:
             # Its certificate is not for this name, and nothing secret is sent.
             async with httpx.AsyncClient(verify=False, timeout=_ASK_S, trust_env=False) as client:  # noqa: S501
-                answer = (await client.get(f"{scheme}://{spelled}:{port}/readyz")).json()
+                answer = (await client.get(f"{local_url(host, port, scheme)}/readyz")).json()
         except (httpx.HTTPError, ValueError, asyncio.IncompleteReadError):
             continue
         return isinstance(answer, dict) and "checks" in answer

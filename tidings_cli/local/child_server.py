@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import time
 from abc import abstractmethod
@@ -19,7 +18,7 @@ from typing import Any, Self
 import psutil
 
 from tidings_cli.local.binaries import Binary
-from tidings_cli.local.processes import TAIL_LINES, ChildProcess, free_port
+from tidings_cli.local.processes import TAIL_LINES, ChildProcess, free_port, port_fault
 
 _START_S = 10.0
 _STOP_S = 5.0
@@ -29,16 +28,6 @@ _LOG_BYTES = 5_000_000  # a larger log is overwritten at the next start
 
 class ServerFailed(RuntimeError):
     """A server did not start; the message ends with the tail of its log."""
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT is no obstacle to a server
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def write_private(path: Path, text: str | bytes, mode: int = 0o600) -> None:
@@ -129,7 +118,7 @@ class LocalServer(ChildProcess):
         self._fixed_port = self.port
 
     def _choose_port(self) -> None:
-        if self._fixed_port == 0 and not (self.port and _is_free(self.port)):
+        if self._fixed_port == 0 and not (self.port and port_fault("127.0.0.1", self.port) is None):
             self.port = free_port()
 
     def wait_ready(self, timeout_s: float = _START_S) -> None:

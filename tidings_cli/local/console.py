@@ -14,7 +14,7 @@ _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright
 
 
 class Console:
-    """Prints whole lines to one stream, standard output unless given."""
+    """Prints lines to one stream, by default to standard output."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._console = rich.console.Console(

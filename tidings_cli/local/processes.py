@@ -46,6 +46,22 @@ def free_port() -> int:
         return port
 
 
+def port_fault(host: str, port: int) -> OSError | None:
+    """Return the fault of an exclusive bind to an address, None without one."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # TIME_WAIT is no obstacle to a server
+            probe.bind(address)
+            probe.listen(1)  # fails also beside a process that would share the port (SO_REUSEPORT)
+    except OSError as fault:
+        return fault
+    return None
+
+
 class ChildProcess(ABC):
     """A program as a child process. `stop_s` is its time to end before it is killed."""
 

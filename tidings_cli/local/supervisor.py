@@ -70,7 +70,8 @@ class ChildSupervisor:
             self.child.spawn()
             ready_at = await self._until_ready()
             if ready_at is not None:
-                await self._until_ended()
+                while self.child.returncode is None:  # noqa: ASYNC110  # a process sets no event
+                    await asyncio.sleep(_POLL_S)
                 if time.monotonic() - ready_at > _HEALTHY_S:
                     failures = 0
             failures += 1
@@ -99,10 +100,6 @@ class ChildSupervisor:
                 raise CannotRun(message, self.child.log_tail())
             await asyncio.sleep(_POLL_S)
         return None
-
-    async def _until_ended(self) -> None:
-        while self.child.returncode is None:  # noqa: ASYNC110  # a process sets no event
-            await asyncio.sleep(_POLL_S)
 
     async def _raise_if_permanent(self, failures: int) -> None:
         await self.child.output_shown()

@@ -20,11 +20,12 @@ from services.permissions.roles import Role
 from services.servers import spell_version
 from services.settings import Settings
 from services.settings_problems import describe_unknown, unknown_variables
+from tidings_cli import health
 from tidings_cli.local.binaries import NoBinary
 from tidings_cli.local.child_server import LocalServer, write_private
 from tidings_cli.local.console import Console
 from tidings_cli.local.external import UnusableServer, probe_nats, probe_redis
-from tidings_cli.local.processes import ChildProcess, ProcessChild, ProcessSpec, free_port
+from tidings_cli.local.processes import ChildProcess, ProcessChild, ProcessSpec, free_port, port_fault
 from tidings_cli.local.servers import NatsServer, RedisServer
 from tidings_cli.local.supervisor import EXIT_FAILED, Supervisor, supervise
 
@@ -35,26 +36,15 @@ _SERVICE_STOP_S = 1.5
 
 
 def check_port(host: str, port: int) -> None:
-    """Check that nothing listens on a port, not even a process that would share it (SO_REUSEPORT).
-
-    Raises:
-        CannotStart: the port cannot be used.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as fault:
-        raise CannotStart(f"--host {host}: {fault.strerror}") from None
-    family, kind, protocol, _, address = found[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT is no obstacle
-        try:
-            probe.bind(address)
-            probe.listen(1)
-        except OSError as fault:
-            raise CannotStart(
-                f"port {port} on {host} cannot be used: {fault.strerror}. Stop what listens there, or choose"
-                " another with --port (or TIDINGS_PORT)."
-            ) from None
+    """Check that a server may listen on a port. Raises CannotStart."""
+    fault = port_fault(host, port)
+    if isinstance(fault, socket.gaierror):
+        raise CannotStart(f"--host {host}: {fault.strerror}")
+    if fault is not None:
+        raise CannotStart(
+            f"port {port} on {host} cannot be used: {fault.strerror}. Stop what listens there, or choose"
+            " another with --port (or TIDINGS_PORT)."
+        )
 
 
 @contextmanager
@@ -155,13 +145,6 @@ def process_specs(
     return gateways, services
 
 
-def page_address(host: str, port: int) -> str:
-    """Return the dashboard's address for a browser on this machine."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104  # compared, not bound
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 async def _brokers(settings: Settings, data_dir: Path, console: Console) -> Brokers:
     """Check configured servers, and choose ports for embedded ones."""
     if settings.nats_url:
@@ -199,7 +182,7 @@ async def _run(settings: Settings, data_dir: Path, console: Console) -> int:
     supervisor = Supervisor(
         groups=[brokers, [*services, *gateways]], stop_order=[gateways, services, brokers], console=console
     )
-    return await supervise(supervisor, console, f"Tidings is ready: {page_address(settings.host, port)}")
+    return await supervise(supervisor, console, f"Tidings is ready: {health.local_url(settings.host, port)}")
 
 
 def up(settings: Settings) -> int:

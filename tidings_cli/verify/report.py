@@ -101,20 +101,18 @@ class Report:
             f"published     {self.published} messages in {self.attempts} attempts,"
             f" {self.acknowledged} acknowledged",
             f"received      {self.received} by {self.members} members,"
-            f" {self.recovered_messages} of them on coming back",
-            f"connections   {self.lost} lost, {self.joins} joins, {self.resumed} resumed whole",
-            f"told of gaps  {len(self.gaps)} ({other} because a room began anew)",
+            f" {self.recovered_messages} of them by recovery",
+            f"connections   {self.lost} lost, {self.joins} joins, {self.resumed} recovered",
+            f"gaps          {len(self.gaps)} reported ({other} because a room started a new epoch)",
             f"longest wait  {self.longest_answer_s:.2f} s for an answer",
         ]
         if self.refused:
             said = ", ".join(f"{code} {count}" for code, count in sorted(self.refused.items()))
             lines.append(f"refused       {said}")
         if self.repeated:
-            lines.append(f"repeated      {self.repeated} stored again in a room that began anew")
+            lines.append(f"repeated      {self.repeated} stored again in a room that started a new epoch")
         if self.unwitnessed:
-            lines.append(
-                f"unwitnessed   {self.unwitnessed} acknowledged while nobody was there to receive them"
-            )
+            lines.append(f"unwitnessed   {self.unwitnessed} acknowledged without a connected member")
         if self.unfinished:
             lines.append(f"unfinished    {self.unfinished} clients: their history breaks off")
         lines.append("")
