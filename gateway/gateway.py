@@ -7,10 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 import structlog
-from starlette.datastructures import Headers
-from starlette.types import Scope
 
-from gateway.accept_rate import Admission
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.revocation_log import RevocationLog
 from gateway.auth.tickets import TicketStore
@@ -30,13 +27,12 @@ from gateway.delivery.reads import Reads
 from gateway.delivery.resync import look_at_all, resume_all
 from gateway.delivery.rooms import Rooms
 from gateway.delivery.streams import Streams
-from gateway.http.client_address import AddressLimit, Proxies, place_of
-from gateway.limits import KeyedBuckets, Limit
+from gateway.http.client_address import TrustedProxies
+from gateway.limits import AcceptRateLimiter, KeyedBuckets, Limit
 from gateway.metrics import MetricsReporter
 from gateway.presence.online import OnlineLookup
 from gateway.presence.reporter import PresenceReporter
 from gateway.service_client import ServiceClient
-from gateway.user_limit import UserLimit
 from services.backoff import Backoff
 from services.bus.client import Bus
 from services.bus.errors import BusError, NoAnswer, Unavailable
@@ -54,12 +50,6 @@ log = structlog.get_logger(__name__)
 _REOPEN_S = 1.0
 _FIRST_READ_S = 15.0
 _ORDER_TIMEOUT_S = 1.0  # for a gateway that has such a connection to say so
-
-
-def peer_of(scope: Scope) -> str:
-    """Return the address at the other end of a request; empty where there is none (a Unix socket)."""
-    peer = scope.get("client")
-    return peer[0] if peer else ""
 
 
 class Gateway:
@@ -84,13 +74,12 @@ class Gateway:
         self.draining = False
         self.tasks = TaskSet(on_failure)
         self.counters = Counters()
-        self.admission = Admission(settings.accept_rate, time.monotonic())
+        self.accept_rate = AcceptRateLimiter(settings.accept_rate, time.monotonic())
         self.on_limit = self.counters.limit_hit  # one bound method for all sessions
-        self.addresses = AddressLimit(settings.connections_per_address)
-        self.proxies = Proxies(settings.trusted_proxies, settings.proxy_header)
+        self.proxies = TrustedProxies(settings.trusted_proxies, settings.proxy_header)
         self._tickets_by_user = KeyedBuckets(settings.ticket_rate, time.monotonic())
         self.senders = HttpSenders(settings, self.on_limit, time.monotonic())
-        self.connections = Connections()
+        self.connections = Connections(bus, settings, instance, self.tasks, self.counters, self.proxies)
         self.streams = Streams(bus, settings)
         self.reads = Reads(self.counters.limit_hit)
         self.rooms = Rooms(bus, self.streams, settings, self.tasks, self.counters, self.reads)
@@ -106,7 +95,6 @@ class Gateway:
         self.metrics = MetricsChannel(bus, self.service_client, settings, self.tasks, self.counters)
         self.log_lines = LogsChannel(bus, settings, self.counters)
         self.everyone = Broadcasts(bus, settings, self.counters, self._on_control)
-        self.users = UserLimit(bus, settings, instance, self.tasks, self._replace)
         self.revocation_log = RevocationLog(
             bus, settings, authenticator.revocations, time.time, self._on_revoked
         )
@@ -128,37 +116,17 @@ class Gateway:
         bus.on_disconnect(self._on_bus_lost)
         bus.on_reconnect(self._on_bus_return)
 
-    def enter(self, peer: str, lines: Callable[[str], list[str]]) -> str | None:
-        """Count a connection by where it comes from; None, and counted as met, where that place has too many.
-
-        `peer` is the address at the other end, `lines` returns the lines of a header. What is returned belongs to the
-        connection's `Stay`, or goes to `addresses.leave`.
-        """
-        if not self.addresses.counts:
-            return ""
-        proxies = self.proxies
-        place = self.addresses.enter(proxies.client_of(peer, lines(proxies.header)))
-        if place is None:
-            self.counters.request_failed(Limit.ADDRESS_CONNECTIONS, our_fault=False)
-            self.counters.limit_hit(Limit.ADDRESS_CONNECTIONS)
-        return place
-
     def accept_wait_s(self) -> float:
         """Return 0.0 for a connection within the accept rate, else the seconds to wait (and count it as met)."""
-        wait_s = self.admission.wait_s(time.monotonic())
+        wait_s = self.accept_rate.retry_after_s(time.monotonic())
         if wait_s:
             self.counters.request_failed(Limit.ACCEPT_RATE, our_fault=False)
             self.counters.limit_hit(Limit.ACCEPT_RATE)
         return wait_s
 
-    def place_of(self, scope: Scope) -> str:
-        """Return where a request comes from, as limits by address count it."""
-        lines = Headers(scope=scope).getlist(self.proxies.header)
-        return place_of(self.proxies.client_of(peer_of(scope), lines))
-
     def ticket_wait_s(self, user_id: str) -> float:
         """Return 0.0 where a user may have another ticket, else the seconds until then (and count it as met)."""
-        wait_s = self._tickets_by_user.take(user_id, time.monotonic())
+        wait_s = self._tickets_by_user.consume(user_id, time.monotonic())
         if wait_s:
             self.counters.limit_hit(Limit.TICKET_RATE)
         return wait_s
@@ -285,7 +253,7 @@ class Gateway:
             self.metrics,
             self.log_lines,
             self.everyone,
-            self.users,
+            self.connections,
             self._elections,
             self.revocation_log,
             self.streams,
@@ -336,9 +304,7 @@ class Gateway:
 
     def _on_control(self, event: ControlEvent, reply: str) -> None:
         if isinstance(event, CloseConnections):
-            for connection_id in event.connection_ids:
-                if (surplus := self.connections.get(connection_id)) is not None:
-                    self.users.end(surplus.user_id, connection_id)
+            self.connections.close_surplus(event.connection_ids)
             return
         if isinstance(event, SetPresence):
             if self._set_presence_here(event) and reply:
@@ -356,9 +322,3 @@ class Gateway:
     def _on_revoked(self, revoked: Revoked) -> None:
         for client in self.connections.concerned_by(revoked):
             client.end(CloseCode.BAD_TOKEN)
-
-    def _replace(self, connection_id: str) -> None:
-        client = self.connections.get(connection_id)
-        if client is not None:
-            self.counters.limit_hit(Limit.USER_CONNECTIONS)
-            client.end(CloseCode.REPLACED)

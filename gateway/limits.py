@@ -1,8 +1,12 @@
-"""Limits: what they are called where they are counted, and the arithmetic of rates. Time is passed in."""
+"""Names of all limits, and rate limiters. Time is passed in."""
 
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Generic, TypeVar
+
+import structlog
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -56,7 +60,7 @@ class TokenBucket:
         self._tokens = max(1.0, 2 * rate)
         self._at = now
 
-    def take(self, now: float, cost: float = 1.0) -> float:
+    def consume(self, now: float, cost: float = 1.0) -> float:
         """Take `cost` tokens, at most a whole burst. Return 0.0, or the seconds until there are as many (and take none)."""
         rate = self._rate
         if not rate:
@@ -124,15 +128,15 @@ class KeyedBuckets:
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def take(self, key: str, now: float) -> float:
+    def consume(self, key: str, now: float) -> float:
         """Take one token of a key. Return 0.0, or the seconds until there will be one (and take none)."""
         if not self.rate:
             return 0.0
-        return self._buckets.get(key, now, lambda: TokenBucket(self.rate, now)).take(now)
+        return self._buckets.get(key, now, lambda: TokenBucket(self.rate, now)).consume(now)
 
 
-class Strikes:
-    """Tells a client that overshoots its rate now and then from one that floods.
+class FloodDetector:
+    """Distinguishes a client that overshoots its rate now and then from one that floods.
 
     Each refused message is a strike, and strikes are forgotten at the rate itself. More than `FLOOD_S` seconds'
     worth of them at once is a flood: ten thousand messages a second are one at once, three times the rate is one
@@ -153,3 +157,45 @@ class Strikes:
         self._count = max(0.0, self._count - (now - self._at) * self._rate) + 1.0
         self._at = now
         return self._count > self.FLOOD_S * self._rate + 1.0
+
+
+class AcceptRateLimiter:
+    """Admits `rate` new connections per second, with bursts of twice that; a rate of 0 admits all until `close`.
+
+    When a gateway dies, all its clients connect to the others at once. Each handshake costs a fifth of a millisecond, so
+    a few thousand in one second would starve the connections that are open. Connections above the rate are rejected
+    before any work is done for them, each with a `Retry-After` one position later than the one before: they return at
+    the rate at which they will be admitted, not all together once more.
+    """
+
+    _MIN_S = 1.0  # `Retry-After` counts in seconds
+    _MAX_S = 30.0
+    _LOG_EVERY_S = 1.0
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._bucket = TokenBucket(rate, now)
+        self._queue_until = now  # when the last rejected connection may return
+        self._closed = False
+        self._unlogged = 0
+        self._logged_at = float("-inf")
+
+    def close(self) -> None:
+        """Reject all from now on: this gateway stops, and another one will admit them."""
+        self._closed = True
+
+    def retry_after_s(self, now: float) -> float:
+        """Return 0.0 for an admitted connection, else the seconds after which it may try again."""
+        if self._closed:
+            return self._MIN_S
+        if not self._bucket.consume(now):
+            return 0.0
+        self._queue_until = max(self._queue_until, now) + 1 / self._rate
+        self._log(now)
+        return min(self._MAX_S, self._MIN_S + self._queue_until - now)
+
+    def _log(self, now: float) -> None:
+        self._unlogged += 1
+        if now - self._logged_at >= self._LOG_EVERY_S:
+            log.warning("more connections than the accept rate", refused=self._unlogged, rate=self._rate)
+            self._unlogged, self._logged_at = 0, now

@@ -123,7 +123,7 @@ class Server(uvicorn.Server):
         """Send everybody away, paced; return when they are gone or the time is up."""
         gateway = self._gateway
         gateway.draining = True
-        gateway.admission.close()
+        gateway.accept_rate.close()
         for server in self.servers:
             server.close()
         clients = list(gateway.connections)

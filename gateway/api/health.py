@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from gateway.api.endpoint import ANYONE, Call, endpoint, reads
 from gateway.api.responses import JsonResponse
-from gateway.http.request_metrics import takes_its_time
+from gateway.http.request_metrics import exclude_from_latency
 from gateway.sse.endpoints import metrics_stream
 from services import health, telemetry
 from services.bus import rpc
@@ -24,7 +24,7 @@ _NO_STORE = {"cache-control": "no-store"}
 @endpoint("GET", "/api/gateways", reads("metrics"), answer=list[GatewayStats])
 async def gateways(call: Call) -> Response:
     """What every gateway says of itself, by name."""
-    takes_its_time(call.request.scope)
+    exclude_from_latency(call.request.scope)
     gateway = call.gateway
     answers = await rpc.ask_all(gateway.bus, gateway.subjects, GATEWAY_STATS, Empty())
     by_name = {stats.gateway: stats for stats in (*answers, gateway.stats())}

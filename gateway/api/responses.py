@@ -16,7 +16,7 @@ from starlette.responses import Response
 from gateway.auth.identity import AuthRefused
 from gateway.client.commands import CommandError
 from gateway.delivery.publisher import PublishRefused
-from gateway.http.request_metrics import met
+from gateway.http.request_metrics import count_as_limit
 from gateway.limits import Limit
 from services.bus.errors import BusError, PayloadTooLarge, RequestRefused, StoreFull, Unavailable
 from services.wire.codes import ErrorCode
@@ -116,7 +116,7 @@ async def _on_refusal(request: Request, fault: Exception) -> Response:
     if isinstance(fault, InvalidName):
         return refusal_response(ErrorCode.INVALID_NAME, str(fault))
     if isinstance(fault, ApiError) and fault.limit is not None:
-        met(request.scope, fault.limit)
+        count_as_limit(request.scope, fault.limit)
     if isinstance(fault, ApiError | AuthRefused | PublishRefused):
         status = fault.status if isinstance(fault, ApiError) else None
         told_ms = fault.retry_after_ms if isinstance(fault, PublishRefused) else 0

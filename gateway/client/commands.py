@@ -26,7 +26,7 @@ from gateway.client.effects import (
     SetStatus,
     Unfollow,
 )
-from gateway.limits import Limit, Strikes, TokenBucket
+from gateway.limits import FloodDetector, Limit, TokenBucket
 from services.settings import Settings
 from services.wire import client, server
 from services.wire.codec import BadMessage
@@ -88,7 +88,7 @@ class ClientState:
         self._on_limit = on_limit
         # Most clients never need these.
         self._presence_bucket: TokenBucket | None = None
-        self._strikes: Strikes | None = None
+        self._strikes: FloodDetector | None = None
         self._namespace_buckets: dict[str, TokenBucket] | None = None
         self.identity = identity
         self.rooms: set[str] = set()
@@ -151,12 +151,12 @@ class ClientState:
         self._bucket.charge(size / self._settings.max_message_bytes, now)
 
     def _check_rate(self, now: float) -> None:
-        wait_s = self._bucket.take(now)
+        wait_s = self._bucket.consume(now)
         if wait_s:
             rate = self._settings.message_rate
             self._on_limit(Limit.MESSAGE_RATE)
             if self._strikes is None:
-                self._strikes = Strikes(rate, now)
+                self._strikes = FloodDetector(rate, now)
             raise CommandError(
                 ErrorCode.RATE_LIMITED,
                 f"more than {rate:g} messages per second on this connection",
@@ -165,7 +165,7 @@ class ClientState:
             )
 
     def _check_bytes(self, size: int, now: float) -> None:
-        wait_s = self._byte_bucket.take(now, size)
+        wait_s = self._byte_bucket.consume(now, size)
         if wait_s:
             self._on_limit(Limit.MESSAGE_BYTES_RATE)
             raise CommandError(
@@ -178,7 +178,7 @@ class ClientState:
         rate = self._settings.presence_rate
         if self._presence_bucket is None:
             self._presence_bucket = TokenBucket(rate, now)
-        wait_s = self._presence_bucket.take(now)
+        wait_s = self._presence_bucket.consume(now)
         if wait_s:
             self._on_limit(Limit.PRESENCE_RATE)
             raise CommandError(
@@ -193,7 +193,7 @@ class ClientState:
         bucket = self._namespace_buckets.get(name)
         if bucket is None:
             bucket = self._namespace_buckets[name] = TokenBucket(rate, now)
-        wait_s = bucket.take(now)
+        wait_s = bucket.consume(now)
         if wait_s:
             self._on_limit(Limit.NAMESPACE_RATE)
             raise CommandError(

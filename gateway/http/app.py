@@ -9,9 +9,8 @@ from gateway.api.responses import error_handlers
 from gateway.contracts.openapi import ENDPOINTS
 from gateway.dashboard import page_routes
 from gateway.gateway import Gateway
-from gateway.http.rate_limit import RequestRate
-from gateway.http.request_metrics import RequestTiming
-from gateway.http.security_headers import guarded
+from gateway.http.middleware import RateLimit, with_security_headers
+from gateway.http.request_metrics import RequestMetrics
 
 
 def build_app(gateway: Gateway) -> ASGIApp:
@@ -25,7 +24,11 @@ def build_app(gateway: Gateway) -> ASGIApp:
     app = Starlette(routes=routes, exception_handlers=error_handlers())
     limited: ASGIApp = app
     if settings.request_rate:
-        limited = RequestRate(
-            app, settings.request_rate, gateway.authenticator, gateway.place_of, gateway.on_limit
+        limited = RateLimit(
+            app,
+            settings.request_rate,
+            gateway.authenticator,
+            gateway.proxies.ip_key_of_request,
+            gateway.on_limit,
         )
-    return RequestTiming(guarded(limited, gateway.authenticator.origins), gateway.counters)
+    return RequestMetrics(with_security_headers(limited, gateway.authenticator.origins), gateway.counters)

@@ -1,4 +1,4 @@
-"""Where a client is, and how many connections come from there. No I/O.
+"""Client addresses: the peer, or what trusted proxies forwarded. No I/O.
 
 Behind proxies the peer is the last proxy, and the client's address is what the proxies wrote down. Anybody can write
 such a header, so it is read only when the peer is a trusted proxy, only the one header that this deployment's proxies
@@ -12,26 +12,29 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _FOR = re.compile(r"(?:^|;)\s*for\s*=\s*(\"[^\"]*\"|[^;\s]+)", re.IGNORECASE)  # RFC 7239 §4
 _WITH_PORT = re.compile(r"\[(?P<v6>[^\]]*)\](?::\d+)?|(?P<v4>[0-9.]+)(?::\d+)?")
 _MAX_HOPS = 32
-# Who is given a /64 has 2^64 addresses (RFC 6177), so that is what counts as one place.
-_IPV6_PLACE_BITS = 64
+# A customer with a /64 has 2^64 addresses (RFC 6177), so a /64 counts as one.
+_IPV6_KEY_BITS = 64
 
 UNKNOWN = "unknown"
 
 
-class Proxies:
-    """The proxies whose word is taken: addresses or networks, and the header that they set."""
+class TrustedProxies:
+    """Proxies whose header is trusted: addresses or networks, and the one header that they set."""
 
     def __init__(self, networks: Iterable[str], header: str) -> None:
         self._networks = [ipaddress.ip_network(text, strict=False) for text in networks]
         self.header = header
 
-    def client_of(self, peer: str, lines: Sequence[str]) -> str:
-        """Return the address of the client as text; `UNKNOWN` where nothing can be said (a Unix socket).
+    def client_ip(self, peer: str, lines: Sequence[str]) -> str:
+        """Return the address of the client as text; `UNKNOWN` where there is none (a Unix socket).
 
         `lines` are the values of every line of `header`, as they came.
         """
@@ -43,11 +46,15 @@ class Proxies:
         for hop in reversed(self._hops(lines)[-_MAX_HOPS:]):
             stated = _parse_hop(hop)
             if stated is None:
-                break  # obfuscated (`_hidden`), `unknown`, or nonsense: who spoke to that proxy is not known
+                break  # obfuscated (`_hidden`), `unknown`, or nonsense: that proxy's peer is not known
             address = stated
             if not self._trusts(address):
                 break
         return str(address)
+
+    def ip_key_of_request(self, scope: Scope) -> str:
+        """Return the key under which limits count a request."""
+        return ip_key_of(self.client_ip(peer_of(scope), Headers(scope=scope).getlist(self.header)))
 
     def _trusts(self, address: IPAddress) -> bool:
         return any(address.version == network.version and address in network for network in self._networks)
@@ -75,49 +82,15 @@ def _parse_hop(text: str) -> IPAddress | None:
     return _parse(match["v6"] or match["v4"] or "") if match else _parse(text)
 
 
-def place_of(address: str) -> str:
-    """Return what counts as one place: an IPv4 address, or the /64 of an IPv6 address."""
+def peer_of(scope: Scope) -> str:
+    """Return the address of a request's peer; empty where there is none (a Unix socket)."""
+    peer = scope.get("client")
+    return peer[0] if peer else ""
+
+
+def ip_key_of(address: str) -> str:
+    """Return the key under which limits count an address: an IPv4 address, or the /64 of an IPv6 address."""
     parsed = _parse(address)
     if not isinstance(parsed, ipaddress.IPv6Address):
         return address
-    return str(ipaddress.ip_network((int(parsed) >> 64 << 64, _IPV6_PLACE_BITS)))
-
-
-class AddressLimit:
-    """How many connections each place has; places without any are not remembered."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._open: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    @property
-    def counts(self) -> bool:
-        """Whether there is a limit."""
-        return bool(self._limit)
-
-    def enter(self, address: str) -> str | None:
-        """Count a connection. Return what to give to `leave`, or None where the place has as many as it may.
-
-        Without a limit nothing is counted, and the text is empty.
-        """
-        if not self._limit:
-            return ""
-        place = place_of(address)
-        count = self._open.get(place, 0)
-        if count >= self._limit:
-            return None
-        self._open[place] = count + 1
-        return place
-
-    def leave(self, place: str) -> None:
-        """Count a connection no more."""
-        if not place:
-            return
-        left = self._open.get(place, 0) - 1
-        if left > 0:
-            self._open[place] = left
-        else:
-            self._open.pop(place, None)
+    return str(ipaddress.ip_network((int(parsed) >> 64 << 64, _IPV6_KEY_BITS)))

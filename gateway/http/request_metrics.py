@@ -12,7 +12,7 @@ _LIMIT = "tidings.limit"
 _COUNTED = "tidings.counted"
 
 
-def takes_its_time(scope: Scope) -> None:
+def exclude_from_latency(scope: Scope) -> None:
     """Leave this request out of the latencies: it waits for a fixed time, for whoever may answer.
 
     A page that shows all gateways asks every few seconds, and would raise the alert about slow answers.
@@ -20,17 +20,17 @@ def takes_its_time(scope: Scope) -> None:
     scope[_GATHERS] = True
 
 
-def met(scope: Scope, limit: Limit) -> None:
+def count_as_limit(scope: Scope, limit: Limit) -> None:
     """Count the refusal of this request under the limit, too: a status alone does not say which one it was."""
     scope[_LIMIT] = limit
 
 
-def counted(scope: Scope) -> None:
+def already_counted(scope: Scope) -> None:
     """Leave the refusal of this request out: it was counted where WebSockets' are, under the same name."""
     scope[_COUNTED] = True
 
 
-class RequestTiming:
+class RequestMetrics:
     """Pure ASGI middleware. A stream counts when it begins: how long it lasts is the client's choice."""
 
     def __init__(self, app: ASGIApp, counters: Counters) -> None:

@@ -1,8 +1,9 @@
 """`/events` and `/events/metrics`."""
 
 import asyncio
-import secrets
 import time
+from functools import partial
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -20,13 +21,13 @@ from gateway.delivery.encoded_message import EncodedMessage, sse_event
 from gateway.delivery.inbox import INBOX_TOPIC
 from gateway.delivery.recovery import RecoveryVerdict
 from gateway.delivery.rooms import RoomJoin
-from gateway.gateway import Gateway, peer_of
-from gateway.http.request_metrics import counted
+from gateway.delivery.stream_subscription import CatchUp
+from gateway.gateway import Gateway
+from gateway.http.client_address import peer_of
+from gateway.http.request_metrics import already_counted
 from gateway.sse.event_id import MAX_ID_LENGTH, BadPosition, decode_id, longest_id
-from gateway.sse.stream import EventStream, RecordStream, Stream
-from gateway.stay import Stay
+from gateway.sse.stream import EventStream, MetricsStream, Stream
 from services.bus.errors import BusError
-from services.clock import now_ms
 from services.wire import server
 from services.wire.codes import ErrorCode
 from services.wire.names import normalize_name
@@ -44,84 +45,97 @@ _RETRY_MS = 1000
 _HEAD_SPARE_BYTES = 128  # the request line's words, and the name of the header with the id
 
 
+class Subscriptions(Protocol):
+    """What a stream receives while its response runs."""
+
+    def enter(self) -> None:
+        """Begin to receive."""
+
+    def leave(self) -> None:
+        """Receive no more."""
+
+
 class StreamResponse(Response):
     """Sends a stream's buffer until the stream ends or the client leaves."""
 
-    def __init__(self, gateway: Gateway, stream: Stream, identity: Identity) -> None:
+    def __init__(self, gateway: Gateway, stream: Stream, subscriptions: Subscriptions) -> None:
         super().__init__()
         self._gateway = gateway
         self._stream = stream
-        self._identity = identity
+        self._subscriptions = subscriptions
         self._bytes_out = 0
+        self._left_by_client = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the response."""
-        place = self._gateway.enter(peer_of(scope), Headers(scope=scope).getlist)
-        if place is None:
-            counted(scope)
+        gateway, stream = self._gateway, self._stream
+        ip_key = gateway.connections.reserve_ip(peer_of(scope), Headers(scope=scope).getlist)
+        if ip_key is None:
+            already_counted(scope)
             await too_many_from_there()(scope, receive, send)
             return
-        stay = self._stream.stay = Stay(self._gateway, self._stream, self._identity, place)
+        stream.ip_key = ip_key
         try:
-            await self._serve(scope, receive, send)
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            if scope["method"] == "HEAD":
+                await send({"type": "http.response.body", "body": b""})
+                return
+            await self._run(scope, receive, send)
         finally:
-            stay.end()
+            gateway.connections.discard(stream)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        if scope["method"] == "HEAD":
-            await send({"type": "http.response.body", "body": b""})
-            return
-        counters = self._gateway.counters
-        counters.sse_streams += 1
-        opened_at = time.monotonic()
-        self._stream.stay.begin()
-        tasks = [
-            asyncio.ensure_future(work) for work in (_client_gone(receive), self._pump(send), self._cut())
-        ]
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway, stream = self._gateway, self._stream
+        loop, opened_at = asyncio.get_running_loop(), time.monotonic()
+        gateway.counters.sse_streams += 1
+        client_gone = asyncio.ensure_future(self._wait_for_disconnect(receive))
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            gateway.connections.add(stream)
+            self._subscriptions.enter()
+            # An ended stream has a few seconds to leave: a client that does not read would keep it for ever.
+            async with asyncio.timeout(None) as limit:
+                stream.buffer.on_end = lambda: limit.reschedule(loop.time() + _LAST_BYTES_S)
+                if stream.buffer.ended:
+                    stream.buffer.on_end()
+                await self._pump(send)
+        except TimeoutError:
+            pass  # uvicorn closes the connection of an unfinished response
         finally:
-            counters.sse_streams -= 1
-            by_client = not self._stream.buffer.ended
-            self._stream.buffer.end()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            gateway.counters.sse_streams -= 1
+            client_gone.cancel()
+            stream.buffer.on_end = bool
+            stream.buffer.end()
+            self._subscriptions.leave()
             log.info(
                 "stream closed",
                 path=scope["path"],
-                connection=self._stream.connection_id,
-                user=self._identity.user_id,
-                by_client=by_client,
+                connection=stream.connection_id,
+                user=stream.user_id,
+                by_client=self._left_by_client,
                 bytes_out=self._bytes_out,
                 seconds=round(time.monotonic() - opened_at, 1),
             )
 
     async def _pump(self, send: Send) -> None:
         stream, now = self._stream, asyncio.get_running_loop().time
-        pulse_at = now() + stream.pulse_s
+        keepalive_at = now() + stream.keepalive_s
         while True:
-            data = await stream.buffer.get(max(0.0, pulse_at - now()))
+            data = await stream.buffer.get(max(0.0, keepalive_at - now()))
             if not data and stream.buffer.ended:
                 break
-            if now() >= pulse_at:
-                data += stream.pulse()
-                pulse_at = now() + stream.pulse_s
+            if now() >= keepalive_at:
+                data += stream.keepalive()
+                keepalive_at = now() + stream.keepalive_s
             if data:
                 self._bytes_out += len(data)
                 await send({"type": "http.response.body", "body": data, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _cut(self) -> None:
-        """Return when an ended stream had time to leave: a client that does not read would keep it for ever."""
-        await self._stream.buffer.wait_ended()
-        await asyncio.sleep(_LAST_BYTES_S)
-
-
-async def _client_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    async def _wait_for_disconnect(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._left_by_client = not self._stream.buffer.ended
+        self._stream.abort()
 
 
 @endpoint(
@@ -140,9 +154,9 @@ async def _client_gone(receive: Receive) -> None:
 async def events(call: Call) -> Response:
     """A stream of messages, as `event: TYPE`; resumed by `Last-Event-ID`."""
     if wait_s := call.gateway.accept_wait_s():
-        counted(call.request.scope)
+        already_counted(call.request.scope)
         return too_many(wait_s)
-    return await _Opening(call.gateway, call.request).open()
+    return await _EventsRequest(call.gateway, call.request).open()
 
 
 @endpoint("GET", "/events/metrics", READER, answer=str, media_type="text/event-stream")
@@ -154,38 +168,31 @@ async def metrics_events(call: Call) -> Response:
 async def metrics_stream(gateway: Gateway, request: Request) -> Response:
     """Answer with a stream of bare metrics records."""
     if wait_s := gateway.accept_wait_s():
-        counted(request.scope)
+        already_counted(request.scope)
         return too_many(wait_s)
     identity = await gateway.authenticator.authenticate_reader(request.headers, request.query_params)
     if not identity.grants.may_follow(channel_names.METRICS):
         raise ApiError(ErrorCode.FORBIDDEN, "no such stream, or not for this user")
-    stream = RecordStream(
-        secrets.token_hex(8), identity.user_id, gateway.settings.write_buffer_bytes, gateway.counters
-    )
+    stream = MetricsStream(identity, gateway.settings.write_buffer_bytes, gateway.counters)
     if (latest := gateway.metrics.latest) is not None:
         stream.accept_messages([EncodedMessage(server.MetricsUpdate(data=latest))])
-    return _FollowedStream(gateway, stream, identity)
+    return StreamResponse(gateway, stream, _MetricsSubscription(gateway, stream))
 
 
-class _FollowedStream(StreamResponse):
-    """A stream of records, following only while the response runs."""
+class _MetricsSubscription:
+    def __init__(self, gateway: Gateway, stream: MetricsStream) -> None:
+        self._fanout = gateway.metrics.streams
+        self._stream = stream
 
-    def __init__(self, gateway: Gateway, stream: RecordStream, identity: Identity) -> None:
-        super().__init__(gateway, stream, identity)
-        self._records = stream
+    def enter(self) -> None:
+        self._fanout.add(self._stream)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._gateway.metrics.streams.add(self._records)
-        self._gateway.connections.add(self._records)
-        try:
-            await super()._serve(scope, receive, send)
-        finally:
-            self._gateway.metrics.streams.discard(self._records.connection_id)
-            self._gateway.connections.discard(self._records.connection_id)
+    def leave(self) -> None:
+        self._fanout.discard(self._stream.connection_id)
 
 
 class Greeting(Record, frozen=True, kw_only=True):
-    """What `connected` says: who the stream's user is, and how requests beside it name the stream."""
+    """The event `connected`: the stream's user, and the id by which other requests name the stream."""
 
     status: str = "connected"
     connection_id: str
@@ -194,9 +201,9 @@ class Greeting(Record, frozen=True, kw_only=True):
     session: str | UnsetType = UNSET
 
 
-class _Opening:
-    """The request of one `/events` stream: checked whole before the first byte, because a browser's EventSource
-    never comes back after any status but 200.
+class _EventsRequest:
+    """The request of one `/events` stream, checked in full before the first byte: a browser's EventSource never
+    reconnects after any status but 200.
     """
 
     def __init__(self, gateway: Gateway, request: Request) -> None:
@@ -217,15 +224,7 @@ class _Opening:
         topics = [*rooms, INBOX_TOPIC] if channel_names.INBOX in names else rooms
         if topics:
             self._require_resumable(topics)
-        settings = self._gateway.settings
-        stream = EventStream(
-            secrets.token_hex(8),
-            identity.user_id,
-            identity.username,
-            settings.write_buffer_bytes,
-            self._gateway.counters,
-            now_ms,
-        )
+        stream = EventStream(identity, self._gateway.settings.write_buffer_bytes, self._gateway.counters)
         greeting = Greeting(
             connection_id=stream.connection_id,
             user_id=identity.user_id,
@@ -234,7 +233,7 @@ class _Opening:
         )
         stream.write(sse_event("connected", msgspec.json.encode(greeting)))
         stream.positions = self._since(stream, topics)
-        return _EventsResponse(self._gateway, stream, identity, rooms, names)
+        return StreamResponse(self._gateway, stream, _EventSubscriptions(self._gateway, stream, rooms, names))
 
     def _rooms(self, identity: Identity) -> list[str]:
         rooms = [normalize_name(name, "room") for name in _listed(self._query, "rooms")]
@@ -255,7 +254,7 @@ class _Opening:
         return allowed
 
     def _since(self, stream: EventStream, topics: list[str]) -> dict[str, Position]:
-        """Return where the client stands in each topic of the stream that it says it has followed before."""
+        """Return the client's position in each topic that it has received before."""
         last = self._headers.get("last-event-id") or self._query.get("last_event_id") or ""
         try:
             return decode_id(last, topics) if last else {}
@@ -286,43 +285,32 @@ class _Opening:
             )
 
 
-class _EventsResponse(StreamResponse):
-    """A stream of events: a member of its rooms and channels while the response runs."""
+class _EventSubscriptions:
+    """The rooms and channels of one `/events` stream."""
 
-    def __init__(
-        self, gateway: Gateway, stream: EventStream, identity: Identity, rooms: list[str], names: list[str]
-    ) -> None:
-        super().__init__(gateway, stream, identity)
+    def __init__(self, gateway: Gateway, stream: EventStream, rooms: list[str], names: list[str]) -> None:
+        self._gateway = gateway
         self._events = stream
         self._rooms = rooms
         self._names = names
-        # Until a topic is resumed, ids carry where the client was: it may be cut off before.
+        # Until a topic is resumed, ids carry the client's own position: it may be cut off before.
         self._since = dict(stream.positions)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gateway, stream = self._gateway, self._events
-        gateway.connections.add(stream)
-        opening = gateway.tasks.spawn(self._enter(), "open event stream")
-        try:
-            await super()._serve(scope, receive, send)
-        finally:
-            opening.cancel()
-            self._leave()
-
-    async def _enter(self) -> None:
+    def enter(self) -> None:
+        """Join the rooms, subscribe to the channels and open the inbox, as far as each was asked for."""
         gateway, stream = self._gateway, self._events
         if self._rooms or channel_names.INBOX in self._names:
             stream.announced = True
-            gateway.presence.connected(stream.connection_id, stream.user_id, stream.username)
+            gateway.presence.connected(stream.connection_id, stream.user_id, stream.identity.username)
         if self._rooms or self._names:
             gateway.everyone.fanout.add(stream)
         subscribe.follow(gateway, stream, self._names)
         for room in self._rooms:
             stream.rooms.add(room)
             since = self._since.get(room, UNSET)
-            gateway.rooms.join(stream, room, since, self._is_running, lambda o, r=room: self._on_joined(r, o))  # type: ignore[misc]
+            gateway.rooms.join(stream, room, since, self._is_running, partial(self._on_joined, room))
         if channel_names.INBOX in self._names:
-            await self._open_inbox()
+            gateway.inboxes.open_with_callback(stream, self._on_inbox)
 
     def _is_running(self) -> bool:
         return not self._events.buffer.ended
@@ -358,16 +346,27 @@ class _EventsResponse(StreamResponse):
             stream.start_topic(room, position, missed, notice)
         self._gateway.presence.joined(stream.connection_id, room)
 
-    async def _open_inbox(self) -> None:
-        gateway, stream = self._gateway, self._events
-        since = self._since.get(INBOX_TOPIC)
+    def _on_inbox(self, position: Position | BusError) -> None:
+        if not self._is_running():
+            self._gateway.inboxes.leave(self._events)
+        elif isinstance(position, BusError):
+            self._try_later()
+        else:
+            self._events.hold_inbox()
+            since = self._since.get(INBOX_TOPIC)
+            if since is None:
+                self._start_inbox(position, None)
+            else:
+                self._gateway.tasks.spawn(self._catch_up(since, position), "catch up with an inbox")
+
+    async def _catch_up(self, since: Position, position: Position) -> None:
         try:
-            position = await gateway.inboxes.open(stream)
-            stream.hold_inbox()
-            catch_up = await gateway.inboxes.catch_up(stream, since) if since is not None else None
+            self._start_inbox(position, await self._gateway.inboxes.catch_up(self._events, since))
         except BusError:
             self._try_later()
-            return
+
+    def _start_inbox(self, position: Position, catch_up: CatchUp | None) -> None:
+        stream = self._events
         missed: list[EncodedMessage] = []
         recovered: bool | UnsetType = UNSET
         if catch_up is not None:
@@ -385,14 +384,14 @@ class _EventsResponse(StreamResponse):
         self._events.send(EncodedMessage(error_reply(code, "the stream cannot be resumed now")))
         self._events.buffer.end(b"retry: %d\n\n" % _RETRY_MS)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Leave everything again."""
         gateway, stream = self._gateway, self._events
         for room in stream.rooms:
             gateway.rooms.leave(stream.connection_id, room)
         gateway.everyone.fanout.discard(stream.connection_id)
         subscribe.unfollow(gateway, stream.connection_id, self._names)
         gateway.inboxes.leave(stream)
-        gateway.connections.discard(stream.connection_id)
         if stream.announced:
             gateway.presence.disconnected(stream.connection_id, clean=False)
 

@@ -1,15 +1,17 @@
-"""One SSE stream: fan-outs write to its buffer, its response sends what is there.
+"""SSE streams: fan-outs write to a buffer, and a response sends it.
 
-The buffer is bounded in bytes: a client that reads too slowly is told `disconnect` and its stream ends (ADR 0004).
+The buffer is bounded in bytes: a client that reads too slowly gets `disconnect`, and its stream ends (ADR 0004).
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Collection, Iterable
-from typing import Protocol
 
 import msgspec
 
+from gateway.auth.expiry import CredentialTimer
+from gateway.auth.identity import Identity
 from gateway.delivery.counters import Counters
 from gateway.delivery.encoded_message import EncodedMessage, Encoding, sse_event
 from gateway.delivery.fd_table import NO_FD
@@ -17,7 +19,7 @@ from gateway.delivery.inbox import INBOX_TOPIC
 from gateway.limits import Limit
 from gateway.presence.batch_queue import Chosen
 from gateway.sse.event_id import encode_id
-from gateway.stay import Stay
+from services.clock import now_ms
 from services.wire import server
 from services.wire.codes import CloseCode
 from services.wire.records import UNSET, Position
@@ -29,24 +31,16 @@ _encode = msgspec.json.Encoder().encode
 class Buffer:
     """Bytes on their way to one client, at most `limit`; one recovery may exceed it by itself."""
 
-    __slots__ = ("_allowed", "_chunks", "_ended", "_limit", "_wake", "overflowed", "size")
+    __slots__ = ("_allowed", "_chunks", "_limit", "_wake", "ended", "on_end", "overflowed", "size")
 
     def __init__(self, limit: int) -> None:
         self._chunks: list[bytes] = []
         self.size = 0
         self._allowed = self._limit = limit
         self._wake = asyncio.Event()
-        self._ended = asyncio.Event()
+        self.ended = False  # nothing more will be added
+        self.on_end: Callable[[], object] = bool
         self.overflowed = False
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will be added."""
-        return self._ended.is_set()
-
-    async def wait_ended(self) -> None:
-        """Return when nothing more will be added."""
-        await self._ended.wait()
 
     def put(self, data: bytes) -> bool:
         """Add bytes; False, and nothing is added, where they do not fit or the stream has ended."""
@@ -75,8 +69,9 @@ class Buffer:
         """End the stream after what is in the buffer and `last`."""
         if not self.ended:
             self._chunks.append(last)
-            self._ended.set()
+            self.ended = True
             self._wake.set()
+            self.on_end()
 
     async def get(self, timeout_s: float) -> bytes:
         """Return what is there, or wait for it; nothing when the time is up or the stream has ended."""
@@ -93,24 +88,6 @@ class Buffer:
         return data
 
 
-class Stream(Protocol):
-    """What the response loop needs: a buffer, and what to say every `pulse_s` seconds."""
-
-    connection_id: str
-    buffer: Buffer
-    pulse_s: float
-    stay: Stay
-
-    def pulse(self) -> bytes:
-        """Return what keeps the connection alive, and shows that it is."""
-
-    def notify(self, message: server.ServerMessage) -> None:
-        """Send a message, where the stream has a form for it."""
-
-    def end(self, code: CloseCode) -> None:
-        """Say that the server ends the stream, and end it."""
-
-
 def disconnect_event(code: CloseCode, retry_after_ms: int | None = None, reason: str = "") -> bytes:
     """Return the last event of a stream that the server ends."""
     message = server.Disconnect(
@@ -124,21 +101,21 @@ def disconnect_event(code: CloseCode, retry_after_ms: int | None = None, reason:
     return head + sse_event("disconnect", _encode(message))
 
 
-class RecordStream:
-    """`/events/metrics`: bare records, one a second."""
+class Stream:
+    """One SSE stream: a client whose writes go through a response."""
 
     encoding = Encoding.SSE
+    fd_ref = NO_FD
     rooms: Collection[str] = frozenset()
-    fd_ref = NO_FD  # what is written goes through a response
-    pulse_s = 10.0  # proxies cut what is silent for long; 15 s is the usual limit
+    keepalive_s: float  # proxies cut what is silent for long; 15 s is the usual limit
 
-    __slots__ = ("_counters", "buffer", "connection_id", "stay", "user_id", "write")
-
-    def __init__(self, connection_id: str, user_id: str, limit: int, counters: Counters) -> None:
-        self.connection_id = connection_id
-        self.user_id = user_id
+    def __init__(self, identity: Identity, limit: int, counters: Counters) -> None:
+        self.connection_id = secrets.token_hex(8)
+        self.user_id = identity.user_id
+        self.identity = identity
+        self.ip_key = ""
+        self.expiry: CredentialTimer | None = None
         self.buffer = Buffer(limit)
-        self.stay: Stay
         self._counters = counters
         self.write: Callable[[bytes], None] = self._write
 
@@ -148,32 +125,30 @@ class RecordStream:
         return self.buffer.size
 
     def accept_messages(self, messages: list[EncodedMessage]) -> bool:
-        """Send the record of each message, without its envelope."""
-        for outbound in messages:
-            if isinstance(outbound.message, server.MetricsUpdate):
-                self._write(b"data: " + _encode(outbound.message.data) + b"\n\n")
-        return True
+        """See `Member`."""
+        raise NotImplementedError
 
-    def pulse(self) -> bytes:
-        """Return a comment, which clients ignore."""
-        return b": keep-alive\n\n"
+    def keepalive(self) -> bytes:
+        """Return what shows, every `keepalive_s` seconds, that the stream is alive."""
+        raise NotImplementedError
 
     def presence_ops(self) -> Iterable[AnyPresenceOp]:
-        """Whoever watches numbers is not present."""
+        """See `Announced`."""
         return ()
 
-    def chosen(self) -> None:
+    def chosen(self) -> Chosen | None:
         """See `Client`."""
-
-    def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:  # noqa: ARG002  # bare records have no envelope for it
-        """End the stream, and say when to come back."""
-        self.buffer.end(b"" if retry_after_ms is None else b"retry: %d\n\n" % retry_after_ms)
+        return None
 
     def notify(self, message: server.ServerMessage) -> None:
-        """Say nothing: bare records have no envelope for it."""
+        """See `Client`."""
+
+    def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
+        """See `Client`."""
+        raise NotImplementedError
 
     def abort(self) -> None:
-        """End the stream without a word."""
+        """End the stream with nothing more sent."""
         self.buffer.end()
 
     def _write(self, data: bytes) -> None:
@@ -184,58 +159,43 @@ class RecordStream:
             self.end(CloseCode.SLOW_CLIENT)
 
 
-class EventStream:
+class MetricsStream(Stream):
+    """`/events/metrics`: bare records, one a second. Not present, and without an envelope for other messages."""
+
+    keepalive_s = 10.0
+
+    def accept_messages(self, messages: list[EncodedMessage]) -> bool:
+        """Send the record of each message, without its envelope."""
+        for outbound in messages:
+            if isinstance(outbound.message, server.MetricsUpdate):
+                self._write(b"data: " + _encode(outbound.message.data) + b"\n\n")
+        return True
+
+    def keepalive(self) -> bytes:
+        """Return a comment, which clients ignore."""
+        return b": keep-alive\n\n"
+
+    def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:  # noqa: ARG002  # bare records have no envelope for it
+        """End the stream, with the time to reconnect."""
+        self.buffer.end(b"" if retry_after_ms is None else b"retry: %d\n\n" % retry_after_ms)
+
+
+class EventStream(Stream):
     """`/events`: the messages of channels and rooms as `event: TYPE`, resumable by id."""
 
-    encoding = Encoding.SSE
-    fd_ref = NO_FD  # what is written goes through a response
-    pulse_s = 5.0
-
-    __slots__ = (
-        "_chosen",
-        "_counters",
-        "_held",
-        "_now_ms",
-        "_opened_at",
-        "announced",
-        "buffer",
-        "connection_id",
-        "positions",
-        "rooms",
-        "stay",
-        "user_id",
-        "username",
-        "write",
-    )  # fmt: skip
+    keepalive_s = 5.0
 
     def __init__(
-        self,
-        connection_id: str,
-        user_id: str,
-        username: str,
-        limit: int,
-        counters: Counters,
-        now_ms: Callable[[], int],
+        self, identity: Identity, limit: int, counters: Counters, now_ms: Callable[[], int] = now_ms
     ) -> None:
-        self.connection_id = connection_id
-        self.user_id = user_id
-        self.username = username
-        self.buffer = Buffer(limit)
-        self.stay: Stay
+        super().__init__(identity, limit, counters)
         self.positions: dict[str, Position] = {}
         self.rooms: set[str] = set()
-        self.announced = False
+        self.announced = False  # present: with rooms or an inbox
         self._chosen = Chosen()
         self._held: list[EncodedMessage] | None = None
-        self._counters = counters
         self._now_ms = now_ms
         self._opened_at = now_ms()
-        self.write: Callable[[bytes], None] = self._write
-
-    @property
-    def backlog(self) -> int:
-        """See `Member`."""
-        return self.buffer.size
 
     def accept_messages(self, messages: list[EncodedMessage]) -> bool:
         """Send messages one by one where their ids are this stream's own; decline where nothing has an id."""
@@ -293,7 +253,7 @@ class EventStream:
         """Say in band that these topics could not be resumed: what was missed is not coming."""
         self._write(sse_event("reset", _encode({"type": "reset", "topics": topics, "reason": reason})))
 
-    def pulse(self) -> bytes:
+    def keepalive(self) -> bytes:
         """Return the heartbeat event."""
         return sse_event("heartbeat", _encode({"timestamp": self._now_ms(), "message": "still here"}))
 
@@ -303,7 +263,7 @@ class EventStream:
             yield Connected(
                 connection_id=self.connection_id,
                 user_id=self.user_id,
-                username=self.username,
+                username=self.identity.username,
                 idle_ms=self._now_ms() - self._opened_at,
             )
             for room in self.rooms:
@@ -328,14 +288,3 @@ class EventStream:
     def notify(self, message: server.ServerMessage) -> None:
         """Send a message that belongs to no topic."""
         self._write(EncodedMessage(message).encode(Encoding.SSE))
-
-    def abort(self) -> None:
-        """End the stream without a word."""
-        self.buffer.end()
-
-    def _write(self, data: bytes) -> None:
-        if not self.buffer.put(data) and self.buffer.overflowed and not self.buffer.ended:
-            self._counters.slow_clients += 1
-            self._counters.dropped += 1
-            self._counters.limit_hit(Limit.WRITE_BYTES)
-            self.end(CloseCode.SLOW_CLIENT)

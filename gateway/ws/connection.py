@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
+from gateway.auth.expiry import CredentialTimer
 from gateway.auth.identity import Identity
 from gateway.channels import channel_names, subscribe
 from gateway.client.commands import ClientState, CommandError, error_reply
@@ -37,7 +38,6 @@ from gateway.delivery.rooms import RoomJoin
 from gateway.delivery.stream_subscription import CatchUp
 from gateway.limits import Limit
 from gateway.presence.batch_queue import Chosen
-from gateway.stay import Stay
 from gateway.ws.direct import publish_to_user
 from gateway.ws.joining import PendingJoins
 from gateway.ws.protocol import WebSocketProtocol, discard
@@ -77,7 +77,7 @@ class Connection:
         "_session",
         "connection_id",
         "encoding",
-        "stay",
+        "expiry", "identity", "ip_key", "origin", "refreshing",
         "user_id",
         "write",
     )  # fmt: skip
@@ -99,7 +99,11 @@ class Connection:
     ) -> None:
         self.connection_id = connection_id
         self.user_id = identity.user_id
-        self.stay = Stay(gateway, self, identity, ip_key, origin)
+        self.identity = identity
+        self.ip_key = ip_key
+        self.origin = origin  # of the page that opened the connection
+        self.expiry: CredentialTimer | None = None
+        self.refreshing = False
         self.encoding = _encoding_of(codec, deflate=deflate)
         self.write: Callable[[bytes], None] = discard
         self._gateway = gateway
@@ -160,13 +164,12 @@ class Connection:
     def on_close(self, code: int, *, by_client: bool) -> None:
         """Forget the connection everywhere, and log its one line."""
         gateway = self._gateway
-        self.stay.end()
         for room in self._session.rooms:
             gateway.rooms.leave(self.connection_id, room)
         subscribe.unfollow(gateway, self.connection_id, self._session.followed)
         gateway.everyone.fanout.discard(self.connection_id)
         gateway.inboxes.leave(self)
-        gateway.connections.discard(self.connection_id)
+        gateway.connections.discard(self)
         gateway.counters.connections -= 1
         clean = by_client and code == CloseCode.NORMAL.number
         gateway.presence.disconnected(self.connection_id, clean=clean)
@@ -188,7 +191,7 @@ class Connection:
         """Send a message to this connection alone."""
         self._protocol.write_soon(EncodedMessage(message).encode(self.encoding))
 
-    notify = send  # as a guest (`gateway.stay`)
+    notify = send
 
     def encode(self, message: server.ServerMessage) -> bytes:
         """Return a message as this client reads it."""
@@ -199,10 +202,9 @@ class Connection:
         gateway = self._gateway
         self._protocol = protocol
         self._inbox_from = inbox.seq
-        gateway.connections.add(self)
         gateway.counters.connections += 1
         gateway.everyone.fanout.add(self)
-        self.stay.begin()
+        gateway.connections.add(self)
         gateway.presence.connected(self.connection_id, self.user_id, self._sender.username)
         if subscribe:
             now = _monotonic()

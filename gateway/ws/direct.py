@@ -25,7 +25,7 @@ def publish_to_user(
     started: float,
 ) -> None:
     """Store the message and ask for the receiver at the same time; the answer waits for both."""
-    grants = connection.stay.identity.grants
+    grants = connection.identity.grants
     online = gateway.tasks.spawn(gateway.is_online(effect.user_id, grants), "is online")
 
     def done(outcome: server.Ack | PublishRefused) -> None:

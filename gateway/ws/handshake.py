@@ -345,7 +345,7 @@ class UpgradeHandler:
             return refusal_response(ErrorCode.NOT_FOUND, "no WebSockets are served at this path")
         if wait_s := gateway.accept_wait_s():
             return too_many(wait_s)
-        ip_key = gateway.enter(upgrade.client_address, request.all)
+        ip_key = gateway.connections.reserve_ip(upgrade.client_address, request.all)
         if ip_key is None:
             return too_many_from_there()
         opened = False
@@ -356,7 +356,7 @@ class UpgradeHandler:
             return self._refusal(fault)
         finally:
             if not opened:
-                gateway.addresses.leave(ip_key)
+                gateway.connections.release_ip(ip_key)
         return None
 
     async def _open_client(self, upgrade: PendingUpgrade, request: UpgradeRequest, ip_key: str) -> bool:
@@ -385,7 +385,7 @@ class UpgradeHandler:
         position: Position | BusError,
     ) -> None:
         """Admit a client whose inbox is open."""
-        gateway, identity = self._gateway, connection.stay.identity
+        gateway, identity = self._gateway, connection.identity
         refusal: Response | None = None
         try:
             if isinstance(position, BusError):
@@ -402,12 +402,12 @@ class UpgradeHandler:
             log.exception("a handshake failed")
             refusal = refusal_response(ErrorCode.INTERNAL, "an internal error occurred")
         gateway.inboxes.leave(connection)
-        connection.stay.end()
+        gateway.connections.discard(connection)
         if refusal is not None:
             _reject(upgrade, refusal)
 
     def _welcome_message(self, connection: Connection, position: Position) -> server.Welcome:
-        gateway, identity = self._gateway, connection.stay.identity
+        gateway, identity = self._gateway, connection.identity
         settings = gateway.settings
         return server.Welcome(
             protocol=PROTOCOL_VERSION,
@@ -424,7 +424,7 @@ class UpgradeHandler:
 
     async def _open_echo(self, upgrade: PendingUpgrade, _request: UpgradeRequest, ip_key: str) -> bool:
         """`GET /ws/echo`: every message comes back unchanged."""
-        echo = Echo(partial(self._gateway.addresses.leave, ip_key))
+        echo = Echo(partial(self._gateway.connections.release_ip, ip_key))
         protocol = upgrade.accept(echo)
         if protocol is None:
             return False

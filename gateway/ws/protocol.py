@@ -312,7 +312,7 @@ class WebSocketProtocol(FrameWriter):
         now = self._context.now()
         if self._frame_bucket is None:
             self._frame_bucket = TokenBucket(self._context.settings.frame_rate, now)
-        if not self._frame_bucket.take(now):
+        if not self._frame_bucket.consume(now):
             return False
         if not self._closing:
             self._context.on_limit(Limit.FRAME_RATE)

@@ -21,11 +21,11 @@ def begin_renewal(
     gateway: "Gateway", connection: "Connection", session: ClientState, effect: Renew, started: float
 ) -> None:
     """Verify, and answer `ack` or why not. A refused renewal changes nothing: the old credentials go on."""
-    if connection.stay.renewing:
+    if connection.refreshing:
         reply = error_reply(ErrorCode.CONFLICT, "another `refresh` is under way", effect.id)
         connection.reply(reply, started)
         return
-    connection.stay.renewing = True
+    connection.refreshing = True
     gateway.tasks.spawn(_renew(gateway, connection, session, effect, started), "renew credentials")
 
 
@@ -34,7 +34,7 @@ async def _renew(
 ) -> None:
     try:
         identity = await gateway.authenticator.refresh(
-            session.identity, token=effect.token, ticket=effect.ticket, origin=connection.stay.origin
+            session.identity, token=effect.token, ticket=effect.ticket, origin=connection.origin
         )
     except AuthRefused as refusal:
         connection.reply(error_reply(refusal.code, refusal.message, effect.id), started)
@@ -48,7 +48,7 @@ async def _renew(
             connection.reply(server.Ack(id=effect.id, expires_at=expires_at), started)
             gateway.connections.renew(connection, identity)
     finally:
-        connection.stay.renewing = False
+        connection.refreshing = False
 
 
 def _go_on_as(gateway: "Gateway", connection: "Connection", session: ClientState, identity: Identity) -> None:

@@ -47,7 +47,7 @@ GUARDS = (
         f"{HANDSHAKE}::test_cors_is_exact",
         edits=[
             (
-                "gateway/http/security_headers.py",
+                "gateway/http/middleware.py",
                 '{"access-control-allow-origin": foreign,',
                 '{"access-control-allow-origin": "*",',
             )
@@ -207,7 +207,7 @@ GUARDS = (
         "the end of a token ends its connection",
         f"{LIVE}::test_an_expired_token_ends_the_connection_after_a_warning",
         f"{ENDINGS}::test_expiry_ends_every_kind",
-        edits=[("gateway/stay.py", "self._guest.end(CloseCode.TOKEN_EXPIRED)", "pass")],
+        edits=[("gateway/connections.py", "partial(client.end, CloseCode.TOKEN_EXPIRED)", "lambda: None")],
     ),
     guard(
         "permissions, again",

@@ -366,7 +366,7 @@ GUARDS = (
         "connections of one place",
         f"{WIRE}::test_connection_flood_from_one_address",
         f"{WIRE}::test_echo_connections_are_counted_by_address",
-        edits=[("gateway/http/client_address.py", "if count >= self._limit:", "if False:")],
+        edits=[("gateway/connections.py", "if count >= self.limit:", "if False:")],
     ),
     guard(
         "refused connections are counted no more",
@@ -376,7 +376,13 @@ GUARDS = (
     guard(
         "the accept rate",
         f"{WIRE}::test_connection_flood_over_the_total_rate",
-        edits=[("gateway/gateway.py", "wait_s = self.admission.wait_s(time.monotonic())", "wait_s = 0.0")],
+        edits=[
+            (
+                "gateway/gateway.py",
+                "wait_s = self.accept_rate.retry_after_s(time.monotonic())",
+                "wait_s = 0.0",
+            )
+        ],
     ),
     guard(
         "connections of one user",

@@ -17,7 +17,7 @@ from gateway.client.senders import HttpSenders
 from gateway.contracts.openapi import ENDPOINTS
 from gateway.dashboard import page_routes
 from gateway.delivery.publisher import Sender
-from gateway.http.security_headers import guarded
+from gateway.http.middleware import with_security_headers
 from gateway.limits import Limit
 from gateway.service_client import ServiceClient
 from services.bus.errors import BusError
@@ -211,5 +211,7 @@ def api_client(deps: FakeDeps, *, host: str = "127.0.0.1:8080", **options: Any) 
         routes=[*(endpoint.route(deps, pushes) for endpoint in ENDPOINTS), *page_routes()],  # type: ignore[arg-type]
         exception_handlers=error_handlers(),
     )
-    transport = httpx.ASGITransport(app=guarded(app, deps.authenticator.origins), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(
+        app=with_security_headers(app, deps.authenticator.origins), raise_app_exceptions=False
+    )
     return httpx.AsyncClient(transport=transport, base_url=f"http://{host}", **options)

@@ -8,6 +8,10 @@ from gateway.auth import revocations as module
 from gateway.auth.identity import Identity
 from gateway.auth.revocations import Revocations
 from gateway.connections import Connections
+from gateway.delivery.counters import Counters
+from gateway.http.client_address import TrustedProxies
+from services.settings import Settings
+from services.tasks import TaskSet
 from services.wire.events import Revoked
 from services.wire.grants import ALL
 
@@ -62,32 +66,31 @@ def test_beyond_the_most_those_that_end_first_go(monkeypatch: pytest.MonkeyPatch
     assert f"j{249}" in kept
 
 
-class _Stay:
-    def __init__(self, identity: Identity) -> None:
-        self.identity = identity
-
-    def renew(self, identity: Identity) -> None:
-        self.identity = identity
-
-
 class _Client:
     """A connection that counts how often it is looked at."""
 
     looked_at = 0
+    ip_key = ""
+    expiry = None
 
     def __init__(self, connection_id: str, user_id: str, token_id: str = "") -> None:
         self.connection_id = connection_id
         self.user_id = user_id
-        self._stay = _Stay(Identity(user_id, user_id, ALL, token_id=token_id, issued_at=NOW))
+        self._identity = Identity(user_id, user_id, ALL, token_id=token_id, issued_at=NOW)
 
     @property
-    def stay(self) -> _Stay:
+    def identity(self) -> Identity:
         _Client.looked_at += 1
-        return self._stay
+        return self._identity
+
+    @identity.setter
+    def identity(self, identity: Identity) -> None:
+        self._identity = identity
 
 
 def filled(*clients: _Client) -> Connections:
-    connections = Connections()
+    proxies = TrustedProxies([], "x-forwarded-for")
+    connections = Connections(cast(Any, None), Settings(), "g", TaskSet(), Counters(), proxies)
     for number in range(500):
         connections.add(cast(Any, _Client(f"c{number}", f"u{number}", f"j{number}")))
     for client in clients:
@@ -126,8 +129,8 @@ def test_a_renewed_connection_is_found_by_its_new_token_alone() -> None:
 def test_what_is_gone_leaves_nothing_behind() -> None:
     connections = filled(_Client("x", "ada", "j"), _Client("y", "u7", "j7"), _Client("z", "u7", "j7"))
     for client in connections:
-        connections.discard(client.connection_id)
-        connections.discard(client.connection_id)
+        connections.discard(client)
+        connections.discard(client)
     assert len(connections) == 0
     assert connections._by_user._clients == {}
     assert connections._by_token._clients == {}

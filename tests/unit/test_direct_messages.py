@@ -39,7 +39,7 @@ async def test_a_stored_message_is_acknowledged(answer: Any, online: Any) -> Non
         tasks=TaskSet(), is_online=is_online, publisher=SimpleNamespace(to_user=to_user)
     )
     connection: Any = SimpleNamespace(
-        stay=SimpleNamespace(identity=SimpleNamespace(grants=DEFAULT)),
+        identity=SimpleNamespace(grants=DEFAULT),
         reply=lambda ack, _started: replies.append(ack),
     )
     effect = PublishToUser("bob", msgspec.Raw(b"1"), "m1")

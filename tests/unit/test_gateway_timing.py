@@ -9,21 +9,21 @@ from starlette.routing import Route
 from gateway.api.body import read_body
 from gateway.api.responses import ApiError, error_handlers
 from gateway.delivery.counters import Counters
-from gateway.http.request_metrics import RequestTiming, counted, takes_its_time
+from gateway.http.request_metrics import RequestMetrics, already_counted, exclude_from_latency
 from gateway.limits import Limit
 from services.wire.codes import ErrorCode
 
 
 async def test_what_waits_on_purpose_counts_but_is_no_latency() -> None:
     async def gather(request: Request) -> Response:
-        takes_its_time(request.scope)
+        exclude_from_latency(request.scope)
         return Response()
 
     async def plain(_request: Request) -> Response:
         return Response()
 
     counters = Counters()
-    app = RequestTiming(Starlette(routes=[Route("/gather", gather), Route("/plain", plain)]), counters)
+    app = RequestMetrics(Starlette(routes=[Route("/gather", gather), Route("/plain", plain)]), counters)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway") as client:
         await client.get("/gather")
         assert (counters.requests, counters.latency.count) == (1, 0)
@@ -39,7 +39,7 @@ async def test_a_refusal_counts_under_the_limit_that_was_met() -> None:
         raise ApiError(ErrorCode.TOO_LARGE, "too many items")
 
     async def elsewhere(request: Request) -> Response:
-        counted(request.scope)
+        already_counted(request.scope)
         return Response(status_code=503)
 
     routes = [
@@ -48,7 +48,7 @@ async def test_a_refusal_counts_under_the_limit_that_was_met() -> None:
         Route("/elsewhere", elsewhere),
     ]
     counters = Counters()
-    app = RequestTiming(Starlette(routes=routes, exception_handlers=error_handlers()), counters)
+    app = RequestMetrics(Starlette(routes=routes, exception_handlers=error_handlers()), counters)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway") as client:
         assert (await client.post("/small", content="x" * 11)).status_code == 413
         assert (await client.get("/items")).status_code == 413

@@ -1,12 +1,19 @@
 """Where a client is, and how many come from there."""
 
+from typing import Any
+
 import pytest
 
-from gateway.http.client_address import AddressLimit, Proxies, place_of
+from gateway.connections import Connections, PerIPLimit
+from gateway.delivery.counters import Counters
+from gateway.http.client_address import TrustedProxies, ip_key_of
+from services.settings import Settings
+from services.tasks import TaskSet
 
 PROXY = "10.0.0.1"
-FORWARDED_FOR = Proxies(["10.0.0.0/8", "fd00::/8"], "x-forwarded-for")
-FORWARDED = Proxies(["10.0.0.0/8"], "forwarded")
+NO_BUS: Any = None
+FORWARDED_FOR = TrustedProxies(["10.0.0.0/8", "fd00::/8"], "x-forwarded-for")
+FORWARDED = TrustedProxies(["10.0.0.0/8"], "forwarded")
 
 
 @pytest.mark.parametrize(
@@ -30,7 +37,7 @@ FORWARDED = Proxies(["10.0.0.0/8"], "forwarded")
     ],
 )
 def test_x_forwarded_for(peer: str, header: str, client: str) -> None:
-    assert FORWARDED_FOR.client_of(peer, [header]) == client
+    assert FORWARDED_FOR.client_ip(peer, [header]) == client
 
 
 @pytest.mark.parametrize(
@@ -43,7 +50,7 @@ def test_x_forwarded_for(peer: str, header: str, client: str) -> None:
     ],
 )
 def test_a_line_of_the_clients_own_does_not_hide_that_of_the_proxy(lines: list[str], client: str) -> None:
-    assert FORWARDED_FOR.client_of(PROXY, lines) == client
+    assert FORWARDED_FOR.client_ip(PROXY, lines) == client
 
 
 @pytest.mark.parametrize(
@@ -58,7 +65,7 @@ def test_a_line_of_the_clients_own_does_not_hide_that_of_the_proxy(lines: list[s
     ],
 )
 def test_forwarded(header: str, client: str) -> None:
-    assert FORWARDED.client_of(PROXY, [header]) == client
+    assert FORWARDED.client_ip(PROXY, [header]) == client
 
 
 @pytest.mark.parametrize(
@@ -71,28 +78,31 @@ def test_forwarded(header: str, client: str) -> None:
     ],
 )
 def test_what_counts_as_one_place(address: str, place: str) -> None:
-    assert place_of(address) == place
+    assert ip_key_of(address) == place
 
 
-def test_a_place_has_a_limit_and_gets_its_room_back() -> None:
-    limit = AddressLimit(2)
-    one, two = limit.enter("2001:db8::1"), limit.enter("2001:db8::2")
-    assert one == two
-    assert limit.enter("2001:db8::3") is None
-    assert limit.enter("2001:db8:0:1::1") is not None
-    limit.leave(one or "")
-    assert limit.enter("2001:db8::3") is not None
+def test_an_address_has_a_limit_and_gets_its_slot_back() -> None:
+    limit = PerIPLimit(2)
+    network, other = ip_key_of("2001:db8::1"), ip_key_of("2001:db8:0:1::1")
+    assert network == ip_key_of("2001:db8::2")
+    assert limit.reserve(network)
+    assert limit.reserve(network)
+    assert not limit.reserve(network)
+    assert limit.reserve(other)
+    limit.release(network)
+    assert limit.reserve(network)
 
 
-def test_places_without_connections_are_not_remembered() -> None:
-    limit = AddressLimit(2)
+def test_addresses_without_connections_are_not_remembered() -> None:
+    limit = PerIPLimit(2)
     for number in range(1000):
-        limit.leave(limit.enter(f"10.0.{number // 256}.{number % 256}") or "")
+        assert limit.reserve(f"10.0.{number // 256}.{number % 256}")
+        limit.release(f"10.0.{number // 256}.{number % 256}")
+    limit.release("")
     assert len(limit) == 0
 
 
 def test_without_a_limit_nothing_is_counted() -> None:
-    limit = AddressLimit(0)
-    assert {limit.enter("192.0.2.7") for _ in range(100)} == {""}
-    assert len(limit) == 0
-    limit.leave("")
+    connections = Connections(NO_BUS, Settings(), "g", TaskSet(), Counters(), FORWARDED)
+    assert {connections.reserve_ip("192.0.2.7", lambda _name: []) for _ in range(100)} == {""}
+    connections.release_ip("")

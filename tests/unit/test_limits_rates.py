@@ -9,7 +9,7 @@ from gateway import limits
 from gateway.auth.identity import Identity
 from gateway.client.commands import ClientState, CommandError
 from gateway.client.effects import Effect, Expel, PublishToRoom, Reply
-from gateway.limits import KeyedBuckets, Limit, Strikes, TokenBucket
+from gateway.limits import FloodDetector, KeyedBuckets, Limit, TokenBucket
 from gateway.user_limit import excess
 from services.settings import Settings
 from services.settings_values import Namespace
@@ -62,7 +62,7 @@ def test_keys_that_only_once_asked_are_not_remembered(monkeypatch: pytest.Monkey
 
 def seconds_until_flood(rate: float, sent_per_s: int) -> float | None:
     """Return when a client that sends steadily is told apart from one that overshoots; None: not in a minute."""
-    bucket, strikes = TokenBucket(rate, 0.0), Strikes(rate, 0.0)
+    bucket, strikes = TokenBucket(rate, 0.0), FloodDetector(rate, 0.0)
     for number in range(60 * sent_per_s):
         now = number / sent_per_s
         if bucket.take(now) and strikes.add(now):

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.auth.identity import Identity
 from gateway.delivery.counters import Counters
 from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from gateway.sse.event_id import MAX_ID_LENGTH, BadPosition, decode_id, encode_id, longest_id
-from gateway.sse.stream import Buffer, EventStream, RecordStream
+from gateway.sse.stream import Buffer, EventStream, MetricsStream, Stream
 from services.wire import server
 from services.wire.codes import CloseCode
+from services.wire.grants import ALL
 from services.wire.records import MetricsRecord, Network, Position
 from services.wire.rpc import Connected, DataSet, Joined, StatusSet
 from tests.support.deadline import PATIENCE_S
@@ -126,10 +128,10 @@ async def test_the_buffer_waits_for_something() -> None:
 
 
 def event_stream(limit: int = 100_000) -> EventStream:
-    return EventStream("c", "u", "U", limit, Counters(), lambda: 5)
+    return EventStream(Identity("u", "U", ALL), limit, Counters(), lambda: 5)
 
 
-async def events(stream: EventStream | RecordStream) -> list[tuple[str, str, Any]]:
+async def events(stream: Stream) -> list[tuple[str, str, Any]]:
     """Return (event, id, data) of everything in the buffer."""
     found = []
     for block in (await stream.buffer.get(0.01)).decode().split("\n\n")[:-1]:
@@ -184,20 +186,20 @@ async def test_personal_messages_wait_for_the_missed_ones() -> None:
 
 
 async def test_what_a_stream_shows_is_announced_again() -> None:
-    stream = EventStream("c", "ada", "Ada", 10_000, Counters(), lambda: 0)
+    stream = EventStream(Identity("ada", "Ada", ALL), 10_000, Counters(), lambda: 0)
     assert stream.chosen() is None  # no rooms and no inbox: presence knows nothing of it
     stream.announced = True
     stream.rooms.add("den")
     assert list(stream.presence_ops()) == [
-        Connected(connection_id="c", user_id="ada", username="Ada"),
-        Joined(connection_id="c", room="den"),
+        Connected(connection_id=stream.connection_id, user_id="ada", username="Ada"),
+        Joined(connection_id=stream.connection_id, room="den"),
     ]
     chosen = stream.chosen()
     assert chosen is not None
     chosen.status = "busy"
     chosen.custom_data, chosen.custom_data_at = {"page": 1}, time.monotonic() - 60
     *_, status, data = stream.presence_ops()
-    assert status == StatusSet(connection_id="c", status="busy")
+    assert status == StatusSet(connection_id=stream.connection_id, status="busy")
     assert isinstance(data, DataSet)
     assert (data.custom_data, data.age_ms >= 60_000) == ({"page": 1}, True)
 
@@ -216,7 +218,7 @@ async def test_a_slow_reader_is_notified_and_closed() -> None:
 
 
 async def test_records_come_bare() -> None:
-    stream = RecordStream("c", "", 10_000, Counters())
+    stream = MetricsStream(Identity("", "", ALL), 10_000, Counters())
     record = MetricsRecord(
         cpu=1, memory=2, disk=3, network=Network(), requests=4, errors=5, latency_p50=6, latency_p95=7, latency_p99=8,
         timestamp=9,

@@ -1,17 +1,24 @@
-"""Middleware: foreign origins, and headers that keep browsers out of trouble.
+"""Middleware: request rate, foreign origins, and headers that protect browsers.
 
 Plain ASGI: Starlette's BaseHTTPMiddleware would hide a client's disconnect from streams.
-WebSocket handshakes pass through untouched; they ask `Authenticator.origins` themselves.
+WebSocket handshakes pass through untouched; they check `Authenticator.origins` themselves.
 """
 
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.responses import refusal_response
+from gateway.auth.authenticator import Authenticator
 from gateway.auth.identity import AuthRefused
 from gateway.auth.origins import ForeignOrigin, OriginPolicy
+from gateway.limits import KeyedBuckets, Limit
+from services.wire.codes import ErrorCode
+
+_HEALTH = ("/healthz", "/readyz")
 
 _PREFLIGHT = {
     "access-control-allow-methods": "GET, POST, PUT, DELETE",
@@ -20,7 +27,7 @@ _PREFLIGHT = {
 }
 _EXPOSED = "Link, Retry-After"
 
-# What an answer gets unless it says something else itself. The page brings its own content policy.
+# Defaults of every answer. The dashboard brings its own content policy.
 _DEFAULTS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -30,8 +37,47 @@ _DEFAULTS = {
 }
 
 
-def guarded(app: ASGIApp, policy: OriginPolicy) -> ASGIApp:
-    """Return the whole application behind both: outside of Starlette, so that its 500 page has the headers too."""
+class RateLimit:
+    """Rate limit of HTTP requests per IP key.
+
+    A read costs a token check and a request to a service, so one untrusted client's loop would cost others their
+    answers. Servers with an API key are the operator's own and are not counted, and neither are health checks: a load
+    balancer that shares an address with a flood must not see a dead gateway. Streams count as one request; WebSocket
+    upgrades have the accept rate.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        rate: float,
+        authenticator: Authenticator,
+        ip_key_of: Callable[[Scope], str],
+        on_limit: Callable[[Limit], object],
+    ) -> None:
+        self._app = app
+        self._buckets = KeyedBuckets(rate, time.monotonic())
+        self._authenticator = authenticator
+        self._ip_key_of = ip_key_of
+        self._on_limit = on_limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 429."""
+        wait_s = self._wait_s(scope) if scope["type"] == "http" else 0.0
+        if not wait_s:
+            await self._app(scope, receive, send)
+            return
+        self._on_limit(Limit.REQUEST_RATE)
+        text = f"more than {self._buckets.rate:g} requests per second from this address"
+        await refusal_response(ErrorCode.RATE_LIMITED, text, math.ceil(wait_s * 1000))(scope, receive, send)
+
+    def _wait_s(self, scope: Scope) -> float:
+        if scope["path"] in _HEALTH or self._authenticator.has_api_key(Headers(scope=scope)):
+            return 0.0
+        return self._buckets.consume(self._ip_key_of(scope), time.monotonic())
+
+
+def with_security_headers(app: ASGIApp, policy: OriginPolicy) -> ASGIApp:
+    """Return the application behind both: outside of Starlette, so that its 500 page has the headers too."""
     return SecurityHeaders(OriginGuard(app, policy))
 
 
