@@ -245,9 +245,9 @@ GUARDS = (
         f"{ENDINGS}::test_every_order_ends_every_kind",
         edits=[
             (
-                "gateway/sse/endpoints.py",
-                "secrets.token_hex(8), identity.user_id, gateway",
-                'secrets.token_hex(8), "", gateway',
+                "gateway/sse/stream.py",
+                "self.user_id = identity.user_id",
+                'self.user_id = ""',
             )
         ],
     ),

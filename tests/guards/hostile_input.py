@@ -214,7 +214,7 @@ GUARDS = (
         f"{WIRE}::test_fragment_flood",
         f"{WIRE}::test_empty_fragment_flood",
         f"{WIRE}::test_control_frame_flood",
-        edits=[("gateway/ws/protocol.py", "if not self._frame_bucket.take(now):", "if True:")],
+        edits=[("gateway/ws/protocol.py", "if not self._frame_bucket.consume(now):", "if True:")],
     ),
     guard(
         "others go first",
@@ -426,19 +426,21 @@ GUARDS = (
     guard(
         "the rate of messages",
         f"{WIRE}::test_publish_flood",
-        edits=[("gateway/client/commands.py", "wait_s = self._bucket.take(now)", "wait_s = 0.0")],
+        edits=[("gateway/client/commands.py", "wait_s = self._bucket.consume(now)", "wait_s = 0.0")],
     ),
     guard(
         "the rate of bytes",
         f"{RATES}::test_bytes_have_a_rate_of_their_own",
         f"{RATES}::test_bytes_that_are_no_message_count_too",
         f"{WIRE}::test_a_flood_of_bytes",
-        edits=[("gateway/client/commands.py", "wait_s = self._byte_bucket.take(now, size)", "wait_s = 0.0")],
+        edits=[
+            ("gateway/client/commands.py", "wait_s = self._byte_bucket.consume(now, size)", "wait_s = 0.0")
+        ],
     ),
     guard(
         "the rate of presence",
         f"{RATES}::test_presence_has_a_rate_of_its_own",
-        edits=[("gateway/client/commands.py", "wait_s = self._presence_bucket.take(now)", "wait_s = 0.0")],
+        edits=[("gateway/client/commands.py", "wait_s = self._presence_bucket.consume(now)", "wait_s = 0.0")],
     ),
     guard(
         "custom data counts for each room",

@@ -22,17 +22,17 @@ from services.wire.records import Status
 
 def test_a_slow_rate_still_lets_single_ones_through() -> None:
     bucket = TokenBucket(0.1, 0.0)
-    assert bucket.take(0.0) == 0.0
-    assert bucket.take(0.0) == pytest.approx(10.0)
-    assert bucket.take(10.0) == 0.0
+    assert bucket.consume(0.0) == 0.0
+    assert bucket.consume(0.0) == pytest.approx(10.0)
+    assert bucket.consume(10.0) == 0.0
 
 
 def test_each_key_has_a_rate_of_its_own() -> None:
     buckets = KeyedBuckets(1.0, 0.0)
-    assert [buckets.take("a", 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
-    assert buckets.take("b", 0.0) == 0.0
-    assert buckets.take("a", 1.0) == 0.0
-    assert KeyedBuckets(0.0, 0.0).take("a", 0.0) == 0.0
+    assert [buckets.consume("a", 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
+    assert buckets.consume("b", 0.0) == 0.0
+    assert buckets.consume("a", 1.0) == 0.0
+    assert KeyedBuckets(0.0, 0.0).consume("a", 0.0) == 0.0
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.7, 1.0, 50.0])
@@ -43,20 +43,20 @@ def test_forgetting_a_key_gives_it_nothing(rate: float) -> None:
         for step in range(300):
             now = step * gap_s / 7
             if step % 7 < 2:
-                assert (buckets.take("a", now) == 0.0) == (alone.take(now) == 0.0)
+                assert (buckets.consume("a", now) == 0.0) == (alone.consume(now) == 0.0)
             else:
-                buckets.take(f"other-{step}", now)
+                buckets.consume(f"other-{step}", now)
 
 
 def test_keys_that_only_once_asked_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     buckets = KeyedBuckets(10.0, 0.0)
     for second in range(10):
         for number in range(100):
-            buckets.take(f"{second}-{number}", float(second))
+            buckets.consume(f"{second}-{number}", float(second))
     assert len(buckets) <= 400
     monkeypatch.setattr(limits, "MAX_KEYS", 50)
     for number in range(10_000):
-        buckets.take(f"many-{number}", 10.0)
+        buckets.consume(f"many-{number}", 10.0)
     assert len(buckets) <= 100
 
 
@@ -65,7 +65,7 @@ def seconds_until_flood(rate: float, sent_per_s: int) -> float | None:
     bucket, strikes = TokenBucket(rate, 0.0), FloodDetector(rate, 0.0)
     for number in range(60 * sent_per_s):
         now = number / sent_per_s
-        if bucket.take(now) and strikes.add(now):
+        if bucket.consume(now) and strikes.add(now):
             return now
     return None
 

@@ -112,12 +112,15 @@ async def test_the_buffer_is_bounded_and_ends() -> None:
     assert buffer.put(b"67890")
     assert await buffer.get(1) == b"1234567890"
     assert buffer.put(b"x")
+    ends: list[bool] = []
+    buffer.on_end = lambda: ends.append(buffer.ended)
     buffer.end(b"bye")
+    buffer.end(b"again")
+    assert ends == [True]
     assert not buffer.put(b"late")
     assert await buffer.get(1) == b"xbye"
     async with asyncio.timeout(PATIENCE_S):  # an ended buffer does not wait
         assert await buffer.get(2 * PATIENCE_S) == b""
-        await buffer.wait_ended()
 
 
 async def test_the_buffer_waits_for_something() -> None:
