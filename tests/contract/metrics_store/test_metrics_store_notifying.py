@@ -62,7 +62,7 @@ class TestNotifying:
         assert [(alert.value, alert.message) for alert in await store.active()] == [(99.9, "cpu is 99.9 %")]
         assert await store.episodes(10) == [entry(T0)]  # the log says what was announced
 
-    async def test_a_notice_that_changed_meanwhile_stays(self, store: MetricsStore) -> None:
+    async def test_a_pending_alert_that_changed_meanwhile_is_kept(self, store: MetricsStore) -> None:
         term = await lead(store)
         await store.write("a", term, SecondCommit(T0, [], entries=[entry(T0, T0 + 1)]))
         await store.write("a", term, SecondCommit(T0 + 5, [], entries=[entry(T0 + 5)]))
@@ -76,7 +76,7 @@ class TestNotifying:
         assert not await store.notify_write("a", term, NotifyChange({"a": self.sent()}))
         assert (await store.notify_state(0)).nflog == {}
 
-    async def test_who_acknowledged_silences_and_windows_are_read_together(self, store: MetricsStore) -> None:
+    async def test_acknowledgements_silences_and_windows_are_read_together(self, store: MetricsStore) -> None:
         term = await lead(store)
         await store.write("a", term, SecondCommit(T0, [], {"cpu-alert": firing()}, [entry(T0)]))
         await store.acknowledge(AlertAck(id="cpu-alert", by="ann", comment="on it"), T0)
