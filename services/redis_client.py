@@ -13,7 +13,6 @@ A call that timed out may have run, so it is repeated once only, and every scrip
 
 import asyncio
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -42,13 +41,7 @@ MAX_CONNECTIONS_IN_CLUSTER = 64
 NO_LOGIN = "none"
 _CHECK_AGAIN_S = 1.0
 
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """A name and a password, or neither."""
-
-    username: str | None
-    password: str | None
+_Login = tuple[str | None, str | None]
 
 
 def open_redis(settings: Settings, name: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> AnyRedis:
@@ -117,12 +110,12 @@ class _MasterPool(SentinelConnectionPool, BlockingConnectionPool):
     """Connections to the current master; a caller waits where none is free."""
 
 
-def _sentinel(address: RedisAddress, login: Login, common: dict[str, Any]) -> Redis:
+def _sentinel(address: RedisAddress, login: _Login, common: dict[str, Any]) -> Redis:
     tls = {"ssl": address.tls, **{name: value for name, value in common.items() if name.startswith("ssl_")}}
     timeouts = {name: common[name] for name in ("socket_timeout", "socket_connect_timeout")}
     sentinels = Sentinel(  # type: ignore[no-untyped-call]  # redis-py has no types for it
         list(address.nodes),
-        sentinel_kwargs={"username": login.username, "password": login.password, **tls, **timeouts},
+        sentinel_kwargs={"username": login[0], "password": login[1], **tls, **timeouts},
     )
     master: Redis = sentinels.master_for(
         address.master,
@@ -138,19 +131,19 @@ def _sentinel(address: RedisAddress, login: Login, common: dict[str, Any]) -> Re
     return master
 
 
-def _sentinel_login(settings: Settings, address: RedisAddress) -> Login:
+def _sentinel_login(settings: Settings, address: RedisAddress) -> _Login:
     """Return the login at the Sentinels: that of the URL, unless a setting says otherwise."""
     text = settings.redis_sentinel_login.get_secret_value()
     if not text:
-        return Login(address.username, address.password)
+        return address.username, address.password
     if text == NO_LOGIN:
-        return Login(None, None)
+        return None, None
     username, colon, password = text.partition(":")
     if not (colon and password):
         raise CannotStart(
             f"TIDINGS_REDIS_SENTINEL_LOGIN must be `user:password`, `:password` or `{NO_LOGIN}`"
         )
-    return Login(username or None, password)
+    return username or None, password
 
 
 def one_line(fault: Exception) -> str:

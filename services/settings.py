@@ -28,6 +28,7 @@ from services.settings_values import (
     Namespace,
     PresenceEvent,
     default_namespaces,
+    is_loopback,
     parse_grants,
     split_list,
 )
@@ -398,6 +399,11 @@ class Settings(BaseSettings):
         """Arguments win over the environment, the environment over the file."""
         toml = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
         return init_settings, env_settings, FilesNamedByVariables(settings_cls), toml
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether `open` would be served beyond loopback, without the setting that permits it."""
+        return self.auth == "open" and not self.open_beyond_loopback and not is_loopback(self.host)
 
     @property
     def subjects(self) -> Subjects:

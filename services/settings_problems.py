@@ -25,7 +25,6 @@ from services.settings_values import (
     MIN_SECRET_BYTES,
     Namespace,
     is_http_url,
-    is_loopback,
     is_safe_keys_url,
     normalize_origin,
     parse_api_key,
@@ -88,7 +87,7 @@ def _connections(settings: Settings) -> Iterator[Problem]:
 
 
 def _access(settings: Settings) -> Iterator[Problem]:
-    if settings.auth == "open" and not is_loopback(settings.host) and not settings.open_beyond_loopback:
+    if settings.is_exposed:
         yield Problem(
             "TIDINGS_HOST",
             f"{settings.host} would admit anyone on the network, because TIDINGS_AUTH is `open`",

@@ -1,6 +1,5 @@
 """Alerts: active ones, their history, acknowledgement; silences, rules and maintenance windows set by API."""
 
-import time
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -9,6 +8,7 @@ from starlette.responses import Response
 
 from gateway.api.endpoint import MAX_TIME_MS, Call, IntegerQuery, Query, endpoint, reads, server
 from gateway.api.responses import ApiError, JsonResponse
+from services.clock import now_ms
 from services.settings_values import Scope
 from services.wire.alerting import (
     ALERTS_TRANSITIONS,
@@ -182,7 +182,7 @@ async def silences(call: Call) -> Response:
 @endpoint("POST", "/api/silences", _MANAGES, body=SilenceRequest, answer=Silence, status=201)
 async def silence(call: Call) -> Response:
     """Silence alerts."""
-    wanted = silence_of(await call.json(SilenceRequest), int(time.time() * 1000))
+    wanted = silence_of(await call.json(SilenceRequest), now_ms())
     return JsonResponse(await call.gateway.service_client.call(SILENCES_SET, wanted), 201)
 
 

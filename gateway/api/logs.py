@@ -1,6 +1,5 @@
 """The deployment's recent log lines, and those that applications push, checked one by one."""
 
-import time
 from collections.abc import Generator, Iterator, Sequence
 from typing import Annotated, Any, Literal, get_args
 
@@ -12,6 +11,7 @@ from gateway.api.endpoint import Call, IntegerQuery, Query, endpoint, server
 from gateway.api.pushes import MAX_ITEMS, PushResult, Tally, check_item, items_of
 from gateway.api.responses import ApiError, JsonResponse
 from services.bus.errors import BusError
+from services.clock import now_ms
 from services.settings_values import Scope
 from services.wire.codes import ErrorCode
 from services.wire.events import LogReport, is_timely
@@ -44,8 +44,8 @@ class PushedLine(Record, frozen=True, kw_only=True):
     fields: _Fields = msgspec.field(default_factory=dict)
 
 
-def entry_of(raw: msgspec.Raw, now_ms: int) -> LogEntry:
-    """Return the line of one item that arrived at `now_ms`. Pure.
+def entry_of(raw: msgspec.Raw, received_at: int) -> LogEntry:
+    """Return the line of one item that arrived at `received_at`. Pure.
 
     Raises:
         ApiError: a field of the item is wrong; the message names it.
@@ -58,8 +58,8 @@ def entry_of(raw: msgspec.Raw, now_ms: int) -> LogEntry:
         raise ApiError(ErrorCode.INVALID_NAME, str(fault)) from None
     if len(msgspec.json.encode(line.fields)) > _MAX_FIELDS_BYTES:
         raise ApiError(ErrorCode.TOO_LARGE, f"`fields` has more than {_MAX_FIELDS_BYTES} bytes")
-    timestamp = now_ms if line.timestamp is UNSET else line.timestamp
-    if not is_timely(timestamp, now_ms):
+    timestamp = received_at if line.timestamp is UNSET else line.timestamp
+    if not is_timely(timestamp, received_at):
         raise ApiError(
             ErrorCode.INVALID_FIELD,
             "`timestamp` must be in milliseconds, at most an hour old and not of the future",
@@ -116,13 +116,13 @@ def _publish(call: Call, items: list[msgspec.Raw]) -> Generator[None, None, Resp
         Unavailable: before any was accepted.
     """
     gateway = call.gateway
-    now_ms = int(time.time() * 1000)
+    received_at = now_ms()
     by_source: dict[str, list[tuple[int, LogEntry]]] = {}
     tally = Tally()
     for index, raw in enumerate(items):
         yield
         try:
-            entry = entry_of(raw, now_ms)
+            entry = entry_of(raw, received_at)
         except ApiError as fault:
             tally.reject(index, fault)
         else:

@@ -1,6 +1,5 @@
 """Metrics: applications push theirs, and readers with the grant get the fleet's history."""
 
-import time
 from collections.abc import Generator
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from gateway.api.metric_items import PushedItem, report_of
 from gateway.api.pushes import MAX_ITEMS, PushResult, Tally, items_of
 from gateway.api.responses import ApiError, JsonResponse
 from services.bus.errors import BusError
+from services.clock import now_ms
 from services.settings_values import Scope
 from services.wire.codes import ErrorCode
 from services.wire.names import METRIC_OR_PERCENTILE, normalize_name
@@ -53,12 +53,12 @@ async def push_metrics(call: Call) -> Response:
 def _publish(call: Call, items: list[msgspec.Raw]) -> Generator[None, None, Response]:
     """Publish the good items, a step at a time. Raises Unavailable before any was accepted."""
     gateway, pushes = call.gateway, call.pushes
-    now_ms = int(time.time() * 1000)
+    received_at = now_ms()
     tally = Tally()
     for index, raw in enumerate(items):
         yield
         try:
-            report = yield from report_of(raw, now_ms, pushes.numbers, pushes.label_sets)
+            report = yield from report_of(raw, received_at, pushes.numbers, pushes.label_sets)
             gateway.bus.publish(gateway.subjects.metrics_report, msgspec.json.encode(report))
         except (ApiError, BusError) as fault:
             tally.reject(index, fault)

@@ -22,7 +22,7 @@ from gateway.auth.revocations import Revocations
 from gateway.auth.tickets import TicketStore
 from gateway.auth.tokens import CompositeKeySource, KeySource, SharedSecrets, TokenVerifier
 from services.settings import Settings
-from services.settings_values import Scope, digest_of_key, is_loopback, parse_api_key
+from services.settings_values import Scope, digest_of_key, parse_api_key
 from services.wire.codes import ErrorCode
 from services.wire.grants import ALL, NOTHING
 from services.wire.names import InvalidName, normalize_name
@@ -44,8 +44,11 @@ class Authenticator:
         revocations: Revocations | None = None,
     ) -> None:
         self.open = settings.auth == "open"
-        if self.open and not settings.open_beyond_loopback:
-            _refuse_exposure(settings.host)
+        if settings.is_exposed:
+            raise ValueError(
+                f"TIDINGS_AUTH=open admits everyone, so it is served on loopback only, not on {settings.host!r}; "
+                "set TIDINGS_AUTH=jwt and TIDINGS_JWT_SECRETS (at least 32 bytes) to be reachable from elsewhere"
+            )
         self.origins = OriginPolicy(
             settings.origins,
             local_names_only=self.open,
@@ -263,11 +266,3 @@ def _verifier(settings: Settings) -> TokenVerifier:
         longest_life_s=settings.revocation_s,
         default=settings.default_grants,
     )
-
-
-def _refuse_exposure(host: str) -> None:
-    if not is_loopback(host):
-        raise ValueError(
-            f"TIDINGS_AUTH=open lets anyone in, so it is served on loopback only, not on {host!r}; "
-            "set TIDINGS_AUTH=jwt and TIDINGS_JWT_SECRETS (at least 32 bytes) to be reachable from elsewhere"
-        )

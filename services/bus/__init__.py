@@ -15,5 +15,5 @@ Their parts:
 - `connect`       one attempt to connect: addresses, credentials, versions, back-off
 - `connection`    the client in use, replaced when it has closed for good
 - `reply_inbox`, `requests`, `ack_publisher`   pending replies and acknowledgements
-- `headers`, `message`, `jsapi`   bytes, and what they mean
+- `message`, `jsapi`   bytes, and what they mean
 """

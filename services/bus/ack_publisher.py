@@ -10,9 +10,8 @@ import structlog
 
 from services.bus.client import Bus
 from services.bus.errors import BusError, NoAnswer, Unavailable
-from services.bus.headers import check_publishable
 from services.bus.jsapi import outcome_of_ack
-from services.bus.message import BusMessage
+from services.bus.message import BusMessage, check_publishable
 from services.bus.reply_inbox import ReplyInbox
 from services.bus.requests import is_no_responders
 from services.bus.stats import BusStats

@@ -10,8 +10,7 @@ import structlog
 from services.bus.connect import tls_context
 from services.bus.connection import BusConnection, ClientHook
 from services.bus.errors import BusError, Misconfigured, NoAnswer, Unavailable
-from services.bus.headers import check_publishable, check_subscribable, encode_headers
-from services.bus.message import BusMessage
+from services.bus.message import BusMessage, check_publishable, check_subscribable, encode_headers
 from services.bus.nats_client import LeanClient, Subscription
 from services.bus.reply_inbox import HandlerT, ReplyHandler, ReplyInbox
 from services.bus.requests import PendingRequest, ScatterGather

@@ -3,8 +3,7 @@
 import pytest
 
 from services.bus.ack_publisher import encode_message_id
-from services.bus.headers import check_publishable, check_subscribable, encode_headers
-from services.bus.message import BusMessage
+from services.bus.message import BusMessage, check_publishable, check_subscribable, encode_headers
 
 
 def test_encoded_headers_are_the_protocols() -> None:

@@ -9,8 +9,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
 from opentelemetry.trace import SpanKind
 
-from services.bus.headers import encode_headers, find_header
-from services.bus.message import BusMessage
+from services.bus.message import BusMessage, encode_headers, find_header
 from services.tracing.spans import UNRECORDED, Traces, shape
 
 _PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -4,7 +4,6 @@ https://opentelemetry.io/docs/specs/otlp/#otlphttp: what was accepted is answere
 that were not and why; what can be sent again with 429 or 503 and Retry-After, what cannot with 400 or 413.
 """
 
-import time
 import zlib
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -22,6 +21,7 @@ from gateway.api.otlp.split import MAX_UNPACKED_BYTES, pieces_of
 from gateway.api.responses import ApiError
 from gateway.limits import Limit
 from services.bus.errors import PayloadTooLarge
+from services.clock import now_ms
 from services.settings_values import Scope
 from services.wire.codes import ErrorCode
 
@@ -73,7 +73,7 @@ def steps_of(body: bytes, found: Export, *, zipped: bool, json: bool) -> Iterato
     elif len(body) > MAX_UNPACKED_BYTES:
         text = f"the body is larger than {MAX_UNPACKED_BYTES} bytes"
         raise ApiError(ErrorCode.TOO_LARGE, text, Limit.BODY_BYTES)
-    yield from convert(pieces_of(body, json=json), found, int(time.time() * 1000))
+    yield from convert(pieces_of(body, json=json), found, now_ms())
 
 
 def _unpacked(body: bytes) -> Iterator[bytes]:
