@@ -13,10 +13,11 @@ import msgspec
 import structlog
 
 from gateway.auth.revocations import MAX_REVOCATIONS, Revocations
+from services.bus.ack_publisher import Stored
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError
 from services.bus.specs import revocation_spec
-from services.bus.streams import DurableLog, Stored
+from services.bus.streams import DurableLog
 from services.settings import Settings
 from services.wire.events import Revoked
 

@@ -8,7 +8,8 @@ import structlog
 from gateway.delivery.reads import Reads
 from gateway.delivery.rooms import decode_room_event
 from gateway.delivery.streams import Streams
-from services.bus.streams import DurableLog, StoredMessage
+from services.bus.jsapi import StoredMessage
+from services.bus.streams import DurableLog
 from services.settings import Settings
 from services.wire import server
 

@@ -17,9 +17,10 @@ import structlog
 from gateway.delivery.sanitizing import sanitized, sanitized_text
 from gateway.delivery.streams import Streams
 from gateway.limits import Limit
+from services.bus.ack_publisher import Stored
 from services.bus.client import Bus
 from services.bus.errors import BusError, PayloadTooLarge, StoreFull
-from services.bus.streams import DurableLog, Stored
+from services.bus.streams import DurableLog
 from services.settings import Settings
 from services.wire import server
 from services.wire.codes import ErrorCode

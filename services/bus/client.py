@@ -24,7 +24,6 @@ from services.settings import Settings, random_suffix
 __all__ = ["Bus", "BusMessage", "Subscription"]
 
 _log = structlog.get_logger(__name__)
-_MAX_PENDING_BYTES = 8 * 1024 * 1024  # a second or so of traffic; more means that the server does not take it
 _TRY_S = 2.0
 
 _NOTHING = nullcontext()
@@ -37,12 +36,10 @@ class Bus:
         self,
         settings: Settings,
         name: str,
-        *,
+        role: Role | None,
         probe_interval_s: float,
         probe_stale_s: float,
         ping_interval_s: float,
-        max_pending_bytes: int,
-        role: Role | None,
     ) -> None:
         self.stats = BusStats()
         self.inbox_prefix = inbox_prefix(role)  # where the server answers: JetStream
@@ -54,7 +51,6 @@ class Bus:
             on_violation=self._on_violation,
             name=name,
             ping_interval_s=ping_interval_s,
-            max_pending_bytes=max_pending_bytes,
             tls=tls_context(settings),
         )
         self._detach = self._connection.detach  # one bound method for all subscriptions
@@ -85,28 +81,19 @@ class Bus:
         probe_interval_s: float = 2.0,
         probe_stale_s: float = 5.0,
         ping_interval_s: float = 10.0,
-        max_pending_bytes: int = _MAX_PENDING_BYTES,
         role: Role | None = None,
     ) -> "Bus":
         """Connect within `settings.bus_connect_s`. `name` is shown in the server's monitoring.
 
         A server that is not there yet is waited for that long. One that is silent is left for another after
-        `probe_stale_s` and two probes; where there is no other, it is noticed after two to three `ping_interval_s`. With a `role`, answers come to that role's inboxes, and it is proven that we may do
-        what the role needs. More than `max_pending_bytes` waiting to be written make publishes Unavailable.
+        `probe_stale_s` and two probes; where there is no other, it is noticed after two to three `ping_interval_s`.
+        With a `role`, answers come to that role's inboxes, and its permissions are checked.
 
         Raises:
             Misconfigured: bad credentials, missing permissions, too old a server.
             Unavailable: no server answered in time.
         """
-        bus = cls(
-            settings,
-            name,
-            probe_interval_s=probe_interval_s,
-            probe_stale_s=probe_stale_s,
-            ping_interval_s=ping_interval_s,
-            max_pending_bytes=max_pending_bytes,
-            role=role,
-        )
+        bus = cls(settings, name, role, probe_interval_s, probe_stale_s, ping_interval_s)
         await bus._connection.open(settings.bus_connect_s)
         try:
             await bus._begin()

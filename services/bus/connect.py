@@ -68,7 +68,6 @@ class ClientOptions:
 
     name: str
     ping_interval_s: float
-    max_pending_bytes: int
     on_error: ErrorCallback
     tls: ssl.SSLContext | None
     on_reconnected: Callable[[], Awaitable[None]]
@@ -83,7 +82,7 @@ async def open_client(
         Misconfigured: credentials or certificate refused, TLS not offered, or the server is too old.
         Unavailable: nothing answered in time.
     """
-    client = LeanClient(stats, options.max_pending_bytes)
+    client = LeanClient(stats)
     reports: list[Exception] = []
 
     def pick_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:

@@ -46,7 +46,6 @@ class BusConnection:
         on_violation: Callable[[str, str], None],
         name: str,
         ping_interval_s: float,
-        max_pending_bytes: int,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.client: LeanClient
@@ -58,7 +57,6 @@ class BusConnection:
         self._options = ClientOptions(
             name=name,
             ping_interval_s=ping_interval_s,
-            max_pending_bytes=max_pending_bytes,
             on_error=self._on_client_error,
             tls=tls,
             on_reconnected=self._on_client_reconnected,

@@ -1,12 +1,18 @@
-"""JetStream's own requests and errors, as far as a durable log needs them (NATS ADR-1, ADR-31)."""
+"""JetStream's own answers and errors, as far as a durable log needs them (NATS ADR-1, ADR-31)."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
 
-from services.bus.errors import BusError, Misconfigured, RequestRefused, StoreFull, Unavailable
+from services.bus.errors import BusError, Misconfigured, NoAnswer, RequestRefused, StoreFull, Unavailable
+from services.bus.message import BusMessage
 
+# Statuses of answers to a direct get.
+NOT_FOUND = 404
+_END_OF_BATCH = 204
 # err_code values of nats-server's errors.json. Its HTTP-like codes alone do not say what will pass: a fault with
 # 500 and more does, except those named here; with 400 it does not, except those named here.
 STREAM_NOT_FOUND = 10059
@@ -122,3 +128,39 @@ def outcome_of_ack(data: bytes) -> PubAck | BusError:
     if ack.error is not None:
         return error_of(ack.error)
     return ack
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """One message of a stream."""
+
+    seq: int
+    subject: str
+    data: bytes
+
+
+def read_batch(subject: str, answers: Sequence[BusMessage]) -> tuple[list[StoredMessage], int]:
+    """Turn the replies of a batched direct get into messages, and say how many more are stored.
+
+    Each says the sequence of the one sent before it (0 for the first), and the end says the last one: a reply
+    that was lost on the way breaks the chain.
+    """
+    if not answers:
+        raise NoAnswer(subject, "no reply to a direct get")
+    *found, end = answers
+    status = end.status
+    if status == NOT_FOUND and not found:
+        return [], 0
+    if status == 0:
+        raise Unavailable(f"batch of {subject} has no end")
+    if status != _END_OF_BATCH:
+        raise RequestRefused(str(status), end.description)
+    previous = 0
+    messages = []
+    for answer in answers:
+        if answer.last_seq != previous:
+            raise Unavailable(f"batch of {subject} has a hole after {previous}")
+        if answer is not end:
+            previous = answer.seq
+            messages.append(StoredMessage(previous, answer.header("Nats-Subject") or subject, answer.data))
+    return messages, int(end.header("Nats-Num-Pending") or 0)

@@ -35,6 +35,8 @@ from services.bus.stats import BusStats
 _log = structlog.get_logger(__name__)
 
 
+# More that waits to be written makes publishes Unavailable: it is a second or so of traffic.
+MAX_PENDING_BYTES = 8 * 1024 * 1024
 _BEHIND_BYTES = 65_536  # more than that in the transport, and nats-py's flusher waits until it is written
 
 
@@ -105,12 +107,11 @@ class AbortingTransport(TcpTransport):
 class LeanClient(Client):
     """A client whose lean subscriptions and publishes cost a few microseconds."""
 
-    def __init__(self, stats: BusStats, max_pending_bytes: int) -> None:
+    def __init__(self, stats: BusStats) -> None:
         self.up = False
         # Called synchronously, from anywhere; must not raise.
         self.watcher: Callable[[ClientState], None] | None = None
         self.stats_of_bus = stats
-        self.max_pending_bytes = max_pending_bytes
         self._state = Client.DISCONNECTED
         self._flush_due = False
         self._loop = asyncio.get_running_loop()
@@ -197,7 +198,7 @@ class LeanClient(Client):
         if not self.up:
             stats.publish_refused += 1
             raise Unavailable("not connected to NATS")
-        if self._pending_data_size > self.max_pending_bytes:
+        if self._pending_data_size > MAX_PENDING_BYTES:
             stats.publish_refused += 1
             raise Unavailable("the connection to NATS does not keep up")
         if headers:

@@ -13,24 +13,26 @@ from typing import Any
 import msgspec
 import structlog
 
+from services.backoff import Backoff
 from services.bus.ack_publisher import AckPublisher, Stored
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured, NoAnswer, RequestRefused, StoreFull, Unavailable
 from services.bus.jsapi import (
     NO_STORAGE,
+    NOT_FOUND,
     STREAM_NAME_IN_USE,
     STREAM_NOT_FOUND,
     MessageGot,
+    StoredMessage,
     StoredRaw,
     StreamInfo,
     StreamState,
     decode_answer,
     error_of,
+    read_batch,
 )
 from services.bus.message import BusMessage
 from services.bus.specs import StreamSpec, changes
-
-__all__ = ["Batch", "DurableLog", "Stored", "StoredMessage", "StreamSpec"]
 
 _log = structlog.get_logger(__name__)
 EPOCH_KEY = "tidings-epoch"
@@ -40,21 +42,10 @@ _ASK_S = 2.0
 _READ_S = 3.0
 _CATCH_UP_S = 0.05
 _GATHER_S = 0.001
-_NOT_FOUND = 404
-_END_OF_BATCH = 204
 # What one read asks for at most: NATS drops a connection that has more than 64 MB waiting.
 PAGE_BYTES = 1024 * 1024
 # NATS takes 1,024 subjects in one question for their last messages; one of them is the newest of the stream.
 MAX_SUBJECTS = 1023
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
-    """One message of a stream."""
-
-    seq: int
-    subject: str
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +108,7 @@ class DurableLog:
             Unavailable: no answer in time.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
+        deadline, backoff = loop.time() + timeout_s, Backoff(_RETRY_S, _RETRY_S)
         while True:
             try:
                 info = await self._ensure()
@@ -127,12 +118,12 @@ class DurableLog:
                     raise Misconfigured(
                         "JetStream is off: start nats-server with a `jetstream` block"
                     ) from exc
-                await self._pause_before(deadline, exc)
+                await self._pause_before(deadline, backoff, exc)
             except Unavailable as exc:
-                await self._pause_before(deadline, exc)
+                await self._pause_before(deadline, backoff, exc)
             except StoreFull as exc:
                 if loop.time() + _RETRY_S < deadline:  # a cluster that is coming up may say so too
-                    await self._pause_before(deadline, exc)
+                    await self._pause_before(deadline, backoff, exc)
                     continue
                 raise Misconfigured(
                     f"JetStream has no room for stream {self.spec.name} with {self.spec.max_bytes} bytes: raise "
@@ -152,11 +143,11 @@ class DurableLog:
         """The least number of messages stored before a full stream drops one."""
         return int(self._max_bytes // max(1, self._bus.max_payload))
 
-    async def _pause_before(self, deadline: float, error: BusError) -> None:
+    async def _pause_before(self, deadline: float, backoff: Backoff, error: BusError) -> None:
         if asyncio.get_running_loop().time() + _RETRY_S > deadline:
             raise error
         _log.info("stream not ready", stream=self.spec.name, reason=str(error))
-        await asyncio.sleep(_RETRY_S)
+        await backoff.wait()
 
     async def _ensure(self) -> StreamInfo:
         wanted = self.spec.config()
@@ -347,7 +338,7 @@ class DurableLog:
         )
         got = decode_answer(answer.data, MessageGot)
         if got.error is not None:
-            if got.error.code == _NOT_FOUND and got.error.err_code != STREAM_NOT_FOUND:
+            if got.error.code == NOT_FOUND and got.error.err_code != STREAM_NOT_FOUND:
                 return None
             raise error_of(got.error)
         return got.message
@@ -364,33 +355,6 @@ class DurableLog:
         return await self._bus.request_many(
             self._direct_get, payload, timeout_s=_READ_S, until=lambda message: message.status > 0
         )
-
-
-def read_batch(subject: str, answers: Sequence[BusMessage]) -> tuple[list[StoredMessage], int]:
-    """Turn the replies of a batched direct get into messages, and say how many more are stored.
-
-    Each says the sequence of the one sent before it (0 for the first), and the end says the last one: a reply
-    that was lost on the way breaks the chain.
-    """
-    if not answers:
-        raise NoAnswer(subject, "no reply to a direct get")
-    *found, end = answers
-    status = end.status
-    if status == _NOT_FOUND and not found:
-        return [], 0
-    if status == 0:
-        raise Unavailable(f"batch of {subject} has no end")
-    if status != _END_OF_BATCH:
-        raise RequestRefused(str(status), end.description)
-    previous = 0
-    messages = []
-    for answer in answers:
-        if answer.last_seq != previous:
-            raise Unavailable(f"batch of {subject} has a hole after {previous}")
-        if answer is not end:
-            previous = answer.seq
-            messages.append(StoredMessage(previous, answer.header("Nats-Subject") or subject, answer.data))
-    return messages, int(end.header("Nats-Num-Pending") or 0)
 
 
 def _heard(answer: "asyncio.Future[StreamState]") -> None:

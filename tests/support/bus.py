@@ -10,10 +10,11 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from services.bus.ack_publisher import Stored
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError
 from services.bus.specs import StreamSpec
-from services.bus.streams import DurableLog, Stored
+from services.bus.streams import DurableLog
 from services.settings import Settings
 from tests.support.deadline import wait_until
 from tests.support.requires import need

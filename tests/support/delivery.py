@@ -12,9 +12,9 @@ from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from gateway.delivery.fd_table import NO_FD
 from gateway.delivery.stream_subscription import Delivery
 from services.bus.errors import BusError, Unavailable
-from services.bus.jsapi import StreamState
+from services.bus.jsapi import StoredMessage, StreamState
 from services.bus.specs import StreamSpec
-from services.bus.streams import Batch, Newest, StoredMessage
+from services.bus.streams import Batch, Newest
 from services.wire import server
 
 

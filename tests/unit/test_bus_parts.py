@@ -4,13 +4,12 @@ import pytest
 
 from services.bus.connect import check_version
 from services.bus.errors import BusError, Misconfigured, NoAnswer, RequestRefused, StoreFull, Unavailable
-from services.bus.jsapi import JetStreamError, PubAck, error_of, outcome_of_ack
+from services.bus.jsapi import JetStreamError, PubAck, error_of, outcome_of_ack, read_batch
 from services.bus.message import BusMessage
 from services.bus.reply_inbox import ReplyInbox
 from services.bus.requests import ScatterGather
 from services.bus.specs import StreamSpec
 from services.bus.stats import Probe
-from services.bus.streams import read_batch
 from services.servers import parse_nats_url
 
 # --- addresses ---

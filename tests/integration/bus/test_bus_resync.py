@@ -14,8 +14,8 @@ from gateway.delivery.reads import Reads
 from gateway.delivery.resync import look_at_all, resume_all
 from gateway.delivery.rooms import RoomJoin, Rooms
 from gateway.delivery.streams import Streams
+from services.bus.ack_publisher import Stored
 from services.bus.client import Bus, BusMessage
-from services.bus.streams import Stored
 from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire.events import RoomPublished

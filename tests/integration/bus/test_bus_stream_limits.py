@@ -13,10 +13,11 @@ from gateway.auth.revocation_log import RevocationLog
 from gateway.auth.revocations import Revocations
 from gateway.auth.tickets import TicketStore
 from gateway.delivery.streams import Streams
+from services.bus.ack_publisher import Stored
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured
 from services.bus.specs import REVOCATION_BYTES
-from services.bus.streams import DurableLog, Stored
+from services.bus.streams import DurableLog
 from services.settings import Settings
 from services.wire.events import Revoked
 from services.wire.grants import Grants

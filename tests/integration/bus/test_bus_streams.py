@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from services.bus.ack_publisher import Stored
 from services.bus.client import Bus
 from services.bus.errors import Misconfigured, NoAnswer, PayloadTooLarge, RequestRefused, Unavailable
-from services.bus.streams import DurableLog, Stored
+from services.bus.streams import DurableLog
 from services.settings import Settings
 from tests.support.bus import Collected, ConnectBus, freeze, publishing, room_log, store
 from tests.support.deadline import PATIENCE_S, eventually
