@@ -15,6 +15,7 @@ import asyncio
 import re
 from typing import Any
 
+import msgspec
 import structlog
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
@@ -23,8 +24,9 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import NoPermissionError, RedisClusterException, RedisError
 
+from services.bus.errors import Misconfigured
 from services.lifecycle import CannotStart
-from services.permissions.check import prove_redis
+from services.permissions.redis import PROBES, access_of
 from services.permissions.roles import Role
 from services.servers import REDIS_MINIMUM, RedisAddress, parse_redis_url, parse_version, spell_version
 from services.settings import Settings
@@ -177,6 +179,58 @@ async def infos(redis: AnyRedis) -> list[dict[str, Any]]:
     answers: dict[str, dict[str, Any]] = await redis.info(target_nodes=RedisCluster.PRIMARIES)
     # Of one node the answer comes as it is, of several by their names.
     return list(answers.values()) if all(isinstance(one, dict) for one in answers.values()) else [answers]
+
+
+# KEYS[1]  an unused key of the role; not touched where the server can be asked
+# ARGV     MessagePack: a list of commands, `KEY` standing for KEYS[1]
+# returns  the commands that this user may not run
+_CHECK_RIGHTS = """
+local function asked(command)
+  local known, allowed = pcall(redis.acl_check_cmd, unpack(command))
+  return allowed or not known
+end
+
+-- Before Redis 7. Permissions are checked first: an error about the type means that the command is allowed. Some
+-- commands run in no script; those are not known to be lacking.
+local function tried(command)
+  local answer = redis.pcall(unpack(command))
+  local fault = type(answer) == 'table' and answer.err or ''
+  redis.pcall('DEL', KEYS[1])
+  for _, sign in ipairs({"can't run this command", "can't access", 'no permissions'}) do
+    if fault:find(sign, 1, true) then return false end
+  end
+  return true
+end
+
+local may_run = redis.acl_check_cmd and asked or tried
+local lacking = {}
+for _, command in ipairs(cmsgpack.unpack(ARGV[1])) do
+  for i, word in ipairs(command) do
+    if word == 'KEY' then command[i] = KEYS[1] end
+  end
+  if not may_run(command) then table.insert(lacking, command[1]) end
+end
+return lacking
+"""
+
+
+async def prove_redis(redis: AnyRedis, role: Role, settings: Settings) -> None:
+    """Check that this user of Redis has all rights of a role.
+
+    Redis has a command for the question; before version 7 each command is tried on an unused key.
+
+    Raises:
+        Misconfigured: it may not; the message lists what is missing.
+        Exception: whatever the client raises; where not even scripts may run, that says so.
+    """
+    key = f"{access_of(role, settings).key_prefix}:probe"
+    found = await redis.eval(_CHECK_RIGHTS, 1, key, msgspec.msgpack.encode(PROBES))
+    lacking = [name.decode() if isinstance(name, bytes) else str(name) for name in found]
+    if lacking:
+        raise Misconfigured(
+            f"the user of TIDINGS_REDIS_URL lacks permissions that {role} needs: {', '.join(lacking)} on its "
+            "keys (`tidings permissions redis` prints all)"
+        )
 
 
 async def wait_for_redis(redis: AnyRedis, role: Role, settings: Settings) -> None:

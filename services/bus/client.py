@@ -15,8 +15,7 @@ from services.bus.nats_client import LeanClient, Subscription
 from services.bus.reply_inbox import HandlerT, ReplyHandler, ReplyInbox
 from services.bus.requests import PendingRequest, ScatterGather
 from services.bus.stats import BusStats, Probe
-from services.permissions.check import prove_nats
-from services.permissions.nats import answerer_of, inbox_prefix
+from services.permissions.nats import answerer_of, inbox_prefix, prove_nats
 from services.permissions.roles import OPERATOR, Role
 from services.servers import NatsAddress, parse_nats_url
 from services.settings import Settings, random_suffix

@@ -11,8 +11,11 @@ _INBOX.RANDOM[.TOKEN]                a user without a role (the operator's tools
 ```
 """
 
+import secrets
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
+from services.bus.errors import Misconfigured
 from services.bus.specs import all_specs, disk_specs
 from services.permissions.roles import Role
 from services.settings import Settings
@@ -140,3 +143,45 @@ def _metrics(prefix: str, settings: Settings) -> _Pair:
 
 def _agent(prefix: str, settings: Settings) -> _Pair:  # noqa: ARG001  # the four have one shape
     return (settings.subjects.metrics_report,), ()
+
+
+async def prove_nats(
+    try_subjects: Callable[[Collection[str], Collection[str]], Awaitable[set[tuple[str, str]]]],
+    role: Role,
+    settings: Settings,
+) -> None:
+    """Check at startup that this user of NATS has all rights of a role, so that a missing one is reported before use.
+
+    A message that NATS refuses is only noticed where its effect is waited for, and some are published without waiting.
+    So each subject is tried without effect, see `Bus.refused`.
+
+    Raises:
+        Misconfigured: it may not; the message lists what is missing.
+        Unavailable: the server did not answer.
+    """
+    needed = subjects_of(role, settings)
+    publish = {_one_of(subject): subject for subject in needed.publish}
+    subscribe = {_one_of(subject): subject for subject in needed.subscribe}
+    refused = await try_subjects(publish, subscribe)
+    lacking = [
+        *(
+            f"publish {pattern}"
+            for tried, pattern in publish.items()
+            if ("publish", tried.lower()) in refused
+        ),
+        *(
+            f"subscribe {pattern}"
+            for tried, pattern in subscribe.items()
+            if ("subscription", tried.lower()) in refused
+        ),
+    ]
+    if lacking:
+        raise Misconfigured(
+            f"the user of TIDINGS_NATS_URL lacks permissions that {role} needs: {', '.join(lacking)} "
+            "(`tidings permissions nats` prints all)"
+        )
+
+
+def _one_of(pattern: str) -> str:
+    """Return a subject that a pattern matches, an unused one where it has wildcards."""
+    return ".".join(secrets.token_hex(8) if word in ("*", ">") else word for word in pattern.split("."))

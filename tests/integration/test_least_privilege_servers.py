@@ -17,11 +17,11 @@ from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured, NoAnswer
 from services.bus.rpc import Service, ask
 from services.permissions import check
-from services.permissions.check import prove_redis
 from services.permissions.nats import subjects_of
 from services.permissions.redis import ROLES, access_of
 from services.permissions.render import nats_template, nats_users, redis_template
 from services.permissions.roles import OPERATOR, Role
+from services.redis_client import prove_redis
 from services.settings import Settings
 from services.wire.rpc import PRESENCE_LIST, PresencePage, PresenceQuery
 from tests.support.deadline import PATIENCE_S, eventually

@@ -7,7 +7,7 @@ import msgspec
 
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured
-from services.permissions.check import prove_nats
+from services.permissions.nats import prove_nats
 from services.permissions.roles import Role
 from services.servers import parse_nats_url, spell_version
 from services.settings import Settings

@@ -8,9 +8,16 @@ from redis.asyncio import Redis
 
 from services.bus.errors import Misconfigured
 from services.lifecycle import CannotStart
-from services.permissions.check import prove_redis
 from services.permissions.roles import Role
-from services.redis_client import AnyRedis, close_redis, display_address, infos, one_line, open_redis
+from services.redis_client import (
+    AnyRedis,
+    close_redis,
+    display_address,
+    infos,
+    one_line,
+    open_redis,
+    prove_redis,
+)
 from services.servers import spell_version
 from services.settings import Settings
 from tidings_cli.checks.outcome import REACH_S, Outcome, Stopwatch, bad, clock, good, warning
