@@ -16,7 +16,7 @@ from services.bus.client import Bus
 from services.bus.errors import RequestRefused, Unavailable
 from services.telemetry import MetricName, counter, gauge
 from services.wire.codes import ErrorCode
-from services.wire.rpc import Endpoint, ReplyT, RequestT
+from services.wire.rpc import ReplyT, RequestT, RpcEndpoint
 from services.wire.subjects import Subjects
 
 log = structlog.get_logger(__name__)
@@ -129,7 +129,7 @@ class ServiceClient:
 
     async def call(
         self,
-        endpoint: Endpoint[RequestT, ReplyT],
+        endpoint: RpcEndpoint[RequestT, ReplyT],
         request: RequestT,
         *,
         timeout_s: float | None = None,
@@ -139,16 +139,16 @@ class ServiceClient:
 
         Raises:
             CircuitOpen: the breaker is open, and the request was not sent.
-            BusError: as `rpc.ask`.
+            BusError: as `rpc.call`.
         """
         breaker = self._breakers.get(endpoint.service)
         if breaker is None:
-            return await rpc.ask(self._bus, self._subjects, endpoint, request, timeout_s=timeout_s)
+            return await rpc.call(self._bus, self._subjects, endpoint, request, timeout_s=timeout_s)
         if not bypass_breaker and not breaker.allow(self._clock()):
             counter(MetricName.BREAKER_REFUSED).labels(endpoint.service).inc()
             raise CircuitOpen(endpoint.service)
         try:
-            reply = await rpc.ask(self._bus, self._subjects, endpoint, request, timeout_s=timeout_s)
+            reply = await rpc.call(self._bus, self._subjects, endpoint, request, timeout_s=timeout_s)
         except Unavailable:
             self._record(endpoint.service, breaker, answered=False)
             raise

@@ -16,7 +16,7 @@ from bench.single import keep, quantile
 from metrics_svc.aggregation.packed import pack
 from metrics_svc.aggregation.rollups import DAY_S, HOUR_S, MINUTES, SECONDS, TENS, Tier
 from metrics_svc.aggregation.rows import Row, RowAccumulator
-from services.bus.rpc import ask
+from services.bus.rpc import call
 from services.latency_sketch import LatencySketch
 from services.wire.rpc import METRICS_HISTORY, HistoryQuery
 
@@ -92,7 +92,7 @@ async def main() -> None:
             for _ in range(ROUNDS):
                 question = HistoryQuery(start=(now - DAY_S + 60) * 1000, end=now * 1000, **asked)  # type: ignore[arg-type]
                 begun = time.perf_counter()
-                answer = await ask(rig.bus, rig.settings.subjects, METRICS_HISTORY, question, timeout_s=10)
+                answer = await call(rig.bus, rig.settings.subjects, METRICS_HISTORY, question, timeout_s=10)
                 took.append(1000 * (time.perf_counter() - begun))
                 found = len(answer.rows) or len(answer.points)
                 await asyncio.sleep(0.05)

@@ -15,7 +15,7 @@ import msgspec
 from bench.metrics.rig import Rig, paced, running
 from bench.single import keep, quantile
 from services.bus.message import BusMessage
-from services.bus.rpc import ask
+from services.bus.rpc import call
 from services.wire.events import MetricsReport, MetricsTick
 from services.wire.rpc import METRICS_HISTORY, HistoryQuery
 
@@ -57,7 +57,7 @@ async def measure(rig: Rig, seconds: float, per_report: int) -> dict[str, Any]:
     busy = (rig.cpu_s() - cpu) / (time.monotonic() - begun)
     await asyncio.sleep(2.5)  # the last second has to end and to be published
     subscription.close()
-    stored = await ask(rig.bus, subjects, METRICS_HISTORY, HistoryQuery(limit=3600))
+    stored = await call(rig.bus, subjects, METRICS_HISTORY, HistoryQuery(limit=3600))
     sent = sum(sequences) * per_report
     return {
         "values_per_report": per_report,

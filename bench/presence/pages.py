@@ -35,7 +35,7 @@ async def main() -> None:
                 for _ in range(REQUESTS):
                     query = make()
                     began = time.perf_counter()
-                    page = await rpc.ask(rig.bus, subjects, PRESENCE_LIST, query)
+                    page = await rpc.call(rig.bus, subjects, PRESENCE_LIST, query)
                     times.append((time.perf_counter() - began) * 1000)
                     sizes.append(len(page.users))
                 rounds.append(percentiles(times))

@@ -120,7 +120,7 @@ class SimulatedGateway:
     async def _ask(self, batch: PresenceBatch) -> bool:
         while True:
             try:
-                answer = await rpc.ask(self._bus, self._settings.subjects, PRESENCE_APPLY, batch)
+                answer = await rpc.call(self._bus, self._settings.subjects, PRESENCE_APPLY, batch)
             except rpc.BusError:
                 await asyncio.sleep(0.2)
             else:
@@ -166,7 +166,7 @@ class Rig:
         }
 
     async def stats(self) -> PresenceStats:
-        return await rpc.ask(self.bus, self.settings.subjects, PRESENCE_STATS, Empty(), timeout_s=10)
+        return await rpc.call(self.bus, self.settings.subjects, PRESENCE_STATS, Empty(), timeout_s=10)
 
     async def populate(self, users: int, *, rooms: int = 1000) -> float:
         """Bring `users` online, evenly over the gateways, each in one room; return the seconds."""

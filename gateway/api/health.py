@@ -26,7 +26,7 @@ async def gateways(call: Call) -> Response:
     """What every gateway says of itself, by name."""
     exclude_from_latency(call.request.scope)
     gateway = call.gateway
-    answers = await rpc.ask_all(gateway.bus, gateway.subjects, GATEWAY_STATS, Empty())
+    answers = await rpc.call_all(gateway.bus, gateway.subjects, GATEWAY_STATS, Empty())
     by_name = {stats.gateway: stats for stats in (*answers, gateway.stats())}
     return JsonResponse([by_name[name] for name in sorted(by_name)])
 

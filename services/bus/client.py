@@ -190,7 +190,7 @@ class Bus:
         return subscription
 
     def add_inbox(self, inbox: ReplyInbox[HandlerT]) -> None:
-        """Feed a table of questions: answers arrive there, and questions fail when the connection is lost."""
+        """Feed a table of pending requests: replies arrive there, and all fail when the connection is lost."""
         self._inboxes[inbox] = self.subscribe(inbox.subject, inbox.on_message)
 
     def remove_inbox(self, inbox: ReplyInbox[HandlerT]) -> None:
@@ -199,12 +199,12 @@ class Bus:
         if subscription is not None:
             subscription.close()
 
-    # --- asking ---
+    # --- requests ---
 
     async def request(
         self, subject: str, payload: bytes, *, timeout_s: float, headers: dict[str, str] | None = None
     ) -> BusMessage:
-        """Ask and wait for one answer.
+        """Send a request and wait for one reply.
 
         Raises:
             NoAnswer: no responders (at once), or no answer in time.
@@ -399,7 +399,7 @@ class Bus:
 
 
 def _ignore(_message: BusMessage) -> None:
-    """Nobody sends on subjects that are only tried."""
+    """Nothing is sent on subjects that are only tried."""
 
 
 def _address(settings: Settings) -> NatsAddress:

@@ -1,7 +1,7 @@
 """Answers: one wildcard subscription, and a table from token to who waits.
 
-`_INBOX.RANDOM.TOKEN` is the reply subject of a question; TOKEN is a counter, so that an answer finds its
-question by one look-up.
+`_INBOX.RANDOM.TOKEN` is the reply subject of a request; TOKEN is a counter, so that a reply finds its
+request by one look-up.
 """
 
 import itertools
@@ -17,7 +17,7 @@ class ReplyHandler(Protocol):
 
     @property
     def subject(self) -> str:
-        """Where the question went."""
+        """Subject of the request."""
 
     def on_answer(self, message: BusMessage) -> None:
         """Take in one answer; there may be more until the token is closed."""
@@ -30,7 +30,7 @@ HandlerT = TypeVar("HandlerT", bound=ReplyHandler)
 
 
 class ReplyInbox(Generic[HandlerT]):
-    """The table, oldest question first. It knows nothing of the connection and keeps no time.
+    """The table, oldest request first. It knows nothing of the connection and keeps no time.
 
     With `one_answer` the first answer closes its token, so that whoever waits hears exactly one thing.
     `prefix` is what this user of NATS may hear answers on.

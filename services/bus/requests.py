@@ -1,4 +1,4 @@
-"""One question on the bus and its answers, as something to await."""
+"""One request on the bus and its replies, as something to await."""
 
 import asyncio
 from collections.abc import Callable

@@ -22,7 +22,7 @@ from services.bus.message import BusMessage
 from services.bus.nats_client import LeanClient
 from services.settings import Settings
 from services.wire.codes import ErrorCode
-from services.wire.rpc import Endpoint, ReplyT, RequestT
+from services.wire.rpc import ReplyT, RequestT, RpcEndpoint
 from services.wire.subjects import Subjects
 
 _log = structlog.get_logger(__name__)
@@ -44,18 +44,18 @@ class RpcRefusal(Exception):
         self.message = message
 
 
-# --- asking -----------------------------------------------------------------------------------------------
+# --- calling ----------------------------------------------------------------------------------------------
 
 
-async def ask(
+async def call(
     bus: Bus,
     subjects: Subjects,
-    endpoint: Endpoint[RequestT, ReplyT],
+    endpoint: RpcEndpoint[RequestT, ReplyT],
     request: RequestT,
     *,
     timeout_s: float | None = None,
 ) -> ReplyT:
-    """Ask a service.
+    """Send a request to a service, and return its reply.
 
     Raises:
         RequestRefused: it refused; `code` is the wire code of an ErrorCode.
@@ -70,7 +70,7 @@ async def ask(
 
 
 async def _first_answer(bus: Bus, subject: str, payload: bytes, within_s: float, tries: int) -> BusMessage:
-    """Ask again after each part of the time, and return the first answer to any of these. Raises as `Bus.request`."""
+    """Send the request again after each part of the time, and return the first answer to any of these. Raises as `Bus.request`."""
     asked: set[asyncio.Task[BusMessage]] = set()
     try:
         for left in range(tries, 0, -1):
@@ -86,10 +86,10 @@ async def _first_answer(bus: Bus, subject: str, payload: bytes, within_s: float,
         await asyncio.gather(*asked, return_exceptions=True)  # none may end unretrieved
 
 
-async def ask_all(
-    bus: Bus, subjects: Subjects, endpoint: Endpoint[RequestT, ReplyT], request: RequestT
+async def call_all(
+    bus: Bus, subjects: Subjects, endpoint: RpcEndpoint[RequestT, ReplyT], request: RequestT
 ) -> list[ReplyT]:
-    """Ask every replica of an endpoint served with `queue=False`; gather what comes in `endpoint.timeout_s`.
+    """Send a request to every replica of an endpoint served with `queue=False`; gather what comes in `endpoint.timeout_s`.
 
     How many there are is not known, so it always takes that time. A replica's refusal is logged and left out;
     with none running the list is empty.
@@ -111,7 +111,7 @@ async def ask_all(
     return replies
 
 
-def _read(endpoint: Endpoint[RequestT, ReplyT], answer: BusMessage) -> ReplyT:
+def _read(endpoint: RpcEndpoint[RequestT, ReplyT], answer: BusMessage) -> ReplyT:
     if answer.headers_raw and (description := answer.header(_MICRO_ERROR)) is not None:
         code = answer.header(CODE_HEADER) or ErrorCode.INTERNAL.code
         raise RequestRefused(code, description.removeprefix(f"{code}: "))
@@ -129,7 +129,7 @@ def _read(endpoint: Endpoint[RequestT, ReplyT], answer: BusMessage) -> ReplyT:
 class _Served:
     """One endpoint and what it did. nats.micro would count the moment of dispatch only."""
 
-    endpoint: Endpoint[Any, Any]
+    endpoint: RpcEndpoint[Any, Any]
     handler: Callable[[Any], Awaitable[Any]]
     queue: bool
     errors: int = 0
@@ -166,7 +166,7 @@ class Service:
 
     def endpoint(
         self,
-        endpoint: Endpoint[RequestT, ReplyT],
+        endpoint: RpcEndpoint[RequestT, ReplyT],
         handler: Callable[[RequestT], Awaitable[ReplyT]],
         *,
         queue: bool = True,
@@ -179,7 +179,7 @@ class Service:
         self._served[endpoint.name] = _Served(endpoint, handler, queue)
 
     async def start(self) -> None:
-        """Begin to answer; other clients' requests reach it when this returns.
+        """Start to answer; other clients' requests reach it when this returns.
 
         Raises:
             BusError: the bus is not there, or forbids it.
@@ -236,15 +236,15 @@ class Service:
         async with self._running:
             began = time.perf_counter_ns()
             try:
-                question = msgspec.json.decode(request.data, type=served.endpoint.request)
+                message = msgspec.json.decode(request.data, type=served.endpoint.request)
                 with self._bus.answering(f"{self._name}.{served.endpoint.name}", request.headers):
-                    answer = msgspec.json.encode(await served.handler(question))
+                    answer = msgspec.json.encode(await served.handler(message))
                 await self._respond(served, request, answer)
             except RpcRefusal as exc:
                 await self._refuse(served, request, exc.code, exc.message)
             except (msgspec.DecodeError, RecursionError) as exc:
                 await self._refuse(served, request, ErrorCode.INVALID_FIELD, str(exc))
-            except Exception as exc:  # noqa: BLE001  # the asker gets an answer whatever the handler does
+            except Exception as exc:  # noqa: BLE001  # the caller gets an answer whatever the handler does
                 _log.exception("rpc handler failed", endpoint=f"{self._name}.{served.endpoint.name}")
                 await self._refuse(served, request, ErrorCode.INTERNAL, type(exc).__name__)
             finally:
@@ -270,7 +270,7 @@ class Service:
     async def _send(self, request: Request, data: bytes, headers: dict[str, str] | None = None) -> None:
         try:
             await request.respond(data, headers)
-        except (nats_errors.Error, ValueError) as exc:  # ValueError: the asker wants no answer
+        except (nats_errors.Error, ValueError) as exc:  # ValueError: the caller wants no answer
             _log.info("rpc answer undeliverable", asked=self._name, error=str(exc))
 
     def _correct_stats(self, stats: EndpointStats) -> None:

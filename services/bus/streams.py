@@ -44,7 +44,7 @@ _CATCH_UP_S = 0.05
 _GATHER_S = 0.001
 # What one read asks for at most: NATS drops a connection that has more than 64 MB waiting.
 PAGE_BYTES = 1024 * 1024
-# NATS takes 1,024 subjects in one question for their last messages; one of them is the newest of the stream.
+# NATS takes 1,024 subjects in one request for their last messages; one of them is the newest of the stream.
 MAX_SUBJECTS = 1023
 
 
@@ -281,7 +281,7 @@ class DurableLog:
         """Return the last sequences of at most `MAX_SUBJECTS` subjects; what has nothing stored is left out.
 
         What was stored up to `newest` is in the answer: a replica that lags behind is waited for. It is asked with one
-        question, or one for each page of bytes (ADR-31, `multi_last`: the messages come with it).
+        request, or one for each page of bytes (ADR-31, `multi_last`: the messages come with it).
 
         Raises:
             Unavailable: no answer, a hole, or a replica that does not catch up.

@@ -14,7 +14,7 @@ _MARK = b"\r\n" + TRACEPARENT.encode() + b": "
 
 
 class TracingBus(Bus):
-    """Sends the current span's context with each message, and makes spans of questions and of what arrives."""
+    """Sends the current span's context with each message, and makes spans of requests and of arriving messages."""
 
     traces: ClassVar[Traces]
 
@@ -44,7 +44,7 @@ class TracingBus(Bus):
         self, subject: str, on_message: Callable[[BusMessage], None], *, queue: str = ""
     ) -> Subscription:
         """See Bus."""
-        # Answers are part of the question's span, and a message read back would bring the context it was stored with.
+        # Replies are part of the request's span, and a message read back would bring the context it was stored with.
         if not subject.startswith("_INBOX."):
             on_message = self._delivering(subject, on_message)
         return super().subscribe(subject, on_message, queue=queue)
@@ -77,7 +77,7 @@ class TracingBus(Bus):
 
     @contextmanager
     def _answering(self, endpoint: str, headers: Mapping[str, str] | None) -> Iterator[None]:
-        parent = self.traces.parent_of_question(headers)
+        parent = self.traces.parent_of_rpc(headers)
         if parent is None:
             yield
             return

@@ -4,7 +4,7 @@
 |---|---|---|---|
 | `publish SUBJECT` | producer | a message was taken | it is stored, or on the bus where nothing is stored |
 | `deliver SUBJECT` | consumer | a gateway got it from the bus | it is written to the members there |
-| `ask SERVICE.ENDPOINT` | client | a question to a service | its answer |
+| `ask SERVICE.ENDPOINT` | client | a request to a service | its answer |
 | `answer SERVICE.ENDPOINT` | server | the service's handler began | it ended |
 | `METHOD ROUTE` | server | an HTTP request | its answer, or the start of a stream |
 
@@ -140,8 +140,8 @@ class Traces:
                 carrier[_TRACESTATE] = state
         return _propagator.extract(carrier, Context())
 
-    def parent_of_question(self, headers: Mapping[str, str] | None) -> Context | None:
-        """Return the context that a question on the bus brings; None where it belongs to no trace."""
+    def parent_of_rpc(self, headers: Mapping[str, str] | None) -> Context | None:
+        """Return the context that a request on the bus brings; None where it belongs to no trace."""
         if not headers or TRACEPARENT not in headers:
             return None
         return _propagator.extract(dict(headers), Context())

@@ -1,6 +1,6 @@
 """Everything that crosses a process boundary, as types.
 
-- `names`     what a room, user or namespace may be called, and its one spelling on the bus
+- `names`     names of rooms, users and namespaces, and their one spelling on the bus
 - `records`   objects that appear in several messages: users, metrics records, alerts, log lines
 - `client`    what a client may send (protocol version 1)
 - `server`    what a client may receive (protocol version 1)

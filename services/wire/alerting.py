@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from services.wire.records import UNSET, AlertTransition, UnsetType
-from services.wire.rpc import Empty, Endpoint, Matcher, Message
+from services.wire.rpc import Empty, Matcher, Message, RpcEndpoint
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
@@ -117,11 +117,11 @@ class TransitionList(Message, frozen=True, kw_only=True):
     transitions: list[AlertTransition]
 
 
-RULES_LIST = Endpoint("metrics", "rules", Empty, RuleList)
-RULES_SET = Endpoint("metrics", "rule", AlertRule, AlertRule)
-RULES_END = Endpoint("metrics", "unrule", RuleId, Empty)
-WINDOWS_LIST = Endpoint("metrics", "windows", Empty, WindowList)
-WINDOWS_SET = Endpoint("metrics", "window", Window, Window)
-WINDOWS_END = Endpoint("metrics", "unwindow", WindowId, Empty)
-RECEIVERS_LIST = Endpoint("metrics", "receivers", Empty, ReceiverList)
-ALERTS_TRANSITIONS = Endpoint("metrics", "transitions", TransitionQuery, TransitionList)
+RULES_LIST = RpcEndpoint("metrics", "rules", Empty, RuleList)
+RULES_SET = RpcEndpoint("metrics", "rule", AlertRule, AlertRule)
+RULES_END = RpcEndpoint("metrics", "unrule", RuleId, Empty)
+WINDOWS_LIST = RpcEndpoint("metrics", "windows", Empty, WindowList)
+WINDOWS_SET = RpcEndpoint("metrics", "window", Window, Window)
+WINDOWS_END = RpcEndpoint("metrics", "unwindow", WindowId, Empty)
+RECEIVERS_LIST = RpcEndpoint("metrics", "receivers", Empty, ReceiverList)
+ALERTS_TRANSITIONS = RpcEndpoint("metrics", "transitions", TransitionQuery, TransitionList)

@@ -1,4 +1,4 @@
-"""What processes ask each other: one `Endpoint` per question, with its types.
+"""Requests between processes: one `RpcEndpoint` each, with its types.
 
 Requests travel on `Subjects.rpc(service, name)` as JSON and are answered by NATS micro services (ADR-32), so any
 replica may answer. A refusal comes back as the micro error headers and is raised as `bus.errors.RequestRefused`.
@@ -28,11 +28,11 @@ ReplyT = TypeVar("ReplyT")
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint(Generic[RequestT, ReplyT]):
-    """One question a service answers: where, with which types, and how long an asker should wait.
+class RpcEndpoint(Generic[RequestT, ReplyT]):
+    """One kind of request that a service answers: its types, and how long a caller should wait.
 
-    `tries` above 1 is for questions that may be repeated: an asker who has no answer after a part of the time asks
-    again, because the replica that got the question may be frozen, and takes whichever answer comes first.
+    `tries` above 1 is for requests that may be repeated: a caller without an answer after a part of the time sends
+    it again, because the replica that got it may be frozen, and takes the answer that comes first.
     """
 
     service: str
@@ -184,10 +184,10 @@ class RoomsQuery(Message, frozen=True, kw_only=True):
     limit: int = 1000
 
 
-PRESENCE_APPLY = Endpoint("presence", "apply", PresenceBatch, PresenceApplied, tries=3)
-PRESENCE_LIST = Endpoint("presence", "list", PresenceQuery, PresencePage, tries=3)
-PRESENCE_STATS = Endpoint("presence", "stats", Empty, PresenceStats, tries=3)
-PRESENCE_ROOMS = Endpoint("presence", "rooms", RoomsQuery, RoomsPage, tries=3)
+PRESENCE_APPLY = RpcEndpoint("presence", "apply", PresenceBatch, PresenceApplied, tries=3)
+PRESENCE_LIST = RpcEndpoint("presence", "list", PresenceQuery, PresencePage, tries=3)
+PRESENCE_STATS = RpcEndpoint("presence", "stats", Empty, PresenceStats, tries=3)
+PRESENCE_ROOMS = RpcEndpoint("presence", "rooms", RoomsQuery, RoomsPage, tries=3)
 
 
 # --- metrics --------------------------------------------------------------------------------------------------
@@ -314,17 +314,17 @@ class LogPage(Message, frozen=True, kw_only=True):
     entries: list[LogEntry]
 
 
-METRICS_STATE = Endpoint("metrics", "state", Empty, MetricsState)
-METRICS_HISTORY = Endpoint("metrics", "history", HistoryQuery, MetricsHistory)
-METRICS_SOURCES = Endpoint("metrics", "sources", Empty, SourceList)
-ALERTS_ACTIVE = Endpoint("metrics", "alerts", Empty, AlertList)
-ALERTS_LOG = Endpoint("metrics", "alert_log", AlertLogQuery, AlertLog)
-ALERTS_ACK = Endpoint("metrics", "ack", AlertAck, Alert)
-SILENCES_LIST = Endpoint("metrics", "silences", Empty, SilenceList)
-SILENCES_SET = Endpoint("metrics", "silence", Silence, Silence)
-SILENCES_END = Endpoint("metrics", "unsilence", SilenceId, Empty)
-LOGS_RECENT = Endpoint("metrics", "logs", LogQuery, LogPage)
+METRICS_STATE = RpcEndpoint("metrics", "state", Empty, MetricsState)
+METRICS_HISTORY = RpcEndpoint("metrics", "history", HistoryQuery, MetricsHistory)
+METRICS_SOURCES = RpcEndpoint("metrics", "sources", Empty, SourceList)
+ALERTS_ACTIVE = RpcEndpoint("metrics", "alerts", Empty, AlertList)
+ALERTS_LOG = RpcEndpoint("metrics", "alert_log", AlertLogQuery, AlertLog)
+ALERTS_ACK = RpcEndpoint("metrics", "ack", AlertAck, Alert)
+SILENCES_LIST = RpcEndpoint("metrics", "silences", Empty, SilenceList)
+SILENCES_SET = RpcEndpoint("metrics", "silence", Silence, Silence)
+SILENCES_END = RpcEndpoint("metrics", "unsilence", SilenceId, Empty)
+LOGS_RECENT = RpcEndpoint("metrics", "logs", LogQuery, LogPage)
 
 # --- gateways (asked all at once: every gateway answers for itself) ------------------------------------------
 
-GATEWAY_STATS = Endpoint("gateway", "stats", Empty, GatewayStats, timeout_s=0.5)
+GATEWAY_STATS = RpcEndpoint("gateway", "stats", Empty, GatewayStats, timeout_s=0.5)

@@ -13,10 +13,10 @@ import pytest
 import redis
 import redis.asyncio
 
+from services import redis_client
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured, NoAnswer
-from services.bus.rpc import Service, ask
-from services.permissions import check
+from services.bus.rpc import Service, call
 from services.permissions.nats import subjects_of
 from services.permissions.redis import ROLES, access_of
 from services.permissions.render import nats_template, nats_users, redis_template
@@ -252,8 +252,8 @@ async def test_services_answer_roles_and_tools(nats: NatsServer) -> None:
         service = Service(presence, settings, "presence")
         service.endpoint(PRESENCE_LIST, listed)
         await service.start()
-        assert (await ask(gateway, settings.subjects, PRESENCE_LIST, PresenceQuery())).users == []
-        assert (await ask(operator, settings.subjects, PRESENCE_LIST, PresenceQuery())).users == []
+        assert (await call(gateway, settings.subjects, PRESENCE_LIST, PresenceQuery())).users == []
+        assert (await call(operator, settings.subjects, PRESENCE_LIST, PresenceQuery())).users == []
         for verb in ("PING", "INFO", "STATS"):
             for inbox in (f"_INBOX.{verb}", f"_INBOX.{verb}.1"):
                 tool.subscribe(inbox)
@@ -395,8 +395,10 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How the proof finds out: `tried`, as at servers before 7, works at all of them."""
     if request.param == "tried":
         choice = "redis.acl_check_cmd and asked or tried"
-        assert choice in check._CHECK
-        monkeypatch.setattr(check, "_CHECK", check._CHECK.replace(choice, "tried"))
+        assert choice in redis_client._CHECK_RIGHTS
+        monkeypatch.setattr(
+            redis_client, "_CHECK_RIGHTS", redis_client._CHECK_RIGHTS.replace(choice, "tried")
+        )
     return str(request.param)
 
 

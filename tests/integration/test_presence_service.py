@@ -16,7 +16,7 @@ from presence_svc.policy import LeaseTimings
 from presence_svc.store import PresenceStore
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import NoAnswer, RequestRefused
-from services.bus.rpc import ask
+from services.bus.rpc import call
 from services.settings import Settings
 from services.wire.events import PresenceDiff
 from services.wire.rpc import (
@@ -71,8 +71,8 @@ class Gateway:
     def request(self, *ops: AnyPresenceOp, fresh: bool = False) -> PresenceBatch:
         return PresenceBatch(gateway=self.name, boot=self.boot, batch=self.batch, fresh=fresh, ops=list(ops))
 
-    async def ask(self, endpoint: Any, request: Any) -> Any:
-        return await ask(self.bus, self.settings.subjects, endpoint, request)
+    async def call(self, endpoint: Any, request: Any) -> Any:
+        return await call(self.bus, self.settings.subjects, endpoint, request)
 
     async def users(self, **query: Any) -> dict[str, dict[str, Any]]:
         return plain_page(await self.ask(PRESENCE_LIST, PresenceQuery(**query)))

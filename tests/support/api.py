@@ -26,7 +26,7 @@ from services.wire import server
 from services.wire.events import Revoked, SetPresence
 from services.wire.grants import Grants
 from services.wire.records import UNSET, GatewayStats, UnsetType
-from services.wire.rpc import Endpoint
+from services.wire.rpc import RpcEndpoint
 
 
 def stats_of(name: str) -> GatewayStats:
@@ -194,9 +194,9 @@ class FakeDeps:
         return stats_of("gw-self")
 
     async def ask(
-        self, _bus: object, _subjects: object, endpoint: Endpoint[Any, Any], request: Any, **_: Any
+        self, _bus: object, _subjects: object, endpoint: RpcEndpoint[Any, Any], request: Any, **_: Any
     ) -> Any:
-        """Stand in for `rpc.ask` and `rpc.ask_all`."""
+        """Stand in for `rpc.call` and `rpc.call_all`."""
         self.asked.append(request)
         answer = self.answers[endpoint.name]
         if isinstance(answer, Exception):

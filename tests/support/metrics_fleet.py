@@ -15,10 +15,10 @@ import msgspec
 
 from services.bus.client import Bus
 from services.bus.message import BusMessage
-from services.bus.rpc import ask
+from services.bus.rpc import call
 from services.settings import Settings
 from services.wire.events import AlertEvent, LogReport, MetricsReport, MetricsTick
-from services.wire.rpc import Endpoint
+from services.wire.rpc import RpcEndpoint
 from services.wire.server import AlertRaised
 from tests.support.deadline import PATIENCE_S, eventually
 
@@ -159,8 +159,8 @@ class Fleet:
     def now_ms() -> int:
         return int(time.time() * 1000)
 
-    async def ask(self, endpoint: Endpoint[Any, Any], request: Any) -> Any:
-        return await ask(self.bus, self.settings.subjects, endpoint, request)
+    async def call(self, endpoint: RpcEndpoint[Any, Any], request: Any) -> Any:
+        return await call(self.bus, self.settings.subjects, endpoint, request)
 
     @property
     def seconds(self) -> list[int]:

@@ -77,7 +77,7 @@ class Service:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.fault: BusError | None = None
         self.asked = 0
-        monkeypatch.setattr(rpc, "ask", self.ask)
+        monkeypatch.setattr(rpc, "call", self.ask)
 
     async def ask(self, *_: Any, **__: Any) -> str:
         self.asked += 1

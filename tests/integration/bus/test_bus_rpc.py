@@ -8,7 +8,7 @@ import pytest
 
 from services.bus.client import Bus
 from services.bus.errors import NoAnswer, RequestRefused, Unavailable
-from services.bus.rpc import MAX_RUNNING, MAX_WAITING, RpcRefusal, Service, ask, ask_all
+from services.bus.rpc import MAX_RUNNING, MAX_WAITING, RpcRefusal, Service, call, call_all
 from services.settings import Settings
 from services.wire.codes import ErrorCode
 from services.wire.rpc import (
@@ -16,15 +16,15 @@ from services.wire.rpc import (
     PRESENCE_ROOMS,
     PRESENCE_STATS,
     Empty,
-    Endpoint,
     PresenceStats,
     RoomsPage,
     RoomsQuery,
+    RpcEndpoint,
 )
 from tests.support.bus import ConnectBus
 from tests.support.deadline import PATIENCE_S, eventually
 
-ANYONE = Endpoint("presence", "stats", Empty, PresenceStats, timeout_s=2)
+ANYONE = RpcEndpoint("presence", "stats", Empty, PresenceStats, timeout_s=2)
 
 
 async def _empty_page(_: RoomsQuery) -> RoomsPage:
@@ -50,14 +50,14 @@ async def test_question_is_answered(connect_bus: ConnectBus, asker: Bus, setting
         return _counts(query.limit)
 
     service = Service(await connect_bus(), settings, "presence")
-    endpoint = Endpoint("presence", "rooms", RoomsQuery, PresenceStats)
+    endpoint = RpcEndpoint("presence", "rooms", RoomsQuery, PresenceStats)
     service.endpoint(endpoint, count)
     await service.start()
-    answer = await ask(asker, settings.subjects, endpoint, RoomsQuery(limit=42))
+    answer = await call(asker, settings.subjects, endpoint, RoomsQuery(limit=42))
     assert answer == _counts(42)
     await service.stop()
     with pytest.raises(NoAnswer, match="no responders"):
-        await ask(asker, settings.subjects, endpoint, RoomsQuery(), timeout_s=30)
+        await call(asker, settings.subjects, endpoint, RoomsQuery(), timeout_s=30)
 
 
 async def test_refusal_carries_code_and_message(
@@ -70,7 +70,7 @@ async def test_refusal_carries_code_and_message(
     service.endpoint(PRESENCE_ROOMS, refuse)
     await service.start()
     with pytest.raises(RequestRefused) as refused:
-        await ask(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery())
+        await call(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery())
     assert (refused.value.code, refused.value.message) == ("forbidden", "not: for  you é")
     raw = await asker.request(settings.subjects.rpc("presence", "rooms"), b"{}", timeout_s=PATIENCE_S)
     assert raw.header("Nats-Service-Error-Code") == "403"
@@ -87,7 +87,7 @@ async def test_handlers_fault_is_internal_and_says_nothing_of_itself(
     service.endpoint(PRESENCE_ROOMS, fail)
     await service.start()
     with pytest.raises(RequestRefused) as refused:
-        await ask(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery())
+        await call(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery())
     assert refused.value.code == "internal"
     assert "secret" not in refused.value.message
     await service.stop()
@@ -111,7 +111,7 @@ async def test_answer_that_is_not_understood(connect_bus: ConnectBus, asker: Bus
     other.subscribe(settings.subjects.rpc("presence", "rooms"), lambda m: other.publish(m.reply, b"[]"))
     await other.flush()
     with pytest.raises(RequestRefused) as refused:
-        await ask(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery())
+        await call(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery())
     assert refused.value.code == "internal"
 
 
@@ -122,11 +122,11 @@ async def test_answer_over_the_limit_is_too_large(
         return "x" * asker.max_payload
 
     service = Service(await connect_bus(), settings, "presence")
-    endpoint = Endpoint("presence", "rooms", RoomsQuery, str)
+    endpoint = RpcEndpoint("presence", "rooms", RoomsQuery, str)
     service.endpoint(endpoint, long_answer)
     await service.start()
     with pytest.raises(RequestRefused) as refused:
-        await ask(asker, settings.subjects, endpoint, RoomsQuery())
+        await call(asker, settings.subjects, endpoint, RoomsQuery())
     assert refused.value.code == "too_large"
     await service.stop()
 
@@ -145,10 +145,10 @@ async def test_slow_handler_does_not_hold_up_others(
     service.endpoint(PRESENCE_ROOMS, maybe_slow)
     await service.start()
     slow = asyncio.ensure_future(
-        ask(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery(limit=1), timeout_s=30)
+        call(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery(limit=1), timeout_s=30)
     )
     for _ in range(5):
-        await ask(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery(limit=2))
+        await call(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery(limit=2))
     assert not slow.done()
     release.set()
     assert await slow == RoomsPage(rooms=[])
@@ -173,7 +173,7 @@ async def test_handlers_are_bounded_and_what_exceeds_is_refused(
     service.endpoint(PRESENCE_ROOMS, slow)
     await service.start()
     asking = [
-        asyncio.ensure_future(ask(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery(), timeout_s=30))
+        asyncio.ensure_future(call(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery(), timeout_s=30))
         for _ in range(MAX_RUNNING + MAX_WAITING + 5)
     ]
     await eventually(lambda: sum(task.done() for task in asking) == 5, "five are refused")
@@ -210,13 +210,13 @@ async def test_replicas_share_questions_and_all_answer_when_all_are_asked(
     for service in services:
         await service.start()
     for _ in range(30):
-        await ask(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery())
+        await call(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery())
     assert sum(answered) == 30
-    replies = await ask_all(asker, settings.subjects, ANYONE, Empty())
+    replies = await call_all(asker, settings.subjects, ANYONE, Empty())
     assert sorted(reply.users for reply in replies) == [0, 1]
     for service in services:
         await service.stop()
-    assert await ask_all(asker, settings.subjects, ANYONE, Empty()) == []
+    assert await call_all(asker, settings.subjects, ANYONE, Empty()) == []
 
 
 async def test_micro_protocol_sees_the_service_and_its_true_counts(
@@ -230,11 +230,11 @@ async def test_micro_protocol_sees_the_service_and_its_true_counts(
 
     name = settings.prefix
     service = Service(await connect_bus(), settings, name, version="1.2.3")
-    endpoint = Endpoint(name, "rooms", RoomsQuery, RoomsPage)
+    endpoint = RpcEndpoint(name, "rooms", RoomsQuery, RoomsPage)
     service.endpoint(endpoint, refuse_some)
     await service.start()
     for limit in (1, 2, 3):
-        asking = ask(asker, settings.subjects, endpoint, RoomsQuery(limit=limit))
+        asking = call(asker, settings.subjects, endpoint, RoomsQuery(limit=limit))
         await asyncio.gather(asking, return_exceptions=True)
 
     def only(answer: bytes) -> dict[str, object]:
@@ -265,7 +265,7 @@ async def test_service_is_there_again_after_the_client_closed_for_good(
 
     async def answered() -> bool:
         try:
-            await ask(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery())
+            await call(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery())
         except Unavailable:
             return False
         return True
@@ -287,7 +287,7 @@ async def test_stop_lets_running_handlers_finish(
     service = Service(await connect_bus(), settings, "presence")
     service.endpoint(PRESENCE_ROOMS, slow)
     await service.start()
-    asking = asyncio.ensure_future(ask(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery()))
+    asking = asyncio.ensure_future(call(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery()))
     await began.wait()
     await service.stop()
     assert await asking == RoomsPage(rooms=[])
@@ -316,7 +316,7 @@ async def test_misuse_is_said(asker: Bus, settings: Settings) -> None:
 async def test_a_question_that_may_be_repeated_outlives_a_replica_that_is_frozen(
     connect_bus: ConnectBus, asker: Bus, settings: Settings
 ) -> None:
-    patient = Endpoint("presence", "stats", Empty, PresenceStats, timeout_s=6.0, tries=16)
+    patient = RpcEndpoint("presence", "stats", Empty, PresenceStats, timeout_s=6.0, tries=16)
     asked: list[str] = []
     never = asyncio.Event()
 
@@ -334,12 +334,12 @@ async def test_a_question_that_may_be_repeated_outlives_a_replica_that_is_frozen
     well.endpoint(patient, answer)
     await frozen.start()
     with pytest.raises(NoAnswer, match="not within"):
-        await ask(asker, settings.subjects, patient, Empty(), timeout_s=0.5)
+        await call(asker, settings.subjects, patient, Empty(), timeout_s=0.5)
     assert len(asked) > 1
     assert set(asked) == {"frozen"}
     await well.start()
     for _ in range(4):
-        assert await ask(asker, settings.subjects, patient, Empty()) == _counts(7)
+        assert await call(asker, settings.subjects, patient, Empty()) == _counts(7)
     await asyncio.gather(frozen.stop(0.1), well.stop(0.1))
     with pytest.raises(NoAnswer, match="no responders"):
-        await ask(asker, settings.subjects, patient, Empty(), timeout_s=30)
+        await call(asker, settings.subjects, patient, Empty(), timeout_s=30)

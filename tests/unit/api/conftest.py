@@ -14,7 +14,7 @@ from tests.support.api import FakeDeps, api_client
 def deps(monkeypatch: pytest.MonkeyPatch) -> FakeDeps:
     """What the routes are given, with default settings."""
     deps = FakeDeps(Settings())
-    monkeypatch.setattr(rpc, "ask", deps.ask)
+    monkeypatch.setattr(rpc, "call", deps.ask)
     return deps
 
 

@@ -62,8 +62,8 @@ def deps(monkeypatch: pytest.MonkeyPatch) -> FakeDeps:
         "logs": LogPage(entries=[]),
         "stats": [],
     }
-    monkeypatch.setattr(rpc, "ask", deps.ask)
-    monkeypatch.setattr(rpc, "ask_all", deps.ask)
+    monkeypatch.setattr(rpc, "call", deps.ask)
+    monkeypatch.setattr(rpc, "call_all", deps.ask)
     return deps
 
 

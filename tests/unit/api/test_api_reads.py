@@ -23,8 +23,8 @@ from tests.support.api import FakeDeps, stats_of
 @pytest.fixture
 def deps(monkeypatch: pytest.MonkeyPatch) -> FakeDeps:
     deps = FakeDeps(Settings())
-    monkeypatch.setattr(rpc, "ask", deps.ask)
-    monkeypatch.setattr(rpc, "ask_all", deps.ask)
+    monkeypatch.setattr(rpc, "call", deps.ask)
+    monkeypatch.setattr(rpc, "call_all", deps.ask)
     return deps
 
 
