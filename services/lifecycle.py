@@ -143,7 +143,7 @@ class Lifecycle:
 Main = Callable[[Settings, Lifecycle], Awaitable[None]]
 
 
-async def live(main: Main, settings: Settings, lifecycle: Lifecycle) -> int:
+async def run_main(main: Main, settings: Settings, lifecycle: Lifecycle) -> int:
     """Run `main` and then the stop steps, and return the exit code."""
     task = asyncio.ensure_future(main(settings, lifecycle))
     stopping = asyncio.ensure_future(lifecycle.stopping.wait())
@@ -259,7 +259,7 @@ def run(kind: str, main: Main) -> NoReturn:
         log.info("starting", version=__version__, pid=os.getpid(), open_files=raise_file_limit())
         for sentence in describe_unknown(unknown_variables()):
             log.warning("unknown variable", detail=sentence)
-        code = await live(main, settings, lifecycle)
+        code = await run_main(main, settings, lifecycle)
         obstacles.append(lifecycle.obstacle)
         return code
 

@@ -15,7 +15,6 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, PlainValidator, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -30,7 +29,6 @@ from services.settings_values import (
     default_namespaces,
     is_loopback,
     parse_grants,
-    split_list,
 )
 from services.wire.grants import DEFAULT, Grants
 from services.wire.subjects import DEFAULT_NAMESPACE, Subjects
@@ -132,7 +130,7 @@ class Settings(BaseSettings):
         None, description="Certificate chain (PEM) to serve clients with; without it TLS ends at a proxy."
     )
     tls_key: Path | None = Field(None, description="The private key of `tls_cert`.")
-    trusted_proxies: CommaList = Field(
+    trusted_proxies: CommaList[str] = Field(
         default_factory=list,
         description="Addresses or networks of proxies that are trusted to name a client's address.",
     )
@@ -240,7 +238,7 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="Signs the `session` of anonymous users; the same on all gateways. Made up when empty: sessions then end with the process.",
     )
-    jwt_secrets: Annotated[list[SecretStr], NoDecode] = Field(
+    jwt_secrets: CommaList[SecretStr] = Field(
         default_factory=list, description="HS256 secrets, first one signs, all verify."
     )
     jwks_url: str = Field(
@@ -254,14 +252,14 @@ class Settings(BaseSettings):
         "", description="Required `iss` of tokens signed with `jwt_secrets` or a key of `jwks_url`."
     )
     jwt_audience: str = Field("tidings", description="Required `aud`.")
-    origins: CommaList = Field(
+    origins: CommaList[str] = Field(
         default_factory=list, description="Origins whose pages may connect; empty: the page's own host only."
     )
     ticket_ttl_s: float = Field(30.0, gt=0, le=300, description="Seconds a ticket is good for.")
     ticket_rate: float = Field(
         5.0, ge=0, description="Tickets per second for one user, of one gateway; bursts of twice that pass."
     )
-    api_keys: Annotated[list[SecretStr], NoDecode] = Field(
+    api_keys: CommaList[SecretStr] = Field(
         default_factory=list,
         description="Keys of the server API, plain or as `sha256:HEX` (`tidings key`), each with `;scopes=A+B` or for everything. Several may hold at once.",
     )
@@ -298,14 +296,14 @@ class Settings(BaseSettings):
         ge=0,
         description="Users online above which the channel `presence` sends no list and no changes, only counts; 0: always lists.",
     )
-    presence_webhook_urls: CommaList = Field(
+    presence_webhook_urls: CommaList[str] = Field(
         default_factory=list, description="Where events of presence are posted, signed."
     )
-    presence_webhook_secrets: Annotated[list[SecretStr], NoDecode] = Field(
+    presence_webhook_secrets: CommaList[SecretStr] = Field(
         default_factory=list,
         description="Sign the webhooks of presence, each one; two while a secret is replaced. Required with URLs.",
     )
-    presence_webhook_events: Annotated[list[PresenceEvent], NoDecode] = Field(
+    presence_webhook_events: CommaList[PresenceEvent] = Field(
         default_factory=lambda: list(get_args(PresenceEvent)),
         description="Which events of presence are posted.",
     )
@@ -322,17 +320,17 @@ class Settings(BaseSettings):
         Path("/proc"),
         description="Where the agent reads about its machine. In a container, where the host's `/proc` is mounted: then it reports the host, not the container's share of it.",
     )
-    webhook_urls: CommaList = Field(
+    webhook_urls: CommaList[str] = Field(
         default_factory=list, description="Where alerts are posted, in Alertmanager's webhook format."
     )
-    alertmanager_urls: CommaList = Field(
+    alertmanager_urls: CommaList[str] = Field(
         default_factory=list, description="Alertmanagers that alerts are pushed to, `http://host:9093`."
     )
-    notify_urls: Annotated[list[SecretStr], NoDecode] = Field(
+    notify_urls: CommaList[SecretStr] = Field(
         default_factory=list,
         description="E-mail, chat and other services by apprise URL; needs the optional part `notify`.",
     )
-    notify_group_by: CommaList = Field(
+    notify_group_by: CommaList[str] = Field(
         default_factory=lambda: ["metric"],
         description="Fields or labels in which alerts of one notification agree; `...` sends each alone.",
     )
@@ -346,24 +344,6 @@ class Settings(BaseSettings):
         14_400.0, gt=0, description="Seconds after which a notification about what still fires is repeated."
     )
     external_url: str = Field("", description="Where people find this deployment; goes into notifications.")
-
-    @field_validator(
-        "jwt_secrets",
-        "api_keys",
-        "origins",
-        "webhook_urls",
-        "trusted_proxies",
-        "alertmanager_urls",
-        "notify_urls",
-        "notify_group_by",
-        "presence_webhook_urls",
-        "presence_webhook_secrets",
-        "presence_webhook_events",
-        mode="before",
-    )
-    @classmethod
-    def _comma_separated(cls, value: object) -> object:
-        return split_list(value)
 
     @field_validator("trusted_proxies")
     @classmethod

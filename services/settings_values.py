@@ -5,10 +5,10 @@ import ipaddress
 import json
 import re
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import NoDecode
 
 from services.wire.grants import DEFAULT, Grants
@@ -19,11 +19,21 @@ MIN_SECRET_BYTES = 32  # RFC 7518 §3.2: a key as long as the hash
 _ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#@\s]+)")
 DEFAULT_PORT = {"http": ":80", "https": ":443"}
 PresenceEvent = Literal["user_online", "user_offline", "room_occupied", "room_vacated"]
-CommaList = Annotated[list[str], NoDecode]
 PLAIN_WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 _HASHED = "sha256:"
 _SCOPES = ";scopes="
+
+
+def split_list(value: object) -> object:
+    """Lists come from the environment as `a,b` and from TOML as arrays."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+ItemT = TypeVar("ItemT")
+CommaList = Annotated[list[ItemT], NoDecode, BeforeValidator(split_list)]
 
 
 class Namespace(BaseModel):
@@ -55,13 +65,6 @@ class Namespace(BaseModel):
 def default_namespaces() -> dict[str, Namespace]:
     """Return the namespaces that exist always."""
     return {DEFAULT_NAMESPACE: Namespace(), "live": Namespace(durable=False)}
-
-
-def split_list(value: object) -> object:
-    """Lists come from the environment as `a,b` and from TOML as arrays."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
 
 
 def parse_grants(value: object) -> Grants:

@@ -1,13 +1,13 @@
 """The connection to NATS, as the rest of the platform sees it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import structlog
 
-from services.bus.connect import tls_context
+from services.bus.connect import nats_address, tls_context
 from services.bus.connection import BusConnection, ClientHook
 from services.bus.errors import BusError, Misconfigured, NoAnswer, Unavailable
 from services.bus.message import BusMessage, check_publishable, check_subscribable, encode_headers
@@ -17,8 +17,8 @@ from services.bus.requests import PendingRequest, ScatterGather
 from services.bus.stats import BusStats, Probe
 from services.permissions.nats import answerer_of, inbox_prefix, prove_nats
 from services.permissions.roles import OPERATOR, Role
-from services.servers import NatsAddress, parse_nats_url
 from services.settings import Settings, random_suffix
+from services.tasks import TaskSet
 
 __all__ = ["Bus", "BusMessage", "Subscription"]
 
@@ -43,7 +43,7 @@ class Bus:
         self.stats = BusStats()
         self.inbox_prefix = inbox_prefix(role)  # where the server answers: JetStream
         self._connection = BusConnection(
-            _address(settings),
+            nats_address(settings),
             self.stats,
             on_lost=self._on_lost,
             on_return=self._on_return,
@@ -62,7 +62,7 @@ class Bus:
         self._violations: list[str] = []
         self._disconnect_callbacks: list[Callable[[], None]] = []
         self._reconnect_callbacks: list[Callable[[], Awaitable[None]]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._closed = False
         self._probe = Probe(probe_stale_s, self._loop.time())
         self._probe_interval_s = probe_interval_s
@@ -108,7 +108,7 @@ class Bus:
         self.subscribe(self._probe_subject, self._on_probe)
         await self.flush()
         self._probe.on_echo(b"0", self._loop.time())
-        self._spawn(self._keep_probing())
+        self._tasks.spawn(self._keep_probing(), "bus probe")
 
     # --- state ---
 
@@ -336,12 +336,9 @@ class Bus:
         if self._closed:
             return
         self._closed = True
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
+        await self._tasks.close()
         await self._connection.close()
         self._fail_waiting(Unavailable("the bus was closed"))
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- events of the connection ---
 
@@ -353,7 +350,7 @@ class Bus:
     def _on_return(self) -> None:
         self._send_probe()
         for callback in self._reconnect_callbacks:
-            self._spawn(_logged(callback))
+            self._tasks.spawn(_logged(callback), "bus reconnect callback")
 
     def _on_violation(self, operation: str, subject: str) -> None:
         """Fail pending requests to that subject at once instead of at their deadline."""
@@ -392,21 +389,9 @@ class Bus:
             silent = silent + 1 if self.connected and not self.healthy else 0
             self._connection.check(silent=silent > 1)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
 
 def _ignore(_message: BusMessage) -> None:
     """Nothing is sent on subjects that are only tried."""
-
-
-def _address(settings: Settings) -> NatsAddress:
-    try:
-        return parse_nats_url(settings.nats_url)
-    except ValueError as fault:
-        raise Misconfigured(f"TIDINGS_NATS_URL {fault}") from None
 
 
 async def _logged(callback: Callable[[], Awaitable[None]]) -> None:

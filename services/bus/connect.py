@@ -19,7 +19,7 @@ from services.backoff import Backoff
 from services.bus.errors import Misconfigured, Unavailable
 from services.bus.nats_client import LeanClient
 from services.bus.stats import BusStats
-from services.servers import NATS_MINIMUM, NatsAddress, parse_version, spell_version
+from services.servers import NATS_MINIMUM, NatsAddress, parse_nats_url, parse_version, spell_version
 from services.settings import Settings
 
 _ATTEMPT_S = 2.0
@@ -28,6 +28,14 @@ _CREDENTIALS_REFUSED = re.compile(
 )
 
 ErrorCallback = Callable[[Exception], Awaitable[None]]
+
+
+def nats_address(settings: Settings) -> NatsAddress:
+    """Return the address in `nats_url`. Raises Misconfigured."""
+    try:
+        return parse_nats_url(settings.nats_url)
+    except ValueError as fault:
+        raise Misconfigured(f"TIDINGS_NATS_URL {fault}") from None
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

@@ -71,7 +71,7 @@ class Gateway:
     def request(self, *ops: AnyPresenceOp, fresh: bool = False) -> PresenceBatch:
         return PresenceBatch(gateway=self.name, boot=self.boot, batch=self.batch, fresh=fresh, ops=list(ops))
 
-    async def call(self, endpoint: Any, request: Any) -> Any:
+    async def ask(self, endpoint: Any, request: Any) -> Any:
         return await call(self.bus, self.settings.subjects, endpoint, request)
 
     async def users(self, **query: Any) -> dict[str, dict[str, Any]]:

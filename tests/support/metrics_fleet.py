@@ -159,7 +159,7 @@ class Fleet:
     def now_ms() -> int:
         return int(time.time() * 1000)
 
-    async def call(self, endpoint: RpcEndpoint[Any, Any], request: Any) -> Any:
+    async def ask(self, endpoint: RpcEndpoint[Any, Any], request: Any) -> Any:
         return await call(self.bus, self.settings.subjects, endpoint, request)
 
     @property

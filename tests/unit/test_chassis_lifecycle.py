@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from services import lifecycle
 from services.bus.errors import Unavailable
-from services.lifecycle import Lifecycle, live
+from services.lifecycle import Lifecycle, run_main
 from services.settings import Settings
 from services.tasks import TaskSet
 from tests.support.deadline import PATIENCE_S
@@ -37,7 +37,7 @@ async def test_steps_run_last_registered_first() -> None:
         await lifecycle.stopped()
         order.append("main")
 
-    assert await live(main, SETTINGS, Lifecycle(5)) == 0
+    assert await run_main(main, SETTINGS, Lifecycle(5)) == 0
     assert order == ["main", "service", "bus"]
 
 
@@ -59,7 +59,7 @@ async def test_a_step_that_hangs_or_fails_does_not_keep_the_next() -> None:
         lifecycle.on_stop("hangs", hang, 0.05)
 
     async with asyncio.timeout(PATIENCE_S):
-        assert await live(main, SETTINGS, Lifecycle(2 * PATIENCE_S)) == 1
+        assert await run_main(main, SETTINGS, Lifecycle(2 * PATIENCE_S)) == 1
     assert done == ["last"]
 
 
@@ -72,7 +72,7 @@ async def test_all_steps_together_keep_the_deadline() -> None:
             lifecycle.on_stop(f"hangs {number}", hang, 2 * PATIENCE_S)
 
     async with asyncio.timeout(PATIENCE_S):
-        assert await live(main, SETTINGS, Lifecycle(0.3)) == 1
+        assert await run_main(main, SETTINGS, Lifecycle(0.3)) == 1
 
 
 async def test_a_stop_while_starting_cancels_main() -> None:
@@ -83,7 +83,7 @@ async def test_a_stop_while_starting_cancels_main() -> None:
 
     asyncio.get_running_loop().call_later(0.05, lifecycle.stop, "test")
     async with asyncio.timeout(PATIENCE_S):
-        assert await live(main, SETTINGS, lifecycle) == 0
+        assert await run_main(main, SETTINGS, lifecycle) == 0
 
 
 async def test_main_has_time_to_return_once_started() -> None:
@@ -96,7 +96,7 @@ async def test_main_has_time_to_return_once_started() -> None:
 
     lifecycle = Lifecycle(5)
     asyncio.get_running_loop().call_later(0.01, lifecycle.stop, "test")
-    assert await live(main, SETTINGS, lifecycle) == 0
+    assert await run_main(main, SETTINGS, lifecycle) == 0
     assert drained == [True]
 
 
@@ -108,7 +108,7 @@ async def test_a_main_that_never_returns_is_cancelled() -> None:
     lifecycle = Lifecycle(0.1)
     asyncio.get_running_loop().call_later(0.01, lifecycle.stop, "test")
     async with asyncio.timeout(PATIENCE_S):
-        assert await live(main, SETTINGS, lifecycle) == 1
+        assert await run_main(main, SETTINGS, lifecycle) == 1
 
 
 @pytest.mark.parametrize("fault", [RuntimeError("bug"), Unavailable("no bus")])
@@ -122,7 +122,7 @@ async def test_a_fault_in_main_ends_in_order_with_1(fault: Exception) -> None:
         lifecycle.on_stop("bus", close, 1)
         raise fault
 
-    assert await live(main, SETTINGS, Lifecycle(5)) == 1
+    assert await run_main(main, SETTINGS, Lifecycle(5)) == 1
     assert closed == ["bus"]
 
 
@@ -131,7 +131,7 @@ async def test_fail_from_elsewhere_ends_with_1() -> None:
         asyncio.get_running_loop().call_soon(lifecycle.fail, RuntimeError("a task broke"))
         await lifecycle.stopped()
 
-    assert await live(main, SETTINGS, Lifecycle(5)) == 1
+    assert await run_main(main, SETTINGS, Lifecycle(5)) == 1
 
 
 _PROGRAM = """
@@ -236,7 +236,7 @@ async def test_a_critical_task_that_ends_ends_the_process() -> None:
             await lifecycle.stopped()
 
         lifecycle = Lifecycle(5)
-        assert await live(main, SETTINGS, lifecycle) == 1
+        assert await run_main(main, SETTINGS, lifecycle) == 1
         assert lifecycle.failed
 
 

@@ -10,7 +10,7 @@ from gateway import __main__ as process
 from gateway.metrics import MetricsReporter
 from gateway.presence.batch_queue import BatchQueue
 from gateway.ws.timers import Keepalive
-from services.lifecycle import Lifecycle, live
+from services.lifecycle import Lifecycle, run_main
 from services.settings import Settings
 from tidings_cli.local.processes import free_port
 from tidings_cli.local.servers import NatsServer
@@ -34,4 +34,4 @@ async def test_a_loop_that_ends_ends_the_process(
         nats_url=nats_server.url, prefix=f"loops-{secrets.token_hex(4)}", port=free_port(), drain_s=1
     )
     lifecycle = Lifecycle(10)
-    assert await live(process.main, settings, lifecycle) == 1
+    assert await run_main(process.main, settings, lifecycle) == 1
