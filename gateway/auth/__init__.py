@@ -4,7 +4,7 @@
 - `authenticator`  one policy for WebSocket, SSE and HTTP: request in, identity out; keys of the server API
 - `tokens`         JSON Web Tokens: their verification and their claims
 - `jwks`           public keys of the configured issuers
-- `tickets`        one-time tickets for browsers, redeemable on any gateway
+- `tickets`        one-time tickets for browsers, redeemable on any gateway; `bucket` stores them
 - `revocations`    revoked tokens; `revocation_log` keeps all gateways' lists alike
 - `expiry`         the timer for credentials of an open connection
 - `origins`        pages that may talk to this gateway

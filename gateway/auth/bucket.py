@@ -1,9 +1,11 @@
 """Small values under keys, each used at most once: a JetStream stream read and written by key.
 
-It works as a NATS key-value bucket does (ADR-8): the last message of a subject is the key's value, its
-sequence is the revision, and a write may demand a revision, so that of several writers exactly one wins. It
-goes through `Bus.request` alone and so survives every reconnect of the bus. The stream lives in memory:
-what is kept here is worth less than a disk write, and after its loss (a restarted server) it is made again.
+It works as a NATS key-value bucket does (ADR-8): the last message of a subject is the key's value, its sequence is the
+revision, and a write may demand a revision, so that of several writers exactly one wins.
+
+nats-py's own `key_value()` would not do: it puts keys under `$KV.BUCKET`, hears answers on an inbox that no role may
+subscribe to, and belongs to one client, where the bus replaces its client. Everything here goes through `Bus.request`.
+The stream lives in memory, and is made again after its loss (a restarted server).
 """
 
 from dataclasses import dataclass
@@ -70,10 +72,9 @@ class Bucket:
             return await self._put(key, value, expected=0)
 
     async def get(self, key: str) -> Entry | None:
-        """Return the value under a key, or None if there is none or it was taken. Raises Unavailable.
+        """Return the value under a key, or None if there is none or it was used. Raises Unavailable.
 
-        The stream's leader is asked, not whichever replica is near: a replica may not have heard of the key
-        yet.
+        The request goes to the stream's leader: a replica may not have the key yet.
         """
         query = msgspec.json.encode({"last_by_subj": self._subject(key)})
         reply = await self._ask(f"$JS.API.STREAM.MSG.GET.{self._spec.name}", query)
@@ -83,8 +84,8 @@ class Bucket:
             return None
         return Entry(reply.message.data, reply.message.seq)
 
-    async def take(self, key: str, revision: int) -> bool:
-        """Use up the value of that revision. Of all who try, one is told True. Raises Unavailable."""
+    async def consume(self, key: str, revision: int) -> bool:
+        """Use up the value of that revision; True for exactly one caller. Raises Unavailable."""
         try:
             await self._put(key, b"", expected=revision)
         except NoAnswer:

@@ -82,7 +82,7 @@ class TicketStore:
         key = _key(ticket)
         entry = await self._bucket.get(key)
         # Taken before anything is decided about it: a ticket shown by the wrong page is spent too.
-        if entry is None or not await self._bucket.take(key, entry.revision):
+        if entry is None or not await self._bucket.consume(key, entry.revision):
             return None
         stored = _decode(entry.value)
         if stored.expires_at <= time.time():

@@ -6,8 +6,8 @@ And no role may send requests that the server itself answers to any reply subjec
 gateways may send requests to JetStream, and are trusted with what that allows.
 
 ```
-_INBOX.ASKER.ANSWERER.RANDOM.TOKEN   a role asks a role; ANSWERER is `server` for JetStream
-_INBOX.RANDOM[.TOKEN]                a user without a role (the operator's tools) asks
+_INBOX.CALLER.ANSWERER.RANDOM.TOKEN  replies from a role to a role; ANSWERER is `server` for JetStream
+_INBOX.RANDOM[.TOKEN]                replies to a user without a role (the operator's tools)
 ```
 """
 
@@ -23,15 +23,15 @@ from services.wire.subjects import LOGS_OF_APPLICATIONS
 
 # Monitoring of micro services (NATS ADR-32): `$SRV.PING`, `$SRV.INFO.NAME`, `$SRV.STATS.NAME.ID`.
 _MONITORING = "$SRV.>"
-# Where clients in general, and our own without a role, hear answers.
+# Replies to clients in general, and to our own without a role.
 _INBOXES_WITHOUT_ROLE = ("_INBOX.*", "_INBOX.*.*")
 _ANSWERING = (Role.GATEWAY, Role.PRESENCE, Role.METRICS)
 SERVER = "server"
 
 
-def inbox_prefix(asker: Role | None, answerer: str = SERVER) -> str:
+def inbox_prefix(caller: Role | None, answerer: str = SERVER) -> str:
     """Return the prefix of reply subjects; without a role, NATS's own default."""
-    return "_INBOX" if asker is None else f"_INBOX.{asker}.{answerer}"
+    return "_INBOX" if caller is None else f"_INBOX.{caller}.{answerer}"
 
 
 def answerer_of(subject: str, prefix: str) -> str:
@@ -60,7 +60,7 @@ def subjects_of(role: Role, settings: Settings, *, rolling: bool = False) -> Sub
         Role.PRESENCE: _presence,
         Role.METRICS: _metrics,
         Role.AGENT: _agent,
-    }[role](prefix, settings)
+    }[role](settings)
     answers = (inbox_prefix(Role.GATEWAY, role) + ".*.*", *_INBOXES_WITHOUT_ROLE)
     needed = SubjectRights(
         publish=(
@@ -89,8 +89,8 @@ def _version_before(role: Role, prefix: str) -> SubjectRights:
 _Pair = tuple[tuple[str, ...], tuple[str, ...]]
 
 
-def _gateway(prefix: str, settings: Settings) -> _Pair:
-    subjects = settings.subjects
+def _gateway(settings: Settings) -> _Pair:
+    prefix, subjects = settings.prefix, settings.subjects
     ephemeral = [name for name, namespace in settings.namespaces.items() if not namespace.durable]
     publish = (
         f"{prefix}.in.>",
@@ -123,25 +123,26 @@ def _gateway(prefix: str, settings: Settings) -> _Pair:
     return publish, subscribe
 
 
-def _presence(prefix: str, settings: Settings) -> _Pair:
+def _presence(settings: Settings) -> _Pair:
+    prefix = settings.prefix
     publish = (settings.subjects.presence_diff, f"{prefix}.presence.room.>", f"{prefix}.out.members.>")
     return publish, (f"{prefix}.rpc.presence.*", _MONITORING)
 
 
-def _metrics(prefix: str, settings: Settings) -> _Pair:
+def _metrics(settings: Settings) -> _Pair:
     subjects = settings.subjects
     publish = (subjects.metrics_feed, subjects.alerts_feed, subjects.logs_feed)
     subscribe = (
         subjects.metrics_report,
         subjects.logs_report("*"),
         subjects.logs_feed,
-        f"{prefix}.rpc.metrics.*",
+        f"{settings.prefix}.rpc.metrics.*",
         _MONITORING,
     )
     return publish, subscribe
 
 
-def _agent(prefix: str, settings: Settings) -> _Pair:  # noqa: ARG001  # the four have one shape
+def _agent(settings: Settings) -> _Pair:
     return (settings.subjects.metrics_report,), ()
 
 

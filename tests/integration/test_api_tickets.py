@@ -186,6 +186,6 @@ async def test_a_key_is_created_once(two_buses: tuple[Bus, Bus], settings: Setti
     revision = await bucket.create("key", b"x")
     with pytest.raises(RequestRefused):
         await bucket.create("key", b"y")
-    assert await bucket.take("key", revision)
-    assert not await bucket.take("key", revision)
+    assert await bucket.consume("key", revision)
+    assert not await bucket.consume("key", revision)
     assert await bucket.get("key") is None
