@@ -31,11 +31,6 @@ _MAX_BIN: int = ceil(log(MAX_MS) * _PER_LOG)
 _BIN_VALUES: list[float] = [float(_MAPPING.value(key)) for key in range(_MIN_BIN, _MAX_BIN + 1)]
 
 
-def bin_value(key: int) -> float:
-    """Return the value of a bin."""
-    return _BIN_VALUES[key - _MIN_BIN]
-
-
 class BadSample(ValueError):
     """A value no latency can have, or a sketch no values can have made; `reason` is a metric label."""
 
@@ -161,34 +156,21 @@ class LatencySketch:
         if not self.count:
             return None
         found: list[float] = []
-        # 0.07 * 100 is a little over 7 in floating point; it must not become the 8th value.
-        ranks = iter([max(0.0, ceil(q * self.count * (1.0 - 1e-12)) - 1.0) for q in qs])
-        rank = next(ranks, None)
-        seen = self.zero
-        while rank is not None and rank < seen:
-            found.append(self.min)
-            rank = next(ranks, None)
-        for key in sorted(self.bins):
-            seen += self.bins[key]
-            while rank is not None and rank < seen:
-                # The extremes are known exactly: no quantile lies outside them.
-                found.append(min(max(_BIN_VALUES[key - _MIN_BIN], self.min), self.max))
-                rank = next(ranks, None)
-            if rank is None:
-                break
-        while rank is not None:  # the last rank, where floating-point counts fall short of their sum
-            found.append(self.max)
-            rank = next(ranks, None)
+        ascending = iter(sorted(self.bins))
+        seen, value = self.zero, self.min
+        for q in qs:
+            # 0.07 * 100 is a little over 7 in floating point; it must not become the 8th value.
+            rank = max(0.0, ceil(q * self.count * (1.0 - 1e-12)) - 1.0)
+            while rank >= seen:
+                key = next(ascending, None)
+                if key is None:  # floating-point counts fall short of their sum
+                    seen, value = inf, self.max
+                else:
+                    seen += self.bins[key]
+                    # The extremes are known exactly: no quantile lies outside them.
+                    value = min(max(_BIN_VALUES[key - _MIN_BIN], self.min), self.max)
+            found.append(value)
         return found
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self.bins.clear()
-        self.zero = 0.0
-        self.count = 0.0
-        self.sum = 0.0
-        self.min = inf
-        self.max = -inf
 
     def to_wire(self) -> Sketch:
         """Return the form that crosses the bus and is stored. It is a copy."""

@@ -58,14 +58,6 @@ def test_bins_are_those_of_the_ddsketch_libraries() -> None:
     assert set(LatencySketch(values).bins) == keys
 
 
-def test_clear_forgets_everything() -> None:
-    sketch = LatencySketch([1.0, 2.0])
-    sketch.clear()
-    assert sketch.to_wire() == Sketch()
-    sketch.add(5.0)
-    assert (sketch.count, sketch.min, sketch.max, sketch.sum) == (1, 5.0, 5.0, 5.0)
-
-
 def test_survives_json() -> None:
     sketch = LatencySketch([0.0, 1.5, 3.0, 3.0, 1000.0])
     data = msgspec.json.encode(sketch.to_wire())
