@@ -197,7 +197,7 @@ GUARDS = (
         edits=[
             (
                 "gateway/auth/tickets.py",
-                "if entry is None or not await self._bucket.take(key, entry.revision):",
+                "if entry is None or not await self._bucket.consume(key, entry.revision):",
                 "if entry is None:",
             )
         ],
