@@ -21,7 +21,7 @@ from services.wire.rpc import GATEWAY_STATS, Empty
 
 
 async def main(settings: Settings, life: Lifecycle) -> None:
-    """Wire the parts, serve until told to stop, drain."""
+    """Wire the parts, serve until stopped, drain."""
     listener = bind(settings)
     instance = instance_name(settings, "gateway")
     traces = open_traces(settings, "gateway", instance, life)

@@ -150,7 +150,7 @@ class Connections:
         """Close connections that a gateway found to be too many for their user."""
         for connection_id in connection_ids:
             if (client := self._by_id.get(connection_id)) is not None:
-                self._per_user.end(client.user_id, connection_id)
+                self._per_user.close_surplus(client.user_id, connection_id)
 
     def close(self) -> None:
         """End the subscription of the per-user limit."""

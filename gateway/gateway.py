@@ -1,4 +1,4 @@
-"""The parts of one gateway, put together once and shared by all its connections."""
+"""Composition root: the parts of one gateway, shared by all its connections."""
 
 import asyncio
 import secrets
@@ -53,7 +53,7 @@ _ORDER_TIMEOUT_S = 1.0  # for a gateway that has such a connection to say so
 
 
 class Gateway:
-    """What every connection of this process uses."""
+    """The parts of one gateway, and the orders that concern all of it."""
 
     def __init__(
         self,
@@ -91,10 +91,12 @@ class Gateway:
         self.presence = PresenceReporter(
             self.service_client, settings, instance, self.boot, lambda: self.connections
         )
-        self.views = PresenceChannels(bus, self.service_client, settings, self.tasks, self.counters)
-        self.metrics = MetricsChannel(bus, self.service_client, settings, self.tasks, self.counters)
-        self.log_lines = LogsChannel(bus, settings, self.counters)
-        self.everyone = Broadcasts(bus, settings, self.counters, self._on_control)
+        self.presence_channels = PresenceChannels(
+            bus, self.service_client, settings, self.tasks, self.counters
+        )
+        self.metrics_channel = MetricsChannel(bus, self.service_client, settings, self.tasks, self.counters)
+        self.logs_channel = LogsChannel(bus, settings, self.counters)
+        self.broadcasts = Broadcasts(bus, settings, self.counters, self._on_control)
         self.revocation_log = RevocationLog(
             bus, settings, authenticator.revocations, time.time, self._on_revoked
         )
@@ -109,7 +111,7 @@ class Gateway:
             streams=lambda: self.durable_logs,
             draining=lambda: self.draining,
         )
-        self.presence.on_applied = self.views.on_applied
+        self.presence.on_applied = self.presence_channels.on_applied
         self._returns = 0
         self._closed = False
         self._elections = LeaderWatch(bus, settings, self._on_elected)
@@ -134,7 +136,7 @@ class Gateway:
     # --- what users do, over a connection or over HTTP ---
 
     def owner_of(self, connection_id: str) -> str | None:
-        """Return whose connection this is; None where this gateway has none of that id."""
+        """Return the user of a connection; None where this gateway has no such connection."""
         client = self.connections.get(connection_id)
         return None if client is None else client.user_id
 
@@ -224,7 +226,7 @@ class Gateway:
         return [*self.streams.all, self.revocation_log.durable_log]
 
     def readiness(self) -> dict[str, bool]:
-        """Return what a gateway needs to take new connections, and whether it is there."""
+        """Return the checks that a gateway must pass to accept connections, with their results."""
         return {
             "bus": self.bus.healthy,
             "streams": self.streams.is_open and self.authenticator.revocations.current,
@@ -232,15 +234,15 @@ class Gateway:
         }
 
     def details(self) -> dict[str, object]:
-        """Return what a reader of `/readyz` may want to know besides."""
+        """Return further details for `/readyz`."""
         return {"breakers": self.service_client.breaker_states()}
 
     def stats(self) -> GatewayStats:
-        """Return how this gateway is doing."""
+        """Return this gateway's current figures."""
         return self.reporter.stats()
 
     async def close(self) -> None:
-        """Tell presence what is left to tell, and stop. Idempotent."""
+        """Send presence its last reports, and stop. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -249,10 +251,10 @@ class Gateway:
         for part in (
             self.rooms,
             self.inboxes,
-            self.views,
-            self.metrics,
-            self.log_lines,
-            self.everyone,
+            self.presence_channels,
+            self.metrics_channel,
+            self.logs_channel,
+            self.broadcasts,
             self.connections,
             self._elections,
             self.revocation_log,
@@ -271,12 +273,12 @@ class Gateway:
             self.tasks.spawn(self._on_bus_return(), "after an election", critical=True)
 
     async def _on_bus_return(self) -> None:
-        """Bring everything up to date: nobody can say what was missed while the bus was away.
+        """Catch up: messages of any kind may have been missed while the bus was away.
 
         The durable logs may be others than before, or not ready yet; until they are open, rooms and inboxes wait.
         """
-        self.views.resync()
-        self.metrics.resync()
+        self.presence_channels.resync()
+        self.metrics_channel.resync()
         self._returns += 1
         this_return = self._returns
         backoff = Backoff(_REOPEN_S, _REOPEN_S, jitter=0.9)

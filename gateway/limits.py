@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Limit(StrEnum):
-    """Every limit that a stranger can meet, by the name under which it is counted (`docs/security.md`)."""
+    """Every limit that an untrusted client can reach, by the name under which it is counted (`docs/security.md`)."""
 
     ACCEPT_RATE = "accept_rate"
     REQUEST_RATE = "request_rate"
@@ -61,7 +61,7 @@ class TokenBucket:
         self._at = now
 
     def consume(self, now: float, cost: float = 1.0) -> float:
-        """Take `cost` tokens, at most a whole burst. Return 0.0, or the seconds until there are as many (and take none)."""
+        """Take `cost` tokens, at most a burst. Return 0.0, or the seconds until there are as many (and take none)."""
         rate = self._rate
         if not rate:
             return 0.0
@@ -99,7 +99,7 @@ class Recent(Generic[T]):
         return len(self._recent) + len(self._older)
 
     def get(self, key: str, now: float, make: Callable[[], T]) -> T:
-        """Return what there is for a key, or make it."""
+        """Return the value of a key, made on first use."""
         if now >= self._turns_at + self._keep_s:
             self._older, self._recent, self._turns_at = {}, {}, now + self._keep_s
         elif now >= self._turns_at or len(self._recent) >= MAX_KEYS:
@@ -110,7 +110,7 @@ class Recent(Generic[T]):
 
 
 def refill_s(rate: float) -> float:
-    """Return how long an empty bucket of this rate takes to be as good as a new one."""
+    """Return the seconds in which an empty bucket of this rate fills up."""
     return max(2.0, 1 / rate) if rate else 0.0
 
 
@@ -118,7 +118,7 @@ class KeyedBuckets:
     """A `TokenBucket` for each key: an address, a user.
 
     A bucket that is full again is as good as none, so it is kept for the time that takes. Where very many keys are
-    seen, buckets are forgotten earlier: who commands so many addresses has no use for bursts.
+    seen, buckets are forgotten earlier: a sender with so many addresses has no use for bursts.
     """
 
     def __init__(self, rate: float, now: float) -> None:
@@ -153,7 +153,7 @@ class FloodDetector:
         self._at = now
 
     def add(self, now: float) -> bool:
-        """Count one refusal; return whether it is one too many."""
+        """Count one refused message. True: this is a flood."""
         self._count = max(0.0, self._count - (now - self._at) * self._rate) + 1.0
         self._at = now
         return self._count > self.FLOOD_S * self._rate + 1.0

@@ -1,7 +1,7 @@
-"""Accepting connections, and sending them away in good time.
+"""Listener and drain.
 
 uvicorn's own shutdown closes all sockets in one instant and waits for streams for ever. So the drain comes first:
-readiness fails, the listeners close, clients are told `disconnect` with a time to come back in paced slices, and what is
+readiness fails, the listeners close, clients get `disconnect` with a time to reconnect, in paced slices, and what is
 left after the deadline is cut.
 """
 
@@ -62,7 +62,7 @@ class Server(uvicorn.Server):
     """uvicorn with our protocols, our signals and our drain."""
 
     def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
-        # It warns of every malformed request, and strangers do not choose what is in our log.
+        # It warns of every malformed request, and untrusted clients do not choose what is in our log.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         self._gateway = gateway
         settings = gateway.settings
@@ -115,12 +115,12 @@ class Server(uvicorn.Server):
         yield
 
     async def run_on(self, listener: socket.socket) -> None:
-        """Serve until cancelled or told to exit."""
+        """Serve until cancelled or stopped."""
         self._gateway.tasks.spawn(self._tick(), "keepalive", critical=True)
         await self.serve(sockets=[listener])
 
     async def drain(self) -> None:
-        """Send everybody away, paced; return when they are gone or the time is up."""
+        """Disconnect all clients, paced; return when they are gone or the time is up."""
         gateway = self._gateway
         gateway.draining = True
         gateway.accept_rate.close()
@@ -130,7 +130,7 @@ class Server(uvicorn.Server):
         if clients:
             log.info("draining", clients=len(clients))
         budget_s = gateway.settings.drain_s
-        # A few clients leave at once; many leave over the whole budget, so that others are not overrun.
+        # A few clients leave at once; many leave over all of the budget, so that other gateways are not overrun.
         slices = max(1, min(round((budget_s - _CLOSE_WAIT_S) / _SLICE_S), len(clients) // 25))
         spread_ms = int(1000 * min(budget_s, max(0.5, len(clients) / 1000)))
         for index in range(slices):

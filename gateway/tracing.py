@@ -23,7 +23,7 @@ _STREAM = b"text/event-stream"
 
 
 def trace(gateway: Gateway, app: ASGIApp, traces: Traces) -> ASGIApp:
-    """Make a gateway that serves nobody yet measure what it publishes; return its app, measuring requests."""
+    """Trace what a gateway publishes, before it serves; return its app, tracing requests."""
     gateway.publisher = TracingPublisher(gateway, traces)
     return TracingRequests(app, traces)
 

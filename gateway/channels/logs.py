@@ -1,4 +1,4 @@
-"""The `logs` channel: subscribed to only while somebody follows it."""
+"""The `logs` channel: subscribed to on the bus only while it has followers."""
 
 import msgspec
 import structlog
@@ -17,7 +17,7 @@ _decode = msgspec.json.Decoder(LogReport).decode
 
 
 class LogsChannel:
-    """Those who follow the log stream."""
+    """Followers of the log stream."""
 
     def __init__(self, bus: Bus, settings: Settings, counters: Counters) -> None:
         self.fanout = Fanout(counters)

@@ -1,6 +1,6 @@
 """The `metrics` and `alerts` channels.
 
-Every gateway keeps the last records and the active alerts, whoever follows: it is one message a second, and a page
+Every gateway keeps the last records and the active alerts, with or without followers: it is one message a second, and a page
 that opens has its charts at once.
 """
 

@@ -1,6 +1,6 @@
 """The `presence` and `presence:ROOM` channels.
 
-A view exists while somebody follows it: it subscribes to the scope's diffs, fetches one snapshot, and serves every
+A `PresenceChannel` exists while it has followers: it subscribes to the scope's diffs, fetches one snapshot, and serves every
 follower from there, so that a thousand followers cost presence_svc one question.
 """
 
@@ -34,7 +34,7 @@ _decode = msgspec.json.Decoder(PresenceDiff).decode
 _RETRY_S = 0.25
 _RETRY_MAX_S = 1.0
 _MAX_HELD_DIFFS = 1000
-# Changes of `lastSeen` alone are not told: who begins to follow gets them from a list that is no older.
+# Changes of `lastSeen` alone are not sent: a new follower gets them from a list that is no older than this.
 _FRESH_S = 10.0
 # Far below what may wait for one client (`write_buffer_bytes`), and at a pace that a phone keeps up with.
 _PAGE_BYTES = 65_536
@@ -199,14 +199,14 @@ class PresenceChannel:
         return server.PresenceList(users=[], room=self._room_field, count=count)
 
     def _resend_list(self) -> None:
-        """Send everything anew: lists have ended, or begun."""
+        """Send the list again: it has become a count, or a count has become a list."""
         self.fanout.flush()
         self._listing += 1
         self._count_sent = self._roster.count
         self._send_list(self.fanout)
 
     def _send_count_soon(self) -> None:
-        """Tell a changed count, at most once in a while: it changes with everyone who comes and goes."""
+        """Send a changed count, rate-limited: it changes with every join and leave."""
         if self._count_due is None:
             self._count_due = asyncio.get_running_loop().call_later(_COUNT_EVERY_S, self._send_count)
 
@@ -267,7 +267,7 @@ class PresenceChannel:
             self._apply_snapshot(snapshot)
 
     async def _fetch_settled(self) -> Snapshot | None:
-        """Fetch a snapshot, however long it takes; None when nobody follows any more."""
+        """Fetch a snapshot, however long it takes; None when there are no followers any more."""
         backoff = Backoff(_RETRY_S, _RETRY_MAX_S, jitter=0.9)
         while not self._closed:
             try:

@@ -53,7 +53,7 @@ class Roster:
     def replace(
         self, epoch: str, version: int, users: list[User], count: int | None = None
     ) -> list[PresenceChange]:
-        """Take a snapshot, of a large scope its `count`; return what leads to it from what was known before."""
+        """Replace everything by a snapshot, of a large scope by its `count`; return the changes."""
         before, self.users = self.users, {user.user_id: user for user in users}
         self.epoch, self.version, self.count = epoch, version, count
         return list(changes_between(before, self.users))
@@ -89,7 +89,7 @@ class Roster:
             case PresenceUpdated(user_id=user_id, custom_data=data) if user_id in self.users:
                 self.users[user_id] = msgspec.structs.replace(self.users[user_id], custom_data=data)
             case _:
-                pass  # about somebody this scope does not hold: nothing to show
+                pass  # about a user outside this scope: nothing to show
 
 
 def changes_between(old: dict[str, User], new: dict[str, User]) -> Iterator[PresenceChange]:

@@ -1,7 +1,7 @@
 """The page at `/`: the dashboard, as `make dashboard` builds it from `dashboard/`.
 
 - `dist/`           the built files; not under version control, but in every wheel and image
-- `unbuilt.html`    what is shown where nobody built it
+- `unbuilt.html`    shown where the dashboard was not built
 - `serving`         how a browser gets them
 """
 

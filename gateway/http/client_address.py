@@ -1,8 +1,8 @@
 """Client addresses: the peer, or what trusted proxies forwarded. No I/O.
 
-Behind proxies the peer is the last proxy, and the client's address is what the proxies wrote down. Anybody can write
+Behind proxies the peer is the last proxy, and the client's address is what the proxies wrote down. Any client can write
 such a header, so it is read only when the peer is a trusted proxy, only the one header that this deployment's proxies
-set, and from the right: each proxy appends whom it heard from, and the first address that is no trusted proxy is
+set, and from the right: each proxy appends the address of its peer, and the first address that is no trusted proxy is
 the client's. What stands to the left of it is the client's own word. Some proxies append to the line that came, others
 add a line of their own (HAProxy): all lines count, in their order, as one list (RFC 9110 §5.3).
 """

@@ -123,7 +123,7 @@ class OriginGuard:
 
 
 class SecurityHeaders:
-    """Adds headers that a browser needs to be told: no sniffing, no framing, no referrer, no scripts."""
+    """Adds headers for browsers: no sniffing, no framing, no referrer, no scripts."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

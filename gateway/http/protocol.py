@@ -23,7 +23,7 @@ from gateway.ws.protocol import ServerContext
 from gateway.ws.sniff import StartUpgrade, UpgradeRequest
 
 _PER_HEADER = 4  # colon, blank and line end
-# A client may ask further before it has its answer; nobody who waits for answers asks this often.
+# A client may ask further before it has its answer; no client that waits for answers asks this often.
 _MAX_PIPELINED = 32
 
 
@@ -61,7 +61,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop all clocks, and tell every request under way: uvicorn tells only the last one that came."""
+        """Stop all timers, and notify every request under way: uvicorn notifies only the newest."""
         self._stop_timers()
         for cycle in [self._answering, *(cycle for cycle, _ in self.pipeline)]:
             if cycle is not None and not cycle.response_complete:
@@ -160,7 +160,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _fault_of_head(self) -> str:
-        """Return what makes a request ambiguous or unusable, or nothing."""
+        """Return the fault of an ambiguous or unusable request, or nothing."""
         version = self.parser.get_http_version()
         names = [name for name, _ in self.headers]
         if version not in ("1.0", "1.1"):
@@ -276,7 +276,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
 
 def _origin_form(url: bytes) -> str:
-    """Return path and query of a request's target, which may be a whole URL (RFC 9112 §3.2.2)."""
+    """Return path and query of a request's target, which may be an absolute URL (RFC 9112 §3.2.2)."""
     try:
         target = httptools.parse_url(url)
     except httptools.HttpParserInvalidURLError:  # `*`, and a CONNECT's

@@ -13,7 +13,7 @@ _COUNTED = "tidings.counted"
 
 
 def exclude_from_latency(scope: Scope) -> None:
-    """Leave this request out of the latencies: it waits for a fixed time, for whoever may answer.
+    """Exclude a scatter-gather request from latencies: it always takes its full timeout.
 
     A page that shows all gateways asks every few seconds, and would raise the alert about slow answers.
     """

@@ -1,4 +1,4 @@
-"""What to tell presence_svc next, in which order, and how much of it at once. No I/O, no clock.
+"""Queue of reports to presence_svc: their order, and their batches. No I/O, no clock.
 
 Batch numbers rise by exactly one within a boot: a number that is missing means to presence_svc that its store lost
 data. So a number belongs to a batch until that batch has been answered.
@@ -35,7 +35,7 @@ class Announced(Protocol):
     connection_id: str
 
     def presence_ops(self) -> Iterable[AnyPresenceOp]:
-        """Return what to say of this connection to somebody who knows nothing; nothing if it is not present."""
+        """Return the operations that announce this connection; none if it is not present."""
 
 
 class Chosen:
@@ -49,7 +49,7 @@ class Chosen:
         self.custom_data_at = 0.0
 
     def ops(self, connection_id: str, now: float) -> Iterator[AnyPresenceOp]:
-        """Return what to say of it."""
+        """Return the operations that announce it."""
         if self.status is not None:
             yield StatusSet(connection_id=connection_id, status=self.status)
         if self.custom_data is not UNSET:
@@ -77,7 +77,7 @@ class _Budget:
 
 
 def _ops_of(connection: Announced) -> list[AnyPresenceOp]:
-    """Return what to say of a connection; nothing where it fails: the announcement of the others goes on."""
+    """Return the operations that announce a connection; none where it fails: the others are announced."""
     try:
         return list(connection.presence_ops())
     except Exception:
@@ -141,11 +141,11 @@ class BatchQueue:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits that announcing everything afresh is cheaper: it says, too, when each was active."""
+        """Whether so much waits that announcing all connections again is cheaper: that also says when each was active."""
         return len(self._waiting) > MAX_WAITING or len(self._active) >= MAX_ACTIVE_WAITING
 
     def reannounce(self) -> None:
-        """Begin with the next batch as if nothing had been said: all connections, in a lease opened anew."""
+        """Announce all connections again, from the next batch on, in a new lease."""
         self._fresh = True
         self._active.clear()
         self._unannounced.clear()
@@ -153,7 +153,7 @@ class BatchQueue:
         self._waiting.clear()
 
     def use_own_lease(self) -> None:
-        """Announce afresh under a lease of another name.
+        """Announce all connections under a lease of another name.
 
         Another process holds the one of our name: a later boot of this gateway while we were frozen, or a gateway of
         the same name. Each of us speaks for its own connections; fighting over one lease would lose both.
@@ -202,7 +202,7 @@ class BatchQueue:
             self._max_bytes //= 2
 
     def _announce(self, budget: _Budget, ops: list[AnyPresenceOp]) -> None:
-        """Fill the batch with connections not yet announced, each one whole."""
+        """Fill the batch with connections not yet announced, each complete."""
         while True:
             while self._partial and budget.reserve([self._partial[0]]):
                 ops.append(self._partial.popleft())

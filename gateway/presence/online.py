@@ -1,6 +1,6 @@
 """Whether users are online, for acknowledgements of direct messages.
 
-Whoever sends many of them must not cost presence_svc a request each: one request is under way at a time, and asks about
+A client that sends many of them must not cost presence_svc a request each: one request is under way at a time, and asks about
 all users that were asked about since the one before.
 """
 
@@ -37,7 +37,7 @@ class OnlineLookup:
         return len(self._waiting)
 
     async def ask(self, user_id: str) -> Online:
-        """Return whether a user has a connection anywhere."""
+        """True if a user has a connection anywhere."""
         answer = self._waiting.get(user_id)
         if answer is None:
             if len(self._waiting) >= _MAX_WAITING:

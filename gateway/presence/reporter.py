@@ -1,9 +1,9 @@
-"""Telling presence_svc which connections exist here.
+"""Reports to presence_svc the connections of this gateway.
 
 One batch is in flight at a time and repeated until it is answered; what changes meanwhile goes into the next one.
 A batch goes out at least each `presence_renew_s`, so it renews the lease too: cost follows change and the number of
 gateways, not the number of connections. When presence_svc does not know the lease (any more), everything is announced
-afresh (ADR 0005).
+again (ADR 0005).
 """
 
 import asyncio
@@ -138,7 +138,7 @@ class PresenceReporter:
             return  # time to renew
 
     async def _send(self, batch: PresenceBatch) -> bool:
-        """Return whether the batch is done with."""
+        """True: the batch is done."""
         try:
             # No breaker holds this back: it is one question at a time, and it finds out when presence is back.
             applied = await self._service_client.call(PRESENCE_APPLY, batch, bypass_breaker=True)

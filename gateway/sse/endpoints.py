@@ -174,14 +174,14 @@ async def metrics_stream(gateway: Gateway, request: Request) -> Response:
     if not identity.grants.may_follow(channel_names.METRICS):
         raise ApiError(ErrorCode.FORBIDDEN, "no such stream, or not for this user")
     stream = MetricsStream(identity, gateway.settings.write_buffer_bytes, gateway.counters)
-    if (latest := gateway.metrics.latest) is not None:
+    if (latest := gateway.metrics_channel.latest) is not None:
         stream.accept_messages([EncodedMessage(server.MetricsUpdate(data=latest))])
     return StreamResponse(gateway, stream, _MetricsSubscription(gateway, stream))
 
 
 class _MetricsSubscription:
     def __init__(self, gateway: Gateway, stream: MetricsStream) -> None:
-        self._fanout = gateway.metrics.streams
+        self._fanout = gateway.metrics_channel.streams
         self._stream = stream
 
     def enter(self) -> None:
@@ -303,7 +303,7 @@ class _EventSubscriptions:
             stream.announced = True
             gateway.presence.connected(stream.connection_id, stream.user_id, stream.identity.username)
         if self._rooms or self._names:
-            gateway.everyone.fanout.add(stream)
+            gateway.broadcasts.fanout.add(stream)
         subscribe.follow(gateway, stream, self._names)
         for room in self._rooms:
             stream.rooms.add(room)
@@ -389,7 +389,7 @@ class _EventSubscriptions:
         gateway, stream = self._gateway, self._events
         for room in stream.rooms:
             gateway.rooms.leave(stream.connection_id, room)
-        gateway.everyone.fanout.discard(stream.connection_id)
+        gateway.broadcasts.fanout.discard(stream.connection_id)
         subscribe.unfollow(gateway, stream.connection_id, self._names)
         gateway.inboxes.leave(stream)
         if stream.announced:

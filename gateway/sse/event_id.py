@@ -46,7 +46,7 @@ def _hashed(topic: str) -> str:
 
 
 def longest_id(topics: int, epochs: int) -> int:
-    """Return how long an id of so many topics with so many epochs may become."""
+    """Return the greatest length of an id of so many topics with so many epochs."""
     size = 2 + epochs * _EPOCH_BYTES + topics * (_FRAME_BYTES + len(_hashed("x")))
     return _encoded_length(max(size, _LONG_BYTES))
 

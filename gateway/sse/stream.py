@@ -74,7 +74,7 @@ class Buffer:
             self.on_end()
 
     async def get(self, timeout_s: float) -> bytes:
-        """Return what is there, or wait for it; nothing when the time is up or the stream has ended."""
+        """Return the buffered bytes, or wait for some; nothing when the time is up or the stream has ended."""
         if not self._chunks and not self.ended:
             self._wake.clear()
             try:
@@ -96,7 +96,7 @@ def disconnect_event(code: CloseCode, retry_after_ms: int | None = None, reason:
         reconnect=code.value.reconnect,
         retry_after_ms=UNSET if retry_after_ms is None else retry_after_ms,
     )
-    # `retry` is how an EventSource is told when to come back.
+    # `retry` sets the time after which an EventSource reconnects.
     head = b"" if retry_after_ms is None else b"retry: %d\n" % retry_after_ms
     return head + sse_event("disconnect", _encode(message))
 
@@ -129,7 +129,7 @@ class Stream:
         raise NotImplementedError
 
     def keepalive(self) -> bytes:
-        """Return what shows, every `keepalive_s` seconds, that the stream is alive."""
+        """Return the bytes that keep the stream alive, sent every `keepalive_s` seconds."""
         raise NotImplementedError
 
     def presence_ops(self) -> Iterable[AnyPresenceOp]:
@@ -258,7 +258,7 @@ class EventStream(Stream):
         return sse_event("heartbeat", _encode({"timestamp": self._now_ms(), "message": "still here"}))
 
     def presence_ops(self) -> Iterable[AnyPresenceOp]:
-        """Return what presence has to know: a stream with rooms or an inbox is somebody who is there."""
+        """See `Announced`. A stream with rooms or an inbox makes its user present."""
         if self.announced:
             yield Connected(
                 connection_id=self.connection_id,

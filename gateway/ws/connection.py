@@ -167,7 +167,7 @@ class Connection:
         for room in self._session.rooms:
             gateway.rooms.leave(self.connection_id, room)
         subscribe.unfollow(gateway, self.connection_id, self._session.followed)
-        gateway.everyone.fanout.discard(self.connection_id)
+        gateway.broadcasts.fanout.discard(self.connection_id)
         gateway.inboxes.leave(self)
         gateway.connections.discard(self)
         gateway.counters.connections -= 1
@@ -203,7 +203,7 @@ class Connection:
         self._protocol = protocol
         self._inbox_from = inbox.seq
         gateway.counters.connections += 1
-        gateway.everyone.fanout.add(self)
+        gateway.broadcasts.fanout.add(self)
         gateway.connections.add(self)
         gateway.presence.connected(self.connection_id, self.user_id, self._sender.username)
         if subscribe:

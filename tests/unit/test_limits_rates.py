@@ -10,7 +10,7 @@ from gateway.auth.identity import Identity
 from gateway.client.commands import ClientState, CommandError
 from gateway.client.effects import Effect, Expel, PublishToRoom, Reply
 from gateway.limits import FloodDetector, KeyedBuckets, Limit, TokenBucket
-from gateway.user_limit import excess
+from gateway.user_limit import surplus
 from services.settings import Settings
 from services.settings_values import Namespace
 from services.wire import client, server
@@ -206,10 +206,10 @@ def test_the_namespace_says_what_echo_is_unless_the_message_does(
 
 
 def test_the_oldest_connections_have_to_go() -> None:
-    assert excess({"a": 3, "b": 1, "c": 2}, 2) == ["b"]
-    assert excess({"a": 3, "b": 1, "c": 2}, 1) == ["b", "c"]
-    assert excess({"b": 1, "a": 1, "c": 1}, 2) == ["a"]
-    assert excess({"a": 1}, 5) == []
+    assert surplus({"a": 3, "b": 1, "c": 2}, 2) == ["b"]
+    assert surplus({"a": 3, "b": 1, "c": 2}, 1) == ["b", "c"]
+    assert surplus({"b": 1, "a": 1, "c": 1}, 2) == ["a"]
+    assert surplus({"a": 1}, 5) == []
 
 
 def test_what_was_read_for_a_connection_counts_against_its_rate() -> None:
