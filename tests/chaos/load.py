@@ -53,9 +53,9 @@ class Load:
         """The epochs in which members stand now."""
         return {at.epoch for member in self.campaign.members for at in member.positions.values()}
 
-    async def told_of_a_new_epoch(self, before: set[str], timeout_s: float = 30.0) -> None:
+    async def notified_of_a_new_epoch(self, before: set[str], timeout_s: float = 30.0) -> None:
         """Wait until no member stands in one of the epochs before."""
-        await eventually(lambda: not self.epochs & before, "everybody told of the new epoch", timeout_s)
+        await eventually(lambda: not self.epochs & before, "all members notified of the new epoch", timeout_s)
 
     async def everybody_in(self, timeout_s: float = 45.0) -> None:
         """Wait until every member is in all its rooms."""

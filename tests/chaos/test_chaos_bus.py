@@ -62,7 +62,7 @@ async def test_all_clients_are_notified_of_a_wiped_store(cluster: Cluster, load:
         before = running.epochs
         async with store_wiped(cluster.nats):
             await running.refused()
-        await running.told_of_a_new_epoch(before)
+        await running.notified_of_a_new_epoch(before)
     assert not running.lost
     assert running.report.gaps
     assert all(gap.other_epoch for gap in running.report.gaps)
@@ -75,7 +75,7 @@ async def test_a_client_that_was_away_during_a_wipe_is_notified(cluster: Cluster
         async with store_wiped(cluster.nats):
             await running.refused()
         await running.everybody_in()
-        await running.told_of_a_new_epoch(before)
+        await running.notified_of_a_new_epoch(before)
     assert running.lost
     assert all(gap.other_epoch for gap in running.report.gaps)
 

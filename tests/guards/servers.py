@@ -81,7 +81,7 @@ GUARDS = (
     ),
     guard(
         "secrets of other processes' settings",
-        "tests/integration/test_up_whole.py::test_children_get_the_secrets_they_need_and_no_others",
+        "tests/integration/test_up_processes.py::test_children_get_the_secrets_they_need_and_no_others",
         edits=[
             (
                 "tidings_cli/local/processes.py",
@@ -93,7 +93,7 @@ GUARDS = (
     guard(
         "settings that would let everybody in, or nobody",
         "tests/unit/test_settings_problems.py::test_what_cannot_work_is_named",
-        "tests/integration/test_up_whole.py::test_settings_that_cannot_work_are_refused_before_anything_starts",
+        "tests/integration/test_up_processes.py::test_settings_that_cannot_work_are_refused_before_anything_starts",
         edits=[
             (
                 "services/settings_problems.py",

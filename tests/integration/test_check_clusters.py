@@ -37,11 +37,11 @@ async def test_copies_of_a_stream(tmp_path: Path) -> None:
         log = DurableLog(bus, inbox_spec(settings))
         await log.open()
 
-        async def whole() -> bool:
+        async def complete() -> bool:
             said = await _named(settings, "stream")
             return all(outcome.verdict is Verdict.OK for outcome in said)
 
-        await eventually(whole, "all copies are there")
+        await eventually(complete, "all copies are there")
         (replicas,) = await _named(settings.model_copy(update={"replicas": 1}), "replicas")
         assert (replicas.verdict, replicas.advice) == (Verdict.WARN, "set TIDINGS_REPLICAS=3")
 
@@ -57,7 +57,7 @@ async def test_copies_of_a_stream(tmp_path: Path) -> None:
         assert [one.messages for one in await restore(settings, tmp_path / "backup", replace=True)] == [1]
         await log.open()
         assert log.epoch != before
-        await eventually(whole, "all copies are there again")
+        await eventually(complete, "all copies are there again")
 
         leader = cluster.leader_of(subjects.inbox_stream)
         others = [peer for peer in cluster.peers if peer is not leader]

@@ -127,7 +127,7 @@ def test_eviction_by_size_is_never_mistaken_for_age(
 
 
 def test_away_for_as_long_as_messages_are_kept() -> None:
-    def whole(away_s: float, **changed: float) -> bool:
+    def contiguous(away_s: float, **changed: float) -> bool:
         kept = {
             "first": 8,
             "last": 9,
@@ -138,9 +138,9 @@ def test_away_for_as_long_as_messages_are_kept() -> None:
         }
         return is_contiguous(5, [], pending=0, kept=Kept(**(kept | changed)), away_s=away_s)  # type: ignore[arg-type]
 
-    assert [whole(away_s) for away_s in (500.0, 590.0, 700.0)] == [True, False, False]
-    assert whole(700.0, first=6)  # nothing after the position is gone
-    assert not whole(0.0, last=4)
+    assert [contiguous(away_s) for away_s in (500.0, 590.0, 700.0)] == [True, False, False]
+    assert contiguous(700.0, first=6)  # nothing after the position is gone
+    assert not contiguous(0.0, last=4)
     # Full: what is gone may have been stored a moment ago, unless what is left is older than that.
-    assert not whole(0.0, least_until_full=4)
-    assert whole(0.0, least_until_full=4, oldest_s=40.0)
+    assert not contiguous(0.0, least_until_full=4)
+    assert contiguous(0.0, least_until_full=4, oldest_s=40.0)

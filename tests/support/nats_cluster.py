@@ -96,7 +96,7 @@ class NatsCluster(Startable):
                 return peer
         return None
 
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether all run and know one leader of all, to whom nobody is late."""
         try:
             told = [peer.monitor("/jsz") for peer in self.peers]
@@ -115,7 +115,7 @@ class NatsCluster(Startable):
             peer.resume()
             peer.wait_ready()
         deadline = time.monotonic() + _FORM_S
-        while not self.is_whole():
+        while not self.is_complete():
             assert time.monotonic() < deadline, f"no cluster:\n{self.peers[0].log_tail()}"
             time.sleep(0.05)
         return self

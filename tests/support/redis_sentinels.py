@@ -59,7 +59,7 @@ class SentinelSet(Startable):
             _, port = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
         return self.first if int(port) == self.first.port else self.second
 
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether every Sentinel sees the others and a replica that is up to date."""
         try:
             for port in self._ports:
@@ -85,7 +85,7 @@ class SentinelSet(Startable):
         if not self._processes:
             self._processes = [self._sentinel(port) for port in self._ports]
         deadline = time.monotonic() + _READY_S
-        while not self.is_whole():
+        while not self.is_complete():
             assert time.monotonic() < deadline, "the Sentinels do not see each other and a replica"
             time.sleep(0.1)
         return self

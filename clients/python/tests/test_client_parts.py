@@ -217,7 +217,7 @@ EVENTS = [
 ]
 
 
-def test_an_event_stream_is_read_whole_byte_by_byte_and_in_any_two_pieces() -> None:
+def test_an_event_stream_is_read_in_one_piece_byte_by_byte_and_in_any_two_pieces() -> None:
     parser = EventStreamParser()
     assert parser.push(STREAM) == EVENTS
     assert parser.retry == 0.43

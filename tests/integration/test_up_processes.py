@@ -1,4 +1,4 @@
-"""`tidings up`, whole: everything starts, heals, and stops without leaving a process behind."""
+"""`tidings up`: everything starts, heals, and stops without leaving a process behind."""
 
 import fcntl
 import json
