@@ -76,10 +76,8 @@ def up(
     from tidings_cli.local.up import up as run_up
 
     given = {"host": host, "port": port, "gateways": gateways, "data_dir": data_dir}
-    settings = load_sound_settings(
-        None, **{name: value for name, value in given.items() if value is not None}
-    )
-    raise typer.Exit(run_up(settings))
+    options = {name: value for name, value in given.items() if value is not None}
+    raise typer.Exit(run_up(load_sound_settings(None, **options)))
 
 
 def _process(name: str, module: str, about: str) -> None:
@@ -250,8 +248,7 @@ def backup(
     from tidings_cli.backup import back_up
     from tidings_cli.backup_redis import back_up_redis
 
-    for line in _run_quietly((back_up_redis if redis else back_up)(_with_servers(), folder)):
-        typer.echo(line)
+    typer.echo("\n".join(_run_quietly((back_up_redis if redis else back_up)(_with_servers(), folder))))
 
 
 @_command(_OPERATING)
@@ -265,8 +262,7 @@ def restore(
     from tidings_cli.backup_redis import restore_redis
 
     work = (restore_redis if redis else restore)(_with_servers(), folder, replace=replace)
-    for line in _run_quietly(work):
-        typer.echo(line)
+    typer.echo("\n".join(_run_quietly(work)))
 
 
 @_command(_OPERATING)
