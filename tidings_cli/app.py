@@ -189,7 +189,9 @@ def permissions(
 @_command(_OPERATING)
 def secrets(
     folder: Annotated[Path, typer.Argument(help="Their folder; created if it is missing.")],
-    site: Annotated[str, typer.Option(help="Public host name.  [default: localhost, or as it is]")] = "",
+    host: Annotated[
+        str, typer.Option("--site", help="Public host name.  [default: localhost, or as it is]")
+    ] = "",
     rolling: Rolling = False,
     check: Annotated[bool, typer.Option("--check", help="Only list changes and expiry dates.")] = False,
 ) -> None:
@@ -201,13 +203,13 @@ def secrets(
     from tidings_cli.secret_files import SecretFiles, compare
 
     if check:
-        pending = compare(folder, _settings(), site, rolling=rolling)
+        pending = compare(folder, _settings(), host, rolling=rolling)
         for line in pending.lines:
             typer.echo(line)
         if pending.changes:
             raise typer.Exit(EXIT_FAILED)
         return
-    for name, change in SecretFiles(folder, _settings(), site, rolling=rolling).write():
+    for name, change in SecretFiles(folder, _settings(), host, rolling=rolling).write():
         typer.echo(f"{change:8}{name}")
 
 

@@ -55,11 +55,11 @@ FileChange = Literal["made", "changed", "kept"]
 
 @dataclass
 class SecretFiles:
-    """One folder of secrets. `site` is the public host name."""
+    """One folder of secrets. `host` is the public host name."""
 
     folder: Path
     settings: Settings
-    site: str
+    host: str
     now: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
     rolling: bool = False  # users of NATS for this version and the one before
 
@@ -131,7 +131,7 @@ class SecretFiles:
     def _public(self, authority: KeyPair) -> FileChange:
         """Make the public certificate: one file with its key, as HAProxy reads it."""
         file = self.folder / "site.pem"
-        hosts = [self.site] if self.site or not file.exists() else certificates.names_of(file.read_bytes())
+        hosts = [self.host] if self.host or not file.exists() else certificates.names_of(file.read_bytes())
         if not self._needs_renewal(file, authority, hosts):
             return "kept"
         pair = certificates.make_server(authority, [host or "localhost" for host in hosts], self.now)
@@ -175,7 +175,7 @@ class Pending:
     changes: bool
 
 
-def compare(folder: Path, settings: Settings, site: str, *, rolling: bool = False) -> Pending:
+def compare(folder: Path, settings: Settings, host: str, *, rolling: bool = False) -> Pending:
     """Find what `write` would change, on a copy of the folder.
 
     Raises:
@@ -189,7 +189,7 @@ def compare(folder: Path, settings: Settings, site: str, *, rolling: bool = Fals
             shutil.copytree(folder, copy)
         except (OSError, shutil.Error) as fault:
             raise CommandFailed(f"{folder} cannot be read: {fault}") from fault
-        tried = SecretFiles(copy, settings, site, rolling=rolling)
+        tried = SecretFiles(copy, settings, host, rolling=rolling)
         lines = [f"would be {change}: {name}" for name, change in tried.write() if change != "kept"]
     changes = bool(lines)
     lines += [

@@ -135,6 +135,68 @@ def test_the_table_of_processes_says_what_holds() -> None:
     )
 
 
+def _parts() -> tuple[dict[str, list[str]], set[tuple[str, str]]]:
+    """Return what the picture of imports shows: the paths of each part, and its arrows."""
+    picture = [block.body for block in blocks(PAGE) if block.info == "mermaid"][1]
+    parts = {
+        found["id"]: found["paths"].split(", ")
+        for found in re.finditer(r'(?P<id>\w+)\["[^"<]*<br/>(?P<paths>[^"]+)"\]', picture)
+    }
+    arrows = {
+        (found[1], to)
+        for found in re.finditer(r"^ *(\w+) --> ([\w &]+)$", picture, re.MULTILINE)
+        for to in found[2].split(" & ")
+    }
+    return parts, arrows
+
+
+def _part_of(path: str, parts: dict[str, list[str]]) -> str:
+    """Return the part whose path is the longest that a module's path begins with."""
+    found = [
+        (len(own), part) for part, paths in parts.items() for own in paths if f"{path}/".startswith(f"{own}/")
+    ]
+    assert found, f"{path} is in no part of the picture"
+    return max(found)[1]
+
+
+def _import_arrows(parts: dict[str, list[str]]) -> dict[str, set[str]]:
+    """Return for each part the other parts that its modules import."""
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in FORBIDDEN
+        for path in modules(package)
+    }
+    arrows: dict[str, set[str]] = {part: set() for part in parts}
+    for path in paths.values():
+        part = _part_of(path.relative_to(ROOT).as_posix(), parts)
+        for name, _ in imported(path):
+            if name in paths:
+                arrows[part].add(_part_of(paths[name].relative_to(ROOT).as_posix(), parts))
+        arrows[part].discard(part)
+    return arrows
+
+
+def _reachable(start: str, arrows: dict[str, set[str]], without: str = "") -> set[str]:
+    found: set[str] = set()
+    waiting = arrows[start] - {without}
+    while waiting:
+        part = waiting.pop()
+        found.add(part)
+        waiting |= arrows[part] - found
+    return found
+
+
+def test_the_picture_of_imports_is_drawn_from_the_code() -> None:
+    parts, drawn = _parts()
+    assert [path for paths in parts.values() for path in paths if not (ROOT / path).exists()] == []
+    arrows = _import_arrows(parts)
+    assert [part for part in parts if part in _reachable(part, arrows)] == [], "a cycle"
+    needed = {
+        (a, b) for a, others in arrows.items() for b in others if b not in _reachable(a, arrows, without=b)
+    }
+    assert drawn == needed, f"draw {sorted(needed - drawn)}, not {sorted(drawn - needed)}"
+
+
 _STEP = re.compile(
     r"`(?P<path>(?:gateway|services|presence_svc|metrics_svc|tidings_cli)/[\w/]+\.(?:py|lua))`(?: `(?P<name>\w+)`)?"
 )
