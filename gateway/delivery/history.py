@@ -82,7 +82,7 @@ async def _newest(
     while True:
         start = 1
         if wanted + later < len(batch.messages) + batch.pending:
-            start = await _place(durable_log, subject, last_seq, wanted + later, slack=wanted)
+            start = await _start_seq(durable_log, subject, last_seq, wanted + later, slack=wanted)
         found = await _read_on(durable_log, subject, start, limit, before, most)
         enough = len(found) >= limit or sum(len(message.data) for message in found) >= most - _MARGIN
         if enough or start == 1:
@@ -116,7 +116,7 @@ def _last_of(messages: list[StoredMessage], limit: int, before: int | None, most
     return kept[::-1]
 
 
-async def _place(durable_log: DurableLog, subject: str, last_seq: int, wanted: int, *, slack: int) -> int:
+async def _start_seq(durable_log: DurableLog, subject: str, last_seq: int, wanted: int, *, slack: int) -> int:
     """Return a sequence from which on a room has at least `wanted` messages, and hardly more than `slack` besides."""
     low, high = 1, last_seq + 1
     while high - low > 1:

@@ -91,7 +91,7 @@ class Inboxes:
         """
         subscription = self._subscription_for(member.user_id)
         if subscription.is_open:
-            return self._enter(subscription, member)
+            return self._add_member(subscription, member)
         known: asyncio.Future[int | BusError] = asyncio.get_running_loop().create_future()
         self._begin_opening(member.user_id, lambda found: None if known.done() else known.set_result(found))
         try:
@@ -103,7 +103,7 @@ class Inboxes:
         """Do the same, and call back, maybe at once, instead of returning or raising. `on_opened` must not raise."""
         subscription = self._subscription_for(member.user_id)
         if subscription.is_open:
-            on_opened(self._enter(subscription, member))
+            on_opened(self._add_member(subscription, member))
         else:
             self._begin_opening(member.user_id, partial(self._on_position, subscription, member, on_opened))
 
@@ -138,10 +138,10 @@ class Inboxes:
             raise found
         if not subscription.is_open:
             subscription.open_at(found)
-        return self._enter(subscription, member)
+        return self._add_member(subscription, member)
 
     @staticmethod
-    def _enter(subscription: StreamSubscription, member: Member) -> Position:
+    def _add_member(subscription: StreamSubscription, member: Member) -> Position:
         subscription.fanout.flush()
         position = subscription.position
         subscription.fanout.add(member)

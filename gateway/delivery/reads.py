@@ -2,7 +2,7 @@
 
 All that a gateway reads comes over its one connection to NATS, which is cut when more than 64 MB wait there, and everybody
 on the gateway with it. So each read asks for a page of bytes at most (`services.bus.streams.PAGE_BYTES`), and few run
-side by side: gaps, recoveries and history each have places of their own, so that what clients ask for never keeps a gap
+side by side: gaps, recoveries and history each have slots of their own, so that what clients ask for never keeps a gap
 from being filled.
 """
 
@@ -38,7 +38,7 @@ class _Turns:
 
 
 class Reads:
-    """The places for reads of one gateway. `on_limit` counts who found none."""
+    """The slots for reads of one gateway. `on_limit` counts who found none."""
 
     def __init__(self, on_limit: Callable[[str], object]) -> None:
         self.fills = asyncio.Semaphore(_FILLS)
@@ -79,24 +79,24 @@ class Reads:
     @asynccontextmanager
     async def recovery(self) -> AsyncIterator[None]:
         """Be one of the few recoveries that are read. Raises Unavailable where no place is free in time."""
-        async with self._place(self._recoveries):
+        async with self._slot(self._recoveries):
             yield
 
     @asynccontextmanager
     async def history(self) -> AsyncIterator[None]:
         """Be one of the few that read history. Raises Unavailable where no place is free in time."""
-        async with self._place(self._history):
+        async with self._slot(self._history):
             yield
 
     @asynccontextmanager
-    async def _place(self, places: asyncio.Semaphore) -> AsyncIterator[None]:
+    async def _slot(self, slots: asyncio.Semaphore) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(_WAIT_S):
-                await places.acquire()
+                await slots.acquire()
         except TimeoutError:
             self._on_limit(Limit.RECOVERIES)
             raise Unavailable("too much is being read from the streams now") from None
         try:
             yield
         finally:
-            places.release()
+            slots.release()

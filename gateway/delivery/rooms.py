@@ -154,7 +154,7 @@ class Rooms:
             room.linger.cancel()
             room.linger = None
         if room.subscription.is_open and since is UNSET:
-            self._enter(room, member, None, on_joined)
+            self._add_member(room, member, None, on_joined)
         else:
             room.joining += 1
             self._tasks.spawn(self._join(room, member, since, still_wanted, on_joined), f"join {name}")
@@ -285,7 +285,7 @@ class Rooms:
         on_joined: OnJoined,
     ) -> None:
         if still_wanted():
-            self._enter(room, member, catch_up, on_joined)
+            self._add_member(room, member, catch_up, on_joined)
         else:
             on_joined(None)
 
@@ -308,7 +308,7 @@ class Rooms:
         last, stream_last = await durable_log.last_of(self._settings.subjects.room_in(namespace, room.name))
         room.subscription.open_at(last or stream_last)
 
-    def _enter(self, room: Room, member: Member, catch_up: CatchUp | None, on_joined: OnJoined) -> None:
+    def _add_member(self, room: Room, member: Member, catch_up: CatchUp | None, on_joined: OnJoined) -> None:
         # First what is queued for the others, then the answer, then membership: the answer's position is then
         # exactly where live messages begin.
         room.subscription.fanout.flush()

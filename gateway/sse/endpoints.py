@@ -48,7 +48,7 @@ _HEAD_SPARE_BYTES = 128  # the request line's words, and the name of the header 
 class Subscriptions(Protocol):
     """What a stream receives while its response runs."""
 
-    def enter(self) -> None:
+    def start(self) -> None:
         """Begin to receive."""
 
     def leave(self) -> None:
@@ -91,7 +91,7 @@ class StreamResponse(Response):
         client_gone = asyncio.ensure_future(self._wait_for_disconnect(receive))
         try:
             gateway.connections.add(stream)
-            self._subscriptions.enter()
+            self._subscriptions.start()
             # An ended stream has a few seconds to leave: a client that does not read would keep it for ever.
             async with asyncio.timeout(None) as limit:
                 stream.buffer.on_end = lambda: limit.reschedule(loop.time() + _LAST_BYTES_S)
@@ -184,7 +184,7 @@ class _MetricsSubscription:
         self._fanout = gateway.metrics_channel.streams
         self._stream = stream
 
-    def enter(self) -> None:
+    def start(self) -> None:
         self._fanout.add(self._stream)
 
     def leave(self) -> None:
@@ -296,7 +296,7 @@ class _EventSubscriptions:
         # Until a topic is resumed, ids carry the client's own position: it may be cut off before.
         self._since = dict(stream.positions)
 
-    def enter(self) -> None:
+    def start(self) -> None:
         """Join the rooms, subscribe to the channels and open the inbox, as far as each was asked for."""
         gateway, stream = self._gateway, self._events
         if self._rooms or channel_names.INBOX in self._names:

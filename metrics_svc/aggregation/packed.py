@@ -77,8 +77,14 @@ def pack(row: Row) -> bytes:
 
 def _pack_stat(stat: Stat) -> object:
     if stat.count == 1:
-        return _whole(stat.last)
-    return (_whole(stat.sum), stat.count, _whole(stat.min), _whole(stat.max), _whole(stat.last))
+        return _as_integer(stat.last)
+    return (
+        _as_integer(stat.sum),
+        stat.count,
+        _as_integer(stat.min),
+        _as_integer(stat.max),
+        _as_integer(stat.last),
+    )
 
 
 def unpack(data: bytes, *, sketch: bool) -> Row:
@@ -121,7 +127,7 @@ def _unpack_stat(stat: float | Stat) -> Stat:
     return stat if isinstance(stat, Stat) else Stat.of(float(stat))
 
 
-def _whole(value: float) -> int | float:
+def _as_integer(value: float) -> int | float:
     """Whole numbers as integers: one to five bytes instead of nine."""
     return int(value) if float(value).is_integer() else value
 
@@ -129,14 +135,14 @@ def _whole(value: float) -> int | float:
 def _pack_sketch(sketch: LatencySketch) -> bytes:
     keys = sorted(sketch.bins)
     span = keys[-1] - keys[0] + 1 if keys else 0
-    ends = (_whole(sketch.zero), sketch.sum, sketch.min, sketch.max)
+    ends = (_as_integer(sketch.zero), sketch.sum, sketch.min, sketch.max)
     if span and span <= 2 * len(keys):
-        counts = [_whole(sketch.bins.get(key, 0)) for key in range(keys[0], keys[-1] + 1)]
+        counts = [_as_integer(sketch.bins.get(key, 0)) for key in range(keys[0], keys[-1] + 1)]
         return _encode(_PackedSketch(*ends, counts, keys[0]))
     bins: list[int | float] = []
     before = 0
     for key in keys:
-        bins += (key - before, _whole(sketch.bins[key]))
+        bins += (key - before, _as_integer(sketch.bins[key]))
         before = key
     return _encode(_PackedSketch(*ends, bins))
 

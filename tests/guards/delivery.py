@@ -72,7 +72,7 @@ GUARDS = (
         f"{_READS}::test_history_that_is_not_read",
         edits=[
             ("services/bus/streams.py", '"batch": limit, "max_bytes": max_bytes}', '"batch": limit}'),
-            ("gateway/delivery/reads.py", "await places.acquire()", "pass"),
+            ("gateway/delivery/reads.py", "await slots.acquire()", "pass"),
         ],
     ),
     guard(
@@ -105,7 +105,7 @@ GUARDS = (
         edits=[
             ("gateway/delivery/reads.py", "async with turns.lock:", "async with asyncio.Lock():"),
             ("gateway/delivery/reads.py", "if turns.waiting >= _WAITING:", "if False:"),
-            ("gateway/delivery/reads.py", "await places.acquire()", "pass"),
+            ("gateway/delivery/reads.py", "await slots.acquire()", "pass"),
         ],
     ),
     guard(
