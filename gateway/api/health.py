@@ -74,7 +74,7 @@ async def prometheus_metrics(call: Call) -> Response:
 
 
 def _without_versions(text: bytes) -> bytes:
-    """Return the metrics without versions: they tell an attacker which faults to look for."""
+    """Return the metrics without versions: an attacker would learn which faults to look for."""
     return b"\n".join(line for line in text.split(b"\n") if not _VERSIONS.search(line))
 
 

@@ -196,7 +196,7 @@ class ReportNumbers:
 class LabelSets:
     """Limit on the label sets of a source: each is a series, kept for a month. Counted by this gateway alone.
 
-    metrics_svc counts those of all gateways and has the last word; here, whoever pushes learns it at once. Label sets
+    metrics_svc counts those of all gateways and has the last word; here, the client that pushes learns it at once. Label sets
     are kept as hashes: what untrusted clients send is not.
     """
 

@@ -88,7 +88,7 @@ def refusal_response(
 def too_many(wait_s: float) -> Response:
     """Return the answer to a connection above the accept rate, or to any while the gateway stops."""
     return refusal_response(
-        ErrorCode.UNAVAILABLE, "this gateway takes no more connections now", math.ceil(wait_s * 1000)
+        ErrorCode.UNAVAILABLE, "this gateway accepts no more connections now", math.ceil(wait_s * 1000)
     )
 
 

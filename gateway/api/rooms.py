@@ -20,7 +20,7 @@ _SINCE = IntegerQuery("since", 0, _MAX_SEQ, "Those after this sequence. Excludes
 
 
 class RoomPast(Record, frozen=True, kw_only=True):
-    """Messages of a room, oldest first. (epoch, seq) is where the room stands; absent for ephemeral rooms."""
+    """Messages of a room, oldest first. (epoch, seq) is the room's position; absent for ephemeral rooms."""
 
     room: str
     epoch: str | UnsetType = UNSET
@@ -30,7 +30,7 @@ class RoomPast(Record, frozen=True, kw_only=True):
 
 @endpoint("GET", "/api/rooms", READER, query=(_ROOMS,), answer=list[RoomSummary])
 async def rooms(call: Call) -> Response:
-    """Rooms that have members and that the asker may join, most users first."""
+    """Rooms that have members and that the reader may join, most users first."""
     reader = await call.gateway.authenticator.authenticate_reader(call.request.headers, call.query)
     limit = _ROOMS.read(call) or 100
     # Filtered here, so all are requested: the first hundred may be rooms that the reader must not see.

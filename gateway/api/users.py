@@ -1,6 +1,6 @@
 """Users' connections and credentials: ending connections, revoking tokens on all gateways, and one-time tickets.
 
-All tickets wait in one store of limited size, so each user has a rate: nobody fills it for everybody.
+All tickets are in one store of limited size, so each user has a rate: no one can fill it for all others.
 """
 
 import math
@@ -172,7 +172,7 @@ async def issue_ticket(call: Call) -> Response:
     gateway, headers = call.gateway, call.request.headers
     if "ticket" in call.query:
         # A ticket that could beget tickets would never end.
-        raise ApiError(ErrorCode.UNAUTHORIZED, "a ticket is asked for with a token, not with a ticket")
+        raise ApiError(ErrorCode.UNAUTHORIZED, "a ticket is issued for a token, not for a ticket")
     identity = await gateway.authenticator.authenticate(headers, call.query)
     if wait_s := gateway.ticket_wait_s(identity.user_id):
         text = f"more than {gateway.settings.ticket_rate:g} tickets per second for this user"

@@ -1,7 +1,7 @@
 """A user as the gateway knows them, the signed session that proves an anonymous one, and the refusal of any other.
 
 A session is `1.` and the base64url of 16 bytes of HMAC-SHA256 followed by the user's id. It holds no secret and no
-rights: it only proves that this deployment gave that id to whoever presents it. The leading digit is the version; the
+rights: it only proves that this deployment gave that id to the client that presents it. The leading digit is the version; the
 key is derived for this one purpose, so that the same secret may sign other things elsewhere.
 """
 

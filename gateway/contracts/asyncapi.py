@@ -104,7 +104,7 @@ def _websocket(names: list[str]) -> Schema:
     return {
         "address": "/ws",
         "title": "WebSocket",
-        "description": f"Subprotocol `{SUBPROTOCOL_JSON}` (text frames, also when none is asked for) or "
+        "description": f"Subprotocol `{SUBPROTOCOL_JSON}` (text frames, also when none is requested) or "
         f"`{SUBPROTOCOL_MSGPACK}` (the same objects in binary frames). `welcome` is the first message.",
         "messages": {name: _message_ref(name) for name in names},
         "bindings": {"ws": {"method": "GET", "query": query, "bindingVersion": "0.1.0"}},

@@ -19,7 +19,7 @@ def info(title: str) -> Schema:
     """Return the head that both documents share."""
     return {
         "title": title,
-        # Of the protocol. The release that runs here would tell attackers which faults to look for.
+        # Of the protocol. The release that runs here would show attackers which faults to look for.
         "version": str(PROTOCOL_VERSION),
         "description": "Names and meanings are fixed for version 1 of the protocol. Fields may be added: "
         "a client ignores those that it does not know. Times are integer milliseconds since 1970.",
@@ -128,7 +128,7 @@ def _require_defaults(kind: type[msgspec.Struct], schema: Schema) -> None:
 
 def _add(components: dict[str, Schema], name: str, schema: Schema) -> None:
     if components.setdefault(name, schema) != schema:
-        raise ValueError(f"two different types are called {name}: a client could not tell them apart")
+        raise ValueError(f"two different types are called {name}: a client could not distinguish them")
 
 
 def _renamed(schema: Any, names: dict[str, str]) -> Any:

@@ -1,6 +1,6 @@
 """Permissions of a user, by patterns over rooms and channels: in tokens, settings, tickets and at every check.
 
-In a pattern `*` stands for any run of characters, including none; nothing else is special. Patterns come from tokens,
+In a pattern `*` matches any run of characters, including none; nothing else is special. Patterns come from tokens,
 and an issuer may let users choose room names: matching therefore searches the literal pieces from left to right, which
 costs no more than one pass per piece and never backtracks.
 """

@@ -24,7 +24,7 @@ def files() -> dict[str, str]:
 
 
 def type_of(schema: Schema, *, strict: bool = False, prefix: str = "") -> str:
-    """Return a schema as a Python type. `strict` keeps choices; `prefix` stands before names of structs."""
+    """Return a schema as a Python type. `strict` keeps choices; `prefix` is put before names of structs."""
     if "$ref" in schema:
         name = str(schema["$ref"]).rpartition("/")[2]
         return _choices(name) if name in _enums() and strict else "str" if name in _enums() else prefix + name
@@ -33,7 +33,7 @@ def type_of(schema: Schema, *, strict: bool = False, prefix: str = "") -> str:
     for key in ("anyOf", "oneOf"):
         if key in schema:
             if all(part.get("type") == "array" for part in schema[key]):
-                return "list[dict[str, Any]]"  # which of them it is only the question tells
+                return "list[dict[str, Any]]"  # only the request determines which of them
             parts = [type_of(part, strict=strict, prefix=prefix) for part in schema[key]]
             return " | ".join(dict.fromkeys(parts))
     match schema.get("type"):
@@ -98,7 +98,7 @@ def _struct(name: str, schema: Schema, *, tag: str | None, strict: bool) -> str:
         options += ['tag_field="type"', f"tag={json.dumps(tag)}"]
     lines = []
     required = set(schema.get("required", ()))
-    # `id` stands last in what is sent, as in the protocol's examples and the golden messages.
+    # `id` is last in what is sent, as in the protocol's examples and the golden messages.
     fields = sorted(schema["properties"].items(), key=lambda entry: strict and entry[0] == "id")
     for wire_name, described in fields:
         if tag is not None and wire_name == "type":

@@ -505,7 +505,7 @@ export interface RoomMessagePost {
   echo?: boolean;
 }
 
-/** Messages of a room, oldest first. (epoch, seq) is where the room stands; absent for ephemeral rooms. */
+/** Messages of a room, oldest first. (epoch, seq) is the room's position; absent for ephemeral rooms. */
 export interface RoomPast {
   room: string;
   epoch?: string;

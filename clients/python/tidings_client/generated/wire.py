@@ -546,7 +546,7 @@ class RoomMessagePost(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class RoomPast(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Messages of a room, oldest first. (epoch, seq) is where the room stands; absent for ephemeral rooms."""
+    """Messages of a room, oldest first. (epoch, seq) is the room's position; absent for ephemeral rooms."""
 
     room: str
     epoch: str | None = None
