@@ -16,7 +16,7 @@ from gateway.channels.broadcast import Broadcasts
 from gateway.channels.logs import LogsChannel
 from gateway.channels.metrics import MetricsChannel
 from gateway.channels.presence import PresenceChannels
-from gateway.client.senders import HttpSenders
+from gateway.client.commands import HttpSenders
 from gateway.connections import Client, Connections
 from gateway.delivery.counters import Counters
 from gateway.delivery.history import History
@@ -37,7 +37,6 @@ from services.backoff import Backoff
 from services.bus.client import Bus
 from services.bus.errors import BusError, NoAnswer, Unavailable
 from services.bus.streams import DurableLog
-from services.clock import now_ms
 from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire.codes import CloseCode
@@ -78,14 +77,14 @@ class Gateway:
         self.on_limit = self.counters.limit_hit  # one bound method for all sessions
         self.proxies = TrustedProxies(settings.trusted_proxies, settings.proxy_header)
         self._tickets_by_user = KeyedBuckets(settings.ticket_rate, time.monotonic())
-        self.senders = HttpSenders(settings, self.on_limit, time.monotonic())
         self.connections = Connections(bus, settings, instance, self.tasks, self.counters, self.proxies)
         self.streams = Streams(bus, settings)
+        self.senders = HttpSenders(settings, self.streams.route, self.on_limit, time.monotonic())
         self.reads = Reads(self.counters.limit_hit)
         self.rooms = Rooms(bus, self.streams, settings, self.tasks, self.counters, self.reads)
         self.inboxes = Inboxes(bus, self.streams, settings, self.tasks, self.counters, self.reads)
         self.history = History(self.streams, settings, self.reads)
-        self.publisher = Publisher(bus, self.streams, settings, now_ms, self.counters.limit_hit)
+        self.publisher = Publisher(bus, self.streams, settings, self.counters.limit_hit)
         self.service_client = ServiceClient(bus, self.subjects)
         self._online = OnlineLookup(self.service_client, self.tasks)
         self.presence = PresenceReporter(

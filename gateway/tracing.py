@@ -12,7 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.delivery.publisher import OnDone, Publisher, PublishRefused
 from gateway.gateway import Gateway
 from services.bus.streams import DurableLog
-from services.clock import now_ms
 from services.tracing.spans import UNRECORDED, Traces, failed, shape
 from services.wire import server
 from services.wire.records import UnsetType
@@ -32,7 +31,7 @@ class TracingPublisher(Publisher):
     """Measures each publish until it is stored, and sends its context along."""
 
     def __init__(self, gateway: Gateway, traces: Traces) -> None:
-        super().__init__(gateway.bus, gateway.streams, gateway.settings, now_ms, gateway.counters.limit_hit)
+        super().__init__(gateway.bus, gateway.streams, gateway.settings, gateway.counters.limit_hit)
         self._traces = traces
 
     def _store(

@@ -26,14 +26,6 @@ from gateway.api.endpoint import (
 )
 from gateway.api.responses import ApiError, JsonResponse
 from gateway.auth.identity import SERVER_USER_ID, Identity
-from gateway.client.effects import (
-    Effect,
-    PublishToAll,
-    PublishToRoom,
-    PublishToUser,
-    SetCustomData,
-    SetStatus,
-)
 from gateway.delivery.publisher import Sender
 from gateway.gateway import Gateway
 from gateway.limits import Limit
@@ -215,36 +207,36 @@ class _Poster:
         """
         gateway, now = self._gateway, time.monotonic()
         gateway.note_message(self.identity.user_id)
-        session = gateway.senders.session(self.identity, rooms or set(), now)
+        state = gateway.senders.state_of(self.identity, rooms or set(), now)
         size = sum(len(part) for part in msgspec.structs.astuple(message) if isinstance(part, msgspec.Raw))
-        (effect,) = session.check(message, now, size)
-        if isinstance(effect, SetCustomData):
+        command = state.check(message, now, size)
+        if isinstance(command, client.PresenceUpdate):
             # Which rooms the user is in is known where their connections are: as many as one may be in are charged.
-            session.charge_custom_data(size, gateway.settings.max_rooms_per_connection or _ROOMS_CHARGED, now)
-        return await self._perform(effect)
+            state.charge_custom_data(size, gateway.settings.max_rooms_per_connection or _ROOMS_CHARGED, now)
+        return await self._perform(command)
 
-    async def _perform(self, effect: Effect) -> Ack:
+    async def _perform(self, command: client.AnyClientMessage) -> Ack:
         gateway = self._gateway
         sender = Sender(self.identity.user_id, self.identity.username, self._connection_id)
-        match effect:
-            case PublishToRoom(room, content, echo, id):
+        match command:
+            case client.PublishRoomCommand(room=room, content=content, echo=echo, id=id):
                 return await gateway.publisher.publish_room(sender, room, self._json(content), id, echo=echo)
-            case PublishToUser(user_id, content, id):
+            case client.PublishDirectCommand(target_user_id=user_id, content=content, id=id):
                 ack, online = await asyncio.gather(
                     gateway.publisher.publish_user(sender, user_id, self._json(content), id),
                     gateway.is_online(user_id, self.identity.grants),
                 )
                 return msgspec.structs.replace(ack, online=online)
-            case PublishToAll(content, _, id):
+            case client.PublishBroadcastCommand(content=content, id=id):
                 return await gateway.publisher.broadcast(sender, self._json(content), id)
-            case SetStatus(status):
+            case client.StatusChange(status=status):
                 return await self._choose(status=status)
-            case SetCustomData(custom_data):
+            case client.PresenceUpdate(custom_data=custom_data):
                 limit = gateway.settings.max_custom_data_bytes
                 data = self._json(custom_data, limit, Limit.CUSTOM_DATA_BYTES)
                 return await self._choose(custom_data=data)
             case _:
-                raise TypeError(f"no request asks for {effect!r}")
+                raise TypeError(f"no request performs {command!r}")
 
     async def _choose(
         self, status: Status | UnsetType = UNSET, custom_data: msgspec.Raw | UnsetType = UNSET

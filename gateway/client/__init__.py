@@ -1,5 +1,5 @@
-"""What a client may ask for, as a core without I/O and without a clock.
+"""Commands of clients: what a client may do, as a core without I/O and without a clock.
 
-`ClientState.receive(message, now)` takes a decoded message and returns effects: what the connection must do. The
-connection carries them out (`gateway.ws.connection`).
+`ClientState.check(message, now)` takes a decoded message and returns the command to carry out, which
+`gateway.ws.connection` and `gateway.api.messages` do.
 """

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import msgspec
 
-from gateway.ws.frames import message_frame
+from gateway.ws.frames import TEXT, frame, message_frame
 from services.wire import server
 
 _encode_json = msgspec.json.Encoder().encode
@@ -31,18 +31,15 @@ class Encoding(IntEnum):
         return self in (Encoding.MSGPACK, Encoding.MSGPACK_DEFLATE)
 
 
-class EncodedMessage:
+class EncodedMessage(msgspec.Struct, eq=False):
     """A message to clients. `topic` and `seq` are set where the message has a place in a durable log."""
 
-    __slots__ = ("_frames", "_json", "_packed", "message", "seq", "topic")
-
-    def __init__(self, message: server.ServerMessage, topic: str = "", seq: int = 0) -> None:
-        self.message = message
-        self.topic = topic
-        self.seq = seq
-        self._json: bytes | None = None
-        self._packed: bytes | None = None
-        self._frames: list[bytes | None] = [None, None, None, None, None]
+    message: server.ServerMessage
+    topic: str = ""
+    seq: int = 0
+    _json: bytes | None = None
+    _packed: bytes | None = None
+    _frames: dict[Encoding, bytes] = {}
 
     @property
     def json(self) -> bytes:
@@ -60,15 +57,21 @@ class EncodedMessage:
 
     def encode(self, encoding: Encoding) -> bytes:
         """Return the bytes for members with `encoding`."""
-        data = self._frames[encoding]
+        data = self._frames.get(encoding)
         if data is None:
-            data = self._frames[encoding] = self._build(encoding)
+            if encoding is Encoding.JSON:  # of most members
+                if self._json is None:
+                    self._json = _encode_json(self.message)
+                data = frame(TEXT, self._json)
+            else:
+                data = self._build(encoding)
+            self._frames[encoding] = data
         return data
 
     def _build(self, encoding: Encoding) -> bytes:
         match encoding:
             case Encoding.JSON | Encoding.JSON_DEFLATE:
-                return message_frame(self.json, binary=False, deflate=encoding is Encoding.JSON_DEFLATE)
+                return message_frame(self.json, binary=False, deflate=True)
             case Encoding.MSGPACK | Encoding.MSGPACK_DEFLATE:
                 return message_frame(self.msgpack, binary=True, deflate=encoding is Encoding.MSGPACK_DEFLATE)
             case Encoding.SSE:
@@ -79,18 +82,14 @@ class EncodedMessage:
         return _encode_msgpack(_decode_json(self.json))
 
 
-class RecoveryAnswer(EncodedMessage):
+class RecoveryAnswer(EncodedMessage, eq=False):
     """An answer with the messages that a client missed. Each becomes MessagePack by itself, and may be already."""
 
-    __slots__ = ("_missed",)
-
-    def __init__(self, message: server.JoinedRoom | server.Subscribed, missed: list[EncodedMessage]) -> None:
-        super().__init__(message)
-        self._missed = missed
+    missed_messages: list[EncodedMessage] = []
 
     def _pack(self) -> bytes:
         fields = _decode_json(_encode_json(msgspec.structs.replace(self.message, missed=[])))
-        fields["missed"] = [msgspec.Raw(missed.msgpack) for missed in self._missed]
+        fields["missed"] = [msgspec.Raw(missed.msgpack) for missed in self.missed_messages]
         return _encode_msgpack(fields)
 
 

@@ -150,7 +150,15 @@ class Fanout:
             sent_bytes = 0
             # A write may find its member gone and discard it: iterate over a copy.
             for member in list(self._members.values()):
-                sent_bytes += self._write(member, pending, exceptions, shared)
+                if exceptions or member.accept_messages is not None:
+                    sent_bytes += self._write(member, pending, exceptions, shared)
+                    continue
+                data = shared.get(member.encoding)
+                if data is None:
+                    encoded = [message.encode(member.encoding) for message in pending]
+                    data = shared[member.encoding] = b"".join(encoded)
+                member.write(data)
+                sent_bytes += len(data)
         self._counters.messages_out += len(self._members) * len(pending) - len(skips or ())
         self._counters.bytes_out += sent_bytes
 

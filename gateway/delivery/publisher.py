@@ -15,11 +15,11 @@ import msgspec
 import structlog
 
 from gateway.delivery.sanitizing import sanitized, sanitized_text
-from gateway.delivery.streams import Streams
+from gateway.delivery.streams import RoomRoute, Streams
 from gateway.limits import Limit
 from services.bus.ack_publisher import Stored
 from services.bus.client import Bus
-from services.bus.errors import BusError, PayloadTooLarge, StoreFull
+from services.bus.errors import BusError, PayloadTooLarge, StoreFull, Unavailable
 from services.bus.streams import DurableLog
 from services.settings import Settings
 from services.wire import server
@@ -68,31 +68,30 @@ class Publisher:
         bus: Bus,
         streams: Streams,
         settings: Settings,
-        now_ms: Callable[[], int],
         on_limit: Callable[[Limit], object],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._bus = bus
         self._streams = streams
         self._settings = settings
         self._subjects = settings.subjects
-        self._now_ms = now_ms
+        self._clock = clock
         self._on_limit = on_limit
         self._logged_full_at = -math.inf
 
     def to_room(
         self,
         sender: Sender,
-        room: str,
+        route: RoomRoute,
         content: msgspec.Raw,
         on_done: OnDone,
         *,
         id: str | UnsetType = UNSET,
-        echo: bool = False,
+        echo: bool | UnsetType = False,
     ) -> None:
-        """Publish to a room; `content` is JSON."""
-        timestamp, username = self._now_ms(), sender.username
-        namespace = self._settings.namespace_of(room)
-        if self._settings.namespaces[namespace].sanitize:
+        """Publish to a room; `content` is JSON. With `echo` unset, the room's namespace decides."""
+        timestamp, username, room = int(self._clock() * 1000), sender.username, route.room
+        if route.options.sanitize:
             try:
                 content = sanitized(content, self._settings.max_message_bytes)
             except BadMessage as fault:
@@ -107,16 +106,13 @@ class Publisher:
             content=content,
             timestamp=timestamp,
             origin=sender.connection_id,
-            echo=echo,
+            echo=route.options.echo if isinstance(echo, msgspec.UnsetType) else echo,
         )
-        durable_log = self._streams.of_namespace(namespace)
-        if durable_log is None:
-            self._send(self._subjects.room_out(namespace, room), _encode(event), timestamp, id, on_done)
-            return
-
-        subject = self._subjects.room_in(namespace, room)
-        unique = message_id(sender.user_id, "room", room, id)
-        self._store(durable_log, subject, _encode(event), unique, timestamp, id, on_done)
+        if route.stream is None:
+            self._send(route.subject, _encode(event), timestamp, id, on_done)
+        else:
+            unique = message_id(sender.user_id, "room", room, id)
+            self._store(route.stream, route.subject, _encode(event), unique, timestamp, id, on_done)
 
     def to_user(
         self,
@@ -128,7 +124,7 @@ class Publisher:
         id: str | UnsetType = UNSET,
     ) -> None:
         """Publish to a user's inbox; `content` is JSON."""
-        timestamp = self._now_ms()
+        timestamp = int(self._clock() * 1000)
         event = DirectPublished(
             from_user_id=sender.user_id, username=sender.username, content=content, timestamp=timestamp
         )
@@ -146,7 +142,7 @@ class Publisher:
         echo: bool = False,
     ) -> None:
         """Publish to every connection; `content` is JSON."""
-        timestamp = self._now_ms()
+        timestamp = int(self._clock() * 1000)
         event = BroadcastPublished(
             user_id=sender.user_id,
             username=sender.username,
@@ -168,10 +164,8 @@ class Publisher:
         on_done: OnDone,
     ) -> None:
         # While the streams are not open again, the one that answers may be another than the epoch we know says.
-        try:
-            self._streams.require_open()
-        except BusError as fault:
-            on_done(_refusal(fault))
+        if not self._streams.is_open:
+            on_done(_refusal(Unavailable("the streams are not open again yet")))
             return
 
         def stored(outcome: Stored | BusError) -> None:
@@ -210,10 +204,12 @@ class Publisher:
         content: msgspec.Raw,
         id: str | UnsetType = UNSET,
         *,
-        echo: bool = False,
+        echo: bool | UnsetType = False,
     ) -> server.Ack:
         """Publish to a room and wait for the acknowledgement. Raises PublishRefused."""
-        return await _awaited(lambda done: self.to_room(sender, room, content, done, id=id, echo=echo))
+        return await _awaited(
+            lambda done: self.to_room(sender, self._streams.route(room), content, done, id=id, echo=echo)
+        )
 
     async def publish_user(
         self, sender: Sender, user_id: str, content: msgspec.Raw, id: str | UnsetType = UNSET

@@ -5,6 +5,7 @@ Ephemeral logs have no stream: their messages are delivered as they come.
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -35,8 +36,11 @@ _FILL_WAIT_S = 3.0
 _CATCH_UP_S = 5.0  # for several requests with limits of their own: a join is answered within 10 s
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+# The sequences of a republished message, in its headers.
+_SEQUENCES = re.compile(rb"\r\nNats-(Last-)?Sequence: (\d+)(?=\r\n)").findall
+
+
+class Delivery(msgspec.Struct, frozen=True, eq=False):
     """A message for the members, but for one connection, if that is one of the user `sender`."""
 
     message: EncodedMessage
@@ -308,19 +312,27 @@ class StreamSubscription:
 
     def __call__(self, message: BusMessage) -> None:
         """Take a live message: what the subscription calls, without a bound method for each subscription."""
-        seq = message.seq
+        seq = last_seq = 0
+        for last, digits in _SEQUENCES(message.headers_raw):
+            if last:
+                last_seq = last_seq or int(digits)
+            else:
+                seq = seq or int(digits)
         if seq == 0 and self._log is not None:
             # What no stream stored was published past it: clients could not tell it from a message that was.
             self._counters.unexpected += 1
             log.error("message without a sequence in a durable log dropped", subject=self._live_subject)
             return
-        delivery = self._decoded(message.data, seq)
+        delivery: Delivery | None = None
+        try:
+            delivery = self._decode(message.data, seq)
+        except (msgspec.DecodeError, RecursionError) as fault:
+            self._log_unreadable(seq, fault)
         if self._log is None:
-            if delivery is not None:
-                self._deliver(delivery)
+            self._deliver_all([delivery])
             return
         # One that cannot be decoded still has a place in the order: without it a gap would never close.
-        self._deliver_all(self._sequencer.on_live(seq, message.last_seq, delivery))
+        self._deliver_all(self._sequencer.on_live(seq, last_seq, delivery))
         if self._sequencer.filling:
             self._fill_if_needed()
 
@@ -328,22 +340,23 @@ class StreamSubscription:
         try:
             return self._decode(data, seq)
         except (msgspec.DecodeError, RecursionError) as fault:
-            log.error(
-                "message on the bus is not readable", subject=self._live_subject, seq=seq, reason=str(fault)
-            )
+            self._log_unreadable(seq, fault)
             return None
+
+    def _log_unreadable(self, seq: int, fault: Exception) -> None:
+        log.error(
+            "message on the bus is not readable", subject=self._live_subject, seq=seq, reason=str(fault)
+        )
 
     def _deliver_all(self, ready: list[Delivery | None]) -> None:
         for delivery in ready:
-            if delivery is not None:
-                self._deliver(delivery)
-
-    def _deliver(self, delivery: Delivery) -> None:
-        message = delivery.message
-        if self._catch_up_buffers and message.seq:
-            for buffer in self._catch_up_buffers:
-                buffer.append((message.seq, message))
-        self.fanout.send(message, delivery.skip_connection, delivery.sender)
+            if delivery is None:
+                continue
+            message = delivery.message
+            if self._catch_up_buffers and message.seq:
+                for buffer in self._catch_up_buffers:
+                    buffer.append((message.seq, message))
+            self.fanout.send(message, delivery.skip_connection, delivery.sender)
 
     # --- gaps ---
 

@@ -3,11 +3,37 @@
 Streams are per namespace because their limits are: history size and age hold for every room of a namespace.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
 from services.bus.client import Bus
 from services.bus.errors import Unavailable
 from services.bus.specs import inbox_spec, room_specs
 from services.bus.streams import DurableLog
 from services.settings import Settings
+from services.settings_values import Namespace
+
+_ROUTES = 16_384  # more rooms than that are resolved again and again
+
+
+@dataclass(frozen=True, slots=True)
+class RoomRoute:
+    """Where messages of a room go: resolved once, and kept by each connection that is in the room."""
+
+    room: str
+    namespace: str
+    options: Namespace
+    stream: DurableLog | None  # None where the namespace is ephemeral
+    subject: str
+
+
+def route_of(settings: Settings, streams: Mapping[str, DurableLog], room: str) -> RoomRoute:
+    """Resolve the namespace, options, stream and subject of a room."""
+    namespace = settings.namespace_of(room)
+    stream = streams.get(namespace)
+    subject_of = settings.subjects.room_out if stream is None else settings.subjects.room_in
+    return RoomRoute(room, namespace, settings.namespaces[namespace], stream, subject_of(namespace, room))
 
 
 class Streams:
@@ -19,6 +45,7 @@ class Streams:
         self._by_namespace = {
             name: DurableLog(bus, spec, timeout_s) for name, spec in room_specs(settings).items()
         }
+        self.route = lru_cache(_ROUTES)(partial(route_of, settings, self._by_namespace))
         self.inbox = DurableLog(bus, inbox_spec(settings), timeout_s)
 
     @property

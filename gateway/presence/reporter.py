@@ -57,6 +57,7 @@ class PresenceReporter:
         self._settings = settings
         self._connections = connections
         self._queue = BatchQueue(gateway, boot)
+        self.active = self._queue.active  # a user did something
         self._in_flight: PresenceBatch | None = None
         self._pause_s = 0.0
         self._changed = asyncio.Event()
@@ -88,10 +89,6 @@ class PresenceReporter:
     def custom_data(self, connection_id: str, data: object) -> None:
         """A user replaced their custom data."""
         self._add(DataSet(connection_id=connection_id, custom_data=data))
-
-    def active(self, user_id: str) -> None:
-        """A user did something."""
-        self._queue.active(user_id)
 
     # --- the lease ---
 

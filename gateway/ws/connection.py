@@ -1,8 +1,9 @@
-"""One WebSocket client: decodes its messages, asks its session, and carries out the effects.
+"""One WebSocket client: decodes its messages, has them checked, and carries them out.
 
-Nothing here waits. What takes time (storing, joining a room nobody here was in) calls back.
+Nothing here waits. What takes time (storing, opening a room) calls back.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -11,42 +12,26 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from gateway.auth.expiry import CredentialTimer
-from gateway.auth.identity import Identity
+from gateway.auth.expiry import CredentialTimer, to_ms
+from gateway.auth.identity import AuthRefused, Identity
 from gateway.channels import channel_names, subscribe
 from gateway.client.commands import ClientState, CommandError, error_reply
-from gateway.client.effects import (
-    Effect,
-    EnterRoom,
-    ExitRoom,
-    Expel,
-    Follow,
-    PublishToAll,
-    PublishToRoom,
-    PublishToUser,
-    Renew,
-    Reply,
-    SetCustomData,
-    SetStatus,
-    Unfollow,
-)
 from gateway.delivery.encoded_message import EncodedMessage, Encoding, RecoveryAnswer
 from gateway.delivery.fd_table import FdRef
 from gateway.delivery.publisher import PublishRefused, Sender
 from gateway.delivery.recovery import RecoveryVerdict
 from gateway.delivery.rooms import RoomJoin
 from gateway.delivery.stream_subscription import CatchUp
+from gateway.delivery.streams import RoomRoute
 from gateway.limits import Limit
 from gateway.presence.batch_queue import Chosen
-from gateway.ws.direct import publish_to_user
-from gateway.ws.joining import PendingJoins
 from gateway.ws.protocol import WebSocketProtocol, discard
-from gateway.ws.refresh import begin_renewal
 from services.bus.errors import BusError
-from services.wire import server
-from services.wire.codec import BadMessage, Codec, json_content
+from services.wire import client, server
+from services.wire.client import Subscribe
+from services.wire.codec import Codec
 from services.wire.codes import CloseCode, ErrorCode
-from services.wire.content import ContentTooLarge, TooDeep
+from services.wire.content import BadMessage, ContentTooLarge, TooDeep
 from services.wire.records import UNSET, Position, UnsetType
 from services.wire.rpc import AnyPresenceOp, Connected, Joined
 
@@ -56,30 +41,20 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _monotonic = time.monotonic
-# What a close code means; the text that a client sends with it is its own, and not for our log.
+# The meaning of a close code; the text that a client sends with it is not for our log.
 _REASONS = {1005: "no code", 1006: "connection lost"} | {code.number: code.value.reason for code in CloseCode}
+# A join takes milliseconds; only an outage makes more messages than this wait for it.
+MAX_HELD = 100
+
+_PublishCommand = client.PublishRoomCommand | client.PublishDirectCommand | client.PublishBroadcastCommand
 
 
 class Connection:
-    """The handler of one client's WebSocket, and a member wherever the client is one."""
+    """The handler of one client's WebSocket, and a member of its rooms and channels."""
 
     __slots__ = (
-        "_chosen",
-        "_codec",
-        "_gateway",
-        "_inbox_from",
-        "_joining",
-        "_messages_in",
-        "_opened_at",
-        "_protocol",
-        "_seen_at",
-        "_sender",
-        "_session",
-        "connection_id",
-        "encoding",
-        "expiry", "identity", "ip_key", "origin", "refreshing",
-        "user_id",
-        "write",
+        "_chosen", "_codec", "_gateway", "_held", "_inbox_from", "_messages_in", "_opened_at", "_protocol", "_seen_at", "_sender",
+        "_state", "connection_id", "encoding", "expiry", "identity", "ip_key", "origin", "refreshing", "user_id", "write",
     )  # fmt: skip
 
     _protocol: WebSocketProtocol  # set by `start`
@@ -109,11 +84,14 @@ class Connection:
         self._gateway = gateway
         self._codec = codec
         self._opened_at = _monotonic()
-        self._session = ClientState(identity, gateway.settings, self._opened_at, gateway.on_limit)
+        self._state = ClientState(
+            identity, gateway.settings, gateway.streams.route, self._opened_at, gateway.on_limit
+        )
         self._sender = Sender(identity.user_id, identity.username, connection_id)
         self._chosen: Chosen | None = None  # most never choose anything
         self._seen_at = self._opened_at
-        self._joining = PendingJoins()
+        # Messages for rooms that are still being joined, so that none overtakes its join: its echo would find no member.
+        self._held: dict[str, list[tuple[client.PublishRoomCommand, RoomRoute, float]]] = {}
         self._messages_in = 0
         self._inbox_from = 0  # personal messages after this sequence reach the connection live
 
@@ -128,18 +106,18 @@ class Connection:
         return self._protocol.backlog
 
     @property
-    def rooms(self) -> set[str]:
+    def rooms(self) -> dict[str, RoomRoute]:
         """See `Client`."""
-        return self._session.rooms
+        return self._state.rooms
 
-    # --- what the link calls ---
+    # --- what the protocol calls ---
 
     def on_message(self, data: bytes, binary: bool) -> None:
-        """Carry out one message."""
+        """Decode, check and carry out one message."""
         if binary != self._codec.binary:
             self._protocol.close(CloseCode.UNSUPPORTED_DATA)
             return
-        gateway = self._gateway
+        gateway, state = self._gateway, self._state
         gateway.counters.messages_in += 1
         self._messages_in += 1
         gateway.presence.active(self.user_id)
@@ -147,26 +125,61 @@ class Connection:
         try:
             message = self._codec.decode(data)
         except BadMessage as fault:
-            if isinstance(fault, TooDeep):
-                gateway.counters.limit_hit(Limit.JSON_DEPTH)
-            effects = self._session.malformed(fault, now, len(data))
-        else:
-            effects = self._session.receive(message, now, len(data))
-        for effect in effects:
-            self._perform(effect, now)
+            self._refuse_malformed(fault, now, len(data))
+            return
+        try:
+            match command := state.check(message, now, len(data)):
+                case client.PublishRoomCommand():
+                    route = state.rooms[command.room]
+                    if self._held and command.room in self._held:
+                        self._hold(command, route, now)
+                    else:
+                        self._publish_to_room(command, route, now)
+                case client.Heartbeat(id=id):
+                    self.reply(server.HeartbeatAck(id=id), now)
+                case client.JoinRoom():
+                    self._join(command, now)
+                case client.LeaveRoom(room=room, id=id):
+                    if gateway.rooms.leave(self.connection_id, room):
+                        gateway.presence.left(self.connection_id, room)
+                    self.reply(server.LeftRoom(room=room, id=id), now)
+                case client.PublishDirectCommand():
+                    self._publish_to_user(command, now)
+                case client.PublishBroadcastCommand(id=id, echo=echo):
+                    done = partial(self._on_published, id, now)
+                    gateway.publisher.to_all(self._sender, self._content(command), done, id=id, echo=echo)
+                case client.StatusChange(status=status, id=id):
+                    gateway.choose(self, status=status)
+                    self.reply(server.Ack(id=id), now)
+                case client.PresenceUpdate():
+                    self._set_custom_data(command, now)
+                case client.Subscribe():
+                    self._subscribe(command, now)
+                case client.Unsubscribe(channels=list(names), id=id):
+                    subscribe.unfollow(gateway, self.connection_id, names)
+                    self.reply(server.Unsubscribed(channels=names, id=id), now)
+                case client.Refresh():
+                    self._refresh(command, now)
+        except CommandError as error:
+            self._fail(error, message.id, now)
+        except BadMessage as fault:
+            is_data = isinstance(message, client.PresenceUpdate)
+            self._refuse_content(
+                fault, Limit.CUSTOM_DATA_BYTES if is_data else Limit.MESSAGE_BYTES, message.id, now
+            )
 
     def on_slow(self) -> None:
-        """Send the client away: it reads slower than its rooms speak, and nobody else shall wait (ADR 0004)."""
+        """Disconnect the client: it reads slower than its rooms send, and no other client waits for it (ADR 0004)."""
         self._gateway.counters.slow_clients += 1
         self._gateway.counters.dropped += 1
         self.end(CloseCode.SLOW_CLIENT)
 
     def on_close(self, code: int, *, by_client: bool) -> None:
-        """Forget the connection everywhere, and log its one line."""
+        """Unregister the connection everywhere, and log its one line."""
         gateway = self._gateway
-        for room in self._session.rooms:
+        for room in self._state.rooms:
             gateway.rooms.leave(self.connection_id, room)
-        subscribe.unfollow(gateway, self.connection_id, self._session.followed)
+        subscribe.unfollow(gateway, self.connection_id, self._state.channels)
         gateway.broadcasts.fanout.discard(self.connection_id)
         gateway.inboxes.leave(self)
         gateway.connections.discard(self)
@@ -180,7 +193,7 @@ class Connection:
             code=code,
             reason=_REASONS.get(code, ""),
             by_client=by_client,
-            rooms=len(self._session.rooms),
+            rooms=len(self._state.rooms),
             messages_in=self._messages_in,
             seconds=round(_monotonic() - self._opened_at, 1),
         )
@@ -189,7 +202,7 @@ class Connection:
 
     def send(self, message: server.ServerMessage) -> None:
         """Send a message to this connection alone."""
-        self._protocol.write_soon(EncodedMessage(message).encode(self.encoding))
+        self._protocol.write_soon(self.encode(message))
 
     notify = send
 
@@ -208,8 +221,10 @@ class Connection:
         gateway.presence.connected(self.connection_id, self.user_id, self._sender.username)
         if subscribe:
             now = _monotonic()
-            for effect in self._session.open_channels(subscribe):
-                self._perform(effect, now)
+            try:
+                self._subscribe(Subscribe(channels=self._state.subscribe(subscribe)), now)
+            except CommandError as error:
+                self._fail(error, UNSET, now)
 
     def disconnect_frame(self, code: CloseCode, retry_after_ms: int | None = None, reason: str = "") -> bytes:
         """Return the frame of `disconnect`."""
@@ -219,18 +234,18 @@ class Connection:
             reconnect=code.value.reconnect,
             retry_after_ms=UNSET if retry_after_ms is None else retry_after_ms,
         )
-        return EncodedMessage(message).encode(self.encoding)
+        return self.encode(message)
 
     def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
-        """Say `disconnect` and close."""
+        """Send `disconnect` and close."""
         self._protocol.close(code, self.disconnect_frame(code, retry_after_ms, reason))
 
     def abort(self) -> None:
-        """End the connection without waiting for anything to be sent."""
+        """End the connection without sending more."""
         self._protocol.abort()
 
     def presence_ops(self) -> Iterable[AnyPresenceOp]:
-        """Return what presence has to know of this connection."""
+        """Yield what presence announces of this connection."""
         now = _monotonic()
         yield Connected(
             connection_id=self.connection_id,
@@ -238,7 +253,7 @@ class Connection:
             username=self._sender.username,
             idle_ms=_ms(now - self._seen_at),
         )
-        for room in self._session.rooms:
+        for room in self._state.rooms:
             if self._gateway.rooms.has(self.connection_id, room):
                 yield Joined(connection_id=self.connection_id, room=room)
         if self._chosen is not None:
@@ -250,49 +265,7 @@ class Connection:
             self._chosen = Chosen()
         return self._chosen
 
-    # --- effects ---
-
-    def _perform(self, effect: Effect, started: float) -> None:
-        match effect:
-            case PublishToRoom():
-                if not self._joining.is_held(effect.room):
-                    self._publish(effect, started)
-                elif not self._joining.hold(effect, started):
-                    text = "too many messages wait for this room to be joined"
-                    self._refuse(ErrorCode.UNAVAILABLE, text, effect.id, started)
-            case Reply(message):
-                self.reply(message, started)
-            case EnterRoom(room, since, id):
-                if not self._gateway.rooms.has(self.connection_id, room):
-                    self._joining.begin(room)
-                self._gateway.rooms.join(
-                    self, room, since, partial(self._wants, room), partial(self._on_joined, room, id, started)
-                )
-            case ExitRoom(room, id):
-                if self._gateway.rooms.leave(self.connection_id, room):
-                    self._gateway.presence.left(self.connection_id, room)
-                self.reply(server.LeftRoom(room=room, id=id), started)
-            case PublishToUser():
-                content = self._content(effect, started)
-                if content is not None:
-                    publish_to_user(self._gateway, self, self._sender, effect, content, started)
-            case PublishToAll():
-                self._publish(effect, started)
-            case SetStatus(status, id):
-                self._gateway.choose(self, status=status)
-                self.reply(server.Ack(id=id), started)
-            case SetCustomData():
-                self._set_custom_data(effect, started)
-            case Follow():
-                self._follow(effect, started)
-            case Renew():
-                begin_renewal(self._gateway, self, self._session, effect, started)
-            case Expel(code):
-                self._gateway.counters.limit_hit(Limit.FLOODING)
-                self.end(code)
-            case Unfollow(names, id):
-                subscribe.unfollow(self._gateway, self.connection_id, names)
-                self.reply(server.Unsubscribed(channels=names, id=id), started)
+    # --- replies ---
 
     def reply(self, message: server.ServerMessage, started: float) -> None:
         """Answer a request, and count it."""
@@ -317,55 +290,102 @@ class Connection:
     ) -> None:
         self.reply(error_reply(code, text, id, retry_after_ms), started)
 
-    def _json(
-        self, raw: msgspec.Raw, id: str | UnsetType, started: float, max_bytes: int, limit: Limit
-    ) -> msgspec.Raw | None:
-        """Return content as JSON of at most `max_bytes` (counted as `limit`), or answer why there is none."""
+    def _fail(self, error: CommandError, id: str | UnsetType, started: float) -> None:
+        self._refuse(error.code, error.message, id, started, error.retry_after_ms)
+        if error.flood:
+            self._gateway.counters.limit_hit(Limit.FLOODING)
+            self.end(CloseCode.FLOODING)
+
+    def _refuse_malformed(self, fault: BadMessage, started: float, size: int) -> None:
+        if isinstance(fault, TooDeep):
+            self._gateway.counters.limit_hit(Limit.JSON_DEPTH)
+        id = UNSET if fault.id is None else fault.id
         try:
-            return json_content(self._codec, raw, self._gateway.settings.max_json_depth, max_bytes)
-        except BadMessage as fault:
-            if isinstance(fault, TooDeep):
-                self._gateway.counters.limit_hit(Limit.JSON_DEPTH)
-            elif isinstance(fault, ContentTooLarge):
-                self._gateway.counters.limit_hit(limit)
-            self._refuse(fault.code, fault.message, id, started)
-            return None
-
-    def _content(
-        self, effect: PublishToRoom | PublishToUser | PublishToAll, started: float
-    ) -> msgspec.Raw | None:
-        limit = self._gateway.settings.max_message_bytes
-        return self._json(effect.content, effect.id, started, limit, Limit.MESSAGE_BYTES)
-
-    def _publish(self, effect: PublishToRoom | PublishToAll, started: float) -> None:
-        content = self._content(effect, started)
-        if content is None:
-            return
-        done = partial(self.on_published, effect.id, started)
-        publisher = self._gateway.publisher
-        if isinstance(effect, PublishToRoom):
-            publisher.to_room(self._sender, effect.room, content, done, id=effect.id, echo=effect.echo)
+            self._state.check_rates(started, size)
+        except CommandError as error:
+            self._fail(error, id, started)
         else:
-            publisher.to_all(self._sender, content, done, id=effect.id, echo=effect.echo)
+            self._refuse(fault.code, fault.message, id, started)
 
-    def on_published(self, id: str | UnsetType, started: float, outcome: server.Ack | PublishRefused) -> None:
-        """Answer a message that was published, or refused."""
+    def _refuse_content(self, fault: BadMessage, limit: Limit, id: str | UnsetType, started: float) -> None:
+        if isinstance(fault, TooDeep):
+            self._gateway.counters.limit_hit(Limit.JSON_DEPTH)
+        elif isinstance(fault, ContentTooLarge):
+            self._gateway.counters.limit_hit(limit)
+        self._refuse(fault.code, fault.message, id, started)
+
+    # --- publishing ---
+
+    def _content(self, command: _PublishCommand) -> msgspec.Raw:
+        settings = self._gateway.settings
+        return self._codec.content(command.content, settings.max_json_depth, settings.max_message_bytes)
+
+    def _publish_to_room(self, command: client.PublishRoomCommand, route: RoomRoute, started: float) -> None:
+        gateway = self._gateway
+        settings = gateway.settings
+        content = self._codec.content(command.content, settings.max_json_depth, settings.max_message_bytes)
+        done = partial(self._on_published, command.id, started)
+        gateway.publisher.to_room(self._sender, route, content, done, id=command.id, echo=command.echo)
+
+    def _hold(self, command: client.PublishRoomCommand, route: RoomRoute, started: float) -> None:
+        held = self._held[command.room]
+        if len(held) >= MAX_HELD:
+            text = "too many messages wait for this room to be joined"
+            self._refuse(ErrorCode.UNAVAILABLE, text, command.id, started)
+        else:
+            held.append((command, route, started))
+
+    def _publish_to_user(self, command: client.PublishDirectCommand, started: float) -> None:
+        """Store the message and look the receiver up at the same time; the answer waits for both."""
+        gateway, user_id, content = self._gateway, command.target_user_id, self._content(command)
+        online = gateway.tasks.spawn(gateway.is_online(user_id, self.identity.grants), "is online")
+
+        def done(outcome: server.Ack | PublishRefused) -> None:
+            if isinstance(outcome, PublishRefused):
+                self._on_published(command.id, started, outcome)
+            else:
+                online.add_done_callback(partial(self._acknowledge_direct, outcome, started))
+
+        gateway.publisher.to_user(self._sender, user_id, content, done, id=command.id)
+
+    def _acknowledge_direct(
+        self, ack: server.Ack, started: float, online: "asyncio.Task[bool | UnsetType]"
+    ) -> None:
+        if not online.cancelled() and online.exception() is None:  # else the message is stored all the same
+            ack = msgspec.structs.replace(ack, online=online.result())
+        self.reply(ack, started)
+
+    def _on_published(
+        self, id: str | UnsetType, started: float, outcome: server.Ack | PublishRefused
+    ) -> None:
         if isinstance(outcome, PublishRefused):
             self._refuse(outcome.code, outcome.message, id, started, outcome.retry_after_ms or UNSET)
         else:
             self.reply(outcome, started)
 
-    def _wants(self, room: str) -> bool:
-        return room in self._session.rooms and not self._protocol.closing
+    # --- rooms ---
+
+    def _join(self, command: client.JoinRoom, started: float) -> None:
+        room, rooms = command.room, self._gateway.rooms
+        if not rooms.has(self.connection_id, room):
+            self._held.setdefault(room, [])
+        on_joined = partial(self._on_joined, room, command.id, started)
+        rooms.join(self, room, command.since, partial(self._still_joining, room), on_joined)
+
+    def _still_joining(self, room: str) -> bool:
+        return room in self._state.rooms and not self._protocol.closing
 
     def _on_joined(
         self, room: str, id: str | UnsetType, started: float, outcome: RoomJoin | BusError | None
     ) -> None:
-        held = self._joining.end(room)
+        held = self._held.pop(room, [])
         if isinstance(outcome, RoomJoin):
             self._answer_join(room, id, started, outcome)
-            for effect, began in held:
-                self._publish(effect, began)
+            for command, route, began in held:
+                try:
+                    self._publish_to_room(command, route, began)
+                except BadMessage as fault:
+                    self._refuse_content(fault, Limit.MESSAGE_BYTES, command.id, began)
             return
         if self._protocol.closing:
             return
@@ -374,15 +394,15 @@ class Connection:
         else:
             code, text = ErrorCode.UNAVAILABLE, "the room cannot be joined now; try again"
             if not self._gateway.rooms.has(self.connection_id, room):  # a member that asks again stays one
-                self._session.rooms.discard(room)
+                self._state.rooms.pop(room, None)
         self._refuse(code, text, id, started)
-        for effect, began in held:
-            self._refuse(code, text, effect.id, began)
+        for command, _, began in held:
+            self._refuse(code, text, command.id, began)
 
     def _answer_join(self, room: str, id: str | UnsetType, started: float, outcome: RoomJoin) -> None:
         position, catch_up = outcome.position, outcome.catch_up
         if catch_up is not None:
-            self._session.charge(catch_up.size, _monotonic())
+            self._state.charge_read(catch_up.size, _monotonic())
         recovered, missed = _recovery(catch_up)
         answer = server.JoinedRoom(
             room=room,
@@ -393,49 +413,95 @@ class Connection:
             id=id,
         )
         self._reply(
-            EncodedMessage(answer) if catch_up is None else RecoveryAnswer(answer, catch_up.missed), started
+            EncodedMessage(answer)
+            if catch_up is None
+            else RecoveryAnswer(answer, missed_messages=catch_up.missed),
+            started,
         )
         self._gateway.presence.joined(self.connection_id, room)
 
-    def _set_custom_data(self, effect: SetCustomData, started: float) -> None:
-        limit = self._gateway.settings.max_custom_data_bytes
-        data = self._json(effect.custom_data, effect.id, started, limit, Limit.CUSTOM_DATA_BYTES)
-        if data is None:
+    # --- presence and credentials ---
+
+    def _set_custom_data(self, command: client.PresenceUpdate, started: float) -> None:
+        gateway, settings = self._gateway, self._gateway.settings
+        data = self._codec.content(
+            command.custom_data, settings.max_json_depth, settings.max_custom_data_bytes
+        )
+        rooms = gateway.connections.rooms_of_user(self.user_id)
+        self._state.charge_custom_data(len(data), rooms, started)
+        gateway.choose(self, custom_data=data)
+        self.reply(server.Ack(id=command.id), started)
+
+    def _refresh(self, command: client.Refresh, started: float) -> None:
+        """Verify new credentials; refused ones change nothing: the old ones remain."""
+        if self.refreshing:
+            self._refuse(ErrorCode.CONFLICT, "another `refresh` is under way", command.id, started)
             return
+        self.refreshing = True
+        self._gateway.tasks.spawn(self._refresh_credentials(command, started), "renew credentials")
+
+    async def _refresh_credentials(self, command: client.Refresh, started: float) -> None:
+        gateway = self._gateway
         try:
-            rooms = self._gateway.connections.rooms_of_user(self.user_id)
-            self._session.charge_custom_data(len(data), rooms, started)
-        except CommandError as refusal:
-            for answer in refusal.effects(effect.id):
-                self._perform(answer, started)
+            identity = await gateway.authenticator.refresh(
+                self._state.identity,
+                token=command.token or "",
+                ticket=command.ticket or "",
+                origin=self.origin,
+            )
+        except AuthRefused as refusal:
+            self._refuse(refusal.code, refusal.message, command.id, started)
+        except BusError:
+            self._refuse(ErrorCode.UNAVAILABLE, "the ticket cannot be looked up now", command.id, started)
         else:
-            self._gateway.choose(self, custom_data=data)
-            self.reply(server.Ack(id=effect.id), started)
+            if self.connection_id in gateway.connections:  # else it closed meanwhile
+                self._apply_identity(identity)
+                expires_at = UNSET if identity.expires_at is None else to_ms(identity.expires_at)
+                self.reply(server.Ack(id=command.id, expires_at=expires_at), started)
+                gateway.connections.renew(self, identity)
+        finally:
+            self.refreshing = False
+
+    def _apply_identity(self, identity: Identity) -> None:
+        """Leave what the new grants do not allow any more."""
+        gateway = self._gateway
+        rooms, names = self._state.update_grants(identity)
+        for room in rooms:
+            if gateway.rooms.leave(self.connection_id, room):
+                gateway.presence.left(self.connection_id, room)
+            self.send(server.LeftRoom(room=room))
+        if names:
+            subscribe.unfollow(gateway, self.connection_id, names)
+            self.send(server.Unsubscribed(channels=names))
 
     # --- channels ---
 
-    def _follow(self, effect: Follow, started: float) -> None:
-        if channel_names.INBOX in effect.channels and isinstance(effect.since, Position):
-            self._gateway.tasks.spawn(self._resume_inbox(effect, effect.since, started), "resume inbox")
+    def _subscribe(self, command: client.Subscribe, started: float) -> None:
+        names = command.channels or []
+        if channel_names.INBOX in names and isinstance(command.since, Position):
+            recovery = self._recover_inbox(names, command.since, command.id, started)
+            self._gateway.tasks.spawn(recovery, "resume inbox")
             return
-        self.reply(server.Subscribed(channels=effect.channels, id=effect.id), started)
-        subscribe.follow(self._gateway, self, effect.channels)
+        self.reply(server.Subscribed(channels=names, id=command.id), started)
+        subscribe.follow(self._gateway, self, names)
 
-    async def _resume_inbox(self, effect: Follow, since: Position, started: float) -> None:
+    async def _recover_inbox(
+        self, names: list[str], since: Position, id: str | UnsetType, started: float
+    ) -> None:
         try:
             catch_up = await self._gateway.inboxes.catch_up(self, since)
         except BusError:
-            # What the session calls followed may be more than is: it says what to let go of at the end.
-            self._refuse(ErrorCode.UNAVAILABLE, "the inbox cannot be read now; try again", effect.id, started)
+            # The state may count more channels as subscribed than are: closing unsubscribes from all of them.
+            self._refuse(ErrorCode.UNAVAILABLE, "the inbox cannot be read now; try again", id, started)
             return
-        self._session.charge(catch_up.size, _monotonic())
-        # What came after the connection was opened has reached it already.
-        catch_up.missed = [outbound for outbound in catch_up.missed if outbound.seq <= self._inbox_from]
+        self._state.charge_read(catch_up.size, _monotonic())
+        # What arrived after the connection was opened has reached it already.
+        catch_up.missed = [message for message in catch_up.missed if message.seq <= self._inbox_from]
         recovered, missed = _recovery(catch_up)
-        reply = server.Subscribed(channels=effect.channels, recovered=recovered, missed=missed, id=effect.id)
-        self._reply(RecoveryAnswer(reply, catch_up.missed), started)
+        reply = server.Subscribed(channels=names, recovered=recovered, missed=missed, id=id)
+        self._reply(RecoveryAnswer(reply, missed_messages=catch_up.missed), started)
         if not self._protocol.closing:
-            wanted = [name for name in effect.channels if name in self._session.followed]
+            wanted = [name for name in names if name in self._state.channels]
             subscribe.follow(self._gateway, self, wanted)
 
 
@@ -450,7 +516,7 @@ def _encoding_of(codec: Codec, *, deflate: bool) -> Encoding:
 
 
 def _recovery(catch_up: CatchUp | None) -> tuple[bool | UnsetType, list[Any] | UnsetType]:
-    """Return `recovered` and `missed` as replies carry them: both unset where nobody asked."""
+    """Return `recovered` and `missed` as replies carry them: both unset where no position was given."""
     if catch_up is None:
         return UNSET, UNSET
-    return catch_up.verdict is RecoveryVerdict.RECOVERED, [outbound.message for outbound in catch_up.missed]
+    return catch_up.verdict is RecoveryVerdict.RECOVERED, [message.message for message in catch_up.missed]

@@ -230,7 +230,7 @@ class WebSocketProtocol(FrameWriter):
         if reader.rest:
             rest, reader.rest = reader.rest, b""
             self.data_received(rest)
-        elif reader.is_closing:
+        elif reader.parser is not None and reader.is_closing:
             self._finish_close()
 
     def _receive_slices(self, data: bytes) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
+import msgspec
 import structlog
 
 from services.bus.client import Bus
@@ -37,16 +38,13 @@ def encode_message_id(message_id: str) -> str:
     return message_id if _PLAIN_ID.fullmatch(message_id) else quote(message_id, safe="")
 
 
-class PendingPublish:
+class PendingPublish(msgspec.Struct, eq=False):
     """One publish that waits for its acknowledgement."""
 
-    __slots__ = ("_on_done", "_stats", "deadline", "subject")
-
-    def __init__(self, subject: str, deadline: float, on_done: OnDone, stats: BusStats) -> None:
-        self.subject = subject
-        self.deadline = deadline
-        self._on_done = on_done
-        self._stats = stats
+    subject: str
+    deadline: float
+    on_done: OnDone
+    stats: BusStats
 
     def on_answer(self, message: BusMessage) -> None:
         """Take in the stream's answer."""
@@ -63,13 +61,13 @@ class PendingPublish:
     def finish(self, outcome: Stored | BusError) -> None:
         """Report the outcome. Called once: whoever calls has taken this out of the table."""
         if isinstance(outcome, Stored):
-            self._stats.stored += 1
+            self.stats.stored += 1
         else:
-            self._stats.not_stored += 1
+            self.stats.not_stored += 1
         try:
-            self._on_done(outcome)
+            self.on_done(outcome)
         except Exception:  # noqa: BLE001  # one caller's fault must not keep the others from their outcome
-            self._stats.callback_errors += 1
+            self.stats.callback_errors += 1
             _log.exception("bus publish callback failed", subject=self.subject)
 
 
@@ -84,8 +82,13 @@ class AckPublisher:
         bus.add_inbox(self._inbox)
         self._sweep: asyncio.TimerHandle | None = None
 
-    def publish(self, subject: str, payload: bytes, message_id: str, on_done: OnDone) -> None:
-        """Publish. `on_done` is called exactly once, never before this returns.
+    def publish(self, subject: str, payload: bytes, *, message_id: str, on_done: OnDone) -> None:
+        """Publish; order is kept. `on_done` is called exactly once, and never before this returns.
+
+        It gets Stored; Unavailable (disconnected, connection lost, deadline, no stream, no leader: it may or may not
+        be stored, and the same `message_id` may be sent again); StoreFull; PayloadTooLarge; RequestRefused with
+        JetStream's `err_code`; or Misconfigured (this user may not publish there). `message_id` may be any
+        text; empty is none.
 
         Raises:
             ValueError: the subject is none to publish to.
@@ -93,7 +96,10 @@ class AckPublisher:
         check_publishable(subject)
         headers = b""
         if message_id:
-            headers = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n" % encode_message_id(message_id).encode()
+            # The ids of messages are hexadecimal digests.
+            plain = message_id.isalnum() and message_id.isascii()
+            encoded = message_id if plain else encode_message_id(message_id)
+            headers = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n" % encoded.encode()
         pending = PendingPublish(subject, self._loop.time() + self._timeout_s, on_done, self._bus.stats)
         reply = self._inbox.open(pending)
         try:

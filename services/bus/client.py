@@ -154,8 +154,7 @@ class Bus:
         self._connection.client.send(subject, payload, reply, encode_headers(headers) if headers else b"")
 
     def publish_encoded(self, subject: str, payload: bytes, reply: str, headers: bytes) -> None:
-        """Queue a message with an encoded header block; `reply` is not checked. Raises as `publish`."""
-        check_publishable(subject)
+        """Queue a message with an encoded header block; subjects were checked. Raises as `publish`, but ValueError."""
         self._connection.client.send(subject, payload, reply, headers)
 
     async def flush(self, timeout_s: float = 2.0) -> None:

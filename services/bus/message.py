@@ -3,6 +3,8 @@
 import re
 from functools import lru_cache
 
+import msgspec
+
 _LINE = b"NATS/1.0"
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -83,16 +85,13 @@ def find_status(raw: bytes) -> tuple[int, str]:
     return int(found[1]), (found[2] or b"").decode("utf-8", "replace")
 
 
-class BusMessage:
+class BusMessage(msgspec.Struct, eq=False, gc=False):
     """One message as it arrived. `headers_raw` is the header block from its first line, empty without any."""
 
-    __slots__ = ("data", "headers_raw", "reply", "subject")
-
-    def __init__(self, subject: str, reply: str, data: bytes, headers_raw: bytes) -> None:
-        self.subject = subject
-        self.reply = reply
-        self.data = data
-        self.headers_raw = headers_raw
+    subject: str
+    reply: str
+    data: bytes
+    headers_raw: bytes
 
     def header(self, name: str) -> str | None:
         """Return one header's value, parsed on demand; None when absent."""

@@ -87,17 +87,6 @@ class AbortingTransport(TcpTransport):
         self.close()
         await super().connect(uri, buffer_size, connect_timeout)
 
-    def write_now(self, commands: list[bytes]) -> bool:
-        """Write; False, and nothing written, where the server is behind or gone: then it is waited for."""
-        writer = self._io_writer
-        if writer is None or writer.transport.get_write_buffer_size() > _BEHIND_BYTES:
-            return False
-        try:
-            writer.transport.write(b"".join(commands))
-        except (OSError, RuntimeError):  # it is closed: nats-py meets the same, and knows what to do
-            return False
-        return True
-
     def close(self) -> None:
         """Drop the connection with what is still unsent."""
         if self._io_writer is not None:
@@ -208,7 +197,12 @@ class LeanClient(Client):
             command = b"%b%b\r\n" % (f"PUB {subject} {reply} {size}\r\n".encode(), payload)
         stats.published += 1
         stats.published_bytes += size
-        self._queue_command(command)
+        # As `_queue_command`, without a call for each message.
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush_soon)
 
     def _queue_command(self, command: bytes) -> None:
         """Send with all that gathers until the loop's next turn."""
@@ -222,8 +216,18 @@ class LeanClient(Client):
         self._flush_due = False
         if not self._pending or not self.up:
             return
-        transport = self._transport
-        if isinstance(transport, AbortingTransport) and transport.write_now(self._pending):
+        writer = self._transport._io_writer if isinstance(self._transport, AbortingTransport) else None
+        if writer is not None and writer.transport.get_write_buffer_size() <= _BEHIND_BYTES:
+            try:
+                writer.transport.write(b"".join(self._pending))
+            except (
+                OSError,
+                RuntimeError,
+            ):  # it is closed: nats-py's flusher meets the same, and knows what to do
+                writer = None
+        else:
+            writer = None  # the server is behind or gone: the flusher waits for it
+        if writer is not None:
             self._pending = []
             self._pending_data_size = 0
         elif (queue := self._flush_queue) is not None and queue.empty():

@@ -6,7 +6,7 @@ No consumers: reads are batched direct gets (NATS ADR-31).
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from services.backoff import Backoff
-from services.bus.ack_publisher import AckPublisher, Stored
+from services.bus.ack_publisher import AckPublisher
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured, NoAnswer, RequestRefused, StoreFull, Unavailable
 from services.bus.jsapi import (
@@ -91,6 +91,7 @@ class DurableLog:
         self._next_state: asyncio.Future[StreamState] | None = None
         self._bus = bus
         self._publisher = AckPublisher(bus, publish_timeout_s)
+        self.publish = self._publisher.publish
         self._direct_get = f"$JS.API.DIRECT.GET.{spec.name}"
 
     # --- the stream itself ---
@@ -190,26 +191,6 @@ class DurableLog:
         return decode_answer(answer.data, StreamInfo)
 
     # --- writing ---
-
-    def publish(
-        self,
-        subject: str,
-        payload: bytes,
-        *,
-        message_id: str,
-        on_done: Callable[[Stored | BusError], None],
-    ) -> None:
-        """Publish; order is kept. `on_done` is called exactly once, and never before this returns.
-
-        It gets Stored; Unavailable (disconnected, connection lost, deadline, no stream, no leader: it may or may not
-        be stored, and the same `message_id` may be sent again); StoreFull; PayloadTooLarge; RequestRefused with
-        JetStream's `err_code`; or Misconfigured (this user may not publish there). `message_id` may be any
-        text; empty is none.
-
-        Raises:
-            ValueError: the subject is none to publish to.
-        """
-        self._publisher.publish(subject, payload, message_id, on_done)
 
     def close(self) -> None:
         """Stop; pending publishes end as Unavailable."""

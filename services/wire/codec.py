@@ -1,5 +1,6 @@
 """What clients send, as JSON or as MessagePack: the same objects, and one way to say that bytes were not understood."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from services.wire.client import AnyClientMessage
 from services.wire.codes import ErrorCode
 from services.wire.content import BadMessage, TooDeep, content_from_json, content_from_msgpack, number
 
-__all__ = ["CODECS", "JSON", "MSGPACK", "BadMessage", "Codec", "json_content"]
+__all__ = ["CODECS", "JSON", "MSGPACK", "BadMessage", "Codec"]
 
 PROTOCOL_VERSION = 1
 SUBPROTOCOL_JSON = "tidings.v1.json"
@@ -26,6 +27,11 @@ class _Peek(msgspec.Struct):
 _TYPES = frozenset(str(member.__struct_config__.tag) for member in AnyClientMessage.__args__)
 
 
+# Turns `content` of a client into JSON on one line, the form in which it crosses the bus: the content, the deepest nesting
+# and the most bytes allowed (0: no limit). Raises BadMessage: it is too large, or not deliverable to everyone.
+ContentReader = Callable[[msgspec.Raw, int, int], msgspec.Raw]
+
+
 @dataclass(frozen=True, slots=True)
 class Codec:
     """How messages of one connection are read. `binary` says which WebSocket opcode carries them.
@@ -35,6 +41,7 @@ class Codec:
 
     subprotocol: str
     binary: bool
+    content: ContentReader
     decoder: "msgspec.json.Decoder[AnyClientMessage] | msgspec.msgpack.Decoder[AnyClientMessage]"
     peek: "msgspec.json.Decoder[_Peek] | msgspec.msgpack.Decoder[_Peek]"
 
@@ -74,23 +81,15 @@ class Codec:
 JSON = Codec(
     SUBPROTOCOL_JSON,
     False,
+    content_from_json,
     msgspec.json.Decoder(AnyClientMessage),
     msgspec.json.Decoder(_Peek, float_hook=number),
 )
 MSGPACK = Codec(
     SUBPROTOCOL_MSGPACK,
     True,
+    content_from_msgpack,
     msgspec.msgpack.Decoder(AnyClientMessage),
     msgspec.msgpack.Decoder(_Peek),
 )
 CODECS: dict[str, Codec] = {codec.subprotocol: codec for codec in (JSON, MSGPACK)}
-
-
-def json_content(codec: Codec, raw: msgspec.Raw, max_depth: int, max_bytes: int = 0) -> msgspec.Raw:
-    """Return `content` from a client as JSON on one line, the form in which it crosses the bus.
-
-    Raises:
-        BadMessage: content that is too large, or could not be delivered to everyone (see `content`).
-    """
-    from_wire = content_from_msgpack if codec.binary else content_from_json
-    return from_wire(raw, max_depth, max_bytes)

@@ -68,14 +68,17 @@ def content_from_json(raw: msgspec.Raw, max_depth: int, max_bytes: int = 0) -> m
             double).
     """
     text = bytes(raw)  # a view would keep the whole frame alive
-    _check_size(text, max_bytes)
+    if 0 < max_bytes < len(text):
+        raise _too_large(text, max_bytes)
     try:
         _encode_msgpack(_decode_json(text))
     except RecursionError:
         raise _nested(max_depth) from None
     except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, ValueError) as fault:
         raise BadMessage(ErrorCode.INVALID_FIELD, f"content cannot be delivered: {fault}") from None
-    return _one_line(text, max_depth)
+    if b"\n" in text or b"\r" in text or text.count(b"[") + text.count(b"{") > max_depth:
+        return _one_line(text, max_depth)
+    return msgspec.Raw(text)
 
 
 def content_from_msgpack(raw: msgspec.Raw, max_depth: int, max_bytes: int = 0) -> msgspec.Raw:
@@ -91,7 +94,8 @@ def content_from_msgpack(raw: msgspec.Raw, max_depth: int, max_bytes: int = 0) -
         raise _nested(max_depth) from None
     except (msgspec.DecodeError, UnicodeDecodeError, TypeError, ValueError) as fault:
         raise BadMessage(ErrorCode.INVALID_FIELD, f"content has no JSON form: {fault}") from None
-    _check_size(text, max_bytes)
+    if max_bytes and len(text) > max_bytes:
+        raise _too_large(text, max_bytes)
     return _one_line(text, max_depth)
 
 
@@ -114,9 +118,8 @@ def _one_line(text: bytes, max_depth: int) -> msgspec.Raw:
     return msgspec.Raw(text)
 
 
-def _check_size(text: bytes, max_bytes: int) -> None:
-    if max_bytes and len(text) > max_bytes:
-        raise ContentTooLarge(ErrorCode.TOO_LARGE, f"{len(text)} bytes as JSON, the limit is {max_bytes}")
+def _too_large(text: bytes, max_bytes: int) -> ContentTooLarge:
+    return ContentTooLarge(ErrorCode.TOO_LARGE, f"{len(text)} bytes as JSON, the limit is {max_bytes}")
 
 
 def _nested(max_depth: int) -> TooDeep:

@@ -14,7 +14,7 @@ with atheris.instrument_imports():
 
     from gateway.channels.channel_names import parse_channel
     from gateway.delivery.sanitizing import sanitized
-    from services.wire.codec import JSON, MSGPACK, BadMessage, json_content
+    from services.wire.codec import JSON, MSGPACK, BadMessage
     from services.wire.names import InvalidName, normalize_name, to_token
 
 _MAX_DEPTH = 64
@@ -32,7 +32,7 @@ def one_input(data: bytes) -> None:
     content = getattr(message, "content", None) or getattr(message, "custom_data", None)
     if isinstance(content, msgspec.Raw):
         try:
-            text = json_content(codec, content, _MAX_DEPTH)
+            text = codec.content(content, _MAX_DEPTH, 0)
         except BadMessage:
             return
         msgspec.msgpack.encode(msgspec.json.decode(sanitized(text)))

@@ -426,7 +426,9 @@ GUARDS = (
     guard(
         "the rate of messages",
         f"{WIRE}::test_publish_flood",
-        edits=[("gateway/client/commands.py", "wait_s = self._bucket.consume(now)", "wait_s = 0.0")],
+        edits=[
+            ("gateway/client/commands.py", "if wait_s := self._bucket.consume(now):", "if wait_s := 0.0:")
+        ],
     ),
     guard(
         "the rate of bytes",
@@ -434,7 +436,11 @@ GUARDS = (
         f"{RATES}::test_bytes_that_are_no_message_count_too",
         f"{WIRE}::test_a_flood_of_bytes",
         edits=[
-            ("gateway/client/commands.py", "wait_s = self._byte_bucket.consume(now, size)", "wait_s = 0.0")
+            (
+                "gateway/client/commands.py",
+                "if wait_s := self._byte_bucket.consume(now, size):",
+                "if wait_s := 0.0:",
+            )
         ],
     ),
     guard(
@@ -449,8 +455,8 @@ GUARDS = (
         edits=[
             (
                 "gateway/client/commands.py",
-                "self._check_bytes(size * rooms, now)",
-                "self._check_bytes(size, now)",
+                "self._byte_bucket.consume(now, size * rooms)",
+                "self._byte_bucket.consume(now, size)",
             )
         ],
     ),

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx
@@ -13,10 +14,11 @@ from gateway.api.pushes import Pushes
 from gateway.api.responses import error_handlers
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.identity import Identity
-from gateway.client.senders import HttpSenders
+from gateway.client.commands import HttpSenders
 from gateway.contracts.openapi import ENDPOINTS
 from gateway.dashboard import page_routes
 from gateway.delivery.publisher import Sender
+from gateway.delivery.streams import route_of
 from gateway.http.middleware import with_security_headers
 from gateway.limits import Limit
 from gateway.service_client import ServiceClient
@@ -156,7 +158,7 @@ class FakeDeps:
         self.ticket_wait = 0.0
         self.checks = {"bus": True}
         self.limited: list[Limit] = []
-        self.senders = HttpSenders(settings, self.on_limit, time.monotonic())
+        self.senders = HttpSenders(settings, partial(route_of, settings, {}), self.on_limit, time.monotonic())
         self.owners: dict[str, str] = {}
         self.active: list[str] = []
         self.online: dict[str, bool] = {}

@@ -22,8 +22,6 @@ FORBIDDEN = {
 # Modules that are still in an import cycle: each leaves this list when its cycle is gone.
 PENDING = {
     "gateway.ws.connection",
-    "gateway.ws.direct",
-    "gateway.ws.refresh",
     "tidings_cli",
     "tidings_cli.app",
     "tidings_cli.backup",

@@ -259,7 +259,7 @@ async def test_what_was_missed_becomes_messagepack_one_message_in_each_turn_of_t
     answer = server.JoinedRoom(
         room="r", recovered=True, missed=[cast(Any, outbound.message) for outbound in catch_up.missed]
     )
-    sent = RecoveryAnswer(answer, catch_up.missed).encode(Encoding.MSGPACK_DEFLATE)
+    sent = RecoveryAnswer(answer, missed_messages=catch_up.missed).encode(Encoding.MSGPACK_DEFLATE)
     await asyncio.sleep(0)
     assert longest < 0.015
     assert len(catch_up.missed) == 32

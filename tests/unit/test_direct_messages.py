@@ -2,27 +2,31 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import pytest
 
-from gateway.client.effects import PublishToUser
-from gateway.delivery.publisher import Sender
-from gateway.ws.direct import publish_to_user
+from gateway.auth.identity import Identity
+from gateway.delivery.counters import Counters
+from gateway.delivery.streams import route_of
+from gateway.ws.connection import Connection
+from services.settings import Settings
 from services.tasks import TaskSet
+from services.wire.codec import JSON
 from services.wire.grants import DEFAULT, Grants
 from services.wire.records import UNSET
 from services.wire.server import Ack
 from tests.support.deadline import eventually
+from tests.support.delivery import messages_in
 
 
 @pytest.mark.parametrize(
     ("answer", "online"), [(True, True), (UNSET, UNSET), (LookupError("broken"), UNSET)], ids=repr
 )
 async def test_a_stored_message_is_acknowledged(answer: Any, online: Any) -> None:
-    replies: list[Ack] = []
+    written: list[bytes] = []
 
     async def is_online(_user_id: str, _asker: Grants) -> Any:
         await asyncio.sleep(0)
@@ -35,14 +39,20 @@ async def test_a_stored_message_is_acknowledged(answer: Any, online: Any) -> Non
     ) -> None:
         done(Ack(id=id, epoch="e", seq=1))
 
+    settings = Settings(auth="open")
     gateway: Any = SimpleNamespace(
-        tasks=TaskSet(), is_online=is_online, publisher=SimpleNamespace(to_user=to_user)
+        tasks=TaskSet(),
+        settings=settings,
+        is_online=is_online,
+        on_limit=lambda _limit: None,
+        counters=Counters(),
+        presence=SimpleNamespace(active=lambda _user_id: None),
+        streams=SimpleNamespace(route=partial(route_of, settings, {})),
+        publisher=SimpleNamespace(to_user=to_user),
     )
-    connection: Any = SimpleNamespace(
-        identity=SimpleNamespace(grants=DEFAULT),
-        reply=lambda ack, _started: replies.append(ack),
-    )
-    effect = PublishToUser("bob", msgspec.Raw(b"1"), "m1")
-    publish_to_user(gateway, connection, Sender("ada", "Ada", "c1"), effect, msgspec.Raw(b"1"), 0.0)
-    await eventually(lambda: replies, "the acknowledgement")
-    assert [(ack.id, ack.seq, ack.online) for ack in replies] == [("m1", 1, online)]
+    connection = Connection(gateway, Identity("ada", "Ada", DEFAULT), JSON, "c1")
+    connection._protocol = SimpleNamespace(write_soon=written.append)  # type: ignore[assignment]
+    connection.on_message(b'{"type":"direct_message","targetUserId":"bob","content":1,"id":"m1"}', False)
+    await eventually(lambda: written, "the acknowledgement")
+    (ack,) = messages_in(written[0])
+    assert (ack["id"], ack["seq"], ack.get("online", UNSET)) == ("m1", 1, online)

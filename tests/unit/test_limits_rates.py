@@ -1,6 +1,8 @@
-"""Rates: bursts, floods, and what a session does about them."""
+"""Rates: bursts, floods, and how they are refused."""
 
-from typing import cast
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import msgspec
 import pytest
@@ -8,14 +10,13 @@ import pytest
 from gateway import limits
 from gateway.auth.identity import Identity
 from gateway.client.commands import ClientState, CommandError
-from gateway.client.effects import Effect, Expel, PublishToRoom, Reply
+from gateway.delivery.streams import route_of
 from gateway.limits import FloodDetector, KeyedBuckets, Limit, TokenBucket
 from gateway.user_limit import surplus
 from services.settings import Settings
 from services.settings_values import Namespace
-from services.wire import client, server
-from services.wire.codes import CloseCode, ErrorCode
-from services.wire.content import BadMessage
+from services.wire import client
+from services.wire.codes import ErrorCode
 from services.wire.grants import ALL
 from services.wire.records import Status
 
@@ -81,50 +82,54 @@ def test_far_over_the_rate_is_a_flood(sent_per_s: int, within_s: float) -> None:
 
 
 class Counted:
-    """A session, and the limits it met."""
+    """The state of a client, and the limits it met."""
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, **settings: Any) -> None:
         self.limits: list[Limit] = []
-        self.session = ClientState(
-            Identity("ada", "ada", ALL),
-            Settings(**settings),
-            0.0,
-            self.limits.append,  # type: ignore[arg-type]
+        chosen = Settings(**settings)
+        self.state = ClientState(
+            Identity("ada", "ada", ALL), chosen, partial(route_of, chosen, {}), 0.0, self.limits.append
         )
 
-    def send(self, message: client.AnyClientMessage, now: float = 0.0, size: int = 0) -> list[Effect]:
-        return self.session.receive(message, now, size)
+    def send(self, message: client.AnyClientMessage, now: float = 0.0, size: int = 0) -> CommandError | None:
+        return outcome(lambda: self.state.check(message, now, size))
 
 
-def code_of(effects: list[Effect]) -> str:
-    """Return the code of the refusal, empty where there is none."""
-    reply = effects[0]
-    return reply.message.code if isinstance(reply, Reply) and isinstance(reply.message, server.Error) else ""
+def outcome(check: Callable[[], object]) -> CommandError | None:
+    """Return the error of a check, None where it passes."""
+    try:
+        check()
+    except CommandError as error:
+        return error
+    return None
+
+
+def code_of(error: CommandError | None) -> str:
+    """Return the code of the error, empty where there is none."""
+    return "" if error is None else error.code.code
 
 
 def test_publish_flood_ends_the_connection() -> None:
     ada = Counted(message_rate=10)
-    answers = [ada.send(client.Heartbeat()) for _ in range(200)]
-    assert {code_of(effects) for effects in answers[20:100]} == {ErrorCode.RATE_LIMITED.code}
-    expelled = [effects for effects in answers if Expel(CloseCode.FLOODING) in effects]
-    assert answers.index(expelled[0]) == 20 + 10 * 10 + 1
+    errors = [ada.send(client.Heartbeat()) for _ in range(200)]
+    assert {code_of(error) for error in errors[20:100]} == {ErrorCode.RATE_LIMITED.code}
+    assert [error is not None and error.flood for error in errors].index(True) == 20 + 10 * 10 + 1
     assert Limit.MESSAGE_RATE in ada.limits
 
 
 def test_malformed_messages_are_a_flood_too() -> None:
     ada = Counted(message_rate=10)
-    fault = BadMessage(ErrorCode.BAD_MESSAGE, "no")
-    assert any(Expel(CloseCode.FLOODING) in ada.session.malformed(fault, 0.0) for _ in range(200))
+    errors = [outcome(lambda: ada.state.check_rates(0.0, 0)) for _ in range(200)]
+    assert any(error is not None and error.flood for error in errors)
 
 
 def test_bytes_have_a_rate_of_their_own() -> None:
     ada = Counted(message_bytes_rate=1000)
     assert [code_of(ada.send(client.Heartbeat(), size=900)) for _ in range(3)] == ["", "", "rate_limited"]
     assert code_of(ada.send(client.Heartbeat(), size=200)) == ""
-    (reply,) = ada.send(client.Heartbeat(), size=900)
-    assert isinstance(reply, Reply)
-    assert isinstance(reply.message, server.Error)
-    assert reply.message.retry_after_ms == 900
+    error = ada.send(client.Heartbeat(), size=900)
+    assert error is not None
+    assert error.retry_after_ms == 900
     assert code_of(ada.send(client.Heartbeat(), now=0.9, size=900)) == ""
     assert ada.limits == [Limit.MESSAGE_BYTES_RATE] * 2
 
@@ -138,29 +143,28 @@ def test_a_message_larger_than_a_burst_takes_all_of_one() -> None:
 
 def test_bytes_that_are_no_message_count_too() -> None:
     ada = Counted(message_bytes_rate=1000)
-    fault = BadMessage(ErrorCode.BAD_MESSAGE, "no")
-    codes = [code_of(ada.session.malformed(fault, 0.0, 1500)) for _ in range(2)]
-    assert codes == ["bad_message", "rate_limited"]
+    codes = [code_of(outcome(lambda: ada.state.check_rates(0.0, 1500))) for _ in range(2)]
+    assert codes == ["", "rate_limited"]
 
 
 def test_presence_has_a_rate_of_its_own() -> None:
     ada = Counted(presence_rate=2)
     update = client.PresenceUpdate(custom_data=msgspec.Raw(b"1"))
     changes = [update, client.StatusChange(status=Status.AWAY)] * 3
-    refused = [isinstance(ada.send(change)[0], Reply) for change in changes]
+    refused = [ada.send(change) is not None for change in changes]
     assert refused == [False] * 4 + [True] * 2
     assert code_of(ada.send(update)) == "rate_limited"
     assert code_of(ada.send(client.Heartbeat())) == ""
     assert set(ada.limits) == {Limit.PRESENCE_RATE}
 
 
-def test_custom_data_counts_once_for_each_notified_room() -> None:
+def test_custom_data_counts_once_for_each_room_that_is_told() -> None:
     """So no client makes others carry more bytes than it may send."""
     ada = Counted(message_bytes_rate=1000)
-    ada.session.charge_custom_data(150, 10, 0.0)
+    ada.state.charge_custom_data(150, 10, 0.0)
     with pytest.raises(CommandError, match="1000 bytes per second"):
-        ada.session.charge_custom_data(150, 10, 0.0)
-    ada.session.charge_custom_data(50, 10, 0.0)
+        ada.state.charge_custom_data(150, 10, 0.0)
+    ada.state.charge_custom_data(50, 10, 0.0)
 
 
 NAMESPACES = {
@@ -183,26 +187,12 @@ def test_a_namespace_has_a_rate_of_its_own_for_all_its_rooms() -> None:
     ada = Counted(namespaces=NAMESPACES)
     for room in ("slow:a", "slow:b", "fast"):
         ada.send(client.JoinRoom(room=room))
-    assert isinstance(ada.send(message("slow:a"))[0], PublishToRoom)
-    assert isinstance(ada.send(message("slow:b"))[0], PublishToRoom)
+    assert code_of(ada.send(message("slow:a"))) == ""
+    assert code_of(ada.send(message("slow:b"))) == ""
     assert code_of(ada.send(message("slow:a"))) == ErrorCode.RATE_LIMITED.code
-    assert isinstance(ada.send(message("fast"))[0], PublishToRoom)
-    assert isinstance(ada.send(message("slow:a"), now=1.0)[0], PublishToRoom)
+    assert code_of(ada.send(message("fast"))) == ""
+    assert code_of(ada.send(message("slow:a"), now=1.0)) == ""
     assert ada.limits == [Limit.NAMESPACE_RATE]
-
-
-@pytest.mark.parametrize(
-    ("room", "said", "echo"),
-    [("slow:a", {}, True), ("slow:a", {"echo": False}, False), ("a", {}, False), ("a", {"echo": True}, True)],
-)
-def test_the_namespace_says_what_echo_is_unless_the_message_does(
-    room: str, said: dict[str, bool], echo: bool
-) -> None:
-    ada = Counted(namespaces=NAMESPACES)
-    ada.send(client.JoinRoom(room=room))
-    effect = ada.send(message(room, **said))[0]
-    assert isinstance(effect, PublishToRoom)
-    assert effect.echo is echo
 
 
 def test_the_oldest_connections_have_to_go() -> None:
@@ -214,19 +204,13 @@ def test_the_oldest_connections_have_to_go() -> None:
 
 def test_what_was_read_for_a_connection_counts_against_its_rate() -> None:
     """A recovery is as many messages as it is large: 64 KiB each."""
-    settings = Settings(message_rate=10.0)
-    session = ClientState(Identity("u", "U", ALL), settings, 0.0)
-    session.charge(15 * settings.max_message_bytes, 0.0)
-    answers = [session.receive(client.Heartbeat(), 0.0)[0] for _ in range(6)]
-    assert [isinstance(cast(Reply, answer).message, server.Error) for answer in answers] == [False] * 5 + [
-        True
-    ]
-    session.charge(10_000 * settings.max_message_bytes, 0.0)  # what is owed is no more than a burst
-    (refused,) = session.receive(client.Heartbeat(), 2.0)
-    assert cast(server.Error, cast(Reply, refused).message).code == "rate_limited"
-    (answered,) = session.receive(client.Heartbeat(), 4.2)
-    assert isinstance(cast(Reply, answered).message, server.HeartbeatAck)
-    unlimited = ClientState(Identity("u", "U", ALL), Settings(message_rate=0.0), 0.0)
-    unlimited.charge(10**9, 0.0)
-    (answered,) = unlimited.receive(client.Heartbeat(), 0.0)
-    assert isinstance(cast(Reply, answered).message, server.HeartbeatAck)
+    ada = Counted(message_rate=10.0)
+    largest = Settings().max_message_bytes
+    ada.state.charge_read(15 * largest, 0.0)
+    assert [code_of(ada.send(client.Heartbeat())) for _ in range(6)] == [""] * 5 + ["rate_limited"]
+    ada.state.charge_read(10_000 * largest, 0.0)  # what is owed is no more than a burst
+    assert code_of(ada.send(client.Heartbeat(), 2.0)) == "rate_limited"
+    assert code_of(ada.send(client.Heartbeat(), 4.2)) == ""
+    unlimited = Counted(message_rate=0.0)
+    unlimited.state.charge_read(10**9, 0.0)
+    assert code_of(unlimited.send(client.Heartbeat())) == ""

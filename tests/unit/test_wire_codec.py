@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from services.wire.codec import JSON, MSGPACK, BadMessage, Codec, json_content
+from services.wire.codec import JSON, MSGPACK, BadMessage, Codec
 from services.wire.codes import ErrorCode
 
 
@@ -57,7 +57,7 @@ def test_an_id_of_64_characters_is_echoed() -> None:
 
 
 def content(codec: Codec, value: bytes, max_depth: int = 64) -> bytes:
-    return bytes(json_content(codec, msgspec.Raw(value), max_depth))
+    return bytes(codec.content(msgspec.Raw(value), max_depth, 0))
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def content(codec: Codec, value: bytes, max_depth: int = 64) -> bytes:
 def test_content_is_as_large_as_its_json(value: object, size: int) -> None:
     raw = msgspec.Raw(msgspec.msgpack.encode(value))
     assert len(raw) <= 122
-    assert len(bytes(json_content(MSGPACK, raw, 64, size))) == size
+    assert len(bytes(MSGPACK.content(raw, 64, size))) == size
     with pytest.raises(BadMessage, match=f"the limit is {size - 1}") as caught:
-        json_content(MSGPACK, raw, 64, size - 1)
+        MSGPACK.content(raw, 64, size - 1)
     assert caught.value.code is ErrorCode.TOO_LARGE
 
 
