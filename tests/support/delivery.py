@@ -81,6 +81,10 @@ class FakeMessage:
     data: bytes
     subject: str = ""
 
+    @property
+    def headers_raw(self) -> bytes:
+        return b"NATS/1.0\r\nNats-Sequence: %d\r\nNats-Last-Sequence: %d\r\n\r\n" % (self.seq, self.last_seq)
+
 
 class FakeBus:
     """Keeps callbacks by subject."""

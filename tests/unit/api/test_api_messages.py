@@ -60,7 +60,7 @@ async def test_to_a_room_as_oneself(client: httpx.AsyncClient, deps: FakeDeps) -
     kind, sender, target, content, id = deps.publisher.published[0]
     assert (kind, sender.user_id, sender.username, sender.connection_id) == ("room", "ada", "Ada", "c1")
     assert (target, content, id) == ("a/b", '{"a":"é"}'.encode(), "m1")
-    assert deps.publisher.echoes == [False]
+    assert deps.publisher.echoes == [UNSET]
     assert deps.active == ["ada"]
 
 
@@ -74,13 +74,13 @@ async def test_without_a_session_each_request_is_a_user_of_its_own(
     assert one.startswith("u-")
 
 
-async def test_an_echo_is_asked_for_or_the_namespace_decides() -> None:
+async def test_an_echo_is_asked_for_or_left_to_the_namespace() -> None:
     deps = FakeDeps(settings_of(namespaces={"loud": {"echo": True}}))
     async with api_client(deps) as client:
         for room, asked in (("den", True), ("den", False), ("loud:den", False)):
             await client.post(f"/api/rooms/{room}/messages", json={"content": 1, "echo": asked})
         await client.post("/api/rooms/loud:den/messages", json={"content": 1})
-    assert deps.publisher.echoes == [True, False, False, True]
+    assert deps.publisher.echoes == [True, False, False, UNSET]
 
 
 async def test_a_direct_message_says_whether_the_user_is_online(
