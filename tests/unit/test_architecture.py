@@ -21,7 +21,6 @@ FORBIDDEN = {
 
 # Modules that are still in an import cycle: each leaves this list when its cycle is gone.
 PENDING = {
-    "gateway.ws.connection",
     "tidings_cli",
     "tidings_cli.app",
     "tidings_cli.backup",
