@@ -158,7 +158,7 @@ def test_presence_has_a_rate_of_its_own() -> None:
     assert set(ada.limits) == {Limit.PRESENCE_RATE}
 
 
-def test_custom_data_counts_once_for_each_room_that_is_told() -> None:
+def test_custom_data_counts_once_for_each_notified_room() -> None:
     """So no client makes others carry more bytes than it may send."""
     ada = Counted(message_bytes_rate=1000)
     ada.state.charge_custom_data(150, 10, 0.0)

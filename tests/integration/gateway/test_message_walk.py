@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from websockets.asyncio.client import ClientConnection, connect
 
 from gateway import __main__ as process
-from services.lifecycle import Lifecycle, live
+from services.lifecycle import Lifecycle, run_main
 from services.settings import Settings
 from tests.support.deadline import PATIENCE_S, eventually
 from tidings_cli.local.processes import free_port
@@ -106,7 +106,7 @@ async def test_the_walk_of_a_room_message(
     settings = Settings(
         nats_url=nats_server.url, prefix=f"walk-{secrets.token_hex(4)}", port=free_port(), drain_s=0
     )
-    server = asyncio.ensure_future(live(process.main, settings, Lifecycle(10)))
+    server = asyncio.ensure_future(run_main(process.main, settings, Lifecycle(10)))
     try:
         clients: list[ClientConnection] = []
 
