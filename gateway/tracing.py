@@ -47,7 +47,7 @@ class TracingPublisher(Publisher):
         if not self._traces.wanted():
             super()._store(durable_log, subject, payload, unique_id, timestamp, id, on_done)
             return
-        span = self._begin(subject, payload, stored=True)
+        span = self._start_span(subject, payload, stored=True)
         with self._traces.within(span):
             super()._store(durable_log, subject, payload, unique_id, timestamp, id, _ending(span, on_done))
 
@@ -57,11 +57,11 @@ class TracingPublisher(Publisher):
         if not self._traces.wanted():
             super()._send(subject, payload, timestamp, id, on_done)
             return
-        span = self._begin(subject, payload, stored=False)
+        span = self._start_span(subject, payload, stored=False)
         with self._traces.within(span):
             super()._send(subject, payload, timestamp, id, _ending(span, on_done))
 
-    def _begin(self, subject: str, payload: bytes, *, stored: bool) -> Span:
+    def _start_span(self, subject: str, payload: bytes, *, stored: bool) -> Span:
         about: dict[str, str | int | bool] = {
             "messaging.system": "nats",
             "messaging.operation.name": "publish",

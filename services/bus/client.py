@@ -95,7 +95,7 @@ class Bus:
         bus = cls(settings, name, role, probe_interval_s, probe_stale_s, ping_interval_s)
         await bus._connection.open(settings.bus_connect_s)
         try:
-            await bus._begin()
+            await bus._start()
             if role is not None:
                 await prove_nats(bus.refused, role, settings)
         except (BusError, asyncio.CancelledError):
@@ -103,7 +103,7 @@ class Bus:
             raise
         return bus
 
-    async def _begin(self) -> None:
+    async def _start(self) -> None:
         self._inbox_for("$")
         self.subscribe(self._probe_subject, self._on_probe)
         await self.flush()
