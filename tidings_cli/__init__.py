@@ -7,7 +7,7 @@
 - `check`          the configuration and everything it names, each tried once, by `checks`
 - `backup`         the streams as files, and back; `backup_redis` the metrics data in Redis
 - `streams`        the streams in NATS against the settings
-- `health`         the health of this machine's process; `main` runs it without the others, whose imports cost five
+- `health`         the health of this machine's process; `__main__` runs it without the others, whose imports cost five
                    times its own
 - `secret_files`   passwords and keys of a deployment; `certificates` makes those
 - `configuration`  the effective settings, and the reference page made from their declaration
@@ -15,19 +15,6 @@
 - `local`          `tidings up`: real brokers as child processes, and their supervisor
 """
 
-import sys
-
 
 class CommandFailed(RuntimeError):
     """A command cannot do its work: exit code 1. The message gives the reason and the remedy."""
-
-
-def main() -> None:
-    """Run the command line."""
-    if sys.argv[1:2] == ["health"]:
-        from tidings_cli import health
-
-        sys.exit(health.main(sys.argv[2:]))
-    from tidings_cli.app import app
-
-    app()
