@@ -19,7 +19,7 @@ except ModuleNotFoundError:
 
 ROOT = Path(__file__).resolve().parents[2]
 AXE = ROOT / "dashboard" / "node_modules" / "axe-core" / "axe.min.js"
-DIST = ROOT / "gateway" / "page" / "dist"
+DIST = ROOT / "gateway" / "dashboard" / "dist"
 
 VIEWS = ["overview", "alerts", "presence", "rooms/hall", "gateways", "logs"]
 DESKTOP = (1280, 800)

@@ -53,8 +53,10 @@ async def test_copies_of_a_stream(tmp_path: Path) -> None:
 
         await eventually(stored, "it is stored")
         before = log.epoch
-        assert [one.messages for one in await back_up(settings, tmp_path / "backup")] == [1]
-        assert [one.messages for one in await restore(settings, tmp_path / "backup", replace=True)] == [1]
+        (copied,) = await back_up(settings, tmp_path / "backup")
+        assert ": 1 messages," in copied
+        (back,) = await restore(settings, tmp_path / "backup", replace=True)
+        assert ": 1 messages," in back
         await log.open()
         assert log.epoch != before
         await eventually(complete, "all copies are there again")
