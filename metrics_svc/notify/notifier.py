@@ -271,6 +271,12 @@ class Notifier:
             term.attempts.pop(key, None)
             term.waits.pop(key, None)
             receiver.succeeded(self._now())
+            done = NotifyChange(
+                nflog={key: sent if sent.firing else None},
+                pending_sends={key: None},
+                receivers={receiver.name: receiver.status},
+            )
+            await self._store.notify_write(self._holder, term.number, done)
             log.info(
                 "notified",
                 receiver=receiver.name,
@@ -278,12 +284,6 @@ class Notifier:
                 firing=len(message.firing),
                 ended=len(message.ended),
             )
-            done = NotifyChange(
-                nflog={key: sent if sent.firing else None},
-                pending_sends={key: None},
-                receivers={receiver.name: receiver.status},
-            )
-            await self._store.notify_write(self._holder, term.number, done)
         except MetricsStoreUnavailable as fault:
             # The pending send remains: the next leader sends it again, with the same key.
             log.warning(
