@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.support.deadline import eventually
 from tidings_cli.verify.campaign import Campaign, Plan
 from tidings_cli.verify.checker import check
-from tidings_cli.verify.client import VerifyClient
+from tidings_cli.verify.client import SocketClient
 from tidings_cli.verify.gateways import Gateways
 from tidings_cli.verify.history import (
     AcknowledgedRecord,
@@ -64,7 +64,7 @@ class Load:
     @property
     def users(self) -> set[str]:
         """The users of all WebSocket clients; streams are not told who they are."""
-        return {client.user_id for client in self.campaign.clients if isinstance(client, VerifyClient)}
+        return {client.user_id for client in self.campaign.clients if isinstance(client, SocketClient)}
 
     @property
     def lost(self) -> list[LostRecord]:
