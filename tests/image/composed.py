@@ -131,9 +131,9 @@ class Container:
         path = Path(str(self.inspect()["HostConfig"]["LogConfig"]["Path"]))
         return path.read_text(errors="replace") if path.is_file() else ""
 
-    def execute(self, *command: str) -> str:
-        """Run a program in it, and return what it printed."""
-        return self._engine.run("podman", "exec", self.name, *command)
+    def execute(self, *command: str, check: bool = True) -> str:
+        """Run a program in it, and return its output; without `check` also where it fails."""
+        return self._engine.run("podman", "exec", self.name, *command, check=check)
 
     def python(self, program: str) -> str:
         """Run a program with the packages of the image."""

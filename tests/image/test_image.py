@@ -15,7 +15,7 @@ import pytest
 from tests.image.composed import IMAGE, TRIED, Composed, Container
 from tests.image.engine import Engine
 from tests.support.clients import Client, client, event_source
-from tests.support.deadline import PATIENCE_S, eventually, wait_until
+from tests.support.deadline import PATIENCE_S, eventually, fetched, wait_until
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(900), pytest.mark.xdist_group("image")]
 
@@ -137,7 +137,7 @@ async def test_people_talk_and_see_each_other(composed: Composed) -> None:
             await grace.ask("room_message", room="tea", content="hello")
             assert (await ada.expect("room_message"))["content"] == "hello"
             async with httpx.AsyncClient(base_url=composed.url, timeout=PATIENCE_S) as http:
-                names = {user["username"] for user in (await http.get("/api/presence")).json()}
+                names = {user["username"] for user in await fetched(http, "/api/presence")}
             assert {"Ada", "Grace"} <= names
 
 
@@ -145,7 +145,7 @@ async def both_gateways(composed: Composed) -> set[str]:
     async with httpx.AsyncClient(base_url=composed.url, timeout=PATIENCE_S) as http:
 
         async def known() -> set[str] | None:
-            listed = (await http.get("/api/gateways")).json()
+            listed = await fetched(http, "/api/gateways")
             return {one["gateway"] for one in listed} if len(listed) == 2 else None
 
         found: set[str] = await eventually(known, "two gateways to be listed")  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
-from tests.support.deadline import PATIENCE_S, eventually
+from tests.support.deadline import PATIENCE_S, eventually, fetched
 from tests.support.requires import need
 from tests.support.running import RunningTidings
 
@@ -108,13 +108,13 @@ async def test_presence_and_rooms_show_who_is_there(open_url: str) -> None:
         await socket.send(json.dumps({"type": "join_room", "room": "api-here"}))
 
         async def shown() -> bool:
-            users = (await http.get("/api/presence", params={"room": "api-here"})).json()
-            rooms = (await http.get("/api/rooms")).json()
+            users = await fetched(http, "/api/presence", params={"room": "api-here"})
+            rooms = await fetched(http, "/api/rooms")
             here = {"room": "api-here", "users": 1, "connections": 1}
             return [user["userId"] for user in users] == [me] and here in rooms
 
         await eventually(shown, "presence of the room")
-        everyone = (await http.get("/api/presence")).json()
+        everyone = await fetched(http, "/api/presence")
         assert {"userId": me, "username": "Grace", "status": "online"}.items() <= next(
             user for user in everyone if user["userId"] == me
         ).items()
@@ -124,7 +124,7 @@ async def test_pushed_metrics_are_in_the_record(open_url: str) -> None:
     async with httpx.AsyncClient(base_url=open_url, timeout=PATIENCE_S) as http:
 
         async def recording() -> bool:
-            return bool((await http.get("/api/metrics/history", params={"limit": 1})).json())
+            return bool(await fetched(http, "/api/metrics/history", params={"limit": 1}))
 
         # What comes before the first whole second of a service that starts is in no record.
         await eventually(recording, "the first record")
@@ -132,7 +132,7 @@ async def test_pushed_metrics_are_in_the_record(open_url: str) -> None:
         assert answer.json() == {"accepted": 1, "rejected": []}
 
         async def counted() -> bool:
-            rows = (await http.get("/api/metrics/history", params={"limit": 10})).json()
+            rows = await fetched(http, "/api/metrics/history", params={"limit": 10})
             return any(row["requests"] >= 10_000 for row in rows)
 
         await eventually(counted, "the pushed requests")
@@ -142,7 +142,7 @@ async def test_both_gateways_answer(open_url: str) -> None:
     async with httpx.AsyncClient(base_url=open_url, timeout=PATIENCE_S) as http:
 
         async def both() -> bool:  # who answers too late is left out
-            return len((await http.get("/api/gateways")).json()) == 2
+            return len(await fetched(http, "/api/gateways")) == 2
 
         await eventually(both, "two gateways")
 
@@ -151,9 +151,9 @@ async def test_a_silence_comes_and_goes(open_url: str) -> None:
     async with httpx.AsyncClient(base_url=open_url, timeout=PATIENCE_S) as http:
         body = {"matchers": [{"name": "metric", "value": "nothing"}], "duration": 60}
         made = (await http.post("/api/silences", json=body)).json()
-        assert made in (await http.get("/api/silences")).json()
+        assert made in await fetched(http, "/api/silences")
         assert (await http.delete(f"/api/silences/{made['id']}")).status_code == 204
-        assert made not in (await http.get("/api/silences")).json()
+        assert made not in await fetched(http, "/api/silences")
         assert (await http.post("/api/alerts/nothing/ack")).status_code == 404
 
 

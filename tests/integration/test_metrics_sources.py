@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from services.local.servers import free_port
 from services.settings import Settings
 from services.wire import rpc
-from tests.support.deadline import PATIENCE_S, eventually
+from tests.support.deadline import PATIENCE_S, eventually, fetched
 from tests.support.metrics_fleet import Fleet
 
 pytestmark = pytest.mark.timeout(90)
@@ -79,11 +79,11 @@ async def test_what_an_exporter_sends_is_on_the_page_and_in_history(
 
     async def stored() -> list[dict[str, float]]:
         asked = {"source": series, "metric": "http.server.request.duration.p95"}
-        return list((await http.get("/api/metrics/history", params=asked)).json())
+        return list(await fetched(http, "/api/metrics/history", params=asked))
 
     points = await eventually(stored, "points of the label set")
     assert points[-1]["value"] == pytest.approx(0.5, rel=0.05)
-    sources = {source["source"] for source in (await http.get("/api/metrics/sources")).json()}
+    sources = {source["source"] for source in await fetched(http, "/api/metrics/sources")}
     assert {"shop", series} < sources
 
 
@@ -103,7 +103,7 @@ async def test_pushed_histograms_and_refusals(fleet: Fleet, http: httpx.AsyncCli
 
     async def stored() -> list[dict[str, float]]:
         asked = {"source": "shop", "metric": "basket.p50"}
-        return list((await http.get("/api/metrics/history", params=asked)).json())
+        return list(await fetched(http, "/api/metrics/history", params=asked))
 
     points = await eventually(stored, "points of the histogram")
     assert points[-1]["value"] == pytest.approx(15, rel=0.1)

@@ -3,7 +3,9 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import httpx
 
 T = TypeVar("T")
 
@@ -42,3 +44,16 @@ async def eventually(
             raise AssertionError(f"{what}: not within {timeout_s:g} s")
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE_S)
+
+
+async def fetched(http: httpx.AsyncClient, path: str, **options: Any) -> Any:
+    """Return the JSON that a GET answers with; ask again while a busy service behind the gateway does not (503)."""
+
+    async def answer() -> httpx.Response | None:
+        response = await http.get(path, **options)
+        return None if response.status_code == 503 else response
+
+    found = await eventually(answer, f"{path} to be answered")
+    assert found is not None
+    assert found.status_code == 200, found.text
+    return found.json()
