@@ -39,12 +39,12 @@ test: $(SYNCED) ## Run every suite this machine can run (REQUIRE_ALL=1: skip non
 	@[ -n "$(ARGS)" ] || $(if $(REQUIRE_ALL),$(MAKE) --no-print-directory test-oldest,echo "Python 3.11: skipped, make test-oldest runs it")
 	@TEST_WORKERS=$(TEST_WORKERS) sh scripts/test-python.sh $(ARGS)
 
-# Pages, manifests and the benchmark are the same on every Python; properties try fewer examples than on the newest one.
+# Pages, manifests, the benchmark and the fuzzers are not tried again; properties try a tenth of the examples.
 test-oldest: $(SYNCED) ## Run the Python suites on Python 3.11, but for browsers, images and claimed times
 	@UV_PROJECT_ENVIRONMENT=.venv-3.11 PYTHON=python3.11 sh scripts/bootstrap.sh
 	@HYPOTHESIS_PROFILE=brief TEST_WORKERS=$(TEST_WORKERS) PYTEST=.venv-3.11/bin/pytest sh scripts/test-python.sh \
 		-m "not browser and not image and not timing" --ignore-glob="*/test_docs_*" --ignore-glob="*/test_kubernetes_*" \
-		--ignore-glob="*/test_bench_*"
+		--ignore-glob="*/test_bench_*" --ignore-glob="*/test_threat_contract*" --ignore-glob="*/test_threat_fuzzing*"
 
 test-js: $(SYNCED) ## Check and test the JavaScript client and the dashboard
 	@sh scripts/test-js.sh

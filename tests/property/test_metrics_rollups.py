@@ -12,6 +12,7 @@ from metrics_svc.aggregation.tiers import ROLLUP_TIERS, SECONDS, Tier
 from metrics_svc.leadership import restored_rollups
 from services.sketch import LatencySketch
 from tests.support.metrics import T0
+from tests.support.properties import examples
 
 samples = st.lists(
     st.tuples(st.integers(0, 200), st.floats(0, 100), st.lists(st.floats(0.1, 5000), max_size=3)),
@@ -49,7 +50,7 @@ def run(rows: list[Row], rollups: Rollups) -> list[SeriesRow]:
 
 
 @given(samples)
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_each_rollup_is_the_merge_of_its_seconds(drawn: list[tuple[int, float, list[float]]]) -> None:
     rows = seconds_of(drawn)
     # One second far behind, so that whatever was open closes.
@@ -84,7 +85,7 @@ class Stored:
 
 
 @given(samples, st.integers(0, 60))
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_a_successor_that_restores_the_open_rows_goes_on_the_same(
     drawn: list[tuple[int, float, list[float]]], cut: int
 ) -> None:

@@ -32,6 +32,7 @@ from tests.support.presence import (
     sweep_whole,
 )
 from tests.support.presence_model.store import MemoryPresenceStore
+from tests.support.properties import examples
 from tests.support.requires import need
 
 # Few of everything, so that what happens to one thing soon happens to it again.
@@ -195,7 +196,7 @@ async def run_all(run: Run, plan: list[Batch | float]) -> None:
     await run.drain()
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(plan=steps)
 def test_every_diff_applied_to_the_old_snapshot_gives_the_new_one(plan: list[Batch | float]) -> None:
     clock = TurnedClock()
@@ -253,7 +254,9 @@ async def run_both(url: str, plan: list[Batch | float]) -> None:
             assert await client.hget("{property:presence}:meta", counter) in (b"0", None)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(plan=steps)
 def test_both_stores_do_the_same(plan: list[Batch | float], own_redis: str) -> None:
     asyncio.run(run_both(own_redis, plan))
@@ -266,7 +269,9 @@ TWO_LEAVE_IN_ONE_SWEEP: list[Batch | float] = [
 ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(plan=steps, limit=st.sampled_from([0, 1, 2]))
 @example(plan=TWO_LEAVE_IN_ONE_SWEEP, limit=0)
 def test_both_stores_tell_the_same(plan: list[Batch | float], limit: int, own_redis: str) -> None:

@@ -46,6 +46,7 @@ from tests.support.presence import (
     plain_user,
     status,
 )
+from tests.support.properties import examples
 from tests.support.requires import need
 
 SETTINGS = Settings()
@@ -354,7 +355,10 @@ def _no_waiting():
         yield
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=examples(150),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(plan=plans, choices=st.lists(st.integers(0, 1), min_size=1, max_size=7))
 def test_after_a_restore_every_follower_is_right_again(
     plan: list[tuple[Any, ...]], choices: list[int], own_redis: str

@@ -23,6 +23,7 @@ from tests.support.presence import (
     sweep_whole,
 )
 from tests.support.presence_model.store import MemoryPresenceStore
+from tests.support.properties import examples
 
 GATEWAYS = ["g1", "g2"]
 USERS = ["ann", "bob"]
@@ -207,7 +208,7 @@ async def compare(plan: list[Does | float | str]) -> None:
         assert told.follower.gaps == []
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(plan=plans)
 def test_a_user_is_online_exactly_while_a_connection_lives_or_a_grace_runs(
     plan: list[Does | float | str],
@@ -245,7 +246,7 @@ batch_lists = st.lists(st.lists(happenings, max_size=4), min_size=1, max_size=6)
 orders = st.lists(st.integers(0, 1), min_size=12, max_size=12)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(batch_lists, orders, orders, st.lists(st.booleans(), min_size=12, max_size=12))
 def test_any_order_and_repetition_ends_at_the_same(
     batches: list[list[Does]], one: list[int], other: list[int], repeats: list[bool]

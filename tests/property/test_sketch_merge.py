@@ -5,13 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.sketch import RELATIVE_ACCURACY, LatencySketch
+from tests.support.properties import examples
 
 latencies = st.lists(st.floats(min_value=0.0, max_value=1e9), min_size=1, max_size=200)
 QUANTILES = (0.0, 0.5, 0.95, 0.99, 1.0)
 
 
 @given(st.lists(latencies, min_size=1, max_size=6))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_merged_equals_sketch_of_all(parts: list[list[float]]) -> None:
     merged = LatencySketch()
     for part in parts:
@@ -28,7 +29,7 @@ def test_merged_equals_sketch_of_all(parts: list[list[float]]) -> None:
 
 
 @given(st.lists(latencies, min_size=1, max_size=6))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_merged_is_within_one_percent_of_exact(parts: list[list[float]]) -> None:
     merged = LatencySketch()
     for part in parts:

@@ -18,6 +18,7 @@ from gateway.ws.request import UpgradeRequest
 from gateway.ws.site import Site
 from services.settings import Settings
 from services.wire.codes import CloseCode
+from tests.support.properties import examples
 
 UPGRADE = (
     b"GET /ws HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
@@ -177,7 +178,7 @@ def frames(draw: st.DrawFn) -> bytes:
 
 
 STREAMS = st.one_of(st.lists(frames(), max_size=8).map(b"".join), st.binary(max_size=200))
-FUZZ = settings(max_examples=300)
+FUZZ = settings(max_examples=examples(300))
 
 
 @FUZZ

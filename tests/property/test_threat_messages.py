@@ -17,6 +17,7 @@ from services.wire import server
 from services.wire.client import AnyClientMessage
 from services.wire.codec import JSON, MSGPACK, BadMessage, Codec, json_content
 from services.wire.codes import ErrorCode
+from tests.support.properties import examples
 
 TYPES = [str(kind.__struct_config__.tag) for kind in AnyClientMessage.__args__]
 FIELDS = sorted(
@@ -39,7 +40,7 @@ MESSAGES = st.fixed_dictionaries(
     {"type": st.one_of(st.sampled_from(TYPES), VALUES)},
     optional=dict.fromkeys(FIELDS, VALUES),
 )
-FUZZ = settings(max_examples=500)
+FUZZ = settings(max_examples=examples(500))
 
 
 def encoded(codec: Codec, value: Any) -> bytes | None:
