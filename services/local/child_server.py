@@ -7,6 +7,7 @@ because it holds the password), data and log. Starting it again there keeps data
 
 import json
 import os
+import random
 import secrets
 import signal
 import socket
@@ -33,16 +34,25 @@ class ServerFailed(RuntimeError):
 
 
 def free_port() -> int:
-    """Return a loopback port that nothing listens on now, and that the kernel gives to no other program for a minute.
+    """Return a port that nothing uses now, and that this function returns to no process again for a minute.
 
-    A connection that ends here leaves the port in TIME_WAIT: until that is over the kernel picks it neither for port 0
-    nor for outgoing connections, and servers that set SO_REUSEADDR, as all do, may listen on it.
+    It lies below the ports that the kernel gives to outgoing connections, of which one from another loopback address
+    would be in the way of a server on all addresses. A connection that ends here leaves it in TIME_WAIT: servers that set
+    SO_REUSEADDR, as all do, may listen on it, and the first look here finds it in use.
     """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address: tuple[str, int] = listener.getsockname()
-        with socket.create_connection(address):
-            listener.accept()[0].close()  # the side that closes first has the TIME_WAIT
-        return address[1]
+    while True:
+        port = random.randrange(10_000, 32_768)  # noqa: S311  # of no consequence to security
+        try:
+            with socket.socket() as probe:
+                probe.bind(("", port))
+            with (
+                socket.create_server(("127.0.0.1", port)) as listener,
+                socket.create_connection(("127.0.0.1", port)),
+            ):
+                listener.accept()[0].close()  # the side that closes first has the TIME_WAIT
+        except OSError:
+            continue
+        return port
 
 
 def _is_free(port: int) -> bool:
