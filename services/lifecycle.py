@@ -217,7 +217,10 @@ def _listen_for_signals(lifecycle: Lifecycle, shutdown_s: float) -> None:
 def _report_loop_fault(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
     """Log what nobody awaited; asyncio would print it with reprs of everything involved."""
     fault = context.get("exception")
-    if isinstance(fault, BaseException):
+    if isinstance(fault, RuntimeError) and str(fault).endswith("the handler is closed"):
+        # uvloop, where a TLS connection was lost before it could write: the connection's user learns of the loss.
+        log.debug("connection lost", detail=str(context.get("message")), reason=str(fault))
+    elif isinstance(fault, BaseException):
         log.error("unhandled fault", detail=str(context.get("message")), exc_info=fault)
     else:
         log.error("unhandled fault", detail=str(context.get("message")))

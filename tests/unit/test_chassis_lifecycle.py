@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable
 from typing import Self
 
 import pytest
+from structlog.testing import capture_logs
 
+from services import lifecycle
 from services.bus.errors import Unavailable
 from services.lifecycle import Lifecycle, live
 from services.settings import Settings
@@ -247,3 +249,18 @@ async def test_tasks_that_are_not_critical_and_those_that_are_closed_fail_nobody
     await tasks.close()
     assert faults == []
     assert len(tasks) == 0
+
+
+def test_a_tls_connection_that_is_lost_in_mid_write_is_no_fault_of_the_process() -> None:
+    lost = RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+    loop = asyncio.new_event_loop()
+    try:
+        with capture_logs() as lines:
+            lifecycle._report_loop_fault(loop, {"message": "Fatal error on SSL protocol", "exception": lost})
+            lifecycle._report_loop_fault(loop, {"message": "Task failed", "exception": RuntimeError("odd")})
+    finally:
+        loop.close()
+    assert [(line["log_level"], line["event"]) for line in lines] == [
+        ("debug", "connection lost"),
+        ("error", "unhandled fault"),
+    ]
