@@ -1,4 +1,4 @@
-"""One message, encoded and framed once, whoever and however many receive it.
+"""One message, encoded and framed once for all members with the same encoding.
 
 A room of a thousand members costs one encoding and a thousand writes of the same bytes object.
 """

@@ -218,14 +218,14 @@ class Inboxes:
         return iter(self._by_user.values())
 
     async def _read_position(self) -> None:
-        """Read the stream's last sequence, and tell all who asked before the question was sent."""
+        """Read the stream's last sequence, and answer all callers that waited before the request was sent."""
         loop = asyncio.get_running_loop()
         waiting = self._waiting
         found: int | BusError = Unavailable("the gateway is stopping")
         try:
             await asyncio.sleep(max(0.0, self._last_read + _READ_EVERY_S - loop.time()))
             self._last_read = loop.time()
-            self._waiting = []  # who comes from here on asks anew
+            self._waiting = []  # later callers wait for the next request
             self._streams.require_open()
             found = (await self._streams.inbox.state()).last_seq
         except BusError as fault:

@@ -1,8 +1,8 @@
-"""Noticing that a stream of a NATS cluster is led by another server now.
+"""Detects that another server leads a stream of a NATS cluster.
 
-A leader republishes what it stores. One that dies between the two leaves a message that is stored, acknowledged and
-told to nobody: the next message of that room would show the gap, but a quiet room has none. This gateway's own
-connection may stand all the while. So after an election everything is looked at as after a reconnect.
+A leader republishes what it stores. If it dies between the two, a message is stored and acknowledged, but not delivered:
+the next message of that room would show the gap, but a quiet room has none. This gateway's own connection may stay up
+meanwhile. So after an election all rooms are read as after a reconnect.
 """
 
 import asyncio

@@ -47,7 +47,7 @@ class Sender:
 
 
 class PublishRefused(Exception):
-    """A message that was not published. Carries what the sender is told; `retry_after_ms` is 0 for "soon"."""
+    """A message that was not published. Carries the answer to the sender; `retry_after_ms` is 0 for "soon"."""
 
     def __init__(self, code: ErrorCode, message: str, retry_after_ms: int = 0) -> None:
         super().__init__(message)

@@ -71,9 +71,9 @@ def decode_room_event(data: bytes, seq: int) -> Delivery:
 
 
 def _gap_notice(room: str, position: Position) -> EncodedMessage:
-    """Return what members are told when messages are lost to them: they stand at `position` now.
+    """Return the notice of lost messages: members are at `position` now.
 
-    It is the answer that a join with `since` would get, unasked for.
+    It is the answer to a join with `since`, sent without a request.
     """
     message = server.JoinedRoom(room=room, epoch=position.epoch, seq=position.seq, recovered=False, missed=[])
     return EncodedMessage(message, room)

@@ -94,7 +94,7 @@ class Sequencer(Generic[T]):
         return ready
 
     def reset(self, position: int) -> None:
-        """Begin anew at a position of another log; nothing is delivered before the next fill."""
+        """Start again at a position of another log. Nothing is delivered before the next fill."""
         self.position, self.filling, self._overflowed, self.unsure = position, True, False, False
         self._held = None
 

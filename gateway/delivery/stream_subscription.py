@@ -417,8 +417,8 @@ class StreamSubscription:
     def _begin_epoch(self, epoch: str) -> None:
         """Follow another life of the stream from its beginning.
 
-        Members are told before anything is awaited: a read that fails must not leave them in the epoch before, and who
-        joins meanwhile is told by its own answer.
+        Members are notified before anything is awaited: a read that fails must not leave them in the old epoch. A member
+        that joins meanwhile learns of it from its own answer.
         """
         self._epoch = epoch
         self._stored_last = 0

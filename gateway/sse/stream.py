@@ -6,6 +6,7 @@ The buffer is bounded in bytes: a client that reads too slowly gets `disconnect`
 import asyncio
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable
 
 import msgspec
@@ -101,7 +102,7 @@ def disconnect_event(code: CloseCode, retry_after_ms: int | None = None, reason:
     return head + sse_event("disconnect", _encode(message))
 
 
-class Stream:
+class Stream(ABC):
     """One SSE stream: a client whose writes go through a response."""
 
     encoding = Encoding.SSE
@@ -124,13 +125,13 @@ class Stream:
         """See `Member`."""
         return self.buffer.size
 
+    @abstractmethod
     def accept_messages(self, messages: list[EncodedMessage]) -> bool:
         """See `Member`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def keepalive(self) -> bytes:
         """Return the bytes that keep the stream alive, sent every `keepalive_s` seconds."""
-        raise NotImplementedError
 
     def presence_ops(self) -> Iterable[AnyPresenceOp]:
         """See `Announced`."""
@@ -140,12 +141,12 @@ class Stream:
         """See `Client`."""
         return None
 
-    def notify(self, message: server.ServerMessage) -> None:
+    def notify(self, message: server.ServerMessage) -> None:  # noqa: B027  # a stream of bare records carries none
         """See `Client`."""
 
+    @abstractmethod
     def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
         """See `Client`."""
-        raise NotImplementedError
 
     def abort(self) -> None:
         """End the stream with nothing more sent."""

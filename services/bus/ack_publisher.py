@@ -127,7 +127,7 @@ class AckPublisher:
             pending.finish(Unavailable(f"not acknowledged within {self._timeout_s:g} s"))
 
     def close(self) -> None:
-        """Stop; whoever still waits is told Unavailable."""
+        """Stop. Pending publishes fail with Unavailable."""
         self._bus.remove_inbox(self._inbox)
         if self._sweep is not None:
             self._sweep.cancel()
