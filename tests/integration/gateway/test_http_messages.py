@@ -152,7 +152,8 @@ async def test_direct_messages_and_broadcasts(gateways: Gateways) -> None:
     async with client(gateways[0]) as ann, client(gateways[1]) as bob:
         user = of_session(ann.welcome["session"])
         path = f"/api/users/{bob.user}/messages"
-        ack = await user.acknowledged(gateways[0], path, {"content": "psst", "id": "d1"})
+        # Sent where the receiver is: presence learns of a connection elsewhere a moment later.
+        ack = await user.acknowledged(gateways[1], path, {"content": "psst", "id": "d1"})
         again = await ann.ask("direct_message", targetUserId=bob.user, content="psst", id="d1")
         message = await bob.expect("direct_message")
         assert (message["fromUserId"], message["seq"], ack["online"]) == (ann.user, ack["seq"], True)
