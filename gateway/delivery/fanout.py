@@ -1,7 +1,7 @@
-"""Members who receive the same messages.
+"""Members that receive the same messages.
 
-Messages that arrive while the loop is busy are joined and written once per member: an idle gateway writes at
-once, a loaded one writes less often and more.
+Messages that arrive in one turn of the loop are joined and written once per member: an idle gateway writes at once, a
+loaded one less often and more.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from gateway.delivery.counters import Counters
 from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from gateway.delivery.fd_table import FdRef, direct_generation
 
-DIRECT_WRITE_MIN_MEMBERS = 16  # members with whom a room is large
+DIRECT_WRITE_MIN_MEMBERS = 16  # a room is large from this number of members on
 
 
 class Member(Protocol):
-    """Somebody who receives: a WebSocket connection or an SSE stream.
+    """A receiver: a WebSocket connection or an SSE stream.
 
-    `write` never blocks and never raises: a member that cannot take more deals with it (see ADR 0004).
+    `write` never blocks and never raises: a slow member handles that itself (ADR 0004).
     """
 
     connection_id: str
@@ -31,20 +31,20 @@ class Member(Protocol):
 
     @property
     def fd_ref(self) -> FdRef:
-        """The socket that may be written to instead, while it may be (`gateway.delivery.fd_table`); or NO_FD."""
+        """The socket for direct writes (`gateway.delivery.fd_table`), or NO_FD."""
 
     @property
     def backlog(self) -> int:
-        """Bytes that were written and have not left yet."""
+        """Bytes written but not sent yet."""
 
     @property
     def accept_messages(self) -> Callable[[list[EncodedMessage]], bool] | None:
-        """None where bytes are shared; else what takes messages one by one, and returns False to decline."""
+        """None for members that share bytes; else it handles single messages, or returns False to get bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class _FdTable:
-    """Members of a large room on one encoding, and where to write to them, side by side."""
+    """Members of a large room with one encoding, and their descriptors, side by side."""
 
     encoding: Encoding
     members: list[Member]
@@ -68,18 +68,18 @@ def _fd_tables_of(members: Iterable[Member]) -> list[_FdTable]:
 
 
 class Fanout:
-    """A set of members and the messages they have yet to be sent."""
+    """A set of members and the messages queued for them."""
 
     __slots__ = ("_counters", "_fd_tables", "_flush_due", "_members", "_pending", "_skips")
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
         self._members: dict[str, Member] = {}
-        # Lists are made when something is sent: most followers of one user never send anything.
+        # Lists are made when a message is sent: most inboxes never have one.
         self._pending: list[EncodedMessage] | None = None
-        # (index in _pending, connection id): who shall not get a message although a member.
+        # (index in _pending, connection id): members that do not get a message.
         self._skips: list[tuple[int, str]] | None = None
-        self._fd_tables: list[_FdTable] | None = None  # of a large room, for as long as nobody comes or goes
+        self._fd_tables: list[_FdTable] | None = None  # of a large room, until a member joins or leaves
         self._flush_due = False
 
     def __len__(self) -> int:
@@ -92,14 +92,14 @@ class Fanout:
         return connection_id in self._members
 
     def add(self, member: Member) -> None:
-        """Add a member; it receives only what is sent after this."""
+        """Add a member; it receives only later messages."""
         if self._pending:
             self.flush()
         self._members[member.connection_id] = member
         self._fd_tables = None
 
     def discard(self, connection_id: str) -> None:
-        """Remove a member, if there; what was sent before still reaches it."""
+        """Remove a member, if there; earlier messages still reach it."""
         if self._pending:
             self.flush()
         self._members.pop(connection_id, None)
@@ -108,7 +108,7 @@ class Fanout:
     def send(self, message: EncodedMessage, skip: str = "", sender: str = "") -> None:
         """Queue a message for every member but the connection `skip`, if that is one of the user `sender`.
 
-        Who publishes over HTTP names the connection: nobody may keep a message from somebody else's.
+        A publisher over HTTP names the connection, and must not exclude one of another user.
         """
         if not self._members:
             return
@@ -129,13 +129,13 @@ class Fanout:
         self.send(message)
 
     def _add_skip(self, connection_id: str) -> None:
-        """Let a member not have the next message."""
+        """Exclude a member from the next message."""
         if self._skips is None:
             self._skips = []
         self._skips.append((len(self._pending or ()), connection_id))
 
     def flush(self) -> None:
-        """Write what is queued: one write per member."""
+        """Write the queued messages, with one write per member."""
         self._flush_due = False
         pending, skips = self._pending, self._skips
         if not pending:
@@ -148,7 +148,7 @@ class Fanout:
             sent_bytes = self._write_many(pending, exceptions, shared)
         else:
             sent_bytes = 0
-            # A write may find its member gone and discard it: iterate over a copy.
+            # A failed write may discard its member: iterate over a copy.
             for member in list(self._members.values()):
                 if exceptions or member.accept_messages is not None:
                     sent_bytes += self._write(member, pending, exceptions, shared)
@@ -169,16 +169,16 @@ class Fanout:
         exceptions: dict[str, list[EncodedMessage]],
         shared: dict[Encoding, bytes],
     ) -> int:
-        """Write to one member; return the bytes written."""
-        if exceptions and (own := exceptions.get(member.connection_id)) is not None:
-            return self._write_exception(member, own)
-        if member.accept_messages is not None and member.accept_messages(pending):
+        """Write to one member, its own messages if it does not get all; return the bytes written."""
+        own = exceptions.get(member.connection_id) if exceptions else None
+        messages = pending if own is None else own
+        if not messages or (member.accept_messages is not None and member.accept_messages(messages)):
             return 0
-        data = shared.get(member.encoding)
+        data = shared.get(member.encoding) if own is None else None
         if data is None:
-            data = shared[member.encoding] = b"".join(
-                [message.encode(member.encoding) for message in pending]
-            )
+            data = b"".join([message.encode(member.encoding) for message in messages])
+            if own is None:
+                shared[member.encoding] = data
         member.write(data)
         return len(data)
 
@@ -188,7 +188,7 @@ class Fanout:
         exceptions: dict[str, list[EncodedMessage]],
         shared: dict[Encoding, bytes],
     ) -> int:
-        """Write to a large room, past the transports of all who have nothing waiting; return the bytes written."""
+        """Write to a large room, directly to sockets whose transports buffer nothing; return the bytes written."""
         if self._fd_tables is None:
             self._fd_tables = _fd_tables_of(self._members.values())
         for connection_id in exceptions:
@@ -199,7 +199,7 @@ class Fanout:
             if data is None:
                 data = shared[row.encoding] = b"".join([message.encode(row.encoding) for message in pending])
             size, others = len(data), 0
-            # What runs for each member stands here, without a call: see `descriptors`.
+            # No call per member: see `gateway.delivery.fd_table`.
             for index, descriptor, generation in zip(
                 range(len(row.members)), row.descriptors, row.generations, strict=True
             ):
@@ -210,7 +210,7 @@ class Fanout:
                 try:
                     sent = write(descriptor, data)
                 except OSError:
-                    sent = 0  # the kernel takes no more, or the peer is gone: the transport will see
+                    sent = 0  # the kernel's buffer is full, or the peer is gone: the transport handles both
                 if sent != size:
                     direct_generation[descriptor] = 0
                     row.members[index].write(data[sent:])
@@ -218,19 +218,10 @@ class Fanout:
         return sent_bytes
 
     @staticmethod
-    def _write_exception(member: Member, messages: list[EncodedMessage]) -> int:
-        """Write to a member who does not get everything; return the bytes written."""
-        if not messages or (member.accept_messages is not None and member.accept_messages(messages)):
-            return 0
-        data = b"".join([message.encode(member.encoding) for message in messages])
-        member.write(data)
-        return len(data)
-
-    @staticmethod
     def _without_skipped(
         pending: list[EncodedMessage], skips: list[tuple[int, str]]
     ) -> dict[str, list[EncodedMessage]]:
-        """Return, for each member who skips some, the messages left for it."""
+        """Return, for each member that skips some, the remaining messages."""
         skipped: dict[str, set[int]] = {}
         for index, connection_id in skips:
             skipped.setdefault(connection_id, set()).add(index)
