@@ -1,7 +1,7 @@
-"""Publishing to rooms, users and everyone: what a client or the server API sends becomes an event on the bus.
+"""Publishes messages of clients and of the server API to rooms, to users and to everyone, as events on the bus.
 
-An acknowledged durable message is stored; an acknowledged ephemeral one was accepted. `id` makes a retry harmless:
-it is unique per (user, room), so equal ids of other users or rooms are different messages.
+An acknowledged durable message is stored; an acknowledged ephemeral one was accepted. `id` makes a retry harmless: it
+is unique per (user, room), so equal ids of other users or rooms are different messages.
 """
 
 import asyncio
@@ -32,14 +32,14 @@ log = structlog.get_logger(__name__)
 
 _encode = msgspec.json.Encoder().encode
 
-# It has room again when messages have expired, or an operator has made some: not within a second.
+# Space returns when messages expire, or an operator adds some: not within a second.
 STORE_FULL_RETRY_MS = 30_000
 _LOG_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """On whose behalf something is published. `connection_id`, where it is this user's, gets no copy."""
+    """The user of a message. Their connection `connection_id` gets no copy."""
 
     user_id: str
     username: str
@@ -47,7 +47,7 @@ class Sender:
 
 
 class PublishRefused(Exception):
-    """A message that was not published. Carries the answer to the sender; `retry_after_ms` is 0 for "soon"."""
+    """The message was not published. Carries the answer to the sender; `retry_after_ms` 0 means soon."""
 
     def __init__(self, code: ErrorCode, message: str, retry_after_ms: int = 0) -> None:
         super().__init__(message)
@@ -61,7 +61,7 @@ OnDone = Callable[[server.Ack | PublishRefused], None]
 
 
 class Publisher:
-    """Turns messages into events, stores them where they are durable, and says what came of it."""
+    """Turns messages into events, stores durable ones, and reports the outcome."""
 
     def __init__(
         self,
@@ -69,13 +69,11 @@ class Publisher:
         streams: Streams,
         settings: Settings,
         on_limit: Callable[[Limit], object],
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._bus = bus
         self._streams = streams
         self._settings = settings
         self._subjects = settings.subjects
-        self._clock = clock
         self._on_limit = on_limit
         self._logged_full_at = -math.inf
 
@@ -89,8 +87,8 @@ class Publisher:
         id: str | UnsetType = UNSET,
         echo: bool | UnsetType = False,
     ) -> None:
-        """Publish to a room; `content` is JSON. With `echo` unset, the room's namespace decides."""
-        timestamp, username, room = int(self._clock() * 1000), sender.username, route.room
+        """Publish JSON content to a room. With `echo` unset, the namespace decides."""
+        timestamp, username, room = int(time.time() * 1000), sender.username, route.room
         if route.options.sanitize:
             try:
                 content = sanitized(content, self._settings.max_message_bytes)
@@ -123,8 +121,8 @@ class Publisher:
         *,
         id: str | UnsetType = UNSET,
     ) -> None:
-        """Publish to a user's inbox; `content` is JSON."""
-        timestamp = int(self._clock() * 1000)
+        """Publish JSON content to a user's inbox."""
+        timestamp = int(time.time() * 1000)
         event = DirectPublished(
             from_user_id=sender.user_id, username=sender.username, content=content, timestamp=timestamp
         )
@@ -141,8 +139,8 @@ class Publisher:
         id: str | UnsetType = UNSET,
         echo: bool = False,
     ) -> None:
-        """Publish to every connection; `content` is JSON."""
-        timestamp = int(self._clock() * 1000)
+        """Publish JSON content to every connection."""
+        timestamp = int(time.time() * 1000)
         event = BroadcastPublished(
             user_id=sender.user_id,
             username=sender.username,
@@ -163,27 +161,21 @@ class Publisher:
         id: str | UnsetType,
         on_done: OnDone,
     ) -> None:
-        # While the streams are not open again, the one that answers may be another than the epoch we know says.
+        # Until the streams are open again, the stream that answers may have another epoch than the known one.
         if not self._streams.is_open:
             on_done(_refusal(Unavailable("the streams are not open again yet")))
             return
 
         def stored(outcome: Stored | BusError) -> None:
             if isinstance(outcome, BusError):
-                if isinstance(outcome, StoreFull):
-                    self._log_full(durable_log, outcome)
+                if isinstance(outcome, StoreFull) and time.monotonic() - self._logged_full_at >= _LOG_EVERY_S:
+                    self._logged_full_at = time.monotonic()
+                    log.error("JetStream's store is full", stream=durable_log.spec.name, reason=str(outcome))
                 on_done(_refusal(outcome))
             else:
                 on_done(server.Ack(id=id, epoch=durable_log.epoch, seq=outcome.seq, timestamp=timestamp))
 
         durable_log.publish(subject, payload, message_id=unique_id, on_done=stored)
-
-    def _log_full(self, durable_log: DurableLog, fault: StoreFull) -> None:
-        """Log it, but not for every message."""
-        now = time.monotonic()
-        if now - self._logged_full_at >= _LOG_EVERY_S:
-            self._logged_full_at = now
-            log.error("JetStream's store is full", stream=durable_log.spec.name, reason=str(fault))
 
     def _send(
         self, subject: str, payload: bytes, timestamp: int, id: str | UnsetType, on_done: OnDone
@@ -195,7 +187,7 @@ class Publisher:
         else:
             on_done(server.Ack(id=id, timestamp=timestamp))
 
-    # The same as coroutines, for the HTTP surface.
+    # The same as coroutines, for HTTP.
 
     async def publish_room(
         self,
@@ -239,10 +231,10 @@ async def _awaited(start: Callable[[OnDone], None]) -> server.Ack:
 
 
 def message_id(user_id: str, kind: str, target: str, id: str | UnsetType) -> str:
-    """Return the stream-wide message id of a client's `id`, or an empty one where the client gave none.
+    """Return the stream-wide message id for a client's `id`; empty if the client gave none.
 
-    Hashed, because ids and names may contain what a header must not; length-prefixed by the separators, because
-    names cannot contain NUL.
+    It is a hash, because ids and names may contain what a header must not. The parts cannot run into each other: names
+    have no NUL.
     """
     if isinstance(id, msgspec.UnsetType):
         return ""
