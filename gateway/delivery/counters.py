@@ -1,6 +1,6 @@
-"""Counters of this gateway. Plain integers: they are touched on the hot path.
+"""Counters of this gateway. Plain integers, because the hot path increments them.
 
-Exported to Prometheus and reported to metrics_svc by `gateway.metrics`.
+`gateway.metrics` exports them to Prometheus and reports them to metrics_svc.
 """
 
 from collections import Counter
@@ -23,17 +23,17 @@ class Counters:
         self.messages_out = 0
         self.bytes_out = 0
         self.requests = 0  # messages and HTTP requests answered
-        self.errors = 0  # of those, our fault (retryable or internal), as an operator counts errors
+        self.errors = 0  # those that failed by our fault (retryable or internal)
         self.refusals: Counter[str] = Counter()  # errors sent to clients, by code
         self.limited: Counter[str] = Counter()  # limits reached, by the limit's name
         self.recoveries: Counter[str] = Counter()  # joins with a position, by recovery verdict
         self.slow_clients = 0
-        self.dropped = 0  # writes of messages that a slow client had no room for
-        self.unexpected = 0  # messages of the bus that do not belong on their subject
+        self.dropped = 0  # writes of messages that exceeded a slow client's buffer
+        self.unexpected = 0  # messages on the bus that do not belong on their subject
         self.latency = LatencySketch()  # ms from a request to its answer
 
     def request_ok(self, started: float, now: float) -> None:
-        """Count an answered request; both times from one monotonic clock, in seconds."""
+        """Count an answered request. Both times are seconds of one monotonic clock."""
         self.requests += 1
         self.latency.add((now - started) * 1000)
 
@@ -49,14 +49,14 @@ class Counters:
             self.errors += 1
 
     def limit_hit(self, name: str) -> None:
-        """Count a limit that was reached (`gateway.limits.Limit`)."""
+        """Count a hit of a limit (`gateway.limits.Limit`)."""
         self.limited[name] += 1
 
     def totals(self) -> Counter[str]:
         """Return the totals since the process started, by metric name.
 
-        Refusals are `refused.CODE`, limits reached `limited.NAME`. `dropped` are messages no longer sent to a slow
-        client: it is disconnected, and recovers them when it reconnects.
+        Refusals are `refused.CODE`, limits reached `limited.NAME`. `dropped` are messages not sent to a slow client:
+        it is disconnected, and recovers them when it reconnects.
         """
         totals = Counter(
             requests=self.requests,

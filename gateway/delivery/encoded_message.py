@@ -12,12 +12,12 @@ from services.wire import server
 
 _encode_json = msgspec.json.Encoder().encode
 _encode_msgpack = msgspec.msgpack.Encoder().encode
-# Content was checked where it came in; msgspec's own conversion takes 12 µs for a number like `9e307`.
+# Content was checked on arrival; msgspec's own conversion takes 12 µs for a number like `9e307`.
 _decode_json = msgspec.json.Decoder(float_hook=float).decode
 
 
 class Encoding(IntEnum):
-    """How bytes travel to one member; members with the same encoding share the same bytes."""
+    """The format of one member's bytes; members with the same encoding share them."""
 
     JSON = 0
     MSGPACK = 1
@@ -27,12 +27,12 @@ class Encoding(IntEnum):
 
     @property
     def packed(self) -> bool:
-        """Whether messages travel as MessagePack."""
+        """Whether messages are MessagePack."""
         return self in (Encoding.MSGPACK, Encoding.MSGPACK_DEFLATE)
 
 
 class EncodedMessage(msgspec.Struct, eq=False):
-    """A message to clients. `topic` and `seq` are set where the message has a place in a durable log."""
+    """A message to clients. `topic` and `seq` are set for messages of a durable log."""
 
     message: server.ServerMessage
     topic: str = ""
@@ -59,7 +59,7 @@ class EncodedMessage(msgspec.Struct, eq=False):
         """Return the bytes for members with `encoding`."""
         data = self._frames.get(encoding)
         if data is None:
-            if encoding is Encoding.JSON:  # of most members
+            if encoding is Encoding.JSON:  # most members, without further calls
                 if self._json is None:
                     self._json = _encode_json(self.message)
                 data = frame(TEXT, self._json)
@@ -78,12 +78,12 @@ class EncodedMessage(msgspec.Struct, eq=False):
                 return sse_event(str(self.message.__struct_config__.tag), self.json)
 
     def _pack(self) -> bytes:
-        # By way of JSON: `content` is raw JSON text inside the message, and MessagePack needs it as values.
+        # Through JSON: `content` is raw JSON text inside the message, and MessagePack needs values.
         return _encode_msgpack(_decode_json(self.json))
 
 
 class RecoveryAnswer(EncodedMessage, eq=False):
-    """An answer with the messages that a client missed. Each becomes MessagePack by itself, and may be already."""
+    """An answer with missed messages. Each is encoded as MessagePack by itself, some of them before."""
 
     missed_messages: list[EncodedMessage] = []
 

@@ -1,17 +1,19 @@
 """Sockets that a fan-out may write to directly, past their transports (ADR 0008).
 
-A fan-out to a thousand members is a thousand system calls, and between two of them the processor's cache has forgotten
-nearly everything. So the loop over a large room touches only a descriptor and one byte of this table for each member;
-asking each member's transport, through its connection, costs more than the rest of the loop.
+A fan-out to a thousand members is a thousand system calls, and each evicts most of the processor's cache. So the loop
+over a large room touches only a descriptor and one byte of this table for each member: the way to each transport,
+through its connection, costs more than the rest of the loop.
 
 Descriptors are reused. Each owner of one gets a generation, and a direct write requires the current one: a stale list
 of members never writes to the socket of another client.
+
+A leaf: the fan-out and the WebSocket protocol share this table, and neither imports the other.
 """
 
 FdRef = tuple[int, int]  # descriptor and generation
 
 # By descriptor: the generation of its owner while the transport's buffer is known to be empty, so that direct writes
-# keep their order; 0 where the transport has to be asked.
+# keep their order; 0 if the transport must write.
 direct_generation = bytearray(1024)
 _generations = bytearray(1024)
 
@@ -20,10 +22,10 @@ NO_FD: FdRef = (0, 1)
 
 
 def acquire(descriptor: int) -> FdRef:
-    """Assign a descriptor to its new owner; its transport has to be asked first.
+    """Assign a descriptor to its new owner; its transport writes first.
 
-    A process that was started without standard input may have a client at descriptor 0, which is NO_FD here: its
-    transport is asked each time.
+    A process without standard input may have a client at descriptor 0, which is NO_FD here: its transport always
+    writes.
     """
     if descriptor <= 0:
         return NO_FD

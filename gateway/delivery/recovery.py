@@ -1,13 +1,12 @@
-"""Whether what a client missed is all there. Pure: a position and what the stream answered in, a verdict out.
+"""Decides whether the messages that a client missed are complete. No I/O, no clock.
 
-The stream was asked for messages of one log from the client's position L, inclusive. Nothing is missing
-- if nothing at all was stored in the stream after L;
-- or if the first answer is L itself (the anchor): what came after L was stored later, so it is evicted later, by age
-  and by number;
-- or, where L was never a message of this log (it was empty when the position was taken, and L is the stream's last
-  sequence then), if fewer messages came back than the log keeps (so none was evicted by number) and the stream
-  still holds everything stored after L (so none was evicted by age).
-In every other case something may be gone, and the verdict says so: a partial recovery must not look whole (ADR 0002).
+The input is one log's messages from the client's position L, inclusive, as the stream has them. They are complete
+- if the stream stored nothing at all after L;
+- or if the first message is L itself (the anchor): later messages are evicted later, by age and by number;
+- or, if L was never a message of this log (the log was empty then, and L the stream's last sequence), if there are
+  fewer messages than the log keeps (so none was evicted by number) and the stream still holds everything after L (so
+  none was evicted by age).
+Otherwise messages may be gone, and the verdict says so: a partial recovery must not look complete (ADR 0002).
 """
 
 from dataclasses import dataclass
@@ -38,11 +37,11 @@ def recovery_verdict(
 
     Args:
         found: sequences read of this log, ascending, from `since` inclusive.
-        complete: whether nothing more of this log is stored after them.
-        stream_first: first sequence that the whole stream still holds (last + 1 where it holds none).
-        stream_last: last sequence of the whole stream when it was read.
-        log_size: how many messages the stream keeps of one log.
-        cap: how many missed messages one recovery may return.
+        complete: whether the log has no more messages after them.
+        stream_first: first sequence that the stream holds, of any log (last + 1 if it holds none).
+        stream_last: last sequence of the stream, of any log, when it was read.
+        log_size: number of messages that the stream keeps of one log.
+        cap: limit of missed messages in one recovery.
     """
     if since > stream_last:
         return RecoveryVerdict.FUTURE
@@ -56,21 +55,21 @@ def recovery_verdict(
 
 
 def has_anchor(since: int, found: list[int]) -> bool:
-    """Whether the message at the position itself is still there; if so, so is everything after it."""
+    """Whether the message at the position itself is still stored; then everything after it is too."""
     return bool(found) and found[0] == since
 
 
-# How long a connection to the bus may have been dead before anybody noticed: a few unanswered pings.
+# How long a connection to the bus may be dead unnoticed: a few unanswered pings.
 _UNNOTICED_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a stream keeps, asked after the messages were read.
+    """What a stream keeps, as read after the messages.
 
-    `first` is the first sequence that it still holds (last + 1 where it holds none), `oldest_s` how long ago that
-    was stored. `log_size` messages are kept of one log, for `max_age_s`; a full stream lets go of its oldest, which is
-    not before `least_until_full` messages more were stored.
+    `first` is the first sequence that it holds (last + 1 if it holds none), `oldest_s` the age of that message. One
+    log keeps `log_size` messages for `max_age_s`. A full stream evicts its oldest, which takes at least
+    `least_until_full` further messages.
     """
 
     first: int
@@ -82,14 +81,14 @@ class Kept:
 
 
 def is_contiguous(position: int, found: list[int], *, pending: int, kept: Kept, away_s: float) -> bool:
-    """Whether what was read from `position`, inclusive, is all that followed it, for one who was there until lately.
+    """Whether the sequences read from `position`, inclusive, are complete, for a subscription that was live until lately.
 
-    `pending` more of this log are stored. Who followed live up to `away_s` seconds ago knows more than a client with a
-    position: what is gone meanwhile by its age was stored before that, unless it was away for as long as messages are
-    kept. A quiet log is whole although its last message has long expired.
+    `pending` more of this log are stored. The subscription was live until `away_s` seconds ago, so it knows more than
+    a client with a position: messages that expired meanwhile were delivered before, unless it was away for as long as
+    messages are kept. A quiet log is complete although its last message has long expired.
     """
     if position > kept.last:
-        return False  # the stream lost its end: what it stores next gets sequences that were given before
+        return False  # the stream lost its end: its next messages get sequences that were used before
     if has_anchor(position, found):
         return True
     if len(found) + pending >= kept.log_size:
@@ -99,5 +98,5 @@ def is_contiguous(position: int, found: list[int], *, pending: int, kept: Kept, 
     unseen_s = away_s + _UNNOTICED_S
     if unseen_s >= kept.max_age_s:
         return False
-    # Nothing was let go of for its size alone: too little was stored, or what is still there is older than that.
+    # Nothing was evicted for its size alone: too little was stored, or the oldest message is older than the absence.
     return kept.last - position < kept.least_until_full or kept.oldest_s > unseen_s

@@ -1,10 +1,10 @@
-"""Content of namespaces that ask for it becomes harmless HTML before it is stored.
+"""Sanitizes HTML in content before it is stored, in namespaces that are configured so.
 
-Every string, keys included, goes through nh3 (ammonia), which keeps an allow-list of tags and attributes and escapes
-the rest: no script, no event handler, no `javascript:` link survives. What comes out is HTML: `a < b` is `a &lt; b`.
+Every string, keys included, passes nh3 (ammonia), which keeps an allow-list of tags and attributes and escapes the
+rest: no script, no event handler, no `javascript:` link survives. The result is HTML: `a < b` becomes `a &lt; b`.
 
-nh3 takes time that grows with the square of tags and attributes (12,800 nested tags: 0.3 s), and 4 µs for each string.
-So markup beyond `MAX_MARKUP` and the like is refused, and what takes no time is left as it is.
+nh3's time grows with the square of tags and attributes (12,800 nested tags: 0.3 s), plus 4 µs for each string. So
+markup beyond the limits below is refused, and strings without any special character do not pass nh3.
 """
 
 import re
@@ -17,33 +17,32 @@ import nh3
 from services.wire.codes import ErrorCode
 from services.wire.content import BadMessage, ContentTooLarge
 
-MAX_MARKUP = 1000  # characters that begin a tag or an entity, or become one
+MAX_MARKUP = 1000  # characters that start a tag or an entity, or become one
 MAX_MARKUP_STRINGS = 500
-# Tags times formatting elements that may be open at once, of each string: HTML has all that are open in a block begin
-# again behind it (https://html.spec.whatwg.org/multipage/parsing.html#the-list-of-active-formatting-elements).
+# Tags times formatting elements that may be open at once, summed over strings: HTML reopens all of them after a block
+# (https://html.spec.whatwg.org/multipage/parsing.html#the-list-of-active-formatting-elements).
 MAX_REOPENED = 20_000
-MAX_MARKUP_BYTES = (
-    16_384  # of all strings with tags together: attributes of one tag cost their number squared
-)
+# All strings with tags together: attributes of one tag cost their number squared.
+MAX_MARKUP_BYTES = 16_384
 
-# Strings without these come out as they went in.
+# nh3 does not change strings without these.
 _SPECIAL = re.compile("[<>&\0\r\xa0\ufeff]")
-# A tag that begins formatting; the group is the rest of it, where it is written plainly. `a` and `nobr` end the one before.
+# The start tag of a formatting element; the group is the rest of a plainly written tag. `a` and `nobr` end the one before.
 _FORMATTING = re.compile(
     r"""<(?:b|big|code|em|font|i|s|small|strike|strong|tt|u)(?=[ \t\n\f\r/>])"""
     r"""((?:[ \t\n\f\r/]++[^ \t\n\f\r/>"'<=]++(?:="[^"<]*+"|='[^'<]*+'|=[^ \t\n\f\r>"'<=`]++)?+)*+[ \t\n\f\r/]*+>)?+""",
     re.IGNORECASE,
 )
-_ALIKE = 3  # of elements with the same attributes, HTML keeps so many open
+_ALIKE = 3  # HTML keeps this many elements with the same attributes open
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(float_hook=float).decode
 
 
 def sanitized(content: msgspec.Raw, max_bytes: int = 0) -> msgspec.Raw:
-    """Return JSON content with every string made harmless. Its depth and its numbers were checked before.
+    """Return JSON content with every string sanitized. Its depth and numbers were checked before.
 
     Raises:
-        BadMessage: more markup than is cleaned in a few milliseconds, or larger than `max_bytes` (0: any size) then.
+        BadMessage: more markup than nh3 cleans in a few milliseconds, or a result over `max_bytes` (0: no limit).
     """
     found = _encode(_Cleaning().clean(_decode(content)))
     if max_bytes and len(found) > max_bytes:
@@ -54,12 +53,12 @@ def sanitized(content: msgspec.Raw, max_bytes: int = 0) -> msgspec.Raw:
 
 
 def sanitized_text(text: str) -> str:
-    """Return a short text made harmless."""
+    """Return a short text, sanitized."""
     return nh3.clean(text) if _SPECIAL.search(text) else text
 
 
 class _Cleaning:
-    """What may still be cleaned of one message."""
+    """The remaining budget of one message."""
 
     def __init__(self) -> None:
         self._markup = MAX_MARKUP
@@ -68,7 +67,7 @@ class _Cleaning:
         self._bytes = MAX_MARKUP_BYTES
 
     def clean(self, value: Any) -> Any:
-        """Return a JSON value with every string made harmless."""
+        """Return a JSON value with every string sanitized."""
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, list):
@@ -96,6 +95,6 @@ class _Cleaning:
 
 
 def _open_at_once(text: str) -> int:
-    """Return how many formatting elements a text can have open at most."""
+    """Return the most formatting elements that a text can have open at once."""
     tags = Counter(tag[0] if tag[1] else tag.start() for tag in _FORMATTING.finditer(text))
     return sum(min(number, _ALIKE) for number in tags.values())
