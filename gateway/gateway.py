@@ -21,11 +21,11 @@ from gateway.connections import Client, Connections
 from gateway.delivery.counters import Counters
 from gateway.delivery.history import History
 from gateway.delivery.inbox import Inboxes
-from gateway.delivery.leader_watch import LeaderWatch
 from gateway.delivery.publisher import Publisher
 from gateway.delivery.reads import Reads
-from gateway.delivery.resync import look_at_all, resume_all
+from gateway.delivery.resync import LeaderWatch, check_all, resume_all
 from gateway.delivery.rooms import Rooms
+from gateway.delivery.stream_subscription import DeliveryParts, StreamSubscription
 from gateway.delivery.streams import Streams
 from gateway.http.client_address import TrustedProxies
 from gateway.limits import AcceptRateLimiter, KeyedBuckets, Limit
@@ -80,10 +80,11 @@ class Gateway:
         self.connections = Connections(bus, settings, instance, self.tasks, self.counters, self.proxies)
         self.streams = Streams(bus, settings)
         self.senders = HttpSenders(settings, self.streams.route, self.on_limit, time.monotonic())
-        self.reads = Reads(self.counters.limit_hit)
-        self.rooms = Rooms(bus, self.streams, settings, self.tasks, self.counters, self.reads)
-        self.inboxes = Inboxes(bus, self.streams, settings, self.tasks, self.counters, self.reads)
-        self.history = History(self.streams, settings, self.reads)
+        reads = Reads(self.counters.limit_hit)
+        parts = DeliveryParts(bus, self.streams, settings, self.tasks, self.counters, reads)
+        self.rooms = Rooms(parts)
+        self.inboxes = Inboxes(parts)
+        self.history = History(parts)
         self.publisher = Publisher(bus, self.streams, settings, self.counters.limit_hit)
         self.service_client = ServiceClient(bus, self.subjects)
         self._online = OnlineLookup(self.service_client, self.tasks)
@@ -264,8 +265,8 @@ class Gateway:
     def _on_bus_lost(self) -> None:
         self.streams.lost()
         self.revocation_log.lost()
-        self.rooms.pause()
-        self.inboxes.pause()
+        for subscription in self._subscriptions:
+            subscription.pause()
 
     def _on_elected(self) -> None:
         if self.bus.connected:  # else the reconnect does it
@@ -289,19 +290,19 @@ class Gateway:
                 log.warning("streams are not open again yet", reason=str(fault))
                 await backoff.wait()
             else:
-                self._look_for_losses()
+                self._resync()
                 return
 
-    def _look_for_losses(self) -> None:
-        """Find out which rooms and inboxes miss messages; two questions may be under way, the later finds less to ask."""
-        question_bytes = self.bus.max_payload // 2
-        for durable_log, unsure in resume_all(
-            [*self.rooms.subscriptions, *self.inboxes.subscriptions]
-        ).items():
-            self.tasks.spawn(
-                look_at_all(durable_log, unsure, self.reads, question_bytes),
-                f"look at {durable_log.spec.name}",
-            )
+    def _resync(self) -> None:
+        """Find the rooms and inboxes that miss messages. Two searches may overlap: the later one has less to check."""
+        request_bytes = self.bus.max_payload // 2
+        for durable_log, unsure in resume_all(self._subscriptions).items():
+            check = check_all(durable_log, unsure, request_bytes)
+            self.tasks.spawn(check, f"check {durable_log.spec.name}")
+
+    @property
+    def _subscriptions(self) -> list[StreamSubscription]:
+        return [*self.rooms.subscriptions, *self.inboxes.subscriptions]
 
     def _on_control(self, event: ControlEvent, reply: str) -> None:
         if isinstance(event, CloseConnections):

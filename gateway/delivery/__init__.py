@@ -1,19 +1,19 @@
 """Messages on their way to clients, and from clients to the bus.
 
 - `encoded_message`     one message, encoded and framed once for all receivers
-- `fanout`              the members who receive the same messages; joins what arrives while the loop is busy
+- `fanout`              members that receive the same messages; messages of one turn of the loop are joined
 - `fd_table`            sockets that a large room may write to directly (ADR 0008)
-- `sequencer`           order and gaps of one durable log, as a core without I/O
-- `recovery`            whether the messages that a client missed are complete, as a core without I/O
-- `stream_subscription` the subscription to one log: live messages in order, gaps filled, members caught up
-- `resync`              messages lost unseen, looked for after reconnects and elections
-- `leader_watch`        elections of the streams' leaders
+- `sequencer`           order and gaps of one durable log, without I/O
+- `recovery`            the verdict whether missed messages are complete, without I/O
+- `stream_subscription` the subscription to one log: live messages in order, gaps filled
+- `catch_up`            the messages that a member missed
+- `resync`              the search for messages lost unnoticed, after reconnects and elections
 - `reads`               limits on reads from streams
-- `rooms`               the rooms with members here, and their subscriptions
-- `inbox`               the users with connections here, and their personal logs
+- `rooms`               the rooms with members here
+- `inbox`               the inboxes of users with connections here
 - `streams`             the durable logs, by namespace, and the route of each room
-- `history`             the stored messages of rooms, for the HTTP surface
-- `publisher`           publishing to rooms, users and everyone
-- `sanitizing`          harmless HTML, in namespaces that ask for it
-- `counters`            what passed through this gateway, counted
+- `history`             the stored messages of rooms, for the HTTP API
+- `publisher`           messages of clients and servers, published as events
+- `sanitizing`          harmless HTML, in namespaces that are configured so
+- `counters`            totals of this gateway
 """

@@ -1,7 +1,7 @@
-"""The users with connections here, and their personal streams.
+"""The inboxes of users with connections here.
 
-Everything sent to a user reaches every connection of that user. A subscription per user lives as long as the user has
-a connection here.
+Everything sent to a user reaches every connection of that user. The subscription to an inbox lives as long as its user
+has a connection on this gateway.
 """
 
 import asyncio
@@ -10,28 +10,23 @@ from functools import partial
 
 import msgspec
 
-from gateway.delivery.counters import Counters
+from gateway.delivery.catch_up import CatchUp, recover
 from gateway.delivery.encoded_message import EncodedMessage
 from gateway.delivery.fanout import Member
-from gateway.delivery.reads import Reads
-from gateway.delivery.stream_subscription import CatchUp, Delivery, StreamSubscription
-from gateway.delivery.streams import Streams
-from services.bus.client import Bus
+from gateway.delivery.stream_subscription import Delivery, DeliveryParts, StreamSubscription
 from services.bus.errors import BusError, Unavailable
-from services.settings import Settings
-from services.tasks import TaskSet
 from services.wire import server
 from services.wire.events import DirectPublished
 from services.wire.records import UNSET, Position
 
-# The topic of personal messages in resumable streams; no room can have this name (it is not a valid one).
+# The topic of direct messages in resumable streams. No room has this name: it is not a valid one.
 INBOX_TOPIC = ""
 
 _decode_event = msgspec.json.Decoder(DirectPublished).decode
 
 
 def decode_direct_event(data: bytes, seq: int) -> Delivery:
-    """Turn what travels on a user's subject into what the user's connections receive.
+    """Return what a user's connections receive for an event on the user's subject.
 
     Raises:
         msgspec.DecodeError: the payload is no direct message.
@@ -47,28 +42,20 @@ def decode_direct_event(data: bytes, seq: int) -> Delivery:
     return Delivery(EncodedMessage(message, INBOX_TOPIC, seq))
 
 
-# Told the position after which personal messages follow, or why it cannot be learned.
+# Called with the position after which direct messages follow, or why it is not known.
 OnOpened = Callable[[Position | BusError], None]
 
-# While many connect, one read of the position serves all who came within this time.
+# While many users connect, one read of the position serves all that opened within this time.
 _READ_EVERY_S = 0.002
 
 
 class Inboxes:
     """The inboxes of the users with connections on this gateway."""
 
-    def __init__(
-        self, bus: Bus, streams: Streams, settings: Settings, tasks: TaskSet, counters: Counters, reads: Reads
-    ) -> None:
-        self._bus = bus
-        self._streams = streams
-        self._subjects = settings.subjects
-        self._settings = settings
-        self._reads = reads
-        self._tasks = tasks
-        self._counters = counters
+    def __init__(self, parts: DeliveryParts) -> None:
+        self._parts = parts
         self._by_user: dict[str, StreamSubscription] = {}
-        self._opening: dict[str, int] = {}  # members on their way in: the subscription must not be dropped
+        self._opening: dict[str, int] = {}  # members not yet added: their subscription must not be dropped
         self._waiting: list[Callable[[int | BusError], None]] = []  # for the next read of the position
         self._last_read = 0.0
 
@@ -81,64 +68,41 @@ class Inboxes:
     def __contains__(self, user_id: str) -> bool:
         return user_id in self._by_user
 
-    async def open(self, member: Member) -> Position:
-        """Make `member` receive its user's personal messages; return the position after which they follow.
+    def open(self, member: Member, on_opened: OnOpened) -> None:
+        """Send `member` its user's direct messages. `on_opened` is called once, maybe at once, and must not raise.
 
-        The caller's next step runs before any of them is written.
-
-        Raises:
-            BusError: the position cannot be learned; the member is not added.
+        No message is written before `on_opened` returns. If it gets an error, the member was not added.
         """
-        subscription = self._subscription_for(member.user_id)
-        if subscription.is_open:
-            return self._add_member(subscription, member)
-        known: asyncio.Future[int | BusError] = asyncio.get_running_loop().create_future()
-        self._begin_opening(member.user_id, lambda found: None if known.done() else known.set_result(found))
-        try:
-            return self._start_and_add(subscription, await known, member)
-        finally:
-            self._end_opening(member.user_id)
-
-    def open_with_callback(self, member: Member, on_opened: OnOpened) -> None:
-        """Do the same, and call back, maybe at once, instead of returning or raising. `on_opened` must not raise."""
-        subscription = self._subscription_for(member.user_id)
+        user_id = member.user_id
+        subscription = self._by_user.get(user_id)
+        if subscription is None:
+            parts = self._parts
+            subscription = self._by_user[user_id] = StreamSubscription(
+                parts, parts.streams.inbox, parts.settings.subjects.user_out(user_id), decode_direct_event
+            )
         if subscription.is_open:
             on_opened(self._add_member(subscription, member))
-        else:
-            self._begin_opening(member.user_id, partial(self._on_position, subscription, member, on_opened))
+            return
+        self._opening[user_id] = self._opening.get(user_id, 0) + 1
+        self._waiting.append(partial(self._on_position, subscription, member, on_opened))
+        if len(self._waiting) == 1:
+            self._parts.tasks.spawn(self._read_position(), "inbox position")
 
     def _on_position(
         self, subscription: StreamSubscription, member: Member, on_opened: OnOpened, found: int | BusError
     ) -> None:
         try:
-            on_opened(self._start_and_add(subscription, found, member))
-        except BusError as fault:
-            on_opened(fault)
+            if isinstance(found, BusError):
+                on_opened(found)
+                return
+            if not subscription.is_open:
+                subscription.open_at(found)
+            on_opened(self._add_member(subscription, member))
         finally:
-            self._end_opening(member.user_id)
-
-    def _subscription_for(self, user_id: str) -> StreamSubscription:
-        subscription = self._by_user.get(user_id)
-        if subscription is None:
-            subscription = self._by_user[user_id] = StreamSubscription(
-                self._bus,
-                self._streams.inbox,
-                live_subject=self._subjects.user_out(user_id),
-                decode=decode_direct_event,
-                tasks=self._tasks,
-                counters=self._counters,
-                reads=self._reads,
-            )
-        return subscription
-
-    def _start_and_add(
-        self, subscription: StreamSubscription, found: int | BusError, member: Member
-    ) -> Position:
-        if isinstance(found, BusError):
-            raise found
-        if not subscription.is_open:
-            subscription.open_at(found)
-        return self._add_member(subscription, member)
+            left = self._opening.pop(member.user_id) - 1
+            if left:
+                self._opening[member.user_id] = left
+            self._drop_if_empty(member.user_id)
 
     @staticmethod
     def _add_member(subscription: StreamSubscription, member: Member) -> Position:
@@ -156,20 +120,6 @@ class Inboxes:
             subscription.fanout.discard(member.connection_id)
             self._drop_if_empty(member.user_id)
 
-    def _begin_opening(self, user_id: str, on_position: Callable[[int | BusError], None]) -> None:
-        self._opening[user_id] = self._opening.get(user_id, 0) + 1
-        self._waiting.append(on_position)
-        if len(self._waiting) == 1:
-            self._tasks.spawn(self._read_position(), "inbox position")
-
-    def _end_opening(self, user_id: str) -> None:
-        left = self._opening[user_id] - 1
-        if left:
-            self._opening[user_id] = left
-        else:
-            del self._opening[user_id]
-            self._drop_if_empty(user_id)
-
     def _drop_if_empty(self, user_id: str) -> None:
         subscription = self._by_user.get(user_id)
         if subscription is not None and not len(subscription.fanout) and user_id not in self._opening:
@@ -177,7 +127,7 @@ class Inboxes:
             del self._by_user[user_id]
 
     async def catch_up(self, member: Member, since: Position) -> CatchUp:
-        """Return the personal messages after `since`, for a connection that has read what it was sent before.
+        """Return the direct messages after `since`, once the connection has read what it was sent before.
 
         Raises:
             BusError: the stream could not be read.
@@ -187,19 +137,11 @@ class Inboxes:
             subscription = self._by_user.get(member.user_id)
             return subscription is not None and member.connection_id in subscription.fanout
 
-        async with self._reads.turn(member, still_wanted), self._reads.recovery():
+        async with self._parts.reads.turn(member, still_wanted):
             subscription = self._by_user.get(member.user_id)
             if subscription is None:
                 raise Unavailable("the user has no connection here any more")
-            self._streams.require_open()
-            catch_up = await subscription.catch_up(
-                since,
-                cap=self._settings.recovery_limit,
-                max_bytes=self._settings.recovery_max_bytes,
-                packed=member.encoding.packed,
-            )
-        self._counters.recoveries[catch_up.verdict] += 1
-        return catch_up
+            return await recover(subscription, member, since)
 
     def close(self) -> None:
         """Drop all subscriptions."""
@@ -207,14 +149,9 @@ class Inboxes:
             subscription.close()
         self._by_user.clear()
 
-    def pause(self) -> None:
-        """Deliver nothing until `resync`: the bus is away."""
-        for subscription in self._by_user.values():
-            subscription.pause()
-
     @property
     def subscriptions(self) -> Iterator[StreamSubscription]:
-        """What each user's inbox follows."""
+        """The subscription of each user's inbox."""
         return iter(self._by_user.values())
 
     async def _read_position(self) -> None:
@@ -226,8 +163,8 @@ class Inboxes:
             await asyncio.sleep(max(0.0, self._last_read + _READ_EVERY_S - loop.time()))
             self._last_read = loop.time()
             self._waiting = []  # later callers wait for the next request
-            self._streams.require_open()
-            found = (await self._streams.inbox.state()).last_seq
+            self._parts.streams.require_open()
+            found = (await self._parts.streams.inbox.state()).last_seq
         except BusError as fault:
             found = fault
         finally:

@@ -1,32 +1,68 @@
-"""Finding out what was lost unseen, for all rooms and inboxes at once.
+"""The search for messages that were lost unnoticed, in all rooms and inboxes at once.
 
-After every bus reconnect, and after a stream has got another leader, each durable log may have a message that nobody heard
-of. Most show by themselves that they have none (`StreamSubscription.resume`); of the others the last sequence is asked for, a thousand
-in one question, and only what has news is read. So the questions of a gateway are bounded, however many rooms it has.
+After a bus reconnect, or an election of a stream's leader, any durable log may have a message that was not delivered
+here. Most logs prove that they have none (`StreamSubscription.resume`). For the others one request asks for up to a
+thousand last sequences, and only logs with news are read. So the number of requests is bounded, however many rooms a
+gateway has.
 """
 
 import asyncio
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import structlog
 
-from gateway.delivery.reads import Reads
 from gateway.delivery.stream_subscription import StreamSubscription, kept_by
 from services.backoff import Backoff
+from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError
+from services.bus.specs import disk_specs
 from services.bus.streams import MAX_SUBJECTS, DurableLog
+from services.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-# All gateways hear of a returned server, or of an election, at once.
+# A server that dies leads several streams, and all gateways see its elections, or its return, at the same time.
+_ELECTIONS_S = 0.5
+_ELECTIONS_SPREAD_S = 1.0
 _SPREAD_S = 0.2
 _RETRY_S = 0.1
 _RETRY_MAX_S = 2.0
 
 
+class LeaderWatch:
+    """Calls `on_change` shortly after streams of a NATS cluster elected other leaders, once for all of them.
+
+    A leader republishes what it stores. If it dies between the two, a message is stored and acknowledged, but not
+    delivered: the room's next message would show the gap, but a quiet room has none. This gateway's own connection may
+    stay up meanwhile. So an election needs the same search as a reconnect.
+    """
+
+    def __init__(self, bus: Bus, settings: Settings, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
+        self._due: asyncio.TimerHandle | None = None
+        self._subscriptions = [
+            bus.subscribe(settings.subjects.leader_elected(spec.name), self._on_elected)
+            for spec in disk_specs(settings)
+        ]
+
+    def close(self) -> None:
+        """End the subscriptions."""
+        for subscription in self._subscriptions:
+            subscription.close()
+        if self._due is not None:
+            self._due.cancel()
+
+    def _on_elected(self, message: BusMessage) -> None:
+        log.info("a stream has another leader", stream=message.subject.rpartition(".")[2])
+        if self._due is not None:
+            self._due.cancel()
+        delay_s = _ELECTIONS_S + random.uniform(0, _ELECTIONS_SPREAD_S)
+        self._due = asyncio.get_running_loop().call_later(delay_s, self._on_change)
+
+
 def resume_all(subscriptions: Iterable[StreamSubscription]) -> dict[DurableLog, list[StreamSubscription]]:
-    """Let all go on, and return by stream those that did not show that nothing was lost."""
+    """Resume all, and return by stream those that did not prove that nothing was lost."""
     unsure: dict[DurableLog, list[StreamSubscription]] = {}
     for subscription in subscriptions:
         subscription.resume()
@@ -35,21 +71,21 @@ def resume_all(subscriptions: Iterable[StreamSubscription]) -> dict[DurableLog, 
     return unsure
 
 
-async def look_at_all(
-    durable_log: DurableLog, subscriptions: Sequence[StreamSubscription], reads: Reads, max_bytes: int
+async def check_all(
+    durable_log: DurableLog, subscriptions: Sequence[StreamSubscription], max_bytes: int
 ) -> None:
-    """Ask a stream until each of its logs is known to be whole, or is being read.
+    """Ask a stream until each of its logs is known to be complete, or is being filled.
 
-    `max_bytes` is how large one question may be.
+    `max_bytes` is the size limit of one request.
     """
     await asyncio.sleep(random.uniform(0, _SPREAD_S))
     backoff = Backoff(_RETRY_S, _RETRY_MAX_S)
     while subscriptions := [subscription for subscription in subscriptions if subscription.unsure]:
         try:
-            await _look_once(durable_log, subscriptions, reads, max_bytes)
+            await _check_once(durable_log, subscriptions, max_bytes)
         except BusError as fault:
             log.warning(
-                "rooms not looked at yet",
+                "rooms not checked yet",
                 stream=durable_log.spec.name,
                 rooms=len(subscriptions),
                 reason=str(fault),
@@ -59,31 +95,28 @@ async def look_at_all(
             return
 
 
-async def _look_once(
-    durable_log: DurableLog, subscriptions: Sequence[StreamSubscription], reads: Reads, max_bytes: int
+async def _check_once(
+    durable_log: DurableLog, subscriptions: Sequence[StreamSubscription], max_bytes: int
 ) -> None:
     newest = await durable_log.newest()
-    left: list[StreamSubscription] = []
+    undecided: list[StreamSubscription] = []
     for group in _groups(subscriptions, max_bytes):
-        async with reads.fills:
-            lasts = await durable_log.lasts_of(
-                [subscription.stored_subject for subscription in group], newest
-            )
-        left += [
-            subscription
-            for subscription in group
-            if not subscription.look(lasts.get(subscription.stored_subject, 0))
-        ]
-    if left:
+        subjects = [subscription.stored_subject for subscription in group]
+        async with group[0].parts.reads.fills:
+            lasts = await durable_log.lasts_of(subjects, newest)
+        for subscription, subject in zip(group, subjects, strict=True):
+            if not subscription.check_last(lasts.get(subject, 0)):
+                undecided.append(subscription)
+    if undecided:
         kept = await kept_by(durable_log)
-        for subscription in left:
+        for subscription in undecided:
             subscription.settle(kept)
 
 
 def _groups(
     subscriptions: Sequence[StreamSubscription], max_bytes: int
 ) -> Iterator[list[StreamSubscription]]:
-    """Yield those that are still unsure, as many at a time as one question takes."""
+    """Yield the subscriptions that are still unsure, as many at a time as fit one request."""
     group: list[StreamSubscription] = []
     size = 0
     for subscription in subscriptions:

@@ -1,7 +1,7 @@
 """The rooms with members on this gateway, and their subscriptions.
 
-One subscription per room, whatever the number of members; it lingers after the last one left, because people come
-back (a page reload) and a subscription at once dropped and made again costs the whole cluster.
+One subscription per room, whatever the number of members. It lingers after the last one left: users return (a page
+reload), and a subscription that is dropped and made again costs the whole cluster.
 """
 
 import asyncio
@@ -13,17 +13,14 @@ from functools import partial
 import msgspec
 import structlog
 
-from gateway.delivery.counters import Counters
+from gateway.delivery.catch_up import CatchUp, recover
 from gateway.delivery.encoded_message import EncodedMessage
 from gateway.delivery.fanout import Member
-from gateway.delivery.reads import Reads
 from gateway.delivery.recovery import RecoveryVerdict
-from gateway.delivery.stream_subscription import CatchUp, Delivery, StreamSubscription
-from gateway.delivery.streams import Streams
-from services.bus.client import Bus, BusMessage
+from gateway.delivery.stream_subscription import Delivery, DeliveryParts, StreamSubscription
+from gateway.delivery.streams import RoomRoute
+from services.bus.client import BusMessage
 from services.bus.errors import BusError
-from services.settings import Settings
-from services.tasks import TaskSet
 from services.wire import server
 from services.wire.events import MembersEvent, RoomPublished
 from services.wire.records import UNSET, Position, UnsetType
@@ -38,7 +35,7 @@ _decode_notice = msgspec.json.Decoder(MembersEvent).decode
 
 @dataclass(frozen=True, slots=True)
 class RoomJoin:
-    """A member is in; live messages after `position` follow. `catch_up` answers `since`."""
+    """The connection is a member now, and receives live messages after `position`. `catch_up` answers `since`."""
 
     position: Position | None
     catch_up: CatchUp | None = None
@@ -49,7 +46,7 @@ OnJoined = Callable[[RoomJoin | BusError | None], None]
 
 
 def decode_room_event(data: bytes, seq: int) -> Delivery:
-    """Turn what travels on a room's subject into what members receive.
+    """Return what members receive for an event on the room's subject.
 
     Raises:
         msgspec.DecodeError: the payload is no message to a room.
@@ -71,43 +68,44 @@ def decode_room_event(data: bytes, seq: int) -> Delivery:
 
 
 def _gap_notice(room: str, position: Position) -> EncodedMessage:
-    """Return the notice of lost messages: members are at `position` now.
-
-    It is the answer to a join with `since`, sent without a request.
-    """
+    """Return the notice of lost messages: the answer to a join with `since`, sent without a request."""
     message = server.JoinedRoom(room=room, epoch=position.epoch, seq=position.seq, recovered=False, missed=[])
     return EncodedMessage(message, room)
 
 
 class Room:
-    """A room with members here, or with none since a moment ago."""
+    """A room with members here, or one that lingers."""
 
-    __slots__ = ("_counters", "_notices", "joining", "linger", "name", "opening", "subscription")
+    __slots__ = ("_notices", "joining", "linger", "opening", "route", "subscription")
 
-    def __init__(
-        self, name: str, subscription: StreamSubscription, bus: Bus, members_subject: str, counters: Counters
-    ) -> None:
-        self.name = name
-        self.subscription = subscription
-        self._counters = counters
-        self._notices = bus.subscribe(members_subject, self)
+    def __init__(self, parts: DeliveryParts, route: RoomRoute) -> None:
+        subjects, name = parts.settings.subjects, route.room
+        self.route = route
+        self.subscription = StreamSubscription(
+            parts,
+            route.stream,
+            subjects.room_out(route.namespace, name),
+            decode_room_event,
+            partial(_gap_notice, name),
+        )
+        self._notices = parts.bus.subscribe(subjects.room_members(route.namespace, name), self)
         self.opening: asyncio.Future[None] | None = None
-        self.joining = 0  # members on their way in: the room must not be dropped under them
+        self.joining = 0  # members not yet added: the room must not be dropped
         self.linger: asyncio.TimerHandle | None = None
 
     def __call__(self, message: BusMessage) -> None:
-        """Pass on who joined or left: what the subscription calls, without a bound method for each room."""
+        """Notify members that a user joined or left. `bus.subscribe` gets the object itself, as for messages."""
         try:
             event = _decode_notice(message.data)
         except (msgspec.DecodeError, RecursionError) as fault:
-            self._counters.unexpected += 1
+            self.subscription.parts.counters.unexpected += 1
             log.error("not a join or leave", subject=message.subject, reason=str(fault))
             return
-        # Those who were there hear of a user who comes or goes; the user does not.
+        # The other members are notified, not the user that joined or left.
         self.subscription.fanout.send_except_user(EncodedMessage(event), event.user_id)
 
     def close(self) -> None:
-        """Hear no more of it."""
+        """End the subscriptions."""
         self._notices.close()
         self.subscription.close()
 
@@ -115,30 +113,20 @@ class Room:
 def _opened(room: Room, opening: "asyncio.Future[None]") -> None:
     room.opening = None
     if not opening.cancelled():
-        opening.exception()  # those who wait have it; with nobody left it is no news
+        opening.exception()  # for the joins that wait; without any, asyncio would log it as never retrieved
 
 
 class Rooms:
     """All rooms of this gateway."""
 
-    def __init__(
-        self, bus: Bus, streams: Streams, settings: Settings, tasks: TaskSet, counters: Counters, reads: Reads
-    ) -> None:
-        self._bus = bus
-        self._streams = streams
-        self._settings = settings
-        self._tasks = tasks
-        self._counters = counters
-        self._reads = reads
+    def __init__(self, parts: DeliveryParts) -> None:
+        self._parts = parts
         self._logged_at = -math.inf
         self._unlogged = 0
         self._rooms: dict[str, Room] = {}
 
     def __len__(self) -> int:
         return len(self._rooms)
-
-    def __iter__(self) -> Iterator[Room]:
-        return iter(self._rooms.values())
 
     def join(
         self,
@@ -148,8 +136,10 @@ class Rooms:
         still_wanted: Callable[[], bool],
         on_joined: OnJoined,
     ) -> None:
-        """Make `member` receive a room's messages. `still_wanted` is asked again after every wait."""
-        room = self._rooms.get(name) or self._make(name)
+        """Send a room's messages to `member`. `still_wanted` is called again after every wait."""
+        room = self._rooms.get(name)
+        if room is None:
+            room = self._rooms[name] = Room(self._parts, self._parts.streams.route(name))
         if room.linger is not None:
             room.linger.cancel()
             room.linger = None
@@ -157,7 +147,7 @@ class Rooms:
             self._add_member(room, member, None, on_joined)
         else:
             room.joining += 1
-            self._tasks.spawn(self._join(room, member, since, still_wanted, on_joined), f"join {name}")
+            self._parts.tasks.spawn(self._join(room, member, since, still_wanted, on_joined), f"join {name}")
 
     def leave(self, connection_id: str, name: str) -> bool:
         """Stop sending a room's messages to a connection; return whether it was a member."""
@@ -173,19 +163,9 @@ class Rooms:
         room = self._rooms.get(name)
         return room is not None and connection_id in room.subscription.fanout
 
-    def members(self, name: str) -> int:
-        """Return how many connections of this gateway are in a room."""
-        room = self._rooms.get(name)
-        return len(room.subscription.fanout) if room else 0
-
-    def pause(self) -> None:
-        """Deliver nothing of durable rooms until `resync`: the bus is away."""
-        for room in self._rooms.values():
-            room.subscription.pause()
-
     @property
     def subscriptions(self) -> Iterator[StreamSubscription]:
-        """What each room follows."""
+        """The subscription of each room."""
         return (room.subscription for room in self._rooms.values())
 
     def close(self) -> None:
@@ -196,27 +176,6 @@ class Rooms:
             room.close()
         self._rooms.clear()
 
-    def _make(self, name: str) -> Room:
-        namespace = self._settings.namespace_of(name)
-        subjects = self._settings.subjects
-        room = self._rooms[name] = Room(
-            name,
-            StreamSubscription(
-                self._bus,
-                self._streams.of_namespace(namespace),
-                live_subject=subjects.room_out(namespace, name),
-                decode=decode_room_event,
-                tasks=self._tasks,
-                counters=self._counters,
-                reads=self._reads,
-                on_gap=partial(_gap_notice, name),
-            ),
-            self._bus,
-            subjects.room_members(namespace, name),
-            self._counters,
-        )
-        return room
-
     async def _join(
         self,
         room: Room,
@@ -225,92 +184,60 @@ class Rooms:
         still_wanted: Callable[[], bool],
         on_joined: OnJoined,
     ) -> None:
-        try:
-            await self._join_when_ready(room, member, since, still_wanted, on_joined)
-        finally:
-            room.joining -= 1
-            self._linger_if_empty(room)
+        def finish(catch_up: CatchUp | None) -> None:
+            if still_wanted():
+                self._add_member(room, member, catch_up, on_joined)
+            else:
+                on_joined(None)
 
-    async def _join_when_ready(
-        self,
-        room: Room,
-        member: Member,
-        since: Position | UnsetType,
-        still_wanted: Callable[[], bool],
-        on_joined: OnJoined,
-    ) -> None:
         try:
             if not room.subscription.is_open:
                 await self._open(room)
             if isinstance(since, Position):
-                async with self._reads.turn(member, still_wanted):
-                    catch_up = await self._catch_up(room, member, since) if still_wanted() else None
-                    self._enter_if_wanted(room, member, catch_up, still_wanted, on_joined)
-                return
+                async with self._parts.reads.turn(member, still_wanted):
+                    finish(await self._catch_up(room, member, since) if still_wanted() else None)
+            else:
+                finish(None)
         except BusError as fault:
             on_joined(fault)
-            return
-        self._enter_if_wanted(room, member, None, still_wanted, on_joined)
+        finally:
+            room.joining -= 1
+            self._linger_if_empty(room)
 
     async def _catch_up(self, room: Room, member: Member, since: Position) -> CatchUp:
-        settings = self._settings
-        async with self._reads.recovery():
-            self._streams.require_open()
-            catch_up = await room.subscription.catch_up(
-                since,
-                cap=settings.recovery_limit,
-                max_bytes=settings.recovery_max_bytes,
-                packed=member.encoding.packed,
-            )
-        self._counters.recoveries[catch_up.verdict] += 1
+        catch_up = await recover(room.subscription, member, since)
         if catch_up.verdict is not RecoveryVerdict.RECOVERED:
-            self._log_verdict(room, catch_up.verdict)
+            # One line a second at most: a client may cause any number of them.
+            now = asyncio.get_running_loop().time()
+            if now - self._logged_at < _LOG_EVERY_S:
+                self._unlogged += 1
+            else:
+                reason, others = catch_up.verdict, self._unlogged
+                log.info("room not recovered", room=room.route.room, reason=reason, others=others)
+                self._logged_at, self._unlogged = now, 0
         return catch_up
 
-    def _log_verdict(self, room: Room, verdict: RecoveryVerdict) -> None:
-        """Log one recovery a second that did not succeed: a client may ask for any number of them."""
-        now = asyncio.get_running_loop().time()
-        if now - self._logged_at < _LOG_EVERY_S:
-            self._unlogged += 1
-            return
-        log.info("room not recovered", room=room.name, reason=verdict, others=self._unlogged)
-        self._logged_at, self._unlogged = now, 0
-
-    def _enter_if_wanted(
-        self,
-        room: Room,
-        member: Member,
-        catch_up: CatchUp | None,
-        still_wanted: Callable[[], bool],
-        on_joined: OnJoined,
-    ) -> None:
-        if still_wanted():
-            self._add_member(room, member, catch_up, on_joined)
-        else:
-            on_joined(None)
-
     async def _open(self, room: Room) -> None:
-        """Begin to follow; those who come meanwhile wait for the same answer, also when the first one leaves."""
+        """Open the subscription; concurrent joins share one attempt, which survives the first one's cancellation."""
         if room.opening is None:
-            room.opening = asyncio.ensure_future(self._begin_following(room))
+            room.opening = asyncio.ensure_future(self._open_subscription(room))
             room.opening.add_done_callback(partial(_opened, room))
         await asyncio.shield(room.opening)
 
-    async def _begin_following(self, room: Room) -> None:
-        namespace = self._settings.namespace_of(room.name)
-        durable_log = self._streams.of_namespace(namespace)
-        if durable_log is None:
-            # Nothing will be filled in later: who is answered must be subscribed to what is sent from then on.
-            await self._bus.flush()
+    async def _open_subscription(self, room: Room) -> None:
+        route = room.route
+        if route.stream is None:
+            # There is nothing to fill from: the server must have the subscription before the join is answered.
+            await self._parts.bus.flush()
             room.subscription.open_at(0)
             return
-        self._streams.require_open()
-        last, stream_last = await durable_log.last_of(self._settings.subjects.room_in(namespace, room.name))
+        self._parts.streams.require_open()
+        last, stream_last = await route.stream.last_of(route.subject)
         room.subscription.open_at(last or stream_last)
 
     def _add_member(self, room: Room, member: Member, catch_up: CatchUp | None, on_joined: OnJoined) -> None:
-        # First what is queued for the others, then the answer, then membership: the answer's position is then
-        # exactly where live messages begin.
+        # First what is queued for the others, then the answer, then membership: live messages then start exactly
+        # after the answer's position.
         room.subscription.fanout.flush()
         on_joined(RoomJoin(room.subscription.position, catch_up))
         room.subscription.fanout.add(member)
@@ -320,13 +247,13 @@ class Rooms:
             room.linger is None
             and not room.joining
             and not len(room.subscription.fanout)
-            and self._rooms.get(room.name) is room
+            and self._rooms.get(room.route.room) is room
         ):
             loop = asyncio.get_running_loop()
-            room.linger = loop.call_later(self._settings.room_linger_s, self._drop, room)
+            room.linger = loop.call_later(self._parts.settings.room_linger_s, self._drop, room)
 
     def _drop(self, room: Room) -> None:
         room.linger = None
         if not len(room.subscription.fanout) and not room.joining:
             room.close()
-            self._rooms.pop(room.name, None)
+            self._rooms.pop(room.route.room, None)

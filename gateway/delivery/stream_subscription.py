@@ -1,13 +1,14 @@
-"""Following one log (a room, an inbox): live messages in order, gaps filled, members caught up.
+"""Subscription to one log (a room, an inbox): live messages in order, with gaps filled from the stream.
 
-A subscription subscribes to the republished subject first and then learns its position, so that nothing falls between.
-Ephemeral logs have no stream: their messages are delivered as they come.
+The subscription to the republished subject exists before the position is known, so that no message falls between.
+Ephemeral logs have no stream: their messages are delivered as they arrive.
 """
 
 import asyncio
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import msgspec
 import structlog
@@ -16,12 +17,14 @@ from gateway.delivery.counters import Counters
 from gateway.delivery.encoded_message import EncodedMessage
 from gateway.delivery.fanout import Fanout
 from gateway.delivery.reads import Reads
-from gateway.delivery.recovery import Kept, RecoveryVerdict, has_anchor, is_contiguous, recovery_verdict
+from gateway.delivery.recovery import Kept, has_anchor, is_contiguous
 from gateway.delivery.sequencer import Sequencer
+from gateway.delivery.streams import Streams
 from services.backoff import Backoff
 from services.bus.client import Bus, BusMessage
 from services.bus.errors import BusError, Unavailable
 from services.bus.streams import Batch, DurableLog
+from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire.records import Position
 from services.wire.subjects import stored_subject
@@ -31,17 +34,15 @@ log = structlog.get_logger(__name__)
 _FILL_BATCH = 256
 _FILL_RETRY_S = 0.1
 _FILL_RETRY_MAX_S = 2.0
-_FRUITLESS_FILLS = 3  # a replica may lag; what is not there after so many looks is gone
+_FRUITLESS_FILLS = 3  # a replica may lag; what so many reads do not find is gone
 _FILL_WAIT_S = 3.0
-_CATCH_UP_S = 5.0  # for several requests with limits of their own: a join is answered within 10 s
-
 
 # The sequences of a republished message, in its headers.
 _SEQUENCES = re.compile(rb"\r\nNats-(Last-)?Sequence: (\d+)(?=\r\n)").findall
 
 
 class Delivery(msgspec.Struct, frozen=True, eq=False):
-    """A message for the members, but for one connection, if that is one of the user `sender`."""
+    """A message for all members but the connection `skip_connection`, if that is one of the user `sender`."""
 
     message: EncodedMessage
     skip_connection: str = ""
@@ -51,76 +52,68 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
 # Turns a stored or republished payload and its sequence (0: none) into a delivery.
 Decode = Callable[[bytes, int], Delivery]
 
-# What to tell members when messages before this position are lost to them; they are in the stream no more.
+# Returns the notice to members that messages before this position are lost: the stream has them no more.
 OnGap = Callable[[Position], EncodedMessage]
 
 
-@dataclass(slots=True)
-class CatchUp:
-    """What a returning member missed: everything up to the subscription's position, or nothing and why."""
+@dataclass(frozen=True, slots=True)
+class DeliveryParts:
+    """The parts of a gateway that its rooms, inboxes and their subscriptions share."""
 
-    verdict: RecoveryVerdict
-    missed: list[EncodedMessage] = field(default_factory=list)
-    size: int = 0  # bytes that were read for it
+    bus: Bus
+    streams: Streams
+    settings: Settings
+    tasks: TaskSet
+    counters: Counters
+    reads: Reads
 
 
 class StreamSubscription:
-    """The live end of one log on this gateway, and the members who receive it."""
+    """The live end of one log on this gateway, and its members."""
 
     __slots__ = (
         "_away_since",
-        "_bus",
         "_catch_up_buffers",
-        "_counters",
         "_decode",
         "_epoch",
         "_fill_task",
         "_live_subject",
-        "_log",
         "_on_gap",
         "_paused",
-        "_reads",
         "_sequencer",
         "_stored_last",
         "_subscription",
-        "_tasks",
+        "durable_log",
         "fanout",
         "is_open",
+        "parts",
     )  # fmt: skip
 
     def __init__(
         self,
-        bus: Bus,
+        parts: DeliveryParts,
         durable_log: DurableLog | None,
-        *,
         live_subject: str,
         decode: Decode,
-        tasks: TaskSet,
-        counters: Counters,
-        reads: Reads,
         on_gap: OnGap | None = None,
     ) -> None:
-        self._bus = bus
-        self._log = durable_log
+        self.parts = parts
+        self.durable_log = durable_log  # None for ephemeral logs
         self._live_subject = live_subject
         self._decode = decode
-        self._tasks = tasks
-        self._counters = counters
-        self._reads = reads
-        self._stored_last = 0  # what the stream is known to have stored: a replica that lags is waited for
+        self._stored_last = 0  # known to be stored: a read waits for a replica that lags behind it
         self._on_gap = on_gap
         self._epoch = ""
-        # Until the position is known everything waits, as in a gap.
+        # Until the position is known all messages are held, as in a gap.
         self._sequencer: Sequencer[Delivery | None] = Sequencer(0, filling=True)
-        self._catch_up_buffers: list[list[tuple[int, EncodedMessage]]] | None = (
-            None  # made for the first to catch up
-        )
+        # Made for the first member that catches up.
+        self._catch_up_buffers: list[list[tuple[int, EncodedMessage]]] | None = None
         self._fill_task: asyncio.Task[None] | None = None
         self._paused = False
-        self._away_since: float | None = None  # loop time since when messages may be missing unseen
-        self.fanout = Fanout(counters)
+        self._away_since: float | None = None  # loop time since when messages may be missing unnoticed
+        self.fanout = Fanout(parts.counters)
         self.is_open = False
-        self._subscription = bus.subscribe(live_subject, self)
+        self._subscription = parts.bus.subscribe(live_subject, self)
 
     @property
     def stored_subject(self) -> str:
@@ -128,54 +121,49 @@ class StreamSubscription:
         return stored_subject(self._live_subject)
 
     @property
-    def durable_log(self) -> DurableLog | None:
-        """The stream, None for ephemeral logs."""
-        return self._log
-
-    @property
     def position(self) -> Position | None:
-        """Where members stand: everything up to here was sent to them. None for ephemeral logs."""
-        return None if self._log is None else Position(self._epoch, self._sequencer.position)
+        """Everything up to here was sent to the members. None for ephemeral logs."""
+        return None if self.durable_log is None else Position(self._epoch, self._sequencer.position)
 
     def open_at(self, seq: int) -> None:
-        """Start delivering what came after `seq`."""
+        """Start delivering the messages after `seq`."""
         self.is_open = True
-        if self._log is not None:
-            self._epoch = self._log.epoch
+        if self.durable_log is not None:
+            self._epoch = self.durable_log.epoch
             self._sequencer.position = seq
             self._deliver_all(self._sequencer.on_filled([], complete=True))
             self._fill_if_needed()
 
     def close(self) -> None:
-        """Stop following."""
+        """End the subscription and the fill."""
         self.is_open = False
         self._subscription.close()
         self._stop_filling()
 
     def pause(self) -> None:
-        """Deliver nothing until `resync`: the bus is away, and what it carries first may be another stream's."""
-        if self._log is not None:
+        """Deliver nothing until `resume`: the bus is away, and may return with another stream."""
+        if self.durable_log is not None:
             self._paused = True
             if self._away_since is None:
                 self._away_since = asyncio.get_running_loop().time()
             self._sequencer.mark_gap()
             self._stop_filling()
 
-    # --- looking for messages that were lost unseen (`gateway.delivery.resync`) ---
+    # --- search for messages that were lost unnoticed (`gateway.delivery.resync`) ---
 
     def resume(self) -> None:
-        """Go on after the bus was away or the stream has got another leader; the log is open again.
+        """Continue after the bus was away or the stream changed its leader; the log is open again.
 
-        A message that follows the last one delivered without a gap shows that nothing was lost, and goes out. What
-        shows a gap is read from the stream. Else the log is `unsure`, and its last message has to be looked at.
+        A message that directly follows the last delivered one proves that nothing was lost, and is delivered. A
+        message behind a gap starts a fill. Without either the log is `unsure`, until its last message was checked.
         """
         self._paused = False
-        if self._log is None or not self.is_open:
+        if self.durable_log is None or not self.is_open:
             return
-        if self._log.epoch != self._epoch:
-            self._begin_epoch(self._log.epoch)
+        if self.durable_log.epoch != self._epoch:
+            self._start_epoch(self.durable_log.epoch)
             return
-        if self._is_filling:  # what it has read may be older than what was lost
+        if self._is_filling:  # its read may be older than the loss
             self._stop_filling()
             self._sequencer.mark_gap()
         else:
@@ -184,17 +172,14 @@ class StreamSubscription:
 
     @property
     def unsure(self) -> bool:
-        """Whether messages may have been lost unseen, and nobody is reading them."""
+        """Whether messages may have been lost unnoticed, and no fill reads them."""
         if not self.is_open or self._paused:
             return False
         sequencer = self._sequencer
         return sequencer.unsure or (sequencer.filling and not self._is_filling)
 
-    def look(self, last: int) -> bool:
-        """Take in that `last` is the log's last message in the stream (0: it has none).
-
-        Return whether that settles it; else what the stream keeps has to be looked at, and `settle` called.
-        """
+    def check_last(self, last: int) -> bool:
+        """Compare with the log's last sequence in the stream (0: none); False if only `settle` can decide."""
         if not self.unsure:
             return True
         if last > self._sequencer.position:
@@ -208,7 +193,7 @@ class StreamSubscription:
         return True
 
     def settle(self, kept: Kept) -> None:
-        """Take in that nothing is stored after the position, and what the stream keeps."""
+        """Decide by what the stream keeps; it has nothing of this log after the position."""
         if not self.unsure:
             return
         if not is_contiguous(self._sequencer.position, [], pending=0, kept=kept, away_s=self._away_s):
@@ -225,77 +210,26 @@ class StreamSubscription:
     def _away_s(self) -> float:
         return 0.0 if self._away_since is None else asyncio.get_running_loop().time() - self._away_since
 
-    async def catch_up(self, since: Position, *, cap: int, max_bytes: int, packed: bool = False) -> CatchUp:
-        """Read what came after `since`, at most `cap` and `max_bytes`, up to the subscription's position at the return.
+    # --- members that catch up (`gateway.delivery.catch_up`) ---
 
-        `packed`: what was read is MessagePack already then, one message in each turn of the loop.
+    @contextmanager
+    def copying_live(self) -> Iterator[list[tuple[int, EncodedMessage]]]:
+        """Copy what is delivered meanwhile, with its sequences, for a member that still reads older messages."""
+        copies: list[tuple[int, EncodedMessage]] = []
+        buffers = self._catch_up_buffers = self._catch_up_buffers or []
+        buffers.append(copies)
+        try:
+            yield copies
+        finally:
+            buffers[:] = [other for other in buffers if other is not copies]
 
-        The caller adds the member before it awaits anything else: what is delivered later then reaches it live.
+    async def advance_to(self, seq: int) -> None:
+        """Advance to the position of a member whose last gateway was ahead of this one.
+
+        Otherwise the member would receive messages again, live.
 
         Raises:
-            BusError: the stream could not be read.
-        """
-        try:
-            async with asyncio.timeout(_CATCH_UP_S):
-                return await self._catch_up(since, cap, max_bytes, packed=packed)
-        except TimeoutError:
-            raise Unavailable("the stream could not be read in time") from None
-
-    async def _catch_up(self, since: Position, cap: int, max_bytes: int, *, packed: bool) -> CatchUp:
-        durable_log = self._log
-        if durable_log is None or since.epoch != durable_log.epoch:
-            return CatchUp(RecoveryVerdict.OTHER_EPOCH)
-        buffer: list[tuple[int, EncodedMessage]] = []
-        buffers = self._catch_up_buffers = [] if self._catch_up_buffers is None else self._catch_up_buffers
-        buffers.append(buffer)
-        found: dict[int, EncodedMessage] = {}
-        try:
-            batch = await durable_log.read_from(self.stored_subject, since.seq, cap + 2, max_bytes)
-            verdict = await self._verdict_on(durable_log, since.seq, batch, cap)
-            if verdict is RecoveryVerdict.RECOVERED:
-                await self._advance_to(since.seq)
-                found = await self._read_back(batch, since.seq, packed=packed)
-        finally:
-            buffers[:] = [other for other in buffers if other is not buffer]
-        size = sum(len(message.data) for message in batch.messages)
-        if since.epoch != self._epoch:
-            return CatchUp(RecoveryVerdict.OTHER_EPOCH, size=size)
-        if verdict is not RecoveryVerdict.RECOVERED:
-            return CatchUp(verdict, size=size)
-        missed = {seq: message for seq, message in found.items() if seq <= self._sequencer.position}
-        missed.update((seq, message) for seq, message in buffer if seq > since.seq)
-        return CatchUp(verdict, [missed[seq] for seq in sorted(missed)], size)
-
-    async def _read_back(self, batch: Batch, since: int, *, packed: bool) -> dict[int, EncodedMessage]:
-        found: dict[int, EncodedMessage] = {}
-        for message in batch.messages:
-            if message.seq > since and (delivery := self._decoded(message.data, message.seq)) is not None:
-                found[message.seq] = delivery.message
-                if packed:
-                    await self._reads.pack(delivery.message)
-        return found
-
-    async def _verdict_on(
-        self, durable_log: DurableLog, since: int, batch: Batch, cap: int
-    ) -> RecoveryVerdict:
-        found = [message.seq for message in batch.messages]
-        first = 0
-        if not has_anchor(since, found) and since < batch.last_seq:
-            first = (await durable_log.state()).first_held
-        return recovery_verdict(
-            since,
-            found,
-            complete=batch.complete,
-            stream_first=first,
-            stream_last=batch.last_seq,
-            log_size=durable_log.max_per_subject,
-            cap=cap,
-        )
-
-    async def _advance_to(self, seq: int) -> None:
-        """Come to where a member already is: it was on another gateway, which was ahead of this one.
-
-        Otherwise what it has seen there would reach it here again, live.
+            Unavailable: the stream was not read up to there in time.
         """
         if self._sequencer.position >= seq:
             return
@@ -308,19 +242,27 @@ class StreamSubscription:
         # All of this log up to the stream's end was delivered: where it is quiet, its last message is older.
         self._sequencer.position = max(self._sequencer.position, seq)
 
+    def decoded(self, data: bytes, seq: int) -> Delivery | None:
+        """Decode a stored message; None, and a log line, for one that is not readable."""
+        try:
+            return self._decode(data, seq)
+        except (msgspec.DecodeError, RecursionError) as fault:
+            self._log_unreadable(seq, fault)
+            return None
+
     # --- live messages ---
 
     def __call__(self, message: BusMessage) -> None:
-        """Take a live message: what the subscription calls, without a bound method for each subscription."""
+        """Handle a live message. `bus.subscribe` gets the object itself: a bound method each would cost memory."""
         seq = last_seq = 0
         for last, digits in _SEQUENCES(message.headers_raw):
             if last:
                 last_seq = last_seq or int(digits)
             else:
                 seq = seq or int(digits)
-        if seq == 0 and self._log is not None:
-            # What no stream stored was published past it: clients could not tell it from a message that was.
-            self._counters.unexpected += 1
+        if seq == 0 and self.durable_log is not None:
+            # Published past the stream, so not stored: clients could not tell it from a stored message.
+            self.parts.counters.unexpected += 1
             log.error("message without a sequence in a durable log dropped", subject=self._live_subject)
             return
         delivery: Delivery | None = None
@@ -328,20 +270,13 @@ class StreamSubscription:
             delivery = self._decode(message.data, seq)
         except (msgspec.DecodeError, RecursionError) as fault:
             self._log_unreadable(seq, fault)
-        if self._log is None:
+        if self.durable_log is None:
             self._deliver_all([delivery])
             return
-        # One that cannot be decoded still has a place in the order: without it a gap would never close.
+        # An unreadable message counts in the order too: without it a gap would never close.
         self._deliver_all(self._sequencer.on_live(seq, last_seq, delivery))
         if self._sequencer.filling:
             self._fill_if_needed()
-
-    def _decoded(self, data: bytes, seq: int) -> Delivery | None:
-        try:
-            return self._decode(data, seq)
-        except (msgspec.DecodeError, RecursionError) as fault:
-            self._log_unreadable(seq, fault)
-            return None
 
     def _log_unreadable(self, seq: int, fault: Exception) -> None:
         log.error(
@@ -361,10 +296,11 @@ class StreamSubscription:
     # --- gaps ---
 
     def _fill_if_needed(self) -> None:
-        if not self._sequencer.filling or self._paused or not self.is_open or self._log is None:
+        if not self._sequencer.filling or self._paused or not self.is_open or self.durable_log is None:
             return
         if not self._is_filling:
-            self._fill_task = self._tasks.spawn(self._fill(self._log), f"fill {self._live_subject}")
+            fill = self._fill(self.durable_log)
+            self._fill_task = self.parts.tasks.spawn(fill, f"fill {self._live_subject}")
 
     @property
     def _is_filling(self) -> bool:
@@ -376,12 +312,12 @@ class StreamSubscription:
             self._fill_task = None
 
     async def _fill(self, durable_log: DurableLog) -> None:
-        """Read from the stream until no gap is left; wait longer each time the stream cannot be read."""
+        """Read from the stream until no gap is left; with backoff while the stream cannot be read."""
         backoff, fruitless = Backoff(_FILL_RETRY_S, _FILL_RETRY_MAX_S), 0
         while self._sequencer.filling:
             before = self._sequencer.position
             try:
-                async with self._reads.fills:
+                async with self.parts.reads.fills:
                     await self._fill_once(durable_log)
             except BusError as fault:
                 log.warning("gap not filled yet", subject=self._live_subject, reason=str(fault))
@@ -392,14 +328,16 @@ class StreamSubscription:
                     continue
                 fruitless += 1
                 if self._sequencer.filling and fruitless >= _FRUITLESS_FILLS:
-                    self._give_up()
+                    self._sequencer.skip_gap()
+                    self._notify_gap()
+                    self._deliver_all(self._sequencer.on_filled([], complete=True))
             if self._sequencer.filling:
                 await backoff.wait()
 
     async def _fill_once(self, durable_log: DurableLog) -> None:
-        """Read on from the position, and tell members if what was stored since then is not all there."""
+        """Read on from the position, and notify members if messages since then are lost."""
         if durable_log.epoch != self._epoch:
-            self._begin_epoch(durable_log.epoch)
+            self._start_epoch(durable_log.epoch)
         # From the position itself: as long as its message is there, nothing after it was evicted.
         stored_last = max(self._stored_last, self._sequencer.newest_held)
         batch = await durable_log.read_from(
@@ -408,17 +346,17 @@ class StreamSubscription:
         if not await self._is_contiguous(batch, durable_log):
             self._sequencer.position = batch.messages[0].seq - 1 if batch.messages else batch.last_seq
             self._notify_gap()
-        stored = [(message.seq, self._decoded(message.data, message.seq)) for message in batch.messages]
+        stored = [(message.seq, self.decoded(message.data, message.seq)) for message in batch.messages]
         self._deliver_all(self._sequencer.on_filled(stored, complete=batch.complete))
         if not self._sequencer.filling:
             self._away_since = None
             self._stored_last = 0
 
-    def _begin_epoch(self, epoch: str) -> None:
-        """Follow another life of the stream from its beginning.
+    def _start_epoch(self, epoch: str) -> None:
+        """Follow a new epoch of the stream from its start.
 
-        Members are notified before anything is awaited: a read that fails must not leave them in the old epoch. A member
-        that joins meanwhile learns of it from its own answer.
+        Members are notified before anything is awaited: a failed read must not leave them in the old epoch. A member
+        that joins meanwhile has the new epoch in its own answer.
         """
         self._epoch = epoch
         self._stored_last = 0
@@ -434,11 +372,6 @@ class StreamSubscription:
             position, found, pending=batch.pending, kept=await kept_by(durable_log), away_s=self._away_s
         )
 
-    def _give_up(self) -> None:
-        self._sequencer.skip_gap()
-        self._notify_gap()
-        self._deliver_all(self._sequencer.on_filled([], complete=True))
-
     def _notify_gap(self) -> None:
         position = Position(self._epoch, self._sequencer.position)
         log.warning("messages are lost", subject=self._live_subject, epoch=position.epoch, seq=position.seq)
@@ -447,7 +380,7 @@ class StreamSubscription:
 
 
 async def kept_by(durable_log: DurableLog) -> Kept:
-    """Ask what a stream keeps. Raises BusError."""
+    """Read what a stream keeps. Raises BusError."""
     state = await durable_log.state()
     return Kept(
         first=state.first_held,

@@ -14,12 +14,12 @@ from services.bus.streams import DurableLog
 from services.settings import Settings
 from services.settings_values import Namespace
 
-_ROUTES = 16_384  # more rooms than that are resolved again and again
+_ROUTES = 16_384  # with more rooms in use, routes are resolved repeatedly
 
 
 @dataclass(frozen=True, slots=True)
 class RoomRoute:
-    """Where messages of a room go: resolved once, and kept by each connection that is in the room."""
+    """Where messages of a room go: resolved once, and kept by each connection in the room."""
 
     room: str
     namespace: str
@@ -42,16 +42,10 @@ class Streams:
     def __init__(self, bus: Bus, settings: Settings) -> None:
         self.is_open = False
         timeout_s = settings.publish_timeout_s
-        self._by_namespace = {
-            name: DurableLog(bus, spec, timeout_s) for name, spec in room_specs(settings).items()
-        }
-        self.route = lru_cache(_ROUTES)(partial(route_of, settings, self._by_namespace))
+        by_namespace = {name: DurableLog(bus, spec, timeout_s) for name, spec in room_specs(settings).items()}
+        self.route = lru_cache(_ROUTES)(partial(route_of, settings, by_namespace))
         self.inbox = DurableLog(bus, inbox_spec(settings), timeout_s)
-
-    @property
-    def all(self) -> list[DurableLog]:
-        """Every log."""
-        return [*self._by_namespace.values(), self.inbox]
+        self.all = [*by_namespace.values(), self.inbox]
 
     async def open(self) -> None:
         """Create or enlarge all streams and learn their epochs; again after each reconnect.
@@ -64,24 +58,20 @@ class Streams:
         self.is_open = True
 
     def lost(self) -> None:
-        """Note that the bus is away: until `open` the streams may be others than those that were opened."""
+        """Note that the bus is away: until the next `open` the streams may be others."""
         self.is_open = False
 
     def close(self) -> None:
-        """Wait for no acknowledgement any more."""
+        """Stop waiting for acknowledgements."""
         self.is_open = False
         for durable_log in self.all:
             durable_log.close()
 
     def require_open(self) -> None:
-        """Let pass while positions mean something.
+        """Check that positions are valid.
 
         Raises:
             Unavailable: the streams are not open, or not open again yet.
         """
         if not self.is_open:
             raise Unavailable("the streams are not open again yet")
-
-    def of_namespace(self, namespace: str) -> DurableLog | None:
-        """Return the log of a namespace, or None where it is ephemeral."""
-        return self._by_namespace.get(namespace)

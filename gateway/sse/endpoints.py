@@ -17,11 +17,11 @@ from gateway.api.responses import ApiError, too_many, too_many_from_there
 from gateway.auth.identity import Identity
 from gateway.channels import channel_names, subscribe
 from gateway.client.commands import error_reply
+from gateway.delivery.catch_up import CatchUp
 from gateway.delivery.encoded_message import EncodedMessage, sse_event
 from gateway.delivery.inbox import INBOX_TOPIC
 from gateway.delivery.recovery import RecoveryVerdict
 from gateway.delivery.rooms import RoomJoin
-from gateway.delivery.stream_subscription import CatchUp
 from gateway.gateway import Gateway
 from gateway.http.client_address import peer_of
 from gateway.http.request_metrics import already_counted
@@ -310,7 +310,7 @@ class _EventSubscriptions:
             since = self._since.get(room, UNSET)
             gateway.rooms.join(stream, room, since, self._is_running, partial(self._on_joined, room))
         if channel_names.INBOX in self._names:
-            gateway.inboxes.open_with_callback(stream, self._on_inbox)
+            gateway.inboxes.open(stream, self._on_inbox)
 
     def _is_running(self) -> bool:
         return not self._events.buffer.ended

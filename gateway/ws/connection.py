@@ -16,12 +16,12 @@ from gateway.auth.expiry import CredentialTimer, to_ms
 from gateway.auth.identity import AuthRefused, Identity
 from gateway.channels import channel_names, subscribe
 from gateway.client.commands import ClientState, CommandError, error_reply
+from gateway.delivery.catch_up import CatchUp
 from gateway.delivery.encoded_message import EncodedMessage, Encoding, RecoveryAnswer
 from gateway.delivery.fd_table import FdRef
 from gateway.delivery.publisher import PublishRefused, Sender
 from gateway.delivery.recovery import RecoveryVerdict
 from gateway.delivery.rooms import RoomJoin
-from gateway.delivery.stream_subscription import CatchUp
 from gateway.delivery.streams import RoomRoute
 from gateway.limits import Limit
 from gateway.presence.batch_queue import Chosen

@@ -374,7 +374,7 @@ class UpgradeHandler:
             gateway, identity, codec, secrets.token_hex(8), ip_key, origin, deflate=upgrade.deflate
         )
         wanted = [name for name in query.get("channels", "").split(",") if name]
-        gateway.inboxes.open_with_callback(connection, partial(self._welcome, upgrade, connection, wanted))
+        gateway.inboxes.open(connection, partial(self._welcome, upgrade, connection, wanted))
         return True
 
     def _welcome(

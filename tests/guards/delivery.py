@@ -17,7 +17,7 @@ GUARDS = (
         edits=[
             (
                 "gateway/delivery/stream_subscription.py",
-                "if seq == 0 and self._log is not None:",
+                "if seq == 0 and self.durable_log is not None:",
                 "if False:",
             )
         ],
@@ -27,9 +27,9 @@ GUARDS = (
         f"{_FOLLOWER}::test_what_was_missed_becomes_messagepack_one_message_in_each_turn_of_the_loop",
         edits=[
             (
-                "gateway/delivery/stream_subscription.py",
-                "                if packed:",
-                "                if False:",
+                "gateway/delivery/catch_up.py",
+                "                    if packed:",
+                "                    if False:",
             )
         ],
     ),
@@ -81,7 +81,7 @@ GUARDS = (
         edits=[
             (
                 "gateway/delivery/history.py",
-                "if len(kept) >= limit or (size > most and kept):",
+                "if len(kept) >= limit or (size > max_bytes and kept):",
                 "if len(kept) >= limit:",
             )
         ],

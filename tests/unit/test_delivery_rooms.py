@@ -9,6 +9,8 @@ import structlog
 from gateway.delivery.counters import Counters
 from gateway.delivery.reads import Reads
 from gateway.delivery.rooms import RoomJoin, Rooms
+from gateway.delivery.stream_subscription import DeliveryParts
+from gateway.delivery.streams import RoomRoute, route_of
 from services.bus.errors import BusError, Unavailable
 from services.settings import Settings
 from services.tasks import TaskSet
@@ -30,11 +32,24 @@ class FlushedBus(FakeBus):
         await asyncio.shield(self.processed)
 
 
-class NoLogs:
-    """Namespaces of which none stores anything."""
+class Streams:
+    """All namespaces have this log, or none."""
 
-    def of_namespace(self, name: str) -> None:
-        """Return the log of a namespace."""
+    def __init__(self, log: object) -> None:
+        self.log = log
+
+    def route(self, room: str) -> RoomRoute:
+        settings = Settings()
+        logs = {} if self.log is None else {settings.namespace_of(room): cast(Any, self.log)}
+        return route_of(settings, logs, room)
+
+    def require_open(self) -> None:
+        pass
+
+
+def _rooms(bus: FlushedBus, log: object, counters: Counters) -> Rooms:
+    streams, reads = cast(Any, Streams(log)), Reads(lambda _limit: None)
+    return Rooms(DeliveryParts(cast(Any, bus), streams, Settings(), TaskSet(), counters, reads))
 
 
 @pytest.fixture
@@ -44,9 +59,7 @@ async def bus() -> FlushedBus:
 
 @pytest.fixture
 async def rooms(bus: FlushedBus) -> Rooms:
-    return Rooms(
-        cast(Any, bus), cast(Any, NoLogs()), Settings(), TaskSet(), Counters(), Reads(lambda _limit: None)
-    )
+    return _rooms(bus, None, Counters())
 
 
 def _join(rooms: Rooms, name: str) -> list[RoomJoin | BusError | None]:
@@ -61,7 +74,8 @@ async def test_a_join_waits_for_the_bus_to_have_the_subscription(rooms: Rooms, b
     assert (first, second) == ([], [])
     bus.processed.set_result(None)
     await eventually(lambda: bool(first and second), "nobody was let in")
-    assert rooms.members("live:cursor") == 2
+    assert rooms.has("a", "live:cursor")
+    assert rooms.has("b", "live:cursor")
 
 
 async def test_a_later_join_waits_for_nothing(rooms: Rooms, bus: FlushedBus) -> None:
@@ -77,7 +91,7 @@ async def test_without_the_bus_the_join_is_refused(rooms: Rooms, bus: FlushedBus
     answers = _join(rooms, "a")
     await eventually(lambda: bool(answers), "no answer")
     assert isinstance(answers[0], Unavailable)
-    assert rooms.members("live:cursor") == 0
+    assert not rooms.has("a", "live:cursor")
 
 
 _MEMBERS = "tidings.out.members.live.live=3Acursor"
@@ -110,28 +124,11 @@ class Unreadable:
         return 0, 0
 
 
-class Streams:
-    def __init__(self, log: object) -> None:
-        self.log = log
-
-    def of_namespace(self, name: str) -> object:
-        return self.log
-
-    def require_open(self) -> None:
-        pass
-
-
-def _durable(bus: FlushedBus, log: object, counters: Counters) -> Rooms:
-    return Rooms(
-        cast(Any, bus), cast(Any, Streams(log)), Settings(), TaskSet(), counters, Reads(lambda _limit: None)
-    )
-
-
 async def test_joins_that_recover_nothing_are_counted_and_not_logged_each(
     bus: FlushedBus,
 ) -> None:
     counters = Counters()
-    rooms = _durable(bus, Unreadable(), counters)
+    rooms = _rooms(bus, Unreadable(), counters)
     answers: list[RoomJoin | BusError | None] = []
     with structlog.testing.capture_logs() as lines:
         for _ in range(50):
@@ -153,7 +150,7 @@ async def test_a_room_is_opened_once_though_the_first_to_come_leaves(bus: Flushe
             await opened.wait()
             return 0, 0
 
-    rooms = _durable(bus, Slow(), Counters())
+    rooms = _rooms(bus, Slow(), Counters())
     answers: list[RoomJoin | BusError | None] = []
     rooms.join(Recorder("a"), "lobby", UNSET, lambda: True, answers.append)
     await eventually(lambda: opens == 1, "it is being opened")
@@ -164,4 +161,5 @@ async def test_a_room_is_opened_once_though_the_first_to_come_leaves(bus: Flushe
     opened.set()
     await eventually(lambda: bool(answers), "the second is in")
     assert opens == 1
-    assert rooms.members("lobby") == 1
+    assert rooms.has("b", "lobby")
+    assert not rooms.has("a", "lobby")

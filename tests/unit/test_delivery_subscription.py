@@ -8,12 +8,13 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from gateway.delivery.catch_up import catch_up
 from gateway.delivery.counters import Counters
 from gateway.delivery.encoded_message import EncodedMessage, Encoding, RecoveryAnswer
 from gateway.delivery.reads import Reads
 from gateway.delivery.recovery import RecoveryVerdict
-from gateway.delivery.resync import look_at_all, resume_all
-from gateway.delivery.stream_subscription import StreamSubscription
+from gateway.delivery.resync import check_all, resume_all
+from gateway.delivery.stream_subscription import DeliveryParts, StreamSubscription
 from services.bus.errors import Unavailable
 from services.tasks import TaskSet
 from services.wire import server
@@ -33,17 +34,10 @@ class Rig:
         self.tasks = TaskSet()
         self.breaks: list[Position] = []
         self.counters = Counters()
-        self.reads = Reads(self.counters.limit_hit)
-        self.subscription = StreamSubscription(
-            cast(Any, self.bus),
-            cast(Any, stream),
-            live_subject=LIVE,
-            decode=decode,
-            tasks=self.tasks,
-            counters=self.counters,
-            reads=self.reads,
-            on_gap=self._on_break,
-        )
+        bus, nothing = cast(Any, self.bus), cast(Any, None)
+        reads = Reads(self.counters.limit_hit)
+        parts = DeliveryParts(bus, nothing, nothing, self.tasks, self.counters, reads)
+        self.subscription = StreamSubscription(parts, cast(Any, stream), LIVE, decode, self._on_break)
         self.member = Recorder("m")
         self.subscription.fanout.add(self.member)
 
@@ -57,7 +51,7 @@ class Rig:
     def resync(self) -> None:
         """Do what a gateway does when the bus is back."""
         for log, followers in resume_all([self.subscription]).items():
-            self.tasks.spawn(look_at_all(log, followers, self.reads, 500_000), "look")
+            self.tasks.spawn(check_all(log, followers, 500_000), "check")
 
     async def heard(self, *contents: object) -> None:
         await eventually(
@@ -222,8 +216,8 @@ async def test_a_stream_that_lost_its_end(rig: Rig) -> None:
 async def caught_up(
     rig: Rig, seq: int, epoch: str = "e1", cap: int = 300, max_bytes: int = 1 << 20
 ) -> tuple[RecoveryVerdict, list[object]]:
-    catch_up = await rig.subscription.catch_up(Position(epoch, seq), cap=cap, max_bytes=max_bytes)
-    return catch_up.verdict, [cast(Any, outbound.message).content for outbound in catch_up.missed]
+    found = await catch_up(rig.subscription, Position(epoch, seq), cap=cap, max_bytes=max_bytes)
+    return found.verdict, [cast(Any, outbound.message).content for outbound in found.missed]
 
 
 async def test_catching_up(rig: Rig) -> None:
@@ -255,14 +249,14 @@ async def test_what_was_missed_becomes_messagepack_one_message_in_each_turn_of_t
 
     loop = asyncio.get_running_loop()
     turn()
-    catch_up = await rig.subscription.catch_up(Position("e1", 0), cap=300, max_bytes=1 << 22, packed=True)
+    found = await catch_up(rig.subscription, Position("e1", 0), cap=300, max_bytes=1 << 22, packed=True)
     answer = server.JoinedRoom(
-        room="r", recovered=True, missed=[cast(Any, outbound.message) for outbound in catch_up.missed]
+        room="r", recovered=True, missed=[cast(Any, outbound.message) for outbound in found.missed]
     )
-    sent = RecoveryAnswer(answer, missed_messages=catch_up.missed).encode(Encoding.MSGPACK_DEFLATE)
+    sent = RecoveryAnswer(answer, missed_messages=found.missed).encode(Encoding.MSGPACK_DEFLATE)
     await asyncio.sleep(0)
     assert longest < 0.015
-    assert len(catch_up.missed) == 32
+    assert len(found.missed) == 32
     assert sent == EncodedMessage(answer).encode(Encoding.MSGPACK_DEFLATE)
 
 

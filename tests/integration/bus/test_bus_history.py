@@ -5,12 +5,15 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from gateway.delivery.counters import Counters
 from gateway.delivery.history import History
 from gateway.delivery.reads import Reads
+from gateway.delivery.stream_subscription import DeliveryParts
 from gateway.delivery.streams import Streams
 from services.bus.client import Bus
 from services.settings import Settings
 from services.settings_values import Namespace
+from services.tasks import TaskSet
 from services.wire.events import RoomPublished
 from tests.support.bus import ConnectBus
 from tests.support.deadline import eventually
@@ -22,7 +25,7 @@ async def _room(bus: Bus, settings: Settings, room: str, size: int) -> History:
     """Store messages to a room, each after one to another room, and return who reads them."""
     logs = Streams(bus, settings)
     await logs.open()
-    log = logs.of_namespace("default")
+    log = logs.route("lobby").stream
     assert log is not None
     done: list[object] = []
     for number in range(STORED):
@@ -33,7 +36,7 @@ async def _room(bus: Bus, settings: Settings, room: str, size: int) -> History:
         log.publish(subject, msgspec.json.encode(event), message_id="", on_done=done.append)
         if number % 500 == 499:
             await eventually(lambda: len(done) == number + 1, "they are stored")  # noqa: B023  # awaited here
-    return History(logs, settings, Reads(lambda _limit: None))
+    return History(DeliveryParts(bus, logs, settings, TaskSet(), Counters(), Reads(lambda _limit: None)))
 
 
 @pytest.mark.parametrize("size", [10, 2000])

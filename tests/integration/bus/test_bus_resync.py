@@ -11,8 +11,9 @@ import msgspec
 from gateway.delivery.counters import Counters
 from gateway.delivery.inbox import Inboxes
 from gateway.delivery.reads import Reads
-from gateway.delivery.resync import look_at_all, resume_all
+from gateway.delivery.resync import check_all, resume_all
 from gateway.delivery.rooms import RoomJoin, Rooms
+from gateway.delivery.stream_subscription import DeliveryParts
 from gateway.delivery.streams import Streams
 from services.bus.ack_publisher import Stored
 from services.bus.client import Bus, BusMessage
@@ -36,10 +37,11 @@ class Rig:
         self.settings = settings
         self.tasks = TaskSet()
         self.counters = Counters()
-        self.reads = Reads(self.counters.limit_hit)
         self.streams = Streams(bus, settings)
-        self.rooms = Rooms(bus, self.streams, settings, self.tasks, self.counters, self.reads)
-        self.inboxes = Inboxes(bus, self.streams, settings, self.tasks, self.counters, self.reads)
+        reads = Reads(self.counters.limit_hit)
+        parts = DeliveryParts(bus, self.streams, settings, self.tasks, self.counters, reads)
+        self.rooms = Rooms(parts)
+        self.inboxes = Inboxes(parts)
         self.members: dict[str, Recorder] = {}
         self.asked: Counter[str] = Counter()
 
@@ -56,7 +58,7 @@ class Rig:
         assert {type(answer) for answer in joined} == {RoomJoin}
 
     async def publish(self, names: list[str], content: str) -> None:
-        log = self.streams.of_namespace("default")
+        log = self.streams.route("lobby").stream
         assert log is not None
         stored: list[object] = []
         for name in names:
@@ -79,7 +81,7 @@ class Rig:
             (await self.bus.request(f"$JS.API.STREAM.INFO.{name}", b"", timeout_s=PATIENCE_S)).data
         )
         config = {key: value for key, value in info["config"].items() if key != "republish"}
-        log = self.streams.of_namespace("default")
+        log = self.streams.route("lobby").stream
         assert log is not None
         if wanted:
             config["republish"] = log.spec.config()["republish"]
@@ -90,7 +92,7 @@ class Rig:
     def resync(self) -> None:
         """Do what `gateway.gateway` does when the bus is back, or another server leads."""
         for log, unsure in resume_all([*self.rooms.subscriptions, *self.inboxes.subscriptions]).items():
-            self.tasks.spawn(look_at_all(log, unsure, self.reads, self.bus.max_payload // 2), "look")
+            self.tasks.spawn(check_all(log, unsure, self.bus.max_payload // 2), "check")
 
     def all_sure(self) -> bool:
         return not any(subscription.unsure for subscription in self.rooms.subscriptions) and not len(
@@ -150,7 +152,8 @@ async def test_rooms_that_speak_meanwhile_are_not_asked_for(
     await rig.join(names)
     await rig.publish(names, "before")
     await eventually(lambda: all(member.contents == ["before"] for member in rig.members.values()), "heard")
-    rig.rooms.pause()
+    for subscription in rig.rooms.subscriptions:
+        subscription.pause()
     await rig.publish(names, "while it was away")
     await asyncio.sleep(0.1)
     assert all(member.contents == ["before"] for member in rig.members.values())

@@ -78,7 +78,7 @@ async def test_a_full_store_blocks_nothing_else(small: NatsServer) -> None:
         revoked: list[Revoked] = []
         revocations = RevocationLog(bus, settings, Revocations(), lambda: 1.0, revoked.append)
         await revocations.open()
-        rooms = logs.of_namespace("default")
+        rooms = logs.route("lobby").stream
         assert rooms is not None
         for number in range(300):  # 18 MB into each
             await store(rooms, subjects.room_in("default", f"room {number}"), bytes(60_000))

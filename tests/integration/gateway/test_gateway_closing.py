@@ -11,6 +11,7 @@ from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from gateway.gateway import Gateway
 from services.settings import Settings
 from tests.support.bus import ConnectBus, connect_bus
+from tests.support.deadline import eventually
 
 __all__ = ["connect_bus"]
 
@@ -41,7 +42,9 @@ async def test_closing_ends_everything_once(
     await gateway.open()
     member = cast(Any, Member())
     subscribe.follow(gateway, member, ["presence", "presence:lobby", "metrics", "alerts", "logs"])
-    await gateway.inboxes.open(member)
+    opened: list[object] = []
+    gateway.inboxes.open(member, opened.append)
+    await eventually(lambda: bool(opened), "the inbox is open")
     assert len(subscriptions) > before
     await gateway.close()
     await gateway.close()
