@@ -1,4 +1,4 @@
-// Bundles the entry points into dist/, what they share in common chunks; `tsc` adds the declarations.
+// Bundles the entry points into dist/, with shared code in chunks; `tsc` adds the declarations.
 import { build } from "esbuild";
 
 export const options = {

@@ -14,7 +14,7 @@ export default tseslint.config(
       "@typescript-eslint/no-confusing-void-expression": "off", // `return this.#other()` ends a branch in one line
       "@typescript-eslint/non-nullable-type-assertion-style": "off", // it contradicts no-non-null-assertion
       "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true }],
-      "@typescript-eslint/prefer-promise-reject-errors": "off", // the reason of an AbortSignal is passed on as it is
+      "@typescript-eslint/prefer-promise-reject-errors": "off", // the reason of an AbortSignal is passed on unchanged
       eqeqeq: "error",
       "no-console": "error",
     },

@@ -5,7 +5,7 @@ const src = (file: string) => fileURLToPath(new URL(`src/${file}`, import.meta.u
 
 export default defineConfig({
   resolve: {
-    // The longer names first: the shorter one is their beginning.
+    // Longer names first: aliases match by prefix.
     alias: {
       "@tidings/client/react": src("react/index.ts"),
       "@tidings/client/msgpack": src("msgpack.ts"),

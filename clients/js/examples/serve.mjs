@@ -1,5 +1,5 @@
 // Serves the examples: `npm run examples [-- --server http://127.0.0.1:8080 --port 5180]`, beside a running gateway.
-// Pages are bundled when they are asked for; everything else goes to the gateway, so that all has one origin.
+// Pages are bundled on request; all other requests are proxied to the gateway, so that everything has one origin.
 import { readFile } from "node:fs/promises";
 import http from "node:http";
 import net from "node:net";

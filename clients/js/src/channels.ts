@@ -9,20 +9,20 @@ export interface ChannelSetup {
   onRefused(channel: string, fault: TidingsError): void;
 }
 
-/** A component that is unmounted and mounted again should cost nothing. */
+/** Delay of an unsubscribe: a component that is unmounted and mounted again should cost nothing. */
 const LINGER_MS = 100;
 const RETRY_MS = 1000;
 
-/** Which channels are followed: counted by who holds them, asked for on every connection. */
+/** Channel subscriptions: counts the holders of each channel, and subscribes again on every connection. */
 export class Channels {
   readonly #holders = new Map<string, number>();
-  /** Asked for on this connection. */
+  /** Subscribed, or requested, on this connection. */
   readonly #open = new Set<string>();
   #scheduled = false;
 
   constructor(private readonly setup: ChannelSetup) {}
 
-  /** All that are wanted now. */
+  /** Channels with at least one holder. */
   get wanted(): string[] {
     return [...this.#holders.keys()];
   }
@@ -52,11 +52,11 @@ export class Channels {
     if (left > 0) return void this.#holders.set(channel, left);
     this.#holders.delete(channel);
     if (this.#open.delete(channel) && this.setup.isUp()) {
-      this.setup.ask({ type: "unsubscribe", channels: [channel] }).catch(() => undefined); // gone with the connection
+      this.setup.ask({ type: "unsubscribe", channels: [channel] }).catch(() => undefined); // ends with the connection
     }
   }
 
-  /** Asks once for all that are held in the same turn, so that metrics and alerts get one snapshot. */
+  /** Subscribes once to all channels that were held in the same turn, so that metrics and alerts get one snapshot. */
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
@@ -80,10 +80,10 @@ export class Channels {
       if (fault.retryable) {
         this.setup.clock.setTimeout(() => this.#ask(), fault.retryAfterMs ?? RETRY_MS);
       } else if (channels.length > 1) {
-        for (const channel of channels) this.#subscribe([channel]); // one of them is at fault, not all
+        for (const channel of channels) this.#subscribe([channel]); // one of them is refused, not all
       } else {
         for (const channel of channels) {
-          this.#open.add(channel); // not asked for again on this connection
+          this.#open.add(channel); // not requested again on this connection
           this.setup.onRefused(channel, fault);
         }
       }

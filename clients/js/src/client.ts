@@ -22,14 +22,14 @@ import type { Interest, Transport, TransportEvents, TransportKind } from "./tran
 import { openWebSocket, type WebSocketConstructor } from "./transport/websocket.js";
 
 export interface ClientEvents {
-  /** The connection changed its state. */
+  /** The state of the connection changed. */
   status: ConnectionStatus;
-  /** Each new connection says who we are. */
+  /** A connection opened: this user's id and the server's limits. */
   welcome: Welcome;
   broadcast: Broadcast;
-  /** What no promise tells: a channel that was refused, an outage behind a snapshot, a failed refresh. */
+  /** Errors without a promise that could reject: a refused channel, an outage behind a snapshot, a failed refresh. */
   error: TidingsError;
-  /** Every message of the server, as it came. */
+  /** Every message of the server, unchanged. */
   message: ServerMessage;
 }
 
@@ -39,11 +39,14 @@ const LINGER_MS = 100;
 const IN_ORDER: Sending = { queued: true, repeatable: () => true, ready: () => true };
 const ONCE: Sending = { queued: true, repeatable: () => false, ready: () => true };
 
-/** A connection to Tidings that comes back by itself, and what is seen and done through it. */
+/**
+ * A client with one connection to a Tidings server. It reconnects by itself, recovers missed messages and restores
+ * rooms, channels and status. Promises reject with a `TidingsError`, or with the reason of the `signal` given.
+ */
 export class TidingsClient extends Emitter<ClientEvents> {
-  /** How the connection stands, to watch. */
+  /** State of the connection. */
   readonly status: Store<ConnectionStatus>;
-  /** Everyone who is online; `watch()` it to follow. */
+  /** The users who are online; call `watch()` to follow them. */
   readonly presence: Presence;
   readonly metrics: Metrics;
   readonly alerts: Alerts;
@@ -62,17 +65,20 @@ export class TidingsClient extends Emitter<ClientEvents> {
   readonly #channels: Channels;
   readonly #rooms = new Map<string, Room>();
   readonly #presences = new Map<string, Presence>();
-  /** What this user said of themselves, said again on every connection. */
+  /** Status and custom data of this user, sent again on every connection. */
   readonly #said = new Map<string, ClientMessage>();
   #welcome: Welcome | undefined;
-  /** The token that the connection was made with. */
+  /** The token with which the connection was opened. */
   #shown: string | undefined;
   #holders = 0;
   /** `connect` keeps the client open until `close`, also when every hold is released. */
   #wanted = false;
   #unwatch: (() => void) | undefined;
 
-  /** Nothing is opened before `connect` or `hold`. `url`: `https://host`, `wss://host/ws`, or `/` for the page's. */
+  /**
+   * `url`: `https://host`, `wss://host/ws`, or `/` for the page's own host. Opens nothing before `connect` or `hold`.
+   * Throws TypeError for an unknown option or an unusable URL.
+   */
   constructor(url: string, options: TidingsOptions = {}) {
     super();
     check(options);
@@ -128,17 +134,17 @@ export class TidingsClient extends Emitter<ClientEvents> {
     options.signal?.addEventListener("abort", () => this.close());
   }
 
-  /** Who this user is, once a server has said so. */
+  /** Id of this user; undefined before the first `welcome`. */
   get userId(): string | undefined {
     return this.#welcome?.userId;
   }
 
-  /** What the last connection began with. */
+  /** The `welcome` of the last connection. */
   get welcome(): Welcome | undefined {
     return this.#welcome;
   }
 
-  /** Connects, and stays connected until `close`. Resolves with the first connection; rejects if it is refused. */
+  /** Connects, and stays connected until `close`. Resolves when the first connection is open; rejects if it is refused. */
   connect({ signal }: RequestOptions = {}): Promise<void> {
     if (signal?.aborted) return Promise.reject(signal.reason as Error);
     if (this.#options.signal?.aborted) return Promise.reject(this.#options.signal.reason as Error);
@@ -163,7 +169,7 @@ export class TidingsClient extends Emitter<ClientEvents> {
     });
   }
 
-  /** Leaves: rooms are left, what waits fails, and nothing comes back until `connect`. */
+  /** Closes the connection and leaves its rooms. Waiting requests are rejected with `closed`. `connect` opens it again. */
   close(): void {
     this.#wanted = false;
     this.#unwatch?.();
@@ -171,7 +177,7 @@ export class TidingsClient extends Emitter<ClientEvents> {
     this.#connection.close();
   }
 
-  /** Is connected until the returned function is called. Holders are counted: for components that share a client. */
+  /** Stays connected until the returned function is called. Holders are counted, for components that share a client. */
   hold(): () => void {
     this.#holders++;
     if (this.status.get().state === "closed" && !this.#options.signal?.aborted) this.#begin();
@@ -185,12 +191,12 @@ export class TidingsClient extends Emitter<ClientEvents> {
     };
   }
 
-  /** Tries to reconnect now, or looks whether the connection still lives. Pages do so by themselves. */
+  /** Reconnects now, or probes whether the connection is alive. Pages do so by themselves. */
   wake(): void {
     this.#connection.wake();
   }
 
-  /** Returns the room of that name, always the same object. It is not joined by this. */
+  /** Returns the room of that name, always the same object. Does not join it. */
   room(name: string): Room {
     const normal = name.normalize(); // two spellings of one name are one room
     let room = this.#rooms.get(normal);
@@ -213,29 +219,29 @@ export class TidingsClient extends Emitter<ClientEvents> {
     return room;
   }
 
-  /** Sends to every connection of one user, now or when they are back. Resolves when it is stored. */
+  /** Sends a direct message to all connections of one user, now or when they reconnect. Resolves when it is stored. */
   async sendDirect(userId: string, content: unknown, options: RequestOptions & { id?: string } = {}): Promise<Ack> {
     const message = { type: "direct_message", targetUserId: userId, content, id: options.id } as const;
     return (await this.#requests.submit(message, options, IN_ORDER)) as Ack;
   }
 
-  /** Sends to every connection. It is not stored, so it is not sent again when its answer is lost. */
+  /** Sends to every connection. A broadcast is not stored, so it is not repeated when its answer is lost. */
   async broadcast(content: unknown, options: RequestOptions & { echo?: boolean } = {}): Promise<Ack> {
     const message = { type: "broadcast", content, echo: options.echo } as const;
     return (await this.#requests.submit(message, options, ONCE)) as Ack;
   }
 
-  /** Says how available this user is, now and on every later connection. */
+  /** Sets this user's status, now and on every later connection. */
   async setStatus(status: Status, options: RequestOptions = {}): Promise<void> {
     await this.#say({ type: "status_change", status }, options);
   }
 
-  /** Replaces what others see beside this user's name, now and on every later connection. */
+  /** Replaces this user's custom data, which others see in presence; now and on every later connection. */
   async setCustomData(customData: unknown, options: RequestOptions = {}): Promise<void> {
     await this.#say({ type: "presence_update", customData }, options);
   }
 
-  /** Carries out one operation of the HTTP surface, typed by the contract. */
+  /** Carries out one operation of the HTTP API, for example `"GET /api/rooms"`. Types come from its OpenAPI contract. */
   request<Name extends OperationName>(name: Name, ...[given]: Asked<Name>): Promise<Answer<Name>> {
     return this.#http.request(name, given);
   }
@@ -304,7 +310,7 @@ export class TidingsClient extends Emitter<ClientEvents> {
     };
   }
 
-  /** A browser can set no header on a WebSocket: a token buys a ticket that may stand in a URL. */
+  /** A browser cannot set a header on a WebSocket, so the token is exchanged for a ticket, which may stand in a URL. */
   async #ticket(signal: AbortSignal): Promise<string | undefined> {
     if (this.#credentials.givesTickets) return this.#credentials.ticket(signal);
     if (!this.#credentials.any) return undefined;
@@ -386,7 +392,7 @@ export class TidingsClient extends Emitter<ClientEvents> {
     this.emit("message", message);
   }
 
-  /** Shows a new token on the connection there is, so that it need not end with the old one. */
+  /** Sends a new token on the open connection, so that it does not end with the old one. */
   async #refresh(): Promise<void> {
     const { signal } = new AbortController();
     try {

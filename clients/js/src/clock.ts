@@ -1,10 +1,10 @@
-/** Time and chance, so that tests can own both. */
+/** Time and random numbers, which tests replace. */
 export interface Clock {
-  /** Milliseconds since 1970: it goes on while a laptop sleeps, as a monotonic clock may not. */
+  /** Milliseconds since 1970. It advances while a laptop sleeps; a monotonic clock may not. */
   now(): number;
   setTimeout(callback: () => void, ms: number): unknown;
   clearTimeout(timer: unknown): void;
-  /** From 0 up to, but without, 1. */
+  /** A number from 0 to below 1. */
   random(): number;
 }
 

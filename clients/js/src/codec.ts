@@ -1,4 +1,4 @@
-/** How messages become frames. The JSON codec is built in; `@tidings/client/msgpack` is the other one. */
+/** Encodes messages to frames. JSON is built in; MessagePack is in `@tidings/client/msgpack`. */
 export interface Codec {
   /** Name of the WebSocket subprotocol. */
   readonly subprotocol: string;

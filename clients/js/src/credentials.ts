@@ -2,18 +2,18 @@ import { TidingsError } from "./errors.js";
 import { Shared } from "./shared.js";
 
 export interface CredentialRequest {
-  /** The last one was refused or ran out: do not answer from a cache. */
+  /** The last credential was refused or expired: do not answer from a cache. */
   refresh: boolean;
-  /** Aborts when the answer is not wanted any more. */
+  /** Aborts when the answer is not needed any more. */
   signal: AbortSignal;
 }
 
 export type CredentialCallback = (request: CredentialRequest) => string | Promise<string>;
 
-/** Asks the application for tokens, and keeps one until it ends. */
+/** Gets tokens and tickets from the application, and keeps a token until it expires. */
 export class Credentials {
   #token: string | undefined;
-  /** The one request for a token there is: with rotating refresh tokens, two at once log a user out. */
+  /** The only open request for a token: with rotating refresh tokens, two at once log a user out. */
   #asking: Shared<string> | undefined;
   #refresh = false;
 
@@ -22,17 +22,17 @@ export class Credentials {
     private readonly getTicket: CredentialCallback | undefined,
   ) {}
 
-  /** Whether tickets come from the application, which then shows us no token. */
+  /** Whether the application gives tickets, and keeps its token. */
   get givesTickets(): boolean {
     return this.getTicket !== undefined;
   }
 
-  /** Whether there is anything to show. */
+  /** Whether there are credentials at all. */
   get any(): boolean {
     return this.givesTickets || this.getToken !== undefined;
   }
 
-  /** Returns the token, or undefined where there is none to show. */
+  /** Returns the token, or undefined where the application gives none. */
   async token(signal: AbortSignal): Promise<string | undefined> {
     return this.#token ?? (this.getToken && (this.#asking ??= this.#ask(this.getToken)).wait(signal));
   }
@@ -47,7 +47,7 @@ export class Credentials {
     const done = (): boolean => this.#asking === shared && !(this.#asking = undefined);
     asking.then(
       (token) => {
-        if (!done()) return; // nobody waits for it any more
+        if (!done()) return; // nothing waits for it any more
         this.#token = token;
         this.#refresh = false;
       },
@@ -56,21 +56,21 @@ export class Credentials {
     return shared;
   }
 
-  /** Returns a ticket of the application: each is good for one connection. */
+  /** Returns a ticket from the application, for one connection. */
   async ticket(signal: AbortSignal): Promise<string | undefined> {
     const refresh = this.#refresh;
     this.#refresh = false;
     return this.getTicket?.({ refresh, signal });
   }
 
-  /** Forgets the token that was used: it ran out. One that has come since is kept. */
+  /** Drops the token `used`, which has expired. A newer token is kept. */
   expire(used = this.#token): void {
     if (used !== this.#token || this.#asking) return;
     this.#token = undefined;
     this.#refresh = true;
   }
 
-  /** Runs what shows a token or a ticket, and once more with fresh ones if they are refused. */
+  /** Calls `attempt` with a token or a ticket, and once more with a new one if it is refused. */
   async show<T>(signal: AbortSignal, attempt: (token?: string, ticket?: string) => Promise<T>): Promise<T> {
     const once = async (last: boolean): Promise<T> => {
       const token = await this.token(signal);

@@ -6,11 +6,11 @@ export interface ListenOptions {
   once?: boolean;
 }
 
-/** Typed events. A listener that throws disturbs neither the others nor the connection. */
+/** Typed events. An exception in a listener affects neither the other listeners nor the connection. */
 export class Emitter<Events extends object> {
   readonly #listeners = new Map<keyof Events, Set<Listener<never>>>();
 
-  /** Calls `listener` for each event; returns a function that ends this. */
+  /** Calls `listener` for each event. Returns a function that stops it. */
   on<Name extends keyof Events>(name: Name, listener: Listener<Events[Name]>, options: ListenOptions = {}): () => void {
     if (options.signal?.aborted) return () => undefined;
     const entry: Listener<Events[Name]> = (event) => {
@@ -50,7 +50,7 @@ export class Emitter<Events extends object> {
   }
 }
 
-/** Runs what an application gave us; its faults are reported as uncaught, after our own work is done. */
+/** Calls the application's callback. Its exceptions are reported as uncaught, after the client's own work. */
 export function protect(callback: () => void): void {
   try {
     callback();

@@ -1,10 +1,10 @@
-/** Where a server is: `http://host`, `ws://host/ws`, `/` on the page's own host; all name the same surface. */
+/** The address of a server: `http://host`, `ws://host/ws`, or `/` for the page's own host. */
 export class Endpoint {
   readonly #base: string;
 
   constructor(url: string) {
     const page = (globalThis as { location?: { href: string } }).location?.href;
-    // Without a page (rendered on a server) nothing is opened, and a relative address must not break the rendering.
+    // Rendered on a server there is no page and nothing is opened: a relative address must not break the rendering.
     const parsed = new URL(url, page?.startsWith("http") ? page : url.startsWith("/") ? "http://localhost" : undefined);
     if (!/^(http|ws)s?:$/.test(parsed.protocol)) throw new TypeError(`not an address of a server: ${url}`);
     parsed.search = parsed.hash = "";

@@ -1,4 +1,4 @@
-/** Calls back when it is worth looking at the connection at once: a page knows that better than a timer. */
+/** Calls back on events of the page after which the connection should be checked at once. */
 export function watchEnvironment(wake: () => void, offline: () => void): () => void {
   const { window, document } = globalThis as { window?: EventTarget; document?: Document };
   if (!window || !document) return () => undefined;

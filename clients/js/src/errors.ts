@@ -1,12 +1,12 @@
 import type { ErrorCode } from "./generated/codes.js";
 
-/** What can go wrong on this side of the connection. */
+/** Error codes of the client itself. */
 export type LocalErrorCode =
-  | "timeout" // no answer, and no more tries
+  | "timeout" // no answer after the last try
   | "closed" // the client was closed
-  | "queue_full" // offline, and the queue holds as much as it may
-  | "connection_lost" // sent, not answered, and not safe to send again: it may have arrived
-  | "blocked" // something on the way answered instead of the server
+  | "queue_full" // not connected, and the queue is full
+  | "connection_lost" // sent but not answered; it may have arrived, and repeating it is not safe
+  | "blocked" // a proxy or firewall answered instead of the server
   | "unsupported"; // this transport cannot carry it
 
 interface Fault {
@@ -16,10 +16,10 @@ interface Fault {
   retryAfterMs?: number;
 }
 
-/** Why something was not done. `code` is from the table of the protocol, or one of this side's own. */
+/** Why a request failed. `code` is from the protocol's table of error codes, or a `LocalErrorCode`. */
 export class TidingsError extends Error {
   readonly code: ErrorCode | LocalErrorCode | (string & {});
-  /** Whether the same may succeed later; if so `retryAfterMs` may say when. */
+  /** Whether the same request may succeed later. `retryAfterMs` says when, if the server did. */
   readonly retryable: boolean;
   readonly retryAfterMs: number | undefined;
 

@@ -3,7 +3,7 @@ import { Emitter } from "./emitter.js";
 import type { Alert, LogEntry, MetricsRecord, ServerMessage } from "./generated/wire.js";
 import { Store } from "./store.js";
 
-/** The metrics record of each second, and those before it. */
+/** Metrics: one record a second, and a history. */
 export class Metrics extends Emitter<{ record: MetricsRecord }> {
   /** Oldest first. */
   readonly history = new Store<readonly MetricsRecord[]>([]);
@@ -17,7 +17,7 @@ export class Metrics extends Emitter<{ record: MetricsRecord }> {
     super();
   }
 
-  /** Follows the server until the returned function is called, or `signal` aborts. */
+  /** Subscribes until the returned function is called, or `signal` aborts. */
   watch(options: { signal?: AbortSignal } = {}): () => void {
     return this.channels.hold("metrics", options.signal);
   }
@@ -31,7 +31,7 @@ export class Metrics extends Emitter<{ record: MetricsRecord }> {
     }
   }
 
-  /** A snapshot after a reconnect overlaps what is here. */
+  /** A snapshot after a reconnect overlaps the history. */
   #merge(records: readonly MetricsRecord[]): void {
     const [first] = records;
     if (!first) return;
@@ -48,9 +48,9 @@ export interface AlertEvents {
   resolved: Alert;
 }
 
-/** The alerts that are active. */
+/** Active alerts. */
 export class Alerts extends Emitter<AlertEvents> {
-  /** In the order in which they began. */
+  /** Oldest first. */
   readonly active = new Store<readonly Alert[]>([]);
 
   /** @internal */
@@ -58,7 +58,7 @@ export class Alerts extends Emitter<AlertEvents> {
     super();
   }
 
-  /** Follows the server until the returned function is called, or `signal` aborts. */
+  /** Subscribes until the returned function is called, or `signal` aborts. */
   watch(options: { signal?: AbortSignal } = {}): () => void {
     return this.channels.hold("alerts", options.signal);
   }
@@ -73,7 +73,7 @@ export class Alerts extends Emitter<AlertEvents> {
     this.emit(raised ? "raised" : "resolved", message.data);
   }
 
-  /** What began or ended while there was no connection is told like the rest. */
+  /** Also emits what began or ended while there was no connection. */
   #replace(alerts: readonly Alert[]): void {
     const before = this.active.get();
     this.active.set(alerts);
@@ -84,14 +84,14 @@ export class Alerts extends Emitter<AlertEvents> {
   }
 }
 
-/** The log lines of all processes of the deployment. */
+/** Log lines of all processes of the deployment. */
 export class Logs extends Emitter<{ line: LogEntry }> {
   /** @internal */
   constructor(private readonly channels: Channels) {
     super();
   }
 
-  /** Follows the server until the returned function is called, or `signal` aborts. */
+  /** Subscribes until the returned function is called, or `signal` aborts. */
   watch(options: { signal?: AbortSignal } = {}): () => void {
     return this.channels.hold("logs", options.signal);
   }

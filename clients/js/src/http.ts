@@ -6,7 +6,7 @@ import type { ErrorBody } from "./generated/wire.js";
 
 export type OperationName = keyof Operations;
 
-/** `Part` as it has to be given: not at all, if wanted, or always. */
+/** `Part` as an argument: absent, optional or required. */
 type Given<Part extends string, T> = [T] extends [Record<string, never> | undefined]
   ? unknown
   : undefined extends T
@@ -15,19 +15,19 @@ type Given<Part extends string, T> = [T] extends [Record<string, never> | undefi
       ? Partial<Record<Part, T>>
       : Record<Part, T>;
 
-/** What an operation needs: only those of `path`, `query` and `body` that it has. */
+/** Arguments of an operation: those of `path`, `query` and `body` that it has. */
 export type Arguments<Name extends OperationName> = Given<"path", Operations[Name]["path"]> &
   Given<"query", Operations[Name]["query"]> &
   Given<"body", Operations[Name]["body"]> & { signal?: AbortSignal | undefined };
 
-/** An operation that needs nothing is called with its name alone. */
+/** An operation without required arguments may be called with its name alone. */
 export type Asked<Name extends OperationName> = object extends Arguments<Name>
   ? [given?: Arguments<Name>]
   : [given: Arguments<Name>];
 
 export type Answer<Name extends OperationName> = Operations[Name]["answer"];
 
-/** The HTTP surface, typed by the contract. */
+/** The HTTP API, typed by its OpenAPI contract. */
 export class Http {
   constructor(
     private readonly endpoint: Endpoint,
@@ -35,7 +35,7 @@ export class Http {
     private readonly fetch: typeof globalThis.fetch,
   ) {}
 
-  /** Carries out one operation. Rejects with a TidingsError where it is refused. */
+  /** Carries out one operation. Rejects with a TidingsError if it is refused. */
   async request<Name extends OperationName>(
     name: Name,
     given: Arguments<Name> | undefined,
@@ -87,7 +87,7 @@ async function refusal(response: Response): Promise<TidingsError> {
   return new TidingsError({ message: "", retryAfterMs, ...body, code: body.code });
 }
 
-/** Something on the way answered, and not the server: a proxy's page, for one. What it refuses today it may let pass tomorrow. */
+/** The answer is not from the server, but for example a proxy's error page. It is retryable: a proxy's refusal may pass. */
 function notOurs({ status }: Response, retryAfterMs?: number): TidingsError {
   return new TidingsError({ code: "blocked", message: `something on the way answered ${status}`, retryable: true, retryAfterMs });
 }

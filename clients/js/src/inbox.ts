@@ -4,7 +4,7 @@ import type { ClientMessage, DirectMessage, Position, ServerMessage, Welcome } f
 
 export interface InboxEvents {
   message: DirectMessage;
-  /** Messages may be missing: what came while we were away could not be recovered. */
+  /** Messages may be missing: those sent while there was no connection could not be recovered. */
   gap: { position: Position | undefined };
 }
 
@@ -12,9 +12,9 @@ export interface InboxEvents {
 export class Inbox extends Emitter<InboxEvents> {
   #position: Position | undefined;
   #userId = "";
-  /** Where the inbox stood when this connection began. */
+  /** The inbox's position when this connection opened. */
   #welcomed: Position | undefined;
-  /** What came live before it was known what was missed. */
+  /** Live messages that arrived before the answer with the missed ones. */
   #held: DirectMessage[] | undefined;
 
   /** @internal */
@@ -22,14 +22,14 @@ export class Inbox extends Emitter<InboxEvents> {
     super();
   }
 
-  /** After which message the next one comes. */
+  /** Everything up to here was received. */
   get position(): Position | undefined {
     return this.#position;
   }
 
   /** @internal */
   onUp(welcome: Welcome): void {
-    // Another user's positions mean nothing in this one's inbox.
+    // A position is only valid in the inbox of its own user.
     const same = !this.#userId || welcome.userId === this.#userId;
     this.#userId = welcome.userId;
     const since = same ? this.#position : undefined;
@@ -40,13 +40,13 @@ export class Inbox extends Emitter<InboxEvents> {
     }
     this.#held = [];
     this.ask({ type: "subscribe", channel: "inbox", since }).catch((fault: unknown) => {
-      if (fault instanceof TidingsError && fault.code === "connection_lost") return; // the next one resumes
+      if (fault instanceof TidingsError && fault.code === "connection_lost") return; // the next connection resumes
       this.onResumed({ recovered: false }, welcome.inbox);
     });
     this.#welcomed = welcome.inbox;
   }
 
-  /** @internal The stream says where the inbox stands, which `welcome` of a WebSocket does. */
+  /** @internal The inbox's position, from an SSE stream; over WebSocket `welcome` has it. */
   onPosition(position: Position): void {
     this.#welcomed = position;
     this.#position ??= position;
@@ -67,7 +67,7 @@ export class Inbox extends Emitter<InboxEvents> {
   take(message: DirectMessage): void {
     if (this.#held) return void this.#held.push(message);
     if (message.seq !== undefined && this.#position) {
-      if (message.seq <= this.#position.seq) return; // known
+      if (message.seq <= this.#position.seq) return; // a repeat
       this.#position = { epoch: this.#position.epoch, seq: message.seq };
     }
     this.emit("message", message);

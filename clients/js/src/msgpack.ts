@@ -1,5 +1,5 @@
 /**
- * MessagePack for what JSON can say, in the shortest form of each value, and nothing more.
+ * MessagePack, limited to values that JSON has, each in its shortest form.
  *
  * https://github.com/msgpack/msgpack/blob/master/spec.md
  */
@@ -9,7 +9,7 @@ const TWO_32 = 2 ** 32;
 const utf8 = new TextEncoder();
 const text = new TextDecoder("utf-8", { fatal: true });
 
-/** Pass as `codec` to speak MessagePack over WebSocket. */
+/** The option `codec` for MessagePack over WebSocket. */
 export const msgpack: Codec = {
   subprotocol: "tidings.v1.msgpack",
   encode,
@@ -19,14 +19,14 @@ export const msgpack: Codec = {
   },
 };
 
-/** Returns a value as MessagePack; `undefined` is left out of objects and null elsewhere, as in JSON. */
+/** Encodes a value. As in JSON, `undefined` is left out of objects and null elsewhere. */
 export function encode(value: unknown): Uint8Array<ArrayBuffer> {
   const writer = new Writer();
   writer.value(value);
   return writer.bytes();
 }
 
-/** Returns the one value in a buffer. Throws RangeError or TypeError for anything else. */
+/** Decodes a buffer with exactly one value. Throws RangeError or TypeError for anything else. */
 export function decode(buffer: ArrayBuffer): unknown {
   const reader = new Reader(buffer);
   const value = reader.value();
@@ -89,7 +89,7 @@ class Writer {
     else this.#wide(0xd3, value);
   }
 
-  /** Writes the length of something: in the tag itself up to `most`, else in 16 or 32 bits after `tag16`. */
+  /** Writes a length: in the tag itself up to `most`, else in 16 or 32 bits after `tag16`. */
   #head(length: number, tag: number, most: number, tag16: number): void {
     if (length <= most) this.#put(tag | length);
     else if (length < 0x10000) this.#sized(tag16, 2, length);
@@ -127,7 +127,7 @@ class Writer {
   }
 }
 
-/** Dates and their like say themselves how they look in JSON. */
+/** Whether a value defines its own JSON form, as a Date does. */
 function hasJsonForm(value: object): value is { toJSON(): unknown } {
   return "toJSON" in value && typeof value.toJSON === "function";
 }

@@ -5,39 +5,39 @@ import type { TransportKind } from "./transport/transport.js";
 import type { WebSocketConstructor } from "./transport/websocket.js";
 
 export interface TidingsOptions {
-  /** Display name, where the server lets anyone in. It proves nothing. */
+  /** Display name, under `TIDINGS_AUTH=open`. It proves nothing. */
   username?: string;
-  /** Returns a token (JWT). It is shown to the HTTP surface only, which gives a ticket for each connection. */
+  /** Returns a token (JWT). It is sent to the HTTP API only, which gives a ticket for each WebSocket. */
   getToken?: CredentialCallback;
-  /** Returns a one-time ticket, for pages whose own server keeps the token. Called for every connection. */
+  /** Returns a one-time ticket, for pages whose own server keeps the token. Called for each connection. */
   getTicket?: CredentialCallback;
-  /** In which order to try; `["websocket", "sse"]`. */
+  /** Transports in order of preference. Default `["websocket", "sse"]`. */
   transports?: readonly TransportKind[];
-  /** How messages become frames; JSON. See `@tidings/client/msgpack`. */
+  /** Encoding of WebSocket frames. Default JSON; `@tidings/client/msgpack` has the other one. */
   codec?: Codec;
-  /** The WebSocket to use where there is none built in (Node.js 20: the package `ws`). */
+  /** The WebSocket constructor where none is built in (Node.js 20: the package `ws`). */
   WebSocket?: WebSocketConstructor;
   fetch?: typeof globalThis.fetch;
   /**
-   * Where the session is kept that makes a reload the same user, and which transport worked; `sessionStorage`, if there
-   * is one. Null: nowhere.
+   * Keeps the session, which makes a reload the same user, and the transport that worked. Default `sessionStorage`, if
+   * there is one. Null: nothing is kept.
    */
   storage?: Pick<Storage, "getItem" | "setItem"> | null;
-  /** How long an answer may take before the message is sent again, or given up; 10 s. */
+  /** Time limit of an answer, after which the message is sent again or rejected with `timeout`. Default 10 s. */
   ackTimeoutMs?: number;
-  /** How often a message is sent at most; 5. */
+  /** Number of times a message is sent at most. Default 5. */
   tries?: number;
-  /** How many messages may wait for a connection; 100. */
+  /** Number of messages that may wait for a connection. Default 100. */
   queueLimit?: number;
-  /** How long a connection may take to be made; 10 s. */
+  /** Time limit for opening a connection. Default 10 s. */
   connectTimeoutMs?: number;
-  /** Limits of the wait before the first attempt to reconnect (500 ms), and before any (30 s). */
+  /** Longest wait before the first reconnect (default 500 ms; doubled each time) and before any (default 30 s). */
   backoff?: { firstMs?: number; longestMs?: number };
-  /** How many metrics records are kept; 300. */
+  /** Number of metrics records that are kept. Default 300. */
   historyLimit?: number;
   /** Closes the client when it aborts. */
   signal?: AbortSignal;
-  /** Time and chance, for tests. */
+  /** Time and random numbers, for tests. */
   clock?: Clock;
 }
 
@@ -52,7 +52,7 @@ export const DEFAULTS = {
   historyLimit: 300,
 } as const;
 
-/** Throws where an option means nothing: a misspelled one would be found out much later. */
+/** Throws TypeError for an unknown option or transport: a misspelled one would be found much later. */
 export function check(options: TidingsOptions): void {
   for (const name of Object.keys(options)) if (!(name in KNOWN)) throw new TypeError(`there is no option ${name}`);
   const transports: readonly string[] = options.transports ?? DEFAULTS.transports;

@@ -4,38 +4,38 @@ import type { PresenceList, ServerMessage, User } from "./generated/wire.js";
 import { Store } from "./store.js";
 
 export interface PresenceEvents {
-  /** Somebody came, also between two connections of ours. */
+  /** A user came online, or joined the room; also while this client had no connection. */
   enter: User;
-  /** Somebody went: as they were last seen. */
+  /** A user went offline, or left the room. The value is the last one known. */
   leave: User;
-  /** Somebody's name, status or data changed. */
+  /** A user's name, status or custom data changed. */
   update: User;
 }
 
 export type Users = ReadonlyMap<string, User>;
 
-/** Who is online, or in one room: a map that follows the server while somebody watches it. */
+/** The users who are online, or who are in one room. Updated while it is watched. */
 export class Presence extends Emitter<PresenceEvents> {
-  /** By user id. Each change makes a new map, so that two can be compared. */
+  /** Users by id. Each change makes a new map, so that two can be compared. */
   readonly users = new Store<Users>(new Map());
-  /** How many there are, where the server says so: of long lists, and of those too long to be told at all. */
+  /** The number of users, where the server sends it: for long lists, and for those too long to be sent. */
   readonly count = new Store<number | undefined>(undefined);
-  /** Whether `users` is what the server has now, as far as we know. */
+  /** Whether `users` is current: false before the first list, and while there is no connection. */
   readonly synced = new Store(false);
 
-  /** While a list comes in parts: who is in it so far. Nobody has left before its last part says so. */
+  /** User ids in the parts of a list so far. A user is only known to be gone after the last part. */
   #listed: Set<string> | undefined;
 
   /** @internal */
   constructor(
     private readonly channels: Channels,
-    /** The room, or undefined for everyone. */
+    /** The room, or undefined for all users. */
     readonly room: string | undefined,
   ) {
     super();
   }
 
-  /** Follows the server until the returned function is called, or `signal` aborts. Watchers are counted. */
+  /** Subscribes until the returned function is called, or `signal` aborts. Watchers are counted. */
   watch(options: { signal?: AbortSignal } = {}): () => void {
     const channel = this.room === undefined ? "presence" : `presence:${this.room}`;
     return this.channels.hold(channel, options.signal);
@@ -47,7 +47,7 @@ export class Presence extends Emitter<PresenceEvents> {
     this.synced.set(false);
   }
 
-  /** @internal Takes any message; those of other scopes change nothing. */
+  /** @internal Accepts any message and ignores those of other scopes. */
   take(message: ServerMessage): void {
     switch (message.type) {
       case "presence_list":
@@ -74,7 +74,7 @@ export class Presence extends Emitter<PresenceEvents> {
     this.count.set(count);
     const before = this.users.get();
     if (count !== undefined && !part && !more) {
-      // Too many to be told: who is here is not known any more, which is not that they have left.
+      // The list is too long to be sent: the users are unknown from now on, but they have not left.
       this.#listed = undefined;
       this.users.set(new Map());
       this.synced.set(true);
@@ -108,7 +108,7 @@ export class Presence extends Emitter<PresenceEvents> {
     this.emit("leave", gone);
   }
 
-  /** Changes of users who are not here are of another scope. */
+  /** A change of a user who is not in this list is of another scope. */
   #change(userId: string, change: Partial<User>): void {
     const known = this.users.get().get(userId);
     if (known) this.#put({ ...known, ...change });

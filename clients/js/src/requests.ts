@@ -1,22 +1,22 @@
-/** Requests and their answers: time limits, retries with the same id, and a queue for when there is no connection. */
+/** Requests and their answers: time limits, retries with the same id, and a queue while there is no connection. */
 import type { Clock } from "./clock.js";
 import { localError, TidingsError } from "./errors.js";
 import type { ClientMessage, ServerMessage } from "./generated/wire.js";
 import { Shared } from "./shared.js";
 
 export interface RequestOptions {
-  /** Gives up waiting when it aborts. The message may have been sent by then. */
+  /** Stops waiting when it aborts. The message may have been sent already. */
   signal?: AbortSignal | undefined;
 }
 
 export interface Sending {
-  /** Kept for later while there is no connection. */
+  /** May wait while there is no connection. */
   queued: boolean;
-  /** May be sent again although it may have arrived. */
+  /** Whether it may be sent again although it may have arrived. */
   repeatable: () => boolean;
-  /** What it waits for before it may be sent: the room it goes to. */
+  /** Whether it may be sent now: a room's message waits for the join. */
   ready: () => boolean;
-  /** What it belongs to, to find it by. */
+  /** The room it belongs to. */
   topic?: string;
 }
 
@@ -25,10 +25,10 @@ export interface RequestSetup {
   ackMs: number;
   tries: number;
   queueLimit: number;
-  /** Within this time the server recognises an equal id. */
+  /** The server's duplicate window, less a margin. */
   duplicateMs: number;
   send(message: ClientMessage): void;
-  /** Called when an answer did not come. */
+  /** Called when an answer did not arrive in time. */
   onSilence(): void;
 }
 
@@ -51,7 +51,7 @@ const RETRY_MS = 500;
 const AT_ONCE: Sending = { queued: false, repeatable: () => false, ready: () => true };
 
 export class Requests {
-  /** In the order in which they were made. */
+  /** By id, oldest first. */
   readonly #entries = new Map<string, Entry>();
   readonly #prefix = newPrefix();
   #count = 0;
@@ -84,17 +84,17 @@ export class Requests {
     return answer;
   }
 
-  /** Whether there will be no connection, and why: nothing waits then. */
+  /** Why there will be no connection, if so: then nothing may wait. */
   get over(): TidingsError | undefined {
     return this.#over;
   }
 
-  /** How many wait to be sent for the first time. */
+  /** Number of messages that were never sent. */
   get unsent(): number {
     return [...this.#entries.values()].filter((entry) => entry.firstSentAt === undefined).length;
   }
 
-  /** Resolves when everything of a topic that may have arrived before is settled; undefined if nothing is open. */
+  /** Resolves when all messages of a topic that may have arrived are settled; undefined if there are none. */
   unsettled(topic: string): Promise<unknown> | undefined {
     const open = [...this.#entries.values()].filter(
       (entry) => entry.topic === topic && entry.firstSentAt !== undefined && !entry.waiting,
@@ -102,7 +102,7 @@ export class Requests {
     return open.length > 0 ? Promise.allSettled(open.map((entry) => entry.promise)) : undefined;
   }
 
-  /** Nothing of a topic is sent any more. What is under way on this connection gets its answer, or is lost with it. */
+  /** Sends nothing more of a topic. A message already sent on this connection may still be answered. */
   drop(topic: string, fault: TidingsError): void {
     for (const entry of [...this.#entries.values()]) {
       if (entry.topic !== topic) continue;
@@ -113,18 +113,18 @@ export class Requests {
     }
   }
 
-  /** There is a connection: send what waits. */
+  /** A connection opened: messages may be sent. */
   up(): void {
     this.#up = true;
     this.#over = undefined;
   }
 
-  /** Sends what has become ready, oldest first. */
+  /** Sends the messages that are ready, oldest first. */
   flush(): void {
     for (const entry of [...this.#entries.values()]) this.#send(entry);
   }
 
-  /** The connection is gone: what may be repeated waits for the next one. */
+  /** The connection ended: what may be repeated waits for the next one. */
   down(): void {
     this.#up = false;
     for (const entry of [...this.#entries.values()]) {
@@ -137,19 +137,19 @@ export class Requests {
     }
   }
 
-  /** There will be no connection: all fail, and those to come, until `up`. */
+  /** There will be no connection: rejects all messages, and later ones, until `begin` or `up`. */
   end(fault: TidingsError): void {
     this.down();
     this.#over = fault;
     for (const entry of [...this.#entries.values()]) this.#settle(entry, () => entry.reject(fault));
   }
 
-  /** New ones may wait again. */
+  /** Messages may wait again. */
   begin(): void {
     this.#over = undefined;
   }
 
-  /** Takes a message with an id; returns the request it answers, if there is one. */
+  /** Handles a message with an id. Returns the request that it answers, if there is one. */
   onAnswer(answer: ServerMessage & { id?: string }): WithId | undefined {
     const entry = answer.id === undefined ? undefined : this.#entries.get(answer.id);
     if (!entry) return undefined;
@@ -183,7 +183,7 @@ export class Requests {
     if (!this.#up || entry.waiting || !entry.ready() || this.#entries.get(entry.message.id) !== entry) return;
     const now = clock.now();
     if (entry.firstSentAt !== undefined && now - entry.firstSentAt > duplicateMs) {
-      // The server has forgotten the id by now: a repeat would be a second message.
+      // The duplicate window is over: a repeat would be a second message.
       return this.#settle(entry, () => entry.reject(lost("not answered for so long that it must not be repeated")));
     }
     entry.firstSentAt ??= now;
@@ -219,7 +219,7 @@ export class Requests {
   }
 }
 
-/** Whether two messages with one id go to the same place: ids are unique there. */
+/** Whether two messages with one id have the same destination, in which ids are unique. */
 function isSame(one: ClientMessage, other: ClientMessage): boolean {
   const placeOf = (message: ClientMessage): unknown[] => {
     const { type, room, targetUserId } = message as { type: string; room?: string; targetUserId?: string };

@@ -9,37 +9,40 @@ import { Store } from "./store.js";
 
 export type RoomState =
   | "left"
-  | "joining" // wanted, and not there (yet, or while there is no connection)
+  | "joining" // not a member yet, or not connected
   | "joined"
-  | "refused"; // not for this user: only another `join` tries again
+  | "refused"; // the server refused; only another `join` tries again
 
 export interface RoomEvents {
   message: RoomMessage;
-  /** Members now get our messages and we theirs. `recovered`: nothing was missed since the last connection. */
+  /** This client is a member now. `recovered`: no message was missed since the last connection. */
   joined: { recovered: boolean | undefined };
-  /** Messages may be missing. What the room still keeps is in `history()`. */
+  /** Messages may be missing. `history()` reads those that are still stored. */
   gap: { position: Position | undefined };
-  /** The first connection of a user came in. */
+  /** The first connection of a user joined. */
   userJoined: UserJoined;
-  /** The last connection of a user is gone. */
+  /** The last connection of a user left. */
   userLeft: UserLeft;
   refused: TidingsError;
 }
 
 export interface PublishOptions extends RequestOptions {
-  /** Ask for a copy like everyone's. */
+  /** Receive the message like every other member. */
   echo?: boolean;
-  /** An id of yours, unique per user and room: within two minutes an equal one is stored once. */
+  /** Message id, unique per user and room: a repeated one is not stored again within two minutes. */
   id?: string;
 }
 
 export interface HistoryOptions extends RequestOptions {
+  /** Number of messages at most. */
   limit?: number;
+  /** Only messages with a lower sequence. */
   before?: number;
+  /** Only messages with a higher sequence. */
   since?: number;
 }
 
-/** @internal What a room needs of its client. */
+/** @internal What a room needs from its client. */
 export interface RoomSetup {
   clock: Clock;
   isUp(): boolean;
@@ -55,10 +58,10 @@ export interface RoomSetup {
 }
 
 const RETRY_MS = 1000;
-/** A component that is unmounted and mounted again should not leave and come back. */
+/** Delay of a leave: a component that is unmounted and mounted again should not leave and join. */
 const LINGER_MS = 100;
 
-/** How long the answers to repeated messages are waited for before what was missed is shown all the same. */
+/** Longest wait for the answers to repeated messages, before the missed ones are delivered. */
 const HELD_MS = 5000;
 
 interface Waiter {
@@ -66,7 +69,7 @@ interface Waiter {
   reject: (fault: unknown) => void;
 }
 
-/** One room: a member of it while it is held, on every connection. */
+/** One room. Joined on every connection, from `join` or `hold` on. */
 export class Room extends Emitter<RoomEvents> {
   readonly state = new Store<RoomState>("left");
   #log = new RoomLog();
@@ -74,7 +77,7 @@ export class Room extends Emitter<RoomEvents> {
   #durable = false;
   #refusal: TidingsError | undefined;
   readonly #waiters = new Set<Waiter>();
-  /** What came live while it is found out which of the messages that were missed are our own. */
+  /** Live messages that wait until it is known which of the missed messages are our own. */
   #held: RoomMessage[] | undefined;
   #timer: unknown;
 
@@ -86,12 +89,12 @@ export class Room extends Emitter<RoomEvents> {
     super();
   }
 
-  /** After which message the next one comes; undefined in an ephemeral room, or before it was joined. */
+  /** Everything up to here was received. Undefined in an ephemeral room and before the first join. */
   get position(): Position | undefined {
     return this.#log.position;
   }
 
-  /** Who is in the room; `watch()` it to follow. */
+  /** The users in the room; call `watch()` to follow them. */
   get presence(): Presence {
     return this.setup.presence(this.name);
   }
@@ -101,12 +104,12 @@ export class Room extends Emitter<RoomEvents> {
     return this.#holders > 0;
   }
 
-  /** @internal Whether this client is in it, or on its way. */
+  /** @internal Whether this client is a member, or is about to be. */
   get expected(): boolean {
     return this.wanted && this.state.get() !== "refused";
   }
 
-  /** Becomes a member, and resolves when that is so. Stays one until `leave`, whatever becomes of connections. */
+  /** Joins the room on this and every later connection, until `leave`. Resolves when joined; rejects if refused. */
   join({ signal }: { signal?: AbortSignal } = {}): Promise<void> {
     if (signal?.aborted) return Promise.reject(signal.reason as Error);
     this.#holders ||= 1;
@@ -118,7 +121,7 @@ export class Room extends Emitter<RoomEvents> {
       const abort = (): void => {
         if (this.#waiters.delete(waiter)) reject(signal?.reason as Error);
       };
-      const unlisten = (): void => signal?.removeEventListener("abort", abort); // signals may outlive many joins
+      const unlisten = (): void => signal?.removeEventListener("abort", abort); // a signal may live much longer
       const waiter = {
         resolve: () => (unlisten(), resolve()),
         reject: (fault: unknown) => (unlisten(), reject(fault)),
@@ -128,13 +131,13 @@ export class Room extends Emitter<RoomEvents> {
     });
   }
 
-  /** Stops being a member, whoever holds it. */
+  /** Leaves the room, also if it is held elsewhere. Waiting messages are rejected with `closed`. */
   leave(): void {
     this.#holders = 0;
     this.#exit();
   }
 
-  /** Is a member until the returned function is called. Holders are counted. */
+  /** Stays a member until the returned function is called. Holders are counted. */
   hold(): () => void {
     this.#holders++;
     this.#want();
@@ -150,15 +153,15 @@ export class Room extends Emitter<RoomEvents> {
   }
 
   /**
-   * Sends to the members once it may: it waits for a connection and for the join. Resolves when the message is
-   * stored; is sent again, with the same id, where that is harmless.
+   * Publishes to the members. Waits for the connection and the join. Resolves when the server has accepted the message,
+   * which for durable rooms means stored. Repeated with the same id in durable rooms, never in ephemeral ones.
    */
   async publish(content: unknown, { echo, id, signal }: PublishOptions = {}): Promise<Ack> {
     if (!this.wanted) throw new TidingsError({ code: "not_in_room", message: "join the room first" });
     if (this.#refusal) throw this.#refusal;
     const sending: Sending = {
       queued: true,
-      repeatable: () => this.#durable, // an ephemeral room would hear it twice
+      repeatable: () => this.#durable, // an ephemeral room would receive it twice
       ready: () => this.state.get() === "joined",
       topic: this.name,
     };
@@ -166,12 +169,12 @@ export class Room extends Emitter<RoomEvents> {
     return (await this.setup.submit(message, { signal }, sending)) as Ack;
   }
 
-  /** Reads what the room keeps, oldest first. */
+  /** Reads stored messages, oldest first. */
   history(options: HistoryOptions = {}): Promise<RoomPast> {
     return this.setup.history(this.name, options);
   }
 
-  /** @internal There is a connection: be a member on it. */
+  /** @internal A connection opened: joins on it. */
   onUp(): void {
     if (this.wanted) this.#enter();
   }
@@ -187,14 +190,14 @@ export class Room extends Emitter<RoomEvents> {
     for (const { reject } of this.#drainWaiters()) reject(fault);
   }
 
-  /** @internal Takes the answer to our join, or the server's word that it lost messages. */
+  /** @internal Handles the answer to a join, or the server's report of lost messages. */
   onJoined(message: JoinedRoom): void {
     if (!this.wanted) return;
     this.#durable = message.epoch !== undefined;
     this.setup.clock.clearTimeout(this.#timer);
     const missed = message.missed ?? [];
-    // Messages whose answers were lost are sent again now, and may be among those missed: shown, they would be shown
-    // to who sent them.
+    // Own messages without an answer are sent again now. They may be among the missed ones, and are not delivered to
+    // their sender; their acks tell them apart.
     const unsettled = missed.length > 0 ? this.setup.unsettled(this.name) : undefined;
     if (unsettled) {
       const held = (this.#held = []);
@@ -217,7 +220,7 @@ export class Room extends Emitter<RoomEvents> {
     else if (this.wanted && this.#log.accept(message)) this.emit("message", message);
   }
 
-  /** @internal An own message was stored. */
+  /** @internal One of this client's messages was stored. */
   onStored(ack: Ack, echo: boolean | undefined): void {
     if (!echo) this.#log.stored(ack, this.setup.clock.now());
   }
@@ -271,12 +274,12 @@ export class Room extends Emitter<RoomEvents> {
     this.#refusal = undefined;
     this.#giveUp(localError("closed", "the room was left"));
     if (wasThere !== "refused" && this.setup.isUp()) {
-      // Lost with its connection, it needs no answer: no connection, no member.
+      // It may be lost with its connection, which ends the membership as well.
       this.setup.submit({ type: "leave_room", room: this.name }).catch(() => undefined);
     }
   }
 
-  /** Nobody shall wait for what will not be. */
+  /** Rejects everything that waits for the join. */
   #giveUp(fault: TidingsError): void {
     for (const { reject } of this.#drainWaiters()) reject(fault);
     this.setup.drop(this.name, fault);

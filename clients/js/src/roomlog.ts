@@ -1,23 +1,23 @@
-/** Where a client stands in the log of one room. Pure; it decides what is shown, and once. */
+/** A client's position in the log of one room. Pure; it decides which messages are delivered, each once. */
 import type { Ack, JoinedRoom, Position, RoomMessage } from "./generated/wire.js";
 
 /**
- * After so long an own message, stored and acknowledged, is surely preceded by nothing that is still on its way to us:
- * the position may move past it. Before, the message in front of it may yet come.
+ * Time after which nothing before an own, acknowledged message can still be on its way to this client: the position
+ * may then move past it.
  */
 const SETTLED_MS = 10_000;
 const MOST_OWN = 1000;
 
 export class RoomLog {
   #position: Position | undefined;
-  /** Own messages after the position, which the server does not send to this connection: when each was stored. */
+  /** When each own message after the position was stored. The server does not send those to this connection. */
   readonly #own = new Map<number, number>();
 
   get position(): Position | undefined {
     return this.#position;
   }
 
-  /** Takes a message; false if it was shown before, or is our own. */
+  /** Returns whether to deliver a message: false for a repeat, and for an own message. */
   accept(message: RoomMessage): boolean {
     const { seq } = message;
     if (seq === undefined || !this.#position) return true;
@@ -25,7 +25,7 @@ export class RoomLog {
     return !this.#moveTo(seq);
   }
 
-  /** An own message was stored. */
+  /** One of this client's messages was stored. */
   stored({ epoch, seq }: Ack, now: number): void {
     if (!this.#position || seq === undefined || epoch !== this.#position.epoch || seq <= this.#position.seq) return;
     this.#own.set(seq, now);
@@ -33,7 +33,7 @@ export class RoomLog {
     if (this.#own.size > MOST_OWN && oldest !== undefined) this.#own.delete(oldest);
   }
 
-  /** Returns from where to resume; `heardAt` is when the last connection was last known to live. */
+  /** Returns the position to resume from. `heardAt`: when the last connection was last known to be alive. */
   since(heardAt: number): Position | undefined {
     for (const [seq, storedAt] of [...this.#own].sort(([one], [other]) => one - other)) {
       if (this.#position && storedAt <= heardAt - SETTLED_MS && seq > this.#position.seq) this.#moveTo(seq);
@@ -41,7 +41,7 @@ export class RoomLog {
     return this.#position;
   }
 
-  /** Takes the answer to a join, after what was missed; true if messages may be missing. */
+  /** Handles the answer to a join, after the missed messages. Returns whether messages may be missing. */
   joined({ epoch, seq, recovered }: JoinedRoom): boolean {
     const before = this.#position;
     if (epoch === undefined || seq === undefined) {
@@ -58,7 +58,7 @@ export class RoomLog {
     return before !== undefined && !(epoch === before.epoch && seq === before.seq);
   }
 
-  /** Returns whether the message there is our own. */
+  /** Moves the position. Returns whether the message there is this client's own. */
   #moveTo(seq: number): boolean {
     const own = this.#own.has(seq);
     for (const each of [...this.#own.keys()]) if (each <= seq) this.#own.delete(each);

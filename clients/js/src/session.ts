@@ -1,4 +1,4 @@
-/** A text that outlives a reload: the signed session that makes it the same user, and the transport that worked. */
+/** A text that survives a reload: the signed session, which keeps the user the same, or the transport that worked. */
 export class Kept {
   #value: string | undefined;
 
@@ -19,7 +19,7 @@ export class Kept {
     this.#try(() => this.storage?.setItem(this.key, value));
   }
 
-  /** A storage that is full or forbidden costs what is kept on reload, nothing else. */
+  /** A storage that is full or forbidden only means that nothing survives a reload. */
   #try<T>(use: () => T): T | undefined {
     try {
       return use();
@@ -29,7 +29,7 @@ export class Kept {
   }
 }
 
-/** Returns the page's session storage, where there is one that may be used. */
+/** Returns the page's session storage, or null where there is none or it is forbidden. */
 export function pageStorage(): Pick<Storage, "getItem" | "setItem"> | null {
   try {
     return (globalThis as { sessionStorage?: Storage }).sessionStorage ?? null;

@@ -1,4 +1,4 @@
-/** One piece of work for all who ask for it. It is given up when nobody waits for it any more. */
+/** One operation that several callers wait for. It is abandoned when the last one has stopped waiting. */
 export class Shared<T> {
   #waiters = 0;
 
@@ -7,7 +7,7 @@ export class Shared<T> {
     private readonly giveUp: () => void,
   ) {}
 
-  /** Resolves and rejects as the work does, or rejects with the signal's reason. */
+  /** Settles as the operation does, or rejects with the signal's reason. */
   wait(signal?: AbortSignal): Promise<T> {
     this.#waiters++;
     if (!signal) return this.work;
@@ -17,7 +17,7 @@ export class Shared<T> {
         reject(signal.reason as Error);
         if (--this.#waiters === 0) this.giveUp();
       };
-      const unlisten = (): void => signal.removeEventListener("abort", abort); // signals may outlive much work
+      const unlisten = (): void => signal.removeEventListener("abort", abort); // a signal may live much longer
       signal.addEventListener("abort", abort);
       this.work.then(resolve, reject).then(unlisten, unlisten);
     });

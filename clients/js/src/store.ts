@@ -1,6 +1,6 @@
 import { protect } from "./emitter.js";
 
-/** A value that can be watched. It is replaced, never changed, so `get` suits `useSyncExternalStore`. */
+/** A value with subscribers. It is replaced, never mutated, as `useSyncExternalStore` requires. */
 export class Store<T> {
   #value: T;
   readonly #watchers = new Set<() => void>();

@@ -1,6 +1,6 @@
 """A bot that answers in a room: `python bot.py lobby`. Say `!time`, `!roll 20`, `!who` or `!help` there.
 
-Shows: reading a room with `async for`, presence as a map, a status of one's own, answers that are sent once.
+Shows: iteration over a room, presence as a mapping, an own status, answers that are stored once.
 """
 
 import argparse
@@ -42,11 +42,11 @@ async def serve(url: str, name: str, room_name: str) -> None:
             print(f"{name} answers in {room_name}", flush=True)
             async for message in room:
                 if message.user_id == client.user_id or not isinstance(message.content, str):
-                    continue  # of this bot's own other connections, or nothing to read
+                    continue  # from another connection of this bot, or not a text
                 reply = answer(message.content, room)
                 if reply is not None:
-                    # The id says which message is answered: a repeat, even by another start of this bot within two
-                    # minutes, is stored once.
+                    # The id names the answered message: a repeat within two minutes, even by a restarted bot, is not
+                    # stored again.
                     await room.publish(f"{message.username}: {reply}", id=f"answer-{message.seq}")
 
 

@@ -1,6 +1,6 @@
-"""A chat in the terminal: `python chat.py --name Ada lobby`. What you type is said; Ctrl-D leaves.
+"""A chat in the terminal: `python chat.py --name Ada lobby`. Each line that you type is sent; Ctrl-D leaves.
 
-Shows: the past of a room, who is here, own messages in their place, sending while the line is down.
+Shows: a room's history, joins and leaves, own messages in order, sending while disconnected.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from tidings_client import ConnectionStatus, Room, RoomMessage, RoomPast, Stream
 
 
 async def lines() -> AsyncIterator[str]:
-    """Yield what is typed, without holding up anything else."""
+    """Yield lines of the input without blocking the loop."""
     loop = asyncio.get_running_loop()
     typed: asyncio.Queue[str | None] = asyncio.Queue()
 
@@ -37,7 +37,7 @@ def show(message: RoomMessage) -> None:
 
 
 async def read(room: Room, heard: Stream[RoomMessage], past: RoomPast) -> None:
-    """Show what comes, but for what the past had already. In another epoch, `seq` counts from the beginning again."""
+    """Show live messages, except those that the history had already. In another epoch `seq` starts again."""
     async for message in heard:
         same = room.position is not None and room.position.epoch == past.epoch
         if not same or message.seq is None or message.seq > (past.seq or 0):
@@ -45,7 +45,7 @@ async def read(room: Room, heard: Stream[RoomMessage], past: RoomPast) -> None:
 
 
 def show_status(status: ConnectionStatus) -> None:
-    """Say when the line is down, and when it is back."""
+    """Print when the connection is lost, and when it is back."""
     if status.state == "suspended" and status.retry_at is not None:
         print(f"-- {status.reason}; trying again in {status.retry_at - time.time():.0f} s", flush=True)
     elif status.state != "connecting":
@@ -61,7 +61,7 @@ async def chat(url: str, name: str, room_name: str) -> None:
         room.gaps.listen(lambda _: print("-- some messages are gone", flush=True))
         room.user_joins.listen(lambda user: print(f"-- {user.username} is here", flush=True))
         room.user_leaves.listen(lambda user: print(f"-- {user.username} left", flush=True))
-        heard = room.stream()  # from here on, while the past is read
+        heard = room.stream()  # from here on, while the history is read
         await room.join()
         past = await room.history(limit=10)
         for message in past.messages:
@@ -70,11 +70,11 @@ async def chat(url: str, name: str, room_name: str) -> None:
         reading = asyncio.create_task(read(room, heard, past))
         async for line in lines():
             try:
-                if line:  # it waits while the line is down, and is sent once it is back
+                if line:  # while disconnected it waits, and is sent after the reconnect
                     await room.publish(line, echo=True)
             except TidingsError as fault:
                 print(f"-- not sent: {fault}", flush=True)
-    await reading  # its stream ended with the client
+    await reading  # its stream ends with the client
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""Figures of an application, pushed and watched.
+"""Metrics of an application, pushed and followed.
 
-`python figures.py push --source shop` sends the load of this machine and a count each second; `python figures.py watch`
-prints what the deployment makes of all sources, and the alerts.
+`python figures.py push --source shop` sends this machine's load and a count each second; `python figures.py watch` prints
+the metrics of all sources together, and the alerts.
 
-Shows: the HTTP surface with typed answers, metrics and alerts as streams, an API key as the token.
+Shows: the HTTP API with typed answers, metrics and alerts as streams, an API key as the token.
 """
 
 import argparse
@@ -16,10 +16,10 @@ from tidings_client import Alert, TidingsClient, TidingsError
 
 
 async def push(client: TidingsClient, source: str, seconds: float) -> None:
-    """Send a report each second. One that is lost is told by the next: counts add up."""
+    """Send a report each second. The next report includes the counts of a lost one."""
     requests = 0
     while True:
-        requests += random.randint(5, 20)  # what an application counts by itself
+        requests += random.randint(5, 20)  # what an application would count
         report = {
             "source": source,
             "requests": requests,
@@ -31,7 +31,7 @@ async def push(client: TidingsClient, source: str, seconds: float) -> None:
         except TidingsError as fault:
             if not fault.retryable:
                 raise
-            print(f"not taken: {fault}", flush=True)
+            print(f"not accepted: {fault}", flush=True)
         else:
             print(f"pushed {requests} requests, {result.accepted} accepted", flush=True)
             requests = 0
@@ -41,11 +41,11 @@ async def push(client: TidingsClient, source: str, seconds: float) -> None:
 async def watch(client: TidingsClient) -> None:
     """Print a line each second, and each alert when it begins and ends."""
 
-    def told(alert: Alert, how: str) -> None:
-        print(f"{how} {alert.type}: {alert.message}", flush=True)
+    def show(alert: Alert, mark: str) -> None:
+        print(f"{mark} {alert.type}: {alert.message}", flush=True)
 
-    client.alerts.raises.listen(lambda alert: told(alert, "!!"))
-    client.alerts.resolves.listen(lambda alert: told(alert, "ok"))
+    client.alerts.raises.listen(lambda alert: show(alert, "!!"))
+    client.alerts.resolves.listen(lambda alert: show(alert, "ok"))
     await client.connect()
     with client.alerts.follow(), client.metrics.follow():
         async for record in client.metrics.records.stream():
@@ -57,7 +57,7 @@ async def watch(client: TidingsClient) -> None:
 
 
 async def run(asked: argparse.Namespace) -> None:
-    """Do what was asked."""
+    """Push or watch."""
     client = TidingsClient(asked.url, token=os.environ.get("TIDINGS_TOKEN"))
     try:
         await (push(client, asked.source, asked.every) if asked.what == "push" else watch(client))
@@ -67,7 +67,7 @@ async def run(asked: argparse.Namespace) -> None:
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Push figures, or watch them.")
+    parser = argparse.ArgumentParser(description="Push metrics of an application, or follow all metrics.")
     parser.add_argument("what", choices=["push", "watch"])
     parser.add_argument("--source", default="example")
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two reports")

@@ -1,6 +1,6 @@
 """Tidings for asyncio: rooms, presence, direct messages, live metrics and alerts.
 
-`TidingsClient` is where to begin. What is not named here is its own affair and may change.
+Begin with `TidingsClient`. Names that are not exported here are internal and may change.
 
     async with TidingsClient("https://tidings.example.com", username="Ada") as client:
         room = client.room("lobby")

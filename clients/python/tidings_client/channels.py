@@ -1,4 +1,4 @@
-"""Which channels are followed: counted by who follows them, asked for on every connection."""
+"""Channel subscriptions: counts the followers of each channel, and subscribes again on every connection."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _RETRY_S = 1.0
 
 
 class ChannelLink(Protocol):
-    """What channels need of their client."""
+    """What channels need from their client."""
 
     clock: Clock
 
@@ -28,14 +28,14 @@ class ChannelLink(Protocol):
 
 
 class Following:
-    """Follows a channel until `stop`; a context manager too."""
+    """A channel that is followed until `stop`; also a context manager."""
 
     def __init__(self, channels: "Channels", name: str) -> None:
         self._channels = channels
         self._name: str | None = name
 
     def stop(self) -> None:
-        """Follow it no more, unless somebody else does."""
+        """Stop following. The channel is unsubscribed when its last follower stops."""
         if self._name is not None:
             self._channels.release(self._name)
         self._name = None
@@ -53,12 +53,12 @@ class Channels:
     def __init__(self, link: ChannelLink) -> None:
         self._link = link
         self._followers: dict[str, int] = {}
-        self._asked: set[str] = set()  # on this connection
+        self._asked: set[str] = set()  # subscribed, or requested, on this connection
         self._scheduled = False
 
     @property
     def wanted(self) -> list[str]:
-        """All that are followed."""
+        """Channels with at least one follower."""
         return list(self._followers)
 
     def follow(self, name: str) -> Following:
@@ -66,13 +66,13 @@ class Channels:
         self._link.check_loop()
         self._followers[name] = self._followers.get(name, 0) + 1
         if self._link.is_up and not self._scheduled:
-            # Once for all that are followed in the same turn, so that metrics and alerts get one snapshot.
+            # One request for all channels of the same turn, so that metrics and alerts get one snapshot.
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._ask)
         return Following(self, name)
 
     def release(self, name: str) -> None:
-        """One follower less."""
+        """Remove one follower."""
         self._link.check_loop()
         left = self._followers.get(name, 1) - 1
         if left > 0:
@@ -85,7 +85,7 @@ class Channels:
                 self._link.submit(ClientUnsubscribe(channels=[name]))
 
     def on_up(self) -> None:
-        """There is a connection, which follows nothing yet."""
+        """A connection opened, without subscriptions: subscribe."""
         self._asked.clear()
         self._ask()
 
@@ -110,6 +110,6 @@ class Channels:
             self._link.clock.call_later(delay, self._ask)
         elif len(names) > 1:
             for name in names:
-                self._subscribe([name])  # one of them is at fault, not all
+                self._subscribe([name])  # one of them is refused, not all
         else:
-            self._link.on_channel_refused(names[0], fault)  # not asked for again on this connection
+            self._link.on_channel_refused(names[0], fault)  # not requested again on this connection

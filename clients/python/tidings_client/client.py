@@ -1,4 +1,4 @@
-"""The client: a connection that comes back by itself, and what is seen and done through it."""
+"""The client: one connection that reconnects by itself, with its rooms, channels and inbox."""
 
 import asyncio
 import logging
@@ -57,26 +57,28 @@ _log = logging.getLogger("tidings_client")
 
 
 class TidingsClient(Operations):
-    """A connection to Tidings.
+    """A client with one connection to a Tidings server.
 
-    `async with TidingsClient("https://host", username="Ada") as client:` connects, and closes at the end. `url` may be
-    `https://host` or `wss://host/ws`. Options are those of `Options`. Belongs to the event loop it is used in.
+    `async with TidingsClient("https://host", username="Ada") as client:` connects, and closes at the end. `url` is
+    `https://host` or `wss://host/ws`; the options are the fields of `Options`, with times in seconds. It reconnects by
+    itself, recovers missed messages and restores rooms, channels and status. Methods raise a TidingsError when a
+    request fails. A client belongs to the event loop that first uses it; elsewhere its methods raise RuntimeError.
     """
 
     def __init__(self, url: str, **options: Unpack[OptionsDict]) -> None:
         self.options = chosen = Options(**options)
         self.clock = chosen.clock
         self.statuses: Event[ConnectionStatus] = Event()
-        """The connection changed its state; `status` has it."""
+        """Changes of the connection's state; `status` is the current one."""
         self.broadcasts: Event[Broadcast] = Event()
         self.errors: Event[TidingsError] = Event()
-        """What no call raises: a channel that was refused, an outage behind a snapshot, a failed refresh."""
+        """Errors that no call raises: a refused channel, an outage behind a snapshot, a failed refresh."""
         self.messages: Event[ServerMessage] = Event()
-        """Every message of the server, as it came."""
+        """Every message of the server, unchanged."""
         self.welcome: Welcome | None = None
-        """What the last connection began with."""
+        """The `welcome` of the last connection."""
         self.session: str | None = chosen.session
-        """What makes another client this user again, where the server lets anyone in."""
+        """Under `TIDINGS_AUTH=open`: the signed session, with which a later client is the same user."""
         self._endpoint = Endpoint(url)
         self._credentials = Credentials(chosen.token, chosen.ticket)
         self._http = Http(self._endpoint, self._credentials, chosen.http)
@@ -90,13 +92,13 @@ class TidingsClient(Operations):
         self._channels = Channels(self)
         self._rooms: dict[str, Room] = {}
         self._presences: dict[str, Presence] = {}
-        # What this user said of themselves, said again on every connection.
+        # Status and custom data of this user, sent again on every connection.
         self._said: dict[type[ClientMessage], ClientMessage] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._shown: str | None = None  # the token that the connection was made with
-        self._loop: asyncio.AbstractEventLoop | None = None  # that of the first use, until `close`
+        self._shown: str | None = None  # the token with which the connection was opened
+        self._loop: asyncio.AbstractEventLoop | None = None  # the loop of the first use, until `close`
         self.presence = Presence(self._channels, None)
-        """Everyone who is online; `follow()` it."""
+        """The users who are online, while `follow()` is in effect."""
         self.metrics = Metrics(self._channels, chosen.history_limit)
         self.alerts = Alerts(self._channels)
         self.logs = Logs(self._channels)
@@ -123,24 +125,24 @@ class TidingsClient(Operations):
 
     @property
     def status(self) -> ConnectionStatus:
-        """How the connection stands."""
+        """State of the connection."""
         return self._connection.status
 
     @property
     def is_up(self) -> bool:
-        """Whether there is a connection now."""
+        """Whether the client is connected now."""
         return self.status.state == "connected"
 
     @property
     def user_id(self) -> str | None:
-        """Who this user is, once a server has said so."""
+        """Id of this user; None before the first `welcome`."""
         return self.welcome.user_id if self.welcome else None
 
     async def connect(self) -> None:
         """Connect, and stay connected until `close`.
 
-        Returns with the first connection, however long that takes (`asyncio.timeout` limits it); raises a TidingsError
-        if it is refused. Cancelled, it stops waiting; the client goes on trying.
+        Returns when the first connection is open, without a time limit of its own (use `asyncio.timeout`). Raises a
+        TidingsError if the connection is refused. Cancellation ends the wait, not the attempts.
         """
         self._take_loop()
         self._requests.begin()
@@ -159,7 +161,7 @@ class TidingsClient(Operations):
                     raise Closed("the client was closed")
 
     async def close(self) -> None:
-        """Leave: rooms are left, what waits fails, streams end, and nothing comes back until `connect`."""
+        """Close the connection and leave its rooms. Waiting requests raise Closed and streams end. `connect` opens it again."""
         self.check_loop()
         self._connection.close()
         for task in list(self._tasks):
@@ -170,68 +172,68 @@ class TidingsClient(Operations):
             async with asyncio.timeout(self.options.close_timeout):
                 await self._connection.closed()
         except TimeoutError:
-            pass  # the server is not obliged to answer a goodbye
+            pass  # the server need not answer a close
         finally:
             await self._http.close()
             if self.status.state == "closed":
                 self._loop = None
 
     def wake(self) -> None:
-        """Try to reconnect now, or look whether the connection still lives: the network or the machine is back."""
+        """Reconnect now, or probe whether the connection is alive. Call it when the network or the machine is back."""
         self.check_loop()
         self._connection.wake()
 
     def room(self, name: str) -> Room:
-        """Return the room of that name, always the same object. It is not joined by this."""
+        """Return the room of that name, always the same object. Does not join it."""
         normal = unicodedata.normalize("NFC", name)  # two spellings of one name are one room
         if normal not in self._rooms:
             self._rooms[normal] = Room(normal, self)
         return self._rooms[normal]
 
     async def send_direct(self, user_id: str, content: Any, *, id: str | None = None) -> Ack:
-        """Send to every connection of one user, now or when they are back. Returns when it is stored."""
+        """Send a direct message to all connections of one user, now or when they reconnect. Returns when it is stored."""
         message = ClientDirectMessage(target_user_id=user_id, content=content, id=id)
         answer: Ack = await self.submit(message, IN_ORDER)
         return answer
 
     async def broadcast(self, content: Any, *, echo: bool | None = None) -> Ack:
-        """Send to every connection. It is not stored, so it is not sent again when its answer is lost."""
+        """Send to every connection. A broadcast is not stored, so it is not repeated when its answer is lost."""
         answer: Ack = await self.submit(ClientBroadcast(content=content, echo=echo), ONCE)
         return answer
 
     async def set_status(self, status: Status) -> None:
-        """Say how available this user is, now and on every later connection."""
+        """Set this user's status, now and on every later connection."""
         await self._say(ClientStatusChange(status=status))
 
     async def set_custom_data(self, custom_data: Any) -> None:
-        """Replace what others see beside this user's name, now and on every later connection."""
+        """Replace this user's custom data, which others see in presence; now and on every later connection."""
         await self._say(ClientPresenceUpdate(custom_data=custom_data))
 
-    # What rooms, channels, requests and the connection need of the client.
+    # What rooms, channels, requests and the connection need from the client.
 
     def submit(self, message: ClientMessage, sending: Sending = AT_ONCE) -> "asyncio.Future[Any]":
-        """Send a message; the future has its answer."""
+        """Send a message. The future resolves to its answer."""
         self._take_loop()
         return self._requests.submit(message, sending)
 
     def send(self, message: ClientMessage) -> None:
-        """Send on the connection there is."""
+        """Send on the current connection."""
         self._connection.send(message)
 
     def suspect(self) -> None:
-        """Doubt the connection: an answer did not come."""
+        """Probe the connection: an answer did not arrive in time."""
         self._connection.suspect()
 
     def flush(self) -> None:
-        """Send what has become ready."""
+        """Send the messages that are ready."""
         self._requests.flush()
 
     def unsettled(self, topic: str) -> Awaitable[object] | None:
-        """Return what waits for a topic's open requests."""
+        """Return an awaitable for the open requests of a topic; None if there are none."""
         return self._requests.unsettled(topic)
 
     def drop(self, topic: str, fault: TidingsError) -> None:
-        """Send nothing of a topic any more."""
+        """Send nothing more of a topic."""
         self._requests.drop(topic, fault)
 
     @property
@@ -240,7 +242,7 @@ class TidingsClient(Operations):
         return self._requests.over
 
     def check_loop(self) -> None:
-        """Raise a RuntimeError where this is not the event loop that the client is used in."""
+        """Raise a RuntimeError outside of the client's event loop."""
         if self._loop is not None and self._loop is not _running_loop():
             raise RuntimeError(
                 "this client belongs to another event loop: from another thread, use"
@@ -249,11 +251,11 @@ class TidingsClient(Operations):
 
     @property
     def heard_at(self) -> float:
-        """When anything last came from the server."""
+        """When the last byte arrived from the server, in seconds since 1970."""
         return self._connection.heard_at
 
     def presence_of(self, room: str) -> Presence:
-        """Return who is in a room."""
+        """Return the presence of a room."""
         if room not in self._presences:
             self._presences[room] = Presence(self._channels, room)
         return self._presences[room]
@@ -261,12 +263,12 @@ class TidingsClient(Operations):
     async def history_of(
         self, room: str, limit: int | None, before: int | None, since: int | None
     ) -> RoomPast:
-        """Read what a room keeps."""
+        """Read a room's stored messages."""
         query = {"limit": limit, "before": before, "since": since}
         return await self.request("GET /api/rooms/{room}/history", path={"room": room}, query=query)
 
     def spawn(self, work: Awaitable[object]) -> None:
-        """Run something until it is done or the client is closed."""
+        """Run a task until it is done or the client is closed."""
 
         async def run() -> None:
             await work
@@ -289,7 +291,7 @@ class TidingsClient(Operations):
         return EventStreamTransport(stream, events)
 
     def on_status(self, status: ConnectionStatus) -> None:
-        """The connection changed its state."""
+        """The connection's state changed."""
         if status.state in ("failed", "closed"):
             fault = status.error or Closed(status.reason or "the client was closed")
             self._requests.end(fault)
@@ -308,18 +310,18 @@ class TidingsClient(Operations):
         self.statuses.emit(status)
 
     def on_up(self, welcome: Welcome) -> None:
-        """There is a connection."""
+        """A connection opened."""
         self._requests.up()
         self.inbox.on_up(welcome)
         self._channels.on_up()
         for room in list(self._rooms.values()):
             room.on_up()
         for message in self._said.values():
-            self.submit(message)  # lost, it is said with the next connection
+            self.submit(message)  # if it is lost, the next connection sends it again
         self._requests.flush()
 
     def on_down(self) -> None:
-        """The connection is gone."""
+        """The connection ended."""
         self._requests.down()
         for presence in self._all_presences():
             presence.on_down()
@@ -327,19 +329,19 @@ class TidingsClient(Operations):
             room.on_down()
 
     def on_inbox_at(self, position: Position) -> None:
-        """A stream says where the inbox stands."""
+        """The inbox's position, from an SSE stream."""
         self.inbox.on_position(position)
 
     def on_token_expired(self) -> None:
-        """The connection ended with its token."""
+        """The connection ended because its token expired."""
         self._credentials.expire(self._shown)
 
     def on_channel_refused(self, channel: str, fault: TidingsError) -> None:
-        """A channel is not for this user."""
+        """A channel was refused."""
         self._fault(ServerError(f"channel {channel}: {fault.message}", code=fault.code))
 
     def on_message(self, message: ServerMessage) -> None:
-        """Take a message of the server."""
+        """Handle a message of the server."""
         match message:
             case Welcome():
                 self.welcome = message
@@ -410,29 +412,29 @@ class TidingsClient(Operations):
         return await self._http.request(operation, path, query, body)
 
     async def _refresh(self) -> None:
-        """Show a new token on the connection there is, so that it need not end with the old one."""
+        """Send a new token on the open connection, so that it does not end with the old one."""
         if not self._credentials.can_refresh:
-            return  # the connection ends with its token, and says so
+            return  # the connection ends with its token, with a close code of its own
         try:
             self._credentials.expire(self._shown)
             self._shown = token = await self._credentials.token()
             ticket = await self._credentials.ticket() if token is None else None
             await self.submit(ClientRefresh(token=token, ticket=ticket))
         except ConnectionLost:
-            return  # the next one shows a new token anyway
+            return  # the next connection sends a new token anyway
         except TidingsError as fault:
             self._fault(fault)
         except Exception as fault:  # noqa: BLE001 - of the application's callback
             self._fault(ServerError(f"no new token: {fault}", code="unauthorized"))
 
     def _fault(self, fault: TidingsError) -> None:
-        """Report what no call raises; where nobody listens, to the log."""
+        """Report an error that no call raises; without a listener, to the log."""
         if not self.errors.is_heard:
             _log.warning("%s: %s (%s)", self._endpoint.host, fault, fault.code)
         self.errors.emit(fault)
 
     def _take_loop(self) -> None:
-        """Belong to this event loop from now on. Raises a RuntimeError where there is another already."""
+        """Bind the client to this event loop. Raises a RuntimeError if it belongs to another."""
         self.check_loop()
         self._loop = asyncio.get_running_loop()
 
@@ -457,4 +459,4 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
-        return None  # a thread without one
+        return None  # a thread without a loop

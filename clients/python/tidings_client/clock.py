@@ -1,4 +1,4 @@
-"""Time and chance, so that tests can own both. All times are seconds."""
+"""Time and random numbers, which tests replace. All times are seconds."""
 
 import asyncio
 import random
@@ -8,22 +8,22 @@ from typing import Protocol
 
 
 class Timer(Protocol):
-    """Something that will happen unless it is cancelled."""
+    """A scheduled call, which can be cancelled."""
 
     def cancel(self) -> None: ...
 
 
 class Clock(Protocol):
-    """What the client knows of time."""
+    """The client's source of time and random numbers."""
 
     def now(self) -> float:
-        """Seconds since 1970: it goes on while a laptop sleeps, as a monotonic clock may not."""
+        """Seconds since 1970. It advances while a laptop sleeps; a monotonic clock may not."""
         ...
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer: ...
 
     def random(self) -> float:
-        """From 0 up to, but without, 1."""
+        """A number from 0 to below 1."""
         ...
 
 

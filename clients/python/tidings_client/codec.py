@@ -1,4 +1,4 @@
-"""How messages become frames, and back."""
+"""Encodes messages to frames, and decodes frames."""
 
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -10,12 +10,12 @@ from tidings_client.generated.wire import ClientMessage, ServerMessage
 CodecName = Literal["json", "msgpack"]
 
 
-# What encoding raises for values that are no JSON: of another type, too deep, too large, not Unicode.
+# Exceptions of encoding for values that JSON has not: of another type, too deep, too large, not Unicode.
 UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 
 class Unreadable(Exception):
-    """What came is no message of any version of the protocol."""
+    """A frame is not a message of any version of the protocol."""
 
 
 class _Head(msgspec.Struct):
@@ -26,7 +26,7 @@ _KNOWN = {str(kind.__struct_config__.tag) for kind in get_args(ServerMessage)}
 
 
 class Codec:
-    """One encoding. `decode` returns None for a type of message that this version does not know."""
+    """One encoding. `decode` returns None for a message type that this version does not know."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Codec:
         self._frame = frame
 
     def decode(self, frame: str | bytes) -> ServerMessage | None:
-        """Return the message, or None if it is of a type that is not known here; raises Unreadable."""
+        """Return the message, or None if its type is unknown. Raises Unreadable."""
         if not isinstance(frame, self._frame):
             raise Unreadable("a frame of the other kind")
         try:
@@ -76,7 +76,7 @@ def _msgpack() -> Codec:
         return lambda frame: decode(frame if isinstance(frame, bytes) else frame.encode())
 
     def encode(each: ClientMessage) -> bytes:
-        # The same values as in JSON: MessagePack has its own of times and bytes, which the protocol has not.
+        # Only the values of JSON: MessagePack's own types for times and bytes are not in the protocol.
         return encoder.encode(msgspec.to_builtins(each, str_keys=True))
 
     return Codec("tidings.v1.msgpack", encode, binary(message.decode), binary(head.decode), bytes)

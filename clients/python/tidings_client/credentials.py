@@ -1,4 +1,4 @@
-"""Asks the application for tokens, and keeps one until it ends."""
+"""Gets tokens and tickets from the application, and keeps a token until it expires."""
 
 import asyncio
 import inspect
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One showing of credentials, to a request of any kind."""
+    """Credentials for one request or handshake, as a query parameter or a header."""
 
     token: str | None = None
     query: dict[str, str] = field(default_factory=dict)
@@ -22,29 +22,29 @@ class Shown:
 
 
 class Credentials:
-    """What this user shows to a server."""
+    """The user's credentials."""
 
     def __init__(self, token: str | CredentialCallback | None, ticket: CredentialCallback | None) -> None:
         self._give_token = token
         self._give_ticket = ticket
         self._token: str | None = None if callable(token) else token
-        # The one request for a token there is: with rotating refresh tokens, two at once log a user out.
+        # The only open request for a token: with rotating refresh tokens, two at once log a user out.
         self._asking: asyncio.Task[str] | None = None
         self._waiting = 0
         self._refresh = False
 
     @property
     def can_refresh(self) -> bool:
-        """Whether there is somebody to ask: a token that is a mere text cannot become another."""
+        """Whether the application gives new credentials: a token that is a plain string cannot be renewed."""
         return callable(self._give_token) or self._give_ticket is not None
 
     @property
     def kept(self) -> str | None:
-        """The token that there is now."""
+        """The current token."""
         return self._token
 
     async def token(self) -> str | None:
-        """Return the token, or None where there is none to show. It is asked for once, however many wait for it."""
+        """Return the token, or None where the application gives none. Concurrent callers share one request for it."""
         if self._token is not None or not callable(self._give_token):
             return self._token
         if self._asking is None:
@@ -57,7 +57,7 @@ class Credentials:
         except asyncio.CancelledError:
             if self._asking is asking:
                 self._waiting -= 1
-                if self._waiting == 0:  # not wanted any more
+                if self._waiting == 0:  # nothing waits for it any more
                     self._asking = None
                     asking.cancel()
             raise
@@ -65,7 +65,7 @@ class Credentials:
     async def _ask(self, give: CredentialCallback) -> str:
         try:
             token = await _answer(give, CredentialRequest(refresh=self._refresh))
-            if self._asking is asyncio.current_task():  # else it was given up
+            if self._asking is asyncio.current_task():  # else it was abandoned
                 self._token, self._refresh = token, False
             return token
         finally:
@@ -73,7 +73,7 @@ class Credentials:
                 self._asking = None
 
     async def ticket(self) -> str | None:
-        """Return a ticket of the application: each is good for one connection."""
+        """Return a ticket from the application, for one connection."""
         if self._give_ticket is None:
             return None
         request = CredentialRequest(refresh=self._refresh)
@@ -81,13 +81,13 @@ class Credentials:
         return await _answer(self._give_ticket, request)
 
     def expire(self, used: str | None) -> None:
-        """Forget the token that was used: it ran out. One that has come since is kept."""
+        """Drop the token `used`, which has expired. A newer token is kept."""
         if self.can_refresh and used == self._token and self._asking is None:
             self._token = None
             self._refresh = True
 
     async def show(self, attempt: Callable[[Shown], Awaitable[T]]) -> T:
-        """Run what shows credentials, and once more with fresh ones if they are refused."""
+        """Call `attempt` with credentials, and once more with new ones if they are refused."""
         shown = await self._shown()
         try:
             return await attempt(shown)

@@ -1,4 +1,4 @@
-"""Where a server is: `http://host`, `ws://host/ws`; all name the same surface."""
+"""The address of a server: `http://host` and `ws://host/ws` name the same one."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ class Endpoint:
             raise ValueError(f"not an address of a server (such as https://host): {url!r}")
         base = urlunsplit((parts.scheme.replace("ws", "http"), parts.netloc, parts.path, "", ""))
         self.host = parts.netloc.rpartition("@")[2]
-        """The host and its port, to be shown: without what may stand before it."""
+        """Host and port for log lines, without user information."""
         self._base = re.sub(r"/(ws)?$", "", base)
 
     def http(self, path: str, query: Mapping[str, QueryValue] | None = None) -> str:

@@ -1,21 +1,21 @@
-"""What can go wrong.
+"""Exceptions.
 
-TidingsError                 catches all of them; has `code`, `retryable`, `retry_after`
-├── ServerError              the server refused: `code` is from the table of the protocol
-└── LocalError               this side of the connection
-    ├── AckTimeout           no answer, and no more tries
-    ├── ConnectionLost       sent, not answered, and not safe to send again: it may have arrived
-    ├── QueueFull            offline, and the queue holds as much as it may; or a stream nobody reads
+TidingsError                 base of all; has `code`, `retryable`, `retry_after`
+├── ServerError              the server refused; `code` is from the protocol's table of error codes
+└── LocalError               an error of the client or the connection
+    ├── AckTimeout           no answer after the last try
+    ├── ConnectionLost       sent but not answered; it may have arrived, and repeating it is not safe
+    ├── QueueFull            not connected, and the queue is full; or a stream is not read fast enough
     ├── Closed               the client was closed, or the room was left
-    ├── Blocked              something on the way answered instead of the server: a proxy, a portal
-    └── Unsupported          this transport cannot carry it
+    ├── Blocked              a proxy, firewall or portal answered instead of the server
+    └── Unsupported          the current transport cannot carry it
 """
 
 from typing import ClassVar
 
 
 class TidingsError(Exception):
-    """Why something was not done."""
+    """Why a request failed."""
 
     def __init__(
         self, message: str, *, code: str, retryable: bool = False, retry_after: float | None = None
@@ -24,27 +24,27 @@ class TidingsError(Exception):
         self.message = message
         self.code = code
         self.retryable = retryable
-        """Whether the same may succeed later."""
+        """Whether the same request may succeed later."""
         self.retry_after = retry_after
-        """If so, perhaps in how many seconds."""
+        """Seconds until then, if the server named them."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return _restore, (type(self), self.message, self.__dict__)
 
 
 def _restore(kind: type[TidingsError], message: str, fields: dict[str, object]) -> TidingsError:
-    """Unpickle: errors cross process boundaries, and `__init__` takes more than a message."""
+    """Unpickle an error. `__init__` needs more than the message that the default unpickling passes."""
     error = kind.__new__(kind, message)
     error.__dict__.update(fields)
     return error
 
 
 class ServerError(TidingsError):
-    """The server did not do it, or would not let us in."""
+    """The server refused the request or the connection, or could not be reached."""
 
 
 class LocalError(TidingsError):
-    """It did not get as far as a server, or nobody knows whether it did."""
+    """The request did not reach the server, or it is unknown whether it did."""
 
     own_code: ClassVar[str]
     own_retryable: ClassVar[bool] = False
@@ -54,48 +54,48 @@ class LocalError(TidingsError):
 
 
 class AckTimeout(LocalError):
-    """No answer came in time, however often it was asked for."""
+    """No answer arrived in time, after all tries."""
 
     own_code = "timeout"
     own_retryable = True
 
 
 class ConnectionLost(LocalError):
-    """It was sent and not answered, and must not be sent again. It may have arrived."""
+    """The message was sent but not answered, and must not be repeated. It may have arrived."""
 
     own_code = "connection_lost"
 
 
 class QueueFull(LocalError):
-    """More waits than may wait."""
+    """A queue is full: messages that wait for a connection, or events of a stream."""
 
     own_code = "queue_full"
     own_retryable = True
 
 
 class Closed(LocalError):
-    """What it needed was closed."""
+    """The client was closed, or the room was left."""
 
     own_code = "closed"
 
 
 class Blocked(LocalError):
-    """Something on the way answered, and not the server. What it refuses today it may let pass tomorrow."""
+    """The answer is not from the server, but for example from a proxy. It is retryable: a proxy's refusal may pass."""
 
     own_code = "blocked"
     own_retryable = True
 
 
 class Unsupported(LocalError):
-    """The transport in use cannot carry it."""
+    """The current transport cannot carry the message."""
 
     own_code = "unsupported"
 
 
 def error_from(code: str, message: str, retryable: bool, retry_after_ms: float | None) -> TidingsError:
-    """Return the error that an `error` message stands for; times on the wire are milliseconds."""
+    """Return the exception for an `error` message. `retry_after_ms` is in milliseconds, as on the wire."""
     retry_after = None if retry_after_ms is None else retry_after_ms / 1000
     for kind in (Unsupported, Blocked):
-        if code == kind.own_code:  # a stream answers like a server, but this is its own word
+        if code == kind.own_code:  # the SSE transport's own code, in a message of the server's form
             return kind(message, retry_after=retry_after)
     return ServerError(message, code=code, retryable=retryable, retry_after=retry_after)

@@ -1,4 +1,4 @@
-"""Typed events: callbacks, streams to iterate over, and the next one to wait for."""
+"""Typed events, received by callbacks, by iteration, or one at a time."""
 
 import asyncio
 import inspect
@@ -12,17 +12,17 @@ from tidings_client.errors import Closed, QueueFull, TidingsError
 T = TypeVar("T")
 Listener = Callable[[T], Awaitable[None] | None]
 
-# What a stream keeps for a reader who is slower than what it reads.
+# Number of events that a stream keeps for a slow reader.
 STREAM_LIMIT = 10_000
 
 _running: set[asyncio.Future[Any]] = set()  # the loop itself holds tasks weakly
 
 
 class Event(Generic[T]):
-    """One kind of thing that happens.
+    """One kind of event.
 
-    `listen(callback)` calls a function, or runs a coroutine function, for each. `stream()` is iterated over with
-    `async for`. `await next()` waits for one.
+    `listen(callback)` calls a function or coroutine function for each event. `async for` iterates over `stream()`.
+    `await next()` waits for one.
     """
 
     def __init__(self) -> None:
@@ -30,10 +30,10 @@ class Event(Generic[T]):
         self._streams: weakref.WeakSet[Stream[T]] = weakref.WeakSet()
 
     def listen(self, callback: Listener[T]) -> Callable[[], None]:
-        """Call `callback` for each event; returns a function that ends this.
+        """Call `callback` for each event. Returns a function that stops it.
 
-        A callback that raises disturbs neither the others nor the connection: its error goes to the loop's exception
-        handler. Callbacks run in order; what coroutine functions do runs side by side.
+        An exception in a callback affects neither the other callbacks nor the connection; it goes to the loop's
+        exception handler. Functions are called in order; coroutine functions run concurrently.
         """
         key = object()
         self._listeners[key] = callback
@@ -44,13 +44,13 @@ class Event(Generic[T]):
         return stop
 
     def stream(self, limit: int = STREAM_LIMIT) -> "Stream[T]":
-        """Return the events from now on, to iterate over. Who falls `limit` of them behind gets QueueFull."""
+        """Return an iterator over the events from now on. A reader that falls `limit` events behind gets QueueFull."""
         stream: Stream[T] = Stream(limit)
         self._streams.add(stream)
         return stream
 
     async def next(self) -> T:
-        """Wait for the next event. Raises Closed if there will be none: the client was closed, or the room left."""
+        """Wait for the next event. Raises Closed when the client is closed or the room is left."""
         async with self.stream() as stream:
             async for event in stream:
                 return event
@@ -58,24 +58,24 @@ class Event(Generic[T]):
 
     @property
     def is_heard(self) -> bool:
-        """Whether anyone listens, or reads a stream."""
+        """Whether there is a listener or a stream."""
         return bool(self._listeners or self._streams)
 
     def emit(self, event: T) -> None:
-        """Tell everyone. For the client's own use."""
+        """Send an event to all listeners and streams. For the client's own use."""
         for stream in list(self._streams):
             stream.put(event)
         for callback in list(self._listeners.values()):
             protect(callback, event)
 
     def end(self, error: TidingsError | None = None) -> None:
-        """End all streams: with an error, or as if there were no more. For the client's own use."""
+        """End all streams, with an error if given. For the client's own use."""
         for stream in list(self._streams):
             stream.end(error)
 
 
 class Stream(Generic[T]):
-    """Events to iterate over. Forgotten by its source once nobody holds it, or at `aclose`."""
+    """An asynchronous iterator over events. Its source drops it at `aclose`, or when no reference is left."""
 
     def __init__(self, limit: int = STREAM_LIMIT) -> None:
         self._limit = limit
@@ -95,13 +95,13 @@ class Stream(Generic[T]):
         self._arrived.set()
 
     def end(self, error: TidingsError | None = None) -> None:
-        """End it after what waits. For the client's own use."""
+        """End the stream after the waiting events. For the client's own use."""
         if not self._ended:
             self._ended, self._error = True, error
             self._arrived.set()
 
     async def aclose(self) -> None:
-        """Stop: what waits is forgotten."""
+        """End the stream and drop the waiting events."""
         self._waiting.clear()
         self.end()
 
@@ -109,7 +109,7 @@ class Stream(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        # A cancelled wait takes nothing away: an event is taken only after it.
+        # A cancelled wait loses no event: it is only removed after the wait.
         while not self._waiting and not self._ended:
             self._arrived.clear()
             await self._arrived.wait()
@@ -127,10 +127,10 @@ class Stream(Generic[T]):
 
 
 def protect(callback: Callable[..., Awaitable[None] | None], *arguments: object) -> None:
-    """Run what an application gave us; what it raises goes to the loop's exception handler."""
+    """Run a callback of the application. Its exceptions go to the loop's exception handler."""
     try:
         result = callback(*arguments)
-    except Exception as fault:  # noqa: BLE001 - whatever it is, it is not ours, and must not end the connection
+    except Exception as fault:  # noqa: BLE001 - the application's exception must not end the connection
         _report(fault)
         return
     if inspect.isawaitable(result):

@@ -1,4 +1,4 @@
-"""What the deployment says of itself: metrics, alerts, logs."""
+"""The channels about the deployment: metrics, alerts, logs."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -19,21 +19,21 @@ from tidings_client.generated.wire import (
 
 
 class Feed(Protocol):
-    """Something that the server's messages change."""
+    """A part of the client that messages of the server change."""
 
     def take(self, message: ServerMessage) -> None:
-        """Take any message; others change nothing."""
+        """Handle a message; those of other channels are ignored."""
         ...
 
 
 class Metrics:
-    """The metrics record of each second, and those before it."""
+    """Metrics: one record a second, and a history."""
 
     def __init__(self, channels: Channels, limit: int) -> None:
         self.history: Sequence[MetricsRecord] = ()
-        """Oldest first. It is replaced, never changed."""
+        """Oldest first. Replaced, never mutated."""
         self.records: Event[MetricsRecord] = Event()
-        """Each new one."""
+        """Each new record."""
         self._channels = channels
         self._limit = limit
 
@@ -43,11 +43,11 @@ class Metrics:
         return self.history[-1] if self.history else None
 
     def follow(self) -> Following:
-        """Follow the server until `stop` is called on what is returned."""
+        """Subscribe until `stop` is called on the returned object."""
         return self._channels.follow("metrics")
 
     def take(self, message: ServerMessage) -> None:
-        """Take any message; others change nothing."""
+        """Handle a message; those of other channels are ignored."""
         if isinstance(message, InitialState):
             self._merge(message.history)
         elif isinstance(message, MetricsUpdate):
@@ -55,18 +55,18 @@ class Metrics:
             self.records.emit(message.data)
 
     def _merge(self, records: Sequence[MetricsRecord]) -> None:
-        """A snapshot after a reconnect overlaps what is here."""
+        """Add records. A snapshot after a reconnect overlaps the history."""
         if records:
             before = [record for record in self.history if record.timestamp < records[0].timestamp]
             self.history = [*before, *records][-self._limit :]
 
 
 class Alerts:
-    """The alerts that are active."""
+    """Active alerts."""
 
     def __init__(self, channels: Channels) -> None:
         self.active: Sequence[Alert] = ()
-        """In the order in which they began. It is replaced, never changed."""
+        """Oldest first. Replaced, never mutated."""
         self.raises: Event[Alert] = Event()
         """An alert is new, or changed severity."""
         self.resolves: Event[Alert] = Event()
@@ -74,11 +74,11 @@ class Alerts:
         self._channels = channels
 
     def follow(self) -> Following:
-        """Follow the server until `stop` is called on what is returned."""
+        """Subscribe until `stop` is called on the returned object."""
         return self._channels.follow("alerts")
 
     def take(self, message: ServerMessage) -> None:
-        """Take any message; others change nothing."""
+        """Handle a message; those of other channels are ignored."""
         match message:
             case InitialState():
                 self._replace(message.alerts)
@@ -93,7 +93,7 @@ class Alerts:
         return [each for each in self.active if each.id != alert.id]
 
     def _replace(self, alerts: Sequence[Alert]) -> None:
-        """What began or ended while there was no connection is told like the rest."""
+        """Replace all alerts. Also emits what began or ended while there was no connection."""
         before, self.active = self.active, alerts
         still = {alert.id for alert in alerts}
         known = {(alert.id, alert.type) for alert in before}
@@ -106,17 +106,17 @@ class Alerts:
 
 
 class Logs:
-    """The log lines of all processes of the deployment."""
+    """Log lines of all processes of the deployment."""
 
     def __init__(self, channels: Channels) -> None:
         self.lines: Event[LogEntry] = Event()
         self._channels = channels
 
     def follow(self) -> Following:
-        """Follow the server until `stop` is called on what is returned."""
+        """Subscribe until `stop` is called on the returned object."""
         return self._channels.follow("logs")
 
     def take(self, message: ServerMessage) -> None:
-        """Take any message; others change nothing."""
+        """Handle a message; those of other channels are ignored."""
         if isinstance(message, Log):
             self.lines.emit(message.data)

@@ -1,4 +1,4 @@
-"""The HTTP surface, as this user."""
+"""Requests to the HTTP API, as this user."""
 
 import re
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from tidings_client.refusal import UNREADABLE, blocked, refusal
 
 _TIMEOUT = httpx.Timeout(10.0)
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-# A stream has no end; its silence is the watchdog's business.
+# A stream has no end. The watchdog detects its silence.
 _STREAM_TIMEOUT = httpx.Timeout(10.0, read=None)
 
 
 class Http:
-    """Requests to one server. What connections there are lasts until `close`."""
+    """Requests to one server. Connections are kept open until `close`."""
 
     def __init__(self, endpoint: Endpoint, credentials: Credentials, given: httpx.AsyncClient | None) -> None:
         self._endpoint = endpoint
@@ -41,8 +41,8 @@ class Http:
         """Carry out one operation and return its answer, typed.
 
         Raises:
-            TidingsError: it was refused, or the server could not be reached.
-            ValueError: there is no such operation, or a part of its path is missing.
+            TidingsError: the server refused the request or could not be reached.
+            ValueError: the operation does not exist, or a part of its path is missing.
         """
         if operation not in ANSWERS:
             raise ValueError(f"no such operation: {operation!r} (they look like 'GET /api/rooms')")
@@ -64,11 +64,11 @@ class Http:
     async def open(
         self, path: str, query: Mapping[str, QueryValue], headers: Mapping[str, str]
     ) -> httpx.Response:
-        """Open a stream, which the caller closes. Raises a TidingsError where it is refused."""
+        """Open a stream, which the caller closes. Raises a TidingsError if it is refused."""
         return await self._send("GET", path, query, headers, None, stream=True)
 
     async def close(self) -> None:
-        """Close what connections there are. The next request makes new ones."""
+        """Close all connections. The next request opens a new one."""
         own, self._own = self._own, None
         if own is not None:
             await own.aclose()

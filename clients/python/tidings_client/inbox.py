@@ -18,29 +18,29 @@ from tidings_client.room import Gap
 
 
 class Inbox:
-    """Direct messages: `async for message in client.inbox`, or `messages.listen`."""
+    """Direct messages to this user: `async for message in client.inbox`, or `messages.listen`."""
 
     def __init__(self, ask: Callable[[ClientMessage], "asyncio.Future[Any]"]) -> None:
         self.messages: Event[DirectMessage] = Event()
         self.gaps: Event[Gap] = Event()
-        """Messages may be missing: what came while we were away could not be recovered."""
+        """Messages may be missing: those sent while there was no connection could not be recovered."""
         self.position: Position | None = None
-        """After which message the next one comes."""
+        """Everything up to here was received."""
         self._ask = ask
         self._user_id = ""
-        self._welcomed: Position | None = None  # where the inbox stood when this connection began
-        self._held: list[DirectMessage] | None = None  # what came live before it was known what was missed
+        self._welcomed: Position | None = None  # the inbox's position when this connection opened
+        self._held: list[DirectMessage] | None = None  # live messages before the answer with the missed ones
 
     def stream(self, limit: int = STREAM_LIMIT) -> Stream[DirectMessage]:
-        """Return the messages from now on, to iterate over."""
+        """Return an iterator over the messages from now on."""
         return self.messages.stream(limit)
 
     def __aiter__(self) -> Stream[DirectMessage]:
         return self.stream()
 
     def on_up(self, welcome: Welcome) -> None:
-        """There is a connection."""
-        # Another user's positions mean nothing in this one's inbox.
+        """A connection opened: resume."""
+        # A position is only valid in the inbox of its own user.
         same = not self._user_id or welcome.user_id == self._user_id
         self._user_id = welcome.user_id
         since = self.position if same else None
@@ -58,13 +58,13 @@ class Inbox:
             self._resume(recovered=False, missed=())
 
     def on_position(self, position: Position) -> None:
-        """A stream says where the inbox stands, which `welcome` of a WebSocket does."""
+        """The inbox's position, from an SSE stream; over WebSocket `welcome` has it."""
         self._welcomed = position
         if self.position is None:
             self.position = position
 
     def on_resumed(self, answer: Subscribed) -> None:
-        """Take what was missed."""
+        """Handle the answer to a resume, with the missed messages."""
         self._resume(recovered=answer.recovered is True, missed=answer.missed or ())
 
     def _resume(self, *, recovered: bool, missed: Sequence[DirectMessage]) -> None:
@@ -76,12 +76,12 @@ class Inbox:
             self.take(message)
 
     def take(self, message: DirectMessage) -> None:
-        """Take a direct message."""
+        """Handle a direct message."""
         if self._held is not None:
             self._held.append(message)
             return
         if message.seq is not None and self.position is not None:
             if message.seq <= self.position.seq:
-                return  # known
+                return  # a repeat
             self.position = Position(epoch=self.position.epoch, seq=message.seq)
         self.messages.emit(message)

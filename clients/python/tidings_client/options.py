@@ -1,4 +1,4 @@
-"""What can be chosen when a client is made."""
+"""Options of a client."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from tidings_client.transport.socket import Connect, connect
 
 @dataclass(frozen=True, slots=True)
 class CredentialRequest:
-    """Asks for a token or ticket. `refresh`: the last one was refused or ran out, do not answer from a cache."""
+    """A request for a token or ticket. `refresh`: the last one was refused or expired, do not answer from a cache."""
 
     refresh: bool
 
@@ -25,45 +25,45 @@ CredentialCallback = Callable[[CredentialRequest], Awaitable[str] | str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How a client behaves. All times are seconds."""
+    """Options of a client. All times are seconds."""
 
     username: str | None = None
-    """Display name, where the server lets anyone in. It proves nothing."""
+    """Display name, under `TIDINGS_AUTH=open`. It proves nothing."""
     token: str | CredentialCallback | None = None
-    """A token (JWT), or who gives one: asked again when the last one ran out or was refused. With an API key there are
-    requests to the server's API alone: it cannot connect."""
+    """A token (JWT), or a callback that returns one, called again when the last one expired or was refused. An API key
+    allows requests to the HTTP API only: it cannot connect."""
     ticket: CredentialCallback | None = None
-    """Who gives one-time tickets, where somebody else keeps the token. Called for every connection."""
+    """A callback that returns a one-time ticket, where another process keeps the token. Called for each connection."""
     session: str | None = None
-    """The `session` of an earlier client: this is that user again, where the server lets anyone in."""
+    """The `session` of an earlier client, to be the same user again under `TIDINGS_AUTH=open`."""
     transports: Sequence[TransportKind] = ("websocket", "sse")
-    """In which order to try."""
+    """Transports in order of preference."""
     last_transport: TransportKind | None = None
-    """The `status.transport` of an earlier client: the first attempt goes that way, if it is among `transports`."""
+    """The `status.transport` of an earlier client, for the first attempt, if it is among `transports`."""
     codec: CodecName = "json"
-    """How messages become frames."""
+    """Encoding of WebSocket frames."""
     ack_timeout: float = 10.0
-    """How long an answer may take before the message is sent again, or given up."""
+    """Time limit of an answer, after which the message is sent again or AckTimeout is raised."""
     tries: int = 5
-    """How often a message is sent at most."""
+    """Number of times a message is sent at most."""
     queue_limit: int = 100
-    """How many messages may wait for a connection."""
+    """Number of messages that may wait for a connection."""
     connect_timeout: float = 10.0
-    """How long a connection may take to be made."""
+    """Time limit for opening a connection."""
     close_timeout: float = 2.0
-    """How long `close` may wait for the server to say goodbye."""
+    """Time that `close` may wait for the server's close frame."""
     backoff: Backoff = field(default_factory=Backoff)
-    """Limits of the wait before the first attempt to reconnect, and before any."""
+    """Longest wait before the first reconnect (doubled each time), and before any."""
     history_limit: int = 300
-    """How many metrics records are kept."""
+    """Number of metrics records that are kept."""
     http: httpx.AsyncClient | None = None
-    """What HTTP goes through, for a proxy or certificates of your own. It is not closed by the client."""
+    """HTTP client to use, for a proxy or certificates of your own. Tidings does not close it."""
     websocket: Mapping[str, Any] = field(default_factory=dict)
     """More arguments for `websockets.connect`: `ssl`, `proxy`, `additional_headers`."""
     connect: Connect = connect
-    """Opens a WebSocket: another implementation, or a test's."""
+    """Opens a WebSocket: for another implementation, or for tests."""
     clock: Clock = field(default_factory=SystemClock)
-    """Time and chance, for tests."""
+    """Time and random numbers, for tests."""
 
     def __post_init__(self) -> None:
         given = list(self.transports)

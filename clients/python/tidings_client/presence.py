@@ -1,4 +1,4 @@
-"""Who is online, or in one room: a map that follows the server."""
+"""The users who are online, or in one room."""
 
 from collections.abc import Iterator, Mapping
 
@@ -18,29 +18,29 @@ from tidings_client.generated.wire import (
 
 
 class Presence(Mapping[str, User]):
-    """Users by id, kept in step with the server while it is followed.
+    """A mapping of user ids to users, updated while it is followed.
 
-    `with presence.follow():` or `presence.follow()` until `stop()`. Followers are counted.
+    Follow it by `with presence.follow():`, or by `presence.follow()` until `stop()`. Followers are counted.
     """
 
     def __init__(self, channels: Channels, room: str | None) -> None:
         self.room = room
-        """The room, or None for everyone."""
+        """The room, or None for all users."""
         self.synced = False
-        """Whether this is what the server has now, as far as we know."""
+        """Whether the users are current: False before the first list, and while there is no connection."""
         self.count: int | None = None
-        """How many there are, where the server says so: of long lists, and of those too long to be told at all."""
+        """The number of users, where the server sends it: for long lists, and for those too long to be sent."""
         self.enters: Event[User] = Event()
-        """Somebody came, also between two connections of ours."""
+        """A user came online, or joined the room; also while this client had no connection."""
         self.leaves: Event[User] = Event()
-        """Somebody went: as they were last seen."""
+        """A user went offline, or left the room. The value is the last one known."""
         self.updates: Event[User] = Event()
-        """Somebody's name, status or data changed."""
+        """A user's name, status or custom data changed."""
         self.changes: Event[Presence] = Event()
-        """Anything above, or `synced`, changed."""
+        """Users, `count` or `synced` changed."""
         self._channels = channels
         self._users: dict[str, User] = {}
-        # While a list comes in parts: who is in it so far. Nobody has left before its last part says so.
+        # User ids in the parts of a list so far. A user is only known to be gone after the last part.
         self._listed: set[str] | None = None
 
     def __getitem__(self, user_id: str) -> User:
@@ -62,18 +62,18 @@ class Presence(Mapping[str, User]):
         return self is other
 
     def follow(self) -> Following:
-        """Follow the server until `stop` is called on what is returned."""
+        """Subscribe until `stop` is called on the returned object."""
         return self._channels.follow("presence" if self.room is None else f"presence:{self.room}")
 
     def on_down(self) -> None:
-        """The connection is gone: what is here was so, and may be so."""
+        """The connection ended: the users may be out of date."""
         self._listed = None
         if self.synced:
             self.synced = False
             self.changes.emit(self)
 
     def take(self, message: ServerMessage) -> None:
-        """Take any message; those of other scopes change nothing."""
+        """Handle a message; those of other scopes are ignored."""
         match message:
             case PresenceList(room=self.room):
                 self._take_list(message)
@@ -96,7 +96,7 @@ class Presence(Mapping[str, User]):
     def _take_list(self, message: PresenceList) -> None:
         self.count = message.count
         if message.count is not None and not message.part and not message.more:
-            # Too many to be told: who is here is not known any more, which is not that they have left.
+            # The list is too long to be sent: the users are unknown from now on, but they have not left.
             self._listed, self._users, self.synced = None, {}, True
             self.changes.emit(self)
             return

@@ -1,18 +1,18 @@
-"""What an HTTP answer that is no success means."""
+"""Exceptions for HTTP answers that are not a success."""
 
 import msgspec
 
 from tidings_client.errors import Blocked, ServerError, TidingsError
 from tidings_client.generated.wire import ErrorBody
 
-# What decoding raises for bytes that are not what was expected.
+# Exceptions of decoding for unexpected bytes.
 UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 def refusal(status: int, retry_after: str | None, body: bytes | bytearray) -> TidingsError:
-    """Return the error of an answer: what its body says, or Blocked where that is not the server's.
+    """Return the error in an answer's body, or Blocked if the body is not the server's.
 
-    The status alone says nothing: a proxy's 403 is not the server's, and never final.
+    The status alone does not decide: a proxy's 403 is not the server's, and never final.
     """
     seconds = float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
     try:
@@ -25,5 +25,5 @@ def refusal(status: int, retry_after: str | None, body: bytes | bytearray) -> Ti
 
 
 def blocked(status: int, retry_after: float | None = None) -> Blocked:
-    """Return the error of an answer that is not the server's."""
+    """Return the error for an answer that is not the server's."""
     return Blocked(f"something on the way answered {status}", retry_after=retry_after)

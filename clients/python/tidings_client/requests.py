@@ -1,4 +1,4 @@
-"""Requests and their answers: time limits, retries with the same id, and a queue for when there is no connection."""
+"""Requests and their answers: time limits, retries with the same id, and a queue while there is no connection."""
 
 import asyncio
 import dataclasses
@@ -39,13 +39,13 @@ class Sending:
     """How a message may be sent."""
 
     queued: bool = False
-    """Kept for later while there is no connection."""
+    """May wait while there is no connection."""
     repeatable: Callable[[], bool] = _never
-    """May be sent again although it may have arrived."""
+    """Whether it may be sent again although it may have arrived."""
     ready: Callable[[], bool] = _always
-    """What it waits for before it may be sent: the room it goes to."""
+    """Whether it may be sent now: a room's message waits for the join."""
     topic: str | None = None
-    """What it belongs to, to find it by."""
+    """The room it belongs to."""
 
 
 AT_ONCE = Sending()
@@ -54,12 +54,12 @@ ONCE = Sending(queued=True)
 
 
 class RequestLink(Protocol):
-    """Where requests go."""
+    """What requests need from their client."""
 
     def send(self, message: ClientMessage) -> None: ...
 
     def suspect(self) -> None:
-        """An answer did not come."""
+        """An answer did not arrive in time."""
         ...
 
 
@@ -95,7 +95,7 @@ class _Entry:
 
 
 class Requests:
-    """What was asked and not answered, in the order in which it was asked."""
+    """Requests without an answer so far, oldest first."""
 
     def __init__(
         self, link: RequestLink, *, clock: Clock, ack_timeout: float, tries: int, queue_limit: int
@@ -112,9 +112,9 @@ class Requests:
         self._over: TidingsError | None = None
 
     def submit(self, message: ClientMessage, sending: Sending = AT_ONCE) -> "asyncio.Future[Any]":
-        """Send a message; the future has its answer, or a TidingsError. Cancelled, it is not waited for any more.
+        """Send a message. The future resolves to its answer, or fails with a TidingsError; it may be cancelled.
 
-        One with the id of a message that is under way to the same place is that message, and gets its answer too.
+        A message with the id of an unanswered one to the same destination counts as the same, and shares its answer.
         """
         if self._over is not None:
             return _failed(self._over)
@@ -136,16 +136,16 @@ class Requests:
 
     @property
     def over(self) -> TidingsError | None:
-        """Why there will be no connection, if so: nothing waits then."""
+        """Why there will be no connection, if so: then nothing may wait."""
         return self._over
 
     @property
     def unsent(self) -> int:
-        """How many wait to be sent for the first time."""
+        """Number of messages that were never sent."""
         return sum(entry.first_sent_at is None for entry in self._entries.values())
 
     def unsettled(self, topic: str) -> Awaitable[object] | None:
-        """Return what waits until all of a topic that may have arrived before is settled; None if nothing is open."""
+        """Return an awaitable for the messages of a topic that may have arrived; None if there are none."""
         answers = [
             answer
             for entry in self._entries.values()
@@ -155,7 +155,7 @@ class Requests:
         return asyncio.wait(answers) if answers else None
 
     def drop(self, topic: str, fault: TidingsError) -> None:
-        """Send nothing of a topic any more. What is under way on this connection gets its answer, or is lost with it."""
+        """Send nothing more of a topic. A message already sent on this connection may still be answered."""
         for entry in list(self._entries.values()):
             if entry.sending.topic != topic:
                 continue
@@ -166,21 +166,21 @@ class Requests:
                 self._fail(entry, ConnectionLost("not answered, and it may not be repeated any more"))
 
     def up(self) -> None:
-        """There is a connection."""
+        """A connection opened: messages may be sent."""
         self._up = True
         self._over = None
 
     def begin(self) -> None:
-        """There will be a connection: new ones may wait again."""
+        """A connection is expected: messages may wait again."""
         self._over = None
 
     def flush(self) -> None:
-        """Send what has become ready, oldest first."""
+        """Send the messages that are ready, oldest first."""
         for entry in list(self._entries.values()):
             self._send(entry)
 
     def down(self) -> None:
-        """The connection is gone: what may be repeated waits for the next one."""
+        """The connection ended: what may be repeated waits for the next one."""
         self._up = False
         for entry in list(self._entries.values()):
             entry.cancel_timer()
@@ -189,14 +189,14 @@ class Requests:
                 self._fail(entry, ConnectionLost("the connection was lost before the answer came"))
 
     def end(self, fault: TidingsError) -> None:
-        """There will be no connection: all fail, and those to come, until `begin`."""
+        """There will be no connection: all messages fail, and later ones, until `begin`."""
         self.down()
         self._over = fault
         for entry in list(self._entries.values()):
             self._fail(entry, fault)
 
     def on_answer(self, answer: ServerMessage, request_id: str) -> ClientMessage | None:
-        """Take a message with an id; return the request it answers, if there is one."""
+        """Handle a message with an id. Returns the request that it answers, if there is one."""
         entry = self._entries.get(request_id)
         if entry is None:
             return None
@@ -224,7 +224,7 @@ class Requests:
             return
         now = self._clock.now()
         if entry.first_sent_at is not None and now - entry.first_sent_at > DUPLICATE_S:
-            # The server has forgotten the id by now: a repeat would be a second message.
+            # The duplicate window is over: a repeat would be a second message.
             self._fail(entry, ConnectionLost("not answered for so long that it must not be repeated"))
             return
         if entry.first_sent_at is None:
@@ -269,7 +269,7 @@ class Requests:
 
 
 def _place_of(message: ClientMessage) -> tuple[type[ClientMessage], str | None]:
-    """Return where a message goes: ids are unique there."""
+    """Return the destination of a message, in which ids are unique."""
     match message:
         case ClientRoomMessage():
             return type(message), message.room
@@ -287,4 +287,4 @@ def _failed(fault: Exception) -> "asyncio.Future[Any]":
 
 def _reject(answer: "asyncio.Future[Any]", fault: Exception) -> None:
     answer.set_exception(fault)
-    answer.exception()  # seen: an answer that is not waited for is no warning
+    answer.exception()  # marks it as retrieved: asyncio does not warn when nothing awaits it

@@ -1,4 +1,4 @@
-"""One room: a member of it while it is wanted, on every connection."""
+"""One room, joined again on every connection."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -27,34 +27,34 @@ from tidings_client.roomlog import RoomLog
 
 RoomState = Literal[
     "left",
-    "joining",  # wanted, and not there (yet, or while there is no connection)
+    "joining",  # not a member yet, or not connected
     "joined",
-    "refused",  # not for this user: only another `join` tries again
+    "refused",  # the server refused; only another `join` tries again
 ]
 
 _RETRY_S = 1.0
-# How long the answers to repeated messages are waited for before what was missed is shown all the same.
+# Longest wait for the answers to repeated messages, before the missed ones are delivered.
 _HELD_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Members now get our messages and we theirs."""
+    """This client is a member of the room now."""
 
     recovered: bool | None
-    """True: nothing was missed since the last connection. None: there was none."""
+    """True: no message was missed since the last connection. None: there was no earlier connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Messages may be missing. What is still kept of a room is in its `history()`."""
+    """Messages may be missing. A room's `history()` reads those that are still stored."""
 
     position: Position | None
-    """After which message the next one comes."""
+    """The position after the gap."""
 
 
 class RoomLink(Protocol):
-    """What a room needs of its client."""
+    """What a room needs from its client."""
 
     clock: Clock
 
@@ -87,19 +87,19 @@ class RoomLink(Protocol):
 
 
 class Room:
-    """A room. `async for message in room` joins it and reads it until it is left."""
+    """A room. `async for message in room` joins it, and iterates over its messages until it is left."""
 
     def __init__(self, name: str, link: RoomLink) -> None:
         self.name = name
         self.state: RoomState = "left"
         self.messages: Event[RoomMessage] = Event()
-        """Messages, in order, each once."""
+        """Messages in order, each once."""
         self.joins: Event[Joined] = Event()
         self.gaps: Event[Gap] = Event()
         self.user_joins: Event[UserJoined] = Event()
-        """The first connection of a user came in."""
+        """The first connection of a user joined."""
         self.user_leaves: Event[UserLeft] = Event()
-        """The last connection of a user is gone."""
+        """The last connection of a user left."""
         self.refusals: Event[TidingsError] = Event()
         self._link = link
         self._log = RoomLog()
@@ -107,7 +107,7 @@ class Room:
         self._durable = False
         self._refusal: TidingsError | None = None
         self._waiters: set[asyncio.Future[None]] = set()
-        # An answer, and what came live after it, while it is found out which of the missed messages are our own.
+        # The answer to a join, and live messages after it, until it is known which missed messages are our own.
         self._undelivered: JoinedRoom | None = None
         self._held: list[RoomMessage] = []
         self._timer: Timer | None = None
@@ -117,29 +117,29 @@ class Room:
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody joined it and nobody left it since."""
+        """Whether it was joined, and not left since."""
         return self._wanted
 
     @property
     def expected(self) -> bool:
-        """Whether this client is in it, or on its way."""
+        """Whether this client is a member, or is about to be."""
         return self._wanted and self.state != "refused"
 
     @property
     def position(self) -> Position | None:
-        """After which message the next one comes; None in an ephemeral room, or before it was joined."""
+        """Everything up to here was received. None in an ephemeral room and before the first join."""
         return self._log.position
 
     @property
     def presence(self) -> Presence:
-        """Who is in the room, once it is followed."""
+        """The users in the room, while it is followed."""
         return self._link.presence_of(self.name)
 
     async def join(self) -> None:
-        """Become a member, and wait until that is so. Lasts until `leave`, whatever becomes of connections.
+        """Join the room on this and every later connection, until `leave`. Returns when joined.
 
-        Raises a TidingsError if the room is not for this user, or if the client has failed or was closed. Cancelled,
-        it stops waiting and stays wanted.
+        Raises a TidingsError if the room is refused, or if the client has failed or was closed. Cancellation ends the
+        wait; the room is joined all the same.
         """
         self._want()
         if self._link.over is not None:
@@ -154,7 +154,7 @@ class Room:
             self._waiters.discard(waiter)
 
     def leave(self) -> None:
-        """Stop being a member. What waits to be sent to the room fails."""
+        """Leave the room. Messages that wait to be sent to it fail with Closed."""
         self._link.check_loop()
         self._wanted = False
         if self.state == "left":
@@ -168,11 +168,11 @@ class Room:
         self._give_up(Closed("the room was left"))
         self.messages.end()
         if was_there and self._link.is_up:
-            # Lost with its connection, it needs no answer: no connection, no member.
+            # It may be lost with its connection, which ends the membership as well.
             self._link.submit(ClientLeaveRoom(room=self.name))
 
     def stream(self, limit: int = STREAM_LIMIT) -> Stream[RoomMessage]:
-        """Join, and return the messages from now on, to iterate over; `async with` it to stop at a known place."""
+        """Join, and return an iterator over the messages from now on. `async with` ends it at the end of the block."""
         stream = self.messages.stream(limit)
         self._want()
         return stream
@@ -188,10 +188,11 @@ class Room:
         self.leave()
 
     async def publish(self, content: Any, *, echo: bool | None = None, id: str | None = None) -> Ack:
-        """Send to the members once that may be: after the connection and the join. Returns when it is stored.
+        """Publish to the members. Waits for the connection and the join.
 
-        `echo` asks for a copy like everyone's. `id` is unique per user and room: within two minutes an equal one is
-        stored once. It is sent again, with the same id, where that is harmless.
+        Returns when the server has accepted the message, which for durable rooms means stored. `echo`: receive it like
+        every other member. `id`: message id, unique per user and room; a repeated one is not stored again within two
+        minutes. Repeated with the same id in durable rooms, never in ephemeral ones.
         """
         if not self._wanted:
             raise ServerError("join the room first", code="not_in_room")
@@ -199,7 +200,7 @@ class Room:
             raise self._refusal
         sending = Sending(
             queued=True,
-            repeatable=lambda: self._durable,  # an ephemeral room would hear it twice
+            repeatable=lambda: self._durable,  # an ephemeral room would receive it twice
             ready=lambda: self.state == "joined",
             topic=self.name,
         )
@@ -210,16 +211,19 @@ class Room:
     async def history(
         self, *, limit: int | None = None, before: int | None = None, since: int | None = None
     ) -> RoomPast:
-        """Read what the room keeps, oldest first."""
+        """Read stored messages, oldest first.
+
+        `limit`: number of messages at most. `before`, `since`: only those with a lower, a higher sequence.
+        """
         return await self._link.history_of(self.name, limit, before, since)
 
     def on_up(self) -> None:
-        """There is a connection: be a member on it."""
+        """A connection opened: join on it."""
         if self._wanted:
             self._enter()
 
     def on_down(self) -> None:
-        """The connection is gone."""
+        """The connection ended."""
         self._cancel_timer()
         if self.state == "joined":
             self.state = "joining"
@@ -229,7 +233,7 @@ class Room:
         self._settle(fault)
 
     def on_joined(self, answer: JoinedRoom) -> None:
-        """Take the answer to a join, or a gap that the server found."""
+        """Handle the answer to a join, or the server's report of lost messages."""
         if not self._wanted:
             return
         if self._undelivered is not None:
@@ -238,7 +242,7 @@ class Room:
         unsettled = self._link.unsettled(self.name) if answer.missed else None
         entered = self.state != "joined"
         if unsettled is not None:
-            # Own messages whose answers were lost are among those missed: their repeats tell which.
+            # Own messages without an answer may be among the missed ones; the acks of their repeats tell them apart.
             self._undelivered, self._held = answer, []
             self._link.spawn(self._deliver_later(answer, unsettled))
         else:
@@ -250,14 +254,14 @@ class Room:
         self._link.flush()
 
     def on_message(self, message: RoomMessage) -> None:
-        """Take a message of this room."""
+        """Handle a message of this room."""
         if self._undelivered is not None:
             self._held.append(message)
         elif self._wanted and self._log.accept(message):
             self.messages.emit(message)
 
     def on_stored(self, ack: Ack, echo: bool | None) -> None:
-        """An own message was stored."""
+        """One of this client's messages was stored."""
         if not echo:
             self._log.on_stored(ack, self._link.clock.now())
 
@@ -319,7 +323,7 @@ class Room:
             self._enter()
 
     def _give_up(self, fault: TidingsError) -> None:
-        """Fail what waits for the room."""
+        """Fail everything that waits for the room."""
         self._settle(fault)
         self._link.drop(self.name, fault)
 

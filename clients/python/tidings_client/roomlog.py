@@ -1,23 +1,23 @@
-"""Where a client stands in the log of one room. Pure; it decides what is shown, and once."""
+"""A client's position in the log of one room. Pure; it decides which messages are delivered, each once."""
 
 from tidings_client.generated.wire import Ack, JoinedRoom, Position, RoomMessage
 
-# After so long an own message, stored and acknowledged, is surely preceded by nothing that is still on its way to us:
-# the position may move past it. Before, the message in front of it may yet come.
+# Time after which nothing before an own, acknowledged message can still be on its way to this client: the position may
+# then move past it.
 _SETTLED_S = 10.0
 _MOST_OWN = 1000
 
 
 class RoomLog:
-    """The position in one room, and which of the messages after it are our own."""
+    """The position in one room, and which messages after it are this client's own."""
 
     def __init__(self) -> None:
         self.position: Position | None = None
-        # Own messages after the position, which the server does not send to this connection: when each was stored.
+        # When each own message after the position was stored. The server does not send those to this connection.
         self._own: dict[int, float] = {}
 
     def accept(self, message: RoomMessage) -> bool:
-        """Take a message; False if it was shown before, or is our own."""
+        """Return whether to deliver a message: False for a repeat, and for an own message."""
         if message.seq is None or self.position is None:
             return True
         if message.seq <= self.position.seq:
@@ -25,7 +25,7 @@ class RoomLog:
         return not self._move_to(message.seq)
 
     def on_stored(self, ack: Ack, now: float) -> None:
-        """An own message was stored."""
+        """One of this client's messages was stored."""
         at = self.position
         if at is None or ack.seq is None or ack.epoch != at.epoch or ack.seq <= at.seq:
             return
@@ -34,14 +34,14 @@ class RoomLog:
             del self._own[next(iter(self._own))]
 
     def since(self, heard_at: float) -> Position | None:
-        """Return from where to resume; `heard_at` is when the last connection was last known to live."""
+        """Return the position to resume from. `heard_at`: when the last connection was last known to be alive."""
         for seq, stored_at in sorted(self._own.items()):
             if self.position and stored_at <= heard_at - _SETTLED_S and seq > self.position.seq:
                 self._move_to(seq)
         return self.position
 
     def on_joined(self, answer: JoinedRoom) -> bool:
-        """Take the answer to a join, after what was missed; True if messages may be missing."""
+        """Handle the answer to a join, after the missed messages. Returns whether messages may be missing."""
         before = self.position
         if answer.epoch is None or answer.seq is None:
             self.position = None
@@ -55,7 +55,7 @@ class RoomLog:
         return before is not None and before != self.position
 
     def _move_to(self, seq: int) -> bool:
-        """Move on, and say whether the message there is our own."""
+        """Move the position. Returns whether the message there is this client's own."""
         own = seq in self._own
         self._own = {each: at for each, at in self._own.items() if each > seq}
         if self.position is not None:

@@ -1,4 +1,4 @@
-// Notifications for one user, on every tab and device: direct messages, also those sent while the line was down.
+// Notifications for one user on every tab and device: direct messages, including those sent while disconnected.
 import { TidingsClient } from "@tidings/client";
 
 const byId = (id: string): HTMLElement => document.getElementById(id) as HTMLElement;
@@ -27,7 +27,7 @@ client.inbox.on("gap", () => {
 byId("bell").addEventListener("click", () => count(-unread));
 
 client.on("welcome", ({ userId }) => {
-  // Under `TIDINGS_AUTH=open`; elsewhere it takes an API key.
+  // Works under `TIDINGS_AUTH=open`; otherwise it needs an API key.
   const body = JSON.stringify({ userId, content: "your build is ready" });
   byId("command").textContent =
     `curl -X POST ${location.origin}/api/publish -H 'Content-Type: application/json' -d '${body}'`;

@@ -1,4 +1,4 @@
-// A status board with the React hook: live figures of the deployment, and what is wrong with it.
+// A status board with the React hook: live metrics and active alerts of the deployment.
 import { StrictMode, type ReactElement } from "react";
 import { createRoot } from "react-dom/client";
 import { useRealtimeDashboard } from "@tidings/client/react";
@@ -18,7 +18,7 @@ function Board(): ReactElement {
     <main>
       <h1>Status board</h1>
       <p className="state" role="status">
-        {connected ? `live, ${metrics.length} s of history` : "not connected; figures may be late"}
+        {connected ? `live, ${metrics.length} s of history` : "not connected; metrics may be out of date"}
       </p>
       {latestMetrics && (
         <>

@@ -1,4 +1,4 @@
-// A chat in one room: what was said before, what is said now, who is here, and nothing lost when the line drops.
+// A chat in one room: history, live messages, presence, and recovery after a reconnect.
 import { TidingsClient, type RoomMessage } from "@tidings/client";
 
 const byId = (id: string): HTMLElement => document.getElementById(id) as HTMLElement;
@@ -6,7 +6,7 @@ const byId = (id: string): HTMLElement => document.getElementById(id) as HTMLEle
 const client = new TidingsClient("/", { username: `guest ${Math.floor(Math.random() * 1000)}` });
 const room = client.room("example-chat");
 
-/** What is shown, by its place in the room: history and live messages overlap, and come in any order. */
+/** Shown messages by sequence: history and live messages overlap and arrive in any order. */
 const lines = new Map<number, HTMLElement>();
 
 function lineOf({ username, content }: Pick<RoomMessage, "username" | "content">): HTMLElement {
@@ -49,11 +49,11 @@ byId("form").addEventListener("submit", (event) => {
   const input = byId("text") as HTMLInputElement;
   const line = lineOf({ username: "you", content: input.value });
   byId("messages").append(line);
-  line.style.opacity = "0.5"; // until the server has stored it, also if that is after a reconnect
+  line.style.opacity = "0.5"; // until the server has stored it, if need be after a reconnect
   room.publish(input.value).then(
     ({ seq = 0 }) => {
       line.style.removeProperty("opacity");
-      place(line, seq); // where it stands in the room
+      place(line, seq); // its position in the room
     },
     (fault: unknown) => (line.textContent += ` (not sent: ${(fault as Error).message})`),
   );

@@ -1,4 +1,4 @@
-// Everyone's pointer, in an ephemeral room: positions are worth nothing a second later, so none is stored or repeated.
+// The pointers of all users, in an ephemeral room: a position is useless a second later, so none is stored or repeated.
 import { TidingsClient } from "@tidings/client";
 
 interface Point {
@@ -32,14 +32,14 @@ room.on("userLeft", ({ userId }) => {
   cursors.delete(userId);
 });
 
-// At most 20 a second, and the newest one always goes out.
+// At most 20 a second; the newest position is always sent.
 let next: Point | undefined;
 let timer: ReturnType<typeof setTimeout> | undefined;
 
 function send(): void {
   timer = undefined;
   if (!next || room.state.get() !== "joined") return;
-  room.publish(next).catch(() => undefined); // the next one is on its way
+  room.publish(next).catch(() => undefined); // a newer position follows
   next = undefined;
   timer = setTimeout(send, 50);
 }

@@ -1,13 +1,13 @@
 export interface BackoffOptions {
-  /** Most milliseconds before the first attempt; doubled for each one after it. */
+  /** Longest wait before the first attempt; doubled for each later one. */
   firstMs: number;
-  /** Most milliseconds before any. */
+  /** Longest wait before any attempt. */
   longestMs: number;
 }
 
 /**
- * Returns how long to wait before an attempt: any time up to a limit that doubles ("full jitter"), so that clients
- * who lost the same server do not come back in one wave. What the server asked for comes on top of that.
+ * Returns the wait before an attempt, in milliseconds: the server's `retryAfterMs`, plus a random time up to a limit
+ * that doubles ("full jitter"), so that the clients of a lost server do not reconnect in one wave.
  */
 export function backoff(attempt: number, serverMs: number, options: BackoffOptions, random: () => number): number {
   const limit = Math.min(options.longestMs, options.firstMs * 2 ** Math.min(attempt, 30));

@@ -9,18 +9,18 @@ import { Fallback } from "./fallback.js";
 import { advance, type Action, type Input, type State } from "./machine.js";
 import { TURN_MS, Watchdog, type Verdict } from "./watchdog.js";
 
-/** How the connection stands. */
+/** State of the connection. */
 export interface ConnectionStatus {
   readonly state: State;
-  /** Which transport carries, or last carried, the messages. */
+  /** The current transport, or the last one. */
   readonly transport?: TransportKind;
-  /** Why the last connection ended, or could not be made. */
+  /** Why the last connection ended or failed. */
   readonly reason?: string;
   /** The close code, where there was one. */
   readonly code?: number | undefined;
-  /** While suspended: when the next attempt is due, in ms since 1970. */
+  /** While suspended: time of the next attempt, in ms since 1970. */
   readonly retryAt?: number;
-  /** While failed: what was refused. */
+  /** While failed: the server's refusal. */
   readonly error?: TidingsError | undefined;
 }
 
@@ -28,11 +28,11 @@ export interface ConnectionSetup {
   clock: Clock;
   transports: readonly TransportKind[];
   backoff: BackoffOptions;
-  /** How long a connection may take to be made. */
+  /** Time limit for opening a connection. */
   connectMs: number;
-  /** How long the answer to a probe may take. */
+  /** Time limit of the answer to a probe. */
   answerMs: number;
-  /** Which transport worked when a client here was last connected. */
+  /** The transport of the last connection, possibly of an earlier client on this page. */
   lastTransport: TransportKind | undefined;
   open(kind: TransportKind, events: TransportEvents): Transport;
   onMessage(message: ServerMessage): void;
@@ -42,21 +42,21 @@ export interface ConnectionSetup {
   onTokenExpired(): void;
 }
 
-/** A connection that lived so long has forgotten the failures before it: a server that sends all away is no success. */
+/** Age from which a connection resets the backoff. A server that accepts and disconnects at once must not reset it. */
 const STABLE_MS = 5000;
-/** How long the first transport may take before the second is tried beside it. */
+/** Time after which the second transport is tried beside the first. */
 const RACE_MS = 3000;
-/** How long the old transport stays beside the new one: others shall not see this user leave. */
+/** How long the old transport stays open beside the new one, so that other users do not see this user leave. */
 const RETIRE_MS = 1000;
 
-/** Keeps one transport to the server open, and opens the next one when and only when it should. */
+/** Keeps one transport to the server open, and decides when to open the next one. */
 export class Connection {
   readonly status = new Store<ConnectionStatus>({ state: "closed" });
   readonly #fallback: Fallback;
   #transport: Transport | undefined;
-  /** Beside it: one that may be quicker, or better, or the one before it for a moment more. */
+  /** A second transport: one that may be faster or better, or the previous one until it retires. */
   #side: Transport | undefined;
-  /** What a better transport began with, while the other's last answers are waited for. */
+  /** The `welcome` of a better transport, while the old one's last answers are awaited. */
   #better: Welcome | undefined;
   #watchdog: Watchdog | undefined;
   #end: End = { reason: "", reconnect: true };
@@ -80,7 +80,7 @@ export class Connection {
     return this.status.get().state;
   }
 
-  /** When anything last came from the server. */
+  /** When the last byte arrived from the server, in ms since 1970. */
   get heardAt(): number {
     return this.#watchdog?.heardAt ?? 0;
   }
@@ -94,22 +94,22 @@ export class Connection {
     this.#input("close");
   }
 
-  /** The world outside has changed: try now, or look whether the connection still lives. */
+  /** The page or network has changed: reconnect now, or probe the connection. */
   wake(): void {
     if (this.setup.clock.now() >= this.#notBefore || this.state === "connected") this.#input("wake");
   }
 
-  /** The network is gone, says the machine: waiting for a silence would tell the user late. */
+  /** The browser reports that the network is gone. Waiting for the watchdog would show it late. */
   offline(): void {
     if (this.state === "connected") this.#ended({ reason: "the network is away", reconnect: true });
   }
 
-  /** Doubts the connection: something was not answered. */
+  /** A request was not answered: probe the connection. */
   suspect(): void {
     if (this.state === "connected") this.#judge(this.#watchdog?.probe(this.setup.clock.now()));
   }
 
-  /** Sends now. Throws a TidingsError for what the server would not take; nothing is sent while not connected. */
+  /** Sends now, if connected. Throws a TidingsError for what the server would not accept. */
   send(message: ClientMessage): void {
     if (this.state === "connected") this.#transport?.send(message);
   }
@@ -162,7 +162,7 @@ export class Connection {
   }
 
   #begin(kind: TransportKind): Transport {
-    // What a transport reports after it was let go concerns nobody.
+    // Reports of a transport that is not used any more are ignored.
     const main = (take: () => void): void => {
       if (this.#transport === transport) take();
     };
@@ -178,7 +178,7 @@ export class Connection {
     return transport;
   }
 
-  // --- a second transport, beside the one that works or is being tried ---
+  // --- a second transport, beside the current one ---
 
   #beside(kind: TransportKind): void {
     this.#closeSide();
@@ -209,7 +209,7 @@ export class Connection {
 
   #sideWelcomed(welcome: Welcome, side: Transport): void {
     if (this.state === "connecting") {
-      // It was quicker. The other one may still make it, and is better then.
+      // It was faster. The preferred one may still open, and then replaces it.
       [this.#transport, this.#side] = [side, this.#transport];
       this.#limitSide(this.setup.connectMs);
       this.#take(welcome, side.kind);
@@ -244,7 +244,7 @@ export class Connection {
     this.#probeTimer = clock.setTimeout(() => this.#input("upgrade"), Math.max(0, this.#probeAt - clock.now()));
   }
 
-  // --- the one ---
+  // --- the current transport ---
 
   #take(message: ServerMessage, kind: TransportKind): void {
     if (message.type === "welcome" && this.state === "connecting") this.#welcomed(message, kind);
@@ -260,7 +260,7 @@ export class Connection {
     if (this.state === "connected") this.setup.onUp(welcome); // else closed by a listener
   }
 
-  /** A transport works: watch it, and what is better. */
+  /** A transport is open: starts the watchdog, and probes of a better transport. */
   #begun(welcome: Welcome, transport: Transport): void {
     const { clock, answerMs } = this.setup;
     clock.clearTimeout(this.#limitTimer);
@@ -294,7 +294,7 @@ export class Connection {
     const trying = side && (!connected || (main && this.#fallback.isFallback(main.kind)));
     if (!trying || !end.reconnect) return this.#ended(end);
     if (this.#better) return this.#input("upgraded");
-    // The other one may make it yet; a server that allows one connection ends the older for it.
+    // The other one may still open: a server that allows one connection per user disconnects the older one.
     clock.clearTimeout(this.#sideTimer);
     this.#transport = side;
     this.#side = undefined;

@@ -1,20 +1,20 @@
 import type { TransportKind } from "../transport/transport.js";
 
-/** How many attempts over WebSocket may fail in a row before a stream is tried. */
+/** Failed WebSocket attempts in a row after which SSE is tried. */
 const DOUBTS = 2;
-/** The same where WebSockets have worked before: then the server is away, not the way to it blocked. */
+/** The same where a WebSocket has worked before: then the server is more likely down than the path blocked. */
 const DOUBTS_IF_PROVEN = 4;
-/** How long to stay on the second best before the best is tried again; doubled each time that fails. */
+/** Time on the fallback before the preferred transport is tried again; doubled after each failure. */
 const PAUSE_MS = 120_000;
 const LONGEST_PAUSE_MS = 3_600_000;
 
-/** Chooses the transport of each attempt: what worked last, and after some failures the other one every other time. Pure. */
+/** Chooses the transport of each attempt: the one that worked last; after some failures both in turn. Pure. */
 export class Fallback {
   #failures = 0;
   #probes = 0;
   #proven = false;
 
-  /** `last`: what worked when this client, or one before it, was last connected. */
+  /** `last`: the transport of the last connection, of this client or an earlier one. */
   constructor(
     private readonly kinds: readonly TransportKind[],
     private last?: TransportKind,
@@ -27,12 +27,12 @@ export class Fallback {
     return beyond >= 0 && beyond % 2 === 0 ? second : first;
   }
 
-  /** Returns what to try beside a transport that takes its time: proxies swallow upgrades without a word. */
+  /** Returns the transport to try beside a slow one: some proxies drop upgrades without an answer. */
   rival(kind: TransportKind): TransportKind | undefined {
     return this.isFallback(kind) || this.#proven ? undefined : this.kinds[1];
   }
 
-  /** Whether a transport is second best. */
+  /** Whether a transport is not the preferred one. */
   isFallback(kind: TransportKind): boolean {
     return kind !== (this.kinds[0] ?? "websocket");
   }
@@ -48,12 +48,12 @@ export class Fallback {
     if (this.#proven) this.#probes = 0;
   }
 
-  /** The best transport was tried beside the second best, and failed. */
+  /** The preferred transport was tried beside the fallback, and failed. */
   probed(): void {
     this.#probes++;
   }
 
-  /** How long to wait before the best transport is tried again. */
+  /** Time before the preferred transport is tried again, in milliseconds. */
   get pauseMs(): number {
     return Math.min(LONGEST_PAUSE_MS, PAUSE_MS * 2 ** this.#probes);
   }

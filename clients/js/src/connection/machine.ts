@@ -1,28 +1,28 @@
-/** The life of a connection as one table. Pure: no socket, no timer; `connection.ts` carries out the actions. */
+/** The state machine of a connection, as one table. Pure: `connection.ts` carries out the actions. */
 
 export type State = "closed" | "connecting" | "connected" | "suspended" | "failed";
 
 export type Input =
   | "connect" // the application wants a connection
-  | "close" // it wants none
-  | "welcomed" // the server greeted
+  | "close" // the application closes it
+  | "welcomed" // `welcome` arrived
   | "lost" // the transport ended, and may be opened again
   | "refused" // the transport ended, and must not be opened again
-  | "due" // the wait is over
-  | "wake" // the network is back, the page is looked at again, the machine woke
-  | "upgrade" // on the fallback: the better transport deserves another try
+  | "due" // the backoff is over
+  | "wake" // the network is back, the page is visible again, the machine woke
+  | "upgrade" // on the fallback: time to try the preferred transport
   | "upgraded" // it works
-  | "replaced"; // the transport ended while the better one was being tried, which may be why
+  | "replaced"; // the transport ended while the preferred one was being tried, perhaps because of it
 
 export type Action =
   | "open" // open a transport
-  | "drop" // let go of the transport
-  | "leave" // the same, telling the server that the user is gone
+  | "drop" // close the transport
+  | "leave" // the same, and the server counts the user as gone
   | "wait" // schedule `due`
   | "cancel" // unschedule it
-  | "probe" // ask for a sign of life, soon
-  | "try" // open the better transport beside the one that works
-  | "switch"; // go on over it
+  | "probe" // ask the server for an answer
+  | "try" // open the preferred transport beside the current one
+  | "switch"; // continue over it
 
 interface Step {
   readonly next: State;
@@ -31,7 +31,7 @@ interface Step {
 
 const step = (next: State, ...actions: Action[]): Step => ({ next, actions });
 
-/** What each input does in each state. What is not listed changes nothing. */
+/** The step for each state and input. Inputs that are not listed change nothing. */
 export const TABLE: Readonly<Record<State, Readonly<Partial<Record<Input, Step>>>>> = {
   closed: {
     connect: step("connecting", "open"),

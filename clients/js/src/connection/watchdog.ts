@@ -1,9 +1,9 @@
 /**
- * Notices that a connection is dead though nobody said so. Pure: times are passed in.
+ * Detects a dead connection that no close has reported. Pure: times are passed in.
  *
- * The server pings, but no page sees pings; so after a silence as long as its interval we ask for a sign of life.
- * Browsers run timers of hidden tabs late, and a sleeping laptop runs none: a turn that comes late says nothing about
- * the other side, so the question is asked afresh, once, before silence is believed.
+ * Pages cannot see the server's pings, so after one heartbeat interval of silence the client sends a `heartbeat` that
+ * the server answers. Browsers run timers of hidden tabs late, and a sleeping laptop runs none: a late turn proves
+ * nothing about the server, so the probe is repeated once before the connection counts as dead.
  */
 export type Verdict = "fine" | "probe" | "dead";
 
@@ -16,7 +16,7 @@ export class Watchdog {
   #probedAt: number | undefined;
   #patience = 1;
 
-  /** `probes`: whether the transport can be asked; if not, three silent intervals are the end. */
+  /** `probes`: whether the transport can probe; if not, it is dead after three silent intervals. */
   constructor(
     now: number,
     private readonly intervalMs: number,
@@ -53,7 +53,7 @@ export class Watchdog {
     return "dead";
   }
 
-  /** Asks for a sign of life now, because there is reason to doubt. */
+  /** Probes now, because a request was not answered or the page woke. */
   probe(now: number): Verdict {
     if (!this.probes) return "fine";
     this.#probedAt = now;

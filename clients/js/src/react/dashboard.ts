@@ -8,14 +8,14 @@ export interface RealtimeDashboard {
   connected: boolean;
   /** Oldest first. */
   metrics: readonly MetricsRecord[];
-  /** Those that are active. */
+  /** Active alerts. */
   alerts: readonly Alert[];
   latestMetrics: MetricsRecord | null;
 }
 
-/** Connects to a server while mounted, and follows its metrics and alerts. Needs no provider. */
+/** Connects to a server while mounted and follows its metrics and alerts. Needs no provider. */
 export function useRealtimeDashboard(url: string, options?: TidingsOptions): RealtimeDashboard {
-  // Making a client opens nothing, so strict mode may make two. `options` made anew in a rendering change nothing.
+  // A new client opens nothing, so strict mode may make two. New `options` in a later rendering change nothing.
   const client = useMemo(() => new TidingsClient(url, options), [url]);
   useEffect(() => {
     const release = [client.hold(), client.metrics.watch(), client.alerts.watch()];

@@ -6,7 +6,7 @@ import { Messages } from "./messages.js";
 import { useTidings } from "./provider.js";
 import { useStore } from "./watching.js";
 
-/** Returns how the connection stands. */
+/** Returns the state of the connection. */
 export function useConnection(): ConnectionStatus & { connected: boolean } {
   const status = useStore(useTidings().status);
   return useMemo(() => ({ ...status, connected: status.state === "connected" }), [status]);
@@ -17,11 +17,11 @@ export interface RoomView {
   state: RoomState;
   /** Newest last. */
   messages: readonly RoomMessage[];
-  /** Sends; the message shows up among the others, in its place. The same function in every rendering. */
+  /** Publishes; the message appears in `messages`, in order. The same function in every rendering. */
   publish: (content: unknown, options?: PublishOptions) => Promise<Ack>;
 }
 
-/** Is a member of a room while mounted. `limit`: how many messages are kept; `history`: begin with what is stored. */
+/** Joins a room while mounted. `limit`: number of messages kept. `history`: begin with the stored messages. */
 export function useRoom(name: string, { limit = 200, history = false } = {}): RoomView {
   const client = useTidings();
   const room = client.room(name);
@@ -37,7 +37,7 @@ export function useRoom(name: string, { limit = 200, history = false } = {}): Ro
   return useMemo(() => ({ room, state, messages: shown, publish }), [room, state, shown, publish]);
 }
 
-/** Follows who is online, or who is in a room. `synced`: whether that is so now, or was before the connection went. */
+/** Follows the users who are online, or in a room. `synced` is false while the list may be out of date. */
 export function usePresence(room?: string): { users: readonly User[]; synced: boolean } {
   const client = useTidings();
   const presence = room === undefined ? client.presence : client.room(room).presence;
@@ -55,7 +55,7 @@ export function useMetrics(): { latest: MetricsRecord | undefined; history: read
   return useMemo(() => ({ latest: history.at(-1), history }), [history]);
 }
 
-/** Follows the alerts that are active. */
+/** Follows the active alerts. */
 export function useAlerts(): readonly Alert[] {
   const { alerts } = useTidings();
   useEffect(() => alerts.watch(), [alerts]);

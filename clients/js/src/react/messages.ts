@@ -5,7 +5,7 @@ import { Store } from "../store.js";
 /** The newest messages of a room, in order, each once. */
 export class Messages {
   readonly shown = new Store<readonly RoomMessage[]>([]);
-  /** Which log they are of: another one counts from the beginning again. */
+  /** Epoch of the messages: in another one sequences start again. */
   #epoch: string | undefined;
 
   constructor(
@@ -34,13 +34,13 @@ export class Messages {
   #load(signal: AbortSignal): void {
     this.room.history({ limit: this.limit, signal }).then(
       ({ messages, epoch }) => {
-        if (epoch === undefined || epoch === this.#epoch) this.#add(messages); // else there is another log by now, and it is read as well
+        if (epoch === undefined || epoch === this.#epoch) this.#add(messages); // else the room has a new epoch, which is loaded as well
       },
-      () => undefined, // what cannot be read is not shown; live messages come all the same
+      () => undefined, // without history, live messages are still shown
     );
   }
 
-  /** Begins anew where the room's log did. */
+  /** Empties the list when the room has a new epoch. */
   #turn(): void {
     const epoch = this.room.position?.epoch;
     if (this.#epoch !== undefined && epoch !== undefined && epoch !== this.#epoch) this.shown.set([]);
@@ -51,13 +51,13 @@ export class Messages {
     const all = [...this.shown.get(), ...messages];
     const [newest] = messages;
     const before = this.shown.get().at(-1);
-    // Live messages come in order; only history has to be put in its place.
+    // Live messages arrive in order; only history has to be sorted in.
     const inPlace = messages.length === 1 && (newest?.seq ?? Infinity) > (before?.seq ?? 0);
     this.shown.set((inPlace ? all : ordered(all)).slice(-this.limit));
   }
 }
 
-/** Sorts by sequence and drops repeats; messages of ephemeral rooms have none and stay where they are. */
+/** Sorts by sequence and drops repeats. Messages of ephemeral rooms have no sequence and keep their order. */
 function ordered(messages: readonly RoomMessage[]): RoomMessage[] {
   if (messages.some(({ seq }) => seq === undefined)) return [...messages];
   const bySeq = new Map(messages.map((message) => [message.seq ?? 0, message]));

@@ -10,8 +10,8 @@ export type TidingsProviderProps = { children?: ReactNode } & (
 );
 
 /**
- * Gives a client to the hooks below it, connected while it is mounted: the client given, or one made for `url`.
- * `options` are those of the first rendering with this `url`.
+ * Provides a client to the hooks below it, connected while mounted: `client`, or a new one for `url` and the `options`
+ * of the first rendering with this `url`.
  */
 export function TidingsProvider({ client, url, options, children }: TidingsProviderProps): ReactElement {
   const shown = useMemo(() => client ?? new TidingsClient(url, options), [client, url]);
@@ -19,7 +19,7 @@ export function TidingsProvider({ client, url, options, children }: TidingsProvi
   return createElement(Context.Provider, { value: shown }, children);
 }
 
-/** Returns the client of the nearest provider. */
+/** Returns the client of the nearest provider. Throws where there is none. */
 export function useTidings(): TidingsClient {
   const client = useContext(Context);
   if (!client) throw new Error("this hook needs a <TidingsProvider> above it");

@@ -1,7 +1,7 @@
 import { useMemo, useSyncExternalStore } from "react";
 import type { Store } from "../store.js";
 
-/** Once a frame: people see no more, and a busy room would render hundreds of times a second. */
+/** One frame of a screen: a busy room would otherwise render hundreds of times a second. */
 const FRAME_MS = 16;
 
 /** Renders with a store's value, at most once a frame. */
@@ -12,7 +12,7 @@ export function useStore<T>(store: Store<T>): T {
 
 type Subscribe = (watcher: () => void) => () => void;
 
-/** Returns a subscription that tells the first change at once, and those within the next `ms` together. */
+/** Returns a subscription that reports the first change at once, and those within the next `ms` together. */
 export function paced(subscribe: Subscribe, ms: number): Subscribe {
   return (watcher) => {
     let timer: ReturnType<typeof setTimeout> | undefined;

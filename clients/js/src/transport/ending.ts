@@ -1,7 +1,7 @@
 import { TidingsError } from "../errors.js";
 import type { End } from "./transport.js";
 
-/** Returns what a fault while opening means: refused credentials end everything, anything else may pass. */
+/** Returns the End for an error while opening: a refusal is final, any other error is retried. */
 export function endOf(fault: unknown): End {
   const reason = fault instanceof Error ? fault.message : String(fault);
   if (fault instanceof TidingsError) {

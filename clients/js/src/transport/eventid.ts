@@ -1,4 +1,4 @@
-/** Event ids of `/events`: base64url of a JSON array of [topic, epoch, seq], the inbox being the topic "". */
+/** Event ids of `/events`: base64url of a JSON array of [topic, epoch, seq]. The inbox is the topic "". */
 import type { Position } from "../generated/wire.js";
 
 export const INBOX_TOPIC = "";

@@ -1,4 +1,4 @@
-/** Reads `text/event-stream` (WHATWG HTML, "Server-sent events"), in whatever pieces it arrives. */
+/** Incremental parser of `text/event-stream` (WHATWG HTML, "Server-sent events"). */
 
 export interface StreamEvent {
   type: string;
@@ -7,7 +7,7 @@ export interface StreamEvent {
 }
 
 export class EventStreamParser {
-  /** What the server asked for with `retry:`, in milliseconds. */
+  /** The server's `retry:`, in milliseconds. */
   retryMs: number | undefined;
   #rest = "";
   #afterCr = false;
@@ -16,7 +16,7 @@ export class EventStreamParser {
   #data: string[] = [];
   #id: string | undefined;
 
-  /** Takes the next piece and returns the events it completes. */
+  /** Parses the next piece and returns the events that it completes. */
   push(piece: string): StreamEvent[] {
     let text = this.#rest + piece;
     if (!this.#started && text) {

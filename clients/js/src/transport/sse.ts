@@ -1,9 +1,9 @@
 /**
- * The fallback: messages come by Server-Sent Events and go by HTTP. A stream says what it wants when it opens, so
- * joining and following open a new one that resumes where the old one stood. A server that refuses one of several things
- * refuses the stream: then they are asked for one by one, see `trial.ts`.
+ * The fallback: receives by Server-Sent Events, sends by HTTP. A stream names its rooms and channels when it opens, so
+ * each join or subscription opens a new stream, which resumes from the old one's position. A server that refuses one
+ * of them refuses the stream: then they are requested one by one, see `trial.ts`.
  *
- * Read with fetch, not EventSource: that one hides why it was refused, cannot show a token, and is not in Node.
+ * Uses fetch, not EventSource, which hides the reason of a refusal, cannot send a token, and is missing in Node.js.
  */
 import type { Clock } from "../clock.js";
 import { localError, TidingsError } from "../errors.js";
@@ -17,9 +17,9 @@ import type { End, Interest, Transport, TransportEvents } from "./transport.js";
 
 export interface StreamSetup {
   clock: Clock;
-  /** Opens `/events` as this user; rejects with a TidingsError where that is refused. */
+  /** Opens `/events` as this user; rejects with a TidingsError if that is refused. */
   open(query: Record<string, string>, headers: Record<string, string>, signal: AbortSignal): Promise<Response>;
-  /** Sends as this user; `connectionId` is the stream's, which gets no copy. */
+  /** Sends as this user; the stream `connectionId` gets no copy. */
   post(request: Post, connectionId: string, signal: AbortSignal): Promise<Ack>;
   interest(): Interest;
 }
@@ -29,7 +29,7 @@ type Sent = Extract<
   { type: "room_message" | "direct_message" | "broadcast" | "status_change" | "presence_update" }
 >;
 
-/** One message as a request: its operation, and what that takes. */
+/** One message as a request: the operation and its arguments. */
 export type Post = {
   [Name in keyof Operations]: [name: Name, given: Pick<Operations[Name], "body"> & { path?: Operations[Name]["path"] }];
 }[Extract<keyof Operations, `POST /api/${"rooms/{room}" | "users/{userId}"}/messages` | "POST /api/broadcast" | `PUT /api/me/${string}`>];
@@ -48,17 +48,17 @@ export class EventStreamTransport implements Transport {
   #reopening: unknown;
   #greeted = false;
   #asked: Interest = { rooms: new Map(), channels: [], inbox: undefined };
-  /** Channels of the stream that is open. */
+  /** Channels of the open stream. */
   #carried: readonly string[] = [];
   readonly #trial = new Trial();
   readonly #joined = new Set<string>();
   /** Requests that the stream answers: ids by room, and for `inbox`. */
   readonly #joins = new Map<string, string | undefined>();
-  /** The stream that is open, as requests name it. */
+  /** Connection id of the open stream. */
   #connectionId = "";
-  /** What came of rooms before the answer to their join: that is what was missed. */
+  /** Messages of rooms before the answer to their join: these are the missed ones. */
   readonly #missed = new Map<string, RoomMessage[]>();
-  /** What this user said of themselves: a new stream is a new connection, and has to be told. */
+  /** Status and custom data of this user, sent again on every new stream. */
   readonly #said = new Map<string, Sent>();
   #waiting: Sent[] = [];
   #due = false;
@@ -127,7 +127,7 @@ export class EventStreamTransport implements Transport {
     else this.#later();
   }
 
-  /** Answers what needs no message of the stream: what it carries, and what it was refused. */
+  /** Answers subscriptions that the stream does not: channels that it carries, and refused ones. */
   #answerFollows(): void {
     const follows = this.#follows;
     this.#follows = [];
@@ -156,7 +156,7 @@ export class EventStreamTransport implements Transport {
     this.#work();
   }
 
-  /** One thing at a time: requests side by side arrive in any order, and each names the stream that gets no copy. */
+  /** Sends one request at a time: parallel ones arrive in any order, and each names the stream that gets no copy. */
   #work(): void {
     this.#working ??= (async () => {
       while (!this.#gone.signal.aborted) {
@@ -215,12 +215,12 @@ export class EventStreamTransport implements Transport {
       if (!request.signal.aborted && this.#survives(fault)) return;
       end = endOf(fault);
     }
-    if (request.signal.aborted || this.#gone.signal.aborted) return; // replaced, or not wanted any more
+    if (request.signal.aborted || this.#gone.signal.aborted) return; // replaced or closed
     this.close();
     this.events.ended(end);
   }
 
-  /** One room or channel that is not for us must not cost the others. */
+  /** Returns whether the stream can open without the refused room or channel. */
   #survives(fault: unknown): boolean {
     if (!(fault instanceof TidingsError) || fault.retryable || fault.code === "unauthorized") return false;
     if (!this.#trial.onRefused(this.#asked, fault)) return false;
@@ -236,9 +236,9 @@ export class EventStreamTransport implements Transport {
   }
 
   #take({ type, data, id }: StreamEvent, from: AbortController): void {
-    if (from.signal.aborted) return; // replaced, or closed by who heard the event before
+    if (from.signal.aborted) return; // replaced, or closed by the listener of an earlier event
     if (type === "connected") return this.#greet(JSON.parse(data) as Partial<Welcome>);
-    if (type === "heartbeat" || type === "reset") return; // what was reset says so itself, as not recovered
+    if (type === "heartbeat" || type === "reset") return; // the rooms that were reset follow, as not recovered
     const inbox = id === undefined ? undefined : positionIn(id, INBOX_TOPIC);
     if (inbox) this.events.inboxAt(inbox);
     const message = JSON.parse(data) as ServerMessage;
@@ -296,7 +296,7 @@ export class EventStreamTransport implements Transport {
     });
   }
 
-  /** Answers later, as a server would: who sends does not expect the answer within the call. */
+  /** Answers in a microtask: the sender does not expect an answer within its own call. */
   #reply(message: ServerMessage): void {
     queueMicrotask(() => {
       if (!this.#gone.signal.aborted) this.events.message(message);

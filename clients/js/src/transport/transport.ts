@@ -3,7 +3,7 @@ import type { TidingsError } from "../errors.js";
 
 export type TransportKind = "websocket" | "sse";
 
-/** Why a transport ended, and what that means for the next attempt. */
+/** Why a transport ended, and whether to reconnect. */
 export interface End {
   reason: string;
   reconnect: boolean;
@@ -13,30 +13,30 @@ export interface End {
   error?: TidingsError;
 }
 
-/** What a transport reports. Nothing comes after `ended`, nor after `close` was called. */
+/** Callbacks of a transport. None is called after `ended` or `close`. */
 export interface TransportEvents {
   message(message: ServerMessage): void;
-  /** Anything arrived: the other side lives. */
+  /** Something arrived: the server is alive. */
   heard(): void;
-  /** A stream said where the user's inbox stands. */
+  /** The inbox's position, from an SSE stream. */
   inboxAt(position: Position): void;
   ended(end: End): void;
 }
 
-/** One connection to a server, from its opening to its end. It begins to open when it is made. */
+/** One connection to a server, from its opening to its end. The constructor starts opening it. */
 export interface Transport {
   readonly kind: TransportKind;
-  /** Whether `heartbeat` can be sent to see if the other side lives. */
+  /** Whether `heartbeat` can be sent as a probe. */
   readonly probes: boolean;
-  /** Sends, or throws a TidingsError for what the server would not take. */
+  /** Sends, or throws a TidingsError for what the server would not accept. */
   send(message: ClientMessage): void;
-  /** Resolves when what was sent is answered, as far as it matters before another transport takes over. */
+  /** Resolves when all that was sent is answered, so that another transport may take over. */
   settled(): Promise<unknown>;
-  /** Ends it. With `left` the user is gone; otherwise they may be back in a moment. */
+  /** Closes it. `left`: the user is gone; otherwise the user may reconnect within the grace. */
   close(left: boolean): void;
 }
 
-/** What a client is in and follows now: a stream has to ask for it when it opens. */
+/** The client's rooms, channels and inbox position: an SSE stream requests them when it opens. */
 export interface Interest {
   rooms: ReadonlyMap<string, Position | undefined>;
   channels: readonly string[];

@@ -1,4 +1,4 @@
-/** Finds out which rooms and channels a stream may have, where the server only refuses all of them at once. Pure. */
+/** Finds out which rooms and channels of a stream are refused, since the server only refuses the whole stream. Pure. */
 import type { Interest } from "./transport.js";
 
 const roomPiece = (name: string): string => `room ${name}`;
@@ -7,7 +7,7 @@ const piecesOf = ({ rooms, channels }: Interest): string[] => [...[...rooms.keys
 
 export class Trial {
   readonly #admitted = new Set<string>();
-  /** What is not for this user, and why. */
+  /** Refused rooms and channels, with the errors. */
   readonly #refused = new Map<string, unknown>();
   #oneByOne = false;
 
@@ -20,12 +20,12 @@ export class Trial {
     return this.#refused.get(channelPiece(name));
   }
 
-  /** A room is asked for anew: it may be refused no more. */
+  /** The application joins a room again: it may be admitted now. */
   pardon(room: string): void {
     this.#refused.delete(roomPiece(room));
   }
 
-  /** Returns what to ask for now. */
+  /** Returns what to request now. */
   choose(wanted: Interest): Interest {
     const fresh = this.#fresh(wanted);
     const left = new Set(this.#oneByOne ? fresh.slice(1) : []);
@@ -37,14 +37,14 @@ export class Trial {
     };
   }
 
-  /** The stream opened. Returns whether there is more to ask for. */
+  /** The stream opened. Returns whether there is more to request. */
   onAdmitted(asked: Interest, wanted: Interest): boolean {
     for (const piece of piecesOf(asked)) this.#admitted.add(piece);
     this.#oneByOne &&= this.#fresh(wanted).length > 0;
     return this.#oneByOne;
   }
 
-  /** The stream was refused. Returns whether it is worth asking for something else. */
+  /** The stream was refused. Returns whether to request something else. */
   onRefused(asked: Interest, fault: unknown): boolean {
     const [one, other] = this.#fresh(asked);
     if (one === undefined) this.#admitted.clear(); // what was admitted is not any more
@@ -53,7 +53,7 @@ export class Trial {
     return piecesOf(asked).length > 0;
   }
 
-  /** What may be hoped for, and was never admitted. */
+  /** Neither admitted nor refused so far. */
   #fresh(interest: Interest): string[] {
     return piecesOf(interest).filter((piece) => !this.#admitted.has(piece) && !this.#refused.has(piece));
   }

@@ -6,7 +6,7 @@ import type { ClientMessage, Disconnect, ServerMessage } from "../generated/wire
 import { endOf } from "./ending.js";
 import type { Transport, TransportEvents } from "./transport.js";
 
-/** As much of the standard WebSocket as is used here: the browser's, Node's, or that of the package `ws`. */
+/** The part of the standard WebSocket that the client uses: of browsers, Node.js, or the package `ws`. */
 export interface WebSocketLike {
   binaryType: string;
   onmessage: ((event: { data: unknown }) => void) | null;
@@ -22,7 +22,7 @@ export interface WebSocketSetup {
   endpoint: Endpoint;
   WebSocket: WebSocketConstructor;
   codec: Codec;
-  /** Returns who we are, for the query; may take time, and may fail. */
+  /** Returns the query parameters of the user's identity. May reject. */
   identity(signal: AbortSignal): Promise<Record<string, string | undefined>>;
 }
 
@@ -44,7 +44,7 @@ export function openWebSocket(setup: WebSocketSetup, events: TransportEvents): T
       if (!gone.signal.aborted) take(data as string | ArrayBuffer);
     };
     socket.onclose = ({ code, reason }) => finish(code, reason);
-    socket.onerror = () => undefined; // `onclose` follows, and knows more
+    socket.onerror = () => undefined; // `onclose` follows, with the code
   };
   opening().catch((fault: unknown) => {
     if (!gone.signal.aborted) end(() => events.ended(endOf(fault)));
@@ -88,7 +88,7 @@ export function openWebSocket(setup: WebSocketSetup, events: TransportEvents): T
     send(message: ClientMessage) {
       const frame = setup.codec.encode(message);
       if (frameBytes(frame) > maxMessageBytes) {
-        // The server would close the connection, and the message would come back with the next one.
+        // The server would close the connection, and the message would be sent again on the next one.
         throw new TidingsError({ code: "too_large", message: `the message is larger than ${maxMessageBytes} bytes` });
       }
       socket?.send(frame);

@@ -1,4 +1,4 @@
-"""Whether there is a connection, and when there is the next: a table of states, and what carries it out.
+"""The connection: a state machine, and `connection.py`, which carries out its actions.
 
 Everything but `connection.py` is pure.
 """

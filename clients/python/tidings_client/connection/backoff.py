@@ -1,4 +1,4 @@
-"""How long to wait before an attempt."""
+"""The wait before an attempt to connect."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Most seconds before the first attempt, doubled for each one after it, and before any."""
+    """Longest wait before the first attempt, doubled for each later one, and before any; in seconds."""
 
     first: float = 0.5
     longest: float = 30.0
 
 
 def delay_before(attempt: int, server_delay: float, limits: Backoff, random: Callable[[], float]) -> float:
-    """Return any time up to a limit that doubles ("full jitter"), on top of what the server asked for.
+    """Return the wait in seconds: the server's, plus a random time up to a limit that doubles ("full jitter").
 
-    Clients who lost the same server do not come back in one wave.
+    The clients of a lost server then do not reconnect in one wave.
     """
     limit = min(limits.longest, limits.first * 2.0 ** min(attempt, 30))
     return server_delay + random() * limit

@@ -1,11 +1,11 @@
-"""What a close code asks for."""
+"""Close codes, and whether to reconnect after them."""
 
 from tidings_client.generated.codes import RECONNECTS
 
-# The token ran out: a new one is asked for before the next attempt.
+# The token expired: the client gets a new one before the next attempt.
 TOKEN_EXPIRED = 4002
 
 
 def may_reconnect(code: int) -> bool:
-    """Say whether to come back. What the table does not know (1006: no close frame) is an accident."""
+    """Return whether to reconnect. Unknown codes (1006: no close frame) count as accidents."""
     return code < 4500 if code >= 4000 else RECONNECTS.get(code, True)

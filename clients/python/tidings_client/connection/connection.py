@@ -1,4 +1,4 @@
-"""Keeps one transport to the server open, and opens the next one when and only when it should."""
+"""Keeps one transport to the server open, and decides when to open the next one."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,30 +13,30 @@ from tidings_client.errors import TidingsError
 from tidings_client.generated.wire import ClientHeartbeat, ClientMessage, Position, ServerMessage, Welcome
 from tidings_client.transport.base import End, Transport, TransportEvents
 
-# A connection that lived so long has forgotten the failures before it: a server that sends all away is no success.
+# Age from which a connection resets the backoff. A server that accepts and disconnects at once must not reset it.
 _STABLE_S = 5.0
 _ANSWER_S = 5.0
-# How long the first transport may take before the second is tried beside it.
+# Time after which the second transport is tried beside the first.
 _RACE_S = 3.0
-# How long the old transport stays beside the new one: others shall not see this user leave.
+# How long the old transport stays open beside the new one, so that other users do not see this user leave.
 _RETIRE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStatus:
-    """How the connection stands."""
+    """State of the connection."""
 
     state: State
     transport: TransportKind | None = None
-    """Which transport carries, or last carried, the messages."""
+    """The current transport, or the last one."""
     reason: str | None = None
-    """Why the last connection ended, or could not be made."""
+    """Why the last connection ended or failed."""
     code: int | None = None
     """The close code, where there was one."""
     retry_at: float | None = None
-    """While suspended: when the next attempt is due, in seconds since 1970."""
+    """While suspended: time of the next attempt, in seconds since 1970."""
     error: TidingsError | None = None
-    """While failed: what was refused."""
+    """While failed: the server's refusal."""
 
     def __str__(self) -> str:
         carried = f" over {self.transport}" if self.state == "connected" else ""
@@ -44,7 +44,7 @@ class ConnectionStatus:
 
 
 class ConnectionOwner(Protocol):
-    """Who has a connection, and hears of it."""
+    """Opens transports, and is notified of messages and changes."""
 
     def open(self, kind: TransportKind, events: TransportEvents) -> Transport: ...
 
@@ -62,7 +62,7 @@ class ConnectionOwner(Protocol):
 
 
 class Connection:
-    """The connection over all transports there will be."""
+    """One connection, over one transport after another."""
 
     def __init__(
         self,
@@ -80,9 +80,9 @@ class Connection:
         self._connect_timeout = connect_timeout
         self.status = ConnectionStatus("closed")
         self._transport: Transport | None = None
-        # Beside it: one that may be quicker, or better, or the one before it for a moment more.
+        # A second transport: one that may be faster or better, or the previous one until it retires.
         self._side: Transport | None = None
-        # What a better transport began with, while the last answers of the other are waited for.
+        # The `welcome` of a better transport, while the old one's last answers are awaited.
         self._better: Welcome | None = None
         self._is_probing = False
         self._watchdog: Watchdog | None = None
@@ -101,35 +101,35 @@ class Connection:
 
     @property
     def heard_at(self) -> float:
-        """When anything last came from the server."""
+        """When the last byte arrived from the server, in seconds since 1970."""
         return self._watchdog.heard_at if self._watchdog else 0.0
 
     def connect(self) -> None:
-        """Want a connection."""
+        """Connect, and stay connected."""
         self._attempts = 0
         self._input("connect")
 
     def close(self) -> None:
-        """Want none."""
+        """Disconnect, and stay disconnected."""
         self._input("close")
 
     async def closed(self) -> None:
-        """Wait until nothing is left of the transports that were let go."""
+        """Wait until all closed transports have ended."""
         while self._going:
             await self._going.pop().closed()
 
     def wake(self) -> None:
-        """The world outside has changed: try now, or look whether the connection still lives."""
+        """The network or machine is back: reconnect now, or probe the connection."""
         if self._clock.now() >= self._not_before or self.status.state == "connected":
             self._input("wake")
 
     def suspect(self) -> None:
-        """Doubt the connection: something was not answered."""
+        """Probe the connection: a request was not answered."""
         if self.status.state == "connected" and self._watchdog is not None:
             self._judge(self._watchdog.probe(self._clock.now()))
 
     def send(self, message: ClientMessage) -> None:
-        """Send now. Raises a TidingsError for what the server would not take; nothing is sent while not connected."""
+        """Send now, if connected. Raises a TidingsError for what the server would not accept."""
         if self.status.state == "connected" and self._transport is not None:
             self._transport.send(message)
 
@@ -189,9 +189,9 @@ class Connection:
     def _let_go(self, transport: Transport | None, *, left: bool) -> None:
         if transport is not None:
             transport.close(left=left)
-            self._going = [*self._going[-8:], transport]  # older ones have long had their time
+            self._going = [*self._going[-8:], transport]  # older ones have ended long ago
 
-    # A second transport, beside the one that works or is being tried.
+    # A second transport, beside the current one.
 
     def _open_beside(self, kind: TransportKind) -> None:
         self._close_side()
@@ -221,7 +221,7 @@ class Connection:
 
     def _on_side_welcome(self, welcome: Welcome, side: Transport) -> None:
         if self.status.state == "connecting":
-            # It was quicker. The other one may still make it, and is better then.
+            # It was faster. The preferred one may still open, and then replaces it.
             self._transport, self._side = side, self._transport
             self._limit_side(self._connect_timeout)
             self._on_main_message(welcome, side)
@@ -263,22 +263,22 @@ class Connection:
 
     @property
     def _is_second_best(self) -> bool:
-        """Whether there is a connection, over the transport that is not preferred."""
+        """Whether the client is connected over the fallback."""
         return (
             self.status.state == "connected"
             and self._transport is not None
             and self._fallback.is_fallback(self._transport.kind)
         )
 
-    # What transports report. What one reports after it was let go concerns nobody.
+    # Reports of transports. Those of a transport that is not used any more are ignored.
 
     def on_heard(self, transport: Transport | None) -> None:
-        """Take a sign of life."""
+        """Something arrived."""
         if transport is self._transport and self._watchdog is not None:
             self._watchdog.on_heard(self._clock.now())
 
     def on_message(self, message: ServerMessage, transport: Transport | None) -> None:
-        """Take a message."""
+        """Handle a message."""
         if transport is None:
             return
         if transport is self._transport:
@@ -287,12 +287,12 @@ class Connection:
             self._on_side_welcome(message, transport)
 
     def on_inbox_at(self, position: Position, transport: Transport | None) -> None:
-        """Take the inbox's position."""
+        """The inbox's position, from an SSE stream."""
         if transport is self._transport:
             self._owner.on_inbox_at(position)
 
     def on_ended(self, end: End, transport: Transport | None) -> None:
-        """Take the end of a transport."""
+        """A transport ended."""
         if transport is None:
             return
         if transport is self._side:
@@ -318,7 +318,7 @@ class Connection:
         if self._better is not None:
             self._input("upgraded")
             return
-        # The other one may make it yet; a server that allows one connection ends the older for it.
+        # The other one may still open: a server that allows one connection per user disconnects the older one.
         _cancel(self._side_timer)
         self._let_go(self._transport, left=False)
         self._transport, self._side = self._side, None
@@ -331,7 +331,7 @@ class Connection:
             self._fallback.on_failed()
 
     def _begin(self, welcome: Welcome, transport: Transport) -> None:
-        """Watch a transport that works, and what is better."""
+        """A transport is open: start the watchdog, and probes of a better transport."""
         _cancel(self._limit_timer)
         self._up_at = self._clock.now()
         self._not_before = 0.0
@@ -364,7 +364,7 @@ class Connection:
             self._on_end(End("the server fell silent"))
 
     def _on_end(self, end: End) -> None:
-        """End what there is: the connection, or the attempt to make one."""
+        """End the connection, or the attempt to open one."""
         now = self._clock.now()
         if self.status.state != "connected":
             self._fallback.on_failed()
@@ -401,11 +401,11 @@ class Connection:
 
 
 class _Link:
-    """What one transport reports, and which it is."""
+    """Passes on the reports of one transport, with the transport."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.transport: Transport | None = None  # None while it is being made
+        self.transport: Transport | None = None  # None until the transport is constructed
 
     def message(self, message: ServerMessage) -> None:
         self._connection.on_message(message, self.transport)

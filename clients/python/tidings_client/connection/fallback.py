@@ -1,29 +1,26 @@
-"""Which transport to try."""
+"""The choice of the transport."""
 
 from collections.abc import Sequence
 from typing import Literal
 
 TransportKind = Literal["websocket", "sse"]
 
-# How many attempts over WebSocket may fail in a row before a stream is tried.
+# Failed WebSocket attempts in a row after which SSE is tried.
 _DOUBTS = 2
-# The same where WebSockets have worked before: then the server is away, not the way to it blocked.
+# The same where a WebSocket has worked before: then the server is more likely down than the path blocked.
 _DOUBTS_IF_PROVEN = 4
-# How long to stay on the second best before the best is tried again; doubled each time that fails.
+# Time on the fallback before the preferred transport is tried again; doubled after each failure.
 _PAUSE_S = 120.0
 _LONGEST_PAUSE_S = 3600.0
 _MOST_DOUBLINGS = 10  # far beyond the longest pause
 
 
 class Fallback:
-    """Chooses the transport of each attempt: what worked last, and after some failures the other every other time.
-
-    Pure.
-    """
+    """Chooses the transport of each attempt: the one that worked last; after some failures both in turn. Pure."""
 
     def __init__(self, kinds: Sequence[TransportKind], last: TransportKind | None = None) -> None:
         self._kinds = kinds
-        self._last = last  # what worked when this client, or one before it, was last connected
+        self._last = last  # of the last connection, of this client or an earlier one
         self._failures = 0
         self._probes = 0
         self._proven = False
@@ -36,18 +33,18 @@ class Fallback:
         return self._kinds[1] if beyond >= 0 and beyond % 2 == 0 else self._kinds[0]
 
     def rival(self, kind: TransportKind) -> TransportKind | None:
-        """Return what to try beside a transport that takes its time: proxies swallow upgrades without a word."""
+        """Return the transport to try beside a slow one: some proxies drop upgrades without an answer."""
         if len(self._kinds) == 1 or self.is_fallback(kind) or self._proven:
             return None
         return self._kinds[1]
 
     def is_fallback(self, kind: TransportKind) -> bool:
-        """Say whether a transport is second best."""
+        """Return whether a transport is not the preferred one."""
         return kind != self._kinds[0]
 
     @property
     def best(self) -> TransportKind:
-        """The transport that is preferred."""
+        """The preferred transport."""
         return self._kinds[0]
 
     def on_failed(self) -> None:
@@ -63,12 +60,12 @@ class Fallback:
             self._probes = 0
 
     def on_probed(self) -> None:
-        """The best transport was tried beside the second best, and failed."""
+        """The preferred transport was tried beside the fallback, and failed."""
         self._probes += 1
 
     @property
     def pause(self) -> float:
-        """How many seconds to wait before the best transport is tried again."""
+        """Seconds before the preferred transport is tried again."""
         return min(_LONGEST_PAUSE_S, _PAUSE_S * 2.0 ** min(self._probes, _MOST_DOUBLINGS))
 
     @property

@@ -1,4 +1,4 @@
-"""The life of a connection as one table. Pure: no socket, no timer; `connection.py` carries out the actions."""
+"""The state machine of a connection, as one table. Pure: `connection.py` carries out the actions."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -7,31 +7,31 @@ State = Literal["closed", "connecting", "connected", "suspended", "failed"]
 
 Input = Literal[
     "connect",  # the application wants a connection
-    "close",  # it wants none
-    "welcomed",  # the server greeted
+    "close",  # the application closes it
+    "welcomed",  # `welcome` arrived
     "lost",  # the transport ended, and may be opened again
     "refused",  # the transport ended, and must not be opened again
-    "due",  # the wait is over
+    "due",  # the backoff is over
     "wake",  # the network is back, the machine woke
-    "upgrade",  # on the fallback: the better transport deserves another try
+    "upgrade",  # on the fallback: time to try the preferred transport
     "upgraded",  # it works
-    "replaced",  # the transport ended while the better one was being tried, which may be why
+    "replaced",  # the transport ended while the preferred one was being tried, perhaps because of it
 ]
 
 Action = Literal[
     "open",  # open a transport
-    "drop",  # let go of the transport
-    "leave",  # the same, telling the server that the user is gone
+    "drop",  # close the transport
+    "leave",  # the same, and the server counts the user as gone
     "wait",  # schedule `due`
     "cancel",  # unschedule it
-    "probe",  # ask for a sign of life, soon
-    "try",  # open the better transport beside the one that works
-    "switch",  # go on over it
+    "probe",  # ask the server for an answer
+    "try",  # open the preferred transport beside the current one
+    "switch",  # continue over it
 ]
 
 
 class Step(NamedTuple):
-    """Where an input leads, and what is done on the way."""
+    """The next state, and the actions on the way to it."""
 
     next: State
     actions: tuple[Action, ...]
@@ -41,7 +41,7 @@ def _step(following: State, *actions: Action) -> Step:
     return Step(following, actions)
 
 
-# What each input does in each state. What is not listed changes nothing.
+# The step for each state and input. Inputs that are not listed change nothing.
 TABLE: Mapping[State, Mapping[Input, Step]] = {
     "closed": {
         "connect": _step("connecting", "open"),
@@ -75,5 +75,5 @@ TABLE: Mapping[State, Mapping[Input, Step]] = {
 
 
 def advance(state: State, given: Input) -> Step | None:
-    """Return the step that an input takes, or None where it changes nothing."""
+    """Return the step for an input, or None if it changes nothing."""
     return TABLE[state].get(given)

@@ -1,8 +1,8 @@
-"""Notices that a connection is dead though nobody said so. Pure: times are passed in.
+"""Detects a dead connection that no close has reported. Pure: times are passed in.
 
-After a silence as long as the server's ping interval we ask for a sign of life. A busy loop turns late and a sleeping
-laptop not at all: a turn that comes late says nothing about the other side, so the question is asked afresh, once,
-before silence is believed.
+After one heartbeat interval of silence the client sends a `heartbeat` that the server answers. A busy loop turns late,
+and a sleeping laptop not at all: a late turn proves nothing about the server, so the probe is repeated once before the
+connection counts as dead.
 """
 
 from typing import Literal
@@ -14,7 +14,7 @@ _LATE_S = 2 * TURN_S
 
 
 class Watchdog:
-    """Judges one connection. `probes`: whether it can be asked; if not, three silent intervals are the end."""
+    """Watches one connection. `probes`: whether it can probe; if not, it is dead after three silent intervals."""
 
     def __init__(self, now: float, interval: float, answer: float, *, probes: bool) -> None:
         self._interval = interval
@@ -26,13 +26,13 @@ class Watchdog:
         self.heard_at = now
 
     def on_heard(self, now: float) -> None:
-        """Something came from the server."""
+        """Something arrived from the server."""
         self.heard_at = now
         self._probed_at = None
         self._patience = 1
 
     def turn(self, now: float) -> Verdict:
-        """Judge; call every `TURN_S`."""
+        """Return the verdict. Call it every `TURN_S`."""
         late = now - self._turn_at > _LATE_S
         self._turn_at = now
         if not self._probes:
@@ -49,7 +49,7 @@ class Watchdog:
         return "dead"
 
     def probe(self, now: float) -> Verdict:
-        """Ask for a sign of life now, because there is reason to doubt."""
+        """Probe now, because a request was not answered or the machine woke."""
         if not self._probes:
             return "fine"
         self._probed_at = now

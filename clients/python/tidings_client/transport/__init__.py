@@ -1,1 +1,1 @@
-"""One connection to a server: a WebSocket, or a stream with HTTP beside it."""
+"""Transports: a WebSocket, or an SSE stream with HTTP requests beside it."""

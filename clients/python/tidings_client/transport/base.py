@@ -1,4 +1,4 @@
-"""What the client needs of a transport, and what a transport tells it."""
+"""The interface of transports, and of what they report to."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from tidings_client.generated.wire import ClientMessage, Position, ServerMessage
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Why a transport ended, and what that means for the next attempt."""
+    """Why a transport ended, and whether to reconnect."""
 
     reason: str
     reconnect: bool = True
@@ -25,7 +25,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Interest:
-    """What a client is in and follows now: a stream has to ask for it when it opens."""
+    """The client's rooms, channels and inbox position: an SSE stream requests them when it opens."""
 
     rooms: Mapping[str, Position | None]
     channels: Sequence[str]
@@ -33,47 +33,47 @@ class Interest:
 
 
 class TransportEvents(Protocol):
-    """What a transport reports. Nothing comes after `ended`, nor after it was closed."""
+    """Callbacks of a transport. None is called after `ended` or `close`."""
 
     def message(self, message: ServerMessage) -> None: ...
 
     def heard(self) -> None:
-        """Anything arrived: the other side lives."""
+        """Something arrived: the server is alive."""
         ...
 
     def inbox_at(self, position: Position) -> None:
-        """A stream said where the user's inbox stands."""
+        """The inbox's position, from an SSE stream."""
         ...
 
     def ended(self, end: End) -> None: ...
 
 
 class Transport(Protocol):
-    """One connection to a server, from its opening to its end. It begins to open when it is made."""
+    """One connection to a server, from its opening to its end. The constructor starts opening it."""
 
     kind: TransportKind
     probes: bool
-    """Whether `heartbeat` can be sent to see if the other side lives."""
+    """Whether `heartbeat` can be sent as a probe."""
 
     def send(self, message: ClientMessage) -> None:
-        """Send, or raise a TidingsError for what the server would not take."""
+        """Send, or raise a TidingsError for what the server would not accept."""
         ...
 
     def settled(self) -> "asyncio.Future[None] | None":
-        """Return what waits for the answers that matter before another transport takes over; None if nothing is open."""
+        """Return a future that is done when all that was sent is answered; None if nothing is open."""
         ...
 
     def close(self, *, left: bool) -> None:
-        """End it. With `left` the user is gone; otherwise they may be back in a moment."""
+        """Close it. `left`: the user is gone; otherwise the user may reconnect within the grace."""
         ...
 
     async def closed(self) -> None:
-        """Wait until nothing of it is left."""
+        """Wait until its tasks have ended."""
         ...
 
 
 def end_of(fault: BaseException) -> End:
-    """Return what a fault while opening means: refused credentials end everything, anything else may pass."""
+    """Return the End for an error while opening: a refusal is final, any other error is retried."""
     reason = str(fault) or type(fault).__name__
     if isinstance(fault, TidingsError):
         return End(reason, fault.retryable, retry_after=fault.retry_after, error=fault)

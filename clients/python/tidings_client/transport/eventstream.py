@@ -1,4 +1,4 @@
-"""Reads `text/event-stream` (WHATWG HTML, "Server-sent events"), in whatever pieces it arrives."""
+"""Incremental parser of `text/event-stream` (WHATWG HTML, "Server-sent events")."""
 
 import codecs
 import re
@@ -21,7 +21,7 @@ class EventStreamParser:
 
     def __init__(self) -> None:
         self.retry: float | None = None
-        """What the server asked for with `retry:`, in seconds."""
+        """The server's `retry:`, in seconds."""
         self._text = codecs.getincrementaldecoder("utf-8")("replace")
         self._rest: list[str] = []  # pieces of a line that has not ended
         self._after_cr = False
@@ -31,13 +31,13 @@ class EventStreamParser:
         self._id: str | None = None
 
     def push(self, piece: bytes) -> list[StreamEvent]:
-        """Take the next piece and return the events that it completes."""
+        """Parse the next piece and return the events that it completes."""
         text = self._text.decode(piece)
         if text and not self._started:
             self._started = True
             text = text.removeprefix("\ufeff")
         if self._after_cr and text:
-            text = text.removeprefix("\n")  # the second half of a CRLF that came in two pieces
+            text = text.removeprefix("\n")  # the second half of a CRLF in two pieces
             self._after_cr = False
         if not text:
             return []

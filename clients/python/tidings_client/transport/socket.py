@@ -1,4 +1,4 @@
-"""A WebSocket as the transport sees it, and how one is opened with `websockets`."""
+"""The interface of a WebSocket, and its implementation with `websockets`."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -11,12 +11,12 @@ from websockets.typing import Subprotocol
 from tidings_client.refusal import refusal
 
 NO_CLOSE_FRAME = 1006
-# What a server may send at once: 300 missed messages of 64 KiB, and room to spare.
+# Largest message of a server: 300 missed messages of 64 KiB, with a margin.
 _MAX_BYTES = 64 * 1024 * 1024
 
 
 class SocketClosed(Exception):
-    """It ended. `code` is 1006 where the other side did not say goodbye."""
+    """The WebSocket ended. `code` is 1006 without a close frame."""
 
     def __init__(self, code: int = NO_CLOSE_FRAME, reason: str = "") -> None:
         super().__init__(reason)
@@ -25,7 +25,7 @@ class SocketClosed(Exception):
 
 
 class Socket(Protocol):
-    """An open WebSocket. `recv` and `send` raise SocketClosed when it ended."""
+    """An open WebSocket. `recv` and `send` raise SocketClosed when it has ended."""
 
     async def recv(self) -> str | bytes: ...
 
@@ -35,7 +35,7 @@ class Socket(Protocol):
 
 
 class Connect(Protocol):
-    """Opens a WebSocket. Raises a TidingsError if it is refused, anything else if it cannot be reached."""
+    """Opens a WebSocket. Raises a TidingsError if it is refused, another exception if the server cannot be reached."""
 
     async def __call__(
         self, url: str, *, subprotocol: str, headers: Mapping[str, str], options: Mapping[str, Any]
@@ -71,8 +71,8 @@ async def connect(
 ) -> Socket:
     """Open a WebSocket with `websockets`."""
     given = {
-        "ping_interval": None,  # the server pings, and the watchdog asks after a silence
-        "open_timeout": None,  # the connection has a limit of its own
+        "ping_interval": None,  # the server pings, and the watchdog probes
+        "open_timeout": None,  # `Options.connect_timeout` is the limit
         "close_timeout": 1,
         "max_size": _MAX_BYTES,
         **options,

@@ -1,7 +1,8 @@
-"""The fallback: messages come by Server-Sent Events and go by HTTP.
+"""The fallback: receives by Server-Sent Events, sends by HTTP.
 
-A stream says what it wants when it opens, so joining and following open a new one that resumes where the old one stood.
-A server that refuses one of several things refuses the stream: then they are asked for one by one, see `trial.py`.
+A stream names its rooms and channels when it opens, so each join or subscription opens a new stream, which resumes from
+the old one's position. A server that refuses one of them refuses the stream: then they are requested one by one, see
+`trial.py`.
 """
 
 import asyncio
@@ -53,7 +54,7 @@ _REOPEN_S = 0.02  # a program joins several rooms at once
 _HEARTBEAT_MS = 5000
 _NO_LIMIT = 2**53
 
-# What goes over HTTP, a request each.
+# Messages that are sent over HTTP, one request each.
 Sent = ClientRoomMessage | ClientDirectMessage | ClientBroadcast | ClientStatusChange | ClientPresenceUpdate
 
 
@@ -65,11 +66,11 @@ class Post:
     body: object
     path: Mapping[str, str]
     connection_id: str
-    """The connection that gets no copy, and whose status and data are set; "" for none."""
+    """The connection that gets no copy, and whose status and custom data are set; "" for none."""
 
 
 class _Greeting(msgspec.Struct, frozen=True, rename="camel"):
-    """What `connected` says of whose stream it is."""
+    """Content of `connected`."""
 
     connection_id: str = ""
     user_id: str = ""
@@ -79,13 +80,13 @@ class _Greeting(msgspec.Struct, frozen=True, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class StreamSetup:
-    """What a stream is opened with."""
+    """Functions of the client that a stream uses."""
 
     clock: Clock
     open: Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[httpx.Response]]
-    """Opens `/events` as this user, with a query and headers; raises a TidingsError where that is refused."""
+    """Opens `/events` as this user, with a query and headers; raises a TidingsError if that is refused."""
     post: Callable[[Post], Awaitable[Ack]]
-    """Sends as this user; raises a TidingsError where that is refused."""
+    """Sends as this user; raises a TidingsError if that is refused."""
     interest: Callable[[], Interest]
 
 
@@ -100,22 +101,22 @@ class EventStreamTransport:
         self._events = events
         self._is_over = False
         self._greeted = False
-        self._connection_id = ""  # of the stream that is open, as requests name it
+        self._connection_id = ""  # of the open stream
         self._reopening: Timer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked = Interest({}, (), None)
         self._trial = Trial()
         self._joined: set[str] = set()
-        # What came of rooms before the answer to their join: that is what was missed.
+        # Messages of rooms before the answer to their join: these are the missed ones.
         self._missed: dict[str, list[RoomMessage]] = {}
-        self._carried: set[str] = set()  # channels of the stream that is open
+        self._carried: set[str] = set()  # channels of the open stream
         # Requests that the stream answers: ids by room, and subscriptions.
         self._joins: dict[str, str | None] = {}
         self._follows: list[ClientSubscribe] = []
-        # What this user said of themselves: a new stream is a new connection, which does not know it yet.
+        # Status and custom data of this user, sent again on every new stream.
         self._said: dict[type[Sent], Sent] = {}
-        # What is to be done, one thing at a time: a stream to open, messages to send. By id, because
-        # what is not answered for long is sent again.
+        # Work for the worker, one piece at a time: a stream to open, messages to send. Messages are kept by id,
+        # because `Requests` repeats one that is not answered in time.
         self._due = False
         self._waiting: dict[str | None, Sent] = {}
         self._worker: asyncio.Task[None] | None = None
@@ -124,7 +125,7 @@ class EventStreamTransport:
         self._reopen()
 
     def send(self, message: ClientMessage) -> None:
-        """Do what a server would that got this message."""
+        """Carry out a message as a server would."""
         match message:
             case ClientJoinRoom():
                 self._join(message.room, message.id)
@@ -147,11 +148,11 @@ class EventStreamTransport:
                 self._send(message)
 
     def settled(self) -> "asyncio.Future[None] | None":
-        """Return what waits until all that was sent is answered; None if nothing is open."""
+        """Return a task that is done when all that was sent is answered; None if nothing is open."""
         return None if self._worker is None or self._worker.done() else self._worker
 
-    def close(self, *, left: bool) -> None:  # noqa: ARG002 - a stream cannot say goodbye
-        """End it."""
+    def close(self, *, left: bool) -> None:  # noqa: ARG002 - a stream cannot send a close code
+        """Close the stream."""
         self._is_over = True
         if self._reopening is not None:
             self._reopening.cancel()
@@ -159,7 +160,7 @@ class EventStreamTransport:
             task.cancel()
 
     async def closed(self) -> None:
-        """Wait until nothing of it is left."""
+        """Wait until its tasks have ended."""
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -190,7 +191,7 @@ class EventStreamTransport:
             self._later()
 
     def _answer_follows(self) -> None:
-        """Answer what needs no message of the stream: what it carries, and what it was refused."""
+        """Answer subscriptions that the stream does not: channels that it carries, and refused ones."""
         follows, self._follows = self._follows, []
         for message in follows:
             channels = _channels_in(message)
@@ -203,7 +204,7 @@ class EventStreamTransport:
                 self._follows.append(message)
 
     def _send(self, message: Sent) -> None:
-        msgspec.json.encode(message)  # raises here, to the caller, what cannot be sent at all
+        msgspec.json.encode(message)  # raises to the caller if it cannot be encoded
         self._waiting.setdefault(message.id, message)
         self._work()
 
@@ -217,12 +218,12 @@ class EventStreamTransport:
         self._work()
 
     def _work(self) -> None:
-        """Have all done that is to be done, if it is not under way."""
+        """Start the worker, if it is not running."""
         if not self._is_over and self.settled() is None:
             self._worker = self._spawn(self._do_in_order())
 
     async def _do_in_order(self) -> None:
-        """One thing at a time: requests side by side arrive in any order, and each names the stream that is open."""
+        """Do the work one piece at a time: parallel requests arrive in any order, and each names the open stream."""
         while not self._is_over and (self._due or self._waiting):
             if self._due:
                 self._due = False
@@ -237,7 +238,7 @@ class EventStreamTransport:
     async def _post(self, message: Sent) -> None:
         try:
             ack = await self._setup.post(_post_of(message, self._connection_id))
-        except Exception as fault:  # noqa: BLE001 - whatever it was, it is the answer
+        except Exception as fault:  # noqa: BLE001 - any exception is the answer
             self._refuse(message.id, fault)
         else:
             self._reply(replace(ack, id=message.id))
@@ -250,7 +251,7 @@ class EventStreamTransport:
         self._connection_id = ""
         try:
             end = await self._carry(self._asked)
-        except Exception as fault:  # noqa: BLE001 - whatever keeps it from opening: the next attempt may do
+        except Exception as fault:  # noqa: BLE001 - any failure to open: the next attempt may succeed
             if not self._is_replaced and self._survives(fault):
                 return
             end = end_of(fault)
@@ -284,7 +285,7 @@ class EventStreamTransport:
         return End(farewell.reason, farewell.reconnect, farewell.code, after)
 
     def _survives(self, fault: Exception) -> bool:
-        """One room or channel that is not for us must not cost the others."""
+        """Return whether the stream can open without the refused room or channel."""
         if not isinstance(fault, ServerError) or fault.retryable or fault.code == "unauthorized":
             return False
         if not self._trial.on_refused(self._asked, fault):
@@ -302,12 +303,12 @@ class EventStreamTransport:
         return self._is_over or self._stream is not asyncio.current_task()
 
     def _take(self, event: StreamEvent) -> ServerMessage | None:
-        if self._is_replaced:  # by who heard the event before
+        if self._is_replaced:  # by a listener of an earlier event
             return None
         if event.type == "connected":
             self._greet(event.data)
             return None
-        if event.type in ("heartbeat", "reset"):  # what was reset says so itself, as not recovered
+        if event.type in ("heartbeat", "reset"):  # the rooms that were reset follow, as not recovered
             return None
         position = None if event.id is None else position_in(event.id, INBOX_TOPIC)
         if position is not None:
@@ -315,7 +316,7 @@ class EventStreamTransport:
         try:
             message = JSON.decode(event.data)
         except Unreadable:
-            return None  # of a proxy, perhaps; a stream that goes on is worth more than its end
+            return None  # perhaps from a proxy; the stream is still usable
         if isinstance(message, RoomMessage) and message.room not in self._joined:
             self._missed.setdefault(message.room, []).append(message)
             return None
@@ -336,7 +337,7 @@ class EventStreamTransport:
         try:
             greeting = msgspec.json.decode(data, type=_Greeting)
         except (msgspec.DecodeError, RecursionError):
-            greeting = _Greeting()  # of an older server, perhaps: a stream all the same
+            greeting = _Greeting()  # perhaps from an older server: the stream is still usable
         self._connection_id = greeting.connection_id
         if self._greeted:
             self._waiting = {**{message.id: message for message in self._said.values()}, **self._waiting}
@@ -371,7 +372,7 @@ class EventStreamTransport:
         )
 
     def _reply(self, message: ServerMessage) -> None:
-        """Answer later, as a server would: who sends does not expect the answer within the call."""
+        """Answer in the loop's next turn: the sender does not expect an answer within its own call."""
         asyncio.get_running_loop().call_soon(self._reply_now, message)
 
     def _reply_now(self, message: ServerMessage) -> None:
@@ -391,7 +392,7 @@ def _post_of(message: Sent, connection_id: str) -> Post:
         case ClientBroadcast():
             operation, body = "POST /api/broadcast", MessagePost(content=message.content)
             if message.echo:
-                connection_id = ""  # a connection that is not named gets a copy
+                connection_id = ""  # an unnamed connection gets a copy
         case ClientStatusChange():
             operation, body = "PUT /api/me/status", StatusPut(status=message.status)
         case ClientPresenceUpdate():
@@ -408,7 +409,7 @@ def _channels_in(message: ClientSubscribe) -> list[str]:
 
 
 def _question_of(interest: Interest) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the query and the headers that ask for this."""
+    """Return the query and headers of a stream."""
     rooms = {name: position for name, position in interest.rooms.items() if "," not in name}
     positions = [
         (topic, at) for topic, at in (*rooms.items(), (INBOX_TOPIC, interest.inbox)) if at is not None

@@ -1,16 +1,16 @@
-"""Finds out which rooms and channels a stream may have, where the server only refuses all of them at once. Pure."""
+"""Finds out which rooms and channels of a stream are refused, since the server only refuses the whole stream. Pure."""
 
 from collections.abc import Mapping
 
 from tidings_client.errors import TidingsError
 from tidings_client.transport.base import Interest
 
-# What a stream asks for, one piece: a room, or a channel.
+# One room or channel of a stream: its kind and name.
 _Piece = tuple[str, str]
 
 
 class Trial:
-    """What was admitted, what was refused; and whether new pieces are asked for one by one."""
+    """Admitted and refused pieces, and whether new ones are requested one by one."""
 
     def __init__(self) -> None:
         self._admitted: set[_Piece] = set()
@@ -19,20 +19,20 @@ class Trial:
 
     @property
     def refused_rooms(self) -> Mapping[str, TidingsError]:
-        """Rooms that are not for this user, and why."""
+        """Refused rooms, with the errors."""
         return {name: fault for (kind, name), fault in self._refused.items() if kind == "room"}
 
     @property
     def refused_channels(self) -> Mapping[str, TidingsError]:
-        """Channels that are not for this user, and why."""
+        """Refused channels, with the errors."""
         return {name: fault for (kind, name), fault in self._refused.items() if kind == "channel"}
 
     def pardon(self, room: str) -> None:
-        """A room is asked for anew: it may be refused no more."""
+        """The application joins a room again: it may be admitted now."""
         self._refused.pop(("room", room), None)
 
     def choose(self, wanted: Interest) -> Interest:
-        """Return what to ask for now."""
+        """Return what to request now."""
         pieces = self._hopeful(wanted)
         if self._one_by_one:
             new = [piece for piece in pieces if piece not in self._admitted]
@@ -41,13 +41,13 @@ class Trial:
         return Interest(rooms, [name for kind, name in pieces if kind == "channel"], wanted.inbox)
 
     def on_admitted(self, asked: Interest, wanted: Interest) -> bool:
-        """The stream opened; say whether there is more to ask for."""
+        """The stream opened. Returns whether there is more to request."""
         self._admitted.update(_pieces(asked))
         self._one_by_one = self._one_by_one and not set(self._hopeful(wanted)) <= self._admitted
         return self._one_by_one
 
     def on_refused(self, asked: Interest, fault: TidingsError) -> bool:
-        """The stream was refused; say whether it is worth asking for something else."""
+        """The stream was refused. Returns whether to request something else."""
         pieces = _pieces(asked)
         new = [piece for piece in pieces if piece not in self._admitted]
         if len(new) == 1:

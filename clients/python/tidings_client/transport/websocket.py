@@ -20,14 +20,14 @@ _GOING_AWAY = 1001
 
 @dataclass(frozen=True, slots=True)
 class WebSocketSetup:
-    """What a WebSocket is opened with."""
+    """Arguments of a WebSocket."""
 
     endpoint: Endpoint
     connect: Connect
     options: Mapping[str, Any]
     codec: Codec
     open: Callable[[Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[Socket]]], Awaitable[Socket]]
-    """Calls what it is given with the query and the headers that say who we are; again if those are refused."""
+    """Calls the given function with the query and headers of the user's credentials; again if those are refused."""
 
 
 class WebSocketTransport:
@@ -46,26 +46,26 @@ class WebSocketTransport:
         self._task = asyncio.create_task(self._run(), name="tidings websocket")
 
     def send(self, message: ClientMessage) -> None:
-        """Send, or raise a ServerError for what the server would not take."""
+        """Send, or raise a ServerError for what the server would not accept."""
         frame = self._setup.codec.encode(message)
         size = len(frame.encode() if isinstance(frame, str) else frame)
         if size > self._max_message_bytes:
-            # The server would close the connection, and the message would come back with the next one.
+            # The server would close the connection, and the message would be sent again on the next one.
             limit = int(self._max_message_bytes)
             raise ServerError(f"the message is larger than {limit} bytes", code="too_large")
         self._outgoing.put_nowait(frame)
 
     def settled(self) -> None:
-        """Nothing: it is never left for another transport."""
+        """Return None: no other transport is preferred to it."""
 
     def close(self, *, left: bool) -> None:
-        """End it. What was sent before goes out first, if the user left."""
+        """Close it. If the user left, messages sent before are written first."""
         if self._close_code is None:
             self._close_code = _LEFT if left else _GOING_AWAY
             self._task.cancel()
 
     async def closed(self) -> None:
-        """Wait until nothing of it is left."""
+        """Wait until its tasks have ended."""
         await asyncio.wait([self._task])
 
     @property
@@ -83,7 +83,7 @@ class WebSocketTransport:
             if socket is not None:
                 await self._say_goodbye(socket)
             return
-        except Exception as fault:  # noqa: BLE001 - whatever keeps it from opening: the next attempt may do
+        except Exception as fault:  # noqa: BLE001 - any failure to open: the next attempt may succeed
             end = end_of(fault)
         if not self._is_over:
             self._close_code = NO_CLOSE_FRAME
@@ -109,7 +109,7 @@ class WebSocketTransport:
                 message = self._setup.codec.decode(frame)
                 if message is not None:
                     self._take(message)
-                if self._is_over:  # closed by who heard the message: cancellation is on its way
+                if self._is_over:  # closed by a listener of the message: cancellation follows
                     await asyncio.sleep(0)
         except SocketClosed as closed:
             return self._end(closed.code, closed.reason)
@@ -131,7 +131,7 @@ class WebSocketTransport:
             try:
                 await socket.send(frame)
             except SocketClosed:
-                return  # the reader hears of it, and knows more
+                return  # the reader gets it too, and reports the code
 
     async def _say_goodbye(self, socket: Socket) -> None:
         try:
