@@ -19,7 +19,7 @@ export default tseslint.config(
       "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true }],
       eqeqeq: "error",
       "no-console": "error",
-      // What comes from elsewhere is shown as text, always.
+      // Untrusted content is always shown as text.
       "no-restricted-syntax": [
         "error",
         { selector: "JSXAttribute[name.name='dangerouslySetInnerHTML']", message: "Show it as text." },
@@ -35,7 +35,7 @@ export default tseslint.config(
   {
     files: ["test/**"],
     rules: {
-      "@typescript-eslint/no-non-null-assertion": "off", // a test that meets nothing fails by itself
+      "@typescript-eslint/no-non-null-assertion": "off", // a test without a match fails by itself
       "@typescript-eslint/explicit-function-return-type": "off",
     },
   },

@@ -28,7 +28,7 @@ export default tseslint.config(
   {
     files: ["test/**", "vitest.config.ts"],
     rules: {
-      "@typescript-eslint/no-non-null-assertion": "off", // a test that meets nothing fails by itself
+      "@typescript-eslint/no-non-null-assertion": "off", // a test without a match fails by itself
       "@typescript-eslint/explicit-function-return-type": "off",
       "@typescript-eslint/require-await": "off",
       "@typescript-eslint/unbound-method": "off",

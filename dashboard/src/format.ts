@@ -1,11 +1,11 @@
-// Numbers and times as people read them. Pure: `now` is passed in.
+// Formats numbers and times. Pure: `now` is passed in.
 
 const UNITS = ["B", "KB", "MB", "GB", "TB"];
 const MINUTE = 60;
 const HOUR = 3600;
 const DAY = 86_400;
 
-/** A number with as many digits as its size deserves: 0.042, 4.2, 42, 4,200. */
+/** A number with digits according to its size: 0.042, 4.2, 42, 4,200. */
 export function short(value: number): string {
   const size = Math.abs(value);
   if (size === 0) return "0";
@@ -36,7 +36,7 @@ export function milliseconds(value: number): string {
   return value >= 10_000 ? `${short(value / 1000)} s` : `${short(value)} ms`;
 }
 
-/** A stretch of time by its largest two units: 7 s, 4 min, 2 h 5 min, 3 d 4 h. */
+/** A duration in its largest two units: 7 s, 4 min, 2 h 5 min, 3 d 4 h. */
 export function duration(ms: number): string {
   const seconds = Math.max(0, Math.round(ms / 1000));
   if (seconds < MINUTE) return `${seconds} s`;
@@ -45,7 +45,7 @@ export function duration(ms: number): string {
   return two(seconds, DAY, "d", HOUR, "h", 10 * DAY);
 }
 
-/** `whole` units, and what is left in `part` units as long as all is below `until` seconds. */
+/** `whole` units, and the rest in `part` units if the total is below `until` seconds. */
 function two(seconds: number, whole: number, name: string, part: number, partName: string, until: number): string {
   const left = Math.floor((seconds % whole) / part);
   const first = `${Math.floor(seconds / whole)} ${name}`;
@@ -62,18 +62,18 @@ const DATE = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" }
 
 export const clockTime = (at: number): string => CLOCK.format(at);
 
-/** The time of day, and the day too where that is another one than now's. */
+/** The time of day, with the date if it is not today. */
 export function moment(at: number, now: number): string {
   const sameDay = new Date(at).toDateString() === new Date(now).toDateString();
   return sameDay ? clockTime(at) : `${DATE.format(at)} ${clockTime(at)}`;
 }
 
-/** A word and its number: 1 user, 2 users. */
+/** A number and its noun: 1 user, 2 users. */
 export function count(n: number, word: string): string {
   return `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
 }
 
-/** What was said, as one line of text: strings as they are, everything else as JSON. */
+/** Content of a message as one line of text: strings unchanged, everything else as JSON. */
 export function contentText(content: unknown): string {
   if (typeof content === "string") return content;
   if (typeof content === "object" && content !== null && "text" in content && typeof content.text === "string") {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Print the alert rules of deploy/monitoring as the resource that the Prometheus operator reads. `make docs` keeps it.
+# Print the alert rules of deploy/monitoring as a resource of the Prometheus operator. `make docs` calls it.
 set -eu
 cd "$(dirname "$0")/../monitoring"
 cat <<'EOF'
@@ -9,7 +9,7 @@ kind: PrometheusRule
 metadata:
   name: tidings
   namespace: tidings
-  # kube-prometheus-stack selects what has its release's name, unless its values say otherwise.
+  # By default kube-prometheus-stack selects resources with the name of its release.
   labels: { app.kubernetes.io/part-of: tidings, release: kube-prometheus-stack }
 spec:
 EOF

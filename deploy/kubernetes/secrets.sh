@@ -3,10 +3,10 @@
 #
 #   sh deploy/kubernetes/secrets.sh | kubectl apply -f -
 #
-# Without options for overlays/dev, with random values: each run prints others, so apply them once.
+# Without options: random values for overlays/dev. Each run prints new ones, so apply them once.
 #
-#   --keep FILE     make them once, keep them in FILE (for its owner alone), and print what is in there
-#   --from FOLDER   for overlays/prod: from what `tidings secrets FOLDER` made and keeps
+#   --keep FILE     generate them once, store them in FILE (readable by its owner only), and print the file
+#   --from FOLDER   for overlays/prod: use the files that `tidings secrets FOLDER` wrote
 set -eu
 
 fail() {
@@ -43,7 +43,7 @@ secret() {
     done
 }
 
-# Letters and digits, and a letter first: these go into URLs, and into configuration that would take digits for a number.
+# Letters and digits, a letter first: they go into URLs, and into configuration that would read digits as a number.
 random() {
     printf 't%s' "$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')"
 }
@@ -68,7 +68,7 @@ file() {
     cat "$from/$1"
 }
 
-# Each in a variable first: `set -e` does not look into an argument that fails.
+# Each in a variable first: `set -e` ignores a failing command in an argument.
 copy_files() {
     ca=$(file ca.pem)
     gateway=$(password nats_gateway) presence=$(password nats_presence) metrics=$(password nats_metrics)

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Start Redis, or a Sentinel, on a configuration that it may rewrite: after a failover it has to remember who is master.
-# What it remembers is in /data; what is configured in /etc/redis is read after that, and wins.
+# Start Redis or a Sentinel with a configuration that it may rewrite, to remember the master after a failover.
+# That state is in /data. The configuration in /etc/redis is read after it, and takes precedence.
 #
-#   start.sh redis NAME [MASTER]     without a MASTER it is master itself, until it has been told otherwise; it refuses
-#                                    writes beyond REDIS_MAXMEMORY, where that is set
+#   start.sh redis NAME [MASTER]     without MASTER it is the master, until a failover; it refuses writes beyond
+#                                    REDIS_MAXMEMORY, if that is set
 #   start.sh sentinel NAME MASTER
 set -eu
 kind=$1 name=$2 master=${3:-}

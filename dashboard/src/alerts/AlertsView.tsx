@@ -11,7 +11,7 @@ import { SilenceDialog } from "./SilenceDialog.js";
 import { Silences } from "./Silences.js";
 import { enriched } from "./silencing.js";
 
-/** Alerts are told at once; what others did with them is asked for. */
+/** Interval between requests for acknowledgements and silences. Alerts themselves arrive live. */
 const EVERY_MS = 4000;
 
 export function AlertsView(): ReactElement {
@@ -19,7 +19,7 @@ export function AlertsView(): ReactElement {
   const live = useValue(client.alerts.active);
   const asked = useQuery(useCallback((signal) => client.request("GET /api/alerts", { signal }), [client]), EVERY_MS);
   const silences = useQuery(useCallback((signal) => client.request("GET /api/silences", { signal }), [client]), EVERY_MS);
-  // undefined: nothing is being silenced; null: something yet to be named.
+  // The open silence dialog: undefined for none, null without an alert.
   const [silencing, setSilencing] = useState<Alert | null | undefined>();
   const { reload } = asked;
   const { reload: reloadSilences } = silences;

@@ -9,7 +9,7 @@ import { useClient } from "../session/session.js";
 const FIRST = 25;
 const MOST = 500;
 
-/** What began and ended, newest first. */
+/** Alerts that began or ended, newest first. */
 export function PastAlerts({ live }: { live: readonly Alert[] }): ReactElement {
   const client = useClient();
   const [limit, setLimit] = useState(FIRST);
@@ -17,7 +17,7 @@ export function PastAlerts({ live }: { live: readonly Alert[] }): ReactElement {
     useCallback((signal) => client.request("GET /api/alerts/history", { query: { limit }, signal }), [client, limit]),
   );
   const now = useNow();
-  // An alert that began or ended is in the history too.
+  // A new or resolved alert is in the history too.
   useEffect(() => reload(), [live, reload]);
   const entries = data ?? [];
   return (

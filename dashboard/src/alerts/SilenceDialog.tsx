@@ -9,7 +9,7 @@ import { DURATIONS, scopesOf, type Matcher } from "./silencing.js";
 const FIELDS = ["id", "metric", "source", "type"];
 const OPERATORS = ["=", "!=", "~", "!~"] as const;
 
-/** Asks which alerts to keep quiet, for how long, and why. */
+/** Asks which alerts to silence, for how long, and why. */
 export function SilenceDialog(props: { about: Alert | undefined; onClose: () => void; onDone: () => void }): ReactElement {
   const { client, who } = useSession();
   const { about, onClose, onDone } = props;

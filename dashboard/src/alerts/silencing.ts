@@ -1,4 +1,4 @@
-// What a silence covers, in words and as matchers. Pure.
+// The scope of a silence, in words and as matchers. Pure.
 
 import type { Alert, Silence } from "@tidings/client";
 
@@ -17,7 +17,7 @@ export interface Scope {
   matchers: Matcher[];
 }
 
-/** Returns what may be meant by "silence this": the alert alone, its metric, its source. */
+/** Returns the scopes to choose from for an alert: the alert alone, its metric, its source. */
 export function scopesOf(alert: Pick<Alert, "id" | "metric" | "source">): Scope[] {
   const scopes: Scope[] = [
     { label: `this alert (${alert.id})`, matchers: [{ name: "id", value: alert.id }] },
@@ -31,15 +31,15 @@ export function matcherText({ name, op = "=", value }: Matcher): string {
   return `${name} ${op} ${value || "(none)"}`;
 }
 
-/** How a silence stands at a time. */
+/** State of a silence at a time. */
 export function standing({ startsAt, endsAt }: Pick<Silence, "startsAt" | "endsAt">, now: number): "waiting" | "on" | "over" {
   if (now >= endsAt) return "over";
   return now < startsAt ? "waiting" : "on";
 }
 
 /**
- * Returns the alerts to show: those that are known to be active now, with what only the API says of them (who keeps
- * them quiet) where that is not older.
+ * Returns the alerts to show: the active ones, with the fields that only the API has (what mutes them), where its
+ * answer is not older.
  */
 export function enriched(live: readonly Alert[], asked: readonly Alert[] | undefined): Alert[] {
   const details = new Map(asked?.map((alert) => [alert.id, alert]));

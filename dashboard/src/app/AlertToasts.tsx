@@ -13,7 +13,7 @@ interface Toast {
 const SHOWN_MS = 8000;
 const MOST = 3;
 
-/** Says what changes while the page is open; what was so before is in the list of alerts. */
+/** Shows changes of alerts while the page is open. Earlier ones are in the list of alerts. */
 export function AlertToasts(): ReactElement {
   const client = useClient();
   const [toasts, setToasts] = useState<readonly Toast[]>([]);
@@ -27,7 +27,7 @@ export function AlertToasts(): ReactElement {
     const show = (alert: Alert, resolved: boolean): void => {
       if (!begun) return;
       const toast = { key: next++, alert, resolved };
-      // One alert, one toast: the newest word about it.
+      // One toast for each alert, with its newest state.
       setToasts((before) => [...before.filter((each) => each.alert.id !== alert.id), toast].slice(-MOST));
       const timer = setTimeout(() => {
         timers.delete(timer);

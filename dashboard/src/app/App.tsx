@@ -5,7 +5,7 @@ import { Shell } from "./Shell.js";
 
 export function App(): ReactElement {
   const [who, setWho] = useState(rememberedWho);
-  // Another name or token is another client; the signed session makes it the same user again.
+  // A new name or token needs a new client; the signed session keeps the user the same.
   const session = useMemo(() => makeSession(who), [who]);
   const become = useCallback((next: Who) => {
     remember(next);

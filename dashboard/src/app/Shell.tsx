@@ -31,7 +31,7 @@ export function Shell({ become }: { become: (who: Who) => void }): ReactElement 
     document.title = `${alerts.length > 0 ? `(${alerts.length}) ` : ""}${title} · Tidings`;
   }, [alerts.length, title]);
 
-  // Who follows a link should land in what it leads to, not stay in the menu.
+  // After a click on a link the focus moves to the view that it opens.
   const main = useRef<HTMLElement>(null);
   const shown = useRef(route.view);
   useEffect(() => {

@@ -20,11 +20,11 @@ export const VIEWS: readonly View[] = [
 
 export interface Route {
   view: ViewId;
-  /** What the view is about: a room's name. */
+  /** The subject of the view: a room's name. */
   subject: string | undefined;
 }
 
-/** Routes stand in the fragment: they need nothing of the server, and a link to one works. */
+/** Routes are in the fragment, so that links to them work without the server. */
 export function parseRoute(hash: string): Route {
   const [, view = "", subject] = /^#\/([^/]*)(?:\/(.*))?$/.exec(hash) ?? [];
   const known = VIEWS.find(({ id }) => id === view);
@@ -39,7 +39,7 @@ function decoded(text: string): string | undefined {
   try {
     return decodeURIComponent(text);
   } catch {
-    return undefined; // somebody typed it
+    return undefined; // malformed, perhaps typed by hand
   }
 }
 

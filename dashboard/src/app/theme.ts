@@ -12,7 +12,7 @@ function read(): Theme | undefined {
     const kept = localStorage.getItem(KEY);
     return kept === "light" || kept === "dark" ? kept : undefined;
   } catch {
-    return undefined; // storage is forbidden: the system's theme it is
+    return undefined; // storage is forbidden: use the system's theme
   }
 }
 
@@ -25,13 +25,13 @@ function current(): Theme {
   return chosen ?? (dark.matches ? "dark" : "light");
 }
 
-/** Shows what was chosen, else what the system has, before anything is drawn. */
+/** Applies the chosen theme, else the system's, before anything is drawn. */
 export function startTheme(): void {
   dark.addEventListener("change", apply);
   apply();
 }
 
-/** Chooses the other theme; choosing the system's own means following it again. */
+/** Switches to the other theme. If that is the system's, the page follows the system again. */
 export function toggleTheme(): void {
   const next = current() === "dark" ? "light" : "dark";
   chosen = next === (dark.matches ? "dark" : "light") ? undefined : next;
@@ -39,7 +39,7 @@ export function toggleTheme(): void {
     if (chosen) localStorage.setItem(KEY, chosen);
     else localStorage.removeItem(KEY);
   } catch {
-    // Forbidden: it holds until the page is loaded again.
+    // Storage is forbidden: the choice lasts until the page is reloaded.
   }
   apply();
 }

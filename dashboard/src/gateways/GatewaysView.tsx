@@ -12,7 +12,7 @@ import { CHARTED, extended, KEPT, LATE_MS, line, SAMPLE_S, samplesOf, type Sampl
 type MetricPoint = Extract<Operations["GET /api/metrics/history"]["answer"], { value: number }[]>[number];
 
 const EVERY_MS = 1500;
-/** Of how many gateways the last two minutes are read at once: six requests each. */
+/** Number of gateways whose last two minutes are read at once, with six requests each. */
 const MOST_PASTS = 8;
 
 export function GatewaysView(): ReactElement {
@@ -52,11 +52,11 @@ export function GatewaysView(): ReactElement {
   );
 }
 
-/** Reads what a gateway measured before this page looked. Without it lines begin now. */
+/** Reads a gateway's metrics from before the page opened. Without them the lines begin now. */
 async function pastOf(client: TidingsClient, source: string, signal: AbortSignal): Promise<readonly Sample[]> {
   const ask = async ([name, metric]: [string, string]): Promise<[string, MetricPoint[]]> => {
     const query = { source, metric, limit: KEPT * SAMPLE_S };
-    // With `metric` the answer is points.
+    // With `metric` the answer has points.
     return [name, (await client.request("GET /api/metrics/history", { query, signal })) as MetricPoint[]];
   };
   try {

@@ -1,4 +1,4 @@
-// What gateways said of themselves, asked again and again. Pure.
+// Samples of the gateways' figures, polled. Pure.
 
 import type { GatewayStats } from "@tidings/client";
 
@@ -6,11 +6,11 @@ export interface Trail {
   latest: GatewayStats;
   /** When it last answered, in ms. */
   heardAt: number;
-  /** Oldest first, about one each two seconds. */
+  /** Oldest first, about one every two seconds. */
   past: readonly Sample[];
 }
 
-/** What is shown as a line, and what each of it is called in the gateway's metrics. */
+/** Figures that are shown as lines, with their names in the gateway's metrics. */
 export const CHARTED = {
   connections: "connections",
   messagesOut: "messages_out",
@@ -24,12 +24,12 @@ export type Sample = Pick<GatewayStats, keyof typeof CHARTED>;
 
 export const KEPT = 60;
 export const SAMPLE_S = 2;
-/** One that did not answer for so long is no longer shown. */
+/** Silence after which a gateway is no longer shown. */
 export const FORGOTTEN_MS = 30_000;
-/** One that missed an answer or two is late, not gone. */
+/** Silence after which a gateway is shown as late. */
 export const LATE_MS = 5000;
 
-/** Adds an answer to the trails. One that begins here begins with what is known of before. */
+/** Adds an answer to the trails. A new trail begins with the gateway's history. */
 export function extended(
   trails: ReadonlyMap<string, Trail>,
   answer: readonly GatewayStats[],
@@ -46,7 +46,7 @@ export function extended(
 
 type Points = readonly { timestamp: number; value: number }[];
 
-/** Returns samples from the history of a gateway's metrics, as they were each second. */
+/** Returns samples from the history of a gateway's metrics, one a second. */
 export function samplesOf(history: Readonly<Record<keyof Sample, Points>>): Sample[] {
   const byTime = new Map<number, Partial<Sample>>();
   for (const [name, points] of Object.entries(history)) {
@@ -58,7 +58,7 @@ export function samplesOf(history: Readonly<Record<keyof Sample, Points>>): Samp
     .map(([, sample]) => sample as Sample);
 }
 
-/** Points of a line in a box of 100 by 24, newest at the right. */
+/** Points of an SVG line in a box of 100 by 24, newest at the right. */
 export function line(values: readonly number[], least: number): string {
   const top = Math.max(least, ...values);
   return values

@@ -2,7 +2,7 @@ import { X } from "lucide-react";
 import type { ReactElement } from "react";
 import type { Line } from "./lines.js";
 
-/** All that a line says. */
+/** All fields of a line. */
 export function LineDetails({ line, onClose }: { line: Line; onClose: () => void }): ReactElement {
   const { entry } = line;
   return (

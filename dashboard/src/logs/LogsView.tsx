@@ -10,7 +10,7 @@ import { LineDetails } from "./LineDetails.js";
 import { useTail, type Tail } from "./tail.js";
 
 const ROW_PX = 26;
-/** So near to the end counts as being there. */
+/** Distance from the end, in pixels, that counts as being at the end. */
 const END_PX = 2 * ROW_PX;
 
 export function LogsView(): ReactElement {

@@ -1,4 +1,4 @@
-// Log lines: a bounded number of them, and which are shown. Pure.
+// Log lines: a bounded list and its filter. Pure.
 
 import type { LogEntry } from "@tidings/client";
 
@@ -6,41 +6,41 @@ export const LEVELS = ["debug", "info", "warning", "error", "critical"] as const
 export type Level = (typeof LEVELS)[number];
 
 export interface Line {
-  /** Ascending; names the line as long as it is kept. */
+  /** Ascending and unique. */
   key: number;
   entry: LogEntry;
-  /** All that a search looks at, in small letters. */
+  /** Text to search in, in lower case. */
   text: string;
-  /** The fields, as they stand beside the event. */
+  /** The fields as text, shown beside the event. */
   fields: string;
 }
 
 export const MOST_LINES = 4000;
 
-/** The newest lines; older ones make room. */
+/** The newest lines; older ones are dropped. */
 export class Lines {
   #lines: Line[] = [];
   #next = 0;
   #count = 0;
   #after = 0;
 
-  /** Replaced, never changed. */
+  /** Replaced, never mutated. */
   get all(): readonly Line[] {
     return this.#lines;
   }
 
-  /** How many there ever were. */
+  /** Number of lines so far, including dropped ones. */
   get count(): number {
     return this.#count;
   }
 
-  /** Adds what came live. */
+  /** Adds live lines. */
   add(entries: readonly LogEntry[]): void {
     this.#count += entries.length;
     this.#lines = [...this.#lines, ...entries.map((entry) => this.#line(entry))].slice(-MOST_LINES);
   }
 
-  /** Puts lines that are kept elsewhere in their places, each once; says whether any was new. */
+  /** Sorts in stored lines, each once. Returns whether any was new. */
   merge(entries: readonly LogEntry[]): boolean {
     const known = new Set(this.#lines.map(({ entry }) => identity(entry)));
     const missing = entries.filter((entry) => entry.timestamp > this.#after && !known.has(identity(entry)));
@@ -51,7 +51,7 @@ export class Lines {
     return true;
   }
 
-  /** Forgets all lines; they do not come back with `merge` either. */
+  /** Drops all lines. `merge` does not restore them. */
   clear(): void {
     this.#after = this.#lines.reduce((latest, { entry }) => Math.max(latest, entry.timestamp), this.#after);
     this.#lines = [];
@@ -68,14 +68,14 @@ function identity({ timestamp, source, event }: LogEntry): string {
 }
 
 export interface Filter {
-  /** The least severe level that is shown. */
+  /** The lowest level to show. */
   level: Level;
   text: string;
-  /** Empty: of all. */
+  /** Empty for all sources. */
   source: string;
 }
 
-/** Returns the lines that pass: severe enough, of the source, with all words in them (`-word`: without it). */
+/** Returns the lines of the level or above, from the source, that contain all words (`-word`: that do not). */
 export function passing(lines: readonly Line[], { level, text, source }: Filter): readonly Line[] {
   const least = LEVELS.indexOf(level);
   const words = text.toLowerCase().split(/\s+/).filter((word) => word !== "" && word !== "-");
@@ -87,7 +87,7 @@ export function passing(lines: readonly Line[], { level, text, source }: Filter)
   });
 }
 
-/** A level that is not in the list is shown rather than hidden. */
+/** Unknown levels are shown, not hidden. */
 function rank(level: string): number {
   const known = (LEVELS as readonly string[]).indexOf(level);
   return known < 0 ? LEVELS.length : known;

@@ -8,14 +8,14 @@ const REFUSED = ["forbidden", "unknown_channel"];
 
 export interface Tail {
   lines: readonly Line[];
-  /** How many there ever were. */
+  /** Number of lines so far, including dropped ones. */
   count: number;
-  /** The token does not allow to follow logs. */
+  /** The token does not grant the channel `logs`. */
   refused: boolean;
   clear: () => void;
 }
 
-/** Follows the logs of all processes, beginning with the newest that are kept. */
+/** Follows the logs of all processes, beginning with the newest stored lines. */
 export function useTail(): Tail {
   const client = useClient();
   const lines = useMemo(() => new Lines(), []);
@@ -29,7 +29,7 @@ export function useTail(): Tail {
       frame = 0;
       setState((before) => ({ ...before, lines: lines.all, count: lines.count }));
     };
-    // However many lines come, the page is rendered once a frame.
+    // The page is rendered at most once a frame.
     const soon = (): void => void (frame ||= requestAnimationFrame(show));
     client.logs.on(
       "line",
@@ -52,13 +52,13 @@ export function useTail(): Tail {
         (entries) => {
           if (lines.merge(entries)) soon();
         },
-        () => undefined, // reading what is kept needs more rights than following does
+        () => undefined, // stored lines need more rights than live ones
       );
     };
     fill();
-    // What was written just before this page followed may be kept only just after it asked.
+    // Lines from just before the subscription may be stored only after the first request.
     const again = setTimeout(fill, SETTLED_MS);
-    // And what was written while there was no connection is only kept.
+    // Lines from a time without a connection are only stored.
     client.on("welcome", fill, { signal });
     return () => {
       gone.abort();

@@ -11,7 +11,7 @@ export interface ChartProps {
   spec: ChartSpec;
   shown: Timeline;
   span: Zoom;
-  /** In words, for who cannot see the chart. */
+  /** The range of time in words, for screen readers. */
   spanName: string;
   markings: Markings;
   crosshair: Crosshair;
@@ -21,14 +21,14 @@ export interface ChartProps {
 
 const HEIGHT_PX = 138;
 
-/** One metric: its value now or under the crosshair, its line, and where alerts begin. */
+/** One metric: its value now or under the crosshair, its line, and the thresholds of alerts. */
 export function Chart({ spec, shown, span, spanName, markings, crosshair, onZoom, onKey }: ChartProps): ReactElement {
   const data = useMemo(() => columns(spec, shown), [spec, shown]);
   const summary = useSummary(spec, shown, spanName);
   const place = useRef<HTMLDivElement>(null);
   const chart = useRef<uPlot>(undefined);
   const theme = useTheme();
-  // What the chart reads whenever it draws; it is made anew only for another theme.
+  // Values that the chart reads when it draws. Only another theme makes a new chart.
   const latest = useRef({ data, span, markings, onZoom });
 
   useEffect(() => {
@@ -88,7 +88,7 @@ export function Chart({ spec, shown, span, spanName, markings, crosshair, onZoom
   );
 }
 
-/** The values under the crosshair, else the newest. */
+/** The values under the crosshair, else the newest ones. */
 function Values({ spec, shown, crosshair }: Pick<ChartProps, "spec" | "shown" | "crosshair">): ReactElement {
   const index = useSyncExternalStore(crosshair.subscribe, crosshair.get);
   const row = index === null ? shown.rows.findLast((each) => each !== null) : shown.rows[index];
@@ -108,7 +108,7 @@ function Values({ spec, shown, crosshair }: Pick<ChartProps, "spec" | "shown" | 
   );
 }
 
-/** Where alerts begin, in words: lines out of the picture are told too. */
+/** The thresholds in words, also those outside of the scale. */
 function Limits({ spec, markings }: Pick<ChartProps, "spec" | "markings">): ReactElement | null {
   if (markings.thresholds.length === 0) return null;
   return (

@@ -107,7 +107,7 @@ export function OverviewView(): ReactElement {
 
 const NOTHING = { thresholds: [], bands: [] };
 
-/** Thresholds of the rules that hold, and when alerts were on. */
+/** Thresholds of the rules in force, and the times of alerts. */
 function useMarkings(): Record<string, { thresholds: ReturnType<typeof thresholdsOf>; bands: ReturnType<typeof bandsOf> }> {
   const client = useClient();
   const active = useValue(client.alerts.active);
@@ -130,7 +130,7 @@ function useMarkings(): Record<string, { thresholds: ReturnType<typeof threshold
   );
 }
 
-/** The time under the crosshair, else what the charts span. */
+/** The time under the crosshair, else the zoomed range, else the step of the charts. */
 function When({ shown, crosshair, zoom }: { shown: Shown; crosshair: Crosshair; zoom: Zoom | undefined }): ReactElement {
   const index = useSyncExternalStore(crosshair.subscribe, crosshair.get);
   const time = index === null ? undefined : shown.timeline.times[index];

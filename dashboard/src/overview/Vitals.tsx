@@ -5,7 +5,7 @@ import { useClient } from "../session/session.js";
 
 const EVERY_MS = 3000;
 
-/** How the deployment is, in a line: each figure leads to its view. */
+/** The state of the deployment in one line. Each figure links to its view. */
 export function Vitals(): ReactElement {
   const client = useClient();
   const alerts = useValue(client.alerts.active);

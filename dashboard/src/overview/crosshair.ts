@@ -1,6 +1,6 @@
 import uPlot from "uplot";
 
-/** One crosshair over all charts: where it stands, and the charts that draw it. */
+/** One crosshair over all charts: its position, and the charts that draw it. */
 export class Crosshair {
   readonly #charts = new Set<uPlot>();
   readonly #watchers = new Set<() => void>();
@@ -26,7 +26,7 @@ export class Crosshair {
     for (const watcher of [...this.#watchers]) watcher();
   }
 
-  /** Moves all cursors by so many points: for the keyboard. */
+  /** Moves all cursors by a number of points, for the keyboard. */
   step(by: number): void {
     const [first] = this.#charts;
     const last = (first?.data[0].length ?? 0) - 1;
@@ -39,7 +39,7 @@ export class Crosshair {
     this.at(null);
   }
 
-  /** Returns the second it stands at. */
+  /** Returns its time in seconds since 1970. */
   get time(): number | undefined {
     const [first] = this.#charts;
     return this.#index === null ? undefined : first?.data[0][this.#index];

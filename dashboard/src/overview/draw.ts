@@ -1,4 +1,4 @@
-// How a chart is drawn with uPlot: axes, areas, thresholds, and the time alerts were on.
+// Draws a chart with uPlot: axes, areas, thresholds, and the times of alerts.
 
 import uPlot from "uplot";
 import type { ChartSpec } from "./series.js";
@@ -14,9 +14,9 @@ export interface Drawing {
   width: number;
   height: number;
   sync: string;
-  /** What is drawn beside the data; read anew at each drawing. */
+  /** Thresholds and alerts, read at each drawing. */
   markings: () => Markings;
-  /** The seconds that the chart spans; read anew at each drawing. */
+  /** The range of the chart in seconds since 1970, read at each drawing. */
   span: () => { from: number; to: number };
   onCursor: (index: number | null) => void;
   onZoom: (from: number, to: number) => void;
@@ -25,7 +25,7 @@ export interface Drawing {
 const AXIS_PX = 58;
 const FONT = "11px 'Inter Variable', system-ui, sans-serif";
 
-/** Returns the options of a chart, in the colours that the page has now. */
+/** Returns the options of a chart, in the current colours of the page. */
 export function optionsOf(drawing: Drawing): uPlot.Options {
   const style = getComputedStyle(document.documentElement);
   const colour = (name: string): string => style.getPropertyValue(name).trim();
@@ -53,7 +53,7 @@ export function optionsOf(drawing: Drawing): uPlot.Options {
       x: { time: true, range: () => spanOf(drawing) },
       y: {
         range: (chart) => {
-          // Not uPlot's own figure: it leaves out the extremes, which have no line.
+          // uPlot's own range leaves out the extremes, which have no line.
           const { thresholds } = drawing.markings();
           return [0, scaleTop(spec, largest(chart), thresholds)];
         },
@@ -109,7 +109,7 @@ const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" })
 const HOURS = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const SECONDS = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 
-/** Times as on the rest of the page: 24 hours, and the day where one begins. */
+/** Times as on the rest of the page: 24 hours, with the date where a day begins. */
 const TIMES: uPlot.Axis.Values = (_, splits, __, ___, increment) =>
   splits.map((second) => {
     const at = new Date(second * 1000);

@@ -17,7 +17,7 @@ export interface Shown {
   error: TidingsError | undefined;
 }
 
-/** What the charts show: a zoom into the past, or the last stretch of time, which goes on live. */
+/** The rows of the charts: of a zoom into the past, or of the last range of time, updated live. */
 export function useTimeline(range: Range, zoom: Zoom | undefined): Shown {
   const client = useClient();
   const live = useValue(client.metrics.history);
@@ -31,21 +31,21 @@ export function useTimeline(range: Range, zoom: Zoom | undefined): Shown {
       const now = Math.ceil(Date.now() / 1000);
       const { from, to } = zoom ?? { from: now - spanS, to: now + stepS };
       const query = { from: from * 1000, to: to * 1000, step: stepS === 1 ? 0 : stepS, limit: MOST_ROWS };
-      // Without `metric` the answer is records.
+      // Without `metric` the answer has records.
       return (await client.request("GET /api/metrics/history", { query, signal })) as MetricsRecord[];
     },
     [client, spanS, stepS, zoom],
   );
   const { data, error, reload } = useQuery(ask, zoom ? 0 : refreshMs(stepS));
 
-  // What was measured while there was no connection is in history alone.
+  // Records of a time without a connection are only in the history.
   const connections = useRef(0);
   useEffect(() => {
     if (state === "connected" && connections.current++ > 0) reload();
   }, [state, reload]);
 
   const newest = live.at(-1)?.timestamp ?? data?.at(-1)?.timestamp;
-  // While data is late time goes on, and the charts show that nothing came.
+  // While data is late the charts move on, and show the missing data.
   const end = (newest ?? 0) / 1000 + Math.floor((late ?? 0) / 1000);
   const from = zoom?.from ?? end - spanS;
   const to = zoom?.to ?? end;

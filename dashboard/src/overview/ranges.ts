@@ -1,4 +1,4 @@
-// Which stretch of time is shown, and in which steps the server is asked for it. Pure.
+// The ranges of time to show, and the steps in which they are requested. Pure.
 
 const MINUTE_S = 60;
 const HOUR_S = 3600;
@@ -6,9 +6,9 @@ const DAY_S = 86_400;
 
 export interface Range {
   id: string;
-  /** On the button. */
+  /** Text of the button. */
   label: string;
-  /** For who cannot see it. */
+  /** Text for screen readers. */
   name: string;
   spanS: number;
 }
@@ -22,19 +22,19 @@ export const RANGES: readonly [Range, ...Range[]] = [
   { id: "30d", label: "30 d", name: "30 days", spanS: 30 * DAY_S },
 ];
 
-/** Steps that every tier of the server can serve without rounding, in seconds. */
+/** Steps in seconds that every tier of the store serves without rounding. */
 const STEPS = [1, 5, 10, 30, MINUTE_S, 2 * MINUTE_S, 5 * MINUTE_S, 10 * MINUTE_S, 15 * MINUTE_S, 30 * MINUTE_S, HOUR_S];
 /** About one row for two pixels of a wide chart; the server answers 1500 at most. */
 const MOST_ROWS = 750;
-/** Less is no zoom but a slip of the hand. */
+/** Shortest zoom; a shorter drag is an accident. */
 export const LEAST_SPAN_S = 10;
 
-/** Returns the finest step that shows a span in no more rows than a chart can show. */
+/** Returns the finest step for a span that needs no more rows than a chart can show. */
 export function stepFor(spanS: number): number {
   return STEPS.find((step) => spanS / step <= MOST_ROWS) ?? HOUR_S;
 }
 
-/** How often rows of that step are asked for again, in ms; 0 where every second comes by itself. */
+/** Interval in ms between requests for rows of a step; 0 where the records arrive live. */
 export function refreshMs(stepS: number): number {
   return stepS === 1 ? 0 : Math.min(60, Math.max(10, stepS)) * 1000;
 }
@@ -45,12 +45,12 @@ export interface Zoom {
   to: number;
 }
 
-/** Returns a zoom of the least span at least, or undefined for what is none. */
+/** Returns a zoom with at least the shortest span, or undefined for an accidental drag. */
 export function zoomOf(from: number, to: number): Zoom | undefined {
   return to - from >= LEAST_SPAN_S ? { from: Math.floor(from), to: Math.ceil(to) } : undefined;
 }
 
-/** Returns half of what is shown, around `centre`, as far as it can be halved. */
+/** Returns half of the shown range around `centre`, down to the shortest zoom. */
 export function closer(shown: Zoom, centre: number): Zoom | undefined {
   const span = (shown.to - shown.from) / 2;
   const from = Math.min(Math.max(shown.from, centre - span / 2), shown.to - span);

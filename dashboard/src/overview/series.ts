@@ -1,4 +1,4 @@
-// Which charts there are, and how their values are read and written.
+// The charts, and how their values are read and formatted.
 
 import type { MetricsRecord } from "@tidings/client";
 import { bytesPerSecond, milliseconds, percent, perSecond } from "../format.js";
@@ -6,9 +6,9 @@ import { bytesPerSecond, milliseconds, percent, perSecond } from "../format.js";
 export interface Series {
   /** The metric's name in alert rules and in `min` and `max` of rollup rows. */
   metric: string;
-  /** Beside its value, where a chart has several. */
+  /** Shown beside the value in a chart with several series. */
   label: string;
-  /** The custom property with its colour. */
+  /** The CSS custom property of its colour. */
   colour: string;
   read: (record: MetricsRecord) => number;
 }
@@ -18,9 +18,9 @@ export interface ChartSpec {
   title: string;
   series: readonly Series[];
   format: (value: number) => string;
-  /** The largest value there can be; otherwise the scale follows the data. */
+  /** The largest possible value; without it the scale follows the data. */
   top?: number;
-  /** The least span of the scale: noise around zero should not fill the chart. */
+  /** The smallest span of the scale: noise around zero should not fill the chart. */
   atLeast?: number;
 }
 

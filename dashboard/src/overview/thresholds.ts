@@ -1,4 +1,4 @@
-// At which values alerts begin, and when they were on. Pure.
+// Thresholds of alerts, and the times when they fired. Pure.
 
 import type { Alert, AlertLogEntry, Operations } from "@tidings/client";
 import type { ChartSpec } from "./series.js";
@@ -14,7 +14,7 @@ export interface Threshold {
   op: ">=" | "<=";
 }
 
-/** What holds where nobody configured anything, until the server says what does. */
+/** The built-in thresholds, shown until the server sends its rules. */
 export const DEFAULT_RULES: readonly Rule[] = [
   { metric: "cpu", warning: 70, critical: 90 },
   { metric: "memory", warning: 80, critical: 95 },
@@ -22,7 +22,7 @@ export const DEFAULT_RULES: readonly Rule[] = [
   { metric: "errors", warning: 10, critical: 50 },
 ];
 
-/** Returns the thresholds of the whole deployment for the metrics of a chart. */
+/** Returns the fleet's thresholds for the metrics of a chart. */
 export function thresholdsOf(spec: ChartSpec, rules: readonly Rule[]): Threshold[] {
   const metrics = new Set(spec.series.map(({ metric }) => metric));
   return rules
@@ -39,12 +39,12 @@ export function thresholdsOf(spec: ChartSpec, rules: readonly Rule[]): Threshold
 
 export interface Band {
   severity: Severity;
-  /** Seconds since 1970; open at the end while the alert lasts. */
+  /** Seconds since 1970; without an end while the alert fires. */
   from: number;
   to: number | undefined;
 }
 
-/** Returns when alerts about a chart's metrics of the whole deployment were on. */
+/** Returns the times when the fleet's alerts about a chart's metrics fired. */
 export function bandsOf(spec: ChartSpec, entries: readonly AlertLogEntry[]): Band[] {
   const metrics = new Set(spec.series.map(({ metric }) => metric));
   return entries
@@ -56,7 +56,7 @@ export function bandsOf(spec: ChartSpec, entries: readonly AlertLogEntry[]): Ban
     }));
 }
 
-/** Returns the scale's limits for values up to `max`: thresholds are within where the data comes near them. */
+/** Returns the scale's limits for values up to `max`, with the thresholds that the data comes near. */
 export function scaleTop(spec: ChartSpec, max: number, thresholds: readonly Threshold[]): number {
   if (spec.top !== undefined) return spec.top;
   const near = thresholds.map(({ value }) => value).filter((value) => value <= max * NEAR);

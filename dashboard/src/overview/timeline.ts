@@ -6,15 +6,15 @@ import type { ChartSpec } from "./series.js";
 export type Column = (number | null)[];
 
 export interface Timeline {
-  /** Seconds since 1970, ascending; the same for all charts, so that one crosshair fits all. */
+  /** Seconds since 1970, ascending; the same for all charts, which share one crosshair. */
   times: number[];
   rows: readonly (MetricsRecord | null)[];
 }
 
-/** A row that comes so many steps after the one before leaves a gap, not a line across it. */
+/** Number of steps between two rows from which the chart shows a gap. */
 const GAP_STEPS = 3.5;
 
-/** Joins stored rows with the live records after them, within a window of seconds. */
+/** Joins stored rows and the live records after them, within a window of seconds. */
 export function timeline(
   stored: readonly MetricsRecord[],
   live: readonly MetricsRecord[],
@@ -47,7 +47,7 @@ export function timeline(
   return { times, rows };
 }
 
-/** Returns what one chart draws: a column for each series, and for a single one its extremes too. */
+/** Returns the columns of one chart: one for each series, and the extremes of a single series. */
 export function columns(spec: ChartSpec, { times, rows }: Timeline): [number[], ...Column[]] {
   const means = spec.series.map(({ read }) => rows.map((row) => (row ? read(row) : null)));
   const [only] = spec.series;
@@ -63,11 +63,11 @@ export function lateness(
   now: number,
 ): number | undefined {
   if (!latest) return undefined;
-  // Clocks may differ between here and there, so what counts is when the last record came; before the first one
-  // came live there is only what it says of itself.
+  // The server's clock may differ, so the arrival of the last live record counts; before the first one only its
+  // timestamp is known.
   const late = now - (receivedAt ?? latest.timestamp);
   return late > LATE_MS ? late : undefined;
 }
 
-/** One record a second, one that is a little late, and one more. */
+/** One record a second, one late record, and one more. */
 export const LATE_MS = 3500;

@@ -1,7 +1,7 @@
 import { X } from "lucide-react";
 import { useId, useLayoutEffect, useRef, type ReactElement, type ReactNode } from "react";
 
-/** The browser's own modal dialog: it keeps the focus, and gives it back. */
+/** The browser's modal dialog, which traps the focus and restores it. */
 export function Dialog({
   title,
   onClose,
@@ -15,7 +15,7 @@ export function Dialog({
 }): ReactElement {
   const dialog = useRef<HTMLDialogElement>(null);
   const id = useId();
-  // Before it is gone from the page: a dialog that is gone cannot give the focus back.
+  // Closed before it is removed from the page: a removed dialog cannot restore the focus.
   useLayoutEffect(() => {
     const shown = dialog.current;
     if (!shown?.open) shown?.showModal();

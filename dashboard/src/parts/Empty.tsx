@@ -1,7 +1,7 @@
 import type { LucideIcon } from "lucide-react";
 import type { ReactElement, ReactNode } from "react";
 
-/** What stands where nothing is: that this is so, and what would change it. */
+/** Placeholder for an empty list: says that it is empty, and what would fill it. */
 export function Empty(props: { icon: LucideIcon; title: string; compact?: boolean; children?: ReactNode }): ReactElement {
   const { icon: Icon, title, compact = false, children } = props;
   return (

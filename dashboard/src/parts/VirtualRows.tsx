@@ -4,16 +4,16 @@ import { useRef, type HTMLAttributes, type ReactElement, type RefObject } from "
 export interface VirtualRowsProps extends Omit<HTMLAttributes<HTMLDivElement>, "children"> {
   count: number;
   rowPx: number;
-  /** Renders one row; it is placed by `style`. */
+  /** Renders one row, positioned by `style`. */
   row: (index: number, place: { transform: string; height: string }) => ReactElement;
   rowKey: (index: number) => string | number;
-  /** Where to put what scrolls, for who wants to move it. */
+  /** Receives the scrolling element, to scroll it from outside. */
   hold?: RefObject<Virtualizer<HTMLDivElement, Element> | null>;
-  /** The role of what holds the rows, where rows must be children of one. */
+  /** The ARIA role of the rows' container. */
   inner?: HTMLAttributes<HTMLDivElement>;
 }
 
-/** Rows of one height, of which only those in sight exist. */
+/** Rows of one height, of which only the visible ones are rendered. */
 export function VirtualRows({ count, rowPx, row, rowKey, hold, inner, className = "", ...rest }: VirtualRowsProps): ReactElement {
   const box = useRef<HTMLDivElement>(null);
   const rows = useVirtualizer({

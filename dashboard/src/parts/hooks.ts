@@ -16,13 +16,13 @@ export function useNow(): number {
 export interface Query<T> {
   data: T | undefined;
   error: TidingsError | undefined;
-  /** Asks again, now. */
+  /** Requests again, now. */
   reload: () => void;
 }
 
 /**
- * Asks once, then every `everyMs` (0: never) while the page is looked at. `ask` must be the same function in every
- * rendering: another one is another question. An answer is kept while the next one fails.
+ * Requests once, then every `everyMs` (0: never) while the page is visible. `ask` must be the same function in every
+ * rendering: another one starts another query. The last answer is kept while later requests fail.
  */
 export function useQuery<T>(ask: (signal: AbortSignal) => Promise<T>, everyMs = 0): Query<T> {
   const [state, setState] = useState<{ of: unknown; data?: T; error?: TidingsError }>({ of: ask });
@@ -65,7 +65,7 @@ export function faultOf(fault: unknown): TidingsError {
   return new TidingsError({ code: "unreachable", message: `The server could not be reached (${message}).`, retryable: true });
 }
 
-/** What a person should read about a fault. */
+/** Text of an error for the user. */
 export function explain(fault: TidingsError): string {
   if (fault.code === "forbidden") return "Your token does not allow this.";
   if (fault.code === "unauthorized") return "Sign in again: the token was refused or has expired.";

@@ -1,4 +1,4 @@
-// One clock for everything on the page that counts seconds: one timer, one rendering.
+// One timer and one rendering a second for everything on the page that counts seconds.
 
 const watchers = new Set<() => void>();
 let now = Date.now();

@@ -32,10 +32,10 @@ export function PresenceView(): ReactElement {
   const inRooms = useQuery(asking, ROOMS_MS).data;
   const rooms = inRooms?.rooms ?? NO_ROOMS;
 
-  // A thousand names are sorted after the key stroke is shown, not before.
+  // The key stroke is shown first; sorting a thousand names follows.
   const wanted = useDeferredValue(search);
   const shown = useMemo(() => found(users, wanted, order, rooms), [users, wanted, order, rooms]);
-  // The server's count is of its snapshot; it is told anew only where there are too many to list.
+  // The server's count is that of its snapshot. It is updated only where there are too many users to list.
   const total = users.length || (told ?? 0);
 
   return (
@@ -112,7 +112,7 @@ export function PresenceView(): ReactElement {
   );
 }
 
-/** Rendered again only when what it shows changes: with a thousand users most do not, most of the time. */
+/** Rendered again only when its content changes: of a thousand users most do not change. */
 const Person = memo(function Person(props: {
   index: number;
   user: User;

@@ -1,10 +1,10 @@
-// Who is shown, in which order, and in which rooms they are. Pure.
+// The users to show, their order and their rooms. Pure.
 
 import type { RoomSummary, User } from "@tidings/client";
 
 export type Order = "name" | "seen";
 
-/** Returns the users whose name, id, status or room has all words of the search, in order. */
+/** Returns the users whose name, id, status or rooms contain all words of the search, sorted. */
 export function found(
   users: Iterable<User>,
   search: string,
@@ -30,12 +30,12 @@ function compare(one: string, other: string): number {
   return one < other ? -1 : one > other ? 1 : 0;
 }
 
-/** Which rooms each user is in. The server lists members by room, so only so many rooms are asked about. */
+/** The rooms of each user. The server lists members by room, so the number of requested rooms is limited. */
 export const MOST_ROOMS = 20;
 
 export interface Memberships {
   rooms: ReadonlyMap<string, readonly string[]>;
-  /** Whether there are rooms that were not asked about. */
+  /** Whether some rooms were not requested. */
   partial: boolean;
 }
 
@@ -50,7 +50,7 @@ export async function memberships(
   return { rooms: found, partial: rooms.length > MOST_ROOMS };
 }
 
-/** Initials for who has no picture: of the first and last word. */
+/** Initials in place of a picture: of the first and last word. */
 export function initials(name: string): string {
   const words = name.trim().split(/\s+/);
   const letters = [words[0], words.length > 1 ? words.at(-1) : undefined].map((word) => {
@@ -59,7 +59,7 @@ export function initials(name: string): string {
   return letters.join("").toUpperCase() || "?";
 }
 
-/** One of so many hues, always the same for a user. */
+/** A hue from a fixed set, always the same for a user. */
 export function hueOf(userId: string): number {
   let sum = 0;
   for (const character of userId) sum = (sum * 31 + (character.codePointAt(0) ?? 0)) % HUES;

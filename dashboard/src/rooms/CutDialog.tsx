@@ -7,7 +7,7 @@ import { useSession } from "../session/session.js";
 const SECONDS = [3, 5, 10, 30];
 const SAYINGS = ["Is anybody there?", "They cannot hear us.", "They will, in a moment."];
 
-/** Cuts this page off for a while, to see that nothing is lost by it. */
+/** Cuts this page's connection for a while, to show that no message is lost. */
 export function CutDialog({ room, onClose }: { room: string; onClose: () => void }): ReactElement {
   const { client, line } = useSession();
   const [seconds, setSeconds] = useState(5);
@@ -18,7 +18,7 @@ export function CutDialog({ room, onClose }: { room: string; onClose: () => void
     if (!line.cut(seconds * 1000)) return setFault("There is no WebSocket to cut at the moment.");
     if (!meanwhile) return onClose();
     try {
-      // Over HTTP, as a server says things: this page's own connection is gone.
+      // Over HTTP, as a server publishes: this page's own connection is cut.
       for (const content of SAYINGS) {
         await client.request("POST /api/publish", { body: { room, content, username: "somebody else" } });
       }

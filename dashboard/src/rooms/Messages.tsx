@@ -8,7 +8,7 @@ import { useClient } from "../session/session.js";
 
 const END_PX = 40;
 
-/** What was said, oldest first; those that were recovered after a break are marked. */
+/** Messages, oldest first. Recovered ones are marked. */
 export function Messages({ messages, marked }: { messages: readonly RoomMessage[]; marked: ReadonlySet<number> }): ReactElement {
   const client = useClient();
   const box = useRef<HTMLDivElement>(null);

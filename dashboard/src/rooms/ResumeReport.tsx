@@ -5,7 +5,7 @@ import { useNow } from "../parts/hooks.js";
 import { useGateway } from "../session/ConnectionState.js";
 import type { Report, Watch } from "./resume.js";
 
-/** What the last break in the connection cost: usually nothing, and then that is said. */
+/** Reports the messages that were recovered or missed at the last reconnect. */
 export function ResumeReport({ watch }: { watch: Watch }): ReactElement | null {
   const { away, report } = watch;
   return (

@@ -85,7 +85,7 @@ function Members({ name }: { name: string }): ReactElement {
   const client = useClient();
   const { users } = usePresence(name);
   const told = useValue(client.room(name).presence.count);
-  const total = users.length || (told ?? 0); // a count alone, where there are too many to list
+  const total = users.length || (told ?? 0); // only a count where there are too many users to list
   return (
     <aside className="members" aria-label="Members">
       <h3>{count(total, "member")}</h3>

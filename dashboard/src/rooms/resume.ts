@@ -1,11 +1,11 @@
-// What became of a room while the connection was away. Pure: times are passed in.
+// Recovery of a room after a reconnect. Pure: times are passed in.
 
 export interface Away {
-  /** When the connection went, in ms. */
+  /** When the connection was lost, in ms. */
   since: number;
-  /** Messages that came after the connection was back and before the room said that it is whole. */
+  /** Messages between the reconnect and the room's answer to the join. */
   recovered: number[];
-  /** Some messages had no place in the room's order: it is ephemeral. */
+  /** A message had no sequence: the room is ephemeral. */
   unordered: boolean;
 }
 
@@ -14,14 +14,14 @@ export interface Report {
   recovered: number;
   first: number | undefined;
   last: number | undefined;
-  /** `whole`: nothing was missed. `gap`: the server could not say so. `unkept`: the room keeps nothing. */
+  /** `whole`: no message was missed. `gap`: messages may be missing. `unkept`: the room is ephemeral. */
   verdict: "whole" | "gap" | "unkept";
 }
 
 export interface Watch {
   away: Away | undefined;
   report: Report | undefined;
-  /** Sequence numbers of the messages that were recovered, in all breaks: they are marked. */
+  /** Sequences of all recovered messages, which are marked. */
   marked: ReadonlySet<number>;
 }
 

@@ -3,7 +3,7 @@ import { useEffect, useReducer } from "react";
 import { useClient } from "../session/session.js";
 import { next, NOTHING_YET, type Watch } from "./resume.js";
 
-/** Watches what becomes of a room when the connection goes and comes back. */
+/** Watches how a room recovers after a reconnect. */
 export function useResume(room: Room): Watch {
   const client = useClient();
   const [watch, tell] = useReducer(next, NOTHING_YET);

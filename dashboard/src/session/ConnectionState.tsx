@@ -5,7 +5,7 @@ import { useNow, useValue } from "../parts/hooks.js";
 import { lateness } from "../overview/timeline.js";
 import { useSession } from "./session.js";
 
-/** How the connection stands, always in sight. */
+/** The state of the connection, always visible. */
 export function ConnectionState(): ReactElement {
   const { client } = useSession();
   const status = useValue(client.status);
@@ -72,7 +72,7 @@ function Late(): ReactElement | null {
   );
 }
 
-/** How late the newest metrics are, in ms; undefined while they are in time. */
+/** How late the newest metrics are, in ms; undefined while they are not. */
 export function useLateness(): number | undefined {
   const { client, freshness } = useSession();
   const latest = useValue(client.metrics.latest);
@@ -80,7 +80,7 @@ export function useLateness(): number | undefined {
   return lateness(latest, freshness.receivedAt, Math.max(now, freshness.receivedAt ?? 0));
 }
 
-/** The gateway that this page is connected to, or was last. */
+/** The gateway of the current or last connection. */
 export function useGateway(): string | undefined {
   const { client } = useSession();
   const [gateway, setGateway] = useState(client.welcome?.gateway);

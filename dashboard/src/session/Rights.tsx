@@ -4,14 +4,14 @@ import { useValue } from "../parts/hooks.js";
 import { Notice } from "../parts/Notice.js";
 import { useSession } from "./session.js";
 
-/** What a token may lack, and how to find out. */
+/** Channels that a token may lack, with an operation that tests each. */
 const QUESTIONS = [
   { name: "metrics", operation: "GET /api/gateways" },
   { name: "alerts", operation: "GET /api/alerts" },
   { name: "presence", operation: "GET /api/presence/stats" },
 ] as const;
 
-/** Says plainly what a token does not allow, rather than showing views that stay empty. */
+/** Names the channels that the token does not grant, since their views stay empty. */
 export function Rights(): ReactElement | null {
   const { client, who } = useSession();
   const { state } = useValue(client.status);

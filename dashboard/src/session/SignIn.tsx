@@ -3,7 +3,7 @@ import { useState, type ReactElement } from "react";
 import { Notice } from "../parts/Notice.js";
 import { useSession, type Who } from "./session.js";
 
-/** Asks for a token where the server wants one. */
+/** Asks for a token where the server requires one. */
 export function SignIn({ reason, become }: { reason: string | undefined; become: (who: Who) => void }): ReactElement {
   const { who } = useSession();
   const [token, setToken] = useState("");

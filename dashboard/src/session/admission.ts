@@ -7,7 +7,7 @@ export type Admission = { state: "in" } | { state: "out"; reason: string | undef
 
 const IN: Admission = { state: "in" };
 
-/** Whether this page is let in. A browser does not say why a WebSocket was refused, so it is asked over HTTP. */
+/** Whether the server accepts this page. A browser hides why a WebSocket was refused, so an HTTP request finds out. */
 export function useAdmission(): Admission {
   const { client, who } = useSession();
   const { state, error } = useValue(client.status);

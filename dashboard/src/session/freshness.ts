@@ -1,6 +1,6 @@
 import type { Metrics } from "@tidings/client";
 
-/** When the newest record came, by the clock of this machine. */
+/** When the newest record arrived, by this machine's clock. */
 export class Freshness {
   #receivedAt: number | undefined;
 

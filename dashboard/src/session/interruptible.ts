@@ -1,6 +1,6 @@
 import type { WebSocketConstructor } from "@tidings/client";
 
-/** A WebSocket for the client, and a hand on it that breaks it, to show how a connection comes back. */
+/** A WebSocket that the page can cut, to show how the client reconnects. */
 export class Interruptible {
   #socket: WebSocket | undefined;
   readonly WebSocket: WebSocketConstructor;
@@ -12,7 +12,7 @@ export class Interruptible {
     } as unknown as WebSocketConstructor;
   }
 
-  /** Ends the connection without a goodbye, and lets the client come back in `ms` at the soonest. */
+  /** Cuts the connection without a close frame. The client reconnects after `ms` at the earliest. */
   cut(ms: number): boolean {
     const socket = this.#socket;
     if (socket?.readyState !== WebSocket.OPEN) return false;

@@ -3,7 +3,7 @@ import { createContext, useContext } from "react";
 import { Freshness } from "./freshness.js";
 import { Interruptible } from "./interruptible.js";
 
-/** The name and the token that a page goes by. Both stay in this tab: the token opens doors. */
+/** This page's name and token. Both stay in this tab, because the token is a secret. */
 export interface Who {
   username: string;
   token: string;
@@ -44,11 +44,11 @@ function put(key: string, value: string): void {
     if (value) sessionStorage.setItem(key, value);
     else sessionStorage.removeItem(key);
   } catch {
-    // It is asked for again after a reload.
+    // The page asks for it again after a reload.
   }
 }
 
-/** One client, and what the page keeps beside it. */
+/** One client, and the page's state beside it. */
 export interface Session {
   client: TidingsClient;
   line: Interruptible;
@@ -61,11 +61,11 @@ export function makeSession(who: Who): Session {
   const client = new TidingsClient("/", {
     username: who.username || "dashboard",
     WebSocket: line.WebSocket,
-    // There is one token, pasted by hand. Shown again where it was refused, it is answered with the reason.
+    // There is only the pasted token. After a refusal it is sent again, and the answer has the reason.
     ...(who.token && { getToken: () => who.token }),
   });
   const status = rememberedStatus();
-  if (status !== "online") client.setStatus(status).catch(() => undefined); // whoever sets it by hand is told
+  if (status !== "online") client.setStatus(status).catch(() => undefined); // the dialog that sets a status shows its own errors
   return { client, line, freshness: new Freshness(client.metrics), who };
 }
 
