@@ -11,6 +11,6 @@
 - `delivery`, `presence`, `metrics`  measurements of one service, without peers: `python -m bench SUBJECT[.NAME]`;
               `single` has their common parts
 
-Servers run on one core and load and brokers on another; peers run in turn, round after round, so that a drifting machine
-drifts for all; figures are medians over rounds, and CPU time per message before wall time.
+Servers run on one core, load and brokers on another. Peers run in turn, round after round, so that changes of the machine's
+speed affect all of them. Figures are medians over rounds; CPU time per message counts more than wall time.
 """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """`lower` is whether less is better; None: neither, it only explains. A `code` is a name made of digits."""
+    """`lower`: whether less is better; None for figures that only explain others. A `code` is a number without a size."""
 
     label: str
     lower: bool | None = None

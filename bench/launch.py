@@ -103,7 +103,7 @@ def running(peer: Peer, setup: Setup = Setup()) -> Iterator[Running]:
 def tidings(stack: ExitStack, setup: Setup) -> Running:
     """Start a whole deployment: NATS with JetStream, Redis, presence_svc, metrics_svc and gateways.
 
-    All options are the defaults but one: a publisher here stands for many, so it has no rate limit.
+    All options have their defaults, except that publishers have no rate limit, because each one stands for many.
     """
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidings-bench-")))
     monitor = free_port()
@@ -170,7 +170,7 @@ def _start_broker(stack: ExitStack, broker: LocalServer) -> None:
 
 
 class _Child:
-    """A child process that reports why it did not start."""
+    """A child process whose output explains a failed start."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path, port: int) -> None:
         self._process = process
@@ -179,10 +179,10 @@ class _Child:
         self.port = port
 
     def wait_until(self, ready: Callable[[int], bool]) -> None:
-        """Wait until its port answers.
+        """Wait until the port answers.
 
         Raises:
-            OSError: it ended, or took too long; with the end of its output.
+            OSError: the process ended or took too long. The message has the end of its output.
         """
         deadline = time.monotonic() + _READY_S
         while not ready(self.port):
@@ -194,7 +194,7 @@ class _Child:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """End it, by force if need be."""
+        """Terminate it; kill it after a time limit."""
         self._process.terminate()
         try:
             self._process.wait(_STOP_S)

@@ -55,7 +55,7 @@ def cpu_s(pid: int) -> float:
 
 
 def prioritise(pid: int, nice: int) -> None:
-    """Give a process, and the session it leads, another priority.
+    """Set the priority of a process and of the session that it leads.
 
     Both, because Linux shares processors among sessions first (sched(7), "The autogroup feature"); on kernels without
     that the nice value alone decides. Threads that exist already keep theirs.
@@ -69,7 +69,7 @@ def prioritise(pid: int, nice: int) -> None:
 
 
 def allow_connections(count: int) -> None:
-    """Let this process and its children have `count` connections each.
+    """Allow this process and its children `count` connections each.
 
     Raises:
         OSError: the hard limit is lower.

@@ -1,7 +1,7 @@
 """`python -m bench.page`: write the tables and plots of docs/performance.md from kept results.
 
 A table stands between `<!-- bench: NAME -->` and `<!-- bench: end -->`; NAME is `targets`, `circumstances`, `capacity` or
-`case KEY`. The text outside is written by people.
+`case KEY`. The text between the tables is written by hand.
 """
 
 import argparse

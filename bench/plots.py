@@ -115,7 +115,7 @@ def _connections(results: Results) -> Figure | None:
         [
             ("idle", "kib_per_connection", "KiB per idle connection"),
             ("idle", "cpu_us_per_connect", "CPU µs to connect and join"),
-            ("reconnect", "cpu_us_per_reconnect", "CPU µs to come back"),
+            ("reconnect", "cpu_us_per_reconnect", "CPU µs to reconnect"),
         ],
     )
 

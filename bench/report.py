@@ -34,7 +34,7 @@ class Results:
         self.titles.setdefault(measured.key, measured.title)
         of_case = self._values.setdefault(measured.key, {})
         for field in dataclasses.fields(measured.figures):  # type: ignore[arg-type]  # cases return dataclasses
-            value = float(f"{getattr(measured.figures, field.name):.6g}")  # more digits say nothing
+            value = float(f"{getattr(measured.figures, field.name):.6g}")  # more digits are noise
             of_case.setdefault(field.name, {}).setdefault(peer, []).append(value)
 
     def cases(self) -> Iterator[str]:

@@ -70,7 +70,7 @@ def _no_socketio() -> str:
 
 def _no_python_socketio() -> str:
     try:
-        import socketio  # noqa: F401  # whether it can be imported is the question
+        import socketio  # noqa: F401  # tests whether it can be imported
     except ModuleNotFoundError:
         return "python-socketio is not installed (make bench installs it)"
     return _no_redis()

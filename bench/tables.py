@@ -81,16 +81,16 @@ _CAPACITY = (
     ("memory of an idle WebSocket in a room, KiB", "idle", "kib_per_connection"),
     ("memory of an SSE stream, KiB", "sse", "kib_per_connection"),
     ("CPU to connect and join, µs", "idle", "cpu_us_per_connect"),
-    ("CPU to come back after a break, µs", "reconnect", "cpu_us_per_reconnect"),
-    ("NATS, Redis, presence and metrics services for one who connects, µs", "idle", "broker_us_per_connect"),
+    ("CPU to reconnect, µs", "reconnect", "cpu_us_per_reconnect"),
+    ("NATS, Redis, presence and metrics services for one connect, µs", "idle", "broker_us_per_connect"),
     ("CPU to publish and acknowledge, µs", "publish", "cpu_us_per_ack"),
     ("NATS for it, µs", "publish", "broker_us_per_ack"),
     ("CPU of a message to one other member, µs", "pairs", "cpu_us_per_message"),
     ("CPU of a delivery, messages one by one, µs", "fanout-1", "cpu_us_per_delivery"),
-    ("CPU of a delivery, 8 under way, µs", "fanout-8", "cpu_us_per_delivery"),
-    ("CPU of a delivery, 32 under way, µs", "fanout-32", "cpu_us_per_delivery"),
+    ("CPU of a delivery, 8 outstanding, µs", "fanout-8", "cpu_us_per_delivery"),
+    ("CPU of a delivery, 32 outstanding, µs", "fanout-32", "cpu_us_per_delivery"),
     ("CPU of a delivery of a compressed 4 KB, µs", "compressed", "cpu_us_per_delivery"),
-    ("CPU of a delivery to an SSE stream, 8 under way, µs", "sse", "cpu_us_per_delivery"),
+    ("CPU of a delivery to an SSE stream, 8 outstanding, µs", "sse", "cpu_us_per_delivery"),
 )
 
 

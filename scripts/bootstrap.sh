@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make .venv from uv.lock, on a machine that has only Python >= 3.11. Called by the Makefile.
+# Make .venv from uv.lock. Needs only Python >= 3.11. Called by the Makefile.
 # PYTHON names the interpreter, UV_PROJECT_ENVIRONMENT another folder than .venv.
 set -eu
 
@@ -14,7 +14,7 @@ usable() {
 find_python() {
     for name in ${PYTHON:-python3.13 python3.12 python3.11 python3}; do
         if command -v "$name" >/dev/null 2>&1 && usable "$name"; then
-            # The program behind a version manager's shim, which may choose another one elsewhere.
+            # The interpreter behind a version manager's shim, which may choose another one in another folder.
             "$name" -c 'import sys; print(sys.executable)'
             return
         fi
@@ -38,19 +38,19 @@ if ! "$TOOLS/bin/uv" --version 2>/dev/null | grep -qF "uv $UV_VERSION"; then
     "$TOOLS/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r scripts/uv.txt
 fi
 
-# Node.js builds and tests what runs in browsers. As a wheel it is 60 MB, so only where the machine has none.
+# Node.js builds and tests the code for browsers. Its wheel has 60 MB, so it is only installed where the machine has none.
 node_group=""
 sh scripts/node.sh --have || node_group="--group node"
 
-# Fuzzers, the site's generator, schemas of Kubernetes and what drives a browser are large; only who wants every test needs them.
+# Fuzzers, the site's generator, schemas of Kubernetes and browser drivers are large, and only needed for all tests.
 every_test=""
 [ -z "${REQUIRE_ALL:-}" ] || every_test="--group fuzz --group docs --group deploy --group browser"
 
-# uv brings authorities of its own; those of the machine know a company's proxy too.
+# The machine's certificate authorities instead of uv's own: they include those of a company's proxy.
 [ ! -e /etc/ssl/certs/ca-certificates.crt ] || export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-true}"
 
 echo "Making ${UV_PROJECT_ENVIRONMENT:-.venv} from uv.lock with $python"
-# Inexact: what another run needed (fuzzers, benchmarks) may stay.
+# Inexact: packages of another run (fuzzers, benchmarks) may stay.
 # shellcheck disable=SC2086  # several words, or none
 UV_PYTHON_DOWNLOADS=never "$TOOLS/bin/uv" sync --quiet --frozen --inexact --extra local $node_group $every_test \
     --python "$python"

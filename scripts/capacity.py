@@ -1,7 +1,7 @@
 """Rewrite docs/capacity.md: `make docs`.
 
-Costs that docs/performance.md measures are taken from there; the others are what the page states. The worked examples
-follow from all of them. `python scripts/capacity.py --check` fails where the page is out of date.
+Measured costs come from docs/performance.md, the others from docs/capacity.md itself. The worked examples are calculated
+from both. `python scripts/capacity.py --check` fails if the page is out of date.
 """
 
 import math
@@ -21,8 +21,8 @@ PUBLISH_EVERY_S = 60  # each user
 CONNECT_EVERY_S = 3600  # each user: networks change, laptops sleep
 KEPT_S = 600  # of a durable namespace, unless configured otherwise
 
-# How full things may be.
-GATEWAY_CPU = 0.6  # of its core: the rest is for bursts, and for the clients of a gateway that died
+# Allowed utilisation.
+GATEWAY_CPU = 0.6  # of its core: the rest is for bursts, and for the clients of a failed gateway
 GATEWAY_CONNECTIONS = 50_000  # of one gateway: they reconnect at once when it dies
 
 _COST = re.compile(r"^\| `(?P<name>\w+)` \| (?P<value>[\d.]+) \|", re.MULTILINE)
@@ -34,7 +34,7 @@ _EXAMPLES = re.compile(r"(<!-- capacity: examples -->\n).*?(<!-- capacity: end -
 
 @dataclass(frozen=True)
 class Need:
-    """What a number of connections takes, under the load above."""
+    """The resources for a number of connections, under the load above."""
 
     connections: int
     gateways: int
@@ -54,19 +54,19 @@ class Need:
 
 
 def costs(page: str) -> dict[str, float]:
-    """Return the costs that the page states, by name."""
+    """Return the page's costs by name."""
     return {found["name"]: float(found["value"]) for found in _COST.finditer(page)}
 
 
 def measured(performance: str) -> dict[str, float]:
-    """Return the costs that the page of measurements has, by our names: those of durable messages."""
+    """Return the measured costs of durable messages by name."""
     found = {row["what"]: float(row["durable"].replace(",", "")) for row in _MEASURED.finditer(performance)}
     publish = found["CPU to publish and acknowledge"]
     deliver = found["CPU of a delivery, messages one by one"]
     return {
         "gateway_publish_us": publish,
         "gateway_deliver_us": deliver,
-        # What is left of a message from one client to one other; the three come from runs of their own.
+        # The rest of a message from one client to another. The three figures come from separate runs.
         "gateway_receive_us": max(1.0, found["CPU of a message to one other member"] - publish - deliver),
         "gateway_connect_us": found["CPU to connect and join"],
         "nats_store_us": found["NATS for it"],
@@ -84,13 +84,13 @@ def _with(page: str, measurements: dict[str, float]) -> str:
 
 
 def need(connections: int, cost: dict[str, float]) -> Need:
-    """Return what so many connections take; the number of gateways follows from the CPU, and the CPU from the number."""
+    """Return the resources for `connections`. Iterates, since CPU and number of gateways depend on each other."""
     publishes = connections / PUBLISH_EVERY_S
     connects = connections / CONNECT_EVERY_S
     deliveries = publishes * (MEMBERS - 1)
     gateways = 2
     while True:
-        # Members are on any gateway: how many of those have at least one of a room.
+        # The number of gateways with at least one member of a room, with members spread at random.
         per_message = gateways * (1 - (1 - 1 / gateways) ** MEMBERS)
         receipts = publishes * per_message
         micros = (
@@ -104,7 +104,7 @@ def need(connections: int, cost: dict[str, float]) -> Need:
         if wanted <= gateways:
             break
         gateways = wanted
-    gateways += 1  # one may be away
+    gateways += 1  # one may be down
     room_share = min(1.0, per_message / MEMBERS)  # of a room on a gateway, for each of its connections
     each_kib = cost["gateway_connection_kib"] + room_share * cost["gateway_room_kib"]
     return Need(

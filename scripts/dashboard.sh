@@ -1,12 +1,12 @@
 #!/bin/sh
 # Build the dashboard into gateway/dashboard/dist, if one of its sources changed since the last build.
-# With --try a build that is not possible here is reported and no failure: the gateway's page then says so.
+# With --try a build that is not possible here is reported but not a failure; the gateway's page then explains it.
 set -eu
 cd "$(dirname "$0")/.."
 built=gateway/dashboard/dist
 stamp=$built/.built-from
 
-# Names and contents of all sources. Unlike dates, a checksum also changes when a file is deleted.
+# A checksum over names and contents of all sources. Unlike dates, it also changes when a file is deleted.
 made_from() {
     find dashboard/src dashboard/public dashboard/index.html dashboard/vite.config.ts dashboard/package-lock.json \
         clients/js/src -type f -exec cksum {} + | sort | cksum

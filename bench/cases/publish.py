@@ -1,4 +1,4 @@
-"""Acknowledged publishes: messages taken (and, in durable rooms, stored) and confirmed."""
+"""Acknowledged publishes: messages accepted (in durable rooms: stored) and acknowledged."""
 
 import time
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def measure(
             clients.poll(0.5, on_data)
         stopping = True
         lap, in_time = meter.lap(), acked
-        # Acknowledgements carry no mark, so `settle` would think that nothing comes.
+        # Acknowledgements carry no mark, so `settle` would not see them.
         end = time.perf_counter() + 10.0
         while acked < sent and time.perf_counter() < end:
             clients.poll(0.1, on_data)

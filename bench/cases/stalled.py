@@ -1,7 +1,7 @@
 """One of a thousand clients stops reading: the effect on the others, the cost, and its close code.
 
-Everything is measured twice on the same server, first while that client still reads. So that it exceeds the server's limit
-within seconds, it is also in a second room, alone, that carries 3.2 MB/s: in both runs.
+Everything is measured twice on the same server, first while that client still reads. In both runs it is also alone in a
+second room with 3.2 MB/s, so that it exceeds the server's limit within seconds.
 """
 
 import socket
@@ -16,7 +16,7 @@ _RATE = 50.0  # messages/s to the room of all
 _FLOOD_RATE = 200.0  # messages/s to the room of the one
 _FLOOD_BYTES = 16_384
 _SAMPLE_S = 0.05
-_RECEIVE_BUFFER = 16_384  # little, so that what it does not read waits in the server
+_RECEIVE_BUFFER = 16_384  # small, so that unread messages wait in the server
 _LISTEN_S = 10.0
 _CLOSE = 0x88  # FIN and the opcode of a close frame (RFC 6455 §5.5.1)
 

@@ -193,7 +193,7 @@ class Crowd:
         """Wait until all clients are in their rooms; return the seconds."""
         begun = time.monotonic()
         async with asyncio.timeout(timeout_s):
-            while self.inside < len(self.clients):  # noqa: ASYNC110  # each comes in by itself
+            while self.inside < len(self.clients):  # noqa: ASYNC110  # the clients join independently
                 await asyncio.sleep(0.05)
         return time.monotonic() - begun
 
@@ -216,7 +216,7 @@ async def _publish(urls_of: Cluster, stored: dict[str, list[int]], over: asyncio
                         number += 1
                     await asyncio.sleep(_PUBLISH_EVERY_S)
         except (OSError, WebSocketException):  # the next gateway is tried
-            # An unacknowledged message is not repeated: it could arrive twice, and it counts nowhere.
+            # An unacknowledged message is not repeated, because it could arrive twice, and is not counted.
             number, index = number + 1, index + 1
             await asyncio.sleep(0.2)
 
@@ -224,7 +224,7 @@ async def _publish(urls_of: Cluster, stored: dict[str, list[int]], over: asyncio
 async def _fall_and_return(cluster: Cluster, crowd: Crowd, dying: int) -> dict[str, float]:
     refused = crowd.counts["503"]
     await aside(cluster.gateways[dying].kill)
-    await asyncio.sleep(0.5)  # until the clients have noticed
+    await asyncio.sleep(0.5)  # until the clients have noticed the loss
     away = len(crowd.clients) - crowd.inside
     took_s = await crowd.all_joined()
     return {

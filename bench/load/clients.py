@@ -21,16 +21,16 @@ class LoadError(RuntimeError):
 
 @dataclass
 class _Arrival:
-    """A client that is not there yet."""
+    """A client that is connecting."""
 
     number: int
     received: bytes = b""
-    before: bytes = b""  # what it received until it asked to join
+    before: bytes = b""  # bytes received before its join request
     joining: bool = False
 
 
 class Clients:
-    """Connected clients, polled together. With several ports, they are spread over them in turn."""
+    """Connected clients, polled together. They are spread over the ports in turn."""
 
     def __init__(self, dialect: Dialect, *ports: int) -> None:
         self.dialect = dialect
@@ -69,10 +69,10 @@ class Clients:
         heard: list[bytes] | None = None,
         receive_buffer: int = 0,
     ) -> list[int]:
-        """Connect `count` clients and let each join its room, `window` of them under way at a time.
+        """Connect `count` clients that join their rooms, `window` at a time. Return their file descriptors, in order.
 
-        `dialect` is another one than that of the rest; `places` are who they were before; `heard` gets what each
-        received until it had joined. Return their file descriptors, in order.
+        `dialect` replaces that of the other clients. `places` are the users and positions of earlier clients. `heard`
+        gets the bytes that each client received before it had joined.
 
         Raises:
             LoadError: the server refused, or took too long.
@@ -122,7 +122,7 @@ class Clients:
         return fd
 
     def _advance(self, dialect: Dialect, fd: int, arrival: _Arrival, room: str, place: Place | None) -> bool:
-        """Take the next step of connecting; True: there is none left."""
+        """Take the next step of connecting. Returns True after the last one."""
         received = inflated(arrival.received) if dialect.by_frames else arrival.received
         if arrival.joining:
             return dialect.joined(received)
@@ -144,14 +144,14 @@ class Clients:
         return self.sockets.pop(fd)
 
     def send(self, fd: int, data: bytes) -> None:
-        """Send, waiting until the kernel has taken all of it."""
+        """Send all bytes; blocks until the kernel has accepted them."""
         sock = self.sockets[fd]
         sock.setblocking(True)
         sock.sendall(data)
         sock.setblocking(False)
 
     def poll(self, timeout_s: float, on_data: OnData) -> int:
-        """Read what there is; tell `on_data` (fd, bytes, messages in them); return the messages read."""
+        """Read available bytes, call `on_data` (fd, bytes, messages in them), and return the number of messages read."""
         total = 0
         buffer, view, frames, sockets = self._buffer, self._view, self._frames, self.sockets
         for fd, _ in self._poll.poll(timeout_s):
@@ -171,7 +171,7 @@ class Clients:
         return total
 
     def drain(self, quiet_s: float = 0.5) -> int:
-        """Read until nothing with messages came for `quiet_s`; return the messages read."""
+        """Read until no message has arrived for `quiet_s`. Return the number of messages read."""
         total = 0
         last = time.monotonic()
 
@@ -179,15 +179,15 @@ class Clients:
             nonlocal last
             last = time.monotonic()
 
-        patience = last + 5.0  # some servers are never quiet
+        patience = last + 5.0  # some servers never stop sending
         while time.monotonic() - last < quiet_s and time.monotonic() < patience:
             total += self.poll(0.05, on_data)
         if self.dialect.by_frames and self._frames is None:
-            self._frames = FrameCounter()  # from a quiet moment on, because that is where frames begin
+            self._frames = FrameCounter()  # while nothing arrives, because then the next byte begins a frame
         return total
 
     def settle(self, on_data: OnData, complete: Callable[[], bool], *, patience_s: float = 20.0) -> None:
-        """Read until everything expected is here, or nothing has come for 2 s, or patience ends."""
+        """Read until all expected messages have arrived, no message for 2 s, or the time limit ends."""
         quiet = end = time.monotonic()
         end += patience_s
         while not complete() and time.monotonic() < end and time.monotonic() - quiet < 2.0:

@@ -1,4 +1,4 @@
-"""N messages outstanding: as fast as the server goes, and no faster."""
+"""A closed loop: N messages outstanding, so that the server sets the rate."""
 
 import itertools
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class FanoutFigures:
 
 
 class Publisher:
-    """The client that speaks, and what it says in turn."""
+    """The client that publishes, and its messages in turn."""
 
     def __init__(self, clients: Clients, fd: int, messages: Sequence[bytes]) -> None:
         self.fd = fd
@@ -47,10 +47,10 @@ def closed_loop(
 ) -> FanoutFigures:
     """Keep `depth` messages outstanding for `seconds`.
 
-    One member, in the middle of those who joined, sets the pace: for each message it has received the next one is sent,
-    as a publisher does that waits for its own copy. Not the last of all deliveries, though that sounds stricter: the
-    messages of one write are then answered one by one, and how many a server finds waiting, and joins, depends on the
-    load's own turns. CPU counts until everything has arrived, so that no work is left out.
+    One member, in the middle of the order of joins, sets the pace: each message that it receives triggers the next one,
+    like a publisher that waits for its own copy. The last of all deliveries would sound stricter, but then the number of
+    messages that a server finds waiting and joins in one write depends on the load's own turns. CPU counts until
+    everything has arrived, so that all work is included.
     """
     pacemaker = members[len(members) // 2]
     delivered = seen = 0

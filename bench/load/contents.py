@@ -1,9 +1,9 @@
-"""What the messages of the cases carry."""
+"""The content of the cases' messages."""
 
 import random
 
-# Once in every room message and nowhere else in what a server sends: DEL needs no escape in JSON, no frame of ours has
-# it as a length byte, and no server here uses it.
+# Occurs once in every room message and nowhere else in a server's output: DEL needs no escape in JSON, is no length byte
+# of these frames, and no server here uses it.
 MARK = b"\x7f"
 
 _WORDS = (
@@ -16,14 +16,14 @@ _WORDS = (
 
 
 def content(size: int = 80) -> str:
-    """Return what every message of the fan-out cases carries: frames of about 220 bytes."""
+    """Return the content of the fan-out cases, for frames of about 220 bytes."""
     return MARK.decode() + "0" * size
 
 
 def documents(count: int, size: int = 4096) -> list[str]:
     """Return `count` different texts of `size` characters that compress as JSON documents do, about 1 : 2.4.
 
-    Different ones, because a server that keeps its window between messages would else send a repeat in no bytes.
+    They differ, because a server that keeps its compression window would send a repeat in almost no bytes.
     """
     chosen = random.Random(4096)  # the same in every run, and no secret
     texts = []

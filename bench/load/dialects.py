@@ -1,4 +1,4 @@
-"""How a client of each peer says the same three things: connect, join a room, publish to it."""
+"""The dialect of each peer's clients: connect, join a room, publish to it."""
 
 import json
 import socket
@@ -12,8 +12,8 @@ from bench.load.contents import MARK, content
 
 __all__ = ["MARK", "Dialect", "MessagePackRooms", "Place", "Rooms", "SocketIo", "Streams", "content", "frame"]
 
-# Without context takeover for all, though some would keep a window by default: with one, clients cannot share a frame, and
-# each connection costs some 100 KiB more.
+# Without context takeover for all peers, though some keep a window by default: with it, clients cannot share a frame, and
+# each connection costs about 100 KiB more.
 _DEFLATE = (
     "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n"
 )
@@ -22,7 +22,7 @@ _MSGPACK = "Sec-WebSocket-Protocol: tidings.v1.msgpack\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a client that was here keeps: who it was, and the last position it knows."""
+    """The state of an earlier client: its user and last position."""
 
     session: str
     epoch: str = ""
@@ -34,16 +34,16 @@ class Dialect(Protocol):
 
     @property
     def by_frames(self) -> bool:
-        """Whether deliveries have to be counted by WebSocket frames, because their bytes are not plain text."""
+        """Whether deliveries are counted by WebSocket frames, because their bytes are not plain text."""
 
     def request(self, port: int, number: int, room: str, place: Place | None = None) -> bytes:
         """Return the upgrade request, or the request of the stream."""
 
     def connected(self, received: bytes) -> bytes | None:
-        """Return what to send next during connecting (b"": nothing, done), or None to read on."""
+        """Return the bytes to send next while connecting (b"": done), or None to read on."""
 
     def join(self, room: str, place: Place | None = None) -> bytes:
-        """Return the message that joins, or nothing where connecting has joined already."""
+        """Return the join request, or nothing if connecting has joined already."""
 
     def joined(self, received: bytes) -> bool:
         """Return whether the answer to `join` is complete."""
@@ -52,7 +52,7 @@ class Dialect(Protocol):
         """Return a message to a room."""
 
     def answer(self, received: bytes) -> bytes:
-        """Return what keeps the connection alive, if the server just asked."""
+        """Return the pong, if the server just sent a ping."""
 
     def compressed(self) -> "Dialect":
         """Return the same, asking for permessage-deflate."""
@@ -83,7 +83,7 @@ def _compact(value: object) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """Our messages, which the plain peers speak too."""
+    """Tidings' own protocol, which the plain peers use too."""
 
     headers: str = ""
     by_frames: bool = False
@@ -118,7 +118,7 @@ class Rooms:
 
 @dataclass(frozen=True, slots=True)
 class MessagePackRooms(Rooms):
-    """Our messages in MessagePack."""
+    """Tidings' own protocol in MessagePack."""
 
     headers: str = _MSGPACK
     by_frames: bool = True  # a MessagePack number may hold any byte, the mark too
@@ -162,7 +162,7 @@ class SocketIo:
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """Server-Sent Events of one room. They only listen: who publishes is a WebSocket client."""
+    """Server-Sent Events of one room. They only receive: a WebSocket client publishes."""
 
     by_frames: bool = field(default=False, init=False)
 
@@ -189,7 +189,7 @@ class Streams:
 
 
 def places(received: Sequence[bytes]) -> list[Place]:
-    """Return the place of each client, from what it received until it had joined (welcome and `joined_room`)."""
+    """Return the state of each client, from the bytes that it received while joining (`welcome` and `joined_room`)."""
     return [_place(data) for data in received]
 
 
@@ -211,7 +211,7 @@ def _string_after(data: bytes, key: bytes) -> str:
 
 def open_socket(port: int, receive_buffer: int = 0) -> socket.socket:
     """Return a connected socket. A buffer's size holds only if it is set before connecting (tcp(7))."""
-    # Not `create_connection`: it asks the resolver each time, and ten thousand times that counts.
+    # Not `create_connection`, which calls the resolver each time: with ten thousand clients that counts.
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     if receive_buffer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)

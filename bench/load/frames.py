@@ -9,10 +9,12 @@ _RSV1 = 0x40  # this message is compressed (RFC 7692 §6)
 
 
 class FrameCounter:
-    """Walks over the frames of many connections, wherever reads cut them."""
+    """Parses the frames of many connections incrementally."""
 
     def __init__(self) -> None:
-        self._open: dict[int, tuple[int, bytes]] = {}  # by connection: payload bytes to pass over, begun head
+        self._open: dict[
+            int, tuple[int, bytes]
+        ] = {}  # by connection: payload bytes to skip, and an incomplete head
 
     def count(self, fd: int, data: memoryview) -> int:
         """Return how many messages begin in the next bytes of a connection."""
@@ -45,7 +47,7 @@ def _sizes(data: memoryview | bytes, at: int) -> tuple[int, int] | None:
 def inflated(received: bytes) -> bytes:
     """Return an HTTP head, if one begins there, and the payloads of the frames, compressed ones inflated.
 
-    Each message has to be compressed without what was before it (RFC 7692 §7.1.1.1).
+    Each message must be compressed without the context of earlier ones (RFC 7692 §7.1.1.1).
     """
     head, found, frames = (
         received.partition(b"\r\n\r\n") if received.startswith(b"HTTP/") else (b"", b"", received)

@@ -1,1 +1,1 @@
-"""The programs of the peers, and how each is started: see `launch`."""
+"""The programs of the peers. `bench/launch.py` starts them."""

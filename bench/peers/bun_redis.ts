@@ -1,4 +1,4 @@
-// Bun behind Redis publish/subscribe, as several servers need it: what members receive has crossed the bus.
+// Bun with Redis publish/subscribe, as several servers need it: every message crosses the bus.
 import { RedisClient } from "bun";
 import { serve } from "./bun_server.ts";
 

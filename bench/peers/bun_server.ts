@@ -1,4 +1,4 @@
-// The smallest room server in Bun that speaks our messages: join, publish, acknowledge; and streams one room as SSE.
+// A minimal room server in Bun with Tidings' messages: join, publish, ack, and one room as an SSE stream.
 type Data = { user: string };
 type Stream = ReadableStreamDefaultController<Uint8Array>;
 
@@ -12,7 +12,7 @@ export function serve(
   const streams = new Map<string, Set<Stream>>();
   const encoder = new TextEncoder();
 
-  // What a room says, to all who are in it.
+  // Messages of a room to its members.
   const deliver = (room: string, text: string) => {
     server.publish(room, text, compress);
     const listening = streams.get(room);

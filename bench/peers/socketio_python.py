@@ -51,7 +51,7 @@ if __name__ == "__main__":
         host="127.0.0.1",
         port=int(os.environ["PORT"]),
         log_level="error",
-        ws_ping_interval=None,  # its pings carry random bytes, among which the load would find its mark
+        ws_ping_interval=None,  # its pings carry random bytes, which may contain the load's mark
         ws_per_message_deflate=os.environ.get("COMPRESS") == "1",
         backlog=4096,
     )

@@ -1,4 +1,4 @@
-"""The way of most tutorials: Starlette, and a loop over `send_text`; a queue for each SSE stream. No bus."""
+"""The server of most tutorials: Starlette, a loop over `send_text`, and a queue for each SSE stream. No bus."""
 
 import asyncio
 import json
@@ -71,7 +71,7 @@ if __name__ == "__main__":
         host="127.0.0.1",
         port=int(os.environ["PORT"]),
         log_level="error",
-        ws_ping_interval=None,  # its pings carry random bytes, among which the load would find its mark
+        ws_ping_interval=None,  # its pings carry random bytes, which may contain the load's mark
         ws_per_message_deflate=os.environ.get("COMPRESS") == "1",
         backlog=4096,
     )

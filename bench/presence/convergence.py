@@ -14,7 +14,7 @@ from services.bus.errors import RequestRefused
 from services.wire.rpc import PresenceStats
 
 USERS = 100_000
-BACK = 20_000  # of those on the killed gateway, who reconnect elsewhere
+BACK = 20_000  # number of the killed gateway's users that reconnect elsewhere
 AWAY_S = 4.0
 
 

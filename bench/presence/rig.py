@@ -1,7 +1,7 @@
 """One presence_svc on one core, its NATS and Redis, and simulated gateways on another.
 
 A simulated gateway sends what a real one sends, by the same code (`gateway.presence.batch_queue`), for connections that
-exist in its memory only.
+exist only in its memory.
 """
 
 import asyncio

@@ -1,11 +1,11 @@
 """MkDocs settings besides mkdocs.yml: the navigation, pages from outside docs/, and files that pages load.
 
-- The navigation is docs/README.md: its headings are the sections, the links in its tables the pages. One list serves
-  readers of the site and of the repository.
-- README, changelog and the like stay at the top of the repository, where people look for them; the site shows them too.
-- A link from a page to any other file of the repository leads to a copy of that file in the site.
-- What stands after a fence's language is for the tests of the examples; MkDocs would not know the fence.
-- Links to folders lose their target: a site has no listing to show.
+- The navigation is made from docs/README.md: headings are sections, links in its tables are pages. Readers of the site
+  and of the repository share one list.
+- README, changelog and similar files stay at the top of the repository; the site has them too.
+- A link from a page to another file of the repository leads to a copy of that file in the site.
+- Words after a fence's language are for the tests of the examples, and are removed: MkDocs would not know the fence.
+- Links to folders lose their target, because a site has no listing.
 """
 
 import posixpath
@@ -20,7 +20,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-# Version 11: the theme colours the shapes of that one, and those of 12 cannot be read in the dark.
+# Version 11: the theme colours its shapes; those of version 12 are unreadable in the dark theme.
 MERMAID = HERE / "node_modules" / "@mermaid-js" / "tiny"
 
 # Pages at the top of the repository, and where the site has them.
@@ -100,7 +100,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _place(found: Path, files: Files, config: MkDocsConfig) -> str | None:
-    """Return where the site has a file of the repository; copy it there if it has it nowhere yet."""
+    """Return the site's path of a file of the repository. Copies the file if the site does not have it."""
     if not found.is_file() or not found.is_relative_to(ROOT):
         return None
     name = found.relative_to(ROOT).as_posix()
@@ -108,7 +108,7 @@ def _place(found: Path, files: Files, config: MkDocsConfig) -> str | None:
         return ADOPTED[name]
     if found.is_relative_to(ROOT / "docs"):
         return found.relative_to(ROOT / "docs").as_posix()
-    # With an ending that browsers show as text instead of saving it.
+    # With a suffix that browsers show as text instead of downloading it.
     shown = f"{COPIES}/{name}" if found.suffix in {".svg", ".png", ".json"} else f"{COPIES}/{name}.txt"
     if files.get_file_from_path(shown) is None:
         files.append(File.generated(config, shown, abs_src_path=str(found)))
