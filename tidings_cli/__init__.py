@@ -2,6 +2,7 @@
 
 - `app`            commands and their options; imports the others only when a command runs, so that `--help` is quick
 - `pubsub`         `pub` and `sub`: a WebSocket client of a running gateway
+- `gateways`       connections to running gateways, for `pubsub` and `verify`
 - `credentials`    development tokens, and keys for the server API
 - `verify`         proof of delivery on a running deployment, or from a recorded history
 - `check`          the configuration and everything it names, each tried once, by `checks`

@@ -110,9 +110,10 @@ def pub(
 ) -> None:
     """Publish one message to a room, and print the acknowledgement."""
     from tidings_cli import pubsub
+    from tidings_cli.gateways import Gateways
 
     content = pubsub.content_of(sys.stdin.read() if text == "-" else text, as_json=json)
-    _run(pubsub.publish(pubsub.GatewayTarget(url, token, username), room, content))
+    _run(pubsub.publish(Gateways([url], token), username, room, content))
 
 
 @_command(_TALKING)
@@ -128,8 +129,9 @@ def sub(
 ) -> None:
     """Join rooms and follow channels; print each message as one line of JSON."""
     from tidings_cli import pubsub
+    from tidings_cli.gateways import Gateways
 
-    _run(pubsub.subscribe(pubsub.GatewayTarget(url, token, username), rooms or [], channels, count))
+    _run(pubsub.subscribe(Gateways([url], token), username, rooms or [], channels, count))
 
 
 @_command(_OPERATING)
@@ -316,9 +318,9 @@ def verify(
 
     Break what you like meanwhile: clients reconnect and resume. Exit code 1 if a guarantee was broken.
     """
+    from tidings_cli.gateways import Gateways
     from tidings_cli.verify import command
     from tidings_cli.verify.campaign import Plan
-    from tidings_cli.verify.gateways import Gateways
 
     if check is not None:
         report = command.check_file(check)

@@ -1,8 +1,4 @@
-"""`tidings pub` and `tidings sub`: the client protocol over one WebSocket.
-
-Written against the protocol and not with the package `tidings-client`: the server's distribution does not depend on its
-clients' distributions.
-"""
+"""`tidings pub` and `tidings sub`: the client protocol over one WebSocket."""
 
 import asyncio
 import json
@@ -12,24 +8,19 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
-from services.wire.codec import SUBPROTOCOL_JSON
-from services.wire.records import ErrorBody
 from tidings_cli import CommandFailed
-from tidings_cli.checks.outcome import reason_of
-from tidings_cli.verify.gateways import socket_url
+from tidings_cli.gateways import Gateways
 
 _ANSWER_S = 10.0
 _RESTART_S = 30.0  # a gateway that restarts is ready within this time
 _RETRY_S = 0.5
 _PASSING = frozenset({1001, 1006, 1011, 1012, 1013})  # close codes after which another gateway may accept
-_MAX_MESSAGE = 16 * 1024 * 1024  # a snapshot of presence may be large
+_MAX_BYTES = 16 * 1024 * 1024  # a snapshot of presence may be large
 # Answers to this program's own requests; snapshots of `--channels` and events are printed.
 _ANSWERS = frozenset({"welcome", "ack", "joined_room", "left_room", "subscribed", "heartbeat_ack"})
 # JSON leaves these as they are, and a terminal may obey them.
@@ -38,15 +29,6 @@ _TERMINAL_CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066
 
 class ConnectionLost(CommandFailed):
     """The connection was lost, or the gateway stops: another one may accept."""
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayTarget:
-    """A gateway's address, and credentials."""
-
-    url: str
-    token: str
-    username: str
 
 
 def content_of(text: str, *, as_json: bool) -> object:
@@ -69,19 +51,19 @@ def on_one_line(message: object) -> str:
     return _TERMINAL_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-async def publish(gateway: GatewayTarget, room: str, content: object) -> None:
+async def publish(gateways: Gateways, username: str, room: str, content: object) -> None:
     """Join the room, publish, and print the acknowledgement.
 
     Raises:
         CommandFailed: unreachable, or refused.
     """
-    async with _connected(gateway) as connection:
+    async with _connected(gateways, {"username": username}) as connection:
         await _request(connection, {"type": "join_room", "room": room, "id": "join"})
         message = {"type": "room_message", "room": room, "content": content, "id": secrets.token_hex(8)}
         print(on_one_line(await _request(connection, message)))
 
 
-async def subscribe(gateway: GatewayTarget, rooms: list[str], channels: str, count: int) -> None:
+async def subscribe(gateways: Gateways, username: str, rooms: list[str], channels: str, count: int) -> None:
     """Join rooms, follow channels, and print messages until there were `count` (0: for ever).
 
     If the gateway goes away, reconnect (behind one address to another gateway) and print the missed messages.
@@ -89,7 +71,8 @@ async def subscribe(gateway: GatewayTarget, rooms: list[str], channels: str, cou
     Raises:
         CommandFailed: unreachable, refused, or closed for a permanent reason.
     """
-    subscriber = _Subscriber(gateway, channels, rooms, count)
+    query = {"username": username} | ({"channels": channels} if channels else {})
+    subscriber = _Subscriber(gateways, query, rooms, count)
     lost_at: float | None = None
     while True:
         try:
@@ -112,16 +95,16 @@ async def subscribe(gateway: GatewayTarget, rooms: list[str], channels: str, cou
 class _Subscriber:
     """Rooms and channels over one connection after another. `connected`: one was accepted."""
 
-    def __init__(self, gateway: GatewayTarget, channels: str, rooms: list[str], count: int) -> None:
+    def __init__(self, gateways: Gateways, query: dict[str, str], rooms: list[str], count: int) -> None:
         self.connected = False
-        self._gateway = gateway
-        self._query = {"channels": channels} if channels else {}
+        self._gateways = gateways
+        self._query = query
         self._positions: dict[str, dict[str, object]] = {room: {} for room in rooms}
         self._left = count or -1
 
     async def run(self) -> bool:
         """Print the messages of one connection; return whether there were enough. Raises CommandFailed."""
-        async with _connected(self._gateway, self._query) as connection:
+        async with _connected(self._gateways, self._query) as connection:
             for number, (room, since) in enumerate(self._positions.items()):
                 request = {"type": "join_room", "room": room, "id": f"join-{number}"}
                 await connection.send(json.dumps(request | ({"since": since} if since else {})))
@@ -155,24 +138,10 @@ class _Subscriber:
 
 
 @asynccontextmanager
-async def _connected(
-    gateway: GatewayTarget, query: dict[str, str] | None = None
-) -> AsyncIterator[ClientConnection]:
+async def _connected(gateways: Gateways, query: dict[str, str]) -> AsyncIterator[ClientConnection]:
     try:
-        async with connect(
-            socket_url(gateway.url, {"username": gateway.username, **(query or {})}),
-            additional_headers={"Authorization": f"Bearer {gateway.token}"} if gateway.token else None,
-            subprotocols=[SUBPROTOCOL_JSON],  # type: ignore[list-item]  # a NewType of str
-            max_size=_MAX_MESSAGE,
-        ) as connection:
+        async with await gateways.open(0, query, max_size=_MAX_BYTES) as connection:
             yield connection
-    except InvalidStatus as fault:
-        answer = fault.response
-        hint = " (give a token with --token or TIDINGS_TOKEN)" if answer.status_code == 401 else ""
-        detail = f": {text}" if (text := _error_text(answer.body or b"")) else ""
-        raise CommandFailed(f"{gateway.url} answered {answer.status_code}{hint}{detail}") from None
-    except (InvalidURI, InvalidHandshake) as fault:
-        raise CommandFailed(f"{gateway.url} is not a Tidings gateway: {fault}") from None
     except ConnectionClosed as fault:
         if fault.rcvd is None:
             raise ConnectionLost(
@@ -180,13 +149,6 @@ async def _connected(
             ) from None
         failed = ConnectionLost if fault.rcvd.code in _PASSING else CommandFailed
         raise failed(f"the gateway closed the connection: {fault.rcvd.reason or fault}") from None
-    except ConnectionRefusedError:
-        raise CommandFailed(
-            f"cannot reach {gateway.url}: connection refused. Does Tidings run? Start it with `tidings up`,"
-            " or name another address with --url."
-        ) from None
-    except (OSError, TimeoutError) as fault:
-        raise CommandFailed(f"cannot reach {gateway.url}: {reason_of(fault)}") from None
 
 
 async def _messages(connection: ClientConnection) -> AsyncIterator[dict[str, Any]]:
@@ -209,17 +171,6 @@ async def _request(connection: ClientConnection, request: dict[str, Any]) -> dic
     except TimeoutError:
         raise CommandFailed(f"no answer to {request['type']} within {_ANSWER_S:g} s") from None
     raise CommandFailed("the gateway closed the connection")
-
-
-def _error_text(body: bytes | bytearray) -> str:
-    """Return the text of an HTTP error: an error body of ours for a person, or any other text."""
-    text = body.decode(errors="replace").strip()[:500]
-    try:
-        error = msgspec.json.decode(text, type=ErrorBody)
-    except msgspec.DecodeError:
-        return text
-    retry = f"; try again in {error.retry_after_ms / 1000:g} s" if error.retry_after_ms else ""
-    return f"{error.code}: {error.message}{retry}"
 
 
 def _raise_error(message: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from bench.single import keep
 from tests.support.cluster import Cluster, ServiceProcess
-from tidings_cli.verify.gateways import socket_url
+from tidings_cli.gateways import socket_url
 
 CONTENT = "x" * 150  # about 250 bytes on the wire
 

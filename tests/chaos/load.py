@@ -5,10 +5,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from tests.support.deadline import eventually
+from tidings_cli.gateways import Gateways
 from tidings_cli.verify.campaign import Campaign, Plan
 from tidings_cli.verify.checker import check
-from tidings_cli.verify.client import SocketClient
-from tidings_cli.verify.gateways import Gateways
 from tidings_cli.verify.history import (
     AcknowledgedRecord,
     AnyRecord,
@@ -64,7 +63,8 @@ class Load:
     @property
     def users(self) -> set[str]:
         """The users of all WebSocket clients; streams are not told who they are."""
-        return {client.user_id for client in self.campaign.clients if isinstance(client, SocketClient)}
+        campaign = self.campaign
+        return {client.user_id for client in (*campaign.members, *campaign.publishers) if client.user_id}
 
     @property
     def lost(self) -> list[LostRecord]:

@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.support.cluster import Cluster
 from tests.support.faults import delayed, killed, partitioned, paused
-from tidings_cli.verify.gateways import socket_url
+from tidings_cli.gateways import socket_url
 
 _LIMIT_S = 10.0
 

@@ -11,7 +11,7 @@ from tests.chaos.load import StartLoad
 from tests.support.cluster import Cluster
 from tests.support.deadline import eventually
 from tests.support.faults import eventually_ended, killed, paused, stopped
-from tidings_cli.verify.gateways import socket_url
+from tidings_cli.gateways import socket_url
 from tidings_cli.verify.history import AcknowledgedRecord
 
 # The deployment's lease and grace: whoever is wrongly thought gone is so after at most their sum.

@@ -15,7 +15,7 @@ from tests.chaos.load import Load, under_load
 from tests.support.cluster import CHAOS_SETTINGS, Cluster, ServiceProcess, aside
 from tests.support.deadline import eventually
 from tests.support.rollout import Service, replace_one_by_one
-from tidings_cli.verify.gateways import socket_url
+from tidings_cli.gateways import socket_url
 
 # Whoever was wrongly thought gone is so when lease and grace are over.
 _FALSE_OFFLINE_S = float(CHAOS_SETTINGS["presence_lease_s"]) + float(CHAOS_SETTINGS["presence_grace_s"]) + 1

@@ -14,8 +14,8 @@ from services.settings import Settings
 from services.telemetry import MetricName
 from tidings_cli import configuration, pubsub
 from tidings_cli.app import app
+from tidings_cli.gateways import socket_url
 from tidings_cli.generate import pages
-from tidings_cli.verify.gateways import socket_url
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "0123456789abcdef0123456789abcdef"

@@ -4,8 +4,7 @@
 - `checker`    proves the guarantees from a history; no I/O, no clock
 - `ledger`     the checker's state: one log (a room), one member of it
 - `report`     findings and their text
-- `gateways`   connections to any of several gateways
-- `client`     base of all clients: reconnects with back-off; WebSocket clients
+- `client`     base of all clients: reconnects with back-off, and joins its rooms
 - `member`     receives over a WebSocket, and resumes after each loss
 - `stream_member`  the same over Server-Sent Events
 - `publisher`  publishes, and retries with the same id until it has an answer

@@ -2,12 +2,12 @@
 
 import asyncio
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from services.wire.records import Position
+from tidings_cli import CommandFailed
+from tidings_cli.gateways import Gateways
 from tidings_cli.verify.client import VerifyClient
-from tidings_cli.verify.gateways import Gateways
 from tidings_cli.verify.history import AcknowledgedRecord, LostRecord, Recorder
 from tidings_cli.verify.member import SocketMember
 from tidings_cli.verify.publisher import PublishingClient
@@ -44,7 +44,7 @@ class Campaign:
     def __init__(self, plan: Plan, gateways: Gateways, recorder: Recorder) -> None:
         rooms = plan.room_names
         self._recorder = recorder
-        self.members: list[SocketMember | StreamMember] = [
+        self.members: list[SocketMember] = [
             SocketMember(f"member-{plan.run}-{n}", _rooms_from(rooms, n, 2), gateways, recorder, n)
             for n in range(plan.members)
         ]
@@ -59,32 +59,26 @@ class Campaign:
         self._running: list[asyncio.Task[None]] = []
         self._publishing: list[asyncio.Task[None]] = []
 
-    @property
-    def clients(self) -> Sequence[VerifyClient]:
-        """Members and publishers."""
-        return [*self.members, *self.publishers]
-
     async def start(self, timeout_s: float = 30.0) -> None:
         """Connect all clients, and publish once all members have joined.
 
         Raises:
-            TimeoutError: a member has not joined in time.
-            NotDurable: the rooms are ephemeral.
+            CommandFailed: a member has not joined in time, or the rooms are ephemeral.
         """
-        self._running = [asyncio.create_task(client.run(), name=client.who) for client in self.clients]
-        async with asyncio.timeout(timeout_s):
-            while not self.all_joined:
-                await asyncio.sleep(_POLL_S)
-                for task in self._running:
-                    if task.done():
-                        task.result()
+        clients: list[VerifyClient] = [*self.members, *self.publishers]
+        self._running = [asyncio.create_task(client.run(), name=client.who) for client in clients]
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self.all_joined:
+                    await asyncio.sleep(_POLL_S)
+                    for task in self._running:
+                        if task.done():
+                            task.result()
+        except TimeoutError:
+            losses = (event.why for event in reversed(self._recorder.events) if isinstance(event, LostRecord))
+            reason = next((f": {why}" for why in losses), "")
+            raise CommandFailed(f"not every member joined within {timeout_s:g} s{reason}") from None
         self._publishing = [asyncio.create_task(publisher.publish()) for publisher in self.publishers]
-
-    @property
-    def last_failure(self) -> str:
-        """The reason of the last lost or failed connection; empty if there was none."""
-        lost = (event.why for event in reversed(self._recorder.events) if isinstance(event, LostRecord))
-        return next(lost, "")
 
     @property
     def all_joined(self) -> bool:
@@ -109,12 +103,11 @@ class Campaign:
         return settled
 
     async def abort(self) -> None:
-        """Stop all clients now."""
-        for task in self._publishing:
-            task.cancel()
-        await asyncio.gather(*self._publishing, return_exceptions=True)
-        await asyncio.gather(*(client.stop() for client in self.clients))
-        await asyncio.gather(*self._running, return_exceptions=True)
+        """Stop all clients now. Idempotent."""
+        for tasks in (self._publishing, self._running):
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _acknowledged(self) -> dict[tuple[str, str], int]:
         """Return the last acknowledged sequence by room and epoch."""

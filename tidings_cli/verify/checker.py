@@ -54,9 +54,10 @@ class _Check:
     answer_limit_s: float
     report: Report = field(default_factory=Report)
     rooms: defaultdict[str, RoomLedger] = field(default_factory=lambda: defaultdict(RoomLedger))
-    members: dict[tuple[str, str], MemberLedger] = field(default_factory=dict)
-    rooms_of: dict[str, list[str]] = field(default_factory=dict)
-    waiting: dict[str, dict[tuple[str, str], float]] = field(default_factory=dict)
+    members: defaultdict[tuple[str, str], MemberLedger] = field(
+        default_factory=lambda: defaultdict(MemberLedger)  # by client and room
+    )
+    waiting: dict[tuple[str, str, str], float] = field(default_factory=dict)  # by client, room and id
     finished: set[str] = field(default_factory=set)
     known: set[str] = field(default_factory=set)
     # (client, room, id, epoch of the first receipt) of messages received again in another epoch
@@ -74,16 +75,19 @@ class _Check:
                 self._on_acknowledged(event)
             case RefusedRecord():
                 self.report.refused[event.code] += 1
-                self._answered(event.who, event.room, event.id, event.clock)
+                self._end_wait(event.who, event.room, event.id, event.clock)
             case JoiningRecord():
-                self._await_answer(event.who, event.room, "", event.clock)
+                self.waiting[event.who, event.room, ""] = event.clock
             case JoinedRecord():
                 self._on_joined(event)
             case LeftRecord():
-                member = self._member(event.who, event.room)
+                member = self.members[event.who, event.room]
                 member.present, member.left = False, True
             case LostRecord():
-                self._on_lost(event)
+                self.report.lost += 1
+                self._end_waits(event)
+                for _, member in self._memberships(event.who):
+                    member.present = False
             case FinishedRecord():
                 self._on_finished(event)
 
@@ -95,120 +99,99 @@ class _Check:
         if event.id not in room.published:
             room.published.add(event.id)
             room.floors[event.id] = dict(room.highest_acknowledged)
-        self._await_answer(event.who, event.room, event.id, event.clock)
+        self.waiting[event.who, event.room, event.id] = event.clock
 
     def _on_acknowledged(self, event: AcknowledgedRecord) -> None:
         room = self.rooms[event.room]
-        self._answered(event.who, event.room, event.id, event.clock)
+        self._end_wait(event.who, event.room, event.id, event.clock)
         if event.id not in room.published:
             self._find(Kind.UNEXPLAINED, event, f"{event.id} was acknowledged but not published")
         if contradiction := room.note_position(event.id, event.epoch, event.seq):
             self._find(Kind.CONFLICT, event, contradiction)
         if event.seq <= room.floors.get(event.id, {}).get(event.epoch, 0):
-            self._find(
-                Kind.POSITION,
-                event,
-                f"{event.id} is at {event.seq}, before what was acknowledged when it was first sent",
-            )
+            what = f"{event.id} is at {event.seq}, before what was acknowledged when it was first sent"
+            self._find(Kind.POSITION, event, what)
         highest = room.highest_acknowledged.get(event.epoch, 0)
         room.highest_acknowledged[event.epoch] = max(highest, event.seq)
-        room.acknowledged.setdefault(event.id, _position(event))
+        room.acknowledged.setdefault(event.id, Position(event.epoch, event.seq))
 
     # --- membership ---
 
     def _on_joined(self, event: JoinedRecord) -> None:
-        member = self._member(event.who, event.room)
-        self._answered(event.who, event.room, "", event.clock)
+        member = self.members[event.who, event.room]
+        self._end_wait(event.who, event.room, "", event.clock)
         self.report.joins += 1
-        before = member.current
+        since, before, now = event.since, member.current, Position(event.epoch, event.seq)
         if event.recovered:
             self.report.resumed += 1
-            since = event.since
             if since is None or since != before:
                 self._find(Kind.POSITION, event, f"resumed from {since}, but was at {before}")
-            elif event.epoch != since.epoch or event.seq < since.seq:
-                self._find(Kind.POSITION, event, f"resumed from {since}, and is at {_position(event)}")
-            if since is not None and before is not None and before.epoch == event.epoch:
-                member.resume(since.seq, event.seq)
-            else:
-                member.start_span(event.epoch, event.seq)
-            return
-        if event.since is not None and event.recovered is None:
-            self._find(Kind.PARTIAL, event, "a resume was answered without a verdict")
-        if event.recovered is False and before is not None:
-            self.report.gaps.append(Gap(event.who, event.room, before, _position(event)))
-        if before is not None and before.epoch == event.epoch and event.seq < before.seq:
-            self._find(Kind.POSITION, event, f"was at {before.seq}, and joined at {event.seq}")
-        member.start_span(event.epoch, event.seq)
+            elif now.epoch != since.epoch or now.seq < since.seq:
+                self._find(Kind.POSITION, event, f"resumed from {since}, and is at {now}")
+            if since is not None and before is not None and before.epoch == now.epoch:
+                member.resume(since.seq, now.seq)
+                return
+        else:
+            if since is not None and event.recovered is None:
+                self._find(Kind.PARTIAL, event, "a resume was answered without a verdict")
+            if event.recovered is False and before is not None:
+                self.report.gaps.append(Gap(event.who, event.room, before, now))
+            if before is not None and before.epoch == now.epoch and now.seq < before.seq:
+                self._find(Kind.POSITION, event, f"was at {before.seq}, and joined at {now.seq}")
+        member.start_span(now.epoch, now.seq)
 
     def _on_received(self, event: ReceivedRecord) -> None:
-        room, member = self.rooms[event.room], self._member(event.who, event.room)
-        span = member.span
+        room, member = self.rooms[event.room], self.members[event.who, event.room]
+        id, seq, missed = event.id, event.seq, event.via == "missed"
         self.report.received += 1
-        if event.via == "missed":
-            self.report.recovered_messages += 1
-        room.seen.add(event.id)
-        if contradiction := room.note_position(event.id, event.epoch, event.seq):
+        self.report.recovered_messages += missed
+        room.seen.add(id)
+        if contradiction := room.note_position(id, event.epoch, seq):
             self._find(Kind.CONFLICT, event, contradiction)
-        if span is None or not member.present:
-            self._find(Kind.UNEXPLAINED, event, f"{event.id} reached a client that is not a member")
+        if not member.spans or not member.present:
+            self._find(Kind.UNEXPLAINED, event, f"{id} reached a client that is not a member")
             return
+        span = member.spans[-1]
         if event.epoch != span.epoch:
-            self._find(Kind.POSITION, event, f"{event.id} has epoch {event.epoch}, the join had {span.epoch}")
+            self._find(Kind.POSITION, event, f"{id} has epoch {event.epoch}, the join had {span.epoch}")
             return
-        if event.via == "missed" and not member.recovering:
-            self._find(Kind.PARTIAL, event, f"{event.id} came with a resume that did not recover")
-        first_epoch = member.ids.setdefault(event.id, event.epoch)
+        if missed and not member.recovering:
+            self._find(Kind.PARTIAL, event, f"{id} came with a resume that did not recover")
+        first_epoch = member.ids.setdefault(id, event.epoch)
         if first_epoch != event.epoch:
-            self.repeats.append((event.who, event.room, event.id, first_epoch))
-        if event.seq in span.received:
-            self._find(Kind.DUPLICATE, event, f"{event.id} arrived again at {event.seq}")
+            self.repeats.append((event.who, event.room, id, first_epoch))
+        if seq in span.received:
+            self._find(Kind.DUPLICATE, event, f"{id} arrived again at {seq}")
             return
-        in_order = (
-            member.last < event.seq <= member.position
-            if event.via == "missed"
-            else event.seq > max(member.position, member.last)
-        )
-        if not in_order:
-            after = member.last if event.via == "missed" else member.position
-            self._find(Kind.OUT_OF_ORDER, event, f"{event.id} at {event.seq} arrived after {after}")
-        span.received.add(event.seq)
-        member.last = max(member.last, event.seq)
-        member.position = max(member.position, event.seq)
-        if event.via == "live":
-            member.recovering = False
+        if not (member.last < seq <= span.position if missed else seq > max(span.position, member.last)):
+            after = member.last if missed else span.position
+            self._find(Kind.OUT_OF_ORDER, event, f"{id} at {seq} arrived after {after}")
+        span.received.add(seq)
+        span.position = max(span.position, seq)
+        member.last = max(member.last, seq)
+        member.recovering &= missed
 
-    def _on_lost(self, event: LostRecord) -> None:
-        self.report.lost += 1
-        self._end_waits(event.who, event.clock)
-        for room in self.rooms_of.get(event.who, ()):
-            self.members[event.who, room].present = False
+    def _memberships(self, who: str) -> list[tuple[str, MemberLedger]]:
+        """Return a client's rooms and its membership of each."""
+        return [(room, member) for (client, room), member in self.members.items() if client == who]
 
     def _on_finished(self, event: FinishedRecord) -> None:
         self.finished.add(event.who)
-        self._end_waits(event.who, event.clock)
-        for room in self.rooms_of.get(event.who, ()):
-            member = self.members[event.who, room]
+        self._end_waits(event)
+        for room, member in self._memberships(event.who):
             if member.present:
-                member.finish()
+                member.spans[-1].finished = True
             elif not member.left and member.spans:
                 self._add(Kind.ABSENT, event.who, room, "was no longer a member at the end")
 
     # --- waiting for answers ---
 
-    def _await_answer(self, who: str, room: str, id: str, clock: float) -> None:
-        self.waiting.setdefault(who, {})[room, id] = clock
+    def _end_waits(self, event: LostRecord | FinishedRecord) -> None:
+        for who, room, id in [key for key in self.waiting if key[0] == event.who]:
+            self._end_wait(who, room, id, event.clock)
 
-    def _answered(self, who: str, room: str, id: str, clock: float) -> None:
-        since = self.waiting.get(who, {}).pop((room, id), None)
-        if since is not None:
-            self._check_wait(who, room, id, clock - since)
-
-    def _end_waits(self, who: str, clock: float) -> None:
-        for (room, id), since in self.waiting.pop(who, {}).items():
-            self._check_wait(who, room, id, clock - since)
-
-    def _check_wait(self, who: str, room: str, id: str, waited_s: float) -> None:
+    def _end_wait(self, who: str, room: str, id: str, clock: float) -> None:
+        waited_s = clock - self.waiting.pop((who, room, id), clock)
         self.report.longest_answer_s = max(self.report.longest_answer_s, waited_s)
         if waited_s > self.answer_limit_s:
             request = f"message {id}" if id else "join"
@@ -220,13 +203,10 @@ class _Check:
         """Check what only the complete history can show."""
         report = self.report
         for (who, name), member in self.members.items():
-            member.close()
             room = self.rooms[name]
-            for span in member.spans:
-                for seq, id in room.between(span.epoch, span.start, span.end):
-                    if seq not in span.received:
-                        stored = "acknowledged" if id in room.acknowledged else "received by others"
-                        self._add(Kind.MISSING, who, name, f"{id} at {seq}, {stored}, did not arrive")
+            for seq, id in (found for span in member.spans for found in span.missing(room)):
+                stored = "acknowledged" if id in room.acknowledged else "received by others"
+                self._add(Kind.MISSING, who, name, f"{id} at {seq}, {stored}, did not arrive")
         for name, room in self.rooms.items():
             report.published += len(room.published)
             report.acknowledged += len(room.acknowledged)
@@ -244,20 +224,8 @@ class _Check:
         report.unfinished = len(self.known - self.finished)
         return report
 
-    def _member(self, who: str, name: str) -> MemberLedger:
-        member = self.members.get((who, name))
-        if member is None:
-            _ = self.rooms[name]
-            member = self.members[who, name] = MemberLedger()
-            self.rooms_of.setdefault(who, []).append(name)
-        return member
-
     def _find(self, kind: Kind, event: AcknowledgedRecord | JoinedRecord | ReceivedRecord, what: str) -> None:
         self._add(kind, event.who, event.room, what)
 
     def _add(self, kind: Kind, who: str, room: str, what: str) -> None:
         self.report.findings.append(Finding(kind, who, room, what))
-
-
-def _position(event: AcknowledgedRecord | JoinedRecord) -> Position:
-    return Position(event.epoch, event.seq)

@@ -4,21 +4,24 @@ import asyncio
 import itertools
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from tidings_cli.verify.client import SocketClient, retry_delay_s
-from tidings_cli.verify.gateways import Gateways
+from tidings_cli.gateways import Gateways
+from tidings_cli.verify.client import VerifyClient, retry_delay_s
 from tidings_cli.verify.history import AcknowledgedRecord, PublishedRecord, Recorder, RefusedRecord
 
-_JOIN = "join:"
 # Within this time an equal id is stored once by default; a retry after it might be stored again.
 _GIVE_UP_S = 100.0
 # The server answers within 10 s. A client that waits longer reconnects, so that the record can go on.
 _ANSWER_S = 30.0
 
 
-class PublishingClient(SocketClient):
-    """Publishes to random rooms, one message at a time, so that its own order is known."""
+class PublishingClient(VerifyClient):
+    """Publishes to random rooms, one message at a time, so that its own order is known.
+
+    Its joins and the rooms' messages are for members to record: it joins because only members may publish.
+    """
 
     def __init__(
         self,
@@ -29,11 +32,9 @@ class PublishingClient(SocketClient):
         index: int,
         rate: float,
     ) -> None:
-        super().__init__(who, gateways, recorder, index)
-        self.rooms = tuple(rooms)
+        super().__init__(who, rooms, gateways, recorder, index)
         self._interval_s = 1 / rate
         self._ready = asyncio.Event()
-        self._joined: set[str] = set()
         self._answers: dict[str, asyncio.Future[dict[str, Any] | None]] = {}
         self._finishing = asyncio.Event()
 
@@ -43,60 +44,46 @@ class PublishingClient(SocketClient):
             if self._finishing.is_set():
                 return
             await self._publish_one(random.choice(self.rooms), f"{self.who}-{number}")
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(random.uniform(0, 2 * self._interval_s)):
                     await self._finishing.wait()
-            except TimeoutError:
-                continue
 
     def finish(self) -> None:
         """Start no further message."""
         self._finishing.set()
 
     async def _publish_one(self, room: str, id: str) -> None:
-        loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + _GIVE_UP_S
+        give_up_at = asyncio.get_running_loop().time() + _GIVE_UP_S
         user_id = ""
         for attempt in itertools.count(1):
-            if not await self._until_ready(give_up_at):
+            try:
+                async with asyncio.timeout_at(give_up_at):
+                    await self._ready.wait()
+            except TimeoutError:
                 return
             if user_id and user_id != self.user_id:
                 return  # ids are unique per user: under another user a retry would be another message
             user_id = self.user_id
             self._record.add(PublishedRecord(who=self.who, room=room, id=id, attempt=attempt))
             answer = await self._request(
-                {"type": "room_message", "room": room, "content": {"id": id}, "id": id}, id
+                {"type": "room_message", "room": room, "content": {"id": id}, "id": id}
             )
             if answer is None:
                 continue
             if answer["type"] == "ack":
-                self._record.add(
-                    AcknowledgedRecord(
-                        who=self.who, room=room, id=id, epoch=answer["epoch"], seq=answer["seq"]
-                    )
-                )
+                epoch, seq = answer["epoch"], answer["seq"]
+                self._record.add(AcknowledgedRecord(who=self.who, room=room, id=id, epoch=epoch, seq=seq))
                 return
-            self._record.add(
-                RefusedRecord(
-                    who=self.who, room=room, id=id, code=answer["code"], retryable=answer["retryable"]
-                )
-            )
-            if not answer["retryable"]:
+            code, retryable = answer["code"], answer["retryable"]
+            self._record.add(RefusedRecord(who=self.who, room=room, id=id, code=code, retryable=retryable))
+            if not retryable:
                 return
             await asyncio.sleep(retry_delay_s(answer))
 
-    async def _until_ready(self, deadline: float) -> bool:
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._ready.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    async def _request(self, request: dict[str, Any], id: str) -> dict[str, Any] | None:
+    async def _request(self, request: dict[str, Any]) -> dict[str, Any] | None:
         """Send, and return the answer; None if the connection ended first."""
         answer: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
-        self._answers[id] = answer
+        self._answers[request["id"]] = answer
         self.send(request)
         try:
             async with asyncio.timeout(_ANSWER_S):
@@ -106,34 +93,20 @@ class PublishingClient(SocketClient):
                 await self._connection.close()
             return None
         finally:
-            self._answers.pop(id, None)
-
-    def on_connected(self) -> None:
-        """Join: only members may publish."""
-        for room in self.rooms:
-            self.send({"type": "join_room", "room": room, "id": _JOIN + room})
+            del self._answers[request["id"]]
 
     def on_message(self, message: dict[str, Any]) -> None:
-        """Handle answers; members record the rooms' messages."""
-        id = str(message.get("id", ""))
-        if id.startswith(_JOIN):
-            self._on_join_answered(message, id.removeprefix(_JOIN))
-        elif (answer := self._answers.get(id)) is not None and not answer.done():
-            answer.set_result(message)
-
-    def _on_join_answered(self, message: dict[str, Any], room: str) -> None:
         if message["type"] == "joined_room":
-            self._joined.add(room)
-            if self._joined.issuperset(self.rooms):
+            self.present.add(message["room"])
+            if self.present.issuperset(self.rooms):
                 self._ready.set()
-            return
-        again = {"type": "join_room", "room": room, "id": _JOIN + room}
-        asyncio.get_running_loop().call_later(retry_delay_s(message), self.send, again)
+        elif (answer := self._answers.get(message.get("id", ""))) is not None and not answer.done():
+            answer.set_result(message)
 
     def on_lost(self) -> None:
         """End the waits for answers that will not come."""
+        super().on_lost()
         self._ready.clear()
-        self._joined.clear()
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_result(None)
