@@ -4,6 +4,7 @@ Times in queries and records are the ends of seconds, in ms. Inside, a second is
 """
 
 import asyncio
+from collections.abc import Iterable
 from itertools import groupby
 
 from metrics_svc.aggregation.packed import decode_row, has_points, merge_packed, read_points, unpack_between
@@ -55,9 +56,7 @@ async def _seconds(store: MetricsStore, question: HistoryQuery, now: int) -> Met
         rows = await store.newest(question.source, min(question.limit, MAX_RECORDS))
     else:
         start, end = _span(question, now, step=1)
-        rows = await store.rows(
-            question.source, SECONDS, max(start, now - SECONDS.keep_s), end, sketches=False
-        )
+        rows = await store.rows(question.source, SECONDS, max(start, now - SECONDS.keep_s), end)
         rows = rows[-MAX_RECORDS:]
     return _answer(rows, question, SECONDS.step_s, rollup=False)
 
@@ -85,27 +84,28 @@ def _merged(
     stored: list[bytes], question: HistoryQuery, chosen: TierChoice, start: int, end: int
 ) -> MetricsHistory:
     step, metric = chosen.step_s, question.metric
-    only = (metric,) if metric else RECORD_NAMES
     if step == chosen.tier.step_s:
         if metric and has_points(metric):
             return MetricsHistory(rows=[], points=read_points(stored, metric, start, end, step))
-        rows = unpack_between(stored, start, end, sketch=False, only=only)
-        return _answer(rows, question, step, rollup=True)
+        return _answer(unpack_between(stored, start, end), question, step, rollup=True)
     packed = (row for row in map(decode_row, stored) if start <= row.start < end)
     sketches = _needs_sketches(metric)
+    only = (metric,) if metric else RECORD_NAMES
     grouped = groupby(packed, key=lambda row: row.start - row.start % step)
-    merged = [merge_packed(bucket, members, sketches=sketches, only=only) for bucket, members in grouped]
+    merged = (merge_packed(bucket, members, sketches=sketches, only=only) for bucket, members in grouped)
     return _answer(merged, question, step, rollup=True)
 
 
-def _answer(rows: list[Row], question: HistoryQuery, step: int, *, rollup: bool) -> MetricsHistory:
-    if not question.metric:
-        return MetricsHistory(
-            rows=[to_record(row, step, rollup=rollup) for row in rows],
-            unmeasured=[unmeasured(row) for row in rows] if question.source else [],
-        )
-    found = (to_point(row, question.metric, step, rollup=rollup) for row in rows)
-    return MetricsHistory(rows=[], points=[point for point in found if point is not None])
+def _answer(rows: Iterable[Row], question: HistoryQuery, step: int, *, rollup: bool) -> MetricsHistory:
+    answer = MetricsHistory(rows=[])
+    for row in rows:  # one at a time: the sketches of merged rows are large
+        if not question.metric:
+            answer.rows.append(to_record(row, step, rollup=rollup))
+            if question.source:
+                answer.unmeasured.append(unmeasured(row))
+        elif (point := to_point(row, question.metric, step, rollup=rollup)) is not None:
+            answer.points.append(point)
+    return answer
 
 
 def _needs_sketches(metric: str) -> bool:

@@ -73,6 +73,5 @@ async def restored_rollups(store: MetricsStore, last_second: int) -> Rollups:
         for tier in open_tiers:
             bucket = tier.bucket(last_second)
             if members := [row for row in seconds if row.start >= bucket]:
-                merged = merge_packed(bucket, members, sketches=True, keep_sketches=True)
-                rollups.resume(tier, series, merged)
+                rollups.resume(tier, series, merge_packed(bucket, members, sketches=True))
     return rollups

@@ -263,9 +263,9 @@ class MetricsStore:
 
     # --- read and written by any replica ---
 
-    async def rows(self, series: str, tier: Tier, start: int, end: int, *, sketches: bool) -> list[Row]:
-        """Return the rows that begin in [start, end), in order. They have percentiles without `sketches`, too."""
-        return unpack_between(await self.packed(series, tier, start, end), start, end, sketch=sketches)
+    async def rows(self, series: str, tier: Tier, start: int, end: int) -> list[Row]:
+        """Return the rows that begin in [start, end), in order, without sketches."""
+        return unpack_between(await self.packed(series, tier, start, end), start, end)
 
     async def packed(self, series: str, tier: Tier, start: int, end: int) -> list[bytes]:
         """Return the packed rows that begin in [start, end), in order, and perhaps some around them."""
@@ -281,7 +281,7 @@ class MetricsStore:
         newest = SECONDS.chunk(int(last))
         chunks = range(newest - SECONDS.chunk_s * -(-count // SECONDS.chunk_s), newest + 1, SECONDS.chunk_s)
         stored = await self._read([(self._chunk_key(series, SECONDS, chunk), -count) for chunk in chunks])
-        return [unpack(data, sketch=False) for data in stored[-count:]]
+        return unpack(stored[-count:])
 
     async def _read(self, lists: list[tuple[str, int]]) -> list[bytes]:
         """Elements of several lists, each from an index on, in one round trip."""

@@ -15,7 +15,7 @@ from bench.metrics.rig import Rig, running
 from bench.single import keep, quantile
 from metrics_svc.aggregation.packed import pack
 from metrics_svc.aggregation.rollups import DAY_S, HOUR_S, MINUTES, SECONDS, TENS, Tier
-from metrics_svc.aggregation.rows import Row, RowAccumulator
+from metrics_svc.aggregation.rows import LATENCY, Row, RowAccumulator
 from services.bus.rpc import call
 from services.latency_sketch import LatencySketch
 from services.wire.rpc import METRICS_HISTORY, HistoryQuery
@@ -41,7 +41,7 @@ def rows(tier: Tier, since: int, until: int) -> list[Row]:
             Row.of_second(
                 at,
                 {name: random.uniform(0, 100) for name in _NAMES},  # load
-                LatencySketch(random.lognormvariate(2, 1) for _ in range(30)),
+                {LATENCY: LatencySketch(random.lognormvariate(2, 1) for _ in range(30))},
             )
             for at in range(tier.step_s)
         ]
@@ -49,7 +49,7 @@ def rows(tier: Tier, since: int, until: int) -> list[Row]:
     made = []
     for at in range(tier.bucket(since), until, tier.step_s):
         kind = kinds[at // tier.step_s % len(kinds)]
-        made.append(Row(at, kind.seconds, kind.stats, kind.latency, kind.percentiles))
+        made.append(Row(at, kind.seconds, kind.stats, kind.histograms, kind.quantiles))
     return made
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from bench.single import keep
 from metrics_svc.aggregation.aggregator import Aggregator
-from metrics_svc.aggregation.packed import pack, unpack
+from metrics_svc.aggregation.packed import decode_row, merge_packed, pack
 from metrics_svc.aggregation.rollups import Rollups
-from metrics_svc.aggregation.rows import FLEET, RowAccumulator
+from metrics_svc.aggregation.rows import FLEET, LATENCY
 from metrics_svc.aggregation.validation import ReportValidator
 from services.latency_sketch import LatencySketch
 from services.wire.events import MetricsReport
@@ -62,13 +62,14 @@ def errors(shape: str) -> dict[str, float]:
             for done in rollups.advance(second, closed.rows)
             if done.series == FLEET
         ]
-    minutes = [unpack(pack(row), sketch=True) for step, row in rows if step == 60]
-    rows.append((LENGTH_S, RowAccumulator(START, minutes).row()))
+    minutes = [decode_row(pack(row)) for step, row in rows if step == 60]
+    rows.append((LENGTH_S, merge_packed(START, minutes, sketches=True)))
     worst: dict[str, float] = {}
     for step, row in rows:
         measured = np.concatenate([part for at in range(row.start, row.start + step) for part in exact[at]])
-        assert row.percentiles is not None
-        for name, q, found in zip(("p50", "p95", "p99"), (0.5, 0.95, 0.99), row.percentiles, strict=True):
+        for name, q, found in zip(
+            ("p50", "p95", "p99"), (0.5, 0.95, 0.99), row.quantiles[LATENCY], strict=True
+        ):
             true = np.quantile(measured, q, method="inverted_cdf")
             key = f"{name} over {step} s"
             worst[key] = max(worst.get(key, 0.0), abs(found - true) / true)

@@ -15,9 +15,9 @@ over the label sets.
 from dataclasses import dataclass, field
 from math import floor, fsum
 
-from metrics_svc.aggregation.rows import FLEET, Row
+from metrics_svc.aggregation.rows import FLEET, LATENCY, Row
 from metrics_svc.aggregation.sources import SourceKind
-from metrics_svc.aggregation.validation import Sample
+from metrics_svc.aggregation.validation import Counts, Sample
 from services.latency_sketch import LatencySketch
 
 FRESH_S = 3
@@ -66,19 +66,12 @@ class SpreadCounts:
     first: int
     seconds: int
 
-    def share(self, second: int) -> Sample:
-        """Share of one second: an equal part of the counts, and whole values of the distributions."""
-        sample, index = self.sample, second - self.first
-        return Sample(
-            sample.source,
-            sample.kind,
-            requests=sample.requests / self.seconds,
-            errors=sample.errors / self.seconds,
-            latency=self._values(sample.latency, index) if sample.latency is not None else None,
-            counters={name: count / self.seconds for name, count in sample.counters.items()},
-            labels=sample.labels,
-            histograms={name: self._values(sketch, index) for name, sketch in sample.histograms.items()},
-            series=sample.series,
+    def share(self, second: int) -> Counts:
+        """Share of one second: an equal part of the counts, and complete values of the histograms."""
+        counts, index = self.sample.counts, second - self.first
+        return Counts(
+            {name: count / self.seconds for name, count in counts.counters.items()},
+            {name: self._values(sketch, index) for name, sketch in counts.histograms.items()},
         )
 
     def _values(self, sketch: LatencySketch, index: int) -> LatencySketch:
@@ -95,32 +88,15 @@ class SpreadCounts:
 
 
 @dataclass(slots=True)
-class _SeriesCounts:
+class _SeriesSecond:
     """Counts of one series within one second, and its newest gauges."""
 
     kind: SourceKind
     parent: str = ""
-    requests: float = 0.0
-    errors: float = 0.0
-    latency: LatencySketch | None = None
-    counters: dict[str, float] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
     gauges: dict[str, float] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
-    histograms: dict[str, LatencySketch] = field(default_factory=dict)
     fresh_s: int = 0
-
-    def add(self, sample: Sample) -> None:
-        self.requests += sample.requests
-        self.errors += sample.errors
-        if sample.latency is not None:
-            if self.latency is None:
-                self.latency = LatencySketch()
-            self.latency.merge(sample.latency)
-        counters = self.counters
-        for name, value in sample.counters.items():
-            counters[name] = counters.get(name, 0.0) + value
-        for name, sketch in sample.histograms.items():
-            self.histograms.setdefault(name, LatencySketch()).merge(sketch)
 
 
 @dataclass(slots=True)
@@ -134,12 +110,12 @@ class _SeriesState:
     gauges: dict[str, tuple[int, float]] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
 
-    def update(self, second: int, counts: _SeriesCounts) -> None:
-        self.kind = counts.kind
+    def update(self, second: int, reported: _SeriesSecond) -> None:
+        self.kind = reported.kind
         self.second = second
-        self.fresh_s = counts.fresh_s
-        self.gauges.update({name: (second, value) for name, value in counts.gauges.items()})
-        self.labels = counts.labels or self.labels
+        self.fresh_s = reported.fresh_s
+        self.gauges.update({name: (second, value) for name, value in reported.gauges.items()})
+        self.labels = reported.labels or self.labels
 
     def is_stale(self, second: int) -> bool:
         return self.second <= second - self.fresh_s
@@ -148,54 +124,47 @@ class _SeriesState:
         oldest = second - self.fresh_s + 1
         self.gauges = {name: gauge for name, gauge in self.gauges.items() if gauge[0] >= oldest}
 
-    def values(self) -> dict[str, float]:
-        return {name: value for name, (_, value) in self.gauges.items()}
-
 
 class Aggregator:
-    """Adds up samples by second.
+    """Adds up samples by second. `agent_interval_s` is the interval of agents that do not report it."""
 
-    Args:
-        agent_interval_s: the interval of agents that do not report it.
-        warm_up_s: how long after the first second a silent source may just not have been due.
-    """
-
-    def __init__(self, *, agent_interval_s: float = 1.0, warm_up_s: float = WARM_UP_S) -> None:
+    def __init__(self, *, agent_interval_s: float = 1.0) -> None:
         self._default_interval_s = {
             SourceKind.AGENT: agent_interval_s,
             SourceKind.GATEWAY: 1.0,
             SourceKind.APP: UNKNOWN_INTERVAL_S,
         }
-        self._warm_up_s = max(warm_up_s, 1.25 * agent_interval_s) if warm_up_s else 0.0
+        self._warm_up_s = max(WARM_UP_S, 1.25 * agent_interval_s)
         self._first = 0
         self._closed = 0
         self._spreads: list[SpreadCounts] = []
-        self._counts: dict[int, dict[str, _SeriesCounts]] = {}
+        self._open: dict[int, dict[str, _SeriesSecond]] = {}
         self._log_errors: dict[int, int] = {}
         self._states: dict[str, _SeriesState] = {}
 
     def add(self, sample: Sample, now: float) -> None:
         """Count a sample that arrived at `now` (seconds since 1970)."""
         second = self._open_second(now)
-        counts = self._counts.setdefault(second, {})
-        source = counts.get(sample.source)
+        reported = self._open.setdefault(second, {})
+        source = reported.get(sample.source)
         if source is None or source.kind is not sample.kind:
-            self._remove_other_kind(sample, counts)
-            source = counts[sample.source] = _SeriesCounts(sample.kind)
-        fresh_s = self._fresh_s(sample)
+            self._remove_other_kind(sample, reported)
+            source = reported[sample.source] = _SeriesSecond(sample.kind)
+        interval_s = sample.interval_s or self._default_interval_s[sample.kind]
+        fresh_s = max(FRESH_S, round(FRESH_INTERVALS * interval_s))
         source.fresh_s = max(source.fresh_s, fresh_s)
         if sample.series:
-            labelled = _labelled(counts, sample)
+            labelled = _labelled(reported, sample)
             labelled.fresh_s = fresh_s
             labelled.gauges.update(sample.gauges)
         else:
             source.labels = sample.labels or source.labels
             source.gauges.update(sample.gauges)
         seconds = round(sample.span_s) if sample.span_s >= SPREAD_FROM_S else 1
-        if seconds > 1 and _has_counts(sample) and len(self._spreads) < MAX_SPREADS:
+        if seconds > 1 and sample.counts and len(self._spreads) < MAX_SPREADS:
             self._spreads.append(SpreadCounts(sample, second, seconds))
         else:
-            _add(counts, sample)
+            _add(reported, sample, sample.counts)
 
     def add_log_errors(self, count: int, now: float) -> None:
         """Count log lines of level error or worse as errors of the fleet."""
@@ -206,11 +175,7 @@ class Aggregator:
         # After the clock was set back, a report must not count in a second that is closed already.
         return max(int(now), self._closed + 1)
 
-    def _fresh_s(self, sample: Sample) -> int:
-        interval_s = sample.interval_s or self._default_interval_s[sample.kind]
-        return max(FRESH_S, round(FRESH_INTERVALS * interval_s))
-
-    def _remove_other_kind(self, sample: Sample, counts: dict[str, _SeriesCounts]) -> None:
+    def _remove_other_kind(self, sample: Sample, reported: dict[str, _SeriesSecond]) -> None:
         """Remove what an application reported under a name that an agent or a gateway has now."""
         state = self._states.get(sample.source)
         if state is not None and state.kind is not sample.kind:
@@ -218,21 +183,20 @@ class Aggregator:
                 del self._states[series]
             del self._states[sample.source]
         self._spreads = [spread for spread in self._spreads if spread.sample.source != sample.source]
-        if sample.source in counts:
-            for series in [name for name, other in counts.items() if other.parent == sample.source]:
-                del counts[series]
+        if sample.source in reported:
+            for series in [name for name, other in reported.items() if other.parent == sample.source]:
+                del reported[series]
 
     def close(self, second: int) -> SecondSnapshot:
         """Return the rows of `second`. Seconds are closed in rising order; samples of a skipped one are lost."""
         self._closed = second
         self._first = self._first or second
-        counts = self._counts.pop(second, {})
+        reported = self._open.pop(second, {})
         log_errors = self._log_errors.pop(second, 0)
-        self._counts = {later: counted for later, counted in self._counts.items() if later > second}
+        self._open = {later: its for later, its in self._open.items() if later > second}
         self._log_errors = {later: errors for later, errors in self._log_errors.items() if later > second}
-        for series, counted in counts.items():
-            state = self._states.setdefault(series, _SeriesState(counted.kind, counted.parent))
-            state.update(second, counted)
+        for series, its in reported.items():
+            self._states.setdefault(series, _SeriesState(its.kind, its.parent)).update(second, its)
         states = {series: state for series, state in self._states.items() if not state.is_stale(second)}
         self._states = states
         for state in states.values():
@@ -240,14 +204,14 @@ class Aggregator:
         self._spreads = [spread for spread in self._spreads if second < spread.first + spread.seconds]
         for spread in self._spreads:
             if spread.first <= second:
-                _add(counts, spread.share(second))
+                _add(reported, spread.sample, spread.share(second))
         gauges = _gauges(states)
         rows = {
-            series: _series_row(second, state, gauges[series], counts.get(series))
+            series: _series_row(second, state, gauges[series], reported.get(series))
             for series, state in states.items()
         }
         sources = {series: state.kind for series, state in states.items() if not state.parent}
-        of_sources = [counted for counted in counts.values() if not counted.parent]
+        of_sources = [its.counts for its in reported.values() if not its.parent]
         rows[FLEET] = _fleet_row(second, sources, gauges, of_sources, log_errors)
         return SecondSnapshot(
             second,
@@ -260,7 +224,9 @@ class Aggregator:
 
 def _gauges(states: dict[str, _SeriesState]) -> dict[str, dict[str, float]]:
     """Valid gauges by series; a source has the sums over its label sets where it has no gauge of its own."""
-    gauges = {series: state.values() for series, state in states.items()}
+    gauges = {
+        series: {name: value for name, (_, value) in state.gauges.items()} for series, state in states.items()
+    }
     for series, state in states.items():
         if state.parent and (of_parent := gauges.get(state.parent)) is not None:
             own = states[state.parent].gauges
@@ -270,47 +236,36 @@ def _gauges(states: dict[str, _SeriesState]) -> dict[str, dict[str, float]]:
     return gauges
 
 
-def _has_counts(sample: Sample) -> bool:
-    return bool(
-        sample.requests
-        or sample.errors
-        or sample.latency
-        or sample.histograms
-        or any(sample.counters.values())
-    )
+def _labelled(reported: dict[str, _SeriesSecond], sample: Sample) -> _SeriesSecond:
+    if sample.series not in reported:
+        reported[sample.series] = _SeriesSecond(sample.kind, sample.source, labels=sample.labels)
+    return reported[sample.series]
 
 
-def _labelled(counts: dict[str, _SeriesCounts], sample: Sample) -> _SeriesCounts:
-    if sample.series not in counts:
-        counts[sample.series] = _SeriesCounts(sample.kind, sample.source, labels=sample.labels)
-    return counts[sample.series]
-
-
-def _add(counts: dict[str, _SeriesCounts], sample: Sample) -> None:
-    """Count a sample in its source and in its labelled series."""
-    if sample.source not in counts:
-        counts[sample.source] = _SeriesCounts(sample.kind)
-    counts[sample.source].add(sample)
+def _add(reported: dict[str, _SeriesSecond], sample: Sample, counts: Counts) -> None:
+    """Count in the source of a sample and in its labelled series."""
+    if sample.source not in reported:
+        reported[sample.source] = _SeriesSecond(sample.kind)
+    reported[sample.source].counts.add(counts)
     if sample.series:
-        _labelled(counts, sample).add(sample)
+        _labelled(reported, sample).counts.add(counts)
 
 
 def _series_row(
-    second: int, state: _SeriesState, gauges: dict[str, float], counts: _SeriesCounts | None
+    second: int, state: _SeriesState, gauges: dict[str, float], reported: _SeriesSecond | None
 ) -> Row:
-    if counts is None:
-        counts = _SeriesCounts(state.kind)
+    counts = reported.counts if reported is not None else Counts()
     values = gauges | {UP: 1.0}
     if state.kind is not SourceKind.AGENT:  # an agent serves no requests: absent, not 0
-        values |= {"requests": counts.requests, "errors": counts.errors}
-    return Row.of_second(second, values | counts.counters, counts.latency, counts.histograms)
+        values |= {"requests": 0.0, "errors": 0.0}
+    return Row.of_second(second, values | counts.counters, counts.histograms)
 
 
 def _fleet_row(
     second: int,
     sources: dict[str, SourceKind],
     gauges: dict[str, dict[str, float]],
-    counts: list[_SeriesCounts],
+    all_counts: list[Counts],
     log_errors: int,
 ) -> Row:
     agents = [gauges[source] for source, kind in sources.items() if kind is SourceKind.AGENT]
@@ -320,19 +275,17 @@ def _fleet_row(
         if of_agents := [agent[name] for agent in agents if name in agent]:
             values[name] = fsum(of_agents) / (len(of_agents) if name in _MEANS else 1)
     if log_errors or others:
-        values["requests"] = fsum(counted.requests for counted in counts)
-        values["errors"] = fsum(counted.errors for counted in counts) + log_errors
-    values |= _sums([*others, *(counted.counters for counted in counts)])
-    latency = LatencySketch()
-    names = sorted({name for counted in counts for name in counted.histograms})[:MAX_FLEET_HISTOGRAMS]
-    histograms = {name: LatencySketch() for name in names}
-    for counted in counts:
-        if counted.latency is not None:
-            latency.merge(counted.latency)
-        for name, sketch in counted.histograms.items():
+        for name in ("requests", "errors"):
+            values[name] = fsum(counts.counters.get(name, 0.0) for counts in all_counts)
+        values["errors"] += log_errors
+    values |= _sums([*others, *(counts.counters for counts in all_counts)])
+    names = sorted({name for counts in all_counts for name in counts.histograms if name != LATENCY})
+    histograms = {name: LatencySketch() for name in (LATENCY, *names[:MAX_FLEET_HISTOGRAMS])}
+    for counts in all_counts:
+        for name, sketch in counts.histograms.items():
             if name in histograms:
                 histograms[name].merge(sketch)
-    return Row.of_second(second, values, latency, histograms)
+    return Row.of_second(second, values, histograms)
 
 
 def _sums(values: list[dict[str, float]]) -> dict[str, float]:

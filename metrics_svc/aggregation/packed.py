@@ -14,6 +14,7 @@ from typing import Any, cast
 import msgspec
 
 from metrics_svc.aggregation.rows import (
+    LATENCY,
     LATENCY_NAMES,
     QUANTILE_SUFFIXES,
     Percentiles,
@@ -45,6 +46,7 @@ class _PackedSketch(msgspec.Struct, array_like=True, frozen=True):
 class PackedRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A stat of a single value is stored as the value. Sketches stay packed until they are merged.
 
+    `latency` is the sketch of the histogram `LATENCY`, `percentiles` are its quantiles.
     `gc=False`: rows hold no cycles, and thousands at a time would trigger the garbage collector.
     """
 
@@ -67,12 +69,10 @@ _decode_sketch = msgspec.msgpack.Decoder(_PackedSketch).decode
 def pack(row: Row) -> bytes:
     """Encode a row for the store."""
     stats = {name: _pack_stat(stat) for name, stat in row.stats.items()}
-    latency = _pack_sketch(row.latency) if row.latency is not None else None
-    fields = (row.start, row.seconds, stats, row.percentiles, latency)
-    if not row.histograms:
-        return _encode(fields)
     histograms = {name: _pack_sketch(sketch) for name, sketch in row.histograms.items()}
-    return _encode((*fields, row.quantiles, histograms))
+    quantiles = dict(row.quantiles)
+    fields = (row.start, row.seconds, stats, quantiles.pop(LATENCY, None), histograms.pop(LATENCY, None))
+    return _encode((*fields, quantiles, histograms) if histograms else fields)
 
 
 def _pack_stat(stat: Stat) -> object:
@@ -87,40 +87,20 @@ def _pack_stat(stat: Stat) -> object:
     )
 
 
-def unpack(data: bytes, *, sketch: bool) -> Row:
-    """Decode a row; without `sketch` it has percentiles but no sketches.
-
-    Raises:
-        msgspec.DecodeError: not a row.
-    """
-    return _unpacked(decode_row(data), sketch)
+def unpack(stored: Iterable[bytes]) -> list[Row]:
+    """Decode rows, with percentiles but without sketches. Raises msgspec.DecodeError."""
+    return list(map(_unpacked, map(decode_row, stored)))
 
 
-def unpack_between(
-    stored: Iterable[bytes], start: int, end: int, *, sketch: bool, only: Collection[str] | None = None
-) -> list[Row]:
-    """Decode the rows that begin in [start, end), with all metrics or `only` some.
-
-    Raises:
-        msgspec.DecodeError: not rows.
-    """
-    return [
-        _unpacked(packed, sketch, only) for packed in map(decode_row, stored) if start <= packed.start < end
-    ]
+def unpack_between(stored: Iterable[bytes], start: int, end: int) -> list[Row]:
+    """Decode the rows that begin in [start, end). Raises msgspec.DecodeError."""
+    return [_unpacked(packed) for packed in map(decode_row, stored) if start <= packed.start < end]
 
 
-def _unpacked(packed: PackedRow, sketch: bool, only: Collection[str] | None = None) -> Row:
-    stored = packed.stats
-    names = stored if only is None else [name for name in only if name in stored]
-    stats = {name: _unpack_stat(stored[name]) for name in names}
-    row = Row(packed.start, packed.seconds, stats, None, packed.percentiles)
-    if sketch and packed.latency is not None:
-        row.latency = _unpack_sketch(packed.latency)
-    if packed.quantiles:
-        row.quantiles = packed.quantiles
-        if sketch:
-            row.histograms = {name: _unpack_sketch(data) for name, data in packed.histograms.items()}
-    return row
+def _unpacked(packed: PackedRow) -> Row:
+    stats = {name: _unpack_stat(stat) for name, stat in packed.stats.items()}
+    latency = {LATENCY: packed.percentiles} if packed.percentiles is not None else {}
+    return Row(packed.start, packed.seconds, stats, quantiles=packed.quantiles | latency)
 
 
 def _unpack_stat(stat: float | Stat) -> Stat:
@@ -147,15 +127,11 @@ def _pack_sketch(sketch: LatencySketch) -> bytes:
     return _encode(_PackedSketch(*ends, bins))
 
 
-def _unpack_sketch(data: bytes) -> LatencySketch:
-    """Decode a sketch without validation: it is our own, and checks would double the cost of a query."""
-    accumulator = SketchAccumulator()
-    accumulator.add(data)
-    return accumulator.sketch()
-
-
 class SketchAccumulator:
-    """Sum of packed sketches: one dense list of counts that starts at bin `_base`."""
+    """Sum of packed sketches: one dense list of counts that starts at bin `_base`.
+
+    Sketches are not validated: they are our own, and checks would double the cost of a query.
+    """
 
     __slots__ = ("_base", "_counts", "_max", "_min", "_sum", "_zero")
 
@@ -210,21 +186,15 @@ class SketchAccumulator:
 
 
 def merge_packed(
-    start: int,
-    rows: Iterable[PackedRow],
-    *,
-    sketches: bool,
-    only: Collection[str] | None = None,
-    keep_sketches: bool = False,
+    start: int, rows: Iterable[PackedRow], *, sketches: bool, only: Collection[str] | None = None
 ) -> Row:
     """Merge packed rows, given in order of time, into one row with all metrics or `only` some.
 
     A day is 1,440 minutes, so rows are merged by column and sketches are added up without unpacking the rows. With
-    `sketches` the row has percentiles of all measured values; with `keep_sketches` also the merged sketches.
+    `sketches` the row has the merged sketches and their percentiles.
     """
     columns: dict[str, list[float | Stat]] = {}
-    latency: SketchAccumulator | None = None
-    histograms: dict[str, SketchAccumulator] = {}
+    accumulators: dict[str, SketchAccumulator] = {}
     seconds = 0
     for packed in rows:
         seconds += packed.seconds
@@ -232,20 +202,14 @@ def merge_packed(
         for name in stats if only is None else only:
             if (stat := stats.get(name)) is not None:
                 columns.setdefault(name, []).append(stat)
-        if sketches and packed.latency is not None:
-            latency = latency or SketchAccumulator()
-            latency.add(packed.latency)
         if sketches:
-            for name, data in packed.histograms.items():
-                histograms.setdefault(name, SketchAccumulator()).add(data)
-    row = Row(start, seconds, {name: _fold_column(column) for name, column in columns.items()})
-    merged = {name: accumulator.sketch() for name, accumulator in histograms.items()}
-    row.quantiles = {name: percentiles_of(sketch) for name, sketch in merged.items()}
-    latencies = latency.sketch() if latency is not None else None
-    row.percentiles = percentiles_of(latencies) if latencies is not None else None
-    if keep_sketches:
-        row.latency, row.histograms = latencies, merged
-    return row
+            latency = {LATENCY: packed.latency} if packed.latency is not None else {}
+            for name, data in (packed.histograms | latency).items():
+                accumulators.setdefault(name, SketchAccumulator()).add(data)
+    merged = {name: accumulator.sketch() for name, accumulator in accumulators.items()}
+    quantiles = {name: percentiles_of(sketch) for name, sketch in merged.items()}
+    folded = {name: _fold_column(column) for name, column in columns.items()}
+    return Row(start, seconds, folded, merged, quantiles)
 
 
 def _fold_column(column: Sequence[float | Stat]) -> Stat:

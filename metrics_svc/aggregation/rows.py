@@ -1,11 +1,12 @@
 """Rows: the metrics of one series over one span of time.
 
-Each metric is kept as sum, count, min, max and last, which merge without loss. Latencies are kept as a sketch,
-because percentiles cannot be merged.
+Each metric is kept as sum, count, min, max and last, which merge without loss. Latencies and histograms are kept as
+sketches, because percentiles cannot be merged.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 
 import msgspec
@@ -16,6 +17,8 @@ from services.wire.records import UNSET, MetricPoint, MetricsRecord, Network
 # The series of the fleet; every other series has the name of a source or a label set.
 FLEET = ""
 PERCENTILES = (0.50, 0.95, 0.99)
+# The histogram of the latencies of requests, in ms. Its percentiles have names of their own.
+LATENCY = "latency"
 LATENCY_NAMES = ("latencyP50", "latencyP95", "latencyP99")
 QUANTILE_SUFFIXES = ("p50", "p95", "p99")
 # Metrics of a record; a row may have more.
@@ -55,14 +58,12 @@ class Stat(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Row:
     """Metrics of a series from second `start` on; `seconds` counts the seconds with reports.
 
-    `latency` and `percentiles` are None when nothing was timed. `histograms` and their `quantiles` are keyed by name.
+    `histograms` and their `quantiles` are keyed by name; without sketches a row has `quantiles` alone.
     """
 
     start: int
     seconds: int = 1
     stats: dict[str, Stat] = field(default_factory=dict)
-    latency: LatencySketch | None = None
-    percentiles: Percentiles | None = None
     histograms: dict[str, LatencySketch] = field(default_factory=dict)
     quantiles: dict[str, Percentiles] = field(default_factory=dict)
 
@@ -70,20 +71,19 @@ class Row:
     def of_second(
         cls,
         start: int,
-        values: dict[str, float],
-        latency: LatencySketch | None,
+        values: Mapping[str, float],
         histograms: Mapping[str, LatencySketch] = MappingProxyType({}),
     ) -> "Row":
         """Row of one second, from the values measured or counted in it."""
         row = cls(start, 1, {name: Stat.of(value) for name, value in values.items()})
-        if latency is not None and latency.count:
-            row.latency = latency
-            row.percentiles = percentiles_of(latency)
-            row.stats.update(zip(LATENCY_NAMES, map(Stat.of, row.percentiles), strict=True))
         for name, sketch in histograms.items():
-            if sketch.count:
-                row.histograms[name] = sketch
-                row.quantiles[name] = percentiles_of(sketch)
+            if not sketch.count:
+                continue
+            row.histograms[name] = sketch
+            row.quantiles[name] = percentiles_of(sketch)
+            if name == LATENCY:
+                row.stats.update(zip(LATENCY_NAMES, map(Stat.of, row.quantiles[name]), strict=True))
+            else:
                 mean = sketch.sum / sketch.count
                 row.stats[name] = Stat(sketch.sum, max(1, round(sketch.count)), sketch.min, sketch.max, mean)
         return row
@@ -93,41 +93,43 @@ class Row:
 
         `NAME.p50`, `NAME.p95` and `NAME.p99` are percentiles of the histogram NAME; NAME alone is its mean.
         """
-        if self.percentiles is not None and name in LATENCY_NAMES:
-            return self.percentiles[LATENCY_NAMES.index(name)]
+        if self.is_percentile(name):
+            histogram, rank = _percentile(name)
+            return self.quantiles[histogram][rank]
         stat = self.stats.get(name)
-        if stat is not None:
-            return stat.sum / stat.count
-        base, _, suffix = name.rpartition(".")
-        if base in self.quantiles and suffix in QUANTILE_SUFFIXES:
-            return self.quantiles[base][QUANTILE_SUFFIXES.index(suffix)]
-        return None
+        return stat.sum / stat.count if stat is not None else None
 
     def is_percentile(self, name: str) -> bool:
         """Report whether `value(name)` is a percentile."""
-        if name in LATENCY_NAMES:
-            return self.percentiles is not None
-        base, _, suffix = name.rpartition(".")
-        return name not in self.stats and suffix in QUANTILE_SUFFIXES and base in self.quantiles
+        histogram, _ = _percentile(name)
+        return histogram in self.quantiles and (histogram == LATENCY or name not in self.stats)
 
     def measured(self, name: str) -> float:
         """Number of values behind a percentile or histogram of this row."""
-        if name in LATENCY_NAMES:
-            return self.latency.count if self.latency is not None else 0.0
-        sketch = self.histograms.get(name) or self.histograms.get(name.rpartition(".")[0])
+        sketch = self.histograms.get(name) or self.histograms.get(_percentile(name)[0])
         return sketch.count if sketch is not None else 0.0
+
+
+@lru_cache(maxsize=1024)
+def _percentile(name: str) -> tuple[str, int]:
+    """Histogram of a percentile's name, and its index in `PERCENTILES`; an empty name for other metrics."""
+    if name in LATENCY_NAMES:
+        return LATENCY, LATENCY_NAMES.index(name)
+    histogram, _, suffix = name.rpartition(".")
+    if suffix not in QUANTILE_SUFFIXES or histogram == LATENCY:
+        return "", 0
+    return histogram, QUANTILE_SUFFIXES.index(suffix)
 
 
 class RowAccumulator:
     """Merges rows, added in order of time, into one. Percentiles are computed once, at the end."""
 
-    __slots__ = ("_seconds", "_stats", "histograms", "latency", "start")
+    __slots__ = ("_seconds", "_stats", "histograms", "start")
 
     def __init__(self, start: int, rows: Iterable[Row] = ()) -> None:
         self.start = start
         self._seconds = 0
         self._stats: dict[str, Stat] = {}
-        self.latency: LatencySketch | None = None
         self.histograms: dict[str, LatencySketch] = {}
         for row in rows:
             self.add(row)
@@ -139,20 +141,13 @@ class RowAccumulator:
         for name, stat in row.stats.items():
             before = stats.get(name)
             stats[name] = before.combine(stat) if before else stat
-        if row.latency is not None:
-            if self.latency is None:
-                self.latency = LatencySketch()
-            self.latency.merge(row.latency)
         for name, histogram in row.histograms.items():
             self.histograms.setdefault(name, LatencySketch()).merge(histogram)
 
     def row(self) -> Row:
         """Return the merged row. Nothing may be added afterwards."""
-        merged = Row(self.start, self._seconds, self._stats, self.latency, histograms=self.histograms)
-        if self.latency is not None:
-            merged.percentiles = percentiles_of(self.latency)
-        merged.quantiles = {name: percentiles_of(sketch) for name, sketch in self.histograms.items()}
-        return merged
+        quantiles = {name: percentiles_of(sketch) for name, sketch in self.histograms.items()}
+        return Row(self.start, self._seconds, self._stats, self.histograms, quantiles)
 
 
 def percentiles_of(sketch: LatencySketch) -> Percentiles:
@@ -172,19 +167,11 @@ def to_record(row: Row, step: int, *, rollup: bool) -> MetricsRecord:
     A metric without reports is 0 in the record, whose fields are not optional. Alert rules use the row, where it
     is absent. `rollup` adds `min`, `max` and `count`.
     """
+    stats = {name: row.stats[name] for name in RECORD_NAMES if name in row.stats}
     means = dict.fromkeys(RECORD_NAMES, 0.0)
-    least: dict[str, float] = {}
-    most: dict[str, float] = {}
-    stats = row.stats
-    for name in RECORD_NAMES:
-        stat = stats.get(name)
-        if stat is not None:
-            means[name] = round3(stat.sum / stat.count)
-            if rollup:
-                least[name] = round3(stat.min)
-                most[name] = round3(stat.max)
-    if row.percentiles is not None:
-        means.update(zip(LATENCY_NAMES, [round3(value) for value in row.percentiles], strict=True))
+    means.update({name: round3(stat.sum / stat.count) for name, stat in stats.items()})
+    if LATENCY in row.quantiles:
+        means.update(zip(LATENCY_NAMES, map(round3, row.quantiles[LATENCY]), strict=True))
     return MetricsRecord(
         cpu=means["cpu"],
         memory=means["memory"],
@@ -196,8 +183,8 @@ def to_record(row: Row, step: int, *, rollup: bool) -> MetricsRecord:
         latency_p95=means["latencyP95"],
         latency_p99=means["latencyP99"],
         timestamp=(row.start + step) * 1000,
-        min=least if rollup else UNSET,
-        max=most if rollup else UNSET,
+        min={name: round3(stat.min) for name, stat in stats.items()} if rollup else UNSET,
+        max={name: round3(stat.max) for name, stat in stats.items()} if rollup else UNSET,
         count=row.seconds if rollup else UNSET,
     )
 

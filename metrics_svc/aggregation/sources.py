@@ -161,9 +161,7 @@ class Source:
 class SourceRegistry:
     """All known sources. Memory is bounded by the limits above and by those of `totals`."""
 
-    def __init__(self, max_sources: int, max_label_sets: int) -> None:
-        self._max_sources = max_sources
-        self._max_label_sets = max_label_sets
+    def __init__(self) -> None:
         self._label_sets = 0
         self._sources: dict[str, Source] = {}
         self._budget = Budget()
@@ -201,10 +199,7 @@ class SourceRegistry:
             for unused in [name for name, at in source.label_sets.items() if now - at > EXPIRE_S]:
                 del source.label_sets[unused]
                 self._label_sets -= 1
-            if (
-                len(source.label_sets) >= MAX_LABEL_SETS_PER_SOURCE
-                or self._label_sets >= self._max_label_sets
-            ):
+            if len(source.label_sets) >= MAX_LABEL_SETS_PER_SOURCE or self._label_sets >= MAX_LABEL_SETS:
                 return False
             self._label_sets += 1
         source.label_sets[series] = now
@@ -218,7 +213,7 @@ class SourceRegistry:
 
     def _make_room(self, kind: SourceKind, now: float) -> bool:
         """Make room for one more source, at the cost of a silent one or, for an agent or gateway, an application."""
-        if len(self._sources) < self._max_sources:
+        if len(self._sources) < MAX_SOURCES:
             return True
         priority = kind is not SourceKind.APP
         removable = [

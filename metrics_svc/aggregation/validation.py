@@ -7,10 +7,9 @@ that metric, a repeat the whole report. The reason of each rejection is counted;
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from metrics_svc.aggregation.rows import LATENCY
 from metrics_svc.aggregation.sources import (
     MAX_INTERVAL_S,
-    MAX_LABEL_SETS,
-    MAX_SOURCES,
     RejectReason,
     Source,
     SourceKind,
@@ -38,6 +37,32 @@ _KINDS = frozenset(SourceKind)
 
 
 @dataclass(slots=True)
+class Counts:
+    """Counts by name, also `requests` and `errors`, and histograms by name, also `latency`."""
+
+    counters: dict[str, float] = field(default_factory=dict)
+    histograms: dict[str, LatencySketch] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.histograms) or any(self.counters.values())
+
+    def count(self, name: str, number: float) -> None:
+        """Add to one counter."""
+        self.counters[name] = self.counters.get(name, 0.0) + number
+
+    def measure(self, name: str, sketch: LatencySketch) -> None:
+        """Add measured values to one histogram."""
+        self.histograms.setdefault(name, LatencySketch()).merge(sketch)
+
+    def add(self, other: "Counts") -> None:
+        """Add all of `other`."""
+        for name, number in other.counters.items():
+            self.count(name, number)
+        for name, sketch in other.histograms.items():
+            self.measure(name, sketch)
+
+
+@dataclass(slots=True)
 class Sample:
     """The valid part of one report: finite numbers, plain names.
 
@@ -47,26 +72,12 @@ class Sample:
 
     source: str
     kind: SourceKind
-    requests: float = 0.0
-    errors: float = 0.0
-    latency: LatencySketch | None = None
-    gauges: dict[str, float] = field(default_factory=dict)
-    counters: dict[str, float] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
-    histograms: dict[str, LatencySketch] = field(default_factory=dict)
+    gauges: dict[str, float]
+    labels: dict[str, str]
+    counts: Counts = field(default_factory=Counts)
     series: str = ""
     interval_s: float = 0.0
     span_s: float = 0.0
-
-    def add_histogram(self, name: str, sketch: LatencySketch) -> None:
-        """Add measured values; the histogram `latency` is the latency of requests."""
-        known = self.latency if name == "latency" else self.histograms.get(name)
-        if known is not None:
-            known.merge(sketch)
-        elif name == "latency":
-            self.latency = sketch
-        else:
-            self.histograms[name] = sketch
 
 
 @dataclass(slots=True)
@@ -81,8 +92,8 @@ class Validation:
 class ReportValidator:
     """Validates reports and keeps the state of their sources."""
 
-    def __init__(self, *, max_sources: int = MAX_SOURCES, max_label_sets: int = MAX_LABEL_SETS) -> None:
-        self._sources = SourceRegistry(max_sources, max_label_sets)
+    def __init__(self) -> None:
+        self._sources = SourceRegistry()
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -133,19 +144,21 @@ def _set_times(report: MetricsReport, source: Source, sample: Sample, now: float
 
 
 def _sample(report: MetricsReport, source: Source, rejections: list[RejectReason]) -> Sample:
-    sample = Sample(
-        source=report.source,
-        kind=source.kind,
-        requests=_count(report.requests, rejections),
-        errors=_count(report.errors, rejections),
-        latency=_latency(report, rejections),
-        gauges=dict(_numbers(report.gauges, source, rejections, least=-MAX_NUMBER)),
-        counters=dict(_numbers(report.counters, source, rejections, least=0.0)),
-        labels=_labels(report.labels, rejections),
-    )
+    gauges = dict(_numbers(report.gauges, source, rejections, least=-MAX_NUMBER))
+    sample = Sample(report.source, source.kind, gauges, _labels(report.labels, rejections))
+    counts = sample.counts
+    for name, value in _numbers(report.counters, source, rejections, least=0.0):
+        counts.count(name, value)
+    for name, value in (("requests", report.requests), ("errors", report.errors)):
+        if not 0 <= value <= MAX_NUMBER:  # true for NaN
+            rejections.append(RejectReason.BAD_NUMBER)
+        elif value:
+            counts.count(name, value)
+    if (latency := _latency(report, rejections)).count:
+        counts.measure(LATENCY, latency)
     for name, wire in report.histograms.items():
         if _admits_histogram(name, source, rejections) and (sketch := _sketch(wire, rejections)) is not None:
-            sample.add_histogram(name, sketch)
+            counts.measure(name, sketch)
     return sample
 
 
@@ -163,12 +176,7 @@ def _add_totals(
         except TooManyTotals:
             rejections.append(RejectReason.TOO_MANY_TOTALS)
             continue
-        if name == "requests":
-            sample.requests += new
-        elif name == "errors":
-            sample.errors += new
-        else:
-            sample.counters[name] = sample.counters.get(name, 0.0) + new
+        sample.counts.count(name, new)
     for name, total in report.histogram_totals.items():
         if (
             not _admits_histogram(name, source, rejections)
@@ -181,11 +189,11 @@ def _add_totals(
             rejections.append(RejectReason.TOO_MANY_TOTALS)
             continue
         if later.count:
-            sample.add_histogram(name, later)
+            sample.counts.measure(name, later)
 
 
 def _admits_histogram(name: str, source: Source, rejections: list[RejectReason]) -> bool:
-    if name == "latency":
+    if name == LATENCY:
         return True
     if name not in source.histograms and not METRIC_NAME.fullmatch(name):
         rejections.append(RejectReason.BAD_METRIC_NAME)
@@ -196,13 +204,6 @@ def _admits_histogram(name: str, source: Source, rejections: list[RejectReason])
     return True
 
 
-def _count(value: float, rejections: list[RejectReason]) -> float:
-    if 0 <= value <= MAX_NUMBER:  # false for NaN
-        return value
-    rejections.append(RejectReason.BAD_NUMBER)
-    return 0.0
-
-
 def _numbers(
     numbers: dict[str, float], source: Source, rejections: list[RejectReason], *, least: float
 ) -> Iterator[tuple[str, float]]:
@@ -211,7 +212,7 @@ def _numbers(
             rejections.append(RejectReason.BAD_METRIC_NAME)
         elif not source.names.admit(name, source.seen_at):
             rejections.append(RejectReason.TOO_MANY_METRICS)
-        elif least <= value <= MAX_NUMBER:
+        elif least <= value <= MAX_NUMBER:  # false for NaN
             yield name, value
         else:
             rejections.append(RejectReason.BAD_NUMBER)
@@ -225,9 +226,7 @@ def _sketch(wire: Sketch, rejections: list[RejectReason]) -> LatencySketch | Non
         return None
 
 
-def _latency(report: MetricsReport, rejections: list[RejectReason]) -> LatencySketch | None:
-    if report.latency is UNSET and not report.latencies:
-        return None
+def _latency(report: MetricsReport, rejections: list[RejectReason]) -> LatencySketch:
     sketch = _sketch(report.latency, rejections) if report.latency is not UNSET else None
     sketch = sketch or LatencySketch()
     if len(report.latencies) > MAX_LATENCIES:
@@ -237,7 +236,7 @@ def _latency(report: MetricsReport, rejections: list[RejectReason]) -> LatencySk
             sketch.add(value)
         except BadSample:
             rejections.append(RejectReason.BAD_LATENCY)
-    return sketch if sketch.count else None
+    return sketch
 
 
 def _labels(labels: dict[str, str], rejections: list[RejectReason]) -> dict[str, str]:

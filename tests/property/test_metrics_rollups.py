@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from metrics_svc.aggregation.packed import pack
 from metrics_svc.aggregation.rollups import ROLLUP_TIERS, SECONDS, Rollups, SeriesRow, Tier
-from metrics_svc.aggregation.rows import Row, RowAccumulator
+from metrics_svc.aggregation.rows import LATENCY, Row, RowAccumulator
 from metrics_svc.leader_state import restored_rollups
 from services.latency_sketch import LatencySketch
 from tests.support.metrics import T0
@@ -23,15 +23,15 @@ samples = st.lists(
 
 def seconds_of(drawn: list[tuple[int, float, list[float]]]) -> list[Row]:
     return [
-        Row.of_second(T0 + at, {"cpu": cpu}, LatencySketch(latencies) if latencies else None)
+        Row.of_second(T0 + at, {"cpu": cpu}, {LATENCY: LatencySketch(latencies)} if latencies else {})
         for at, cpu, latencies in drawn
     ]
 
 
 def shape(placed: SeriesRow) -> tuple[object, ...]:
     row = placed.row
-    bins = row.latency.bins if row.latency is not None else None
-    return placed.series, placed.tier, row.start, row.seconds, row.stats, row.percentiles, bins
+    bins = row.histograms[LATENCY].bins if LATENCY in row.histograms else None
+    return placed.series, placed.tier, row.start, row.seconds, row.stats, row.quantiles, bins
 
 
 def rounded(placed: SeriesRow) -> tuple[object, ...]:
@@ -53,7 +53,7 @@ def run(rows: list[Row], rollups: Rollups) -> list[SeriesRow]:
 def test_each_rollup_is_the_merge_of_its_seconds(drawn: list[tuple[int, float, list[float]]]) -> None:
     rows = seconds_of(drawn)
     # One second far behind, so that whatever was open closes.
-    closing = Row.of_second(T0 + 10_000, {}, None)
+    closing = Row.of_second(T0 + 10_000, {})
     closed = run([*rows, closing], Rollups())
     for tier in ROLLUP_TIERS:
         mine = {placed.row.start: placed.row for placed in closed if placed.tier is tier}
@@ -66,7 +66,7 @@ def test_each_rollup_is_the_merge_of_its_seconds(drawn: list[tuple[int, float, l
             assert row.stats["cpu"].min == whole.stats["cpu"].min
             assert row.stats["cpu"].count == whole.stats["cpu"].count
             assert abs(row.stats["cpu"].sum - whole.stats["cpu"].sum) < 1e-6
-            assert row.percentiles == whole.percentiles
+            assert row.quantiles == whole.quantiles
 
 
 class Stored:

@@ -3,7 +3,7 @@
 import msgspec
 
 from metrics_svc.aggregation.aggregator import SecondSnapshot
-from metrics_svc.aggregation.rows import FLEET, Row
+from metrics_svc.aggregation.rows import FLEET, LATENCY, Row
 from services.bus.errors import Unavailable
 from services.latency_sketch import LatencySketch
 from services.wire.events import MetricsReport
@@ -20,14 +20,14 @@ def report(source: str = "gw-1", kind: str = "gateway", **fields: object) -> Met
 
 def fleet(second: int, latencies: list[float] | None = None, **values: float) -> SecondSnapshot:
     """Return a closed second in which the fleet has these values."""
-    sketch = LatencySketch(latencies) if latencies else None
-    return SecondSnapshot(second, {FLEET: Row.of_second(second, values, sketch)}, {})
+    histograms = {LATENCY: LatencySketch(latencies)} if latencies else {}
+    return SecondSnapshot(second, {FLEET: Row.of_second(second, values, histograms)}, {})
 
 
 def of_sources(second: int, **sources: dict[str, float]) -> SecondSnapshot:
     """Return a closed second with one row per source; `_` in a keyword stands for `-`."""
-    rows = {name.replace("_", "-"): Row.of_second(second, values, None) for name, values in sources.items()}
-    return SecondSnapshot(second, {FLEET: Row.of_second(second, {}, None)} | rows, {})
+    rows = {name.replace("_", "-"): Row.of_second(second, values) for name, values in sources.items()}
+    return SecondSnapshot(second, {FLEET: Row.of_second(second, {})} | rows, {})
 
 
 class ManualTime:

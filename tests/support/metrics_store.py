@@ -1,7 +1,7 @@
 """What stores of metrics are given in tests: seconds, alerts and their episodes."""
 
 from metrics_svc.aggregation.rollups import SECONDS, SeriesRow
-from metrics_svc.aggregation.rows import Row
+from metrics_svc.aggregation.rows import LATENCY, Row
 from metrics_svc.alerts.instance import AlertInstance, ThresholdTimes
 from metrics_svc.alerts.states import AlertState
 from metrics_svc.store_redis import MetricsStore
@@ -19,8 +19,8 @@ async def lead(store: MetricsStore, holder: str = "a") -> int:
 
 
 def second(at: int, latencies: list[float] | None = None, series: str = "", **values: float) -> SeriesRow:
-    sketch = LatencySketch(latencies) if latencies else None
-    return SeriesRow(series, SECONDS, Row.of_second(at, values, sketch))
+    histograms = {LATENCY: LatencySketch(latencies)} if latencies else {}
+    return SeriesRow(series, SECONDS, Row.of_second(at, values, histograms))
 
 
 def alert(severity: str = "critical", metric: str = "cpu", at: int = T0) -> Alert:

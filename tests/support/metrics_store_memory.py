@@ -121,9 +121,8 @@ class MemoryStore:
         while self._holds(holder, term) and self._events and self._events[0][0] <= through:
             self._events.popleft()
 
-    async def rows(self, series: str, tier: Tier, start: int, end: int, *, sketches: bool) -> list[Row]:
-        stored = self._rows.get((series, tier), ())
-        return [unpack(data, sketch=sketches) for first, data in stored if start <= first < end]
+    async def rows(self, series: str, tier: Tier, start: int, end: int) -> list[Row]:
+        return unpack(await self.packed(series, tier, start, end))
 
     async def packed(self, series: str, tier: Tier, start: int, end: int) -> list[bytes]:
         return [data for first, data in self._rows.get((series, tier), ()) if start <= first < end]
@@ -131,7 +130,7 @@ class MemoryStore:
     async def newest(self, series: str, count: int) -> list[Row]:
         stored = self._rows.get((series, SECONDS), deque())
         newest = list(islice(reversed(stored), count))
-        return [unpack(data, sketch=False) for _, data in reversed(newest)]
+        return unpack(data for _, data in reversed(newest))
 
     async def series(self, since: int) -> dict[str, int]:
         return {name: last for name, last in sorted(self._series.items()) if last >= since}

@@ -262,11 +262,10 @@ def test_watches_are_written_only_when_they_change() -> None:
 def of_histograms(second: int, fleets: list[float] | None, **sources: list[float]) -> SecondSnapshot:
     """Return a second in which sources measured `basket`; the fleet's row has it, or had no room for it."""
     rows = {
-        name: Row.of_second(second, {}, None, {"basket": LatencySketch(values)})
-        for name, values in sources.items()
+        name: Row.of_second(second, {}, {"basket": LatencySketch(values)}) for name, values in sources.items()
     }
     whole = {"basket": LatencySketch(fleets)} if fleets else {}
-    return SecondSnapshot(second, {FLEET: Row.of_second(second, {}, None, whole)} | rows, {})
+    return SecondSnapshot(second, {FLEET: Row.of_second(second, {}, whole)} | rows, {})
 
 
 @pytest.mark.parametrize("aggregate", ["sum", "mean"])
@@ -321,8 +320,8 @@ def test_alerts_of_two_rules_never_share_an_id() -> None:
         SecondSnapshot(
             T0,
             {
-                FLEET: Row.of_second(T0, {"queue-a": 500.0, "queue": 500.0}, None),
-                "a": Row.of_second(T0, {"queue": 0.0}, None),
+                FLEET: Row.of_second(T0, {"queue-a": 500.0, "queue": 500.0}),
+                "a": Row.of_second(T0, {"queue": 0.0}),
             },
             {},
         )

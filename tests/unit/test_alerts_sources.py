@@ -74,7 +74,7 @@ def test_label_sets_are_watched_where_a_rule_matches_them() -> None:
     }
     closed = of_sources(T0, shop={"errors": 19.0})
     for name, (route, tier, errors) in series.items():
-        closed.rows[name] = Row.of_second(T0, {"errors": errors}, None)
+        closed.rows[name] = Row.of_second(T0, {"errors": errors})
         closed.labels[name] = {"route": route, "tier": tier}
         closed.parents[name] = "shop"
     outcome = engine.evaluate(closed)
@@ -95,7 +95,7 @@ def test_the_fleets_value_of_any_metric_comes_from_its_sources() -> None:
 def test_percentiles_of_histograms_have_a_least_number_of_values() -> None:
     rule = Rule(metric="checkout.p95", warning=100, min_count=10)
     for count, alerts in ((9, 0), (10, 1)):
-        row = Row.of_second(T0, {}, None, {"checkout": LatencySketch([200.0] * count)})
+        row = Row.of_second(T0, {}, {"checkout": LatencySketch([200.0] * count)})
         assert (
             len(AlertEngine(RuleSet([rule]), {}).evaluate(SecondSnapshot(T0, {FLEET: row}, {})).events)
             == alerts

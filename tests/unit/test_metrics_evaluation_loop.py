@@ -140,7 +140,7 @@ async def test_a_successor_writes_what_its_predecessor_did_not(world: World) -> 
 async def test_rollups_go_on_over_a_takeover(world: World) -> None:
     await world.run(4, world.a, world.b, requests=7.0)
     await world.run(60, world.b, requests=7.0)
-    rows = await world.store.rows(FLEET, TENS, T0, T0 + 60, sketches=True)
+    rows = await world.store.rows(FLEET, TENS, T0, T0 + 60)
     assert [(row.start - T0, row.seconds) for row in rows] == [(at, 10) for at in range(0, 60, 10)]
     assert {row.value("requests") for row in rows} == {7.0}
 

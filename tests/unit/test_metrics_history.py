@@ -4,7 +4,7 @@ import pytest
 
 from metrics_svc import history
 from metrics_svc.aggregation.rollups import SECONDS, Rollups, SeriesRow
-from metrics_svc.aggregation.rows import FLEET, Row
+from metrics_svc.aggregation.rows import FLEET, LATENCY, Row
 from metrics_svc.history import MAX_ROLLUPS, BadQuery
 from metrics_svc.store import SecondCommit
 from services.latency_sketch import LatencySketch
@@ -29,7 +29,7 @@ async def store() -> MemoryStore:
     rollups = Rollups()
     for at in range(LENGTH_S):
         latency = LatencySketch([900.0 if at % 60 == 59 else 10.0])
-        row = Row.of_second(T0 + at, {"cpu": float(at), "requests": 1.0}, latency)
+        row = Row.of_second(T0 + at, {"cpu": float(at), "requests": 1.0}, {LATENCY: latency})
         closed = rollups.advance(T0 + at, {FLEET: row})
         await store.write("a", term, SecondCommit(T0 + at, [SeriesRow(FLEET, SECONDS, row), *closed]))
     return store
@@ -155,7 +155,7 @@ async def test_a_sources_rows_say_what_it_does_not_measure(step: int) -> None:
     term = (await store.acquire("a", 10**9)).term
     rollups = Rollups()
     for at in range(60):
-        row = Row.of_second(T0 + at, {"requests": 0.0, "errors": 0.0}, None)
+        row = Row.of_second(T0 + at, {"requests": 0.0, "errors": 0.0})
         closed = rollups.advance(T0 + at, {"shop": row})
         await store.write("a", term, SecondCommit(T0 + at, [SeriesRow("shop", SECONDS, row), *closed]))
     question = HistoryQuery(source="shop", step=step, start=T0 * 1000, end=(T0 + 60) * 1000)

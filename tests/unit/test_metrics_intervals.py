@@ -5,7 +5,7 @@ from math import inf
 import pytest
 
 from metrics_svc.aggregation.aggregator import UP, Aggregator
-from metrics_svc.aggregation.rows import FLEET
+from metrics_svc.aggregation.rows import FLEET, LATENCY
 from metrics_svc.aggregation.sources import MAX_INTERVAL_S
 from metrics_svc.aggregation.validation import ReportValidator
 from metrics_svc.alerts.engine import AlertEngine
@@ -103,7 +103,7 @@ def test_no_measured_value_is_lost_or_made_up() -> None:
         for _ in range(60):
             rows.append(source.seconds.close(source.second).rows["shop"])
             source.second += 1
-    sketches = [row.latency for row in rows if row.latency is not None]
+    sketches = [row.histograms[LATENCY] for row in rows if LATENCY in row.histograms]
     merged = LatencySketch()
     for sketch in sketches:
         merged.merge(sketch)

@@ -3,7 +3,7 @@
 import pytest
 
 from metrics_svc.aggregation.packed import has_points, pack, read_points, unpack
-from metrics_svc.aggregation.rows import LATENCY_NAMES, Row, RowAccumulator, to_point
+from metrics_svc.aggregation.rows import LATENCY, LATENCY_NAMES, Row, RowAccumulator, to_point
 from services.latency_sketch import LatencySketch
 from tests.support.metrics import T0
 
@@ -16,8 +16,8 @@ def row(at: int) -> Row:
         Row.of_second(
             second,
             {"cpu": second % 7 / 3, "up": 1.0} if at % 3 else {"up": 1.0},
-            LatencySketch([second % 90 + 0.5, 3.0]) if at % 2 else None,
-            {"basket": LatencySketch([second % 5 + 1.0])},
+            {"basket": LatencySketch([second % 5 + 1.0])}
+            | ({LATENCY: LatencySketch([second % 90 + 0.5, 3.0])} if at % 2 else {}),
         )
         for second in range(at * STEP + T0, at * STEP + T0 + (1 if at == 4 else STEP))
     ]
@@ -31,7 +31,7 @@ PACKED = [pack(each) for each in ROWS]
 @pytest.mark.parametrize("metric", ["cpu", "up", "basket", "nothing", *LATENCY_NAMES])
 def test_the_same_as_unpacked(metric: str) -> None:
     assert has_points(metric)
-    whole = [to_point(unpack(data, sketch=False), metric, STEP, rollup=True) for data in PACKED]
+    whole = [to_point(each, metric, STEP, rollup=True) for each in unpack(PACKED)]
     assert read_points(PACKED, metric, T0, T0 + 12 * STEP, STEP) == [
         point for point in whole if point is not None
     ]

@@ -17,13 +17,18 @@ from metrics_svc.aggregation.rollups import (
     TierChoice,
     choose_tier,
 )
-from metrics_svc.aggregation.rows import Row, RowAccumulator, Stat, to_record
+from metrics_svc.aggregation.rows import LATENCY, Row, RowAccumulator, Stat, to_record
 from services.latency_sketch import LatencySketch
+from services.wire.events import Sketch
 from tests.support.metrics import T0
 
 
 def second(start: int, latencies: list[float] | None = None, **values: float) -> Row:
-    return Row.of_second(start, values, LatencySketch(latencies) if latencies else None)
+    return Row.of_second(start, values, {LATENCY: LatencySketch(latencies)} if latencies else {})
+
+
+def wire_of(row: Row) -> dict[str, Sketch]:
+    return {name: sketch.to_wire() for name, sketch in row.histograms.items()}
 
 
 def test_merge_keeps_sum_count_extremes_and_last() -> None:
@@ -55,23 +60,19 @@ def test_packing_keeps_everything(latencies: list[float] | None, merged: bool) -
     row = second(T0, latencies, cpu=12.25, requests=3.0)
     if merged:
         row = RowAccumulator(T0, [row, second(T0 + 1, latencies, cpu=1.0)]).row()
-    again = unpack(pack(row), sketch=True)
-    assert (again.start, again.seconds, again.stats, again.percentiles) == (
+    again = merge_packed(row.start, [decode_row(pack(row))], sketches=True)
+    assert (again.start, again.seconds, again.stats, again.quantiles) == (
         row.start,
         row.seconds,
         row.stats,
-        row.percentiles,
+        row.quantiles,
     )
-    if row.latency is None:
-        assert again.latency is None
-    else:
-        assert again.latency is not None
-        assert again.latency.to_wire() == row.latency.to_wire()
+    assert wire_of(again) == wire_of(row)
 
 
 def test_unpacking_without_sketch_keeps_the_percentiles() -> None:
-    row = unpack(pack(second(T0, [5.0] * 10)), sketch=False)
-    assert row.latency is None
+    [row] = unpack([pack(second(T0, [5.0] * 10))])
+    assert row.histograms == {}
     assert row.value("latencyP95") == pytest.approx(5.0, rel=0.01)
 
 
@@ -100,7 +101,7 @@ def test_a_minute_packs_into_far_less_than_its_seconds(requests: int) -> None:
 
 def test_bytes_that_are_no_row_say_so() -> None:
     with pytest.raises(msgspec.DecodeError):
-        unpack(b"\x93\x01", sketch=True)
+        unpack([b"\x93\x01"])
 
 
 NOW = T0 + 100 * DAY_S
@@ -149,14 +150,11 @@ def test_merging_packed_rows_says_what_merging_rows_says(spread: float, zeros: i
     ]
     packed = [decode_row(pack(row)) for row in rows]
     slow, fast = RowAccumulator(T0, rows).row(), merge_packed(T0, packed, sketches=True)
-    assert fast.percentiles == slow.percentiles
+    assert fast.quantiles == slow.quantiles
     assert (fast.seconds, fast.stats.keys()) == (slow.seconds, slow.stats.keys())
     for name, stat in slow.stats.items():
         other = fast.stats[name]
         assert (other.count, other.min, other.max, other.last) == (stat.count, stat.min, stat.max, stat.last)
         assert other.sum == pytest.approx(stat.sum)
     for row in rows:
-        again = unpack(pack(row), sketch=True).latency
-        assert again is not None
-        assert row.latency is not None
-        assert again.to_wire() == row.latency.to_wire()
+        assert wire_of(merge_packed(row.start, [decode_row(pack(row))], sketches=True)) == wire_of(row)

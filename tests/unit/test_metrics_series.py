@@ -4,7 +4,7 @@ import pytest
 
 from metrics_svc.aggregation import sources, totals
 from metrics_svc.aggregation.aggregator import MAX_FLEET_METRICS, Aggregator, SecondSnapshot
-from metrics_svc.aggregation.packed import pack, unpack
+from metrics_svc.aggregation.packed import decode_row, merge_packed, pack, unpack
 from metrics_svc.aggregation.rows import FLEET, RowAccumulator, to_point
 from metrics_svc.aggregation.sources import EXPIRE_S, RejectReason, series_name
 from metrics_svc.aggregation.totals import EXPIRE_MS
@@ -65,8 +65,9 @@ def test_a_million_label_values_become_no_series(monkeypatch: pytest.MonkeyPatch
     assert intake.rejections == [RejectReason.TOO_MANY_LABEL_SETS] * 997
 
 
-def test_label_sets_are_bounded_over_all_sources() -> None:
-    validator = ReportValidator(max_label_sets=2)
+def test_label_sets_are_bounded_over_all_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_LABEL_SETS", 2)
+    validator = ReportValidator()
     taken = [validator.validate(report(f"s{at}", "app", labels={"a": "b"}), T0).sample for at in range(4)]
     assert [sample.series != "" for sample in taken if sample is not None] == [True, True, False, False]
     later = T0 + sources.EXPIRE_S + 1
@@ -169,11 +170,12 @@ def test_histograms_merge_and_survive_packing() -> None:
     for at, value in ((0, 10.0), (1, 1000.0)):
         intake.hear(T0 + at, histograms={"size": LatencySketch([value] * 99).to_wire()})
     rows = [intake.close(T0 + at).rows[FLEET] for at in (0, 1)]
-    merged = unpack(pack(RowAccumulator(T0, rows).row()), sketch=True)
+    packed = pack(RowAccumulator(T0, rows).row())
+    merged = merge_packed(T0, [decode_row(packed)], sketches=True)
     assert merged.measured("size.p50") == 198
     assert merged.value("size") == pytest.approx(505, rel=0.01)
     assert merged.value("size.p99") == pytest.approx(1000, rel=0.01)
-    plain = unpack(pack(RowAccumulator(T0, rows).row()), sketch=False)
+    [plain] = unpack([packed])
     assert plain.value("size.p99") == pytest.approx(1000, rel=0.01)
     point = to_point(plain, "size", 10, rollup=True)
     assert point is not None

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from metrics_svc.aggregation.packed import decode_row, merge_packed
 from metrics_svc.aggregation.rollups import SECONDS, TENS, SeriesRow
-from metrics_svc.aggregation.rows import RowAccumulator
+from metrics_svc.aggregation.rows import LATENCY, RowAccumulator
 from metrics_svc.store import MAX_EPISODES, CommitStatus, MetricsStoreUnavailable, SecondCommit
 from metrics_svc.store_redis import MetricsStore
 from services.redis_client import open_redis
@@ -106,7 +107,7 @@ class TestWriting:
     async def test_nothing_is_there_before(self, store: MetricsStore) -> None:
         assert await store.last_second() == 0
         assert await store.newest("", 100) == []
-        assert await store.rows("", TENS, T0, T0 + 100, sketches=True) == []
+        assert await store.rows("", TENS, T0, T0 + 100) == []
         assert await store.series(0) == {}
         assert await store.active() == []
         assert await store.episodes(10) == []
@@ -121,17 +122,14 @@ class TestRows:
         written = [second(T0 + at, [1.0, 50.0 * at + 1], cpu=float(at)) for at in range(3)]
         for placed in written:
             await store.write("a", term, SecondCommit(placed.row.start, [placed]))
-        rows = await store.rows("", SECONDS, T0, T0 + 3, sketches=True)
-        assert [row.start for row in rows] == [T0, T0 + 1, T0 + 2]
-        for row, placed in zip(rows, written, strict=True):
-            assert row.stats == placed.row.stats
-            assert row.latency is not None
-            assert placed.row.latency is not None
-            assert row.latency.to_wire() == placed.row.latency.to_wire()
-        plain = await store.rows("", SECONDS, T0 + 1, T0 + 2, sketches=False)
-        assert [(row.start, row.latency, row.percentiles) for row in plain] == [
-            (T0 + 1, None, written[1].row.percentiles)
-        ]
+        rows = await store.rows("", SECONDS, T0, T0 + 3)
+        packed = [decode_row(data) for data in await store.packed("", SECONDS, T0, T0 + 3)]
+        assert [row.start for row in rows] == [row.start for row in packed] == [T0, T0 + 1, T0 + 2]
+        for row, stored, placed in zip(rows, packed, written, strict=True):
+            assert (row.stats, row.histograms, row.quantiles) == (placed.row.stats, {}, placed.row.quantiles)
+            merged = merge_packed(stored.start, [stored], sketches=True)
+            assert merged.histograms[LATENCY].to_wire() == placed.row.histograms[LATENCY].to_wire()
+        assert [row.start for row in await store.rows("", SECONDS, T0 + 1, T0 + 2)] == [T0 + 1]
 
     async def test_series_and_tiers_are_apart(self, store: MetricsStore) -> None:
         term = await lead(store)
@@ -146,8 +144,8 @@ class TestRows:
         assert await store.series(T0) == {"": T0, name: T0}
         assert await store.series(T0 + 1) == {}
         assert [row.value("cpu") for row in await store.newest(name, 5)] == [2.0]
-        assert [row.seconds for row in await store.rows("", TENS, T0, T0 + 1, sketches=False)] == [10]
-        assert await store.rows(name, TENS, T0, T0 + 1, sketches=False) == []
+        assert [row.seconds for row in await store.rows("", TENS, T0, T0 + 1)] == [10]
+        assert await store.rows(name, TENS, T0, T0 + 1) == []
 
     async def test_the_newest_across_chunks(self, store: MetricsStore) -> None:
         term = await lead(store)
@@ -157,7 +155,7 @@ class TestRows:
         assert [row.start for row in await store.newest("", 4)] == list(range(border - 1, border + 3))
         assert len(await store.newest("", 1000)) == 6
         assert await store.newest("", 0) == []
-        across = await store.rows("", SECONDS, border - 2, border + 2, sketches=False)
+        across = await store.rows("", SECONDS, border - 2, border + 2)
         assert [row.start for row in across] == list(range(border - 2, border + 2))
 
 
