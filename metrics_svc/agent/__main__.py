@@ -4,7 +4,9 @@ import asyncio
 import secrets
 import socket
 
-from metrics_svc.agent.machine import OWN_PROC, Machine, existing, watch_host
+import psutil
+
+from metrics_svc.agent.machine import OWN_PROC, Machine, existing
 from metrics_svc.agent.reporter import MachineReporter
 from services.bus.client import Bus
 from services.health import HealthServer, export_process
@@ -48,7 +50,7 @@ def machine_of(settings: Settings) -> Machine:
         CannotStart: `agent_proc` is not the /proc of a host.
     """
     if settings.agent_proc != OWN_PROC:
-        watch_host(settings.agent_proc)
+        psutil.PROCFS_PATH = str(settings.agent_proc)  # for this process
     try:
         return Machine(existing(settings.data_dir), proc=settings.agent_proc)
     except (OSError, ValueError, IndexError) as fault:

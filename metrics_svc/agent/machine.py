@@ -1,7 +1,7 @@
 """Measurements of this machine by psutil; cpu and memory relative to the container's limits, if any.
 
-In a container, the host is measured through its `/proc`, mounted at another path (`watch_host`): cpu, memory and traffic
-are then those of the host.
+In a container, the host is measured through its `/proc`, mounted at another path: cpu, memory and traffic are then
+those of the host.
 """
 
 import time
@@ -21,21 +21,8 @@ _INNER = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Used and total bytes."""
-
-    used: int
-    total: int
-
-    @property
-    def percent(self) -> float:
-        """Share in use, 0 to 100."""
-        return min(100.0, 100.0 * self.used / self.total) if self.total else 0.0
-
-
-def cgroup_memory(root: Path = Path("/sys/fs/cgroup")) -> Memory | None:
-    """Memory of this process's container, None without a limit.
+def cgroup_memory(root: Path) -> float | None:
+    """Memory in use of this process's container, in percent of its limit; None without a limit.
 
     Inside a container its own cgroup is mounted at the root (v2: `memory.max`; v1: `memory/memory.limit_in_bytes`).
     As in `docker stats`, page cache that can be dropped at once (`inactive_file`) does not count as used.
@@ -57,7 +44,7 @@ def cgroup_memory(root: Path = Path("/sys/fs/cgroup")) -> Memory | None:
         except (OSError, ValueError):  # no such file, or `max`: no limit of this kind
             continue
         if 0 < limit < _NO_LIMIT:
-            return Memory(max(0, used - cache), limit)
+            return min(100.0, 100.0 * max(0, used - cache) / limit)
     return None
 
 
@@ -69,7 +56,7 @@ class CpuTime:
     cores: float
 
 
-def cgroup_cpu(root: Path = Path("/sys/fs/cgroup")) -> CpuTime | None:
+def cgroup_cpu(root: Path) -> CpuTime | None:
     """Cpu time of this process's container, None without a limit.
 
     v2: `cpu.max` and `cpu.stat`; v1: `cpu/cpu.cfs_quota_us` and `cpuacct/cpuacct.usage`.
@@ -100,11 +87,6 @@ class NetworkTraffic:
     received: int
     sent: int
     at: float
-
-
-def watch_host(proc: Path) -> None:
-    """Let psutil read the machine from another `/proc`, for the whole process."""
-    psutil.PROCFS_PATH = str(proc)
 
 
 def read_host_traffic(proc: Path, now: float) -> NetworkTraffic:
@@ -138,7 +120,10 @@ def rates(before: NetworkTraffic, after: NetworkTraffic) -> tuple[float, float]:
 
 
 class Machine:
-    """Samples this machine. `disk` is a path on the file system to measure; `proc` the host's (see `watch_host`)."""
+    """Samples this machine.
+
+    `disk` is a path on the file system to measure; `proc` the host's, which psutil reads too (`PROCFS_PATH`).
+    """
 
     def __init__(
         self,
@@ -164,7 +149,7 @@ class Machine:
         memory = cgroup_memory(self._cgroup) if self._cgroup else None
         return {
             "cpu": self._cpu_percent(),
-            "memory": memory.percent if memory is not None else psutil.virtual_memory().percent,
+            "memory": memory if memory is not None else psutil.virtual_memory().percent,
             "disk": psutil.disk_usage(str(self._disk)).percent,
             "network_in": received,
             "network_out": sent,

@@ -214,15 +214,7 @@ def _value(rule: Rule, series: str, snapshot: SecondSnapshot) -> float | None:
 def _log_entry(alert: Alert, started_at: int, reason: str, *, ended_at: int | None = None) -> AlertLogEntry:
     """Log entry of one episode: written when it begins, again with each severity, and when it ends."""
     return AlertLogEntry(
-        id=alert.id,
-        type=alert.type,
-        metric=alert.metric,
-        value=alert.value,
-        threshold=alert.threshold,
-        message=alert.message,
-        timestamp=alert.timestamp,
-        source=alert.source,
-        labels=alert.labels,
+        **msgspec.structs.asdict(alert),
         state="firing" if ended_at is None else "resolved",
         started_at=started_at,
         ended_at=UNSET if ended_at is None else ended_at,

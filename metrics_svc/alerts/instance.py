@@ -1,6 +1,5 @@
 """One alert of one rule: its state in the store, and its evaluation with one value."""
 
-from typing import Literal
 from zlib import crc32
 
 import msgspec
@@ -10,12 +9,6 @@ from metrics_svc.alerts.states import TABLE, AlertEffect, AlertState, Signal, Tr
 from services.wire.records import UNSET, Alert, Severity
 
 _SEVERITIES: tuple[Severity, Severity] = ("warning", "critical")
-_LOST: dict[Literal["keep", "resolve", "alert"], Signal] = {
-    "keep": Signal.LOST_KEEP,
-    "resolve": Signal.LOST_RESOLVE,
-    "alert": Signal.LOST_ALERT,
-}
-
 # How often the value of a firing alert is updated. Not each second: the update is written to the store, and thousands
 # of alerts may fire. Each alert has its own second of the five, so that the updates do not come all at once.
 REFRESH_S = 5
@@ -146,7 +139,7 @@ def _signal(rule: Rule, instance: AlertInstance, value: float | None, now: int) 
         missing_s = _missing_for_s(instance, now)
         if rule.source == EVERY_SOURCE and missing_s >= rule.forget_s:
             return Signal.FORGOTTEN
-        return _LOST[rule.no_data] if missing_s >= rule.no_data_for_s else Signal.MISSING
+        return Signal[f"LOST_{rule.no_data.upper()}"] if missing_s >= rule.no_data_for_s else Signal.MISSING
     held = _held(rule, instance, now)
     announced = (
         instance.alert.type if instance.state is AlertState.FIRING and instance.alert is not None else None

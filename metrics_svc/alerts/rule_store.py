@@ -84,9 +84,7 @@ class RuleStore:
         self._path = path
         self._version: tuple[int, int, int] | None = None
         self._base = DEFAULT_RULES
-        self._from_file = (
-            False  # whether a version of the file was valid once, and replaced the built-in rules
-        )
+        self._from_file = False  # whether a version of the file was valid, and replaced the built-in rules
         self._stored: Mapping[str, bytes] = {}
         self._from_api: dict[str, Rule] = {}
         self.error = ""

@@ -15,6 +15,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import msgspec
+
 from metrics_svc.notify.nflog import SentNotification, alert_key
 from services.wire.records import UNSET, AlertLogEntry
 
@@ -126,8 +128,7 @@ def _ended(group: GroupState, known: dict[str, AlertLogEntry], now: int) -> list
         if still or entry.id in group.muted or entry.id in group.firing:
             continue
         at = alert.ended_at if alert is not None and alert.ended_at is not UNSET else now
-        fields = {name: getattr(entry, name) for name in entry.__struct_fields__}
-        ended[entry.id] = AlertLogEntry(**(fields | {"state": "resolved", "ended_at": at}))
+        ended[entry.id] = msgspec.structs.replace(entry, state="resolved", ended_at=at)
     return list(ended.values())
 
 

@@ -8,10 +8,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import msgspec
 
@@ -49,8 +48,6 @@ _APPRISE_LOG = logging.getLogger("apprise")
 _APPRISE_LOG.propagate = False
 _APPRISE_LOG.addHandler(logging.NullHandler())
 
-T = TypeVar("T")
-
 
 class Integration(Protocol):
     """Delivery to one receiver."""
@@ -59,7 +56,7 @@ class Integration(Protocol):
         """Deliver one message. Raises NotTaken."""
 
     async def close(self) -> None:
-        """Close connections and threads."""
+        """Accept no more messages; close connections and threads."""
 
 
 class WebhookIntegration:
@@ -68,17 +65,15 @@ class WebhookIntegration:
     The format: https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
     """
 
-    def __init__(self, url: str, *, attempt_s: float = ATTEMPT_S) -> None:
+    def __init__(self, url: str) -> None:
         self._url = url
-        self._sender = WebhookSender(attempt_s=attempt_s)
+        self._sender = WebhookSender(attempt_s=ATTEMPT_S)
 
     async def send(self, notification: Notification) -> None:
-        """Post one message. Raises NotTaken."""
         body = msgspec.json.encode(webhook_body(notification))
         await self._sender.post(self._url, body, {"Idempotency-Key": notification.key})
 
     async def close(self) -> None:
-        """Close the connections."""
         await self._sender.close()
 
 
@@ -116,21 +111,15 @@ def _common(all_of_them: list[Any]) -> dict[str, str]:
     return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
-class AlertmanagerIntegration:
+class AlertmanagerIntegration(WebhookIntegration):
     """Posts alerts to one Alertmanager. `url` is its address without the path of the API."""
 
     def __init__(self, url: str) -> None:
-        self._url = f"{url.rstrip('/')}/api/v2/alerts"
-        self._sender = WebhookSender(attempt_s=ATTEMPT_S)
+        super().__init__(f"{url.rstrip('/')}/api/v2/alerts")
 
     async def send(self, notification: Notification) -> None:
-        """Post the alerts of one message. Raises NotTaken."""
         alerts = alertmanager_alerts(notification, int(time.time() * 1000))
         await self._sender.post(self._url, msgspec.json.encode(alerts))
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._sender.close()
 
 
 def alertmanager_alerts(notification: Notification, now_ms: int) -> list[dict[str, Any]]:
@@ -163,7 +152,9 @@ class AppriseUnavailable(Exception):
 class AppriseIntegration:
     """Sends messages as plain text to one apprise URL.
 
-    https://github.com/caronc/apprise/wiki lists the services and the forms of their URLs.
+    https://github.com/caronc/apprise/wiki lists the services and the forms of their URLs. The threads are not shared,
+    because a call that hangs keeps its thread after the time-out: in a shared pool one receiver would block the others
+    and history queries.
     """
 
     def __init__(self, url: str) -> None:
@@ -173,13 +164,12 @@ class AppriseIntegration:
         except ImportError:
             raise AppriseUnavailable("install the optional part: pip install 'tidings[notify]'") from None
         self._types = apprise.NotifyType
-        self._pool = BlockingPool()
+        self._threads = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="notify")
         self._apprise: Any = apprise.Apprise()
         if not self._apprise.add(url):
             raise AppriseUnavailable("apprise does not know this kind of URL")
 
     async def send(self, notification: Notification) -> None:
-        """Send one message. Raises NotTaken."""
         kind = self._types.SUCCESS
         if notification.firing:
             critical = any(entry.type == "critical" for entry in notification.firing)
@@ -187,37 +177,14 @@ class AppriseIntegration:
         notify = partial(
             self._apprise.notify, body=text(notification), title=title(notification), notify_type=kind
         )
-        if not await self._pool.call(notify, APPRISE_SEND_S):
+        try:
+            async with asyncio.timeout(APPRISE_SEND_S):
+                accepted = await asyncio.get_running_loop().run_in_executor(self._threads, notify)
+        except TimeoutError:
+            raise NotTaken(f"not taken within {APPRISE_SEND_S:g} s", perhaps=True) from None
+        if not accepted:
             # Only the library's log has the reason, and it may contain the URL.
             raise NotTaken("the service did not take it")
 
     async def close(self) -> None:
-        """Accept no more messages."""
-        self._pool.close()
-
-
-class BlockingPool:
-    """Threads of one receiver.
-
-    Not shared, because a call that hangs keeps its thread after the time-out: in a shared pool one receiver would block
-    the others and history queries.
-    """
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="notify")
-
-    async def call(self, blocking: Callable[[], T], timeout_s: float) -> T:
-        """Run a blocking call and return its result.
-
-        Raises:
-            NotTaken: it did not return in time; it may yet.
-        """
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, blocking)
-        except TimeoutError:
-            raise NotTaken(f"not taken within {timeout_s:g} s", perhaps=True) from None
-
-    def close(self) -> None:
-        """Accept no more calls; those that hang end with the process."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)  # calls that hang end with the process

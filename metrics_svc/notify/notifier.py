@@ -137,21 +137,14 @@ class Notifier:
 
     async def _start_term(self, term: int, state: NotifyState) -> None:
         """Continue from the end of the last term; remove receivers that are not configured any more."""
+        change = NotifyChange(receivers=dict.fromkeys(state.receivers))
         for receiver in self._receivers:
             receiver.restore(state.receivers.get(receiver.name))
+            change.receivers[receiver.name] = receiver.status
         known = {receiver.name for receiver in self._receivers}
-        change = NotifyChange(
-            nflog={key: None for key, sent in state.nflog.items() if sent.receiver not in known},
-            pending_sends={
-                key: None for key, sent in state.pending_sends.items() if sent.receiver not in known
-            },
-            receivers={
-                **{name: None for name in state.receivers if name not in known},
-                **{receiver.name: receiver.status for receiver in self._receivers},
-            },
-        )
-        for stored, gone in ((state.nflog, change.nflog), (state.pending_sends, change.pending_sends)):
-            for key in gone:
+        for stored, removed in ((state.nflog, change.nflog), (state.pending_sends, change.pending_sends)):
+            for key in [key for key, sent in stored.items() if sent.receiver not in known]:
+                removed[key] = None
                 del stored[key]
         await self._store.notify_write(self._holder, term, change)
         self._term = _Term(term)

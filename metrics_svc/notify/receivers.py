@@ -41,7 +41,6 @@ class MisconfiguredIntegration:
         self._reason = reason
 
     async def send(self, notification: Notification) -> None:  # noqa: ARG002  # nothing can be sent
-        """Fail. Raises NotTaken."""
         raise NotTaken(self._reason)
 
     async def close(self) -> None:

@@ -7,6 +7,7 @@ import asyncio
 
 import pytest
 
+from metrics_svc.notify import integrations
 from metrics_svc.notify.decision import NotifyTimings
 from metrics_svc.notify.integrations import MAX_CONCURRENT, WebhookIntegration
 from metrics_svc.notify.notification import Notification
@@ -50,9 +51,12 @@ async def test_what_cannot_be_posted_says_why(url: str) -> None:
     assert (str(fault), fault.perhaps) == ("unreachable", False)
 
 
-async def test_without_an_answer_it_may_have_been_taken(receiver: WebhookReceiver) -> None:
+async def test_without_an_answer_it_may_have_been_taken(
+    receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(integrations, "ATTEMPT_S", 1.0)
     receiver.drip_s = 60.0
-    fault = await failure(WebhookIntegration(receiver.url, attempt_s=1.0))
+    fault = await failure(WebhookIntegration(receiver.url))
     assert (str(fault), fault.perhaps) == ("timeout", True)
 
 

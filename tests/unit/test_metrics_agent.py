@@ -10,13 +10,11 @@ import pytest
 from metrics_svc.agent.__main__ import machine_of
 from metrics_svc.agent.machine import (
     Machine,
-    Memory,
     NetworkTraffic,
     cgroup_cpu,
     cgroup_memory,
     existing,
     rates,
-    watch_host,
 )
 from metrics_svc.agent.reporter import PHASE, MachineReporter
 from metrics_svc.aggregation.validation import ReportValidator
@@ -66,21 +64,17 @@ V1 = {
         ({}, None),
         (
             {"memory.max": "1000", "memory.current": "500", "memory.stat": "anon 1\ninactive_file 100"},
-            Memory(400, 1000),
+            40.0,
         ),
         ({"memory.max": "max", "memory.current": "500", "memory.stat": "anon 1"}, None),
-        (V1, Memory(1000, 4000)),
+        (V1, 25.0),
+        ({"memory.max": "100", "memory.current": "500", "memory.stat": "anon 1"}, 100.0),
         (V1 | {"memory/memory.limit_in_bytes": "9223372036854771712"}, None),
         ({"memory.max": "1000"}, None),
     ],
 )
-def test_container_limits(tmp_path: Path, files: dict[str, str], expected: Memory | None) -> None:
+def test_container_limits(tmp_path: Path, files: dict[str, str], expected: float | None) -> None:
     assert cgroup_memory(cgroup(tmp_path, files)) == expected
-
-
-def test_memory_over_its_limit_is_full() -> None:
-    assert Memory(500, 100).percent == 100
-    assert Memory(25, 100).percent == 25
 
 
 NET_DEV = """\
@@ -95,7 +89,6 @@ veth12: 500 1 0 0 0 0 0 0 500 1 0 0 0 0 0 0
 
 
 def test_a_host_is_measured_through_its_own_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil, "PROCFS_PATH", "/proc")
     proc, limits = tmp_path / "proc", tmp_path / "cgroup"
     counters = proc / "1" / "net" / "dev"
     counters.parent.mkdir(parents=True)
@@ -104,7 +97,7 @@ def test_a_host_is_measured_through_its_own_proc(tmp_path: Path, monkeypatch: py
     rest = "".join(f"{name}: 0 kB\n" for name in ("Buffers", "Cached", "Shmem", "Active", "Inactive"))
     (proc / "meminfo").write_text(f"MemTotal: 1000 kB\nMemFree: 250 kB\nMemAvailable: 250 kB\n{rest}")
     cgroup(limits, V1)  # the limits of the container are not those of the host
-    watch_host(proc)
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(proc))
     time = ManualTime()
     host = Machine(tmp_path, time, limits, proc)
     counters.write_text(NET_DEV.format(received=3000, sent=300))
