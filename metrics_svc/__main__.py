@@ -14,7 +14,7 @@ from metrics_svc.leader_lease import FleetClock, LeaderLease
 from metrics_svc.log_stream import QUEUE, LogStream
 from metrics_svc.notify.notifier import Notifier
 from metrics_svc.notify.receivers import configured_receivers
-from metrics_svc.store_redis import MetricsStore
+from metrics_svc.store_redis import RedisMetricsStore
 from services.bus.rpc import Service
 from services.health import HealthServer, export_process
 from services.lifecycle import Lifecycle, run
@@ -38,7 +38,7 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
     lifecycle.on_stop("bus", bus.close, timeout_s=2)
     lifecycle.ship_logs(bus.publish, settings)
     redis = open_redis(settings, "metrics", timeout_s=REDIS_TIMEOUT_S)
-    store = MetricsStore(redis, settings.prefix)
+    store = RedisMetricsStore(redis, settings.prefix)
     lifecycle.on_stop("store", store.close, timeout_s=1)
 
     clock = FleetClock()

@@ -8,8 +8,7 @@ from metrics_svc.alerts.muting import Muter, check_window
 from metrics_svc.alerts.rule_store import RuleStore, encode, from_rule, to_rule
 from metrics_svc.endpoints import refusing
 from metrics_svc.leader_lease import FleetClock
-from metrics_svc.store import MAX_EPISODES, MAX_TRANSITIONS, DocumentKind
-from metrics_svc.store_redis import MetricsStore
+from metrics_svc.store import MAX_EPISODES, MAX_TRANSITIONS, DocumentKind, MetricsStore
 from services.bus.rpc import RpcRefusal, Service
 from services.wire.alerting import (
     ALERTS_TRANSITIONS,

@@ -10,8 +10,7 @@ from metrics_svc.alerts.rules import BadRules
 from metrics_svc.history import BadQuery, query
 from metrics_svc.leader_lease import FleetClock
 from metrics_svc.log_stream import LEVELS
-from metrics_svc.store import MAX_LOG_LINES, MetricsStoreUnavailable, StoreLimitReached
-from metrics_svc.store_redis import MetricsStore
+from metrics_svc.store import MAX_LOG_LINES, MetricsStore, MetricsStoreUnavailable, StoreLimitReached
 from services.bus.rpc import RpcRefusal, Service
 from services.wire.codes import ErrorCode
 from services.wire.rpc import (

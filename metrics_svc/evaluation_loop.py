@@ -15,8 +15,7 @@ from metrics_svc.aggregation.rows import FLEET, to_record
 from metrics_svc.alerts.rule_store import RuleStore
 from metrics_svc.leader_lease import FleetClock, LeaderLease
 from metrics_svc.leader_state import LeaderState
-from metrics_svc.store import CommitStatus, DocumentKind, MetricsStoreUnavailable, SecondCommit
-from metrics_svc.store_redis import MetricsStore
+from metrics_svc.store import CommitStatus, DocumentKind, MetricsStore, MetricsStoreUnavailable, SecondCommit
 from services import telemetry
 from services.bus.client import Bus
 from services.bus.errors import BusError

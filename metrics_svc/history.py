@@ -18,7 +18,7 @@ from metrics_svc.aggregation.rows import (
     to_record,
     unmeasured,
 )
-from metrics_svc.store_redis import MetricsStore
+from metrics_svc.store import MetricsStore
 from services.wire.rpc import HistoryQuery, MetricsHistory
 
 # An answer must fit one message of the bus (1 MiB): a record has about 200 bytes, one with min and max about 600.

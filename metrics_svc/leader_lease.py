@@ -16,8 +16,7 @@ from collections.abc import Callable
 
 import structlog
 
-from metrics_svc.store import MetricsStoreUnavailable
-from metrics_svc.store_redis import MetricsStore
+from metrics_svc.store import MetricsStore, MetricsStoreUnavailable
 
 log = structlog.get_logger(__name__)
 

@@ -11,8 +11,7 @@ from metrics_svc.aggregation.rollups import MINUTES, ROLLUP_TIERS, SECONDS, Roll
 from metrics_svc.aggregation.rows import FLEET
 from metrics_svc.alerts.engine import AlertEngine
 from metrics_svc.alerts.rules import RuleSet
-from metrics_svc.store import MAX_UNANNOUNCED, SecondCommit
-from metrics_svc.store_redis import MetricsStore
+from metrics_svc.store import MAX_UNANNOUNCED, MetricsStore, SecondCommit
 from services.wire.events import AlertEvent
 
 

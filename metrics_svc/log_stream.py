@@ -11,8 +11,7 @@ from collections import deque
 import msgspec
 import structlog
 
-from metrics_svc.store import MetricsStoreUnavailable
-from metrics_svc.store_redis import MetricsStore
+from metrics_svc.store import MetricsStore, MetricsStoreUnavailable
 from services import telemetry
 from services.bus.client import Bus
 from services.bus.errors import BusError

@@ -1,13 +1,17 @@
-"""What the store takes and returns. `store_redis` is the store; a store in memory in the tests is its reference."""
+"""The interface of the store. `store_redis` implements it; a store in memory in the tests is its reference."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
-from metrics_svc.aggregation.rollups import SeriesRow
+from metrics_svc.aggregation.rollups import SeriesRow, Tier
+from metrics_svc.aggregation.rows import Row
 from metrics_svc.alerts.instance import AlertInstance, Evaluation
+from metrics_svc.notify.nflog import NotifyChange, NotifyState
 from services.wire.events import AlertEvent
-from services.wire.records import AlertLogEntry, AlertTransition
+from services.wire.records import Alert, AlertLogEntry, AlertTransition, LogEntry
+from services.wire.rpc import AlertAck, Silence
 
 MAX_EPISODES = 1000
 MAX_UNANNOUNCED = 1000
@@ -77,3 +81,96 @@ class SecondCommit:
     def ended(self) -> list[str]:
         """Ids of the alerts that ended with this second; their acknowledgements are removed."""
         return [entry.id for entry in self.entries if entry.state == "resolved"]
+
+
+class MetricsStore(Protocol):
+    """Series, alerts, silences and log lines. All operations raise MetricsStoreUnavailable.
+
+    Every operation is one atomic step. The leader's writes name its fencing term and are rejected once another term has
+    begun, so that a suspended replica cannot overwrite its successor. An operation may be repeated after a lost answer:
+    a second is written once, and a repeated write reports it.
+    """
+
+    async def acquire(self, holder: str, ttl_ms: int, seen: int = 0) -> Grant:
+        """Acquire a free lease under a new term, or renew the one of `holder`.
+
+        A new term is above `seen`, the highest that `holder` knows: the store may have lost it.
+        """
+
+    async def release(self, holder: str, term: int) -> None:
+        """Release the lease if it is still this one."""
+
+    async def write(self, holder: str, term: int, commit: SecondCommit) -> CommitStatus:
+        """Store one second."""
+
+    async def last_second(self) -> int:
+        """Return the last second written, 0 if there is none."""
+
+    async def instances(self) -> dict[str, AlertInstance]:
+        """Return the alert instances, by id."""
+
+    async def unannounced(self) -> list[AlertEvent]:
+        """Return the alert events in the outbox, oldest first."""
+
+    async def remove_announced(self, holder: str, term: int, through: int) -> None:
+        """Remove the events up to second `through` from the outbox, unless fenced."""
+
+    async def notify_state(self, now: int) -> NotifyState:
+        """Return the inputs of notifying at `now` (ms).
+
+        The pending alerts are those that fire and those that ended and are not `done`, as `write` left them.
+        """
+
+    async def notify_write(self, holder: str, term: int, change: NotifyChange) -> bool:
+        """Store the changes of an attempt to notify; False if fenced. A pending alert that changed is not `done`."""
+
+    async def rows(self, series: str, tier: Tier, start: int, end: int) -> list[Row]:
+        """Return the rows that begin in [start, end), in order, without sketches."""
+
+    async def packed(self, series: str, tier: Tier, start: int, end: int) -> list[bytes]:
+        """Return the packed rows that begin in [start, end), in order, and perhaps some around them."""
+
+    async def newest(self, series: str, count: int) -> list[Row]:
+        """Return up to `count` of the last rows of one second, in order, without sketches."""
+
+    async def series(self, since: int) -> dict[str, int]:
+        """Return the series written in second `since` or later, with their last seconds."""
+
+    async def active(self) -> list[Alert]:
+        """Return the firing alerts, oldest first, each with `acknowledged`."""
+
+    async def episodes(self, limit: int) -> list[AlertLogEntry]:
+        """Return the newest entries of the alert log, newest first."""
+
+    async def acknowledge(self, ack: AlertAck, now: int) -> bool:
+        """Acknowledge a firing alert until it ends; False if it does not fire. `now` in ms."""
+
+    async def silences(self, now: int) -> list[Silence]:
+        """Return the silences that have not ended at `now` (ms), by start."""
+
+    async def put_silence(self, silence: Silence, now: int) -> None:
+        """Add or replace a silence. Raises StoreLimitReached."""
+
+    async def delete_silence(self, silence_id: str) -> bool:
+        """Delete a silence; False if there is none of that id."""
+
+    async def transitions(self, limit: int) -> list[AlertTransition]:
+        """Return the newest transitions of alerts, newest first."""
+
+    async def documents(self, kind: DocumentKind) -> dict[str, bytes]:
+        """Return the documents of a kind, by id."""
+
+    async def put_document(self, kind: DocumentKind, document_id: str, data: bytes) -> None:
+        """Add or replace a document. Raises StoreLimitReached."""
+
+    async def delete_document(self, kind: DocumentKind, document_id: str) -> bool:
+        """Delete a document; False if there is none of that id."""
+
+    async def append_logs(self, entries: list[LogEntry]) -> None:
+        """Append log lines; the oldest beyond `MAX_LOG_LINES` are dropped."""
+
+    async def recent_logs(self, limit: int) -> list[LogEntry]:
+        """Return the newest log lines, oldest first."""
+
+    async def close(self) -> None:
+        """Close the connections."""

@@ -2,10 +2,6 @@
 
 Works on Redis 6.2 and later and on Valkey, alone or in a cluster (all keys are in one slot).
 
-Every operation is one atomic step. The leader's writes name its fencing term and are rejected once another term has
-begun, so that a suspended replica cannot overwrite its successor. An operation may be repeated after a lost answer: a
-second is written once, and a repeated write reports it.
-
 ```
 {PREFIX:metrics}:lease        TERM|HOLDER, expires           :term         last term given
                 :meta         second, term                   :series       names by last second
@@ -44,6 +40,7 @@ from metrics_svc.store import (
     CommitStatus,
     DocumentKind,
     Grant,
+    MetricsStore,
     MetricsStoreUnavailable,
     SecondCommit,
     StoreLimitReached,
@@ -120,11 +117,8 @@ class _Decoded(Generic[T]):
         return {key.decode(): value for key, (_, value) in self._known.items()}
 
 
-class MetricsStore:
-    """Series, alerts, silences and log lines. All operations raise MetricsStoreUnavailable.
-
-    `redis` has short timeouts and `decode_responses=False`; it is closed with the store.
-    """
+class RedisMetricsStore(MetricsStore):
+    """`redis` has short timeouts and `decode_responses=False`; it is closed with the store."""
 
     def __init__(self, redis: AnyRedis, prefix: str) -> None:
         self._redis = redis
@@ -151,22 +145,16 @@ class MetricsStore:
     # --- the lease ---
 
     async def acquire(self, holder: str, ttl_ms: int, seen: int = 0) -> Grant:
-        """Acquire a free lease under a new term, or renew the one of `holder`.
-
-        A new term is above `seen`, the highest that `holder` knows: the store may have lost it.
-        """
         keys = [self._key("lease"), self._key("term")]
         term, left_ms, seconds, micros, newest = await self._run(ACQUIRE, keys, [holder, ttl_ms, seen])
         return Grant(int(term), int(left_ms), int(seconds) + int(micros) / 1e6, int(newest))
 
     async def release(self, holder: str, term: int) -> None:
-        """Release the lease if it is still this one."""
         await self._run(RELEASE, [self._key("lease")], [_token(holder, term)])
 
     # --- written by the leader ---
 
     async def write(self, holder: str, term: int, commit: SecondCommit) -> CommitStatus:
-        """Store one second."""
         names = (
             "lease", "meta", "watches", "acks", "episodes", "order", "outbox", "series", "notices", "transitions",
         )  # fmt: skip
@@ -208,32 +196,24 @@ class MetricsStore:
         return CommitStatus((await self._run(WRITE, keys, arguments)).decode())
 
     async def last_second(self) -> int:
-        """Return the last second written, 0 if there is none."""
         with _converting_faults():
             return int(await self._redis.hget(self._key("meta"), "second") or 0)
 
     async def instances(self) -> dict[str, AlertInstance]:
-        """Return the alert instances, by id."""
         with _converting_faults():
             stored: Any = await self._redis.hgetall(self._key("watches"))
         return {id.decode(): _instance(data) for id, data in stored.items()}
 
     async def unannounced(self) -> list[AlertEvent]:
-        """Return the alert events in the outbox, oldest first."""
         with _converting_faults():
             stored: Any = await self._redis.zrange(self._key("outbox"), 0, -1)
         return [_event(data) for data in stored]
 
     async def remove_announced(self, holder: str, term: int, through: int) -> None:
-        """Remove the events up to second `through` from the outbox, unless fenced."""
         keys = [self._key("lease"), self._key("outbox")]
         await self._run(ANNOUNCED, keys, [_token(holder, term), through])
 
     async def notify_state(self, now: int) -> NotifyState:
-        """Return the inputs of notifying at `now` (ms).
-
-        The pending alerts are those that fire and those that ended and are not `done`, as `write` left them.
-        """
         names = ("notices", "told", "intents", "receivers", "acks", "silences", "windows")
         with _converting_faults():
             async with self._redis.pipeline(transaction=True) as pipeline:
@@ -251,7 +231,6 @@ class MetricsStore:
         )
 
     async def notify_write(self, holder: str, term: int, change: NotifyChange) -> bool:
-        """Store the changes of an attempt to notify; False if fenced. A pending alert that changed is not `done`."""
         keys = [self._key(name) for name in ("lease", "told", "intents", "receivers", "notices")]
         hashes = (change.nflog, change.pending_sends, change.receivers)
         changed = [
@@ -264,16 +243,13 @@ class MetricsStore:
     # --- read and written by any replica ---
 
     async def rows(self, series: str, tier: Tier, start: int, end: int) -> list[Row]:
-        """Return the rows that begin in [start, end), in order, without sketches."""
         return unpack_between(await self.packed(series, tier, start, end), start, end)
 
     async def packed(self, series: str, tier: Tier, start: int, end: int) -> list[bytes]:
-        """Return the packed rows that begin in [start, end), in order, and perhaps some around them."""
         chunks = range(tier.chunk(start), end, tier.chunk_s)
         return await self._read([(self._chunk_key(series, tier, chunk), 0) for chunk in chunks])
 
     async def newest(self, series: str, count: int) -> list[Row]:
-        """Return up to `count` of the last rows of one second, in order, without sketches."""
         with _converting_faults():
             last = await self._redis.zscore(self._key("series"), series)
         if last is None or count <= 0:
@@ -293,7 +269,6 @@ class MetricsStore:
         return [data for answer in answers for data in answer]
 
     async def series(self, since: int) -> dict[str, int]:
-        """Return the series written in second `since` or later, with their last seconds."""
         with _converting_faults():
             # Remove the names whose last row has expired in every tier.
             await self._redis.zremrangebyscore(self._key("series"), "-inf", since - MINUTES.keep_s - DAY_S)
@@ -301,7 +276,6 @@ class MetricsStore:
         return {name.decode(): int(last) for name, last in sorted(named)}
 
     async def active(self) -> list[Alert]:
-        """Return the firing alerts, oldest first, each with `acknowledged`."""
         with _converting_faults():
             async with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.hvals(self._key("watches"))
@@ -319,7 +293,6 @@ class MetricsStore:
         ]
 
     async def episodes(self, limit: int) -> list[AlertLogEntry]:
-        """Return the newest entries of the alert log, newest first."""
         if limit <= 0:
             return []
         with _converting_faults():
@@ -328,29 +301,24 @@ class MetricsStore:
         return [_entry(data) for data in stored if data is not None]  # None: trimmed in between
 
     async def acknowledge(self, ack: AlertAck, now: int) -> bool:
-        """Acknowledge a firing alert until it ends; False if it does not fire. `now` in ms."""
         keys = [self._key("watches"), self._key("acks")]
         return bool(await self._run(ACKNOWLEDGE, keys, [ack.id, ack.by, ack.comment, now]))
 
     async def silences(self, now: int) -> list[Silence]:
-        """Return the silences that have not ended at `now` (ms), by start."""
         with _converting_faults():
             stored = await self._redis.hvals(self._key("silences"))
         return _not_ended(map(_silence, stored), now)
 
     async def put_silence(self, silence: Silence, now: int) -> None:
-        """Add or replace a silence. Raises StoreLimitReached."""
         arguments: list[Argument] = [silence.id, _json(silence), now, MAX_SILENCES]
         if not await self._run(PUT_SILENCE, [self._key("silences")], arguments):
             raise StoreLimitReached(f"there are {MAX_SILENCES} silences already")
 
     async def delete_silence(self, silence_id: str) -> bool:
-        """Delete a silence; False if there is none of that id."""
         with _converting_faults():
             return bool(await self._redis.hdel(self._key("silences"), silence_id))
 
     async def transitions(self, limit: int) -> list[AlertTransition]:
-        """Return the newest transitions of alerts, newest first."""
         if limit <= 0:
             return []
         with _converting_faults():
@@ -358,24 +326,20 @@ class MetricsStore:
         return [_transition(data) for data in reversed(stored)]
 
     async def documents(self, kind: DocumentKind) -> dict[str, bytes]:
-        """Return the documents of a kind, by id."""
         with _converting_faults():
             stored: Any = await self._redis.hgetall(self._key(kind.value))
         return {id.decode(): data for id, data in stored.items()}
 
     async def put_document(self, kind: DocumentKind, document_id: str, data: bytes) -> None:
-        """Add or replace a document. Raises StoreLimitReached."""
         arguments: list[Argument] = [document_id, data, MAX_DOCUMENTS]
         if not await self._run(PUT_DOCUMENT, [self._key(kind.value)], arguments):
             raise StoreLimitReached(f"there are {MAX_DOCUMENTS} of them already")
 
     async def delete_document(self, kind: DocumentKind, document_id: str) -> bool:
-        """Delete a document; False if there is none of that id."""
         with _converting_faults():
             return bool(await self._redis.hdel(self._key(kind.value), document_id))
 
     async def append_logs(self, entries: list[LogEntry]) -> None:
-        """Append log lines; the oldest beyond `MAX_LOG_LINES` are dropped."""
         if not entries:
             return
         with _converting_faults():
@@ -385,7 +349,6 @@ class MetricsStore:
                 await pipeline.execute()
 
     async def recent_logs(self, limit: int) -> list[LogEntry]:
-        """Return the newest log lines, oldest first."""
         if limit <= 0:
             return []
         with _converting_faults():
@@ -393,6 +356,5 @@ class MetricsStore:
         return [_log_entry(data) for data in stored]
 
     async def close(self) -> None:
-        """Close the connections."""
         with _converting_faults():
             await close_redis(self._redis)

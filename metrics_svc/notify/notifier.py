@@ -12,8 +12,7 @@ from metrics_svc.notify.decision import Decision, GroupState, decide
 from metrics_svc.notify.nflog import NotifyChange, NotifyState, SentNotification, group_log_key
 from metrics_svc.notify.notification import Group, Notification, grouped, message_key
 from metrics_svc.notify.receivers import ConfiguredReceiver, backoff_s
-from metrics_svc.store import MetricsStoreUnavailable
-from metrics_svc.store_redis import MetricsStore
+from metrics_svc.store import MetricsStore, MetricsStoreUnavailable
 from services.tasks import TaskSet
 from services.webhooks import NotTaken
 from services.wire.records import AlertLogEntry

@@ -14,8 +14,8 @@ from metrics_svc.leader_lease import FleetClock
 from metrics_svc.notify.decision import NotifyTimings
 from metrics_svc.notify.notifier import INTERVAL_S, Notifier
 from metrics_svc.notify.receivers import ConfiguredReceiver
-from metrics_svc.store import MAX_SILENCES, DocumentKind, SecondCommit
-from metrics_svc.store_redis import MetricsStore
+from metrics_svc.store import MAX_SILENCES, DocumentKind, MetricsStore, SecondCommit
+from metrics_svc.store_redis import RedisMetricsStore
 from services.redis_client import open_redis
 from services.settings import Settings
 from services.wire.alerting import Receiver
@@ -35,7 +35,7 @@ async def store(
     make_settings: Callable[..., Settings], redis_server: RedisServer
 ) -> AsyncIterator[MetricsStore]:
     settings = make_settings(redis_url=redis_server.url)
-    store = MetricsStore(open_redis(settings, "metrics", timeout_s=5), settings.prefix)
+    store = RedisMetricsStore(open_redis(settings, "metrics", timeout_s=5), settings.prefix)
     yield store
     await store.close()
 

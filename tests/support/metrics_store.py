@@ -4,7 +4,7 @@ from metrics_svc.aggregation.rollups import SECONDS, SeriesRow
 from metrics_svc.aggregation.rows import LATENCY, Row
 from metrics_svc.alerts.instance import AlertInstance, ThresholdTimes
 from metrics_svc.alerts.states import AlertState
-from metrics_svc.store_redis import MetricsStore
+from metrics_svc.store import MetricsStore
 from services.latency_sketch import LatencySketch
 from services.wire.records import UNSET, Alert, AlertLogEntry
 from tests.support.metrics import T0

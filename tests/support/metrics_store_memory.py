@@ -23,6 +23,7 @@ from metrics_svc.store import (
     CommitStatus,
     DocumentKind,
     Grant,
+    MetricsStore,
     SecondCommit,
     StoreLimitReached,
 )
@@ -32,8 +33,8 @@ from services.wire.records import Alert, AlertLogEntry, AlertTransition, LogEntr
 from services.wire.rpc import AlertAck, Silence
 
 
-class MemoryStore:
-    """See `metrics_svc.store_redis.MetricsStore`. `clock` returns seconds since 1970."""
+class MemoryStore(MetricsStore):
+    """`clock` returns seconds since 1970."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock

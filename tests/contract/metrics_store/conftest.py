@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from metrics_svc.store_redis import MetricsStore
+from metrics_svc.store import MetricsStore
+from metrics_svc.store_redis import RedisMetricsStore
 from services.redis_client import open_redis
 from services.settings import Settings
 from tests.support.metrics_store_memory import MemoryStore
@@ -18,6 +19,6 @@ async def store(
         yield MemoryStore()
         return
     settings = make_settings(redis_url=request.getfixturevalue(f"{request.param}_server").url)
-    redis_store = MetricsStore(open_redis(settings, "metrics"), settings.prefix)
+    redis_store = RedisMetricsStore(open_redis(settings, "metrics"), settings.prefix)
     yield redis_store
     await redis_store.close()

@@ -4,8 +4,7 @@ import pytest
 
 from metrics_svc.alerts.instance import AlertInstance, ThresholdTimes
 from metrics_svc.alerts.states import AlertState
-from metrics_svc.store import DocumentKind, SecondCommit, StoreLimitReached
-from metrics_svc.store_redis import MetricsStore
+from metrics_svc.store import DocumentKind, MetricsStore, SecondCommit, StoreLimitReached
 from services.wire.rpc import AlertAck, Matcher, Silence
 from services.wire.server import AlertRaised, AlertResolved
 from tests.support.metrics import T0

@@ -3,8 +3,8 @@
 import pytest
 
 from metrics_svc import store as limits
-from metrics_svc.store import MetricsStoreUnavailable
-from metrics_svc.store_redis import MetricsStore
+from metrics_svc.store import MetricsStore, MetricsStoreUnavailable
+from metrics_svc.store_redis import RedisMetricsStore
 from services.redis_client import open_redis
 from services.settings import Settings
 from services.wire.records import LogEntry
@@ -32,7 +32,7 @@ class TestLogs:
 
 
 async def test_a_redis_that_is_not_there_is_unavailable() -> None:
-    store = MetricsStore(open_redis(Settings(redis_url="redis://127.0.0.1:1/0"), "metrics"), "nowhere")
+    store = RedisMetricsStore(open_redis(Settings(redis_url="redis://127.0.0.1:1/0"), "metrics"), "nowhere")
     with pytest.raises(MetricsStoreUnavailable):
         await store.acquire("a", 1000)
     with pytest.raises(MetricsStoreUnavailable):

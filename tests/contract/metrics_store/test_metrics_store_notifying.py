@@ -4,8 +4,7 @@ import msgspec
 import pytest
 
 from metrics_svc.notify.nflog import AckRecord, NotifyChange, SentNotification
-from metrics_svc.store import DocumentKind, SecondCommit
-from metrics_svc.store_redis import MetricsStore
+from metrics_svc.store import DocumentKind, MetricsStore, SecondCommit
 from services.wire.alerting import Receiver, Window
 from services.wire.records import AlertTransition
 from services.wire.rpc import AlertAck, Matcher, Silence

@@ -7,8 +7,8 @@ import pytest
 from metrics_svc.aggregation.packed import decode_row, merge_packed
 from metrics_svc.aggregation.rollups import SECONDS, TENS, SeriesRow
 from metrics_svc.aggregation.rows import LATENCY, RowAccumulator
-from metrics_svc.store import MAX_EPISODES, CommitStatus, MetricsStoreUnavailable, SecondCommit
-from metrics_svc.store_redis import MetricsStore
+from metrics_svc.store import MAX_EPISODES, CommitStatus, MetricsStore, MetricsStoreUnavailable, SecondCommit
+from metrics_svc.store_redis import RedisMetricsStore
 from services.redis_client import open_redis
 from services.settings import Settings
 from services.wire.records import AlertTransition
@@ -166,7 +166,7 @@ async def test_a_second_that_fails_on_its_way_leaves_nothing(
     """Redis does not roll back a script. A write that failed is tried again, and must not push its rows twice."""
     settings = make_settings(redis_url=redis_server.url)
     redis = open_redis(settings, "metrics")
-    store = MetricsStore(redis, settings.prefix)
+    store = RedisMetricsStore(redis, settings.prefix)
     rows = [second(T0, cpu=1.0), SeriesRow("", TENS, second(T0, cpu=1.0).row)]
     tick = SecondCommit(
         T0, rows, instances={"cpu-alert": firing()}, entries=[entry(T0)],
