@@ -84,8 +84,6 @@ def _process(name: str, module: str, about: str) -> None:
     """Register the command of one process of ours."""
 
     def become() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
         # Replaces this process, so that signals and exit codes are the service's own.
         os.execv(sys.executable, [sys.executable, "-P", "-m", module])  # noqa: S606  # our own command line
 
@@ -205,11 +203,10 @@ def secrets(
     from tidings_cli.secret_files import SecretFiles, compare
 
     if check:
-        pending = compare(folder, _settings(), host, rolling=rolling)
-        for line in pending.lines:
+        changes, ends = compare(folder, _settings(), host, rolling=rolling)
+        for line in (*changes, *ends):
             typer.echo(line)
-        if pending.changes:
-            raise typer.Exit(EXIT_FAILED)
+        _fail_unless(not changes)
         return
     for name, change in SecretFiles(folder, _settings(), host, rolling=rolling).write():
         typer.echo(f"{change:8}{name}")
@@ -239,8 +236,8 @@ def check(
         typer.echo(as_json(outcomes))
     else:
         show(outcomes)
-    if not all(outcome.ok for outcome in outcomes):
-        raise typer.Exit(EXIT_BAD_SETTINGS if problems_of(settings, role) else EXIT_FAILED)
+    code = EXIT_BAD_SETTINGS if problems_of(settings, role) else EXIT_FAILED
+    _fail_unless(all(outcome.ok for outcome in outcomes), code)
 
 
 @_command(_OPERATING)
@@ -281,8 +278,7 @@ def streams(
     from tidings_cli.streams import compare
 
     work = compare(_with_servers(), typer.echo, apply=action == "apply", allow_shrink=allow_shrink)
-    if not _run_quietly(work):
-        raise typer.Exit(EXIT_FAILED)
+    _fail_unless(_run_quietly(work))
 
 
 @_command(_OPERATING)
@@ -329,8 +325,7 @@ def verify(
         gateways = Gateways(url or [_DEFAULT_URL], token)
         report = _run(command.run(plan, gateways, command.seconds_of(duration), keep))
     typer.echo(report.text())
-    if not report.holds:
-        raise typer.Exit(EXIT_FAILED)
+    _fail_unless(report.holds)
 
 
 @_command(_OPERATING)
@@ -349,21 +344,23 @@ def config(
     from services.settings_problems import describe_unknown, problems_of, unknown_variables
     from tidings_cli import configuration
 
-    if docs == "configuration":
-        typer.echo(configuration.as_markdown(), nl=False)
-        return
-    if docs == "metrics":
+    if docs:
         from tidings_cli.generate import pages
 
-        typer.echo(pages.metrics(), nl=False)
+        text = configuration.as_markdown() if docs == "configuration" else pages.metrics()
+        typer.echo(text, nl=False)
         return
     settings = _settings()
     typer.echo(configuration.as_text(settings, format), nl=False)
     problems = problems_of(settings)
     for line in [*describe_unknown(unknown_variables()), *map(str, problems)]:
         typer.echo(clean_text(line), err=True)
-    if problems:
-        raise typer.Exit(EXIT_BAD_SETTINGS)
+    _fail_unless(not problems, EXIT_BAD_SETTINGS)
+
+
+def _fail_unless(good: bool, code: int = EXIT_FAILED) -> None:
+    if not good:
+        raise typer.Exit(code)
 
 
 def _settings() -> Any:

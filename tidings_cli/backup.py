@@ -11,13 +11,13 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
 from services.bus.client import Bus
 from services.bus.errors import BusError, NoAnswer
-from services.bus.jsapi import STREAM_NOT_FOUND, JetStreamError
+from services.bus.jsapi import STREAM_NOT_FOUND, JetStreamError, decode_answer
 from services.bus.message import BusMessage
 from services.bus.specs import disk_specs
 from services.bus.streams import EPOCH_KEY
@@ -32,24 +32,28 @@ _META = "backup.json"
 _DATA = "stream.tar.s2"
 
 
-def _copied(stream: str, state: dict[str, Any], size: int) -> str:
-    return f"{stream}: {state.get('messages', 0)} messages, {size} bytes"
-
-
-class _StreamAnswer(msgspec.Struct):
-    """Answer to STREAM.SNAPSHOT and STREAM.RESTORE."""
+class StreamAnswer(msgspec.Struct):
+    """Answer of the JetStream API about a stream. Configuration and state stay raw: servers have more than we know."""
 
     config: dict[str, Any] = {}
     state: dict[str, Any] = {}
     deliver_subject: str = ""
     error: JetStreamError | None = None
 
+    @property
+    def exists(self) -> bool:
+        """Whether the stream exists."""
+        return self.error is None or self.error.err_code != STREAM_NOT_FOUND
+
+    def require(self, what: str) -> Self:
+        """Return the answer. Raises CommandFailed for an error: `what` went wrong."""
+        if self.error is not None:
+            raise CommandFailed(f"{what}: {self.error.description}")
+        return self
+
 
 class _Meta(msgspec.Struct):
-    """`backup.json`. The configuration stays raw, to keep the options of newer servers.
-
-    `size` in bytes and `sha256` in hex are those of the file beside it.
-    """
+    """`backup.json`. `size` in bytes and `sha256` in hex are those of the file beside it."""
 
     config: dict[str, Any]
     state: dict[str, Any]
@@ -64,11 +68,8 @@ async def back_up(settings: Settings, folder: Path) -> list[str]:
         CommandFailed: a server does not answer, refuses, or breaks off; or the folder already has a backup.
     """
     _require_empty(folder)
-    async with connected(settings, "backup") as bus:
-        try:
-            copied = [await _snapshot(bus, spec.name, folder / spec.name) for spec in disk_specs(settings)]
-        except (BusError, OSError, msgspec.DecodeError) as fault:
-            raise CommandFailed(f"the backup is incomplete: {fault}") from fault
+    async with connected(settings, "backup", "the backup is incomplete") as bus:
+        copied = [await _snapshot(bus, spec.name, folder / spec.name) for spec in disk_specs(settings)]
     found = [one for one in copied if one is not None]
     if not found:
         raise CommandFailed("there is no stream yet: the first gateway creates them")
@@ -91,13 +92,10 @@ async def restore(settings: Settings, folder: Path, *, replace: bool) -> list[st
         )
     for name in names:
         _verify(folder / name)
-    async with connected(settings, "backup") as bus:
-        try:
-            await _require_no_gateway(bus)
-            await _delete_existing(bus, names, replace=replace)
-            return [await _restored(bus, name, folder / name) for name in names]
-        except (BusError, OSError, msgspec.DecodeError) as fault:
-            raise CommandFailed(f"the restore is incomplete; run it again with --replace: {fault}") from fault
+    async with connected(settings, "backup", "the restore is incomplete; run it again with --replace") as bus:
+        await _require_no_gateway(bus)
+        await _delete_existing(bus, names, replace=replace)
+        return [await _restored(bus, name, folder / name) for name in names]
 
 
 def _require_empty(folder: Path) -> None:
@@ -112,16 +110,32 @@ def _require_empty(folder: Path) -> None:
 
 
 @asynccontextmanager
-async def connected(settings: Settings, name: str) -> AsyncIterator[Bus]:
-    """Connect to NATS. Raises CommandFailed."""
+async def connected(settings: Settings, name: str, when_broken: str) -> AsyncIterator[Bus]:
+    """Connect to NATS.
+
+    Raises:
+        CommandFailed: it cannot be reached, or a fault in the body: `when_broken` and the reason.
+    """
     try:
         bus = await Bus.connect(settings, name)
     except BusError as fault:
         raise CommandFailed(f"{fault} (`tidings check` says more)") from fault
     try:
         yield bus
+    except (BusError, OSError, msgspec.DecodeError) as fault:
+        raise CommandFailed(f"{when_broken}: {fault}") from fault
     finally:
         await bus.close()
+
+
+async def ask(bus: Bus, verb: str, request: object = None) -> StreamAnswer:
+    """Send a request to the JetStream API. Raises BusError."""
+    payload = b"" if request is None else msgspec.json.encode(request)
+    return decode_answer((await bus.request(f"$JS.API.{verb}", payload, timeout_s=_ASK_S)).data, StreamAnswer)
+
+
+def _copied(stream: str, state: dict[str, Any], size: int) -> str:
+    return f"{stream}: {state.get('messages', 0)} messages, {size} bytes"
 
 
 # --- out ----------------------------------------------------------------------------------------------------------
@@ -129,17 +143,14 @@ async def connected(settings: Settings, name: str) -> AsyncIterator[Bus]:
 
 async def _snapshot(bus: Bus, stream: str, folder: Path) -> str | None:
     """Write one stream; None if it does not exist (a cluster does not answer a snapshot request for it at all)."""
-    there = await _ask(bus, f"$JS.API.STREAM.INFO.{stream}", b"")
-    if there.error is not None and there.error.err_code == STREAM_NOT_FOUND:
+    if not (await ask(bus, f"STREAM.INFO.{stream}")).exists:
         return None
     chunks: asyncio.Queue[BusMessage] = asyncio.Queue()
     inbox = f"{bus.inbox_prefix}.backup.{secrets.token_hex(8)}"
     subscription = bus.subscribe(inbox, chunks.put_nowait)
     try:
         request = {"deliver_subject": inbox, "no_consumers": True, "chunk_size": _CHUNK_BYTES}
-        answer = await _ask(bus, f"$JS.API.STREAM.SNAPSHOT.{stream}", msgspec.json.encode(request))
-        if answer.error is not None:
-            raise CommandFailed(f"stream {stream}: {answer.error.description}")
+        answer = (await ask(bus, f"STREAM.SNAPSHOT.{stream}", request)).require(f"stream {stream}")
         size, digest = await _written(bus, chunks, folder / _DATA)
         # Last: a folder without this file is not a backup.
         (folder / _META).write_bytes(msgspec.json.encode(_Meta(answer.config, answer.state, size, digest)))
@@ -201,13 +212,11 @@ async def _require_no_gateway(bus: Bus) -> None:
 
 
 async def _delete_existing(bus: Bus, names: list[str], *, replace: bool) -> None:
-    there = [name for name in names if (await _ask(bus, f"$JS.API.STREAM.INFO.{name}", b"")).error is None]
+    there = [name for name in names if (await ask(bus, f"STREAM.INFO.{name}")).error is None]
     if there and not replace:
         raise CommandFailed(f"{', '.join(there)} exists already: with --replace it is deleted first")
     for name in there:
-        gone = await _ask(bus, f"$JS.API.STREAM.DELETE.{name}", b"")
-        if gone.error is not None:
-            raise CommandFailed(f"stream {name} cannot be deleted: {gone.error.description}")
+        (await ask(bus, f"STREAM.DELETE.{name}")).require(f"stream {name} cannot be deleted")
 
 
 async def _restored(bus: Bus, stream: str, folder: Path) -> str:
@@ -215,26 +224,14 @@ async def _restored(bus: Bus, stream: str, folder: Path) -> str:
     # Positions of the old epoch must not match the new one.
     metadata = {**meta.config.get("metadata", {}), EPOCH_KEY: secrets.token_hex(8)}
     request = {"config": {**meta.config, "metadata": metadata}, "state": meta.state}
-    answer = await _ask(bus, f"$JS.API.STREAM.RESTORE.{stream}", msgspec.json.encode(request))
-    if answer.error is not None:
-        raise CommandFailed(f"stream {stream} cannot be restored: {answer.error.description}")
+    refused = f"stream {stream} cannot be restored"
+    target = (await ask(bus, f"STREAM.RESTORE.{stream}", request)).require(refused).deliver_subject
     size = 0
     with (folder / _DATA).open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            _raise_if_refused(stream, await bus.request(answer.deliver_subject, chunk, timeout_s=_SILENCE_S))
+        while True:  # the empty chunk ends it, and its answer has the state
+            chunk = file.read(_CHUNK_BYTES)
+            answer = await bus.request(target, chunk, timeout_s=_SILENCE_S)
+            state = decode_answer(answer.data or b"{}", StreamAnswer).require(refused).state
+            if not chunk:
+                return _copied(stream, state, size)
             size += len(chunk)
-    last = await bus.request(answer.deliver_subject, b"", timeout_s=_SILENCE_S)
-    _raise_if_refused(stream, last)
-    return _copied(stream, msgspec.json.decode(last.data, type=_StreamAnswer).state, size)
-
-
-def _raise_if_refused(stream: str, answer: BusMessage) -> None:
-    if answer.data:
-        error = msgspec.json.decode(answer.data, type=_StreamAnswer).error
-        if error is not None:
-            raise CommandFailed(f"stream {stream} cannot be restored: {error.description}")
-
-
-async def _ask(bus: Bus, subject: str, payload: bytes) -> _StreamAnswer:
-    answer = await bus.request(subject, payload, timeout_s=_ASK_S)
-    return msgspec.json.decode(answer.data, type=_StreamAnswer)

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from services.permissions.redis import ROLES as STORE_ROLES
 from services.permissions.render import nats_users, redis_users
 from services.permissions.roles import OPERATOR, Role
@@ -83,18 +85,12 @@ class SecretFiles:
 
     def _passwords(self) -> dict[str, str]:
         file = self.folder / _KEPT
-        kept: object = {}
-        if file.exists():
-            try:
-                kept = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError as fault:
-                raise CommandFailed(
-                    f"{file} is not JSON: {fault}; without this file, all passwords are replaced"
-                ) from None
-        if not isinstance(kept, dict) or not all(isinstance(value, str) for value in kept.values()):
+        try:
+            kept = msgspec.json.decode(file.read_bytes() if file.exists() else b"{}", type=dict[str, str])
+        except (msgspec.DecodeError, UnicodeDecodeError) as fault:
             raise CommandFailed(
-                f"{file} is not a table of passwords; without this file, all passwords are replaced"
-            )
+                f"{file} is not a table of passwords: {fault}; without this file, all passwords are replaced"
+            ) from None
         # They are used in URLs and in several configuration formats: letters and digits, a letter first.
         passwords = {name: kept.get(name) or f"t{secrets.token_hex(24)}" for name in PASSWORDS}
         self._put(_KEPT, json.dumps(passwords, indent=2) + "\n", _FOR_THE_OWNER)
@@ -167,16 +163,10 @@ class SecretFiles:
         return "made" if before is None else "changed"
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """Pending changes: a line for each file that `write` would change, and each certificate's end."""
-
-    lines: list[str]
-    changes: bool
-
-
-def compare(folder: Path, settings: Settings, host: str, *, rolling: bool = False) -> Pending:
-    """Find what `write` would change, on a copy of the folder.
+def compare(
+    folder: Path, settings: Settings, host: str, *, rolling: bool = False
+) -> tuple[list[str], list[str]]:
+    """Find what `write` would change, on a copy of the folder. Return a line for each, and each certificate's end.
 
     Raises:
         CommandFailed: the folder, or a file in it, cannot be read.
@@ -190,13 +180,12 @@ def compare(folder: Path, settings: Settings, host: str, *, rolling: bool = Fals
         except (OSError, shutil.Error) as fault:
             raise CommandFailed(f"{folder} cannot be read: {fault}") from fault
         tried = SecretFiles(copy, settings, host, rolling=rolling)
-        lines = [f"would be {change}: {name}" for name, change in tried.write() if change != "kept"]
-    changes = bool(lines)
-    lines += [
+        changes = [f"would be {change}: {name}" for name, change in tried.write() if change != "kept"]
+    ends = [
         f"{path.name} ends on {certificates.expires(path.read_bytes()):%Y-%m-%d}"
         for path in sorted(folder.glob("*.pem"))
     ]
-    return Pending(lines, changes)
+    return changes, ends
 
 
 def derived(passwords: dict[str, str], settings: Settings, *, rolling: bool = False) -> dict[str, str]:

@@ -127,7 +127,7 @@ def test_certificates_of_others_are_left_alone(make: Make, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("passwords.json", "not json", "is not JSON"),
+        ("passwords.json", "not json", "is not a table of passwords: JSON is malformed"),
         ("passwords.json", "[1]", "is not a table of passwords"),
         ("ca.pem", "rubbish", "cannot be read"),
     ],
@@ -161,13 +161,12 @@ def test_what_would_change_is_said_and_nothing_is(tmp_path: Path) -> None:
     for _ in SecretFiles(folder, Settings(), "chat.example").write():
         pass
     before = {path.name: (path.read_bytes(), path.stat().st_mode) for path in folder.iterdir()}
-    same = compare(folder, Settings(), "")
-    assert not same.changes
-    assert [line.partition(" ")[0] for line in same.lines] == ["ca.pem", "nats.pem", "redis.pem", "site.pem"]
-    other = compare(folder, Settings(prefix="other"), "")
-    assert other.changes
-    assert "would be changed: nats_users.conf" in other.lines
+    changes, ends = compare(folder, Settings(), "")
+    assert not changes
+    assert [line.partition(" ")[0] for line in ends] == ["ca.pem", "nats.pem", "redis.pem", "site.pem"]
+    changes, _ = compare(folder, Settings(prefix="other"), "")
+    assert "would be changed: nats_users.conf" in changes
     (folder / "redis_users.acl").unlink()
-    assert "would be made: redis_users.acl" in compare(folder, Settings(), "").lines
+    assert "would be made: redis_users.acl" in compare(folder, Settings(), "")[0]
     del before["redis_users.acl"]
     assert {path.name: (path.read_bytes(), path.stat().st_mode) for path in folder.iterdir()} == before
