@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
-from starlette.responses import Response
 
 from gateway.api.endpoint import MAX_TIME_MS, Call, IntegerQuery, Query, endpoint, reads, server
-from gateway.api.responses import ApiError, JsonResponse
+from gateway.api.responses import ApiError
 from services.clock import now_ms
 from services.settings_values import Scope
 from services.wire.alerting import (
@@ -59,18 +58,17 @@ _MANAGES = server(Scope.ALERTS)
 # --- alerts ---
 
 
-@endpoint("GET", "/api/alerts", _READS, answer=list[Alert])
-async def active_alerts(call: Call) -> Response:
+@endpoint("GET", "/api/alerts", _READS)
+async def active_alerts(call: Call) -> list[Alert]:
     """Alerts that are active."""
-    found = await call.gateway.service_client.call(ALERTS_ACTIVE, Empty())
-    return JsonResponse(found.alerts)
+    return (await call.gateway.service_client.call(ALERTS_ACTIVE, Empty())).alerts
 
 
-@endpoint("GET", "/api/alerts/history", _READS, query=(_LIMIT,), answer=list[AlertLogEntry])
-async def alert_history(call: Call) -> Response:
+@endpoint("GET", "/api/alerts/history", _READS, query=(_LIMIT,))
+async def alert_history(call: Call) -> list[AlertLogEntry]:
     """What began and ended, newest first."""
-    found = await call.gateway.service_client.call(ALERTS_LOG, AlertLogQuery(limit=_LIMIT.read(call) or 100))
-    return JsonResponse(found.entries)
+    query = AlertLogQuery(limit=_LIMIT.read(call) or 100)
+    return (await call.gateway.service_client.call(ALERTS_LOG, query)).entries
 
 
 @endpoint(
@@ -78,20 +76,17 @@ async def alert_history(call: Call) -> Response:
     "/api/alerts/transitions",
     _READS,
     query=(_LIMIT, Query("id", str, "Only those of this alert.")),
-    answer=list[AlertTransition],
 )
-async def alert_transitions(call: Call) -> Response:
+async def alert_transitions(call: Call) -> list[AlertTransition]:
     """What alerts did, announced or not, and why; newest first."""
     query = TransitionQuery(limit=_LIMIT.read(call) or 100, id=call.query.get("id", "")[:4096])
-    found = await call.gateway.service_client.call(ALERTS_TRANSITIONS, query)
-    return JsonResponse(found.transitions)
+    return (await call.gateway.service_client.call(ALERTS_TRANSITIONS, query)).transitions
 
 
-@endpoint("GET", "/api/receivers", _READS, answer=list[Receiver])
-async def receivers(call: Call) -> Response:
+@endpoint("GET", "/api/receivers", _READS)
+async def receivers(call: Call) -> list[Receiver]:
     """How the receivers of notifications are doing."""
-    found = await call.gateway.service_client.call(RECEIVERS_LIST, Empty())
-    return JsonResponse(found.receivers)
+    return (await call.gateway.service_client.call(RECEIVERS_LIST, Empty())).receivers
 
 
 class AckRequest(Record, frozen=True, kw_only=True):
@@ -101,19 +96,12 @@ class AckRequest(Record, frozen=True, kw_only=True):
     comment: _Remark = ""
 
 
-@endpoint(
-    "POST",
-    "/api/alerts/{id:path}/ack",
-    _MANAGES,
-    body=AckRequest,
-    body_required=False,
-    answer=Alert,
-)
-async def acknowledge_alert(call: Call) -> Response:
+@endpoint("POST", "/api/alerts/{id:path}/ack", _MANAGES, body=AckRequest, body_required=False)
+async def acknowledge_alert(call: Call) -> Alert:
     """Acknowledge an active alert."""
     asked = await call.json(AckRequest)
     ack = AlertAck(id=call.path["id"], by=asked.by, comment=asked.comment)
-    return JsonResponse(await call.gateway.service_client.call(ALERTS_ACK, ack))
+    return await call.gateway.service_client.call(ALERTS_ACK, ack)
 
 
 # --- silences ---
@@ -172,25 +160,23 @@ def silence_of(asked: SilenceRequest, now_ms: int) -> Silence:
     )
 
 
-@endpoint("GET", "/api/silences", _READS, answer=list[Silence])
-async def silences(call: Call) -> Response:
+@endpoint("GET", "/api/silences", _READS)
+async def silences(call: Call) -> list[Silence]:
     """Silences that have not ended."""
-    found = await call.gateway.service_client.call(SILENCES_LIST, Empty())
-    return JsonResponse(found.silences)
+    return (await call.gateway.service_client.call(SILENCES_LIST, Empty())).silences
 
 
-@endpoint("POST", "/api/silences", _MANAGES, body=SilenceRequest, answer=Silence, status=201)
-async def silence(call: Call) -> Response:
+@endpoint("POST", "/api/silences", _MANAGES, body=SilenceRequest, status=201)
+async def silence(call: Call) -> Silence:
     """Silence alerts."""
     wanted = silence_of(await call.json(SilenceRequest), now_ms())
-    return JsonResponse(await call.gateway.service_client.call(SILENCES_SET, wanted), 201)
+    return await call.gateway.service_client.call(SILENCES_SET, wanted)
 
 
 @endpoint("DELETE", "/api/silences/{id}", _MANAGES, status=204)
-async def unsilence(call: Call) -> Response:
+async def unsilence(call: Call) -> None:
     """End a silence now."""
     await call.gateway.service_client.call(SILENCES_END, SilenceId(id=call.path["id"]))
-    return Response(status_code=204)
 
 
 # --- rules, beside those of the rules file ---
@@ -222,24 +208,23 @@ class RuleRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True)
     labels: _RuleWords = msgspec.field(default_factory=dict)
 
 
-@endpoint("GET", "/api/rules", _READS, answer=RuleList)
-async def rules(call: Call) -> Response:
+@endpoint("GET", "/api/rules", _READS)
+async def rules(call: Call) -> RuleList:
     """All alert rules, where each comes from, and what is wrong with the rules file."""
-    return JsonResponse(await call.gateway.service_client.call(RULES_LIST, Empty()))
+    return await call.gateway.service_client.call(RULES_LIST, Empty())
 
 
-@endpoint("PUT", "/api/rules", _MANAGES, body=RuleRequest, answer=AlertRule)
-async def put_rule(call: Call) -> Response:
+@endpoint("PUT", "/api/rules", _MANAGES, body=RuleRequest)
+async def put_rule(call: Call) -> AlertRule:
     """Add an alert rule, or replace the one that watches the same."""
     rule = AlertRule(**msgspec.structs.asdict(await call.json(RuleRequest)))
-    return JsonResponse(await call.gateway.service_client.call(RULES_SET, rule))
+    return await call.gateway.service_client.call(RULES_SET, rule)
 
 
 @endpoint("DELETE", "/api/rules/{id:path}", _MANAGES, status=204)
-async def remove_rule(call: Call) -> Response:
+async def remove_rule(call: Call) -> None:
     """Forget an alert rule that was given by API."""
     await call.gateway.service_client.call(RULES_END, RuleId(id=call.path["id"]))
-    return Response(status_code=204)
 
 
 # --- maintenance windows: times that come again, in which alerts that match are not notified ---
@@ -260,23 +245,21 @@ class WindowRequest(Record, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     id: _Word = ""
 
 
-@endpoint("GET", "/api/windows", _READS, answer=list[Window])
-async def windows(call: Call) -> Response:
+@endpoint("GET", "/api/windows", _READS)
+async def windows(call: Call) -> list[Window]:
     """Maintenance windows."""
-    found = await call.gateway.service_client.call(WINDOWS_LIST, Empty())
-    return JsonResponse(found.windows)
+    return (await call.gateway.service_client.call(WINDOWS_LIST, Empty())).windows
 
 
-@endpoint("POST", "/api/windows", _MANAGES, body=WindowRequest, answer=Window, status=201)
-async def put_window(call: Call) -> Response:
+@endpoint("POST", "/api/windows", _MANAGES, body=WindowRequest, status=201)
+async def put_window(call: Call) -> Window:
     """Add a maintenance window, or replace the one of that id."""
     asked = await call.json(WindowRequest)
     fields = msgspec.structs.asdict(asked) | {"matchers": _matchers_of(asked.matchers)}
-    return JsonResponse(await call.gateway.service_client.call(WINDOWS_SET, Window(**fields)), 201)
+    return await call.gateway.service_client.call(WINDOWS_SET, Window(**fields))
 
 
 @endpoint("DELETE", "/api/windows/{id}", _MANAGES, status=204)
-async def remove_window(call: Call) -> Response:
+async def remove_window(call: Call) -> None:
     """Forget a maintenance window."""
     await call.gateway.service_client.call(WINDOWS_END, WindowId(id=call.path["id"]))
-    return Response(status_code=204)

@@ -1,12 +1,13 @@
 """One declaration for each HTTP operation: its route, who may call it, its parameters and limits, and its contract.
 
 ```python
-@endpoint("GET", "/api/alerts", reads("alerts"), answer=list[Alert])
-async def active_alerts(call: Call) -> Response:
+@endpoint("GET", "/api/alerts", reads("alerts"))
+async def active_alerts(call: Call) -> list[Alert]:
     \"""Alerts that are active.\"""
 ```
 
-The handler's name is the operation's id and the first paragraph of its docstring the summary.
+The handler's name is the operation's id and the first paragraph of its docstring the summary. What it returns is sent
+as JSON with the declared status, None as an empty body, and a `Response` as it is.
 `gateway.contracts.openapi` lists and renders what the modules declare, and `gateway.http.app` mounts it.
 
 Access is checked in the route that a request has reached, never by comparing the URL's text: a proxy, a router and a
@@ -16,8 +17,8 @@ browser may read one URL in three ways.
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Annotated, Any, Literal, TypeVar
+from types import ModuleType, NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import msgspec
 from starlette.datastructures import QueryParams
@@ -25,9 +26,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.api.body import decode, read_body, read_bytes
+from gateway.api.body import decode, read_body
 from gateway.api.pushes import Pushes
-from gateway.api.responses import ApiError
+from gateway.api.responses import ApiError, JsonResponse
 from gateway.gateway import Gateway
 from gateway.limits import Limit
 from services.settings_values import Scope
@@ -107,23 +108,27 @@ class Call:
         return decode(await self.text() or b"{}", type_)
 
     async def text(self) -> bytes:
-        """Return the body, which is UTF-8. Raises ApiError."""
-        settings, limit = self.gateway.settings, self._endpoint.body_limit
-        return await read_body(self.request, self._max_bytes(), settings.body_timeout_s, limit)
+        """Return the body, which is UTF-8. Raises ApiError, also for a compressed body."""
+        if self.request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise ApiError(ErrorCode.BAD_MESSAGE, "compressed bodies are not accepted")
+        data = await self.data()
+        try:
+            # msgspec.Raw passes bytes on unread; text frames made from them must be UTF-8 for every receiver.
+            data.decode()
+        except UnicodeDecodeError:
+            raise ApiError(ErrorCode.BAD_MESSAGE, "the body is not UTF-8") from None
+        return data
 
     async def data(self) -> bytes:
-        """Return the body, whatever it is. Raises ApiError."""
+        """Return the body as it arrived. Raises ApiError."""
         settings, limit = self.gateway.settings, self._endpoint.body_limit
-        return await read_bytes(self.request, self._max_bytes(), settings.body_timeout_s, limit)
-
-    def _max_bytes(self) -> int:
-        settings = self.gateway.settings
-        if self._endpoint.body_limit is Limit.MESSAGE_BYTES:
-            return settings.max_message_bytes
-        return self._endpoint.max_body_bytes or settings.max_body_bytes
+        max_bytes = self._endpoint.max_body_bytes or settings.max_body_bytes
+        if limit is Limit.MESSAGE_BYTES:
+            max_bytes = settings.max_message_bytes
+        return await read_body(self.request, max_bytes, settings.body_timeout_s, limit)
 
 
-Handler = Callable[[Call], Awaitable[Response]]
+Handler = Callable[[Call], Awaitable[Any]]
 
 
 # --- access ---
@@ -199,9 +204,8 @@ def forbidden() -> ApiError:
 class HttpEndpoint:
     """One method of one path.
 
-    `answer` is the type of a successful answer's body, None where it has none; `other_answers` are those that
-    parameters of the query select instead. `body_limit` names the limit on the body's size, which `max_body_bytes`
-    lowers.
+    `answers` are the types of a successful answer's body: parameters of the query select one of several. `body_limit`
+    names the limit on the body's size, which `max_body_bytes` lowers.
     """
 
     method: Literal["GET", "POST", "PUT", "DELETE"]
@@ -210,8 +214,7 @@ class HttpEndpoint:
     summary: str
     access: Access
     handler: Handler
-    answer: Any = None
-    other_answers: tuple[Any, ...] = ()
+    answers: tuple[Any, ...] = ()
     status: int = 200
     media_type: str = "application/json"
     body: Any = None
@@ -234,17 +237,30 @@ class HttpEndpoint:
             call = Call(self, gateway, pushes, request)
             if check is not None:
                 await check(call)
-            return await handler(call)
+            answer = await handler(call)
+            if isinstance(answer, Response):
+                return answer
+            return Response(status_code=self.status) if answer is None else JsonResponse(answer, self.status)
 
         return Route(self.route_path, respond, methods=[self.method], name=self.name)
 
 
 def endpoint(
-    method: Literal["GET", "POST", "PUT", "DELETE"], path: str, access: Access, **declared: Any
+    method: Literal["GET", "POST", "PUT", "DELETE"],
+    path: str,
+    access: Access,
+    *,
+    answer: Any = None,
+    **declared: Any,
 ) -> Callable[[Handler], HttpEndpoint]:
-    """Declare the endpoint of a handler. `path` has the router's converters; `declared` are fields of HttpEndpoint."""
+    """Declare the endpoint of a handler. `path` has the router's converters; `declared` are fields of HttpEndpoint.
+
+    The handler's return type is the type of the answer; `answer` is it for handlers that return a `Response`.
+    """
 
     def declare(handler: Handler) -> HttpEndpoint:
+        found = answer or get_type_hints(handler)["return"]
+        answers = get_args(found) if isinstance(found, UnionType) else (found,)
         summary = " ".join((handler.__doc__ or "").partition("\n\n")[0].split()).removesuffix(".")
         return HttpEndpoint(
             method=method,
@@ -252,6 +268,7 @@ def endpoint(
             summary=summary,
             access=access,
             handler=handler,
+            answers=tuple(each for each in answers if each is not NoneType),
             **{"name": re.sub(r"_([a-z])", lambda found: found[1].upper(), handler.__name__)} | declared,
         )
 

@@ -9,7 +9,6 @@ from typing import Literal
 from starlette.responses import Response
 
 from gateway.api.endpoint import ANYONE, Call, endpoint, reads
-from gateway.api.responses import JsonResponse
 from gateway.http.request_metrics import exclude_from_latency
 from gateway.sse.endpoints import metrics_stream
 from services import health, telemetry
@@ -21,14 +20,14 @@ _VERSIONS = re.compile(rb"^(?:# (?:HELP|TYPE) )?(?:python_info|tidings_build_inf
 _NO_STORE = {"cache-control": "no-store"}
 
 
-@endpoint("GET", "/api/gateways", reads("metrics"), answer=list[GatewayStats])
-async def gateways(call: Call) -> Response:
+@endpoint("GET", "/api/gateways", reads("metrics"))
+async def gateways(call: Call) -> list[GatewayStats]:
     """What every gateway says of itself, by name."""
     exclude_from_latency(call.request.scope)
     gateway = call.gateway
     answers = await rpc.call_all(gateway.bus, gateway.subjects, GATEWAY_STATS, Empty())
     by_name = {stats.gateway: stats for stats in (*answers, gateway.stats())}
-    return JsonResponse([by_name[name] for name in sorted(by_name)])
+    return [by_name[name] for name in sorted(by_name)]
 
 
 class Liveness(Record, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from gateway.api.body import decode
 from gateway.api.endpoint import Call, IntegerQuery, Query, endpoint, server
 from gateway.api.pushes import MAX_ITEMS, PushResult, Tally, check_item, items_of
-from gateway.api.responses import ApiError, JsonResponse
+from gateway.api.responses import ApiError
 from services.bus.errors import BusError
 from services.clock import now_ms
 from services.settings_values import Scope
@@ -82,17 +82,15 @@ def entry_of(raw: msgspec.Raw, received_at: int) -> LogEntry:
         Query("source", str, "Only lines of this source."),
         Query("level", Level, "Only lines of this level and those above."),
     ),
-    answer=list[LogEntry],
 )
-async def logs(call: Call) -> Response:
+async def logs(call: Call) -> list[LogEntry]:
     """The newest log lines of the deployment, oldest first."""
     limit = _LIMIT.read(call) or 100
     level = call.query.get("level", "")
     if level and level not in LEVELS:
         raise ApiError(ErrorCode.INVALID_FIELD, f"`level` must be one of {', '.join(LEVELS)}")
     query = LogQuery(limit=limit, source=call.query.get("source", "")[:128], level=level)
-    found = await call.gateway.service_client.call(LOGS_RECENT, query)
-    return JsonResponse(found.entries)
+    return (await call.gateway.service_client.call(LOGS_RECENT, query)).entries
 
 
 @endpoint(

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Literal
 
 import msgspec
-from starlette.responses import Response
 
 from gateway.api.endpoint import (
     IDENTITY_QUERY,
@@ -24,7 +23,7 @@ from gateway.api.endpoint import (
     forbidden,
     server,
 )
-from gateway.api.responses import ApiError, JsonResponse
+from gateway.api.responses import ApiError
 from gateway.auth.identity import SERVER_USER_ID, Identity
 from gateway.delivery.publisher import Sender
 from gateway.gateway import Gateway
@@ -63,8 +62,8 @@ class PublishRequest(Record, frozen=True, kw_only=True):
     id: MessageId | UnsetType = UNSET
 
 
-@endpoint("POST", "/api/publish", server(Scope.PUBLISH), body=PublishRequest, answer=Ack)
-async def publish(call: Call) -> Response:
+@endpoint("POST", "/api/publish", server(Scope.PUBLISH), body=PublishRequest)
+async def publish(call: Call) -> Ack:
     """Publish to a room, to a user or to everyone, as user `server`."""
     settings, publisher = call.gateway.settings, call.gateway.publisher
     asked = await call.json(PublishRequest)
@@ -84,7 +83,7 @@ async def publish(call: Call) -> Response:
         ack = await publisher.publish_user(sender, normalize_name(asked.user_id, "userId"), content, asked.id)
     else:
         ack = await publisher.broadcast(sender, content, asked.id)
-    return JsonResponse(ack)
+    return ack
 
 
 # --- by users ---
@@ -126,13 +125,12 @@ def _as_oneself(
         headers=(_CONNECTION,),
         body=body,
         body_limit=Limit.MESSAGE_BYTES,
-        answer=Ack,
     )
 
 
 # `path`: names may hold slashes, which arrive decoded.
 @_as_oneself("POST", "/api/rooms/{room:path}/messages", RoomMessagePost)
-async def send_to_room(call: Call) -> Response:
+async def send_to_room(call: Call) -> Ack:
     """Publish to a room as oneself."""
     poster = await _Poster.of(call)
     room = normalize_name(call.path["room"], "room")
@@ -140,42 +138,42 @@ async def send_to_room(call: Call) -> Response:
         raise forbidden()
     asked = await call.json(RoomMessagePost)
     message = client.PublishRoomCommand(room=room, content=asked.content, echo=asked.echo, id=asked.id)
-    return JsonResponse(await poster.send(message, {room}))
+    return await poster.send(message, {room})
 
 
 @_as_oneself("POST", "/api/users/{userId:path}/messages", MessagePost)
-async def send_to_user(call: Call) -> Response:
+async def send_to_user(call: Call) -> Ack:
     """Send a direct message as oneself."""
     poster = await _Poster.of(call)
     asked = await call.json(MessagePost)
     message = client.PublishDirectCommand(
         target_user_id=call.path["userId"], content=asked.content, id=asked.id
     )
-    return JsonResponse(await poster.send(message))
+    return await poster.send(message)
 
 
 @_as_oneself("POST", "/api/broadcast", MessagePost)
-async def broadcast(call: Call) -> Response:
+async def broadcast(call: Call) -> Ack:
     """Publish to every connection as oneself."""
     poster = await _Poster.of(call)
     asked = await call.json(MessagePost)
-    return JsonResponse(await poster.send(client.PublishBroadcastCommand(content=asked.content, id=asked.id)))
+    return await poster.send(client.PublishBroadcastCommand(content=asked.content, id=asked.id))
 
 
 @_as_oneself("PUT", "/api/me/status", StatusPut)
-async def set_status(call: Call) -> Response:
+async def set_status(call: Call) -> Ack:
     """Choose one's status."""
     poster = await _Poster.of(call)
     asked = await call.json(StatusPut)
-    return JsonResponse(await poster.send(client.StatusChange(status=asked.status)))
+    return await poster.send(client.StatusChange(status=asked.status))
 
 
 @_as_oneself("PUT", "/api/me/data", CustomDataPut)
-async def set_custom_data(call: Call) -> Response:
+async def set_custom_data(call: Call) -> Ack:
     """Replace one's custom data."""
     poster = await _Poster.of(call)
     asked = await call.json(CustomDataPut)
-    return JsonResponse(await poster.send(client.PresenceUpdate(custom_data=asked.custom_data)))
+    return await poster.send(client.PresenceUpdate(custom_data=asked.custom_data))
 
 
 class _Poster:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from gateway.api.endpoint import MAX_TIME_MS, Call, IntegerQuery, Query, endpoint, reads, server
 from gateway.api.metric_items import PushedItem, report_of
 from gateway.api.pushes import MAX_ITEMS, PushResult, Tally, items_of
-from gateway.api.responses import ApiError, JsonResponse
+from gateway.api.responses import ApiError
 from services.bus.errors import BusError
 from services.clock import now_ms
 from services.settings_values import Scope
@@ -72,10 +72,8 @@ def _publish(call: Call, items: list[msgspec.Raw]) -> Generator[None, None, Resp
     "/api/metrics/history",
     reads("metrics"),
     query=(_LIMIT, _FROM, _TO, _STEP, _SOURCE, _METRIC),
-    answer=list[MetricsRecord],
-    other_answers=(list[SourceRecord], list[MetricPoint]),
 )
-async def metrics_history(call: Call) -> Response:
+async def metrics_history(call: Call) -> list[MetricsRecord] | list[SourceRecord] | list[MetricPoint]:
     """Records, oldest first."""
     start, end = _FROM.read(call), _TO.read(call)
     if start is not None and end is not None and start > end:
@@ -90,21 +88,21 @@ async def metrics_history(call: Call) -> Response:
     )
     found = await call.gateway.service_client.call(METRICS_HISTORY, query)
     if query.metric:
-        return JsonResponse(found.points)
+        return found.points
     if len(found.unmeasured) == len(found.rows):
         records = zip(found.rows, found.unmeasured, strict=True)
-        return JsonResponse([SourceRecord.of(record, absent) for record, absent in records])
-    return JsonResponse(found.rows)
+        return [SourceRecord.of(record, absent) for record, absent in records]
+    return found.rows
 
 
 def _series_name(source: str) -> str:
     """Return a source, or one label set of it: `shop{route="/cart"}`. Raises InvalidName, ApiError."""
-    name, brace, _ = source.partition("{")
     if not source:
         return ""
     if len(source) > _MAX_SERIES_CHARS:
         raise ApiError(ErrorCode.INVALID_FIELD, f"`source` has more than {_MAX_SERIES_CHARS} characters")
-    return normalize_name(name, "source") + source[len(name) :] if brace else normalize_name(name, "source")
+    name, brace, labels = source.partition("{")
+    return normalize_name(name, "source") + brace + labels
 
 
 def _metric_name(metric: str) -> str:
@@ -113,8 +111,7 @@ def _metric_name(metric: str) -> str:
     return metric
 
 
-@endpoint("GET", "/api/metrics/sources", reads("metrics"), answer=list[SourceInfo])
-async def metrics_sources(call: Call) -> Response:
+@endpoint("GET", "/api/metrics/sources", reads("metrics"))
+async def metrics_sources(call: Call) -> list[SourceInfo]:
     """Sources, and label sets of them, heard of within the last hour."""
-    found = await call.gateway.service_client.call(METRICS_SOURCES, Empty())
-    return JsonResponse(found.sources)
+    return (await call.gateway.service_client.call(METRICS_SOURCES, Empty())).sources

@@ -61,27 +61,16 @@ async def presence(call: Call) -> Response:
     return JsonResponse(users, headers={} if wanted else _next_page(room, limit, cursor))
 
 
-@endpoint(
-    "GET",
-    "/api/presence/stats",
-    READER,
-    query=(Query("room", str, "Only the users of this room."),),
-    answer=PresenceCounts,
-)
-async def presence_stats(call: Call) -> Response:
+@endpoint("GET", "/api/presence/stats", READER, query=(Query("room", str, "Only the users of this room."),))
+async def presence_stats(call: Call) -> PresenceCounts:
     """How many users are online, or in a room, and nothing of who they are."""
     room = await _readable_room(call)
     if room is not None:
         page = await call.gateway.service_client.call(PRESENCE_LIST, PresenceQuery(room=room, limit=1))
-        return JsonResponse(PresenceCounts(users=page.count))
+        return PresenceCounts(users=page.count)
     found = await call.gateway.service_client.call(PRESENCE_STATS, Empty())
-    return JsonResponse(
-        PresenceCounts(
-            users=found.users,
-            connections=found.connections,
-            rooms=found.rooms,
-            gateways=found.gateways,
-        )
+    return PresenceCounts(
+        users=found.users, connections=found.connections, rooms=found.rooms, gateways=found.gateways
     )
 
 

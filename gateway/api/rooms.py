@@ -1,9 +1,7 @@
 """Rooms that have members, and the history of one."""
 
-from starlette.responses import Response
-
 from gateway.api.endpoint import READER, Call, IntegerQuery, endpoint, require_room
-from gateway.api.responses import ApiError, JsonResponse
+from gateway.api.responses import ApiError
 from services.wire.codes import ErrorCode
 from services.wire.names import normalize_name
 from services.wire.records import UNSET, Record, RoomSummary, UnsetType
@@ -28,25 +26,19 @@ class RoomPast(Record, frozen=True, kw_only=True):
     messages: list[RoomMessage]
 
 
-@endpoint("GET", "/api/rooms", READER, query=(_ROOMS,), answer=list[RoomSummary])
-async def rooms(call: Call) -> Response:
+@endpoint("GET", "/api/rooms", READER, query=(_ROOMS,))
+async def rooms(call: Call) -> list[RoomSummary]:
     """Rooms that have members and that the reader may join, most users first."""
     reader = await call.gateway.authenticator.authenticate_reader(call.request.headers, call.query)
     limit = _ROOMS.read(call) or 100
     # Filtered here, so all are requested: the first hundred may be rooms that the reader must not see.
     page = await call.gateway.service_client.call(PRESENCE_ROOMS, RoomsQuery(limit=_MAX_ROOMS))
-    return JsonResponse([room for room in page.rooms if reader.grants.may_join(room.room)][:limit])
+    return [room for room in page.rooms if reader.grants.may_join(room.room)][:limit]
 
 
 # `path`: a room's name may hold slashes, which arrive decoded.
-@endpoint(
-    "GET",
-    "/api/rooms/{room:path}/history",
-    READER,
-    query=(_MESSAGES, _BEFORE, _SINCE),
-    answer=RoomPast,
-)
-async def room_history(call: Call) -> Response:
+@endpoint("GET", "/api/rooms/{room:path}/history", READER, query=(_MESSAGES, _BEFORE, _SINCE))
+async def room_history(call: Call) -> RoomPast:
     """What a room keeps, oldest first."""
     gateway = call.gateway
     room = normalize_name(call.path["room"], "room")
@@ -56,8 +48,6 @@ async def room_history(call: Call) -> Response:
     if before is not None and since is not None:
         raise ApiError(ErrorCode.INVALID_FIELD, "`before` and `since` exclude each other")
     if not gateway.settings.namespaces[gateway.settings.namespace_of(room)].durable:
-        return JsonResponse(RoomPast(room=room, messages=[]))
+        return RoomPast(room=room, messages=[])
     found = await gateway.history.room_history(room, limit=limit, before=before, since=since)
-    return JsonResponse(
-        RoomPast(room=room, epoch=found.epoch, seq=found.last_seq, messages=list(found.messages))
-    )
+    return RoomPast(room=room, epoch=found.epoch, seq=found.last_seq, messages=list(found.messages))

@@ -8,11 +8,11 @@ import time
 from typing import Annotated
 
 import msgspec
-from starlette.responses import Response
 
 from gateway.api.endpoint import BEARER, Call, Query, endpoint, server
-from gateway.api.responses import ApiError, JsonResponse, refusal_response
+from gateway.api.responses import ApiError
 from gateway.auth.tokens import CLOCK_SKEW_S
+from gateway.client.commands import CommandError
 from gateway.gateway import Gateway
 from services.settings_values import Scope
 from services.wire.codes import ErrorCode
@@ -44,10 +44,9 @@ class Ordered(Record, frozen=True, kw_only=True):
         Query("reason", str, f"Sent to the client; at most {_MAX_REASON_BYTES} bytes."),
         Query("revoke", bool, "Refuse the tokens issued to the user until now, too."),
     ),
-    answer=Ordered,
     status=202,
 )
-async def disconnect_user(call: Call) -> Response:
+async def disconnect_user(call: Call) -> Ordered:
     """Order every gateway to end a user's connections, with close code 4502.
 
     The answer is 202, because it is not known whether there were any.
@@ -66,7 +65,7 @@ async def disconnect_user(call: Call) -> Response:
         gateway.subjects.control, msgspec.json.encode(DisconnectUser(user_id=user_id, reason=reason))
     )
     await gateway.bus.flush()  # or it might wait in a buffer of a connection that is already dead
-    return JsonResponse(Ordered(user_id=user_id), 202)
+    return Ordered(user_id=user_id)
 
 
 # --- revocations ---
@@ -89,11 +88,11 @@ class Revocation(Record, frozen=True, kw_only=True):
     issued_before: int | UnsetType = UNSET
 
 
-@endpoint("GET", "/api/revocations", server(Scope.USERS), answer=list[Revocation])
-async def revocations(call: Call) -> Response:
+@endpoint("GET", "/api/revocations", server(Scope.USERS))
+async def revocations(call: Call) -> list[Revocation]:
     """What is revoked now."""
     entries = call.gateway.authenticator.revocations.entries(time.time())
-    return JsonResponse([_to_answer(revoked) for revoked in entries[:_MAX_LISTED]])
+    return [_to_answer(revoked) for revoked in entries[:_MAX_LISTED]]
 
 
 @endpoint(
@@ -102,10 +101,9 @@ async def revocations(call: Call) -> Response:
     server(Scope.USERS),
     body=RevocationRequest,
     max_body_bytes=_MAX_BODY_BYTES,
-    answer=Revocation,
     status=201,
 )
-async def revoke(call: Call) -> Response:
+async def revoke(call: Call) -> Revocation:
     """Revoke a user's tokens or one token, or lift that.
 
     Answered when it is stored; connections end some milliseconds later.
@@ -117,7 +115,7 @@ async def revoke(call: Call) -> Response:
     token_id = "" if asked.token_id is UNSET else asked.token_id
     revoked = _revocation(call.gateway, user_id=user_id, token_id=token_id, lift=asked.lift)
     await call.gateway.revocation_log.publish(revoked)
-    return JsonResponse(_to_answer(revoked), 201)
+    return _to_answer(revoked)
 
 
 def _revocation(gateway: Gateway, *, user_id: str = "", token_id: str = "", lift: bool = False) -> Revoked:
@@ -164,10 +162,9 @@ class Ticket(Record, frozen=True, kw_only=True):
     body=TicketRequest,
     body_required=False,
     max_body_bytes=_MAX_BODY_BYTES,
-    answer=Ticket,
     status=201,
 )
-async def issue_ticket(call: Call) -> Response:
+async def issue_ticket(call: Call) -> Ticket:
     """A one-time ticket with the rights of the token shown."""
     gateway, headers = call.gateway, call.request.headers
     if "ticket" in call.query:
@@ -176,10 +173,10 @@ async def issue_ticket(call: Call) -> Response:
     identity = await gateway.authenticator.authenticate(headers, call.query)
     if wait_s := gateway.ticket_wait_s(identity.user_id):
         text = f"more than {gateway.settings.ticket_rate:g} tickets per second for this user"
-        return refusal_response(ErrorCode.RATE_LIMITED, text, math.ceil(wait_s * 1000))
+        raise CommandError(ErrorCode.RATE_LIMITED, text, math.ceil(wait_s * 1000))
     asked = await call.json(TicketRequest)
     origin = headers.get("origin") or asked.origin
     if len(origin) > _MAX_ORIGIN_LENGTH:
         raise ApiError(ErrorCode.INVALID_FIELD, "`origin` is too long")
     ticket, expires_at = await gateway.tickets.issue(identity, origin)
-    return JsonResponse(Ticket(ticket=ticket, expires_at=int(expires_at * 1000)), 201)
+    return Ticket(ticket=ticket, expires_at=int(expires_at * 1000))

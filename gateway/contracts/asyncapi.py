@@ -8,10 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from starlette.responses import Response
 
 from gateway.api.endpoint import ANYONE, Call, endpoint
-from gateway.api.responses import JsonResponse
 from gateway.contracts.schemas import (
     Schema,
     client_messages,
@@ -45,10 +43,10 @@ _WS_QUERY = {
 }
 
 
-@endpoint("GET", "/asyncapi.json", ANYONE, answer=dict[str, Any], name="asyncapi")
-async def serve_asyncapi(_call: Call) -> Response:
+@endpoint("GET", "/asyncapi.json", ANYONE, name="asyncapi")
+async def serve_asyncapi(_call: Call) -> dict[str, Any]:
     """The same for WebSocket and Server-Sent Events."""
-    return JsonResponse(asyncapi())
+    return asyncapi()
 
 
 @lru_cache(maxsize=1)

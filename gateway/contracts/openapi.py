@@ -5,22 +5,20 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from starlette.responses import Response
 
 from gateway.api import alerts, health, logs, messages, metrics, presence, rooms, users
 from gateway.api.endpoint import ANYONE, Call, HttpEndpoint, IntegerQuery, Query, endpoint, endpoints_of
 from gateway.api.otlp import export
-from gateway.api.responses import JsonResponse
 from gateway.contracts import asyncapi
 from gateway.contracts.schemas import Schema, components_of, info
 from gateway.sse import endpoints as sse
 from services.wire.records import ErrorBody
 
 
-@endpoint("GET", "/openapi.json", ANYONE, answer=dict[str, Any], name="openapi")
-async def serve_openapi(_call: Call) -> Response:
+@endpoint("GET", "/openapi.json", ANYONE, name="openapi")
+async def serve_openapi(_call: Call) -> dict[str, Any]:
     """This document."""
-    return JsonResponse(openapi())
+    return openapi()
 
 
 # All that a gateway serves over HTTP but for the page, in the order of the document.
@@ -42,7 +40,7 @@ _SCHEMES: Schema = {
 def openapi() -> Schema:
     """Return the document."""
     asked = {endpoint.body for endpoint in ENDPOINTS if endpoint.body is not None}
-    answered = {each for endpoint in ENDPOINTS for each in _answers(endpoint)}
+    answered = {each for endpoint in ENDPOINTS for each in endpoint.answers}
     schemas, components = components_of(sorted(asked, key=repr), [ErrorBody, *sorted(answered, key=repr)])
     paths: dict[str, Schema] = {}
     for each in ENDPOINTS:
@@ -76,12 +74,8 @@ def _rendered(endpoint: HttpEndpoint, schemas: dict[str, Schema]) -> Schema:
     return rendered
 
 
-def _answers(endpoint: HttpEndpoint) -> list[Any]:
-    return [each for each in (endpoint.answer, *endpoint.other_answers) if each is not None]
-
-
 def _answer(endpoint: HttpEndpoint, schemas: dict[str, Schema]) -> Schema:
-    shapes = [schemas[repr(each)] for each in _answers(endpoint)]
+    shapes = [schemas[repr(each)] for each in endpoint.answers]
     if not shapes:
         return {"description": "Done"}
     schema = shapes[0] if len(shapes) == 1 else {"anyOf": shapes}

@@ -33,7 +33,7 @@ async def test_what_waits_on_purpose_counts_but_is_no_latency() -> None:
 
 async def test_a_refusal_counts_under_the_limit_that_was_met() -> None:
     async def small(request: Request) -> Response:
-        return PlainTextResponse(await read_body(request, 10))
+        return PlainTextResponse(await read_body(request, 10, 30.0, Limit.BODY_BYTES))
 
     async def items(_request: Request) -> Response:
         raise ApiError(ErrorCode.TOO_LARGE, "too many items")
