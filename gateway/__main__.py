@@ -4,8 +4,6 @@ import asyncio
 
 from prometheus_client import REGISTRY
 
-from gateway.auth.authenticator import Authenticator
-from gateway.auth.tickets import TicketStore
 from gateway.gateway import Gateway
 from gateway.http.app import build_app
 from gateway.server import Server, bind
@@ -29,12 +27,10 @@ async def main(settings: Settings, life: Lifecycle) -> None:
     life.on_stop("bus", bus.close, timeout_s=1.0)
     life.ship_logs(bus.publish, settings)
 
-    tickets = TicketStore(bus, settings)
     try:
-        authenticator = Authenticator(settings, tickets)
+        gateway = Gateway(bus, settings, instance, life.fail)
     except ValueError as fault:
         raise CannotStart(str(fault)) from fault
-    gateway = Gateway(bus, settings, instance, authenticator, tickets, life.fail)
     life.on_stop("gateway", gateway.close, timeout_s=1.5)
     await gateway.open()
     REGISTRY.register(gateway.reporter)
@@ -44,7 +40,7 @@ async def main(settings: Settings, life: Lifecycle) -> None:
     service = Service(bus, settings, "gateway")
 
     async def stats(_request: Empty) -> GatewayStats:
-        return gateway.stats()
+        return gateway.reporter.stats()
 
     service.endpoint(GATEWAY_STATS, stats, queue=False)
     await service.start()
@@ -53,7 +49,7 @@ async def main(settings: Settings, life: Lifecycle) -> None:
     checks = {name: _check(gateway, name) for name in gateway.readiness()}
     export_process(checks, bus.stats)
     if settings.health_port:
-        health = HealthServer(settings, "gateway", checks, gateway.details)
+        health = HealthServer(settings, "gateway", checks, gateway.service_client.details)
         await health.start()
         life.on_stop("health", health.close, timeout_s=0.5)
 

@@ -4,9 +4,13 @@ Orders reach every gateway: disconnect a user, revoke a token, close a surplus c
 costs nothing on a gateway that it does not concern, however many connections that has.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Protocol
+
+import msgspec
+import structlog
 
 from gateway.auth.expiry import CredentialTimer, to_ms
 from gateway.auth.identity import Identity
@@ -14,16 +18,25 @@ from gateway.auth.revocations import applies_to
 from gateway.delivery.counters import Counters
 from gateway.delivery.fanout import Member
 from gateway.http.client_address import TrustedProxies, ip_key_of
-from gateway.limits import Limit
+from gateway.limits import AcceptRateLimiter, Limit
 from gateway.presence.batch_queue import Announced, Chosen
-from gateway.user_limit import UserLimit
-from services.bus.client import Bus
+from services.bus.client import Bus, BusMessage
+from services.bus.errors import BusError
 from services.clock import now_ms
 from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire import server
 from services.wire.codes import CloseCode
-from services.wire.events import Revoked
+from services.wire.events import CloseConnections, Revoked, RosterQuery, UserConnections
+
+log = structlog.get_logger(__name__)
+
+_ASK_S = 0.5
+_STALL_S = 0.2  # gateways answer at once; which of them have such a user is not known
+
+_encode = msgspec.json.Encoder().encode
+_decode_query = msgspec.json.Decoder(RosterQuery).decode
+_decode_roster = msgspec.json.Decoder(UserConnections).decode
 
 
 class Client(Member, Announced, Protocol):
@@ -57,19 +70,15 @@ class Connections:
     """
 
     def __init__(
-        self,
-        bus: Bus,
-        settings: Settings,
-        instance: str,
-        tasks: TaskSet,
-        counters: Counters,
-        proxies: TrustedProxies,
+        self, bus: Bus, settings: Settings, instance: str, tasks: TaskSet, counters: Counters
     ) -> None:
+        self.draining = False
+        self.proxies = TrustedProxies(settings.trusted_proxies, settings.proxy_header)
         self._by_id: dict[str, Client] = {}
         self._by_user = _Index()
         self._by_token = _Index()
         self._counters = counters
-        self._proxies = proxies
+        self._accept_rate = AcceptRateLimiter(settings.accept_rate, time.monotonic())
         self._expiry_notice_s = settings.expiry_notice_s
         self._per_ip = PerIPLimit(settings.connections_per_address)
         self._per_user = UserLimit(bus, settings, instance, tasks, self._replace)
@@ -87,6 +96,19 @@ class Connections:
         """Return a connection, if it is here."""
         return self._by_id.get(connection_id)
 
+    def accept_wait_s(self) -> float:
+        """Return 0.0 for a connection within the accept rate, else the seconds to wait (and count the hit)."""
+        wait_s = self._accept_rate.retry_after_s(time.monotonic())
+        if wait_s:
+            self._counters.request_failed(Limit.ACCEPT_RATE, our_fault=False)
+            self._counters.limit_hit(Limit.ACCEPT_RATE)
+        return wait_s
+
+    def drain(self) -> None:
+        """Accept no more connections: this gateway stops, and another one will accept them."""
+        self.draining = True
+        self._accept_rate.close()
+
     def reserve_ip(self, peer: str, header_lines: Callable[[str], list[str]]) -> str | None:
         """Reserve a per-IP slot. Return the IP key, or None if the limit is reached (and count the hit).
 
@@ -95,7 +117,7 @@ class Connections:
         """
         if not self._per_ip.limit:
             return ""
-        ip_key = ip_key_of(self._proxies.client_ip(peer, header_lines(self._proxies.header)))
+        ip_key = ip_key_of(self.proxies.client_ip(peer, header_lines(self.proxies.header)))
         if self._per_ip.reserve(ip_key):
             return ip_key
         self._counters.request_failed(Limit.ADDRESS_CONNECTIONS, our_fault=False)
@@ -198,6 +220,110 @@ class PerIPLimit:
             self._open[ip_key] = left
         else:
             self._open.pop(ip_key, None)
+
+
+def surplus(connections: Mapping[str, int], limit: int) -> list[str]:
+    """Return all connections but the newest `limit`, oldest first. Values are opening times."""
+    by_age = sorted(connections, key=lambda id: (connections[id], id))
+    return by_age[: max(0, len(by_age) - limit)]
+
+
+class UserLimit:
+    """Limit of one user's connections on all gateways together. `close` closes one of this gateway.
+
+    No gateway knows another, and none keeps the count. A gateway with a new connection asks all gateways for the user's
+    connections, and the oldest beyond the limit are closed wherever they are. This costs one message to every gateway
+    for each new connection; without a limit nothing is asked. While the bus is away the limit holds for each gateway
+    alone.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        settings: Settings,
+        instance: str,
+        tasks: TaskSet,
+        close: Callable[[str], None],
+    ) -> None:
+        self._bus = bus
+        self._subjects = settings.subjects
+        self._limit = settings.connections_per_user
+        self._instance = instance
+        self._tasks = tasks
+        self._close = close
+        self._by_user: dict[str, dict[str, int]] = {}
+        self._checking: dict[str, bool] = {}  # users being asked about; True: ask once more afterwards
+        self._subscription = bus.subscribe(self._subjects.roster, self._on_query) if self._limit else None
+
+    def add(self, user_id: str, connection_id: str, opened_at: int) -> None:
+        """Count a connection, opened at that time (ms), and see that the user has no more than allowed."""
+        if not self._limit or not user_id:
+            return
+        self._by_user.setdefault(user_id, {})[connection_id] = opened_at
+        for oldest in surplus(self._by_user[user_id], self._limit):
+            self.close_surplus(user_id, oldest)
+        if user_id in self._checking:
+            self._checking[user_id] = True
+        else:
+            self._checking[user_id] = False
+            self._tasks.spawn(self._check(user_id), "connections of a user")
+
+    def discard(self, user_id: str, connection_id: str) -> bool:
+        """Stop counting a connection. True: it was counted."""
+        connections = self._by_user.get(user_id)
+        if connections is None or connections.pop(connection_id, None) is None:
+            return False
+        if not connections:
+            del self._by_user[user_id]
+        return True
+
+    def close_surplus(self, user_id: str, connection_id: str) -> None:
+        """Close a connection that a gateway found to be surplus."""
+        if self.discard(user_id, connection_id):
+            self._close(connection_id)
+
+    def close(self) -> None:
+        """End the subscription."""
+        if self._subscription is not None:
+            self._subscription.close()
+
+    async def _check(self, user_id: str) -> None:
+        try:
+            while True:
+                self._checking[user_id] = False
+                await self._ask(user_id)
+                if not self._checking[user_id]:
+                    return
+        finally:
+            del self._checking[user_id]
+
+    async def _ask(self, user_id: str) -> None:
+        query = _encode(RosterQuery(user_id=user_id))
+        try:
+            answers = await self._bus.request_many(
+                self._subjects.roster, query, timeout_s=_ASK_S, stall_s=_STALL_S
+            )
+            everywhere = dict(self._by_user.get(user_id, {}))
+            for answer in answers:
+                everywhere |= _decode_roster(answer.data).connections
+            if found := surplus(everywhere, self._limit):
+                self._bus.publish(self._subjects.control, _encode(CloseConnections(connection_ids=found)))
+        except (BusError, msgspec.DecodeError) as fault:
+            log.info("connections of a user are counted on this gateway alone", reason=str(fault))
+
+    def _on_query(self, message: BusMessage) -> None:
+        try:
+            query = _decode_query(message.data)
+        except (msgspec.DecodeError, RecursionError) as fault:
+            log.error("roster query is not readable", reason=str(fault))
+            return
+        connections = self._by_user.get(query.user_id)
+        if connections and message.reply:
+            roster = UserConnections(gateway=self._instance, connections=connections)
+            try:
+                self._bus.publish(message.reply, _encode(roster))
+            except BusError as fault:
+                log.debug("roster not sent", reason=str(fault))
 
 
 class _Index:

@@ -122,8 +122,7 @@ class Server(uvicorn.Server):
     async def drain(self) -> None:
         """Disconnect all clients, paced; return when they are gone or the time is up."""
         gateway = self._gateway
-        gateway.draining = True
-        gateway.accept_rate.close()
+        gateway.connections.drain()
         for server in self.servers:
             server.close()
         clients = list(gateway.connections)

@@ -5,7 +5,7 @@ A service that does not answer costs every caller its timeout. After a few of th
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -119,9 +119,9 @@ class ServiceClient:
         for name in GUARDED:
             gauge(MetricName.BREAKER_STATE).labels(name).set(BreakerState.CLOSED.value)
 
-    def breaker_states(self) -> Mapping[str, str]:
-        """Return the state of each breaker in words, for health details."""
-        return {name: breaker.state.name.lower() for name, breaker in self._breakers.items()}
+    def details(self) -> dict[str, object]:
+        """Return the state of each breaker in words, for `/readyz`."""
+        return {"breakers": {name: breaker.state.name.lower() for name, breaker in self._breakers.items()}}
 
     def is_answering(self, service: str) -> bool:
         """Whether the service's breaker is closed."""

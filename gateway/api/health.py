@@ -25,8 +25,8 @@ async def gateways(call: Call) -> list[GatewayStats]:
     """What every gateway says of itself, by name."""
     exclude_from_latency(call.request.scope)
     gateway = call.gateway
-    answers = await rpc.call_all(gateway.bus, gateway.subjects, GATEWAY_STATS, Empty())
-    by_name = {stats.gateway: stats for stats in (*answers, gateway.stats())}
+    answers = await rpc.call_all(gateway.bus, gateway.settings.subjects, GATEWAY_STATS, Empty())
+    by_name = {stats.gateway: stats for stats in (*answers, gateway.reporter.stats())}
     return [by_name[name] for name in sorted(by_name)]
 
 
@@ -57,7 +57,7 @@ async def healthz(_call: Call) -> Response:
 async def readyz(call: Call) -> Response:
     """Whether new connections should come here."""
     checks = {name: holds.__bool__ for name, holds in call.gateway.readiness().items()}
-    return _plain(health.readiness(checks, call.gateway.details))
+    return _plain(health.readiness(checks, call.gateway.service_client.details))
 
 
 @endpoint("GET", "/metrics", ANYONE, answer=str, media_type="text/plain")

@@ -125,7 +125,7 @@ def _publish(call: Call, items: list[msgspec.Raw]) -> Generator[None, None, Resp
             tally.reject(index, fault)
         else:
             by_source.setdefault(entry.source, []).append((index, entry))
-    subject = gateway.subjects.logs_report(LOGS_OF_APPLICATIONS)
+    subject = gateway.settings.subjects.logs_report(LOGS_OF_APPLICATIONS)
     for source, lines in by_source.items():
         for batch in _batches(lines):
             yield

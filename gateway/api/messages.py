@@ -193,7 +193,8 @@ class _Poster:
         if len(connection_id) > _MAX_CONNECTION_ID:
             raise ApiError(ErrorCode.INVALID_FIELD, f"{_CONNECTION.name} is too long")
         # A connection of another gateway is not known here: there, the sender's user id decides (`Fanout.send`).
-        if gateway.owner_of(connection_id) not in (None, identity.user_id):
+        connection = gateway.connections.get(connection_id)
+        if connection is not None and connection.user_id != identity.user_id:
             raise ApiError(ErrorCode.FORBIDDEN, f"{_CONNECTION.name} names a connection of another user")
         return cls(gateway, identity, connection_id)
 
@@ -204,7 +205,8 @@ class _Poster:
             CommandError, PublishRefused, ApiError, BusError: it was not performed.
         """
         gateway, now = self._gateway, time.monotonic()
-        gateway.note_message(self.identity.user_id)
+        gateway.counters.messages_in += 1
+        gateway.presence.active(self.identity.user_id)
         state = gateway.senders.state_of(self.identity, rooms or set(), now)
         size = sum(len(part) for part in msgspec.structs.astuple(message) if isinstance(part, msgspec.Raw))
         command = state.check(message, now, size)
@@ -222,7 +224,7 @@ class _Poster:
             case client.PublishDirectCommand(target_user_id=user_id, content=content, id=id):
                 ack, online = await asyncio.gather(
                     gateway.publisher.publish_user(sender, user_id, self._json(content), id),
-                    gateway.is_online(user_id, self.identity.grants),
+                    gateway.user_presence.is_online(user_id, self.identity.grants),
                 )
                 return msgspec.structs.replace(ack, online=online)
             case client.PublishBroadcastCommand(content=content, id=id):
@@ -245,7 +247,7 @@ class _Poster:
             status=status,
             custom_data=custom_data,
         )
-        if not await self._gateway.set_presence(order):
+        if not await self._gateway.user_presence.order(order):
             text = "the user has no such connection, or it is no presence: a stream needs rooms or `inbox`"
             raise ApiError(ErrorCode.CONFLICT, text)
         return Ack()

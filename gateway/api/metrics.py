@@ -59,7 +59,7 @@ def _publish(call: Call, items: list[msgspec.Raw]) -> Generator[None, None, Resp
         yield
         try:
             report = yield from report_of(raw, received_at, pushes.numbers, pushes.label_sets)
-            gateway.bus.publish(gateway.subjects.metrics_report, msgspec.json.encode(report))
+            gateway.bus.publish(gateway.settings.subjects.metrics_report, msgspec.json.encode(report))
         except (ApiError, BusError) as fault:
             tally.reject(index, fault)
         else:

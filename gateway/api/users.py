@@ -14,6 +14,7 @@ from gateway.api.responses import ApiError
 from gateway.auth.tokens import CLOCK_SKEW_S
 from gateway.client.commands import CommandError
 from gateway.gateway import Gateway
+from gateway.limits import Limit
 from services.settings_values import Scope
 from services.wire.codes import ErrorCode
 from services.wire.events import DisconnectUser, Revoked
@@ -61,9 +62,8 @@ async def disconnect_user(call: Call) -> Ordered:
         raise ApiError(ErrorCode.INVALID_FIELD, "`revoke` must be true or false")
     if revoke == "true":
         await gateway.revocation_log.publish(_revocation(gateway, user_id=user_id))
-    gateway.bus.publish(
-        gateway.subjects.control, msgspec.json.encode(DisconnectUser(user_id=user_id, reason=reason))
-    )
+    order = msgspec.json.encode(DisconnectUser(user_id=user_id, reason=reason))
+    gateway.bus.publish(gateway.settings.subjects.control, order)
     await gateway.bus.flush()  # or it might wait in a buffer of a connection that is already dead
     return Ordered(user_id=user_id)
 
@@ -171,7 +171,8 @@ async def issue_ticket(call: Call) -> Ticket:
         # A ticket that could beget tickets would never end.
         raise ApiError(ErrorCode.UNAUTHORIZED, "a ticket is issued for a token, not for a ticket")
     identity = await gateway.authenticator.authenticate(headers, call.query)
-    if wait_s := gateway.ticket_wait_s(identity.user_id):
+    if wait_s := gateway.tickets.wait_s(identity.user_id):
+        gateway.on_limit(Limit.TICKET_RATE)
         text = f"more than {gateway.settings.ticket_rate:g} tickets per second for this user"
         raise CommandError(ErrorCode.RATE_LIMITED, text, math.ceil(wait_s * 1000))
     asked = await call.json(TicketRequest)

@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.auth.bucket import Bucket
 from gateway.auth.identity import Identity
+from gateway.limits import KeyedBuckets
 from services.bus.client import Bus
 from services.bus.specs import ticket_spec
 from services.settings import Settings
@@ -50,6 +51,11 @@ class TicketStore:
     def __init__(self, bus: Bus, settings: Settings) -> None:
         self._ttl_s = settings.ticket_ttl_s
         self._bucket = Bucket(bus, ticket_spec(settings))
+        self._rates = KeyedBuckets(settings.ticket_rate, time.monotonic())
+
+    def wait_s(self, user_id: str) -> float:
+        """Return 0.0 for a user who may have another ticket, else the seconds until then."""
+        return self._rates.consume(user_id, time.monotonic())
 
     async def issue(self, identity: Identity, origin: str) -> tuple[str, float]:
         """Return a new ticket and its expiry, in seconds since 1970. Raises BusError."""

@@ -28,7 +28,7 @@ def build_app(gateway: Gateway) -> ASGIApp:
             app,
             settings.request_rate,
             gateway.authenticator,
-            gateway.proxies.ip_key_of_request,
+            gateway.connections.proxies.ip_key_of_request,
             gateway.on_limit,
         )
     return RequestMetrics(with_security_headers(limited, gateway.authenticator.origins), gateway.counters)

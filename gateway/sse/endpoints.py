@@ -153,7 +153,7 @@ class StreamResponse(Response):
 )
 async def events(call: Call) -> Response:
     """A stream of messages, as `event: TYPE`; resumed by `Last-Event-ID`."""
-    if wait_s := call.gateway.accept_wait_s():
+    if wait_s := call.gateway.connections.accept_wait_s():
         already_counted(call.request.scope)
         return too_many(wait_s)
     return await _EventsRequest(call.gateway, call.request).open()
@@ -167,7 +167,7 @@ async def metrics_events(call: Call) -> Response:
 
 async def metrics_stream(gateway: Gateway, request: Request) -> Response:
     """Answer with a stream of bare metrics records."""
-    if wait_s := gateway.accept_wait_s():
+    if wait_s := gateway.connections.accept_wait_s():
         already_counted(request.scope)
         return too_many(wait_s)
     identity = await gateway.authenticator.authenticate_reader(request.headers, request.query_params)

@@ -149,7 +149,7 @@ class Connection:
                     done = partial(self._on_published, id, now)
                     gateway.publisher.to_all(self._sender, self._content(command), done, id=id, echo=echo)
                 case client.StatusChange(status=status, id=id):
-                    gateway.choose(self, status=status)
+                    gateway.user_presence.choose(self, status=status)
                     self.reply(server.Ack(id=id), now)
                 case client.PresenceUpdate():
                     self._set_custom_data(command, now)
@@ -338,7 +338,9 @@ class Connection:
     def _publish_to_user(self, command: client.PublishDirectCommand, started: float) -> None:
         """Store the message and look the receiver up at the same time; the answer waits for both."""
         gateway, user_id, content = self._gateway, command.target_user_id, self._content(command)
-        online = gateway.tasks.spawn(gateway.is_online(user_id, self.identity.grants), "is online")
+        online = gateway.tasks.spawn(
+            gateway.user_presence.is_online(user_id, self.identity.grants), "is online"
+        )
 
         def done(outcome: server.Ack | PublishRefused) -> None:
             if isinstance(outcome, PublishRefused):
@@ -429,7 +431,7 @@ class Connection:
         )
         rooms = gateway.connections.rooms_of_user(self.user_id)
         self._state.charge_custom_data(len(data), rooms, started)
-        gateway.choose(self, custom_data=data)
+        gateway.user_presence.choose(self, custom_data=data)
         self.reply(server.Ack(id=command.id), started)
 
     def _refresh(self, command: client.Refresh, started: float) -> None:

@@ -343,7 +343,7 @@ class UpgradeHandler:
         open_it = self._open_at.get(unquote(request.path))
         if open_it is None:
             return refusal_response(ErrorCode.NOT_FOUND, "no WebSockets are served at this path")
-        if wait_s := gateway.accept_wait_s():
+        if wait_s := gateway.connections.accept_wait_s():
             return too_many(wait_s)
         ip_key = gateway.connections.reserve_ip(upgrade.client_address, request.all)
         if ip_key is None:

@@ -188,7 +188,11 @@ GUARDS = (
         "status and data are set for the user's own connection alone",
         "tests/integration/gateway/test_http_messages.py::test_status_and_data_count_as_on_a_socket",
         edits=[
-            ("gateway/gateway.py", " and one.user_id == order.user_id", ""),
+            (
+                "gateway/user_presence.py",
+                "self._connections.of_user(order.user_id)",
+                "list(self._connections)",
+            ),
         ],
     ),
     guard(
@@ -282,7 +286,7 @@ GUARDS = (
     guard(
         "who is online is said to who may see presence",
         f"{LIVE}::test_online_status_needs_the_right_to_see_presence",
-        edits=[("gateway/gateway.py", "if not asker.may_follow(channel_names.PRESENCE):", "if False:")],
+        edits=[("gateway/user_presence.py", "if not asker.may_follow(channel_names.PRESENCE):", "if False:")],
     ),
     guard(
         "no token is for the server",

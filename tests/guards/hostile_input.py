@@ -378,8 +378,8 @@ GUARDS = (
         f"{WIRE}::test_connection_flood_over_the_total_rate",
         edits=[
             (
-                "gateway/gateway.py",
-                "wait_s = self.accept_rate.retry_after_s(time.monotonic())",
+                "gateway/connections.py",
+                "wait_s = self._accept_rate.retry_after_s(time.monotonic())",
                 "wait_s = 0.0",
             )
         ],
@@ -387,7 +387,7 @@ GUARDS = (
     guard(
         "connections of one user",
         f"{WIRE}::test_a_user_has_so_many_connections_on_all_gateways",
-        edits=[("gateway/user_limit.py", "return by_age[: max(0, len(by_age) - limit)]", "return []")],
+        edits=[("gateway/connections.py", "return by_age[: max(0, len(by_age) - limit)]", "return []")],
     ),
     guard(
         "only proxies say where a client is",
@@ -418,7 +418,7 @@ GUARDS = (
         edits=[
             (
                 "gateway/api/users.py",
-                "if wait_s := gateway.ticket_wait_s(identity.user_id):",
+                "if wait_s := gateway.tickets.wait_s(identity.user_id):",
                 "if wait_s := 0.0:",
             )
         ],

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from gateway.auth.identity import Identity
 from gateway.client.commands import HttpSenders
 from gateway.contracts.openapi import ENDPOINTS
 from gateway.dashboard import page_routes
+from gateway.delivery.counters import Counters
 from gateway.delivery.publisher import Sender
 from gateway.delivery.streams import route_of
 from gateway.http.middleware import with_security_headers
@@ -121,6 +123,10 @@ class FakeTickets:
 
     def __init__(self) -> None:
         self.kept: dict[str, tuple[Identity, str]] = {}
+        self.wait = 0.0
+
+    def wait_s(self, _user_id: str) -> float:
+        return self.wait
 
     async def issue(self, identity: Identity, origin: str) -> tuple[str, float]:
         ticket = f"ticket-{len(self.kept)}"
@@ -142,58 +148,51 @@ class FakeRevocationLog:
         self.published.append(revoked)
 
 
+class FakeUserPresence:
+    """Keeps the orders. `online` are the users whose presence is known; orders find a connection while `present`."""
+
+    def __init__(self) -> None:
+        self.online: dict[str, bool] = {}
+        self.orders: list[SetPresence] = []
+        self.present = True
+
+    async def is_online(self, user_id: str, _asker: Grants) -> bool | UnsetType:
+        return self.online.get(user_id, UNSET)
+
+    async def order(self, order: SetPresence) -> bool:
+        self.orders.append(order)
+        return self.present
+
+
 class FakeDeps:
     """All that the handlers need. `answers` maps an endpoint's name to a reply or a function of the request."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.subjects = settings.subjects
         self.bus = FakeBus()
-        self.service_client = ServiceClient(self.bus, self.subjects)  # type: ignore[arg-type]
+        self.service_client = ServiceClient(self.bus, settings.subjects)  # type: ignore[arg-type]
         self.tickets = FakeTickets()
         self.authenticator = Authenticator(settings, self.tickets)
         self.revocation_log = FakeRevocationLog()
         self.publisher = FakePublisher()
         self.history = FakeHistory()
-        self.ticket_wait = 0.0
         self.checks = {"bus": True}
         self.limited: list[Limit] = []
         self.senders = HttpSenders(settings, partial(route_of, settings, {}), self.on_limit, time.monotonic())
-        self.owners: dict[str, str] = {}
+        self.counters = Counters()
+        self.connections: dict[str, Any] = {}
         self.active: list[str] = []
-        self.online: dict[str, bool] = {}
-        self.orders: list[SetPresence] = []
-        self.present = True
+        self.presence = SimpleNamespace(active=self.active.append)
+        self.user_presence = FakeUserPresence()
+        self.reporter = SimpleNamespace(stats=lambda: stats_of("gw-self"))
         self.answers: dict[str, Any] = {}
         self.asked: list[Any] = []
-
-    def ticket_wait_s(self, user_id: str) -> float:
-        return self.ticket_wait
 
     def on_limit(self, limit: Limit) -> None:
         self.limited.append(limit)
 
-    def owner_of(self, connection_id: str) -> str | None:
-        return self.owners.get(connection_id)
-
-    def note_message(self, user_id: str) -> None:
-        self.active.append(user_id)
-
-    async def is_online(self, user_id: str, asker: Grants) -> bool | UnsetType:
-        return self.online.get(user_id, UNSET)
-
-    async def set_presence(self, order: SetPresence) -> bool:
-        self.orders.append(order)
-        return self.present
-
     def readiness(self) -> dict[str, bool]:
         return self.checks
-
-    def details(self) -> dict[str, object]:
-        return {"breakers": self.service_client.breaker_states()}
-
-    def stats(self) -> GatewayStats:
-        return stats_of("gw-self")
 
     async def ask(
         self, _bus: object, _subjects: object, endpoint: RpcEndpoint[Any, Any], request: Any, **_: Any

@@ -9,7 +9,6 @@ from gateway.auth.identity import Identity
 from gateway.auth.revocations import Revocations
 from gateway.connections import Connections
 from gateway.delivery.counters import Counters
-from gateway.http.client_address import TrustedProxies
 from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire.events import Revoked
@@ -89,8 +88,7 @@ class _Client:
 
 
 def filled(*clients: _Client) -> Connections:
-    proxies = TrustedProxies([], "x-forwarded-for")
-    connections = Connections(cast(Any, None), Settings(), "g", TaskSet(), Counters(), proxies)
+    connections = Connections(cast(Any, None), Settings(), "g", TaskSet(), Counters())
     for number in range(500):
         connections.add(cast(Any, _Client(f"c{number}", f"u{number}", f"j{number}")))
     for client in clients:

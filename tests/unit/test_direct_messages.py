@@ -43,7 +43,7 @@ async def test_a_stored_message_is_acknowledged(answer: Any, online: Any) -> Non
     gateway: Any = SimpleNamespace(
         tasks=TaskSet(),
         settings=settings,
-        is_online=is_online,
+        user_presence=SimpleNamespace(is_online=is_online),
         on_limit=lambda _limit: None,
         counters=Counters(),
         presence=SimpleNamespace(active=lambda _user_id: None),

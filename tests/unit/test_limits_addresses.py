@@ -103,6 +103,6 @@ def test_addresses_without_connections_are_not_remembered() -> None:
 
 
 def test_without_a_limit_nothing_is_counted() -> None:
-    connections = Connections(NO_BUS, Settings(), "g", TaskSet(), Counters(), FORWARDED)
+    connections = Connections(NO_BUS, Settings(), "g", TaskSet(), Counters())
     assert {connections.reserve_ip("192.0.2.7", lambda _name: []) for _ in range(100)} == {""}
     connections.release_ip("")

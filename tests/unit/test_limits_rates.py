@@ -10,9 +10,9 @@ import pytest
 from gateway import limits
 from gateway.auth.identity import Identity
 from gateway.client.commands import ClientState, CommandError
+from gateway.connections import surplus
 from gateway.delivery.streams import route_of
 from gateway.limits import FloodDetector, KeyedBuckets, Limit, TokenBucket
-from gateway.user_limit import surplus
 from services.settings import Settings
 from services.settings_values import Namespace
 from services.wire import client

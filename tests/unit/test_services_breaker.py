@@ -118,7 +118,7 @@ async def test_a_service_that_does_not_answer_is_left_in_peace(service: Service,
     with pytest.raises(CircuitOpen):
         await client.call(PRESENCE_STATS, Empty())
     assert service.asked == 3
-    assert client.breaker_states() == {"presence": "open", "metrics": "closed"}
+    assert client.details()["breakers"] == {"presence": "open", "metrics": "closed"}
     assert not client.is_answering("presence")
     assert metric("tidings_breaker_state", "presence") == 2
     assert metric("tidings_breaker_refused_total", "presence") == refused + 1
@@ -127,7 +127,7 @@ async def test_a_service_that_does_not_answer_is_left_in_peace(service: Service,
     assert await client.call(GATEWAY_STATS, Empty()) == "answer"  # and these have none
     clock.now = 1.0
     assert await client.call(PRESENCE_STATS, Empty()) == "answer"
-    assert client.breaker_states()["presence"] == "closed"
+    assert client.details() == {"breakers": {"presence": "closed", "metrics": "closed"}}
     assert metric("tidings_breaker_state", "presence") == 0
 
 
@@ -137,7 +137,7 @@ async def test_a_refusal_for_a_reason_is_an_answer(service: Service):
     for _ in range(9):
         with pytest.raises(RequestRefused):
             await client.call(PRESENCE_STATS, Empty())
-    assert client.breaker_states()["presence"] == "closed"
+    assert client.details() == {"breakers": {"presence": "closed", "metrics": "closed"}}
 
 
 async def test_a_call_that_bypasses_the_breaker_closes_it_for_all(service: Service):

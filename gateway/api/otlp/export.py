@@ -104,7 +104,7 @@ def _publish(call: Call, found: Export) -> Iterator[None]:
         boot, seq = pushes.numbers.next_of(report.source)
         numbered = msgspec.structs.replace(report, boot=boot, seq=seq)
         try:
-            gateway.bus.publish(gateway.subjects.metrics_report, msgspec.json.encode(numbered))
+            gateway.bus.publish(gateway.settings.subjects.metrics_report, msgspec.json.encode(numbered))
         except PayloadTooLarge:
             found.refused["too large for the bus"] += 1
         yield

@@ -4,8 +4,6 @@ import secrets
 from collections.abc import Callable
 from typing import Any, cast
 
-from gateway.auth.authenticator import Authenticator
-from gateway.auth.tickets import TicketStore
 from gateway.channels import subscribe
 from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from gateway.gateway import Gateway
@@ -36,9 +34,8 @@ async def test_closing_ends_everything_once(
     subscriptions = bus._connection._subscriptions
     before = len(subscriptions)
     settings = make_settings(prefix=f"closing-{secrets.token_hex(4)}")
-    tickets = TicketStore(bus, settings)
     faults: list[BaseException] = []
-    gateway = Gateway(bus, settings, "g", Authenticator(settings, tickets), tickets, faults.append)
+    gateway = Gateway(bus, settings, "g", faults.append)
     await gateway.open()
     member = cast(Any, Member())
     subscribe.follow(gateway, member, ["presence", "presence:lobby", "metrics", "alerts", "logs"])

@@ -133,11 +133,12 @@ async def test_a_ticket_begets_no_ticket(client: httpx.AsyncClient, deps: FakeDe
 
 
 async def test_ticket_flood(client: httpx.AsyncClient, deps: FakeDeps) -> None:
-    deps.ticket_wait = 0.2
+    deps.tickets.wait = 0.2
     answer = await client.post("/api/tickets", headers=bearer())
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
     assert answer.json()["code"] == "rate_limited"
     assert answer.json()["retryAfterMs"] == 200
+    assert deps.limited == ["ticket_rate"]
     assert deps.tickets.kept == {}
 
 

@@ -1,6 +1,7 @@
 """Users who send over HTTP: the rules of a connection, with nobody behind them."""
 
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -86,7 +87,7 @@ async def test_an_echo_is_asked_for_or_left_to_the_namespace() -> None:
 async def test_a_direct_message_says_whether_the_user_is_online(
     client: httpx.AsyncClient, deps: FakeDeps
 ) -> None:
-    deps.online["bob"] = True
+    deps.user_presence.online["bob"] = True
     there = await client.post("/api/users/bob/messages", params=ADA, json={"content": "x", "id": "d"})
     unknown = await client.post("/api/users/eve/messages", params=ADA, json={"content": "x"})
 
@@ -111,14 +112,14 @@ async def test_status_and_data(client: httpx.AsyncClient, deps: FakeDeps) -> Non
     data = await client.put("/api/me/data", params=ADA, json={"customData": {"page": 1}})
 
     assert (status.json(), data.json()) == ({"type": "ack"}, {"type": "ack"})
-    assert deps.orders == [
+    assert deps.user_presence.orders == [
         SetPresence(user_id="ada", connection_id="c1", status="busy"),
         SetPresence(user_id="ada", custom_data=msgspec.Raw(b'{"page":1}')),
     ]
 
 
 async def test_status_of_a_user_who_is_offline(client: httpx.AsyncClient, deps: FakeDeps) -> None:
-    deps.present = False
+    deps.user_presence.present = False
     answer = await client.put("/api/me/status", params=ADA, json={"status": "busy"})
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
 
@@ -161,7 +162,7 @@ async def test_bad_presence(path: str, body: dict[str, Any], code: str) -> None:
     async with api_client(deps) as client:
         answer = await client.put(path, json=body)
     assert answer.json()["code"] == code
-    assert deps.orders == []
+    assert deps.user_presence.orders == []
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ async def test_bad_presence(path: str, body: dict[str, Any], code: str) -> None:
 async def test_the_connection_is_the_users_own(
     client: httpx.AsyncClient, deps: FakeDeps, headers: dict[str, str], code: str
 ) -> None:
-    deps.owners |= {"c1": "ada", "c2": "bob"}
+    deps.connections |= {"c1": SimpleNamespace(user_id="ada"), "c2": SimpleNamespace(user_id="bob")}
     own = await client.post(
         "/api/broadcast", params=ADA, json={"content": 1}, headers={"Tidings-Connection": "c1"}
     )
