@@ -150,9 +150,8 @@ def token(
     """
     from tidings_cli import credentials
 
-    rooms = {"join": join, "publish": publish, "channels": channels}
-    flags = {"broadcast": broadcast, "direct": direct, "admin": admin}
-    claim = {permission: value for permission, value in (rooms | flags).items() if value}
+    given = {"join": join, "publish": publish, "channels": channels, "broadcast": broadcast, "direct": direct}
+    claim = {permission: value for permission, value in (given | {"admin": admin}).items() if value}
     typer.echo(credentials.make_token(_settings(), sub, name, claim, ttl_s=ttl))
 
 
@@ -315,15 +314,14 @@ def verify(
     Break what you like meanwhile: clients reconnect and resume. Exit code 1 if a guarantee was broken.
     """
     from tidings_cli.gateways import Gateways
-    from tidings_cli.verify import command
-    from tidings_cli.verify.campaign import Plan
+    from tidings_cli.verify import campaign
 
     if check is not None:
-        report = command.check_file(check)
+        report = campaign.check_file(check)
     else:
-        plan = Plan(publishers, members, rooms, rate, namespace, streams)
+        plan = campaign.Plan(publishers, members, rooms, rate, namespace, streams)
         gateways = Gateways(url or [_DEFAULT_URL], token)
-        report = _run(command.run(plan, gateways, command.seconds_of(duration), keep))
+        report = _run(campaign.run(plan, gateways, campaign.seconds_of(duration), keep))
     typer.echo(report.text())
     _fail_unless(report.holds)
 

@@ -42,7 +42,6 @@ class StreamAnswer(msgspec.Struct):
 
     @property
     def exists(self) -> bool:
-        """Whether the stream exists."""
         return self.error is None or self.error.err_code != STREAM_NOT_FOUND
 
     def require(self, what: str) -> Self:

@@ -5,6 +5,8 @@ all of one moment. Works with any TIDINGS_REDIS_URL, Sentinels and clusters too,
 operator's). Presence is not kept: gateways announce their connections again.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +57,10 @@ async def back_up_redis(settings: Settings, folder: Path) -> list[str]:
     path = folder / _FILE
     if path.exists():
         raise CommandFailed(f"{path} exists already: give a new folder")
-    client = _opened(settings)
-    try:
+    async with _opened(settings) as client:
         keys = await _keys(client, settings)
         taken_at_ms = now_ms()
         answer: Any = await client.eval(_DUMP, len(keys), *keys) if keys else []
-    except _FAULTS as fault:
-        raise CommandFailed(_explained(fault)) from fault
-    finally:
-        await close_redis(client)
     if not answer:
         raise CommandFailed(f"Redis has no key of metrics under the prefix {settings.prefix!r}")
     kept = _Backup(_FORMAT, settings.prefix, taken_at_ms, [(key, value, ttl) for key, value, ttl in answer])
@@ -87,8 +84,7 @@ async def restore_redis(settings: Settings, folder: Path, *, replace: bool) -> l
         raise CommandFailed(f"{folder / _FILE} cannot be read: {fault}") from None
     if kept.format != _FORMAT or kept.prefix != settings.prefix:
         raise CommandFailed(f"{folder / _FILE} is of format {kept.format} and prefix {kept.prefix!r}")
-    client = _opened(settings)
-    try:
+    async with _opened(settings) as client:
         there = await _keys(client, settings)
         if there and not replace:
             raise CommandFailed(f"{len(there)} keys of metrics exist: with --replace they are deleted first")
@@ -102,28 +98,27 @@ async def restore_redis(settings: Settings, folder: Path, *, replace: bool) -> l
                     steps.restore(key, expires_at, value, replace=True, absttl=True)
                     restored += 1
             await steps.execute()
-    except _FAULTS as fault:
-        raise CommandFailed(_explained(fault)) from fault
-    else:
-        return [f"redis: {restored} keys"]
-    finally:
-        await close_redis(client)
+    return [f"redis: {restored} keys"]
 
 
-def _opened(settings: Settings) -> AnyRedis:
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[AnyRedis]:
+    """Open a client. A fault of Redis, in the body too, is a CommandFailed."""
     try:
-        return open_redis(settings, "backup", timeout_s=_ANSWER_S)
+        client = open_redis(settings, "backup", timeout_s=_ANSWER_S)
     except CannotStart as fault:
         raise CommandFailed(str(fault)) from None
+    try:
+        yield client
+    except _FAULTS as fault:
+        what = f"Redis: {one_line(fault)}"
+        if isinstance(fault, redis.exceptions.NoPermissionError) or "ACL" in what:
+            what += "; use the operator's user in TIDINGS_REDIS_URL"
+        raise CommandFailed(what) from fault
+    finally:
+        await close_redis(client)
 
 
 async def _keys(client: AnyRedis, settings: Settings) -> list[bytes]:
     pattern = f"{access_of(Role.METRICS, settings).key_prefix}*"
     return sorted({key async for key in client.scan_iter(match=pattern, count=1000)})
-
-
-def _explained(fault: Exception) -> str:
-    said = one_line(fault)
-    if isinstance(fault, redis.exceptions.NoPermissionError) or "ACL" in said:
-        return f"Redis: {said}; use the operator's user in TIDINGS_REDIS_URL"
-    return f"Redis: {said}"

@@ -57,38 +57,28 @@ _SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 
 def redacted(settings: Settings) -> dict[str, Any]:
     """Return all settings as plain values, secrets hidden and credentials removed from URLs."""
-    plain = {name: _plain(getattr(settings, name)) for name in Settings.model_fields}
-    return plain | {name: _with_scheme_or_not(plain[name]) for name in plain if _holds_urls(name)}
+    names = Settings.model_fields
+    urls = {name for name in names if "_url" in name or name in ("traces_endpoint", "jwks_issuers")}
+    return {name: _plain(getattr(settings, name), url=name in urls) for name in names}
 
 
-def _holds_urls(name: str) -> bool:
-    return "_url" in name or name in ("traces_endpoint", "jwks_issuers")
-
-
-def _with_scheme_or_not(value: Any) -> Any:
-    """Redact a URL without its scheme too: NATS accepts one, elsewhere it is a mistake."""
-    if isinstance(value, list):
-        return [_with_scheme_or_not(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _with_scheme_or_not(item) for key, item in value.items()}
-    if not isinstance(value, str) or not value or _SCHEME.match(value):
-        return value
-    return clean_text(f"https://{value}").removeprefix("https://")
-
-
-def _plain(value: object) -> Any:
+def _plain(value: object, *, url: bool = False) -> Any:
     if isinstance(value, SecretStr):
         return REDACTED if value.get_secret_value() else ""
     if isinstance(value, str):
-        return clean_text(value)
+        cleaned = clean_text(value)
+        if not url or not value or _SCHEME.match(value):
+            return cleaned
+        # A URL without its scheme too: NATS accepts one, elsewhere it is a mistake.
+        return clean_text(f"https://{cleaned}").removeprefix("https://")
     if isinstance(value, BaseModel):
         return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Grants):
         return value.to_dict()
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item, url=url) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, url=url) for item in value]
     if isinstance(value, Enum | Path):
         return str(value)
     return value

@@ -1,4 +1,7 @@
-"""Credentials: a token for development, as an application's own login would sign it, and keys for the server API."""
+"""Credentials: a token for development, as an application's own login would sign it, and keys for the server API.
+
+A file of its own, because it alone imports PyJWT; `secret_files` has the credentials of the servers.
+"""
 
 import hashlib
 import secrets

@@ -3,7 +3,7 @@
 import pytest
 
 from tidings_cli import CommandFailed
-from tidings_cli.verify.command import seconds_of
+from tidings_cli.verify.campaign import seconds_of
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,6 @@ class _Stream(StreamInfo):
 
     @property
     def copies(self) -> int:
-        """The configured number of copies."""
         return int(self.config.get("num_replicas", 1))
 
 

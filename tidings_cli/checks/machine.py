@@ -22,7 +22,6 @@ _ASK_S = 2.0
 
 
 async def check_machine(settings: Settings, role: Role | None) -> list[Outcome]:
-    """Check the resources that processes need."""
     outcomes: list[Outcome] = []
     if role in (None, Role.GATEWAY):
         outcomes.append(_descriptors())

@@ -27,22 +27,18 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether processes can work."""
         return self.verdict is not Verdict.FAIL
 
 
 def good(name: str, detail: str, latency_ms: float | None = None) -> Outcome:
-    """Return a success."""
     return Outcome(name, Verdict.OK, detail, "", latency_ms)
 
 
 def warning(name: str, detail: str, advice: str, latency_ms: float | None = None) -> Outcome:
-    """Return a risk, with advice."""
     return Outcome(name, Verdict.WARN, detail, advice, latency_ms)
 
 
 def bad(name: str, detail: str, advice: str, latency_ms: float | None = None) -> Outcome:
-    """Return a failure, with advice."""
     return Outcome(name, Verdict.FAIL, detail, advice, latency_ms)
 
 

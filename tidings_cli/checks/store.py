@@ -18,7 +18,6 @@ from services.redis_client import (
     open_redis,
     prove_redis,
 )
-from services.servers import spell_version
 from services.settings import Settings
 from tidings_cli.checks.outcome import REACH_S, Outcome, Stopwatch, bad, clock, good, warning
 from tidings_cli.local.external import UnusableServer, check_redis_info
@@ -81,7 +80,7 @@ def _versions(servers: list[dict[str, Any]], address: str, latency_ms: float) ->
         found = min((check_redis_info(info, address) for info in servers), key=lambda one: one.version)
     except UnusableServer as fault:
         return [bad("Redis", str(fault), "install Redis 6.2 or newer, or Valkey")]
-    return [good("Redis", f"{found.product} {spell_version(found.version)} at {address}", latency_ms)]
+    return [good("Redis", str(found), latency_ms)]
 
 
 async def _permissions(client: AnyRedis, settings: Settings, role: Role | None) -> Outcome:

@@ -30,7 +30,6 @@ def json_operations() -> Iterator[tuple[str, Schema, Schema]]:
 
 
 def content_of(holder: Schema) -> Schema:
-    """Return the schema of a body."""
     schema: Schema = next(iter(holder["content"].values()))["schema"]
     return schema
 

@@ -18,7 +18,6 @@ _PARAMETERS = "path: Path = {}, query: Query = {}, body: object = None"
 
 
 def files() -> dict[str, str]:
-    """Return the text of each generated file by its name."""
     return {"wire.py": _wire(), "http.py": _http(), "codes.py": _codes()}
 
 

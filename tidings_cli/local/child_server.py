@@ -55,6 +55,9 @@ class LocalServer(ChildProcess):
         super().__init__()
         self.directory = Path(directory).absolute()
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._config_path = self.directory / f"{self.name}.conf"
+        self._state_path = self.directory / "state.json"
+        self._log_path = self.directory / f"{self.name}.log"
         kept = self._kept()
         self._fixed_port = port
         self.port = port or int(kept.get("port", 0))
@@ -176,18 +179,6 @@ class LocalServer(ChildProcess):
         self.stop()
 
     # --- its directory ---
-
-    @property
-    def _config_path(self) -> Path:
-        return self.directory / f"{self.name}.conf"
-
-    @property
-    def _state_path(self) -> Path:
-        return self.directory / "state.json"
-
-    @property
-    def _log_path(self) -> Path:
-        return self.directory / f"{self.name}.log"
 
     def _kept(self) -> dict[str, Any]:
         try:

@@ -25,12 +25,10 @@ class Console:
 
     @property
     def on_terminal(self) -> bool:
-        """Whether the output is a terminal."""
         return self._console.is_terminal
 
     @contextmanager
     def working(self, what: str) -> Iterator[None]:
-        """Show progress."""
         if self.on_terminal:
             with self._console.status(what):
                 yield
@@ -59,6 +57,5 @@ class Console:
             self._console.print(Text(f"      {line}", "dim"))
 
     def child_line(self, name: str, line: str) -> None:
-        """Print a line of a child after its name."""
         colour = self._colour_of.setdefault(name, _COLOURS[len(self._colour_of) % len(_COLOURS)])
         self._console.print(Text.assemble((f"{name:<{_NAME_WIDTH}}│ ", colour), line))

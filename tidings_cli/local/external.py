@@ -32,11 +32,12 @@ class UnusableServer(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class ExternalServer:
-    """A usable server."""
-
     product: str
     version: Version
     address: str
+
+    def __str__(self) -> str:
+        return f"{self.product} {spell_version(self.version)} at {self.address}"
 
 
 def check_nats_info(info: dict[str, Any], address: str) -> ExternalServer:

@@ -68,7 +68,6 @@ class NatsServer(LocalServer):
         return f"nats://{OPERATOR}:{self.password}@127.0.0.1:{self.port}"
 
     def url_of(self, role: Role) -> str:
-        """Return the URL for a role."""
         return f"nats://{role}:{_password_of(self.password, role)}@127.0.0.1:{self.port}"
 
     def binary(self) -> Binary:
@@ -134,7 +133,6 @@ class RedisServer(LocalServer):
         self._settings = settings
 
     def url_of(self, role: Role) -> str:
-        """Return the URL for a role."""
         return f"redis://{role}:{_password_of(self.password, role)}@127.0.0.1:{self.port}/0"
 
     @property

@@ -42,7 +42,6 @@ class CannotRun(RuntimeError):
 
 
 def describe_end(returncode: int | None) -> str:
-    """Describe the end of a process."""
     if returncode is not None and returncode < 0:
         try:
             return f"was killed by {signal.Signals(-returncode).name}"
@@ -185,7 +184,6 @@ class Supervisor:
         return all(outcomes)
 
     def kill_all(self) -> None:
-        """Kill all children at once."""
         for group in self.stop_order:
             for child in group:
                 child.kill()

@@ -88,7 +88,6 @@ class Brokers:
 
     @property
     def embedded(self) -> list[LocalServer]:
-        """The servers to start."""
         return [server for server in (self.nats, self.redis) if server is not None]
 
     def environment_of(self, role: Role) -> dict[str, str]:
@@ -148,11 +147,9 @@ def process_specs(
 async def _brokers(settings: Settings, data_dir: Path, console: Console) -> Brokers:
     """Check configured servers, and choose ports for embedded ones."""
     if settings.nats_url:
-        nats = await probe_nats(settings.nats_url)
-        console.done(f"{nats.product} {spell_version(nats.version)} at {nats.address}")
+        console.done(str(await probe_nats(settings.nats_url)))
     if settings.redis_url:
-        store = await probe_redis(settings)
-        console.done(f"{store.product} {spell_version(store.version)} at {store.address}")
+        console.done(str(await probe_redis(settings)))
     brokers = Brokers(settings, data_dir)
     for server in brokers.embedded:
         binary = server.binary()

@@ -2,13 +2,12 @@
 
 - `history`    the record format: one event a line
 - `checker`    proves the guarantees from a history; no I/O, no clock
-- `ledger`     the checker's state: one log (a room), one member of it
 - `report`     findings and their text
 - `client`     base of all clients: reconnects with back-off, and joins its rooms
 - `member`     receives over a WebSocket, and resumes after each loss
 - `stream_member`  the same over Server-Sent Events
 - `publisher`  publishes, and retries with the same id until it has an answer
-- `campaign`   members and publishers together for a while
+- `campaign`   the command: members and publishers together for a while, then the check
 
 It uses none of the clients that Tidings ships: a fault that they share with the gateway would stay unseen.
 """

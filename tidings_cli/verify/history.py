@@ -141,14 +141,12 @@ class Recorder:
         self._file = path.open("wb") if path is not None else None
 
     def add(self, event: AnyRecord) -> None:
-        """Stamp and keep one record."""
         stamped = msgspec.structs.replace(event, at=self._now_ms(), clock=round(self._clock(), 4))
         self.events.append(stamped)
         if self._file is not None:
             self._file.write(_encode(stamped) + b"\n")
 
     def close(self) -> None:
-        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -38,8 +38,6 @@ MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One broken guarantee."""
-
     kind: Kind
     who: str
     room: str
@@ -66,8 +64,6 @@ class Gap:
 
 @dataclass(slots=True)
 class Report:
-    """The result of a check."""
-
     findings: list[Finding] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     published: int = 0  # distinct messages
@@ -87,15 +83,12 @@ class Report:
 
     @property
     def holds(self) -> bool:
-        """Whether every guarantee held."""
         return not self.findings
 
     def count(self, kind: Kind) -> int:
-        """Return the number of findings of one kind."""
         return sum(finding.kind is kind for finding in self.findings)
 
     def text(self) -> str:
-        """Return the report for a person."""
         other = sum(gap.other_epoch for gap in self.gaps)
         lines = [
             f"published     {self.published} messages in {self.attempts} attempts,"
