@@ -33,7 +33,7 @@ describe("times", () => {
     [30 * 86_400_000, "30 d"],
   ])("%i ms are %s", (ms, text) => expect(duration(ms)).toBe(text));
 
-  it("are told from now", () => {
+  it("are relative to now", () => {
     expect(ago(1000, 2000)).toBe("now");
     expect(ago(1000, 8000)).toBe("7 s ago");
     expect(moment(new Date(2026, 0, 5, 9, 30).getTime(), new Date(2026, 0, 5, 12).getTime())).toBe("09:30:00");

@@ -29,7 +29,7 @@ describe("kept lines", () => {
     expect([new Set(lines.all.map(({ key }) => key)).size, lines.count]).toEqual([4, 4]);
   });
 
-  it("do not come back when they were cleared", () => {
+  it("are not restored after they were cleared", () => {
     const lines = new Lines();
     lines.add([entry("old", { timestamp: 10 })]);
     lines.clear();

@@ -67,7 +67,7 @@ describe("late data", () => {
     expect(lateness(record(10), 500_000, 507_000)).toBe(7000);
   });
 
-  it("is told from its own time before any came live", () => {
+  it("is computed from its timestamp before a live record arrived", () => {
     expect(lateness(record(10), undefined, 11_000)).toBeUndefined();
     expect(lateness(record(10), undefined, 50_000)).toBe(40_000);
   });

@@ -27,7 +27,7 @@ const alert = (id: string, more: Partial<Alert> = {}): Alert => {
 };
 
 describe("alerts", () => {
-  it("come worst and newest first, with what only the API says", () => {
+  it("are sorted worst and newest first, with the fields of the API", () => {
     const live = [alert("a"), alert("b", { timestamp: 20 }), alert("c", { type: "critical" })];
     const asked = [alert("a", { acknowledged: true }), alert("gone"), alert("b", { timestamp: 5, acknowledged: true })];
     const shown = enriched(live, asked);
@@ -86,7 +86,7 @@ describe("people", () => {
 describe("a room whose connection goes", () => {
   const after = (...happenings: Happening[]) => happenings.reduce(next, NOTHING_YET);
 
-  it("tells what it recovered", () => {
+  it("reports recovered messages", () => {
     const { report, marked, away } = after(
       { type: "message", seq: 3 },
       { type: "down", now: 1000 },
@@ -101,13 +101,13 @@ describe("a room whose connection goes", () => {
     expect(away).toBeUndefined();
   });
 
-  it("tells what it could not", () => {
+  it("reports a failed recovery", () => {
     expect(after({ type: "down", now: 0 }, { type: "joined", now: 1, recovered: false }).report?.verdict).toBe("gap");
     const unkept = after({ type: "down", now: 0 }, { type: "message", seq: undefined }, { type: "joined", now: 1, recovered: false });
     expect(unkept.report?.verdict).toBe("unkept");
   });
 
-  it("says nothing of the first join", () => {
+  it("reports nothing at the first join", () => {
     expect(after({ type: "joined", now: 1, recovered: undefined })).toBe(NOTHING_YET);
   });
 });

@@ -39,7 +39,7 @@ class Crowd:
         async def connect(number: int, name: str) -> None:
             async with gate:
                 address = f"{self._url}/ws?username={quote(name)}"
-                # Who reads nothing cannot see the other side's goodbye either, so it is not waited for long.
+                # A client that does not read cannot see the close frame either, so the wait for it is short.
                 connection = await websockets.connect(
                     address, open_timeout=60, close_timeout=1, ping_interval=None
                 )

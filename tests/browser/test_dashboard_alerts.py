@@ -1,4 +1,4 @@
-"""Alerts: told at once, acknowledged, silenced, over."""
+"""Alerts: shown at once, acknowledged, silenced, resolved."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Where tokens are asked for: signing in, and being told what a token does not allow."""
+"""Signing in with a token, and the permissions that a token lacks."""
 
 import time
 from collections.abc import Iterator

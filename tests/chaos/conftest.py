@@ -1,4 +1,4 @@
-"""One deployment for all chaos tests, healed after each: starting it anew takes longer than most faults."""
+"""One deployment for all chaos tests, healed after each: a new one takes longer to start than most faults."""
 
 from collections.abc import AsyncIterator, Iterator
 from functools import partial

@@ -53,7 +53,7 @@ class Load:
         return {at.epoch for member in self.campaign.members for at in member.positions.values()}
 
     async def notified_of_a_new_epoch(self, before: set[str], timeout_s: float = 30.0) -> None:
-        """Wait until no member stands in one of the epochs before."""
+        """Wait until no member has a position of an earlier epoch."""
         await eventually(lambda: not self.epochs & before, "all members notified of the new epoch", timeout_s)
 
     async def everybody_in(self, timeout_s: float = 45.0) -> None:
@@ -62,7 +62,7 @@ class Load:
 
     @property
     def users(self) -> set[str]:
-        """The users of all WebSocket clients; streams are not told who they are."""
+        """The users of all WebSocket clients; streams do not have their user ids."""
         campaign = self.campaign
         return {client.user_id for client in (*campaign.members, *campaign.publishers) if client.user_id}
 
@@ -73,7 +73,7 @@ class Load:
 
     @property
     def verdicts(self) -> list[bool | None]:
-        """What members were told on each join: recovered, not recovered, or nothing asked."""
+        """The results of all joins: recovered, not recovered, or without a position."""
         return [event.recovered for event in self.events if isinstance(event, JoinedRecord)]
 
 
@@ -87,7 +87,7 @@ async def under_load(
 ) -> AsyncIterator[Load]:
     """Run a campaign around a fault; afterwards everything that was stored must have arrived, once, in order.
 
-    The history stays on disk for whoever wants to read it after a failure.
+    The history stays on disk, to be read after a failure.
     """
     recorder = Recorder(history)
     campaign = Campaign(plan or Plan(publishers=4, members=20, rooms=5, rate=10.0), Gateways(urls), recorder)

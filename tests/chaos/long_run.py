@@ -66,7 +66,7 @@ def _result(report: Report, injected: Counter[str], seed: int, took_s: float) ->
 
 
 def main() -> int:
-    """Run, print and write. Exit code 1 if a guarantee was broken (the checker's report says which)."""
+    """Run, print and write. Exit code 1 if a guarantee was broken (named in the checker's report)."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", type=int, default=204)
     parser.add_argument("--seed", type=int, default=int(time.time()))

@@ -1,4 +1,4 @@
-"""Watching presence while a deployment is broken: a follower with a memory, and users who are in a room."""
+"""Observers of presence during faults: a follower that records changes, and users in a room."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ SLACK_S = 1.5
 
 
 class Watcher:
-    """A follower of everyone's presence, from a list on; remembers who went and came, and when."""
+    """A follower of all users' presence; records enters and leaves with their times."""
 
     def __init__(self, follower: Client, online: dict[str, Any]) -> None:
         self.follower = follower

@@ -84,7 +84,7 @@ async def _upgrade(url: str) -> int:
 
 
 async def _stream(client: httpx.AsyncClient) -> tuple[int, bool]:
-    """Open a stream on a room and the inbox; return its status, and whether it was told something about them."""
+    """Open a stream on a room and the inbox; return its status, and whether it received something about them."""
     async with client.stream("GET", "/events?rooms=streamed&channels=inbox") as response:
         async for line in response.aiter_lines():
             if line.startswith(("event: joined_room", "event: reset", "event: error")):

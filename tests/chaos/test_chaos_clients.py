@@ -32,7 +32,7 @@ def _slow_clients(gateway: ServiceProcess) -> int:
 
 
 async def _flood(url: str, room: str, count: int, until: asyncio.Event | None = None) -> int:
-    """Publish large messages to a room, `count` or until told to stop; return how many were stored."""
+    """Publish large messages to a room, `count` or until stopped; return the number of stored ones."""
     stored = 0
     async with connect(socket_url(url, {"username": "loud"}), proxy=None) as connection:
         await connection.send(json.dumps({"type": "join_room", "room": room, "id": "join"}))

@@ -14,7 +14,7 @@ from tests.support.faults import eventually_ended, killed, paused, stopped
 from tidings_cli.gateways import socket_url
 from tidings_cli.verify.history import AcknowledgedRecord
 
-# The deployment's lease and grace: whoever is wrongly thought gone is so after at most their sum.
+# The deployment's lease and grace: a false `user_offline` comes within their sum.
 _FALSE_OFFLINE_S = 8.0
 
 
@@ -29,7 +29,7 @@ async def test_clients_of_a_killed_gateway_reconnect_elsewhere_and_miss_nothing(
     assert running.report.resumed > 0
 
 
-async def test_a_killed_gateway_makes_no_user_offline_who_reconnects_in_time(
+async def test_users_of_a_killed_gateway_who_reconnect_in_time_stay_online(
     cluster: Cluster, load: StartLoad
 ) -> None:
     offline: list[str] = []
@@ -61,7 +61,7 @@ async def test_a_stopping_gateway_sends_its_clients_away_and_ends_in_time(
 ) -> None:
     gateway = cluster.gateways[0]
     async with load() as running:
-        # A stream is told and ended as well, with when to come back.
+        # A stream also gets `disconnect` with a time to reconnect, and ends.
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
         writer.write(b"GET /events HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
         await reader.readuntil(b"event: connected")

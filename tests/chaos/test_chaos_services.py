@@ -1,4 +1,4 @@
-"""Redis and the services die or freeze: rooms go on, and what they own says so and heals."""
+"""Redis and the services die or freeze: rooms continue, their own data is `unavailable`, and heals."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tests.support.faults import killed, paused
 
 
 async def _present(cluster: Cluster) -> set[str]:
-    """Return who is online as `/api/presence` says it; nobody where it does not answer with a list."""
+    """Return the users in `/api/presence`; none if it does not answer with a list."""
     status, body = await aside(lambda: cluster.gateways[1].get("/api/presence", 10.0))
     users: list[dict[str, Any]] = msgspec.json.decode(body) if status == 200 else []
     return {user["userId"] for user in users}

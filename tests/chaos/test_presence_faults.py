@@ -1,4 +1,4 @@
-"""Presence tells the truth after any crash: nobody flickers, nobody stays as a ghost, and it says when it cannot say."""
+"""Presence is correct after any crash: no user flickers or lingers, and it answers `unavailable` while it is."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ from tidings_cli.local.servers import RedisServer
 
 async def unavailable(gateway: ServiceProcess) -> bool:
     status, body = await get(gateway, "/api/presence")
-    # What Redis said, and where, is no stranger's business.
+    # Errors and addresses of Redis are not for untrusted clients.
     return status == 503 and body["code"] == "unavailable" and "redis" not in str(body).lower()
 
 
@@ -146,7 +146,7 @@ async def test_an_outage_is_said_rooms_go_on_and_all_is_right_soon_after(cluster
             ack = await ann.ask("room_message", room=room, content="still here")
             assert ack["type"] == "ack"
             assert (await bob.expect("room_message", room=room))["content"] == "still here"
-            # Who asks now is told so, and gets the list when it is back.
+            # A new follower gets an error, and the list when the service is back.
             late = await ann.ask("subscribe", channel=f"presence:{room}")
             assert late["type"] == "subscribed"
             assert (await ann.expect("error"))["code"] == "unavailable"

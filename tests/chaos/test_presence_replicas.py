@@ -100,7 +100,7 @@ async def test_replicas_that_sweep_at_once_and_late_expire_each_user_once(cluste
             await eventually(lambda: gone & set(watcher.went), "the first one goes", 12)
         await eventually(lambda: gone <= set(watcher.went), "all have gone")
         assert max(watcher.went[user] for user in gone) - died <= 10 + GRACE_S + SLACK_S
-        await asyncio.sleep(4.0)  # as long as it takes until what was not confirmed is told again
+        await asyncio.sleep(4.0)  # the time until unconfirmed changes are sent again
         assert {user: watcher.times_told["offline", user] for user in gone} == dict.fromkeys(gone, 1)
         await stays.ask("heartbeat")
         left = [message["userId"] for message in stays.inbox if message["type"] == "user_left"]

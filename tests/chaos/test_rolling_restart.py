@@ -1,4 +1,4 @@
-"""A roll-out of a new version under load, as Kubernetes makes it: nobody misses a message, nobody seems to leave."""
+"""A roll-out of a new version under load, as by Kubernetes: no message is missed, no user appears to leave."""
 
 import asyncio
 import contextlib
@@ -17,12 +17,12 @@ from tests.support.deadline import eventually
 from tests.support.rollout import Service, replace_one_by_one
 from tidings_cli.gateways import socket_url
 
-# Whoever was wrongly thought gone is so when lease and grace are over.
+# A false `user_offline` comes when lease and grace are over.
 _FALSE_OFFLINE_S = float(CHAOS_SETTINGS["presence_lease_s"]) + float(CHAOS_SETTINGS["presence_grace_s"]) + 1
 
 
 class Watcher:
-    """Follows who is online through the Service, connecting again as any client does."""
+    """Follows presence through the Service, and reconnects as any client does."""
 
     def __init__(self) -> None:
         self.offline: list[str] = []
@@ -43,7 +43,7 @@ class Watcher:
 
 @asynccontextmanager
 async def watched(url: str, running: Load) -> AsyncIterator[Watcher]:
-    """Watch from when everybody is online; at the end none of the load's users may have been offline in between."""
+    """Watch from when all users are online; at the end none of the load's users may have been offline in between."""
     watcher = Watcher()
     watching = asyncio.create_task(watcher.run(url))
     try:

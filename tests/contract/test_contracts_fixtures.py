@@ -1,6 +1,6 @@
 """The golden messages in tests/fixtures/wire: the TypeScript suite reads the same files.
 
-A message that this side encodes or decodes otherwise than the file says breaks clients that exist.
+A message that is encoded or decoded differently from the file breaks existing clients.
 """
 
 import json

@@ -1,1 +1,1 @@
-"""Programs that look for inputs nobody thought of. Bounded runs are tests (`test_threat_fuzzing`)."""
+"""Fuzzers: programs that search for unexpected inputs. Bounded runs are tests (`test_threat_fuzzing`)."""

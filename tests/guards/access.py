@@ -1,4 +1,4 @@
-"""Guards of who comes in, and of what they may do."""
+"""Guards of authentication and permissions."""
 
 from tests.guards.guard import AUTHENTICATOR, ENDINGS, HANDSHAKE, JWKS, LIVE, TOKENS, guard
 
@@ -271,7 +271,7 @@ GUARDS = (
             )
         ],
     ),
-    # --- who sees whom ---
+    # --- visibility of users ---
     guard(
         "members of a room are shown to who may join it",
         "tests/unit/test_auth_grants.py::test_members_of_a_room_are_shown_to_users_who_may_join_it",

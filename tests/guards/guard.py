@@ -31,7 +31,7 @@ MESSAGES = "tests/property/test_threat_messages.py"
 
 
 class Edit(NamedTuple):
-    """One piece of source, which stands once in its file, and what replaces it."""
+    """A piece of source that occurs once in its file, and its replacement."""
 
     file: str
     guard: str

@@ -1,4 +1,4 @@
-"""Guards against what those send who are in, or want to be."""
+"""Guards against hostile input of clients."""
 
 from tests.guards.guard import (
     ADDRESSES,

@@ -1,4 +1,4 @@
-"""Runs in a gateway's container, with its settings: on how many servers each stream is, and who may do what there."""
+"""Runs in a gateway's container, with its settings: the copies of each stream, and the gateway's permissions."""
 
 import asyncio
 import json

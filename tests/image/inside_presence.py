@@ -1,4 +1,4 @@
-"""Runs in a container of presence, which reaches NATS and Redis: what they answer whoever they do not know."""
+"""Runs in a container of presence, which reaches NATS and Redis: their answers to unknown users."""
 
 import json
 import socket

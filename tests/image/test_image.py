@@ -1,4 +1,4 @@
-"""One image, and the compose file to try it: what people are told to run, run."""
+"""The image, and the compose file to try it, run as documented."""
 
 import asyncio
 import json

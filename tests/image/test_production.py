@@ -1,4 +1,4 @@
-"""The compose file for production, up: TLS and a user for everybody, and servers that take each other's place.
+"""The compose file for production: TLS and a user for each process, and failover of servers.
 
 Prometheus and Grafana are left out; nothing here stands in for Grafana.
 """

@@ -159,7 +159,7 @@ def alertmanager(tmp_path: Path) -> Iterator[tuple[str, Callable[[str], None]]]:
 async def test_a_real_alertmanager_takes_over(
     fleet: Fleet, receiver: WebhookReceiver, alertmanager: tuple[str, Callable[[str], None]]
 ) -> None:
-    """Its webhook, whose body ours copies, says what we told it; and severities replace each other."""
+    """Its webhook, whose body format ours has, sends what it received; and severities replace each other."""
     url, start = alertmanager
     start(receiver.url)
     async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as client:

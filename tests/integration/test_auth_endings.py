@@ -1,4 +1,4 @@
-"""Each kind of connection that stays open, and each way to end it; and whom a gateway lets in that cannot know."""
+"""Each kind of open connection and each way to end it; and access while revocations are unknown."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Streams are backed up while gateways run, and come back after everything was lost, in a new epoch."""
+"""Streams are backed up while gateways run, and restored after a total loss, in a new epoch."""
 
 import asyncio
 import json

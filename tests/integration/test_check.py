@@ -1,4 +1,4 @@
-"""`tidings check` says what is wrong, and what to do: each thing is broken for real."""
+"""`tidings check` names each problem and its fix; each problem is real here."""
 
 import datetime
 import http.server

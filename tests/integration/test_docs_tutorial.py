@@ -1,4 +1,4 @@
-"""The programs in the tutorial do what the tutorial says."""
+"""The programs of the tutorial produce the output that it shows."""
 
 import os
 import subprocess

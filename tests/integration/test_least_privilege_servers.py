@@ -273,7 +273,7 @@ async def test_gateways_answer_gateways(nats: NatsServer, subject: str) -> None:
 
 
 async def test_no_role_answers_for_another(nats: NatsServer) -> None:
-    """metrics hears a gateway's questions to metrics, and with them nothing of where JetStream answers."""
+    """metrics receives a gateway's requests to metrics, and with them no reply subject of JetStream."""
     async with (
         connected(nats.url_of(Role.GATEWAY), Role.GATEWAY) as gateway,
         raw_nats(nats.url_of(Role.METRICS)) as metrics,

@@ -178,7 +178,7 @@ async def test_a_stream_is_not_collected_and_goes_on_elsewhere(
     assert await aside(lambda: first.wait(PATIENCE_S)) == 0
 
 
-async def test_a_gateway_is_drained_without_cutting_anybody_off(
+async def test_a_gateway_is_drained_without_cutting_connections(
     balancer: LoadBalancer, gateways: list[ServiceProcess], room: str
 ) -> None:
     async with AsyncExitStack() as stack:

@@ -12,7 +12,7 @@ from services.wire import rpc
 from tests.support.deadline import eventually
 from tests.support.metrics_fleet import Fleet, Process
 
-# A lease of two seconds is lost by who gets no processor for that long.
+# A replica without CPU time for two seconds loses its lease.
 pytestmark = [pytest.mark.timing, pytest.mark.timeout(90)]
 
 Pair = tuple[Fleet, Process, Process]

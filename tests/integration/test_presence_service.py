@@ -294,7 +294,7 @@ async def test_it_stops_on_sigterm_with_exit_code_0(service):
     assert await service.stop() == 0
 
 
-async def test_metrics_tell_what_it_did(service, gateway):
+async def test_metrics_count_its_work(service, gateway):
     await gateway.send(connected("c1", "ann"))
     _, text = await service.health("/metrics")
     assert re.search(r'^tidings_presence_batches_total\{outcome="applied"\} 1\.0$', text, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Who tries to get in, by what a real gateway answers; and what of it ends up in the log."""
+"""Attacks on the handshake against a real gateway: its answers and its log."""
 
 import json
 import re
@@ -270,7 +270,7 @@ async def test_redos_in_patterns(gateway: ServiceProcess) -> None:
             assert (await ada.ask("join_room", room="a" * 128))["code"] == "forbidden"
 
 
-# --- what strangers see -------------------------------------------------------------------------------------------
+# --- answers to untrusted clients ---------------------------------------------------------------------------------
 
 
 async def test_no_versions_and_no_traces_for_untrusted_clients(gateway: ServiceProcess) -> None:

@@ -1,4 +1,4 @@
-"""TLS to clients, NATS and Redis, with certificates made here: who is not who they say is not talked to."""
+"""TLS to clients, NATS and Redis, with certificates made here: peers that cannot prove their name are refused."""
 
 import asyncio
 import contextlib

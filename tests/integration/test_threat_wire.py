@@ -474,7 +474,7 @@ async def test_ticket_flood_of_one_user(strict: ServiceProcess) -> None:
 
 
 async def test_connection_flood_over_the_total_rate(strict: ServiceProcess) -> None:
-    """The accept rate: those above it are told when to come back, each a place later than the one before."""
+    """The accept rate: connections above it get a time to reconnect, each later than the one before."""
     waits = []
     async with met(strict, "accept_rate"):
         for path in ["/ws", "/ws/echo"] * 10:

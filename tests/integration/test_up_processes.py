@@ -100,7 +100,7 @@ def test_pub_and_sub_meet_across_gateways(running: RunningTidings, tmp_path: Pat
 
 
 def test_sub_goes_on_when_its_gateway_is_killed(tmp_path: Path) -> None:
-    """As README's "Break something" has it: nothing is missed, and nobody sees an exception."""
+    """As README's "Break something": no message is missed, and no exception is printed."""
     heard, said = tmp_path / "heard", tmp_path / "said"
     with RunningTidings(tmp_path / "data", "--gateways", "1") as running:
         running.wait_ready()

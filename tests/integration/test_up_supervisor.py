@@ -1,4 +1,4 @@
-"""The supervisor over small programs: start, restart, order, limits, and nobody left behind."""
+"""The supervisor over small programs: start, restart, order, limits, and no orphans."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""One post to a receiver that answers in every way: what the sender makes of it, and how long it may take."""
+"""One post to a receiver with every kind of answer: the sender's verdict and its time limit."""
 
 import email.utils
 import time

@@ -109,7 +109,7 @@ def test_a_follower_that_was_there_misses_nothing_unsaid(
 def test_eviction_by_size_is_never_mistaken_for_age(
     history: tuple[ModelStream, list[int]], later: list[str], until_full: int, data: st.DataObject
 ) -> None:
-    """A second ago everything was delivered; since then the stream got full, and let go of its oldest."""
+    """A second ago everything was delivered; since then the stream became full and evicted its oldest messages."""
     stream, positions = history
     delivered = max(stream.ever.get("a", []), default=0)
     position = data.draw(st.sampled_from([p for p in positions if p >= delivered] or [stream.last]))

@@ -1,4 +1,4 @@
-"""A roster that applies diffs stands where a snapshot stands, and what it tells leads followers there."""
+"""A roster after its diffs equals the snapshot, and so does the state of followers."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def _changed(user: User, **fields: Any) -> User:
 
 
 def tell(seen: dict[str, User], changes: list[PresenceChange]) -> None:
-    """Apply what a follower hears, as a client would."""
+    """Apply a follower's messages as a client would."""
     for change in changes:
         match change:
             case UserOnline(user=user):

@@ -1,4 +1,4 @@
-"""Rollups say the same as the seconds they cover, also over holes and over a change of who ticks."""
+"""Rollups equal the seconds that they cover, also with gaps and after a change of leader."""
 
 import asyncio
 

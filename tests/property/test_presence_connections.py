@@ -1,4 +1,4 @@
-"""Who is online, computed twice: by the model's rules, and by a plain count of connections and graces.
+"""Online users, computed twice: by the model's rules, and by a plain count of connections and graces.
 
 The model is the oracle of the scripts; this count is the only check of the model that shares nothing with it. And any
 order and repetition of several gateways' batches ends in the same state.

@@ -1,4 +1,4 @@
-"""No secret of a URL is in what `tidings config`, `tidings check` and logs print, wherever it stands in it."""
+"""No part of a URL that is secret appears in the output of `tidings config`, `tidings check` and logs."""
 
 import json
 import time

@@ -210,7 +210,7 @@ class Cluster(Startable):
         self.metrics = self.another("metrics-1", "metrics_svc")
 
     def another(self, name: str, module: str, more: Mapping[str, str] | None = None) -> ServiceProcess:
-        """Return one more process of this deployment, not started; whoever asked for it ends it."""
+        """Return one more process of this deployment, not started; the caller ends it."""
         environment = {**self._shared, **(more or {})}
         return ServiceProcess(name, module, self._directory / f"{name}.log", environment)
 

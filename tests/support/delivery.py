@@ -143,7 +143,7 @@ class FakeStream:
         self.last += count
 
     def expire(self, up_to: int) -> None:
-        """Let go of everything up to a sequence, by age."""
+        """Evict everything up to a sequence, by age."""
         self.stored = {seq: data for seq, data in self.stored.items() if seq > up_to}
         self.first_held = max(self.first_held, up_to + 1)
 

@@ -96,7 +96,7 @@ def _reload(server: NatsServer, extra_config: str) -> None:
 
 @asynccontextmanager
 async def partitioned(proxy: TcpProxy) -> AsyncIterator[None]:
-    """Cut off whoever is behind a proxy: nothing passes, nothing is closed; what waits passes afterwards."""
+    """Pause a proxy: nothing passes, nothing is closed; waiting bytes pass afterwards."""
     proxy.stall()
     try:
         yield
@@ -106,7 +106,7 @@ async def partitioned(proxy: TcpProxy) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def half_open(proxy: TcpProxy) -> AsyncIterator[None]:
-    """Cut off whoever is behind a proxy for good: what is sent vanishes, and connections end when it is over."""
+    """Break a proxy: bytes are lost, and its connections end afterwards."""
     proxy.half_open()
     try:
         yield

@@ -95,7 +95,7 @@ class ModelRoom:
             self._acknowledge(id)
 
     def wipe(self) -> None:
-        """Begin anew; every client is told. Unacknowledged messages are stored once more when retried."""
+        """Begin a new epoch; every client is notified. Unacknowledged messages are stored once more when retried."""
         self.epoch += 1
         self.stored.clear()
         forgotten, self.unsure = self.unsure, []
@@ -118,7 +118,7 @@ class ModelRoom:
             self._acknowledge(id)
 
     def finish(self) -> list[AnyRecord]:
-        """Bring everybody back, and end."""
+        """Reconnect all clients, and end."""
         for member in self.members:
             self.join(member)
         for member in self.members:
@@ -159,7 +159,7 @@ class ModelRoom:
 
 @st.composite
 def legal_histories(draw: st.DrawFn, *, least_messages: int = 0, wipes: bool = True) -> list[AnyRecord]:
-    """Draw what clients of a faultless deployment write down: losses, retries, resumes, rooms that begin anew."""
+    """Draw histories of a correct deployment: losses, retries, resumes, rooms with a new epoch."""
     room = ModelRoom(members=[ModelMember(f"member{n}") for n in range(draw(st.integers(2, 4)))])
     for member in room.members:
         room.join(member)

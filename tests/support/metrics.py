@@ -13,7 +13,7 @@ NEXT_SEQ = iter(range(1, 1_000_000_000))
 
 
 def report(source: str = "gw-1", kind: str = "gateway", **fields: object) -> MetricsReport:
-    """Return a good report; `fields` replace what it says. Each has its own sequence number."""
+    """Return a valid report; `fields` replace its fields. Each has its own sequence number."""
     defaults: dict[str, object] = {"boot": "b", "seq": next(NEXT_SEQ), "timestamp": T0 * 1000}
     return MetricsReport(source=source, kind=kind, **(defaults | fields))  # type: ignore[arg-type]
 
@@ -31,7 +31,7 @@ def of_sources(second: int, **sources: dict[str, float]) -> SecondSnapshot:
 
 
 class ManualTime:
-    """A clock that stands still until it is told to move: wall time and monotonic time at once."""
+    """A clock that only advances on request: wall time and monotonic time together."""
 
     def __init__(self, now: float = float(T0)) -> None:
         self.now = now
@@ -41,7 +41,7 @@ class ManualTime:
 
 
 class RecordingBus:
-    """Stands in for the bus: keeps what is published, or refuses while `down`."""
+    """A fake bus: records published messages, or refuses them while `down`."""
 
     def __init__(self) -> None:
         self.published: list[tuple[str, bytes]] = []

@@ -78,7 +78,7 @@ class Process:
 
 
 class Fleet:
-    """Processes of one test, and what its listener heard."""
+    """Processes of one test, and the messages of its listener."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings

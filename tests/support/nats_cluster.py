@@ -38,7 +38,7 @@ class Peer(NatsServer):
         )
 
     def monitor(self, path: str) -> dict[str, Any]:
-        """Return what the monitoring port says."""
+        """Return the answer of the monitoring port."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.monitor_port}{path}", timeout=1) as answer:
             told: dict[str, Any] = json.load(answer)
         return told
@@ -70,7 +70,7 @@ class NatsCluster(Startable):
         return ",".join(f"nats://{OPERATOR}:{self._password}@127.0.0.1:{peer.port}" for peer in peers)
 
     def leader_of(self, stream: str) -> Peer | None:
-        """Return who leads a stream, as one of the others that run says."""
+        """Return the leader of a stream, asked from one of the other running servers."""
         for peer in self.peers:
             if not peer.running:
                 continue
@@ -97,7 +97,7 @@ class NatsCluster(Startable):
         return None
 
     def is_complete(self) -> bool:
-        """Whether all run and know one leader of all, to whom nobody is late."""
+        """Whether all servers run and agree on one leader, with all replicas current."""
         try:
             told = [peer.monitor("/jsz") for peer in self.peers]
             healthy = [peer.monitor("/healthz")["status"] for peer in self.peers]

@@ -1,4 +1,4 @@
-"""Whom NetworkPolicies let through, worked out as the API defines it (networking.k8s.io/v1)."""
+"""Connections that NetworkPolicies allow, by the rules of the API (networking.k8s.io/v1)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -138,7 +138,7 @@ class NotifyRig:
         await self.store.write(self.holder, self.term, SecondCommit(second, [], entries=[line]))
 
     async def acknowledge(self, id: str = "cpu-alert") -> None:
-        """Let somebody acknowledge an alert that fires."""
+        """Acknowledge a firing alert."""
         line = self.alerts[id]
         instance = AlertInstance(line.metric, state=AlertState.FIRING, started_at=line.started_at)
         second = max(int(self.time.now), await self.store.last_second() + 1)

@@ -1,4 +1,4 @@
-"""A NATS client of a few lines that says what it likes: for what ours would not say, and for watching."""
+"""A minimal NATS client without checks: for messages that our client would not send, and for watching."""
 
 import asyncio
 import json

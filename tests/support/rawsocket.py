@@ -1,4 +1,4 @@
-"""A WebSocket client that sends any bytes, also wrong ones, and shows every frame that comes back."""
+"""A WebSocket client that sends any bytes, valid or not, and returns every received frame."""
 
 import asyncio
 import base64

@@ -17,7 +17,7 @@ _READY_S = 40.0
 
 
 class Replicated(RedisServer):
-    """A server that follows another one where it is told to. Sentinels rewrite that part of its configuration."""
+    """A server that may replicate another one. Sentinels rewrite that part of its configuration."""
 
     def __init__(self, directory: Path, *, password: str, master_port: int = 0) -> None:
         super().__init__(directory, password=password)

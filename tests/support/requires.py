@@ -1,4 +1,4 @@
-"""Tools a test needs: without one the test is skipped and says why, or fails where everything must run."""
+"""Required tools: without one a test is skipped with the reason, or fails where everything must run."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from tidings_cli.local.binaries import NoBinary, nats_binary, redis_binary
 
 
 def missing(tool: str, advice: str = "") -> None:
-    """Skip the test for want of `tool`; under `REQUIRE_ALL=1` fail it: CI must not quietly test less."""
+    """Skip the test because `tool` is missing; under `REQUIRE_ALL=1` fail it: CI must not silently test less."""
     reason = f"needs {tool}" + (f": {advice}" if advice else "")
     if os.environ.get("REQUIRE_ALL") == "1":
         pytest.fail(f"REQUIRE_ALL=1, and this test {reason}", pytrace=False)

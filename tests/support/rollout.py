@@ -1,4 +1,4 @@
-"""A Service and a Deployment of Kubernetes, played with processes: who gets new connections, and who is replaced when.
+"""A Service and a Deployment of Kubernetes, simulated with processes: routing of connections, order of replacement.
 
 The rules are those of `deploy/kubernetes/base`: one pod more than wanted at most and never one less (`maxSurge: 1`,
 `maxUnavailable: 0`), a new one ready for a while before an old one goes (`minReadySeconds`), and before an old one is

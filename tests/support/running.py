@@ -68,7 +68,7 @@ class RunningTidings:
         assert text in self.output, f"it ended without {text!r}:\n{self.output}"
 
     def wait_ready(self) -> Self:
-        """Wait until it says that it is ready at the port asked for."""
+        """Wait until it is ready at the given port."""
         self.wait_for("Tidings is ready")
         found = _READY.search(self.output)
         assert found is not None

@@ -1,4 +1,4 @@
-"""Gateways that ask for tokens: minting them, and a client that waits for what it expects."""
+"""Gateways that require tokens: minting them, and a client that waits for expected messages."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ def bearer(text: str) -> dict[str, str]:
 
 
 class Client:
-    """One WebSocket. What arrives is kept until it is asked for."""
+    """One WebSocket. Received messages are kept until a test reads them."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket

@@ -81,7 +81,7 @@ class TcpProxy:
         self._on_loop(self._flowing.clear)
 
     def half_open(self) -> None:
-        """Swallow everything, in both directions."""
+        """Drop all bytes, in both directions."""
         self._on_loop(lambda: setattr(self._weather, "swallow", True))
 
     def refuse(self) -> None:

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 @dataclass(frozen=True, slots=True)
 class ReceivedSpan:
-    """One span, and who sent it. Ids are hexadecimal; `parent_id` is empty for the first of a trace."""
+    """One span, and its sender. Ids are hexadecimal; `parent_id` is empty for the first of a trace."""
 
     service: str
     instance: str
@@ -30,7 +30,7 @@ class ReceivedSpan:
 
 
 class TraceReceiver:
-    """What came so far, and how often somebody posted."""
+    """The received spans, and the number of posts."""
 
     def __init__(self) -> None:
         self.url = ""

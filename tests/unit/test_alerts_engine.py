@@ -22,7 +22,7 @@ QUIET = 20.0
 
 
 class Run:
-    """An engine, and everything it said so far."""
+    """An engine, and all its events so far."""
 
     def __init__(self, *rules: Rule) -> None:
         self.engine = AlertEngine(RuleSet(rules) if rules else DEFAULT_RULES, {})

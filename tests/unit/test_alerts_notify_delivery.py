@@ -1,4 +1,4 @@
-"""Sending: retried, noted after success only, at least once over a replica's death, with a key that tells."""
+"""Sending: retried, recorded only after success, at least once over a replica's death, with an idempotency key."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Posting to receivers: what an answer means for a notification, and one that hangs holds up nobody else.
+"""Posting to receivers: the verdict of each answer, and a hanging receiver that delays no other.
 
 How a post itself fails is in integration/test_webhook_sender.
 """

@@ -1,4 +1,4 @@
-"""What receivers are told, beside what Alertmanager documents: one row a behaviour.
+"""Notifications beside the documented behaviour of Alertmanager: one row a behaviour.
 
 https://prometheus.io/docs/alerting/latest/configuration/ (route, inhibition, silences). Intervals here: group_wait 30 s,
 group_interval 5 min, repeat_interval 1 h.

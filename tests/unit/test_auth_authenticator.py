@@ -63,7 +63,7 @@ async def refusal_of(
 
 
 class TestOpen:
-    async def test_everybody_is_a_new_user(self) -> None:
+    async def test_every_connection_is_a_new_user(self) -> None:
         one = await open_to_all().authenticate({}, {"username": "Ada"})
         two = await open_to_all().authenticate({}, {"username": "Ada"})
 
@@ -120,7 +120,7 @@ class TestTokens:
         assert (identity.user_id, identity.username, identity.session) == ("ada", "ada", "")
 
     @pytest.mark.parametrize("headers", [{}, {"authorization": "Basic eDp5"}, {"authorization": "Bearer "}])
-    async def test_nobody_without_credentials(self, headers: dict[str, str]) -> None:
+    async def test_no_user_without_credentials(self, headers: dict[str, str]) -> None:
         refusal = await refusal_of(with_tokens(), headers, {"session": "1.x"})
         assert refusal.code is ErrorCode.UNAUTHORIZED
         assert "ticket" in refusal.message
@@ -163,7 +163,7 @@ class TestServerApi:
     @pytest.mark.parametrize(
         "headers", [{}, bearer(KEY[:-1]), {"x-api-key": KEY + "x"}, {"x-api-key": ""}, bearer("é\ud800")]
     )
-    async def test_anything_else_is_nobody(self, headers: dict[str, str]) -> None:
+    async def test_anything_else_is_no_user(self, headers: dict[str, str]) -> None:
         with pytest.raises(AuthRefused) as caught:
             await with_tokens().require_api_key(headers, Scope.USERS)
         assert caught.value.code is ErrorCode.UNAUTHORIZED
@@ -237,7 +237,7 @@ class TestRevocation:
         with pytest.raises(AuthRefused) as caught:
             await authenticator.require_api_key(bearer(token(tidings={"admin": True})), Scope.USERS)
         assert caught.value.code is ErrorCode.UNAVAILABLE
-        # Who is in goes on, and under `open` a revocation keeps nobody out who does not want to be.
+        # Open connections continue, and under `open` a revocation keeps no client out.
         assert (await authenticator.refresh(ada, token=token(), origin=None)).user_id == "ada"
         anyone = open_to_all()
         anyone.revocations.current = False

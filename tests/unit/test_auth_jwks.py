@@ -57,7 +57,7 @@ def token(private: Any, algorithm: str, kid: str | None = None, **claims: object
 
 
 class Server:
-    """An issuer's set of keys, counting who asks; and a clock."""
+    """An issuer's set of keys that counts requests; and a clock."""
 
     def __init__(self, body: bytes) -> None:
         self.body: bytes | FetchFailed = body
@@ -195,7 +195,7 @@ async def test_an_issuer_that_is_away_is_remembered_for_a_day() -> None:
     server.now += STALE_S - 1
     assert (await by.verify(token(RSA, "RS256", "k"))).user_id == "ada"
     server.now += COOLDOWN_S + 2
-    for _ in range(2):  # the token may be a good one: nobody can say
+    for _ in range(2):  # the token may be valid: that cannot be decided
         assert (await refusal_of(by, token(RSA, "RS256", "k"))).code is ErrorCode.UNAVAILABLE
 
 

@@ -82,7 +82,7 @@ async def test_a_header_with_a_strange_algorithm(alg: object) -> None:
 
 
 class AnyKey:
-    """A source that leaves the choice of algorithm to whoever verifies."""
+    """A key source that leaves the choice of algorithm to the verifier."""
 
     def __init__(self, candidate: VerificationKey) -> None:
         self._candidate = candidate

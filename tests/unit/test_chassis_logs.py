@@ -141,7 +141,7 @@ def test_console_lines_are_for_people() -> None:
 
 
 class FakeBus:
-    """Takes what it is given, or refuses as told."""
+    """Accepts everything, or refuses on request."""
 
     def __init__(self) -> None:
         self.reports: list[LogReport] = []

@@ -92,7 +92,7 @@ def test_publishing() -> None:
     assert isinstance(say(one, type="broadcast", content=1), client.PublishBroadcastCommand)
 
 
-def test_who_is_not_in_the_room_is_refused_before_anything_else_is_said() -> None:
+def test_a_message_without_membership_is_refused_before_any_other_check() -> None:
     one = state(Grants(join=Patterns(("r",))))
     assert refusal(one, type="room_message", room="r", content=1).code.code == "not_in_room"
     say(one, type="join_room", room="r")

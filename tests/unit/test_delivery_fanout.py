@@ -1,4 +1,4 @@
-"""Fan-out: who gets what, in which order, in how many writes."""
+"""Fan-out: receivers, order and number of writes."""
 
 import asyncio
 

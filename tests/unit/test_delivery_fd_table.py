@@ -187,6 +187,6 @@ def test_turns_of_a_descriptor() -> None:
 
 
 def test_the_first_descriptor_is_never_used() -> None:
-    """A process started without standard input may have a client there; who has no socket must not reach it."""
+    """Without standard input, descriptor 0 may be a client's; a member without a socket must not reach it."""
     assert acquire(0) is NO_FD
     assert direct_generation[0] == 0

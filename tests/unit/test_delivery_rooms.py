@@ -20,7 +20,7 @@ from tests.support.delivery import FakeBus, FakeMessage, Recorder
 
 
 class FlushedBus(FakeBus):
-    """A bus whose server has processed what was sent only when the test says so."""
+    """A bus whose server processes messages only when the test allows it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ async def test_joins_have_a_subject_that_carries_no_messages(rooms: Rooms, bus: 
 
 
 class Unreadable:
-    """The log of a namespace that says of each position that it belongs to another epoch."""
+    """The log of a namespace that answers each position with another epoch."""
 
     epoch = "now"
 

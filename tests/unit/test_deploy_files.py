@@ -1,4 +1,4 @@
-"""The Dockerfile and the compose files, as the programs that read them do, and as the rest of the project says."""
+"""The Dockerfile and the compose files, read by their own programs and compared with the rest of the project."""
 
 import json
 import os

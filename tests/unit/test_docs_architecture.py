@@ -1,4 +1,4 @@
-"""The picture of the architecture matches the code: its processes, and who talks to whom."""
+"""The picture of the architecture matches the code: processes and their connections."""
 
 import ast
 import re

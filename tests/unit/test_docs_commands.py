@@ -19,7 +19,7 @@ _CLI = get_command(app)
 _MORE_PATHS = ("/", "/ws", "/ws/echo", "/events", "/events/metrics", "/healthz", "/readyz", "/metrics")
 # Programs whose options we do not know; what they are told about our files is checked all the same.
 _OUR_FILES = re.compile(r"^(?:\./)?(?:deploy|docs|bench|tests|scripts|clients|dashboard)/[\w./-]+$")
-# By `tidings secrets`, and under nobody's version control.
+# By `tidings secrets`, and not under version control.
 _MADE = "deploy/secrets/"
 
 COMMANDS = [command for page in pages() for command in commands(page)]

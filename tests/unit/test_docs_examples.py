@@ -1,4 +1,4 @@
-"""Every JSON example in the docs is what it says: it decodes as that type, and loses no field on the way."""
+"""Every JSON example in the docs decodes as its type, and keeps every field."""
 
 import json
 from collections.abc import Callable, Iterator

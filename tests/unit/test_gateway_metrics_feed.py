@@ -51,7 +51,7 @@ class Metrics:
 
 
 class Member:
-    """Somebody who receives."""
+    """A receiver."""
 
     encoding = Encoding.SSE
     user_id = "u"

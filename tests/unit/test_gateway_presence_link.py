@@ -1,4 +1,4 @@
-"""Telling presence: batches that are bounded and repeated, and an outage that costs no memory."""
+"""Reports to presence: bounded and repeated batches, and an outage that costs no memory."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable

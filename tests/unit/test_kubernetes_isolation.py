@@ -1,4 +1,4 @@
-"""Who reaches whom, what pods may not do, and which secrets each sees: the ownership table, kept by Kubernetes."""
+"""Allowed connections, restrictions of pods, and the secrets of each: the ownership table in Kubernetes."""
 
 from typing import Any
 
@@ -95,7 +95,7 @@ def test_every_namespace_is_closed_first(overlay: str) -> None:
 
 
 def _restricted(pod: dict[str, Any]) -> None:
-    """Assert what the Pod Security Standard `restricted` asks for, but for volumes."""
+    """Assert the Pod Security Standard `restricted`, except for volumes."""
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     for name in ("hostNetwork", "hostPID", "hostIPC"):

@@ -1,4 +1,4 @@
-"""The accept rate: how many come in, and when the others are asked to come back."""
+"""The accept rate: the number of accepted connections, and the retry time of the others."""
 
 import pytest
 from structlog.testing import capture_logs

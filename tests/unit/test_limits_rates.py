@@ -62,7 +62,7 @@ def test_keys_that_only_once_asked_are_not_remembered(monkeypatch: pytest.Monkey
 
 
 def seconds_until_flood(rate: float, sent_per_s: int) -> float | None:
-    """Return when a client that sends steadily is told apart from one that overshoots; None: not in a minute."""
+    """Return when a steady sender counts as flooding; None: not within a minute."""
     bucket, strikes = TokenBucket(rate, 0.0), FloodDetector(rate, 0.0)
     for number in range(60 * sent_per_s):
         now = number / sent_per_s

@@ -1,4 +1,4 @@
-"""What a closed second says."""
+"""The rows of a closed second."""
 
 import pytest
 

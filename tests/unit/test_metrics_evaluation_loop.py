@@ -1,4 +1,4 @@
-"""The second of a replica: who ticks, what waits, what is published once."""
+"""The tick of a replica: leadership, waiting seconds, publishing once."""
 
 from typing import Any
 
@@ -74,7 +74,7 @@ class Replica:
 
 
 class World:
-    """Two replicas over one store, and what the fleet hears."""
+    """Two replicas over one store, and their published messages."""
 
     def __init__(self) -> None:
         self.time = ManualTime()
@@ -84,7 +84,7 @@ class World:
         self.b = Replica(self.store, self.bus, self.time, "b")
 
     def hear(self, **fields: Any) -> None:
-        """All replicas hear all reports."""
+        """All replicas receive all reports."""
         said = fields | {"seq": int(self.time.now * 10)}
         for replica in (self.a, self.b):
             replica.hear(**said)

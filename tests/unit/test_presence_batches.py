@@ -1,4 +1,4 @@
-"""What a gateway says in which batch: bounded, whole, numbered without gaps."""
+"""The batches of a gateway: bounded, complete, numbered without gaps."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Who is online, for many who ask: few requests, bounded, and always an answer."""
+"""Lookups of online users by many callers: few requests, bounded, always answered."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -74,7 +74,7 @@ class Presence:
 
 
 class Member:
-    """Somebody who receives."""
+    """A receiver."""
 
     encoding = Encoding.SSE
 

@@ -26,7 +26,7 @@ from services.settings import Settings
 
 
 class Informed:
-    """A Redis that only knows what INFO says."""
+    """A Redis that only answers INFO."""
 
     def __init__(self, **info: object) -> None:
         self._info = info

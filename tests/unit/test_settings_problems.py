@@ -1,4 +1,4 @@
-"""Every rule about settings that contradict each other, and what is said about those that cannot be read."""
+"""Rules about contradictory settings, and the messages for unreadable ones."""
 
 from pathlib import Path
 from typing import Any

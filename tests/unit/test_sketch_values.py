@@ -1,4 +1,4 @@
-"""What a sketch takes, refuses and says."""
+"""A sketch: accepted and refused values, and its percentiles."""
 
 from math import inf, nan
 

@@ -1,4 +1,4 @@
-"""SSE without a server: positions in ids, the bounded buffer, what a stream makes of messages."""
+"""SSE without a server: positions in ids, the bounded buffer, events made from messages."""
 
 import asyncio
 import base64

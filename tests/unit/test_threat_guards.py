@@ -1,4 +1,4 @@
-"""The table of guards speaks of this code, and of every test in the threat table of the security page."""
+"""The table of guards matches this code, and covers every test in the threat table of the security page."""
 
 import re
 

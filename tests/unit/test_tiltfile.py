@@ -24,7 +24,7 @@ metadata: {name: tidings-nats, namespace: tidings}
 
 @dataclass
 class Tilt:
-    """What a Tiltfile asked for."""
+    """The calls of a Tiltfile."""
 
     flags: dict[str, bool]
     defined: dict[str, str] = field(default_factory=dict)

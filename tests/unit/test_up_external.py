@@ -1,4 +1,4 @@
-"""Which servers are recent enough, whoever runs them, and what is said about those that are not."""
+"""Required versions of servers, and the messages about older ones."""
 
 import asyncio
 import json

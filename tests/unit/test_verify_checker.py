@@ -1,4 +1,4 @@
-"""What the checker says of single situations, and how a history is kept."""
+"""The checker's verdicts on single situations, and the format of a history."""
 
 from pathlib import Path
 from typing import Any

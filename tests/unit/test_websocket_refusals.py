@@ -1,4 +1,4 @@
-"""Faults of ours while a client comes in: it hears of them before the answer and behind it, and nobody is left half in."""
+"""Server errors during a handshake: the client is answered before and after the upgrade, and nothing is left behind."""
 
 import asyncio
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""One timer for all who have the same time."""
+"""One timer for all connections with the same deadline."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The protocol's names: every message as it stands on the wire, in both codecs."""
+"""Every message of the protocol as it is on the wire, in both encodings."""
 
 from typing import Any
 

@@ -152,9 +152,9 @@ export class TidingsClient extends Emitter<ClientEvents> {
     this.#begin();
     return new Promise((resolve, reject) => {
       const off: (() => void)[] = [];
-      const settle = (tell: () => void): void => {
+      const settle = (report: () => void): void => {
         for (const each of off) each();
-        tell();
+        report();
       };
       const look = (): void => {
         const { state, error, reason = "the server refused the connection" } = this.status.get();

@@ -212,10 +212,10 @@ export class Requests {
     entry.timer = clock.setTimeout(() => this.#send(entry), ms + clock.random() * RETRY_MS);
   }
 
-  #settle(entry: Entry, tell: () => void): void {
+  #settle(entry: Entry, report: () => void): void {
     this.setup.clock.clearTimeout(entry.timer);
     if (this.#entries.get(entry.message.id) === entry) this.#entries.delete(entry.message.id);
-    tell();
+    report();
   }
 }
 

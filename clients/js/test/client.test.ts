@@ -19,7 +19,7 @@ afterEach(() => {
 });
 
 describe("connecting", () => {
-  it("offers its codec and says who it is", async () => {
+  it("offers its codec and sends its identity", async () => {
     const kept = new Map<string, string>();
     const storage = { getItem: (key: string) => kept.get(key) ?? null, setItem: (k: string, v: string) => void kept.set(k, v) };
     client = await connected(server, { username: "Ada", storage });
@@ -90,7 +90,7 @@ describe("connecting", () => {
 });
 
 describe("connect and hold", () => {
-  it("a client that was connected stays so when who held it lets go", async () => {
+  it("a client that was connected stays connected when its holder releases it", async () => {
     client = await connected(server);
     client.hold()();
     await pass(1000);
@@ -140,7 +140,7 @@ describe("tokens", () => {
     expect(asked).toEqual([false, true]);
   });
 
-  it("are given up when nobody waits any more, and asked for again", async () => {
+  it("are aborted when nothing waits for them, and requested again", async () => {
     const signals: AbortSignal[] = [];
     client = clientOf(server, {
       getToken: ({ signal }) => {
@@ -175,7 +175,7 @@ describe("requests", () => {
 });
 
 describe("sending", () => {
-  it("an id under way is shared, and given up when nobody waits for it any more", async () => {
+  it("an unanswered id is shared, and dropped when nothing waits for it", async () => {
     client = await connected(server);
     server.silent = true;
     const gone = new AbortController();
@@ -229,7 +229,7 @@ describe("rooms", () => {
     await expect(joining).rejects.toMatchObject({ code: "closed" });
   });
 
-  it("tell who comes and goes", async () => {
+  it("report users who enter and leave", async () => {
     client = await connected(server);
     const seen: string[] = [];
     const room = client.room("lobby");

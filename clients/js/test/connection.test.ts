@@ -112,7 +112,7 @@ describe("the watchdog", () => {
     expect(dog.turn(30_000)).toBe("dead");
   });
 
-  it("starts anew with every sign of life", () => {
+  it("starts again with every sign of life", () => {
     const dog = new Watchdog(0, 25_000, 5000, true);
     dog.turn(25_000);
     dog.heard(26_000);
@@ -181,7 +181,7 @@ describe("the log of a room", () => {
     expect([6, 7, 8].map((seq) => log.accept(message(seq)))).toEqual([true, false, true]);
   });
 
-  it("tells a gap from a recovery", () => {
+  it("distinguishes a gap from a recovery", () => {
     const log = new RoomLog();
     log.joined(joined(5));
     expect(log.joined(joined(9, { recovered: true }))).toBe(false);

@@ -1,5 +1,5 @@
 // @vitest-environment jsdom
-// Each example, as it stands in its folder, against a server without a network.
+// Each example from its folder, against a simulated server.
 import { readFileSync } from "node:fs";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { FakeServer, type FakeConnection } from "./support/server.js";
@@ -34,7 +34,7 @@ const text = (id: string) => document.getElementById(id)?.textContent ?? "";
 const shows = (id: string, what: string) => eventually(() => expect(text(id)).toContain(what));
 
 describe("the chat", () => {
-  it("shows what was said, what is said, and who is there", async () => {
+  it("shows history, live messages and members", async () => {
     server.store("example-chat", "long ago", "u-other");
     const connection = await open("chat");
     await shows("messages", "long ago");

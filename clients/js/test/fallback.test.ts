@@ -96,7 +96,7 @@ describe("a stream", () => {
     expect(seen).toEqual([5, "d3", 6, "d4", 7]);
   });
 
-  it("says when something could not be resumed", async () => {
+  it("reports what could not be resumed", async () => {
     await connected();
     const gaps: unknown[] = [];
     client.room("lobby").on("gap", ({ position }) => gaps.push(position));
@@ -136,7 +136,7 @@ describe("a stream", () => {
     await expect(client.broadcast(3)).rejects.toMatchObject({ code: "forbidden" });
   });
 
-  it("says again of itself what it said, on every stream", async () => {
+  it("sends status and data again on every stream", async () => {
     await connected();
     await client.setStatus("busy");
     client.room("lobby").join().catch(() => undefined);
@@ -261,7 +261,7 @@ describe("a stream", () => {
     expect(client.status.get()).toMatchObject({ state: "failed", reason: "ended" });
   });
 
-  it("fails where it is refused, and waits where it is told to", async () => {
+  it("fails on a refusal, and respects the server's retry time", async () => {
     streams.refusals.push(new Response("busy", { status: 503, headers: { "Retry-After": "2" } }));
     client = new TidingsClient("http://server", { transports: ["sse"], fetch: streams.fetch, clock: evenClock, storage: null });
     const opening = expect(client.connect()).rejects.toMatchObject({ code: "forbidden" });

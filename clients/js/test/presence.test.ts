@@ -1,4 +1,4 @@
-/** Lists of who is online, whole, in parts and as mere counts: who comes and goes, and who does not. */
+/** Presence lists, complete, in parts and as counts: users who enter, leave and stay. */
 import { beforeEach, describe, expect, it } from "vitest";
 import type { PresenceList, User } from "../src/generated/wire.js";
 import { Presence } from "../src/presence.js";
@@ -21,7 +21,7 @@ describe("presence", () => {
     presence.on("leave", (one) => heard.push(`-${one.userId}`));
   });
 
-  it("says who came and went, after a reconnect", () => {
+  it("reports enters and leaves after a reconnect", () => {
     presence.take(list(["ann", "bob"]));
     presence.onDown();
     presence.take(list(["bob", "eve"]));
@@ -30,7 +30,7 @@ describe("presence", () => {
     expect(presence.synced.get()).toBe(true);
   });
 
-  it("lets nobody leave between the parts of a list", () => {
+  it("reports no leave between the parts of a list", () => {
     presence.take(list(["ann", "bob", "eve", "joe"]));
     presence.onDown();
     heard.length = 0;
@@ -45,7 +45,7 @@ describe("presence", () => {
     expect(presence.count.get()).toBe(3);
   });
 
-  it("does not take those for gone who cannot be told any more", () => {
+  it("reports no leave when the list becomes too long to be sent", () => {
     presence.take(list(["ann", "bob"]));
     heard.length = 0;
     presence.take(list([], { count: 1204 }));
@@ -54,7 +54,7 @@ describe("presence", () => {
     expect(presence.count.get()).toBe(1204);
   });
 
-  it("begins a list anew that broke off", () => {
+  it("starts an interrupted list again", () => {
     presence.take(list(["ann"], { more: true }));
     presence.onDown();
     presence.take(list(["bob"]));

@@ -205,7 +205,7 @@ function Lost() {
   return <>{useConnection().state}</>;
 }
 
-it("tells the first change at once and the others together", () => {
+it("reports the first change at once and the others together", () => {
   let change = (): void => undefined;
   const watcher = vi.fn();
   const off = paced((each) => {

@@ -1,4 +1,4 @@
-"""Deployments, one of each kind for a whole run, started when they are first asked for."""
+"""Deployments, one of each kind for a complete run, started when a test first needs them."""
 
 from collections.abc import Callable, Iterator
 

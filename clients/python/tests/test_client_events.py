@@ -35,7 +35,7 @@ async def test_a_callback_ends_on_request_and_others_continue() -> None:
     assert (one, other) == ([1], [1, 2])
 
 
-async def test_a_callback_that_raises_disturbs_nobody_and_is_reported() -> None:
+async def test_a_callback_that_raises_is_reported_and_affects_no_other() -> None:
     event: Event[int] = Event()
     reported: list[BaseException] = []
     loop = asyncio.get_running_loop()
@@ -73,7 +73,7 @@ async def test_a_stream_gives_all_in_order_and_a_cancelled_wait_takes_nothing() 
         await anext(stream)
 
 
-async def test_a_stream_that_nobody_reads_ends_with_an_error_after_what_it_has() -> None:
+async def test_an_unread_stream_ends_with_an_error_after_its_events() -> None:
     event: Event[int] = Event()
     stream = event.stream(limit=2)
     for number in range(5):
@@ -168,7 +168,7 @@ async def test_a_cancelled_publish_is_not_sent_later(faked: Faked) -> None:
     assert faked.server.last.of("direct_message") == []
 
 
-async def test_a_cancelled_join_stays_wanted_and_can_be_waited_for_again(faked: Faked) -> None:
+async def test_a_cancelled_join_continues_and_can_be_awaited_again(faked: Faked) -> None:
     faked.server.silent = True
     room = faked.client.room("lobby")
     joining = asyncio.create_task(room.join())
@@ -220,7 +220,7 @@ async def test_content_is_the_same_in_both_codecs(codec: str) -> None:
     assert sent["content"] == {"1": {"number": 7, "placed": "2026-01-02T00:00:00Z"}, "raw": "YWI="}
 
 
-async def test_an_id_under_way_is_shared_and_given_up_when_nobody_waits_for_it_any_more(faked: Faked) -> None:
+async def test_an_unanswered_id_is_shared_and_dropped_when_nothing_waits_for_it(faked: Faked) -> None:
     faked.server.silent = True
     first, second = (asyncio.create_task(faked.client.send_direct("u-other", 1, id="same")) for _ in range(2))
     await settle()
@@ -268,7 +268,7 @@ async def test_a_connect_that_is_closed_and_overtaken_by_another_ends() -> None:
     await faked.client.close()
 
 
-async def test_who_waits_for_an_event_hears_that_there_will_be_none(faked: Faked) -> None:
+async def test_waiting_for_an_event_ends_with_the_client(faked: Faked) -> None:
     waiting = asyncio.create_task(faked.client.broadcasts.next())
     await settle()
     await faked.client.close()

@@ -1,4 +1,4 @@
-"""Each example as its reader starts it, against a real deployment."""
+"""Each example, started from the command line against a real deployment."""
 
 import asyncio
 import re
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.xdist_group("python client, open"), pytest.mark.timeou
 
 
 class Running:
-    """One example that runs: what it says, and what it is told."""
+    """A running example: its output and input."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
@@ -103,7 +103,7 @@ async def test_chat_shows_the_past_others_and_what_is_typed(url: str, room: str)
             assert await chat.end() == 0
 
 
-async def test_bot_answers_who_asks(url: str, room: str) -> None:
+async def test_bot_answers_commands(url: str, room: str) -> None:
     async with started("bot.py", url, "--name", "Robbie", room) as bot:
         await bot.says("Robbie answers")
         async with TidingsClient(url, username="Grace") as grace:
@@ -129,7 +129,7 @@ async def test_figures_are_pushed_and_watched(url: str) -> None:
             assert "example" in {source.source for source in sources}
 
 
-async def test_notifier_tells_room_and_people_of_an_alert(url: str, room: str) -> None:
+async def test_notifier_sends_an_alert_to_room_and_users(url: str, room: str) -> None:
     async with TidingsClient(url, username="Grace") as grace:
         assert grace.user_id is not None
         in_room, sent = grace.room(room).stream(), grace.inbox.stream()

@@ -1,4 +1,4 @@
-"""Lists of who is online, whole, in parts and as mere counts: who comes and goes, and who does not."""
+"""Presence lists, complete, in parts and as counts: users who enter, leave and stay."""
 
 from typing import cast
 
@@ -32,7 +32,7 @@ def heard(presence: Presence) -> list[str]:
     return said
 
 
-def test_a_list_after_a_reconnect_says_who_came_and_went(presence: Presence, heard: list[str]) -> None:
+def test_a_list_after_a_reconnect_reports_enters_and_leaves(presence: Presence, heard: list[str]) -> None:
     presence.take(listed("ann", "bob"))
     presence.on_down()
     presence.take(listed("bob", "eve"))
@@ -41,7 +41,7 @@ def test_a_list_after_a_reconnect_says_who_came_and_went(presence: Presence, hea
     assert presence.synced
 
 
-def test_nobody_leaves_between_the_parts_of_a_list(presence: Presence, heard: list[str]) -> None:
+def test_no_user_leaves_between_the_parts_of_a_list(presence: Presence, heard: list[str]) -> None:
     presence.take(listed("ann", "bob", "eve", "joe"))
     presence.on_down()
     heard.clear()

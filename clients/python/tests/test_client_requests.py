@@ -164,7 +164,7 @@ def test_a_client_that_was_closed_may_be_used_in_another_loop() -> None:
     asyncio.run(use())
 
 
-async def test_what_no_call_raises_is_logged_where_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
+async def test_errors_without_a_listener_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "tidings_client")
     faked = Faked({})
     client = TidingsClient("http://me:secret@server:81", connect=faked.server.connect, clock=faked.clock)

@@ -26,7 +26,7 @@ WELCOME = {
 
 
 class Door:
-    """A server that refuses or lets in, and says goodbye or not."""
+    """A server that accepts or refuses, and ends with or without a close frame."""
 
     def __init__(self) -> None:
         self.refusals: list[tuple[int, dict[str, str], dict[str, Any] | str]] = []

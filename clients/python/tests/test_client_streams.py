@@ -16,7 +16,7 @@ from tidings_client.transport.eventid import encode_event_id
 
 
 class Rig:
-    """A client that only has streams, unless told otherwise."""
+    """A client that only uses streams, unless options say otherwise."""
 
     def __init__(self, **options: Any) -> None:
         self.clock = FakeClock()

@@ -89,7 +89,7 @@ class Stream(Generic[T]):
         if self._ended:
             return
         if len(self._waiting) >= self._limit:
-            self.end(QueueFull(f"{self._limit} events wait for who reads this stream"))
+            self.end(QueueFull(f"{self._limit} events wait for the reader of this stream"))
             return
         self._waiting.append(event)
         self._arrived.set()

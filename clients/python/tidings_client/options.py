@@ -74,7 +74,7 @@ class Options:
             raise ValueError('`codec` is "json" or "msgpack"')
         if self.token is not None and self.ticket is not None:
             raise ValueError(
-                "give `token` or `ticket`: a ticket stands for the token that somebody else keeps"
+                "give `token` or `ticket`, not both: a ticket replaces a token that another process keeps"
             )
         if self.tries < 1 or self.queue_limit < 0:
             raise ValueError("`tries` is at least 1, `queue_limit` at least 0")

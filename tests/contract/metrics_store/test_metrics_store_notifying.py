@@ -1,4 +1,4 @@
-"""What is still to be told, and to whom; on every store of metrics."""
+"""Pending notifications and their receivers; on every store of metrics."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""Who may write a second, once, and how rows of all tiers come back; on every store of metrics."""
+"""Seconds are written once, by the leader, and rows of all tiers are read; on every store of metrics."""
 
 from collections.abc import Callable
 

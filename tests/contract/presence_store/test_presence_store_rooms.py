@@ -1,4 +1,4 @@
-"""Who is in which room, and the versions of rooms; on every presence store."""
+"""Members of rooms, and versions of rooms; on every presence store."""
 
 from tests.support.presence import connected, data, disconnected, joined, left, lines, sweep_all, sweep_lines
 

@@ -1,4 +1,4 @@
-"""When a user is online, how they are seen, and when they are gone; on every presence store."""
+"""When users are online, their status and data, and when they go offline; on every presence store."""
 
 import pytest
 

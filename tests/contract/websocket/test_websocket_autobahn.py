@@ -42,7 +42,7 @@ OUT_OF_RANGE = KOSME + b"\xf4\x90\x80\x80edited"  # over U+10FFFF; the same
 
 
 class Step(NamedTuple):
-    """What is sent, and what must have come back before anything else is sent."""
+    """Bytes to send, and the answer that must arrive before the next ones are sent."""
 
     sends: bytes
     receives: tuple[Received, ...] = ()

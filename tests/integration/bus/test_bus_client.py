@@ -1,4 +1,4 @@
-"""Publishing, subscribing and asking through a real server, and coming back after it was gone."""
+"""Publishing, subscribing and requests through a real server, and reconnecting after it was down."""
 
 import asyncio
 from collections.abc import Callable

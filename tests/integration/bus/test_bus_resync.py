@@ -75,7 +75,7 @@ class Rig:
         assert {type(outcome) for outcome in stored} <= {Stored}
 
     async def republish(self, wanted: bool) -> None:
-        """Let the stream tell what it stores, or not: as a leader that dies between the two."""
+        """Switch the stream's republishing on or off: off is like a leader that dies between storing and republishing."""
         name = self.settings.subjects.rooms_stream("default")
         info = json.loads(
             (await self.bus.request(f"$JS.API.STREAM.INFO.{name}", b"", timeout_s=PATIENCE_S)).data

@@ -1,4 +1,4 @@
-"""Limits of streams: what a full one lets go of, who may lower a limit, and many subjects asked for at once."""
+"""Limits of streams: eviction, lowering a limit, and requests for many subjects at once."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -69,7 +69,7 @@ async def _config(bus: Bus, log: DurableLog) -> dict[str, Any]:
 
 
 async def test_a_full_store_blocks_nothing_else(small: NatsServer) -> None:
-    """One user fills rooms and made-up inboxes; everybody goes on publishing, gets a ticket, and can be revoked."""
+    """One user fills rooms and invented inboxes; other users still publish, get tickets, and can be revoked."""
     settings = _settings(small)
     subjects = settings.subjects
     async with _connected(settings) as bus:

@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def nats_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsCluster]:
-    """Three NATS servers; whoever kills one starts it again."""
+    """Three NATS servers; a test that kills one starts it again."""
     need("nats-server")
     with NatsCluster(tmp_path_factory.mktemp("nats-cluster"), password="secret") as running:
         yield running

@@ -203,7 +203,7 @@ async def test_messages_stored_but_not_republished_by_a_dead_leader_arrive_after
 
 @asynccontextmanager
 async def without_republishing(bus: Bus) -> AsyncIterator[None]:
-    """Let the stream store and tell nobody."""
+    """Let the stream store without republishing."""
     info = msgspec.json.decode(
         (await bus.request(f"$JS.API.STREAM.INFO.{STREAM}", b"", timeout_s=PATIENCE_S)).data
     )

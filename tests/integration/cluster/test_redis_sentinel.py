@@ -1,4 +1,4 @@
-"""Redis with a replica, and three Sentinels: what a deployment shows when the master dies and comes back as a replica."""
+"""Redis with a replica, and three Sentinels: a deployment while the master dies and returns as a replica."""
 
 import asyncio
 import logging

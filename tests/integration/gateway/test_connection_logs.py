@@ -1,4 +1,4 @@
-"""Each connection leaves one line when it ends, and the line says nothing of content and addresses."""
+"""Each connection logs one line when it ends, without content and addresses."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""What members are told when messages are gone for good: a wiped stream, and a gap that was evicted."""
+"""Answers to members when messages are lost: a wiped stream, and an evicted gap."""
 
 import shutil
 from collections.abc import Iterator

@@ -15,7 +15,7 @@ __all__ = ["connect_bus"]
 
 
 class Member:
-    """Somebody who receives."""
+    """A receiver."""
 
     wire = Encoding.SSE
     connection_id = "c1"

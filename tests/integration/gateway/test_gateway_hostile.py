@@ -1,4 +1,4 @@
-"""Bad input: each gets its error or close code, nobody else notices, and nothing is logged as our fault."""
+"""Bad input: each kind gets its error or close code, affects no other client, and is not logged as an error."""
 
 import json
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ HOSTILE_NAMES = [
 
 @pytest.fixture
 async def bystanders(gateways: Gateways, room: str) -> AsyncIterator[tuple[Client, Client]]:
-    """Two members of a room on two gateways, who talk to each other before and after."""
+    """Two members of a room on two gateways, which exchange messages before and after."""
     async with client(gateways[0]) as ann, client(gateways[1]) as bob:
         for one in (ann, bob):
             await one.join(room)

@@ -82,7 +82,7 @@ async def test_echo_and_the_senders_other_connections(gateways: Gateways, room: 
             assert (await one.expect("room_message"))["content"] == "loud"
 
 
-async def test_joins_and_leaves_are_by_user_and_skip_the_one_who_joins(gateways: Gateways, room: str) -> None:
+async def test_joins_and_leaves_are_by_user_and_skip_the_joining_user(gateways: Gateways, room: str) -> None:
     async def known(users: int, connections: int) -> None:
         """Wait for presence: a notice that is late finds members who came after it."""
 
@@ -198,7 +198,7 @@ async def test_ephemeral_rooms_have_no_positions(gateways: Gateways, room: str) 
         }  # fmt: skip
 
 
-async def test_broadcast_reaches_everyone_once(gateways: Gateways) -> None:
+async def test_broadcast_reaches_every_connection_once(gateways: Gateways) -> None:
     async with (
         client(gateways[0], "username=Ann") as ann,
         client(gateways[1]) as bob,

@@ -200,7 +200,7 @@ async def test_a_repeat_on_another_transport_is_no_second_message(
             ack = await user.acknowledged(there, path, body, connection=greeting["connectionId"])
             repeated = await user.acknowledged(here, path, body)
             assert (repeated["seq"], repeated["epoch"]) == (ack["seq"], ack["epoch"])
-            # Neither the stream nor anybody else hears it again.
+            # Neither the stream nor another member receives it again.
             await user.acknowledged(here, path, {"content": "next", "id": "my-id-2"})
             assert (await stream.expect("room_message"))["content"] == "next"
             assert (await witness.expect("room_message"))["content"] == "next"

@@ -25,7 +25,7 @@ _FULL = 100  # as many as a room keeps
 
 
 class Watched(NatsServer):
-    """A NATS that says how many clients it has cut off."""
+    """A NATS server that reports the number of clients it has cut off."""
 
     monitor = 0
 
@@ -81,7 +81,7 @@ async def _published(ann: Client, room: str) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _others_go_on(gateway: ServiceProcess, nats: Watched) -> AsyncIterator[None]:
-    """Publish as somebody else meanwhile: nothing may fail, and NATS may not cut the gateway off."""
+    """Publish as another user meanwhile: nothing may fail, and NATS may not cut the gateway off."""
     before = await aside(nats.cut_off)
     answers: list[dict[str, Any]] = []
     done = False

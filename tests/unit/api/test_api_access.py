@@ -1,4 +1,4 @@
-"""Who may call what under `jwt`: one table for all paths."""
+"""Permissions under `jwt`: one table for all paths."""
 
 import time
 

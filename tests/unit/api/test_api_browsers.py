@@ -1,4 +1,4 @@
-"""What browsers are told and refused: the page, foreign origins, headers."""
+"""Answers to browsers: the page, foreign origins, headers."""
 
 import httpx
 import pytest

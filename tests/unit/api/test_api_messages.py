@@ -1,4 +1,4 @@
-"""Users who send over HTTP: the rules of a connection, with nobody behind them."""
+"""Messages over HTTP: the rules of a connection, without a connection."""
 
 from collections.abc import AsyncIterator
 from types import SimpleNamespace

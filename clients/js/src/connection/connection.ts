@@ -121,7 +121,7 @@ export class Connection {
     if (before === "connected" && step.next !== "connected") this.#stopped();
     for (const action of step.actions) this.#perform(action);
     if (this.state !== before) return; // closed by a listener meanwhile
-    this.#tell(step.next);
+    this.#setState(step.next);
     if (before === "connected" && step.next !== "connected") this.setup.onDown();
   }
 
@@ -332,7 +332,7 @@ export class Connection {
     this.setup.clock.clearTimeout(this.#probeTimer);
   }
 
-  #tell(state: State): void {
+  #setState(state: State): void {
     const { code, reason, error } = this.#end;
     const transport = this.#transport?.kind ?? this.status.get().transport;
     const known = this.status.get();

@@ -19,15 +19,15 @@ export function paced(subscribe: Subscribe, ms: number): Subscribe {
     let missed = false;
     const turn = (): void => {
       timer = undefined;
-      if (missed) tell();
+      if (missed) notify();
     };
-    const tell = (): void => {
+    const notify = (): void => {
       missed = timer !== undefined;
       if (missed) return;
       timer = setTimeout(turn, ms);
       watcher();
     };
-    const unsubscribe = subscribe(tell);
+    const unsubscribe = subscribe(notify);
     return () => {
       unsubscribe();
       clearTimeout(timer);

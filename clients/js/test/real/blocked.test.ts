@@ -83,7 +83,7 @@ describe.each(Object.entries(SETTINGS))("%s", (auth, settings) => {
     expect([ada.userId, joins]).toEqual([user, [["userJoined", user]]]);
   }, 60_000);
 
-  it("a stream that works stays until a WebSocket does, and nobody sees this user leave", async () => {
+  it("a working stream stays until a WebSocket works, and no user sees this one leave", async () => {
     const name = `beside-${auth}`;
     proxy.upgrades = "refused";
     const ada = clientOf("ada", url, { clock: HASTY });

@@ -17,7 +17,7 @@ export class BlockingProxy {
     return `http://127.0.0.1:${(server.address() as { port: number }).port}`;
   }
 
-  /** What the server says on WebSockets is lost from now on. */
+  /** Messages of the server over WebSocket are lost from now on. */
   swallow(): void {
     for (const state of this.#webSockets.values()) state.swallow = true;
   }

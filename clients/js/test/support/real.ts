@@ -1,4 +1,4 @@
-/** Carries out the rows of tests/fixtures/scenarios/real.json; the README beside it says what its steps mean. */
+/** Carries out the rows of tests/fixtures/scenarios/real.json; the README beside it describes the steps. */
 import { createHmac } from "node:crypto";
 import { WebSocket } from "ws";
 import { TidingsClient } from "../../src/client.js";

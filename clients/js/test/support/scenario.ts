@@ -1,4 +1,4 @@
-/** Carries out the rows of tests/fixtures/scenarios/faked.json; the README beside it says what its steps mean. */
+/** Carries out the rows of tests/fixtures/scenarios/faked.json; the README beside it describes the steps. */
 import { readFileSync } from "node:fs";
 import { vi } from "vitest";
 import type { TidingsClient } from "../../src/client.js";
@@ -62,7 +62,7 @@ export function isPart(part: unknown, whole: unknown): boolean {
 
 const isObject = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null;
 
-/** Runs one step at a time, and says which of them went wrong. */
+/** Runs one step at a time, and names the failed one. */
 export async function runSteps(steps: Step[], run: (verb: string, given: unknown[]) => unknown): Promise<void> {
   for (const [index, [verb, ...given]] of steps.entries()) {
     try {
@@ -260,7 +260,7 @@ export class Faked {
     drop: (code: number) => this.#server.last.drop(code),
     disconnect: ({ code, reconnect, retryAfterMs }: { code: number; reconnect: boolean; retryAfterMs?: number }) =>
       this.#server.last.disconnect(code, reconnect, retryAfterMs),
-    die: () => void (this.#server.last.closedWith = 1006), // nobody told us
+    die: () => void (this.#server.last.closedWith = 1006), // without a close frame
     expect: () => undefined, // compared after everything has happened that needs no time
   };
 

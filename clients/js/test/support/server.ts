@@ -29,7 +29,7 @@ export class FakeServer {
   /** Types of messages that are not answered. */
   ignores: string[] = [];
   refusesChannels: string[] = [];
-  /** How many more tokens are told `unauthorized`. */
+  /** Number of further tokens that get `unauthorized`. */
   refuseCredentials = 0;
   /** What is answered to a type of message, instead of what would be. */
   answers: Record<string, ServerMessage> = {};
@@ -119,7 +119,7 @@ export class FakeServer {
     }
   }
 
-  /** Somebody else says something in a room. */
+  /** Another user publishes to a room. */
   say(room: string, content: unknown, from = "u-other"): RoomMessage {
     const message = this.store(room, content, from);
     for (const connection of this.open) if (connection.rooms.has(room)) connection.send(message);
@@ -265,7 +265,7 @@ export class FakeConnection {
     });
   }
 
-  /** Ends it as a server does that says why. */
+  /** Ends it like a server, with `disconnect`. */
   disconnect(code: number, reconnect: boolean, retryAfterMs?: number): void {
     this.send({ type: "disconnect", code, reason: `reason ${code}`, reconnect, retryAfterMs });
     this.drop(code);

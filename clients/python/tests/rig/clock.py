@@ -1,4 +1,4 @@
-"""A clock that goes when it is told to, and a chance that always falls in the middle."""
+"""A clock that advances on request, and random numbers that are always 0.5."""
 
 import asyncio
 import heapq

@@ -1,4 +1,4 @@
-"""Carries out the rows of tests/fixtures/scenarios/real.json, whose README says what its steps mean."""
+"""Carries out the rows of tests/fixtures/scenarios/real.json; the README beside it describes the steps."""
 
 import asyncio
 import itertools

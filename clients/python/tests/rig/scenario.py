@@ -1,4 +1,4 @@
-"""Carries out the rows of tests/fixtures/scenarios/faked.json, which says what its steps mean."""
+"""Carries out the rows of tests/fixtures/scenarios/faked.json, which describes its steps."""
 
 import asyncio
 import json
@@ -232,7 +232,7 @@ class Faked:
         )
 
     def do_die(self) -> None:
-        self.server.last.closed_with = 1006  # nobody told us
+        self.server.last.closed_with = 1006  # without a close frame
 
     def do_expect(self, _: dict[str, Any]) -> None:
         """Checked after everything has happened that needs no time."""

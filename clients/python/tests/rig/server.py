@@ -45,7 +45,7 @@ class FakeServer:
         self.bus_down = False
         """Publishes are answered `unavailable` while True."""
         self.refuse_credentials = 0
-        """How many more connections are told `unauthorized`."""
+        """Number of further connections that get `unauthorized`."""
         self.ignores: list[str] = []
         """Types of messages that are not answered."""
         self.refuses_channels: list[str] = []
@@ -149,7 +149,7 @@ class FakeServer:
                 connection.send_event("heartbeat", {"timestamp": 1})
 
     def say(self, room: str, content: Any, user_id: str = "u-other") -> None:
-        """Somebody else says something in a room."""
+        """Another user publishes to a room."""
         message = self.store(room, content, user_id)
         for connection in self.open:
             if room in connection.rooms:
@@ -165,7 +165,7 @@ class FakeServer:
         return message
 
     def direct(self, content: Any) -> None:
-        """Somebody sends to this user."""
+        """Another user sends a direct message to this user."""
         message = {"type": "direct_message", "fromUserId": "u-other", "username": "o", "content": content}
         message |= {"timestamp": 1, "seq": len(self.inbox) + 1}
         self.inbox.append(message)
@@ -303,7 +303,7 @@ class FakeConnection:
             self._frames.put_nowait(frame)
 
     def disconnect(self, code: int, *, reconnect: bool, retry_after_ms: int | None = None) -> None:
-        """End it as a server does that says why."""
+        """End it like a server, with `disconnect`."""
         message = {"type": "disconnect", "code": code, "reason": f"reason {code}", "reconnect": reconnect}
         self.send_out(message | ({} if retry_after_ms is None else {"retryAfterMs": retry_after_ms}))
         self.drop(code)

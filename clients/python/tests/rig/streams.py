@@ -1,4 +1,4 @@
-"""What HTTP answers in tests of the fallback: streams that the test writes to, and messages that it sees."""
+"""HTTP answers in tests of the fallback: streams that the test writes to, and messages that it reads."""
 
 import asyncio
 import json
@@ -57,7 +57,7 @@ class FakeStreams:
         self.greets = True
         self.authorized: list[str | None] = []
         self.forbidden: set[str] = set()
-        """Rooms and channels for which a stream is refused, with all that it asked for."""
+        """Rooms and channels for which a complete stream is refused."""
         self.refused = 0
         self.posts = 0
         self.open_for_posts = asyncio.Event()

@@ -143,7 +143,7 @@ class Connection:
             self._stop_timers()
         for action in step.actions:
             self._perform(action)
-        self._tell(step.next)
+        self._set_state(step.next)
         if went_down:
             self._owner.on_down()
 
@@ -383,7 +383,7 @@ class Connection:
         self._due_timer = self._clock.call_later(delay, lambda: self._input("due"))
         self._due_at = self._clock.now() + delay
 
-    def _tell(self, state: State) -> None:
+    def _set_state(self, state: State) -> None:
         known = self.status
         transport = self._transport.kind if self._transport else known.transport
         if (known.state, known.transport) == (state, transport):
