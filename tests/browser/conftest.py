@@ -1,4 +1,4 @@
-"""One deployment and one browser for all of these tests; windows of its own, watched for faults, for each."""
+"""One deployment and one browser for all tests; each test has its own windows, which are checked for errors."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The dashboard without a mouse, without sight, on a phone, in both themes."""
+"""Accessibility of the dashboard: keyboard, screen reader, phone, both themes."""
 
 from collections.abc import Iterator
 

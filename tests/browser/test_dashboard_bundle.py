@@ -1,4 +1,4 @@
-"""What a browser has to load before it shows anything."""
+"""Size of the files that a browser loads before it shows the page."""
 
 import gzip
 

@@ -1,4 +1,4 @@
-"""A thousand users and fifty alerts: the page stays as quick as with none."""
+"""A thousand users and fifty alerts: the page remains responsive."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The overview: alive, with a past, and honest about late data."""
+"""The overview: live data, history, and late data."""
 
 import re
 import signal

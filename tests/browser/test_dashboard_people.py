@@ -1,4 +1,4 @@
-"""Presence and rooms, with two people in two browsers; and what a lost connection costs them."""
+"""Presence and rooms, with two users in two browsers, also after a lost connection."""
 
 import re
 import threading

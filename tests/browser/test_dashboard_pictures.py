@@ -1,4 +1,4 @@
-"""A picture of each view, with something going on. `make screenshots` keeps them for the documentation."""
+"""A picture of each view with data. `make screenshots` stores them for the documentation."""
 
 import math
 import os

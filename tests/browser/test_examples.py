@@ -1,4 +1,4 @@
-"""The examples of the JavaScript client, served by the one command that their reader types, in a real browser."""
+"""The examples of the JavaScript client, served by the documented command, in a real browser."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Browser windows that notice what a person would not: errors, what the content policy stopped, foreign requests."""
+"""Browser windows that record errors, violations of the content policy, and requests to other hosts."""
 
 import json
 import re

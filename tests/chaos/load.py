@@ -1,4 +1,4 @@
-"""Load on a deployment while a test breaks it, and the checker's word at the end."""
+"""Load on a deployment while a test breaks it, and the checker's verdict at the end."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager

@@ -1,4 +1,4 @@
-"""A random but repeatable schedule of faults: every kind comes once a round, in an order that the seed decides."""
+"""A random but repeatable schedule of faults: every kind once a round, in an order from the seed."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""Every kind of fault in one run, in an order of the day; `make chaos` runs hundreds."""
+"""Every kind of fault in one run, in an order that changes daily; `make chaos` runs hundreds."""
 
 from tests.chaos.load import StartLoad
 from tests.chaos.schedule import KINDS, run_schedule

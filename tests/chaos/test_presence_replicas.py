@@ -1,4 +1,4 @@
-"""Several replicas of presence_svc, one of them frozen or late; and a gateway that is frozen and goes on."""
+"""Several replicas of presence_svc, one of them frozen or late; and a gateway that is frozen and continues."""
 
 import asyncio
 import contextlib

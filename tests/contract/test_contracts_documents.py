@@ -1,4 +1,4 @@
-"""The OpenAPI and AsyncAPI documents: valid, whole, and about the routes that there are."""
+"""The OpenAPI and AsyncAPI documents: valid, complete, and in agreement with the routes."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of what a client's message goes through: `python -m tests.fuzz.decoder [libFuzzer options]`.
+"""Coverage-guided fuzzing of the path of a client's message: `python -m tests.fuzz.decoder [libFuzzer options]`.
 
 The first byte chooses the codec. Whatever the rest is, it is understood or refused with `BadMessage`; anything else that
 is raised is a finding, and libFuzzer writes the input down. Needs the dependency group `fuzz`.

@@ -1,4 +1,4 @@
-"""Take out each guard in a copy of the sources, and see which of its tests fail: `python -m tests.guards [WORD …]`.
+"""Remove each guard from a copy of the sources, and check that its tests fail: `python -m tests.guards [WORD …]`.
 
 Words choose guards by what their names contain. Exit code 1 where a test did not notice.
 """

@@ -1,4 +1,4 @@
-"""Guards of the streams: of what reaches members, of what is read back, and of the room that it all takes."""
+"""Guards of delivery: messages to members, reads of streams, and their sizes."""
 
 from tests.guards.guard import RATES as _RATES
 from tests.guards.guard import SERVERS, guard

@@ -1,4 +1,4 @@
-"""What a guard is, and where the tests are that watch over guards."""
+"""The type of a guard, and the paths of the tests of guards."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Guards between our processes, NATS and Redis, and of what a credential of theirs is good for."""
+"""Guards between processes, NATS and Redis, and of the permissions of their credentials."""
 
 from tests.guards.guard import AUTHENTICATOR, KEYS, SERVERS, TLS, WEBHOOKS, guard
 

@@ -1,4 +1,4 @@
-"""The guards of `docs/security.md`: where each stands, and the tests that fail without it.
+"""The guards of `docs/security.md`: the source of each, and the tests that fail without it.
 
 Where a second guard stands behind the first, both are taken out (`edits` are made together). What cannot be taken
 out, because nothing is there but the absence of a mistake, is in `NOT_TAKEN_OUT`.

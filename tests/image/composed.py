@@ -1,4 +1,4 @@
-"""A compose file of `deploy/`, up, with the image built here."""
+"""A running compose file of `deploy/`, with the image built here."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The HTTP surface of two real gateways, with everything behind them."""
+"""The HTTP API of two real gateways in a complete deployment."""
 
 import asyncio
 import json

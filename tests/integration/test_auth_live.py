@@ -1,4 +1,4 @@
-"""Credentials of connections that stay open: they end, they are renewed, and they are revoked everywhere."""
+"""Credentials of open connections: expiry, renewal, and revocation on all gateways."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""All gateways come to one list of revocations: read as a whole at the start and after each return of the bus."""
+"""All gateways have the same revocations: read completely at the start and after each reconnect of the bus."""
 
 import asyncio
 import secrets

@@ -1,4 +1,4 @@
-"""`tidings check` on several servers: a copy that is away, a majority that is away, versions that differ, Redis Cluster."""
+"""`tidings check` on several servers: a missing copy, a missing majority, different versions, Redis Cluster."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The documentation builds as a site: strictly, loading nothing from elsewhere, with its diagrams drawn."""
+"""The site of the documentation: strict build, no requests to other hosts, rendered diagrams."""
 
 import http.server
 import importlib.util

@@ -1,4 +1,4 @@
-"""Everything that measures, through the doors it really uses: OTLP, pushes, logs, several hosts."""
+"""All sources of metrics through their real endpoints: OTLP, pushes, logs, several hosts."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Presence on a Redis Cluster of three masters, and behind Sentinels: the same scripts, whichever node has the slot."""
+"""Presence on a Redis Cluster of three masters, and behind Sentinels: the same scripts on any node."""
 
 import asyncio
 import logging

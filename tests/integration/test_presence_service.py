@@ -1,4 +1,4 @@
-"""presence_svc as processes, on a real bus and a real Redis: what gateways and followers get."""
+"""presence_svc as processes, on a real bus and a real Redis: answers to gateways and followers."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`tidings streams`: what differs is shown, and nothing is made smaller unasked."""
+"""`tidings streams`: shows differences, and shrinks nothing without the option."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Requests made up from the contract, right and wrong ones: none breaks the server."""
+"""Requests generated from the contract, valid and invalid: none breaks the server."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""A bounded run of the coverage-guided fuzzer; `tests/fuzz` can run for as long as one likes."""
+"""A bounded run of the coverage-guided fuzzer; `tests/fuzz` runs without a bound."""
 
 import importlib.util
 import subprocess

@@ -1,4 +1,4 @@
-"""Hostile bytes against a real gateway: each test is one threat, and whatever happens, others are served."""
+"""Hostile bytes against a real gateway: one threat for each test, during which other clients are served."""
 
 import asyncio
 import contextlib

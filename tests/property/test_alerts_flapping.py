@@ -1,4 +1,4 @@
-"""An alert does not flap around one threshold, and what it announces always fits together."""
+"""An alert does not flap around one threshold, and its events are consistent."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Patterns agree with the obvious, slow definition of `*`."""
+"""Patterns agree with a simple, slow definition of `*`."""
 
 import re
 import unicodedata

@@ -1,4 +1,4 @@
-"""A recovery never claims to be whole when something is missing, judged against a model of a stream."""
+"""A recovery never claims to be complete when a message is missing, by a model of a stream."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Whatever is lost, repeated or answered in pieces: every message once, in order."""
+"""Every message once and in order, after any losses, repeats and partial answers."""
 
 from hypothesis import given
 from hypothesis import strategies as st

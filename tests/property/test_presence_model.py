@@ -1,4 +1,4 @@
-"""Presence under any sequence of operations: the rules, and that both stores obey them alike."""
+"""Presence under any sequence of operations: its rules, in both stores."""
 
 import asyncio
 from collections.abc import AsyncIterator

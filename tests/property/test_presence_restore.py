@@ -1,4 +1,4 @@
-"""A store set back to an earlier moment, at any step: followers are right again after one round, and ids stay unique.
+"""A store set back to an earlier moment, at any step: followers are correct after one round, and ids stay unique.
 
 Keys are dumped, some steps are taken, and the keys are restored, as a failover to a replica that lags does it, or an
 operator with a backup. Gateways, replicas of presence_svc and followers keep what they know; their code is the real one.

@@ -1,4 +1,4 @@
-"""The checker accepts what a faultless deployment does, and finds every single fault in it."""
+"""The checker accepts histories of a correct deployment, and finds every single fault in them."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""The HTTP surface over fakes: what the handlers are asked, without bus or services."""
+"""The HTTP API over fakes, without bus and services."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Buses that close with their test, servers to break, and messages to look at."""
+"""Buses that close with their test, servers to break, and recorded messages."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator

@@ -1,4 +1,4 @@
-"""Clients of a gateway: what they send and receive as plain objects, over JSON or MessagePack, and SSE."""
+"""Clients of a gateway with messages as plain objects: WebSocket in JSON or MessagePack, and SSE."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""A whole deployment as processes that can be killed, paused and started again: NATS, Redis, gateways, services."""
+"""A complete deployment as processes that can be killed, paused and started again: NATS, Redis, gateways, services."""
 
 import asyncio
 import contextlib

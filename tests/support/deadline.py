@@ -1,4 +1,4 @@
-"""Wait for something to become true, and say what did not."""
+"""Wait for a condition with a deadline, and name the one that failed."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Delivery in tests: members that keep what they are sent, and a bus and a stream that live in memory."""
+"""Delivery in tests: members that record messages, and a bus and a stream in memory."""
 
 import asyncio
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Faults with plain names: each is a context manager that breaks something and mends it at its end.
+"""Faults with plain names: context managers that break something and repair it at the end.
 
 Processes are started beside the event loop, so that clients in it go on recording meanwhile.
 """

@@ -1,4 +1,4 @@
-"""Histories of a deployment that keeps its promises, for tests of the checker."""
+"""Histories of a correct deployment, for tests of the checker."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Reports, rows, seconds and stand-ins for tests of metrics and alerts."""
+"""Reports, rows, seconds and fakes for tests of metrics and alerts."""
 
 import msgspec
 

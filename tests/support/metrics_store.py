@@ -1,4 +1,4 @@
-"""What stores of metrics are given in tests: seconds, alerts and their episodes."""
+"""Input of stores of metrics in tests: seconds, alerts and their episodes."""
 
 from metrics_svc.aggregation.rollups import SECONDS, SeriesRow
 from metrics_svc.aggregation.rows import LATENCY, Row

@@ -1,4 +1,4 @@
-"""A name server for one name, whose addresses tests change while others look: enough of RFC 1035 for A records."""
+"""A name server for one name whose addresses a test can change: the part of RFC 1035 for A records."""
 
 import socket
 import struct

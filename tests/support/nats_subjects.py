@@ -1,4 +1,4 @@
-"""What NATS's wildcards match, the plain way."""
+"""Matching of NATS wildcards, in a simple implementation."""
 
 
 def matches(pattern: str, subject: str) -> bool:

@@ -1,4 +1,4 @@
-"""A notifier over the store in memory, a clock that is moved by hand, and receivers that remember."""
+"""A notifier over the store in memory, a manual clock, and receivers that record."""
 
 from dataclasses import dataclass, field
 

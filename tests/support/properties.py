@@ -1,4 +1,4 @@
-"""How many examples a property tries."""
+"""Number of examples of a property."""
 
 import os
 

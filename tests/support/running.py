@@ -1,4 +1,4 @@
-"""`tidings up` as a person starts it: a process of its own, its output, and what it leaves behind."""
+"""`tidings up` as a separate process: its output, and the processes that it leaves behind."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Redis and Valkey, each by itself: what holds at one of them must be shown at the other."""
+"""Redis and Valkey, each separately: both are tested."""
 
 from pathlib import Path
 

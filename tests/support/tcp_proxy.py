@@ -1,4 +1,4 @@
-"""A TCP proxy that misbehaves on request, for faults that a machine without `netem` cannot make otherwise.
+"""A TCP proxy that misbehaves on request, for faults on a machine without `netem`.
 
 It runs in a thread of its own, so that it serves processes that outlive one test's event loop, and its methods
 may be called from anywhere. What holds is one `Weather` for all connections:

@@ -1,4 +1,4 @@
-"""An OTLP/HTTP receiver: takes spans as a collector does, and lets tests look at them."""
+"""An OTLP/HTTP receiver that records spans like a collector."""
 
 import http.server
 import threading

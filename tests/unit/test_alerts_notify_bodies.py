@@ -1,4 +1,4 @@
-"""What messages look like: Alertmanager's webhook body, what a real Alertmanager is posted, plain text."""
+"""Bodies of notifications: Alertmanager's webhook body, posts to an Alertmanager, plain text."""
 
 import msgspec
 

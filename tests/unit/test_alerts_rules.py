@@ -1,4 +1,4 @@
-"""Rules files: what they say, and what happens to bad ones."""
+"""Rules files: their keys, and faulty ones."""
 
 from pathlib import Path
 

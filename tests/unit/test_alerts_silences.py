@@ -1,4 +1,4 @@
-"""What keeps an alert from being notified: matchers, silences, maintenance windows, inhibition."""
+"""Muting of alerts: matchers, silences, maintenance windows, inhibition."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Alerts of single sources: silence, label sets, aggregates over sources, what is persisted of transitions."""
+"""Alerts of single sources: silence, label sets, aggregates over sources, stored transitions."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""One policy for all requests."""
+"""The authenticator: one policy for all requests."""
 
 import time
 

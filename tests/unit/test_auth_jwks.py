@@ -1,4 +1,4 @@
-"""Public keys: from the configuration alone, fetched once for many, kept when the issuer is away."""
+"""Public keys: only from configured URLs, fetched once for many requests, kept while the issuer is down."""
 
 import asyncio
 import json

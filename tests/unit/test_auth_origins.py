@@ -1,4 +1,4 @@
-"""Which pages may talk to the gateway."""
+"""Allowed origins of pages."""
 
 import pytest
 from structlog.testing import capture_logs

@@ -1,4 +1,4 @@
-"""What counts as a new revocation, and which connections it is about: look-ups, whatever else is connected."""
+"""New revocations and the connections that they end, found by look-up."""
 
 from typing import Any, cast
 

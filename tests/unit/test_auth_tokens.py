@@ -1,4 +1,4 @@
-"""Which tokens are believed. One test for each way of forging one."""
+"""Valid and forged tokens: one test for each kind of forgery."""
 
 import base64
 import hmac

@@ -1,4 +1,4 @@
-"""The load of the benchmark: what it counts, wherever reads cut it."""
+"""The load of the benchmark: counts of messages in any pieces."""
 
 import zlib
 

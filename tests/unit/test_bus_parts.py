@@ -1,4 +1,4 @@
-"""The parts of the bus that need no server: addresses, back-off, probe, tables of questions, batches."""
+"""The parts of the bus that need no server: addresses, backoff, probe, tables of requests, batches."""
 
 import pytest
 

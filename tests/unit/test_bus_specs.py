@@ -1,4 +1,4 @@
-"""What is changed of a stream in force, and what only an explicit act changes."""
+"""Changes of an existing stream: automatic ones, and those that need an explicit command."""
 
 from typing import Any
 

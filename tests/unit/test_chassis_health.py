@@ -1,4 +1,4 @@
-"""The health server: what it answers, and that it cannot be held up."""
+"""The health server: its answers, and slow clients that cannot block it."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A process's life: ordered, bounded, and with an exit code that says how it went."""
+"""Lifecycle of a process: order, time limits and exit codes."""
 
 import asyncio
 import os

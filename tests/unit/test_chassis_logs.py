@@ -1,4 +1,4 @@
-"""Log lines: what they carry, what they never carry, and how they reach the stream."""
+"""Log lines: their fields, redaction, and the way to the log stream."""
 
 import io
 import json

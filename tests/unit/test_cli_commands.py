@@ -1,4 +1,4 @@
-"""The console script: what needs no running gateway."""
+"""The console script: commands that need no running gateway."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What `tidings pub` and `tidings sub` say when a gateway does not let them in."""
+"""Messages of `tidings pub` and `tidings sub` when a gateway refuses them."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""What the costliest inputs that are accepted cost: CPU time of the event loop, and never more than a bound.
+"""CPU cost of the most expensive accepted inputs: the event loop's time is bounded.
 
 Time of this thread, not of the clock: what else the machine does is not counted. The bound of `docs/security.md` is
 5 ms at a time; the tests allow `BOUND_MS`, for machines slower than that.

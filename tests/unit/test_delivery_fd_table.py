@@ -1,4 +1,4 @@
-"""A large room is written to past the transports, and only where they hold nothing."""
+"""Writes to a large room bypass the transports only while these buffer nothing."""
 
 import asyncio
 import os

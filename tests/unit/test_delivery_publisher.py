@@ -1,4 +1,4 @@
-"""What a publish is answered with while the streams are away."""
+"""Answers to a publish while the streams are unavailable."""
 
 from types import SimpleNamespace
 from typing import Any

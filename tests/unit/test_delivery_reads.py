@@ -1,4 +1,4 @@
-"""Places for reads: one recovery of a connection, a few of a gateway, and what becomes of the rest."""
+"""Limits of concurrent reads: one recovery of a connection, a few of a gateway, and a queue."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A subscription over a bus and a stream in memory: gaps, catching up, wiped streams, a bus that goes and comes."""
+"""A subscription over a bus and a stream in memory: gaps, catching up, wiped streams, reconnects of the bus."""
 
 import asyncio
 import time

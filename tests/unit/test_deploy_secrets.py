@@ -1,4 +1,4 @@
-"""`tidings secrets`: made once, kept, and brought up to date where it follows from something else."""
+"""`tidings secrets`: generated once, kept, and updated where they depend on settings."""
 
 import datetime
 import json

@@ -1,4 +1,4 @@
-"""What the streams may hold fits into the store of NATS, in every deployment that is shipped."""
+"""The limits of all streams fit into the store of NATS, in every shipped deployment."""
 
 import re
 

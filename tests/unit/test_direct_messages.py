@@ -1,4 +1,4 @@
-"""A direct message that was stored is acknowledged, whatever becomes of the question whether its receiver is online."""
+"""A stored direct message is acknowledged, even if the look-up of its receiver fails."""
 
 import asyncio
 from collections.abc import Callable

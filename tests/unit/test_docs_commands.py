@@ -1,4 +1,4 @@
-"""What the docs tell readers to type exists: make targets, `tidings` commands and options, files, modules, paths."""
+"""Commands in the docs exist: make targets, `tidings` commands and options, files, modules, paths."""
 
 import importlib.util
 import re

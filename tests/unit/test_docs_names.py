@@ -1,4 +1,4 @@
-"""Names in the docs exist, and nothing in the repository is about the machine it was written on."""
+"""Names in the docs exist, and no path of a developer's machine is in the repository."""
 
 import re
 from pathlib import Path

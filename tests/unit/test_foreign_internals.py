@@ -1,4 +1,4 @@
-"""What the product uses of libraries that they do not promise: one table, and each of its lines still true.
+"""Uses of undocumented internals of libraries: one table, each line of which is still true.
 
 Private attributes are found by reading the sources: those of other objects, and those that a class of ours uses or overrides
 in a base class of a library. uvicorn's protocols and websockets' sans-IO core document little of what a subclass needs, so of

@@ -1,4 +1,4 @@
-"""The snapshot of `metrics` and `alerts`: complete, bounded while it is on its way, and fetched again after a fault."""
+"""The snapshot of `metrics` and `alerts`: complete, bounded while it is fetched, and fetched again after an error."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

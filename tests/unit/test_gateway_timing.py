@@ -1,4 +1,4 @@
-"""Which requests are timed, and what their refusals are counted as."""
+"""Timed requests, and the counters of their refusals."""
 
 import httpx
 from starlette.applications import Starlette

@@ -1,4 +1,4 @@
-"""Nothing is alone in production, roll-outs and drains take one at a time, and gateways scale by what they hold."""
+"""Redundancy in production, roll-outs and drains one pod at a time, and autoscaling of gateways by connections."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""The examples of the page on Kubernetes are taken by kustomize and by Kubernetes, and its tables are the manifests'."""
+"""The examples of the page on Kubernetes are valid for kustomize and Kubernetes, and its tables match the manifests."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Everything that kustomize renders is what Kubernetes, and the operators beside it, would take."""
+"""Rendered manifests are valid for Kubernetes and the operators beside it."""
 
 import re
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What pods are configured with is what the processes read, and their deadlines fit each other."""
+"""The settings of pods are those that processes read, and their deadlines are consistent."""
 
 import os
 import re

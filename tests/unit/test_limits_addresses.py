@@ -1,4 +1,4 @@
-"""Where a client is, and how many come from there."""
+"""Client addresses, and the limit of connections per address."""
 
 from typing import Any
 

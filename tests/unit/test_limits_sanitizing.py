@@ -1,4 +1,4 @@
-"""Content that becomes harmless HTML."""
+"""Sanitizing of content as HTML."""
 
 import json
 from typing import Any

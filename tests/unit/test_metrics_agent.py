@@ -1,4 +1,4 @@
-"""What the agent measures, and how it reports."""
+"""The agent: its measurements and reports."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a gateway reports of itself, when, and what becomes of counts that could not be sent."""
+"""Reports of a gateway: content, time, and unsent counts."""
 
 from types import SimpleNamespace
 from typing import Any

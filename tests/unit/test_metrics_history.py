@@ -1,4 +1,4 @@
-"""Questions about the past, answered from the right rows."""
+"""Queries of history: the right rows for each."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Sources that report less often than each second: they live in between, and what they count is not a burst."""
+"""Sources that report less often than each second: they stay alive in between, and their counts are no burst."""
 
 from math import inf
 

@@ -1,4 +1,4 @@
-"""What the replica that ticks keeps in memory is bounded, as it is in the store."""
+"""The leader's state in memory is bounded, like the store's."""
 
 from metrics_svc.aggregation.rollups import Rollups
 from metrics_svc.alerts.engine import AlertEngine

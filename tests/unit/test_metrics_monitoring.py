@@ -1,4 +1,4 @@
-"""The files for Prometheus and Grafana name metrics that exist, and are what those programs read."""
+"""The files for Prometheus and Grafana are valid, and name existing metrics."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Rows merge without loss and survive packing; tiers answer what they can."""
+"""Rows merge and pack without loss; each tier serves its resolutions."""
 
 from itertools import pairwise
 from random import Random

@@ -1,4 +1,4 @@
-"""Which reports are taken, and why others are not."""
+"""Accepted reports, and the reasons for refusals."""
 
 from math import inf, nan
 

@@ -1,4 +1,4 @@
-"""The page's files: what a browser gets, keeps, and is forbidden."""
+"""The dashboard's files: content, caching and content policy."""
 
 import gzip
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What followers of `presence` receive: lists, whole or in pages, changes, and counts of what is too large."""
+"""Messages to followers of `presence`: lists, complete or in parts, changes, and counts of large lists."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

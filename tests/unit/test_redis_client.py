@@ -1,4 +1,4 @@
-"""Which Redis is good enough, and what its faults mean."""
+"""Required versions of Redis, and its errors."""
 
 import pytest
 from redis.asyncio import Redis, RedisCluster

@@ -1,4 +1,4 @@
-"""The circuit breaker's table, and a gateway's questions behind it."""
+"""The circuit breaker's table, and a gateway's requests behind it."""
 
 from typing import Any
 

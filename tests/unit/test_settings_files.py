@@ -1,4 +1,4 @@
-"""`TIDINGS_NAME_FILE`: values that do not stand in the environment."""
+"""`TIDINGS_NAME_FILE`: values from files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The Tiltfile, evaluated with stand-ins for Tilt's functions: what it would run is what the manifests and compose have."""
+"""The Tiltfile, evaluated with fakes of Tilt's functions: it runs what the manifests and compose files have."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""The context of a trace: what is taken from clients, what travels on the bus, what is left out."""
+"""The context of a trace: from clients, on the bus, and left out."""
 
 from collections.abc import Iterator
 

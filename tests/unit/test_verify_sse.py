@@ -1,4 +1,4 @@
-"""Reading an event stream: in one piece, byte by byte, and with what follows."""
+"""Parsing of an event stream: in one piece, byte by byte, and with trailing data."""
 
 import pytest
 

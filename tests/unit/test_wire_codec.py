@@ -1,4 +1,4 @@
-"""Bytes that are no message: which error they get, and whose request it answers."""
+"""Bytes that are not a message: the error, and the request id that it answers."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""Names of rooms and users, their tokens, the subjects they make, and the namespaces they fall into."""
+"""Names of rooms and users: tokens, subjects and namespaces."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Versions may differ while an upgrade lasts: what crosses the bus ignores fields of tomorrow."""
+"""Different versions during an upgrade: messages on the bus ignore unknown fields."""
 
 import inspect
 from types import ModuleType

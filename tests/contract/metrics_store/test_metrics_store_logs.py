@@ -1,4 +1,4 @@
-"""The newest lines of logs, on every store of metrics; and a store that is not there."""
+"""The newest log lines, on every store of metrics; and an unreachable store."""
 
 import pytest
 

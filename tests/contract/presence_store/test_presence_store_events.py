@@ -1,4 +1,4 @@
-"""Webhook events: which there are, and their delivery to targets by one owner at a time."""
+"""Webhook events: their kinds, and their delivery to targets by one owner at a time."""
 
 from presence_svc.changes import EventKind
 from presence_svc.policy import AnnouncePolicy

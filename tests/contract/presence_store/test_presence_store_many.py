@@ -1,4 +1,4 @@
-"""What takes several steps because there is much of it, on every presence store."""
+"""Large work in several steps, on every presence store."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What Autobahn's test suite asks of a WebSocket server, by its numbers, in raw frames against a real process.
+"""The cases of Autobahn's test suite for WebSocket servers, by number, in raw frames against a real process.
 
 The suite itself needs Python 2. These are its cases of sections 1 to 7 and 10 but for the informational ones, in its strict
 reading: 6.4, for one, wants the close before the rest of the message is sent. Sections 9, 12 and 13 measure; here are their

@@ -1,4 +1,4 @@
-"""RFC 6455 §4.2 against a real process: an upgrade in one piece and one in many get the same answer, whoever parses it."""
+"""RFC 6455 §4.2 against a real process: an upgrade in one piece and one in many get the same answer, from either parser."""
 
 import asyncio
 import contextlib

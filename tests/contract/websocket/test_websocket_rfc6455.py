@@ -1,4 +1,4 @@
-"""RFC 6455 and RFC 7692 as the gateway's own protocol class speaks them, in raw frames against a real process."""
+"""RFC 6455 and RFC 7692 in the gateway's own protocol class, in raw frames against a real process."""
 
 import asyncio
 import zlib

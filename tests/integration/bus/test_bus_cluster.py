@@ -1,4 +1,4 @@
-"""A log with three replicas: opened while the cluster elects, read whole though followers lag, kept when one goes."""
+"""A log with three replicas: opened during an election, read completely from lagging followers, kept after a loss."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

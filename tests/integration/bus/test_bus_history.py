@@ -1,4 +1,4 @@
-"""Reading what rooms keep: the right piece, and not all of a long past for it."""
+"""Reading the history of rooms: the requested part, without reading all of it."""
 
 from collections.abc import Callable
 

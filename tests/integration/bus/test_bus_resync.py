@@ -1,4 +1,4 @@
-"""What a gateway with thousands of rooms asks after an election or a reconnect: few questions, and every room is current."""
+"""A gateway with thousands of rooms after an election or a reconnect: few requests, and every room is current."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Typed questions to micro services, through a real server."""
+"""Typed requests to services, through a real server."""
 
 import asyncio
 import json

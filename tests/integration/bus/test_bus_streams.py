@@ -1,4 +1,4 @@
-"""Durable logs on a real JetStream: stored, numbered, republished, read back, and what goes wrong."""
+"""Durable logs on a real JetStream: storing, numbering, republishing, reading, and failures."""
 
 import asyncio
 import json

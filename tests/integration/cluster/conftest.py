@@ -1,4 +1,4 @@
-"""Brokers as they are run in production, and a deployment on them."""
+"""NATS and Redis as in production, and a deployment on them."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Streams of three copies beside a gateway that asks for fewer, and looking at many rooms over replicas."""
+"""Streams with three copies and a gateway with a lower setting; checks of many rooms over replicas."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Three NATS servers, streams with three replicas: what a deployment on them survives."""
+"""Three NATS servers, streams with three replicas: failures that a deployment survives."""
 
 import asyncio
 import itertools

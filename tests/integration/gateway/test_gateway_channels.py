@@ -1,4 +1,4 @@
-"""Channels: presence of everyone and of rooms, metrics, alerts and logs, across gateways."""
+"""Channels: presence of all users and of rooms, metrics, alerts and logs, across gateways."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""A gateway that was closed leaves nothing behind on its bus, whatever its connections followed."""
+"""A closed gateway leaves no subscription on the bus, with any channels of its connections."""
 
 import secrets
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A gateway does not outlive the loops it lives by: it would look well, and its users would go offline."""
+"""A gateway ends with its critical loops: otherwise it would look healthy while its users go offline."""
 
 import secrets
 from typing import NoReturn

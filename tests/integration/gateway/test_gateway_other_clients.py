@@ -1,4 +1,4 @@
-"""Clients that were not written here: the WebSocket of Node, which browsers share."""
+"""Clients of others: the WebSocket of Node.js, which is that of browsers."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Users who send over HTTP, beside a stream or without one: the same users as over WebSocket."""
+"""Messages over HTTP, beside a stream or without one, from the same users as over WebSocket."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""What one client asks to have read back never costs the others the bus: recoveries, history, streams of events."""
+"""Reads of one client never block the bus for others: recoveries, history, SSE streams."""
 
 import asyncio
 import json

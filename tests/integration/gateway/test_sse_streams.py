@@ -1,4 +1,4 @@
-"""Server-Sent Events: what a browser's EventSource sees, and how it resumes."""
+"""Server-Sent Events as a browser's EventSource receives and resumes them."""
 
 import asyncio
 import json

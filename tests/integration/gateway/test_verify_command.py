@@ -1,4 +1,4 @@
-"""`tidings verify` against running gateways, and on a history that was kept."""
+"""`tidings verify` against running gateways, and on a stored history."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The HTTP surface without a network: what other processes answer is in `deps.answers`."""
+"""The HTTP API without a network: answers of other processes are in `deps.answers`."""
 
 from collections.abc import AsyncIterator
 

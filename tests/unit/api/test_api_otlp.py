@@ -1,4 +1,4 @@
-"""OTLP over HTTP: what is taken of an export, and what is answered."""
+"""OTLP over HTTP: accepted points of an export, and the answers."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""What can be read over HTTP, under `open`."""
+"""Reading over HTTP, under `open`."""
 
 import httpx
 import pytest

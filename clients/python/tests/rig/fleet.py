@@ -1,4 +1,4 @@
-"""Real gateways, NATS and Redis: `tidings up` on a free port, in a process of its own."""
+"""Real gateways, NATS and Redis: `tidings up` on a free port, in a separate process."""
 
 import json
 import os

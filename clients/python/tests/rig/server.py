@@ -1,4 +1,4 @@
-"""A server without a network: rooms with a log, inboxes, and faults. The client is given its sockets and its HTTP."""
+"""A simulated server: rooms with a log, inboxes, and faults. The client gets its sockets and its HTTP transport."""
 
 import asyncio
 import json
