@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 SYNCED := $(VENV)/.synced$(if $(REQUIRE_ALL),-all)
-# More than two cores' worth: the tests with real processes mostly wait for leases, graces and restarts.
+# More workers than cores: tests with real processes mostly wait for leases, graces and restarts.
 TEST_WORKERS ?= 6
 KUBERNETES_RULES := deploy/kubernetes/components/monitoring/rules.yaml
 PACKAGES := services gateway presence_svc metrics_svc tidings_cli tidings_client tests.support.presence_model
@@ -23,7 +23,7 @@ run: $(SYNCED) ## Run everything on this machine (options: ARGS="--port 9000")
 	@sh scripts/dashboard.sh --try
 	@exec $(BIN)/tidings up $(ARGS)
 
-dashboard: $(SYNCED) ## Build the page that gateways serve, if anything it is made of changed
+dashboard: $(SYNCED) ## Build the page that gateways serve, if its sources changed
 	@sh scripts/dashboard.sh
 
 screenshots: $(SYNCED) ## Make the pictures of the dashboard that the documentation shows (needs Chromium)
@@ -32,14 +32,14 @@ screenshots: $(SYNCED) ## Make the pictures of the dashboard that the documentat
 examples: $(SYNCED) ## Serve the JavaScript client's examples, beside a running server (ARGS="--server http://host:8080")
 	@sh scripts/examples.sh $(ARGS)
 
-# With ARGS only the Python suites are meant. Their closing line comes last.
-test: $(SYNCED) ## Run every suite this machine can run (REQUIRE_ALL=1: skip none, and Python 3.11 too)
+# With ARGS only the Python suites run. They run last, so that their summary is the last output.
+test: $(SYNCED) ## Run every suite that this machine can run (REQUIRE_ALL=1: skip none, and Python 3.11 too)
 	@[ -n "$(ARGS)" ] || sh scripts/test-js.sh
 	@[ -n "$(ARGS)" ] || sh scripts/test-dashboard.sh
 	@[ -n "$(ARGS)" ] || $(if $(REQUIRE_ALL),$(MAKE) --no-print-directory test-oldest,echo "Python 3.11: skipped, make test-oldest runs it")
 	@TEST_WORKERS=$(TEST_WORKERS) sh scripts/test-python.sh $(ARGS)
 
-# Pages, manifests, the benchmark and the fuzzers are not tried again; properties try a tenth of the examples.
+# Pages, manifests, the benchmark and the fuzzers are not tested again; properties try a tenth of the examples.
 test-oldest: $(SYNCED) ## Run the Python suites on Python 3.11, but for browsers, images and claimed times
 	@UV_PROJECT_ENVIRONMENT=.venv-3.11 PYTHON=python3.11 sh scripts/bootstrap.sh
 	@HYPOTHESIS_PROFILE=brief TEST_WORKERS=$(TEST_WORKERS) PYTEST=.venv-3.11/bin/pytest sh scripts/test-python.sh \
@@ -50,7 +50,7 @@ test-js: $(SYNCED) ## Check and test the JavaScript client and the dashboard
 	@sh scripts/test-js.sh
 	@sh scripts/test-dashboard.sh
 
-image-test: $(SYNCED) ## Build the image and bring up the compose file to try it (needs root, and podman)
+image-test: $(SYNCED) ## Build the image and start both compose files (needs root and podman)
 	@REQUIRE_ALL=1 $(BIN)/pytest -s tests/image $(ARGS)
 
 chaos: $(SYNCED) ## Break a deployment some 200 times under load, and check what clients saw (ARGS="--seed 1")
@@ -67,7 +67,7 @@ format: $(SYNCED) ## Format, and fix what can be fixed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-guards: $(SYNCED) ## Take out each guard of the security page, and see its tests fail (ARGS="ticket")
+guards: $(SYNCED) ## Remove each guard of the security page, and check that its tests fail (ARGS="ticket")
 	@$(BIN)/python -m tests.guards $(ARGS)
 
 docs: $(SYNCED) ## Write the pages that are generated from the code
@@ -99,9 +99,9 @@ bench/peers/node_modules: bench/peers/package.json bench/peers/package-lock.json
 	@sh scripts/npm-ci.sh bench/peers && touch $@ \
 		|| echo "bench: the peers from npm could not be installed"
 
-lock: $(SYNCED) ## Write uv.lock anew from pyproject.toml
+lock: $(SYNCED) ## Write uv.lock from pyproject.toml
 	@.tools/uv/bin/uv lock
 
-clean: ## Remove what was made here, but not the data in .tidings
+clean: ## Remove everything built here, but not the data in .tidings
 	rm -rf $(VENV) .venv-3.11 .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis dist clients/js/node_modules clients/js/dist scripts/site/node_modules dashboard/node_modules gateway/dashboard/dist
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
