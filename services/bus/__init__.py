@@ -1,19 +1,18 @@
 """The bus: NATS, with every trap of its client handled once.
 
-For others:
+For other packages:
 
-- `errors`      what can go wrong, drawn as a tree
-- `client`      connect, publish, subscribe, request; heals itself; health by a probe through the bus
-- `streams`     durable logs: ensure, publish and be acknowledged, read back in batches
+- `errors`      the exceptions, drawn as a tree
+- `client`      connect, publish, subscribe, request; reconnects by itself; health by a probe through the bus
+- `streams`     durable logs: create, publish with acknowledgement, read back in batches
 - `specs`       the list of streams
-- `rpc`         typed questions to micro services and typed answers
-- `stats`       counts, and the probe: whether messages come through
+- `rpc`         typed requests to micro services and typed replies
+- `stats`       counts, and the probe
 
 Their parts:
 
 - `nats_client`   the nats-py client with a short path for messages; no other file touches its private attributes
-- `connect`       one attempt to connect: addresses, credentials, versions, back-off
-- `connection`    the client in use, replaced when it has closed for good
-- `reply_inbox`, `requests`, `ack_publisher`   pending replies and acknowledgements
+- `connection`    the client in use: opened, watched and replaced; `connect`: addresses, TLS and faults of an attempt
+- `reply_inbox`, `ack_publisher`   pending requests and acknowledgements
 - `message`, `jsapi`   bytes, and what they mean
 """

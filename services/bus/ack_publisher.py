@@ -1,4 +1,4 @@
-"""Publishes on their way to a stream, until it acknowledges them."""
+"""Publishes to a stream, with its acknowledgements."""
 
 import asyncio
 import re
@@ -14,7 +14,6 @@ from services.bus.errors import BusError, NoAnswer, Unavailable
 from services.bus.jsapi import outcome_of_ack
 from services.bus.message import BusMessage, check_publishable
 from services.bus.reply_inbox import ReplyInbox
-from services.bus.requests import is_no_responders
 from services.bus.stats import BusStats
 
 _log = structlog.get_logger(__name__)
@@ -24,7 +23,7 @@ _SWEEPS_PER_TIMEOUT = 20
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Where a message is stored. `duplicate`: an equal id was stored before, at this sequence."""
+    """Where a message is stored. `duplicate`: its id was stored before, at this sequence."""
 
     seq: int
     duplicate: bool
@@ -39,7 +38,7 @@ def encode_message_id(message_id: str) -> str:
 
 
 class PendingPublish(msgspec.Struct, eq=False):
-    """One publish that waits for its acknowledgement."""
+    """One publish without an acknowledgement yet."""
 
     subject: str
     deadline: float
@@ -47,19 +46,19 @@ class PendingPublish(msgspec.Struct, eq=False):
     stats: BusStats
 
     def on_answer(self, message: BusMessage) -> None:
-        """Take in the stream's answer."""
-        if is_no_responders(message):
+        """Handle the stream's answer."""
+        if message.is_no_responders:
             self.finish(NoAnswer(self.subject, "no stream captures it"))
             return
         ack = outcome_of_ack(message.data)
         self.finish(ack if isinstance(ack, BusError) else Stored(ack.seq, ack.duplicate))
 
     def on_failed(self, error: BusError) -> None:
-        """Learn that no answer will come."""
+        """Finish without an answer."""
         self.finish(error)
 
     def finish(self, outcome: Stored | BusError) -> None:
-        """Report the outcome. Called once: whoever calls has taken this out of the table."""
+        """Report the outcome. Called once: the caller has removed it from the table."""
         if isinstance(outcome, Stored):
             self.stats.stored += 1
         else:
@@ -86,17 +85,17 @@ class AckPublisher:
         """Publish; order is kept. `on_done` is called exactly once, and never before this returns.
 
         It gets Stored; Unavailable (disconnected, connection lost, deadline, no stream, no leader: it may or may not
-        be stored, and the same `message_id` may be sent again); StoreFull; PayloadTooLarge; RequestRefused with
-        JetStream's `err_code`; or Misconfigured (this user may not publish there). `message_id` may be any
-        text; empty is none.
+        be stored, and may be sent again with the same `message_id`); StoreFull; PayloadTooLarge; RequestRefused with
+        JetStream's `err_code`; or Misconfigured (this user may not publish there). `message_id` is any text; empty
+        means none.
 
         Raises:
-            ValueError: the subject is none to publish to.
+            ValueError: not a subject to publish to.
         """
         check_publishable(subject)
         headers = b""
         if message_id:
-            # The ids of messages are hexadecimal digests.
+            # Ids of messages are hexadecimal digests, so this is the usual case.
             plain = message_id.isalnum() and message_id.isascii()
             encoded = message_id if plain else encode_message_id(message_id)
             headers = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n" % encoded.encode()
@@ -115,7 +114,7 @@ class AckPublisher:
         self._sweep = self._loop.call_later(self._timeout_s / _SWEEPS_PER_TIMEOUT, self._expire)
 
     def _expire(self) -> None:
-        """End what waited too long. All wait equally long, so the oldest come first."""
+        """Fail publishes past their deadline. All have the same time-out, so the oldest come first."""
         self._sweep = None
         now = self._loop.time()
         while (oldest := self._inbox.oldest()) is not None:

@@ -7,13 +7,11 @@ from typing import Any
 
 import structlog
 
-from services.bus.connect import nats_address, tls_context
-from services.bus.connection import BusConnection, ClientHook
+from services.bus.connection import BusConnection
 from services.bus.errors import BusError, Misconfigured, NoAnswer, Unavailable
 from services.bus.message import BusMessage, check_publishable, check_subscribable, encode_headers
 from services.bus.nats_client import LeanClient, Subscription
-from services.bus.reply_inbox import HandlerT, ReplyHandler, ReplyInbox
-from services.bus.requests import PendingRequest, ScatterGather
+from services.bus.reply_inbox import HandlerT, PendingRequest, ReplyInbox
 from services.bus.stats import BusStats, Probe
 from services.permissions.nats import answerer_of, inbox_prefix, prove_nats
 from services.permissions.roles import OPERATOR, Role
@@ -29,7 +27,7 @@ _NOTHING = nullcontext()
 
 
 class Bus:
-    """One connection, used by one event loop. Made by `connect`; it heals by itself."""
+    """One connection, for one event loop. Made by `connect`; it reconnects by itself."""
 
     def __init__(
         self,
@@ -42,24 +40,23 @@ class Bus:
     ) -> None:
         self.stats = BusStats()
         self.inbox_prefix = inbox_prefix(role)  # where the server answers: JetStream
-        self._connection = BusConnection(
-            nats_address(settings),
+        self.connection = BusConnection(
+            settings,
             self.stats,
             on_lost=self._on_lost,
             on_return=self._on_return,
             on_violation=self._on_violation,
             name=name,
             ping_interval_s=ping_interval_s,
-            tls=tls_context(settings),
         )
-        self._detach = self._connection.detach  # one bound method for all subscriptions
+        self._detach = self.connection.detach  # one bound method for all subscriptions
         self._loop = asyncio.get_running_loop()
         self._role = role
         self._prefix = settings.prefix
         # One for each role that answers, so that none can answer for another.
-        self._reply_inboxes: dict[str, ReplyInbox[ReplyHandler]] = {}
+        self._reply_inboxes: dict[str, ReplyInbox[PendingRequest]] = {}
         self._inboxes: dict[ReplyInbox[Any], Subscription] = {}
-        self._violations: list[str] = []
+        self._violation = ""  # the last one
         self._disconnect_callbacks: list[Callable[[], None]] = []
         self._reconnect_callbacks: list[Callable[[], Awaitable[None]]] = []
         self._tasks = TaskSet()
@@ -82,20 +79,23 @@ class Bus:
         ping_interval_s: float = 10.0,
         role: Role | None = None,
     ) -> "Bus":
-        """Connect within `settings.bus_connect_s`. `name` is shown in the server's monitoring.
+        """Connect, trying for `settings.bus_connect_s`. `name` is shown in the server's monitoring.
 
-        A server that is not there yet is waited for that long. One that is silent is left for another after
-        `probe_stale_s` and two probes; where there is no other, it is noticed after two to three `ping_interval_s`.
-        With a `role`, answers come to that role's inboxes, and its permissions are checked.
+        A silent server is left for another after `probe_stale_s` and two probes; a single one is given up after two to
+        three `ping_interval_s`. With a `role`, replies come to that role's inboxes, and its permissions are checked.
 
         Raises:
             Misconfigured: bad credentials, missing permissions, too old a server.
             Unavailable: no server answered in time.
         """
         bus = cls(settings, name, role, probe_interval_s, probe_stale_s, ping_interval_s)
-        await bus._connection.open(settings.bus_connect_s)
+        await bus.connection.open(settings.bus_connect_s)
         try:
-            await bus._start()
+            bus._inbox_for("$")
+            bus.subscribe(bus._probe_subject, bus._on_probe)
+            await bus.flush()
+            bus._probe.on_echo(bus._loop.time())
+            bus._tasks.spawn(bus._keep_probing(), "bus probe")
             if role is not None:
                 await prove_nats(bus.refused, role, settings)
         except (BusError, asyncio.CancelledError):
@@ -103,18 +103,11 @@ class Bus:
             raise
         return bus
 
-    async def _start(self) -> None:
-        self._inbox_for("$")
-        self.subscribe(self._probe_subject, self._on_probe)
-        await self.flush()
-        self._probe.on_echo(b"0", self._loop.time())
-        self._tasks.spawn(self._keep_probing(), "bus probe")
-
     # --- state ---
 
     @property
     def healthy(self) -> bool:
-        """Whether a probe returned through the bus lately (not only the client's own state)."""
+        """Whether a probe came through the bus lately (not only the client's own state)."""
         return not self._closed and self._probe.healthy(self._loop.time())
 
     @property
@@ -128,13 +121,8 @@ class Bus:
         return self._client.max_payload
 
     @property
-    def jetstream_offered(self) -> bool:
-        """Whether the connected server says that it has JetStream on (another one of its cluster may)."""
-        return bool(self._client.server_info.get("jetstream"))
-
-    @property
     def _client(self) -> LeanClient:
-        return self._connection.client
+        return self.connection.client
 
     # --- publishing ---
 
@@ -151,11 +139,11 @@ class Bus:
         check_publishable(subject)
         if reply:
             check_publishable(reply)
-        self._connection.client.send(subject, payload, reply, encode_headers(headers) if headers else b"")
+        self.connection.client.send(subject, payload, reply, encode_headers(headers) if headers else b"")
 
     def publish_encoded(self, subject: str, payload: bytes, reply: str, headers: bytes) -> None:
         """Queue a message with an encoded header block; subjects were checked. Raises as `publish`, but ValueError."""
-        self._connection.client.send(subject, payload, reply, headers)
+        self.connection.client.send(subject, payload, reply, headers)
 
     async def flush(self, timeout_s: float = 2.0) -> None:
         """Wait until the server has processed all before (PING/PONG).
@@ -167,33 +155,29 @@ class Bus:
         reported_before = self.stats.permission_violations
         await self._client.barrier(timeout_s)
         if self.stats.permission_violations > reported_before:
-            raise Misconfigured(f"NATS: {self._violations[-1]}")
+            raise Misconfigured(f"NATS: {self._violation}")
 
     # --- subscribing ---
 
-    def subscribe(
-        self, subject: str, on_message: Callable[[BusMessage], None], *, queue: str = ""
-    ) -> Subscription:
+    def subscribe(self, subject: str, on_message: Callable[[BusMessage], None]) -> Subscription:
         """Call `on_message` synchronously, in order, for each message, also after reconnects.
 
         Lean: no task, no queue, nothing dropped here. What `on_message` raises is logged and counted.
 
         Raises:
-            ValueError: malformed subject or queue group.
+            ValueError: malformed subject.
         """
         check_subscribable(subject)
-        if queue:
-            check_publishable(queue)
-        subscription = Subscription(subject, queue, on_message, self._detach)
-        self._connection.attach(subscription)
+        subscription = Subscription(subject, on_message, self._detach)
+        self.connection.attach(subscription)
         return subscription
 
     def add_inbox(self, inbox: ReplyInbox[HandlerT]) -> None:
-        """Feed a table of pending requests: replies arrive there, and all fail when the connection is lost."""
+        """Deliver replies to an inbox; its requests fail when the connection is lost."""
         self._inboxes[inbox] = self.subscribe(inbox.subject, inbox.on_message)
 
     def remove_inbox(self, inbox: ReplyInbox[HandlerT]) -> None:
-        """Stop feeding it; harmless when it is not known."""
+        """Stop delivering to an inbox. Idempotent."""
         subscription = self._inboxes.pop(inbox, None)
         if subscription is not None:
             subscription.close()
@@ -211,20 +195,16 @@ class Bus:
             Misconfigured: this user may not publish there.
             PayloadTooLarge: over `max_payload`.
         """
-        request = PendingRequest(subject)
-        inbox = self._inbox_for(subject)
-        reply = self._ask(inbox, subject, payload, request, headers)
-        try:
-            return await request.answer(timeout_s)
-        except BusError:
-            self.stats.unanswered += 1
-            raise
-        finally:
-            inbox.close(reply)
+        answers = await self.request_many(
+            subject, payload, timeout_s=timeout_s, until=_first, headers=headers
+        )
+        if not answers:
+            raise NoAnswer(subject, f"not within {timeout_s:g} s")
+        return answers[0]
 
     def answering(
         self,
-        endpoint: str,  # noqa: ARG002  # a bus that traces wants to know
+        endpoint: str,  # noqa: ARG002  # for a bus that traces
         headers: Mapping[str, str] | None,  # noqa: ARG002  # as above
     ) -> AbstractContextManager[object, bool | None]:
         """Return the context that a service's handler runs in; empty unless the bus traces (`services.tracing`)."""
@@ -238,28 +218,32 @@ class Bus:
         timeout_s: float,
         until: Callable[[BusMessage], bool] | None = None,
         stall_s: float | None = None,
+        headers: dict[str, str] | None = None,
     ) -> list[BusMessage]:
-        """Ask and gather answers until `until` says enough, `stall_s` passes without one, or the time is up.
+        """Gather replies until `until` returns True for one, none comes for `stall_s`, or the time is up.
 
-        Raises as `request`, but returns an empty list when the time is up without an answer; answers in hand
-        when the connection is lost are dropped.
+        Raises as `request`, but returns an empty list when the time is up without a reply; replies that came before
+        the connection was lost are dropped.
         """
-        survey = ScatterGather(subject, until)
-        inbox = self._inbox_for(subject)
-        reply = self._ask(inbox, subject, payload, survey, None)
+        check_publishable(subject)
+        encoded = encode_headers(headers) if headers else b""
+        inbox, request = self._inbox_for(subject), PendingRequest(subject, until)
+        reply = inbox.open(request)
         try:
-            answers = await survey.gather(timeout_s, stall_s)
-        except BusError:
-            self.stats.unanswered += 1
-            raise
+            self._client.send(subject, payload, reply, encoded)
+            self.stats.requests += 1
+            try:
+                answers = await request.answers(timeout_s, stall_s)
+            except BusError:
+                self.stats.unanswered += 1
+                raise
+            self.stats.unanswered += not answers
+            return answers
         finally:
             inbox.close(reply)
-        if not answers:
-            self.stats.unanswered += 1
-        return answers
 
-    def _inbox_for(self, subject: str) -> ReplyInbox[ReplyHandler]:
-        """Return the table of those who wait for who answers on a subject."""
+    def _inbox_for(self, subject: str) -> ReplyInbox[PendingRequest]:
+        """Return the inbox for replies of the role that answers on a subject."""
         answerer = answerer_of(subject, self._prefix)
         inbox = self._reply_inboxes.get(answerer)
         if inbox is None:
@@ -267,29 +251,10 @@ class Bus:
             self.add_inbox(inbox)
         return inbox
 
-    def _ask(
-        self,
-        inbox: ReplyInbox[ReplyHandler],
-        subject: str,
-        payload: bytes,
-        waiting: ReplyHandler,
-        headers: dict[str, str] | None,
-    ) -> str:
-        check_publishable(subject)
-        encoded = encode_headers(headers) if headers else b""
-        reply = inbox.open(waiting)
-        try:
-            self._client.send(subject, payload, reply, encoded)
-        except BusError:
-            inbox.close(reply)
-            raise
-        self.stats.requests += 1
-        return reply
-
     # --- permissions ---
 
     async def refused(self, publish: Collection[str], subscribe: Collection[str]) -> set[tuple[str, str]]:
-        """Try subjects, and return those refused, as (`publish` or `subscription`, subject in lower case).
+        """Try subjects; return those refused, as (`publish` or `subscription`, subject in lower case).
 
         Nothing is delivered: the server only traces these messages (`Nats-Trace-Only`, NATS ADR-41).
 
@@ -322,21 +287,13 @@ class Bus:
         """
         self._reconnect_callbacks.append(callback)
 
-    async def add_client_hook(self, hook: ClientHook) -> None:
-        """Run `hook` with the nats-py client now, raising what it raises, and with each that replaces it."""
-        await self._connection.add_hook(hook)
-
-    def drop_client_hook(self, hook: ClientHook) -> None:
-        """Run `hook` no more; harmless when it is not known."""
-        self._connection.drop_hook(hook)
-
     async def close(self) -> None:
         """Flush what is queued, briefly, and disconnect. Idempotent; never raises."""
         if self._closed:
             return
         self._closed = True
         await self._tasks.close()
-        await self._connection.close()
+        await self.connection.close()
         self._fail_waiting(Unavailable("the bus was closed"))
 
     # --- events of the connection ---
@@ -355,9 +312,8 @@ class Bus:
         """Fail pending requests to that subject at once instead of at their deadline."""
         if self._refused is not None:
             self._refused.add((operation, subject))
-        described = f"permissions violation for {operation} to {subject}"
-        self._violations = [*self._violations[-9:], described]
-        error = Misconfigured(f"NATS: {described}")
+        self._violation = f"permissions violation for {operation} to {subject}"
+        error = Misconfigured(f"NATS: {self._violation}")
         for inbox in self._inboxes:
             if operation == "publish":
                 inbox.fail_subject(subject, error)
@@ -370,12 +326,12 @@ class Bus:
 
     # --- the probe ---
 
-    def _on_probe(self, message: BusMessage) -> None:
-        self._probe.on_echo(message.data, self._loop.time())
+    def _on_probe(self, _message: BusMessage) -> None:
+        self._probe.on_echo(self._loop.time())
 
     def _send_probe(self) -> None:
         try:
-            self._client.send(self._probe_subject, self._probe.next_payload(), "", b"")
+            self._client.send(self._probe_subject, b"", "", b"")
         except Unavailable:
             self.stats.probes_lost += 1
 
@@ -386,11 +342,15 @@ class Bus:
             await asyncio.sleep(self._probe_interval_s)
             # Twice: a loop of ours that hung sees the first time only that it has not read for long.
             silent = silent + 1 if self.connected and not self.healthy else 0
-            self._connection.check(silent=silent > 1)
+            self.connection.check(silent=silent > 1)
 
 
 def _ignore(_message: BusMessage) -> None:
     """Nothing is sent on subjects that are only tried."""
+
+
+def _first(_message: BusMessage) -> bool:
+    return True
 
 
 async def _logged(callback: Callable[[], Awaitable[None]]) -> None:

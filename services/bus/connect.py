@@ -1,33 +1,17 @@
-"""One attempt to connect to NATS: addresses, credentials, TLS, the server's version.
+"""What an attempt to connect to NATS needs, and why it fails: address, TLS, the server's version. Pure."""
 
-nats-py's own first connect never gives up when reconnects are unlimited, not even on a wrong password, so one
-attempt is made at a time, and the caller decides about the next.
-"""
-
-import asyncio
-import random
 import re
 import ssl
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
 
 from nats import errors
-from nats.aio.client import Server
 
-from services.backoff import Backoff
 from services.bus.errors import Misconfigured, Unavailable
-from services.bus.nats_client import LeanClient
-from services.bus.stats import BusStats
 from services.servers import NATS_MINIMUM, NatsAddress, parse_nats_url, parse_version, spell_version
 from services.settings import Settings
 
-_ATTEMPT_S = 2.0
 _CREDENTIALS_REFUSED = re.compile(
     r"authorization violation|authentication|user authentication", re.IGNORECASE
 )
-
-ErrorCallback = Callable[[Exception], Awaitable[None]]
 
 
 def nats_address(settings: Settings) -> NatsAddress:
@@ -70,74 +54,8 @@ def check_version(version: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ClientOptions:
-    """How a client behaves once it is connected."""
-
-    name: str
-    ping_interval_s: float
-    on_error: ErrorCallback
-    tls: ssl.SSLContext | None
-    on_reconnected: Callable[[], Awaitable[None]]
-
-
-async def open_client(
-    address: NatsAddress, options: ClientOptions, backoff: Backoff, stats: BusStats, timeout_s: float
-) -> LeanClient:
-    """Make one attempt to connect, trying each server, and return a client that reconnects for ever.
-
-    Raises:
-        Misconfigured: credentials or certificate refused, TLS not offered, or the server is too old.
-        Unavailable: nothing answered in time.
-    """
-    client = LeanClient(stats)
-    reports: list[Exception] = []
-
-    def pick_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
-        """Return a random server and the delay before it, as nats-py asks while it reconnects."""
-        return random.choice(servers), backoff.next_s()
-
-    async def on_error(error: Exception) -> None:
-        if client.watcher is None:
-            reports.append(error)
-        else:
-            await options.on_error(error)
-
-    try:
-        await asyncio.wait_for(
-            client.connect(
-                servers=address.servers,
-                user=address.user,
-                password=address.password,
-                token=address.token,
-                name=options.name,
-                tls=options.tls,
-                error_cb=on_error,
-                reconnected_cb=options.on_reconnected,
-                reconnect_to_server_handler=pick_server,
-                allow_reconnect=False,
-                max_reconnect_attempts=1,
-                reconnect_time_wait=0,
-                connect_timeout=_ATTEMPT_S,  # type: ignore[arg-type]  # nats-py says int, asyncio takes it
-                ping_interval=options.ping_interval_s,  # type: ignore[arg-type]  # as above
-                max_outstanding_pings=2,
-                pending_size=0,  # what is published while down is refused, not sent late
-            ),
-            timeout_s,
-        )
-        check_version(str(client.server_info.get("version", "")))
-    except (OSError, errors.Error) as exc:  # TimeoutError is an OSError
-        await client.close_now()
-        cause = reports[-1] if reports and isinstance(exc, errors.NoServersError) else exc
-        raise _explain(cause, address) from exc
-    except BaseException:
-        await client.close_now()
-        raise
-    client.reconnect_forever()
-    return client
-
-
-def _explain(error: Exception, address: NatsAddress) -> Misconfigured | Unavailable:
+def explain_failure(error: Exception, address: NatsAddress) -> Misconfigured | Unavailable:
+    """Return why an attempt to connect failed: what to change, or that the server cannot be reached."""
     text = str(error) or type(error).__name__
     if isinstance(error, errors.AuthorizationError) or _CREDENTIALS_REFUSED.search(text):
         return Misconfigured(f"NATS at {address.shown} refuses the credentials in TIDINGS_NATS_URL")

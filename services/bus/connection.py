@@ -2,26 +2,32 @@
 
 nats-py reconnects by itself, but gives up on most errors that the server reports (`-ERR`), and one of its tasks
 may end by an error it does not expect. Then a new client takes over the subscriptions.
+
+nats-py's own first connect never gives up when reconnects are unlimited, not even on a wrong password. So a client is
+opened by single attempts, and reconnects for ever afterwards.
 """
 
 import asyncio
+import random
 import re
-import ssl
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import structlog
 from nats import errors as nats_errors
+from nats.aio.client import Server
 
 from services.backoff import Backoff
-from services.bus.connect import ClientOptions, open_client
+from services.bus.connect import check_version, explain_failure, nats_address, tls_context
 from services.bus.errors import BusError, Unavailable
 from services.bus.nats_client import ClientState, LeanClient, Subscription
 from services.bus.stats import BusStats
-from services.servers import NatsAddress
+from services.settings import Settings
 
 _log = structlog.get_logger(__name__)
 _VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
-_ATTEMPT_S = 5.0
+_ATTEMPT_S = 5.0  # all servers of the address
+_SERVER_S = 2.0
 _FLUSH_S = 2.0
 _CLOSE_S = 1.0
 
@@ -31,14 +37,14 @@ ClientHook = Callable[[LeanClient], Awaitable[None]]
 class BusConnection:
     """Always one client, though not always the same, nor always connected.
 
-    Callbacks are called synchronously and must not raise. `on_lost`: no answer will come to pending requests.
-    `on_return`: connected again, with all subscriptions; what was published meanwhile was missed. `on_violation`: the
-    server refused to `publish` to, or a `subscription` of, a subject (in lower case).
+    Callbacks are synchronous and must not raise. `on_lost`: pending requests get no reply. `on_return`: connected again,
+    with all subscriptions; messages published meanwhile were missed. `on_violation`: the server refused a `publish` or
+    `subscription` (first argument) on a subject (second, in lower case).
     """
 
     def __init__(
         self,
-        address: NatsAddress,
+        settings: Settings,
         stats: BusStats,
         *,
         on_lost: Callable[[], None],
@@ -46,21 +52,16 @@ class BusConnection:
         on_violation: Callable[[str, str], None],
         name: str,
         ping_interval_s: float,
-        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.client: LeanClient
-        self._address = address
+        self._address = nats_address(settings)
+        self._tls = tls_context(settings)
+        self._name = name
+        self._ping_interval_s = ping_interval_s
         self._on_lost = on_lost
         self._on_return = on_return
         self._on_violation = on_violation
         self._stats = stats
-        self._options = ClientOptions(
-            name=name,
-            ping_interval_s=ping_interval_s,
-            on_error=self._on_client_error,
-            tls=tls,
-            on_reconnected=self._on_client_reconnected,
-        )
         self._backoff = Backoff()
         self._loop = asyncio.get_running_loop()
         self._subscriptions: set[Subscription] = set()
@@ -80,9 +81,7 @@ class BusConnection:
         while True:
             left = max(0.1, deadline - self._loop.time())
             try:
-                client = await open_client(
-                    self._address, self._options, self._backoff, self._stats, min(left, _ATTEMPT_S)
-                )
+                client = await self._attempt(min(left, _ATTEMPT_S))
                 break
             except Unavailable as exc:
                 delay = self._backoff.next_s()
@@ -93,6 +92,60 @@ class BusConnection:
         self._adopt(client)
         self._backoff.reset()
         _log.info("bus connected", server=self._address.shown, version=client.server_info.get("version"))
+
+    async def _attempt(self, timeout_s: float) -> LeanClient:
+        """Try each server once, and return a client that reconnects for ever.
+
+        Raises:
+            Misconfigured: credentials or certificate refused, TLS not offered, or the server is too old.
+            Unavailable: nothing answered in time.
+        """
+        client = LeanClient(self._stats)
+        reports: list[Exception] = []
+
+        def pick_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
+            """Return a random server and the delay before it, as nats-py asks while it reconnects."""
+            return random.choice(servers), self._backoff.next_s()
+
+        async def on_error(error: Exception) -> None:
+            """Called by nats-py from its read loop, which an exception would end: this only queues."""
+            if client.watcher is None:
+                reports.append(error)
+            else:
+                self._loop.call_soon(self._note_error, error)
+
+        try:
+            await asyncio.wait_for(
+                client.connect(
+                    servers=self._address.servers,
+                    user=self._address.user,
+                    password=self._address.password,
+                    token=self._address.token,
+                    name=self._name,
+                    tls=self._tls,
+                    error_cb=on_error,
+                    reconnected_cb=self._on_client_reconnected,
+                    reconnect_to_server_handler=pick_server,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=_SERVER_S,  # type: ignore[arg-type]  # nats-py says int, asyncio takes it
+                    ping_interval=self._ping_interval_s,  # type: ignore[arg-type]  # as above
+                    max_outstanding_pings=2,
+                    pending_size=0,  # what is published while down is refused, not sent late
+                ),
+                timeout_s,
+            )
+            check_version(str(client.server_info.get("version", "")))
+        except (OSError, nats_errors.Error) as exc:  # TimeoutError is an OSError
+            await client.close_now()
+            cause = reports[-1] if reports and isinstance(exc, nats_errors.NoServersError) else exc
+            raise explain_failure(cause, self._address) from exc
+        except BaseException:
+            await client.close_now()
+            raise
+        client.reconnect_forever()
+        return client
 
     async def close(self) -> None:
         """Send what is queued, briefly, and disconnect. Never raises."""
@@ -147,10 +200,6 @@ class BusConnection:
         _log.info("bus reconnected", server=self._address.shown)
         self._on_return()
 
-    async def _on_client_error(self, error: Exception) -> None:
-        """Called by nats-py from its read loop, which an exception would end: this only queues."""
-        self._loop.call_soon(self._note_error, error)
-
     def _note_error(self, error: Exception) -> None:
         if isinstance(error, nats_errors.SlowConsumerError):
             self._stats.slow_consumers += 1
@@ -169,10 +218,9 @@ class BusConnection:
     # --- replacing the client ---
 
     def check(self, *, silent: bool) -> None:
-        """Replace the client if it can no longer help itself; leave a server that is `silent` where there are others.
+        """Replace a client that is stuck; leave a `silent` server where there are others.
 
-        A machine that is gone without a word closes nothing, and nats-py's own pings take up to three intervals to
-        notice. A single server is waited for: leaving it would not help.
+        A machine that vanishes closes no connection, and nats-py's own pings take up to three intervals to notice.
         """
         if self.client.stuck:
             self._replace("the client is stuck")
@@ -205,7 +253,7 @@ class BusConnection:
         while True:
             await asyncio.sleep(self._backoff.next_s())
             try:
-                return await open_client(self._address, self._options, self._backoff, self._stats, _ATTEMPT_S)
+                return await self._attempt(_ATTEMPT_S)
             except BusError as exc:  # wrong credentials too: they may be put right while we run
                 self._stats.client_errors += 1
                 _log.warning("bus rebuild failed", error=str(exc))
@@ -217,10 +265,7 @@ class BusConnection:
             client.attach(subscription)
 
     async def _settle(self, client: LeanClient) -> None:
-        """Run the hooks with a new client until each has succeeded, and announce the return.
-
-        A server that is slow, or away again, is waited for: nothing else would announce the return.
-        """
+        """Run the hooks with a new client until each has succeeded, however long that takes; announce the return."""
         backoff = Backoff()
         waiting = list(self._hooks)
         while True:

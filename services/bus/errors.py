@@ -1,4 +1,4 @@
-"""What can go wrong on the bus.
+"""Faults of the bus. A leaf: modules that catch them need not import the client.
 
 ```
 BusError

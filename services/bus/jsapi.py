@@ -1,4 +1,4 @@
-"""JetStream's own answers and errors, as far as a durable log needs them (NATS ADR-1, ADR-31)."""
+"""JetStream's answers and errors, as far as a durable log needs them (NATS ADR-1, ADR-31)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,10 +140,10 @@ class StoredMessage:
 
 
 def read_batch(subject: str, answers: Sequence[BusMessage]) -> tuple[list[StoredMessage], int]:
-    """Turn the replies of a batched direct get into messages, and say how many more are stored.
+    """Return the messages of a batched direct get, and how many more are stored.
 
-    Each says the sequence of the one sent before it (0 for the first), and the end says the last one: a reply
-    that was lost on the way breaks the chain.
+    Each reply names the sequence of the one before it (0 for the first), and the end names the last: a lost reply
+    breaks the chain.
     """
     if not answers:
         raise NoAnswer(subject, "no reply to a direct get")

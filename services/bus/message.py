@@ -13,9 +13,8 @@ _WORD = r"(?:[^\x00-\x20\x7f.*>]+|\*)"
 _SUBSCRIBABLE = re.compile(rf"(?:{_WORD}\.)*(?:{_WORD}|>)")
 _STATUS = re.compile(rb"NATS/1\.0 (\d{3})(?: ([^\r\n]*))?\r\n")
 
-_SUBJECTS_REMEMBERED = (
-    16_384  # checking is 10 times a lookup; a gateway publishes to its rooms again and again
-)
+_NO_RESPONDERS = 503
+_SUBJECTS_REMEMBERED = 16_384  # a lookup costs a tenth of a check; a gateway publishes to the same rooms
 
 
 @lru_cache(maxsize=_SUBJECTS_REMEMBERED)
@@ -111,6 +110,11 @@ class BusMessage(msgspec.Struct, eq=False, gc=False):
     def status(self) -> int:
         """The server's inline status (503 no responders, 204 end of batch), 0 for an ordinary message."""
         return find_status(self.headers_raw)[0] if self.headers_raw else 0
+
+    @property
+    def is_no_responders(self) -> bool:
+        """Whether the server reports that the subject of a request has no subscription."""
+        return not self.data and self.status == _NO_RESPONDERS
 
     @property
     def description(self) -> str:

@@ -70,7 +70,7 @@ async def call(
 
 
 async def _first_answer(bus: Bus, subject: str, payload: bytes, within_s: float, tries: int) -> BusMessage:
-    """Send the request again after each part of the time, and return the first answer to any of these. Raises as `Bus.request`."""
+    """Send the request again after each part of the time; return the first reply. Raises as `Bus.request`."""
     asked: set[asyncio.Task[BusMessage]] = set()
     try:
         for left in range(tries, 0, -1):
@@ -89,10 +89,10 @@ async def _first_answer(bus: Bus, subject: str, payload: bytes, within_s: float,
 async def call_all(
     bus: Bus, subjects: Subjects, endpoint: RpcEndpoint[RequestT, ReplyT], request: RequestT
 ) -> list[ReplyT]:
-    """Send a request to every replica of an endpoint served with `queue=False`; gather what comes in `endpoint.timeout_s`.
+    """Send a request to every replica of an endpoint with `queue=False`; return the replies within `endpoint.timeout_s`.
 
-    How many there are is not known, so it always takes that time. A replica's refusal is logged and left out;
-    with none running the list is empty.
+    It always takes that time, since the number of replicas is unknown. Refusals are logged and left out; with no
+    replica the list is empty.
 
     Raises:
         Unavailable, Misconfigured, PayloadTooLarge: as `Bus.request`.
@@ -127,7 +127,7 @@ def _read(endpoint: RpcEndpoint[RequestT, ReplyT], answer: BusMessage) -> ReplyT
 
 @dataclass(slots=True)
 class _Served:
-    """One endpoint and what it did. nats.micro would count the moment of dispatch only."""
+    """One endpoint and its statistics. nats.micro would measure the dispatch only."""
 
     endpoint: RpcEndpoint[Any, Any]
     handler: Callable[[Any], Awaitable[Any]]
@@ -149,16 +149,14 @@ class Service:
     await service.stop()
     ```
 
-    Handlers run beside each other, at most `MAX_RUNNING` at once; when `MAX_WAITING` more wait, further
-    requests are refused as `unavailable` at once. A handler raises `RpcRefusal` for a known refusal; anything
-    else is logged and answered `internal`.
+    At most `MAX_RUNNING` handlers run at once; when `MAX_WAITING` more wait, further requests are refused as
+    `unavailable`. A handler raises `RpcRefusal` to refuse; anything else is logged and answered `internal`.
     """
 
-    def __init__(self, bus: Bus, settings: Settings, name: str, version: str = "") -> None:
+    def __init__(self, bus: Bus, settings: Settings, name: str) -> None:
         self._bus = bus
         self._subjects = settings.subjects
         self._name = name
-        self._version = version or __version__
         self._served: dict[str, _Served] = {}
         self._micro: MicroService | None = None
         self._running = asyncio.Semaphore(MAX_RUNNING)
@@ -179,26 +177,26 @@ class Service:
         self._served[endpoint.name] = _Served(endpoint, handler, queue)
 
     async def start(self) -> None:
-        """Start to answer; other clients' requests reach it when this returns.
+        """Start to answer; requests of other clients arrive once this returns.
 
         Raises:
             BusError: the bus is not there, or forbids it.
         """
         try:
-            await self._bus.add_client_hook(self._attach)
+            await self._bus.connection.add_hook(self._attach)
         except nats_errors.Error as exc:
             raise BusError(f"service {self._name} cannot start: {exc}") from exc
         await self._bus.flush()
 
-    async def stop(self, timeout_s: float = _STOP_S) -> None:
-        """Take no more requests, and let running handlers finish, for at most `timeout_s`. Never raises."""
-        self._bus.drop_client_hook(self._attach)
+    async def stop(self) -> None:
+        """Accept no more requests, and let running handlers finish, for at most `_STOP_S`. Never raises."""
+        self._bus.connection.drop_hook(self._attach)
         if self._micro is not None:
             micro_service, self._micro = self._micro, None
             with suppress(nats_errors.Error, OSError):  # gone with the connection, then
-                await asyncio.wait_for(micro_service.stop(), timeout_s / 2)
+                await asyncio.wait_for(micro_service.stop(), _STOP_S / 2)
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=timeout_s / 2)
+            _, late = await asyncio.wait(self._tasks, timeout=_STOP_S / 2)
             for task in late:
                 task.cancel()
 
@@ -207,7 +205,7 @@ class Service:
         self._micro = await micro.add_service(
             client,
             name=f"tidings-{self._name}",
-            version=self._version,
+            version=__version__,
             description=f"Tidings {self._name}",
             stats_handler=self._correct_stats,
         )
@@ -239,7 +237,11 @@ class Service:
                 message = msgspec.json.decode(request.data, type=served.endpoint.request)
                 with self._bus.answering(f"{self._name}.{served.endpoint.name}", request.headers):
                     answer = msgspec.json.encode(await served.handler(message))
-                await self._respond(served, request, answer)
+                if len(answer) > self._bus.max_payload:
+                    reason = f"the answer has {len(answer)} bytes"
+                    await self._refuse(served, request, ErrorCode.TOO_LARGE, reason)
+                else:
+                    await self._send(request, answer)
             except RpcRefusal as exc:
                 await self._refuse(served, request, exc.code, exc.message)
             except (msgspec.DecodeError, RecursionError) as exc:
@@ -261,12 +263,6 @@ class Service:
         }
         await self._send(request, b"", headers)
 
-    async def _respond(self, served: _Served, request: Request, answer: bytes) -> None:
-        if len(answer) > self._bus.max_payload:
-            await self._refuse(served, request, ErrorCode.TOO_LARGE, f"the answer has {len(answer)} bytes")
-        else:
-            await self._send(request, answer)
-
     async def _send(self, request: Request, data: bytes, headers: dict[str, str] | None = None) -> None:
         try:
             await request.respond(data, headers)
@@ -274,7 +270,7 @@ class Service:
             _log.info("rpc answer undeliverable", asked=self._name, error=str(exc))
 
     def _correct_stats(self, stats: EndpointStats) -> None:
-        """Put in what the handlers really did, before nats.micro sends it."""
+        """Replace nats.micro's figures by those of the handlers."""
         served = self._served.get(stats.name)
         if served is None:
             return

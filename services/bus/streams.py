@@ -115,7 +115,7 @@ class DurableLog:
                 info = await self._ensure()
                 break
             except NoAnswer as exc:
-                if not self._bus.jetstream_offered:
+                if not self._bus.connection.client.server_info.get("jetstream"):
                     raise Misconfigured(
                         "JetStream is off: start nats-server with a `jetstream` block"
                     ) from exc

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import ClassVar
 
 from opentelemetry.trace import SpanKind
@@ -40,14 +40,12 @@ class TracingBus(Bus):
             sent = {**(headers or {}), **self.traces.headers()}
             return await super().request(subject, payload, timeout_s=timeout_s, headers=sent)
 
-    def subscribe(
-        self, subject: str, on_message: Callable[[BusMessage], None], *, queue: str = ""
-    ) -> Subscription:
+    def subscribe(self, subject: str, on_message: Callable[[BusMessage], None]) -> Subscription:
         """See Bus."""
         # Replies are part of the request's span, and a message read back would bring the context it was stored with.
         if not subject.startswith("_INBOX."):
             on_message = self._delivering(subject, on_message)
-        return super().subscribe(subject, on_message, queue=queue)
+        return super().subscribe(subject, on_message)
 
     def _delivering(
         self, subject: str, on_message: Callable[[BusMessage], None]
@@ -69,14 +67,9 @@ class TracingBus(Bus):
 
         return deliver
 
-    def answering(
-        self, endpoint: str, headers: Mapping[str, str] | None
-    ) -> AbstractContextManager[object, bool | None]:
-        """See Bus."""
-        return self._answering(endpoint, headers)
-
     @contextmanager
-    def _answering(self, endpoint: str, headers: Mapping[str, str] | None) -> Iterator[None]:
+    def answering(self, endpoint: str, headers: Mapping[str, str] | None) -> Iterator[None]:
+        """See Bus."""
         parent = self.traces.parent_of_rpc(headers)
         if parent is None:
             yield

@@ -6,8 +6,7 @@ from services.bus.connect import check_version
 from services.bus.errors import BusError, Misconfigured, NoAnswer, RequestRefused, StoreFull, Unavailable
 from services.bus.jsapi import JetStreamError, PubAck, error_of, outcome_of_ack, read_batch
 from services.bus.message import BusMessage
-from services.bus.reply_inbox import ReplyInbox
-from services.bus.requests import ScatterGather
+from services.bus.reply_inbox import PendingRequest, ReplyInbox
 from services.bus.specs import StreamSpec
 from services.bus.stats import Probe
 from services.servers import parse_nats_url
@@ -48,16 +47,12 @@ def test_old_servers_are_misconfigured(version: str) -> None:
 # --- probe ---
 
 
-def test_probe_is_stale_after_its_time_and_fresh_with_the_first_that_returns() -> None:
+def test_probe_is_stale_after_its_time_and_fresh_with_the_first_echo() -> None:
     probe = Probe(stale_s=5, now=100)
-    first = probe.next_payload()
     assert probe.healthy(104.9)
     assert not probe.healthy(105)
-    second = probe.next_payload()
-    probe.on_echo(first, 106)
+    probe.on_echo(106)
     assert probe.healthy(106)
-    probe.on_echo(second, 106)
-    probe.on_echo(first, 106)
 
 
 # --- tables of questions ---
@@ -124,19 +119,27 @@ def test_failing_all_and_failing_one_subject() -> None:
     assert inbox.oldest() is None
 
 
-async def test_survey_fails_with_what_ended_it() -> None:
-    survey = ScatterGather("s", None)
-    survey.on_answer(_answer("r"))
-    survey.on_failed(Unavailable("gone"))
+async def test_request_fails_with_what_ended_it() -> None:
+    request = PendingRequest("s")
+    request.on_answer(_answer("r"))
+    request.on_failed(Unavailable("gone"))
     with pytest.raises(Unavailable, match="gone"):
-        await survey.gather(30, None)
+        await request.answers(30)
 
 
-async def test_survey_without_respondents() -> None:
-    survey = ScatterGather("s", None)
-    survey.on_answer(_answer("r", b"", b"NATS/1.0 503\r\n\r\n"))
+async def test_request_with_enough_answers_cannot_fail() -> None:
+    request = PendingRequest("s", lambda message: message.data == b"last")
+    for data in (b"first", b"last", b"late"):
+        request.on_answer(_answer("r", data))
+    request.on_failed(Unavailable("gone"))
+    assert [answer.data for answer in await request.answers(30)] == [b"first", b"last"]
+
+
+async def test_request_without_responders() -> None:
+    request = PendingRequest("s")
+    request.on_answer(_answer("r", b"", b"NATS/1.0 503\r\n\r\n"))
     with pytest.raises(NoAnswer):
-        await survey.gather(30, None)
+        await request.answers(30)
 
 
 # --- JetStream's answers ---

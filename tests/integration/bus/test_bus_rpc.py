@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from services import __version__
 from services.bus.client import Bus
 from services.bus.errors import NoAnswer, RequestRefused, Unavailable
 from services.bus.rpc import MAX_RUNNING, MAX_WAITING, RpcRefusal, Service, call, call_all
@@ -229,7 +230,7 @@ async def test_micro_protocol_sees_the_service_and_its_true_counts(
         return RoomsPage(rooms=[])
 
     name = settings.prefix
-    service = Service(await connect_bus(), settings, name, version="1.2.3")
+    service = Service(await connect_bus(), settings, name)
     endpoint = RpcEndpoint(name, "rooms", RoomsQuery, RoomsPage)
     service.endpoint(endpoint, refuse_some)
     await service.start()
@@ -244,7 +245,7 @@ async def test_micro_protocol_sees_the_service_and_its_true_counts(
     ping = only((await asker.request(f"$SRV.PING.tidings-{name}", b"", timeout_s=PATIENCE_S)).data)
     info = only((await asker.request(f"$SRV.INFO.tidings-{name}", b"", timeout_s=PATIENCE_S)).data)
     stats = only((await asker.request(f"$SRV.STATS.tidings-{name}", b"", timeout_s=PATIENCE_S)).data)
-    assert (ping["name"], ping["version"]) == (f"tidings-{name}", "1.2.3")
+    assert (ping["name"], ping["version"]) == (f"tidings-{name}", __version__)
     assert info["endpoints"][0]["subject"] == settings.subjects.rpc(name, "rooms")  # type: ignore[index]
     counted = stats["endpoints"][0]  # type: ignore[index]
     assert (counted["num_requests"], counted["num_errors"]) == (3, 1)
@@ -340,6 +341,6 @@ async def test_a_question_that_may_be_repeated_outlives_a_replica_that_is_frozen
     await well.start()
     for _ in range(4):
         assert await call(asker, settings.subjects, patient, Empty()) == _counts(7)
-    await asyncio.gather(frozen.stop(0.1), well.stop(0.1))
+    await asyncio.gather(frozen.stop(), well.stop())
     with pytest.raises(NoAnswer, match="no responders"):
         await call(asker, settings.subjects, patient, Empty(), timeout_s=30)

@@ -111,7 +111,7 @@ async def test_a_return_is_announced_however_long_a_new_client_takes_to_settle(
     first = bus._client
     bus.on_reconnect(note_return)
     if slow == "hook":
-        await bus.add_client_hook(settle)
+        await bus.connection.add_hook(settle)
     else:
         monkeypatch.setattr(LeanClient, "barrier", settle)
     first._queue_command(b"NONSENSE\r\n")  # -ERR, which ends the client

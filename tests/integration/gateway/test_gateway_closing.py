@@ -31,7 +31,7 @@ async def test_closing_ends_everything_once(
     connect_bus: ConnectBus, make_settings: Callable[..., Settings]
 ) -> None:
     bus = await connect_bus()
-    subscriptions = bus._connection._subscriptions
+    subscriptions = bus.connection._subscriptions
     before = len(subscriptions)
     settings = make_settings(prefix=f"closing-{secrets.token_hex(4)}")
     faults: list[BaseException] = []
