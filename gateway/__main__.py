@@ -11,7 +11,7 @@ from services import lifecycle, telemetry
 from services.bus.rpc import Service
 from services.health import HealthServer, export_process
 from services.lifecycle import CannotStart, Lifecycle
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.settings import Settings, instance_name
 from services.tracing.exporting import bus_class, open_traces
 from services.wire.records import GatewayStats

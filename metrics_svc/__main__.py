@@ -18,7 +18,7 @@ from metrics_svc.store_redis import RedisMetricsStore
 from services.bus.rpc import Service
 from services.health import HealthServer, export_process
 from services.lifecycle import Lifecycle, run
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.redis_client import open_redis, wait_for_redis
 from services.settings import Settings, instance_name
 from services.tasks import TaskSet

@@ -16,7 +16,7 @@ from services import telemetry
 from services.bus.client import Bus
 from services.bus.errors import BusError
 from services.bus.message import BusMessage
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.telemetry import MetricName
 from services.wire.events import LogReport
 from services.wire.records import UNSET, LogEntry

@@ -11,7 +11,7 @@ from presence_svc.webhooks import Webhooks
 from services.bus.rpc import Service
 from services.health import HealthServer, export_process
 from services.lifecycle import Lifecycle, run
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.redis_client import close_redis, open_redis, wait_for_redis
 from services.settings import Settings, instance_name
 from services.tasks import TaskSet

@@ -38,7 +38,7 @@ from services.bus.errors import BusError, Misconfigured
 from services.logs.redaction import clean_text
 from services.logs.setup import configure_logging
 from services.logs.shipper import LogShipper, Publish
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.settings import Settings, instance_name
 from services.settings_problems import describe_fault, describe_unknown, problems_of, unknown_variables
 

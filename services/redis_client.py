@@ -26,8 +26,8 @@ from redis.exceptions import NoPermissionError, RedisClusterException, RedisErro
 
 from services.bus.errors import Misconfigured
 from services.lifecycle import CannotStart
+from services.permissions import Role
 from services.permissions.redis import PROBES, access_of
-from services.permissions.roles import Role
 from services.servers import REDIS_MINIMUM, RedisAddress, parse_redis_url, parse_version, spell_version
 from services.settings import Settings
 

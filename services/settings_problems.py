@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError
 
 from services.logs.redaction import clean_urls
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.servers import parse_nats_url, parse_redis_url
 from services.settings import Settings
 from services.settings_sources import config_file

@@ -224,7 +224,7 @@ def check(
     Nothing is changed or delivered; the operator's user stores one message in a temporary stream. Exit code 0 if
     processes can work, 1 if not, 2 for bad settings.
     """
-    from services.permissions.roles import Role
+    from services.permissions import Role
     from services.settings_problems import problems_of
     from tidings_cli.check import as_json, run_checks, show
 

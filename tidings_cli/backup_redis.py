@@ -15,8 +15,8 @@ import redis
 
 from services.clock import now_ms
 from services.lifecycle import CannotStart
+from services.permissions import Role
 from services.permissions.redis import access_of
-from services.permissions.roles import Role
 from services.redis_client import AnyRedis, close_redis, one_line, open_redis
 from services.settings import Settings
 from tidings_cli import CommandFailed

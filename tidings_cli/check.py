@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.text import Text
 
 from services.logs.redaction import clean_text
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.settings import Settings
 from services.settings_problems import problems_of
 from tidings_cli.checks.configuration import check_configuration

@@ -19,9 +19,9 @@ from typing import Literal
 
 import msgspec
 
+from services.permissions import OPERATOR, Role
 from services.permissions.redis import ROLES as STORE_ROLES
 from services.permissions.render import nats_users, redis_users
-from services.permissions.roles import OPERATOR, Role
 from services.settings import Settings
 from tidings_cli import CommandFailed, certificates
 from tidings_cli.certificates import KeyPair

@@ -11,7 +11,7 @@ from metrics_svc.agent.reporter import MachineReporter
 from services.bus.client import Bus
 from services.health import HealthServer, export_process
 from services.lifecycle import CannotStart, Lifecycle, run
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.settings import Settings, instance_name
 from services.tasks import TaskSet
 

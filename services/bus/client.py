@@ -13,8 +13,8 @@ from services.bus.message import BusMessage, check_publishable, check_subscribab
 from services.bus.nats_client import LeanClient, Subscription
 from services.bus.reply_inbox import HandlerT, PendingRequest, ReplyInbox
 from services.bus.stats import BusStats, Probe
+from services.permissions import OPERATOR, Role
 from services.permissions.nats import answerer_of, inbox_prefix, prove_nats
-from services.permissions.roles import OPERATOR, Role
 from services.settings import Settings, random_suffix
 from services.tasks import TaskSet
 
@@ -159,16 +159,20 @@ class Bus:
 
     # --- subscribing ---
 
-    def subscribe(self, subject: str, on_message: Callable[[BusMessage], None]) -> Subscription:
+    def subscribe(
+        self, subject: str, on_message: Callable[[BusMessage], None], *, queue: str = ""
+    ) -> Subscription:
         """Call `on_message` synchronously, in order, for each message, also after reconnects.
 
         Lean: no task, no queue, nothing dropped here. What `on_message` raises is logged and counted.
 
         Raises:
-            ValueError: malformed subject.
+            ValueError: malformed subject or queue group.
         """
         check_subscribable(subject)
-        subscription = Subscription(subject, on_message, self._detach)
+        if queue:
+            check_publishable(queue)
+        subscription = Subscription(subject, queue, on_message, self._detach)
         self.connection.attach(subscription)
         return subscription
 

@@ -48,10 +48,9 @@ ClientState = Literal["up", "down", "closed"]
 class Subscription:
     """A subscription; `close()` ends it at once and is idempotent."""
 
-    __slots__ = ("_id", "_on_close", "_received", "_subject", "on_message")
+    __slots__ = ("_id", "_on_close", "_queue", "_received", "_subject", "on_message")
 
     # What nats-py reads from entries of its table when it replays or closes them.
-    _queue = ""
     _max_msgs = 0
     _wait_for_msgs_task = None
     _message_iterator = None
@@ -60,11 +59,13 @@ class Subscription:
     def __init__(
         self,
         subject: str,
+        queue: str,
         on_message: Callable[[BusMessage], None],
         on_close: Callable[["Subscription"], None],
     ) -> None:
         self._id = 0
         self._subject = subject
+        self._queue = queue
         self._received = 0
         self._on_close = on_close
         self.on_message = on_message
@@ -274,7 +275,7 @@ class LeanClient(Client):
         subscription._id = self._sid
         self._subs[self._sid] = subscription  # type: ignore[assignment]  # has what nats-py reads of it
         if self.up:
-            self._queue_command(f"SUB {subscription._subject} {self._sid}\r\n".encode())
+            self._queue_command(f"SUB {subscription._subject} {subscription._queue} {self._sid}\r\n".encode())
 
     def detach(self, subscription: Subscription) -> None:
         """Unsubscribe; harmless when done before."""

@@ -1,6 +1,5 @@
-"""What each kind of process may do at NATS and Redis, declared once.
+"""The kinds of process, and what each may do at NATS and Redis, declared once.
 
-- `roles`   the kinds of process
 - `nats`    subjects each role publishes and subscribes to, and their check at startup
 - `redis`   keys and commands of each role (their check is in `services.redis_client`)
 - `render`  the same as configuration of nats-server and redis-server
@@ -8,3 +7,18 @@
 `tidings up` uses it for its own servers, so that permissions are in force every day, and `deploy/` has what
 `render` writes.
 """
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """A kind of process: a user of NATS, and where it needs one, of Redis."""
+
+    GATEWAY = "gateway"
+    PRESENCE = "presence"
+    METRICS = "metrics"
+    AGENT = "agent"
+
+
+# The user with all rights: the operator's own of the embedded servers, and of `tidings check`.
+OPERATOR = "tidings"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from services.bus.errors import Misconfigured
 from services.bus.specs import all_specs, disk_specs
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.settings import Settings
 from services.wire.subjects import LOGS_OF_APPLICATIONS
 

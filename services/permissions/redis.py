@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.settings import Settings
 
 # Data types by category, so that a new command of a type we use needs no new permission; nothing that reaches beyond

@@ -4,10 +4,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 
+from services.permissions import OPERATOR, Role
 from services.permissions.nats import SubjectRights, subjects_of
 from services.permissions.redis import PROBE_USER, access_of
 from services.permissions.redis import ROLES as REDIS_ROLES
-from services.permissions.roles import OPERATOR, Role
 from services.settings import Settings
 
 

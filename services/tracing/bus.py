@@ -40,12 +40,14 @@ class TracingBus(Bus):
             sent = {**(headers or {}), **self.traces.headers()}
             return await super().request(subject, payload, timeout_s=timeout_s, headers=sent)
 
-    def subscribe(self, subject: str, on_message: Callable[[BusMessage], None]) -> Subscription:
+    def subscribe(
+        self, subject: str, on_message: Callable[[BusMessage], None], *, queue: str = ""
+    ) -> Subscription:
         """See Bus."""
         # Replies are part of the request's span, and a message read back would bring the context it was stored with.
         if not subject.startswith("_INBOX."):
             on_message = self._delivering(subject, on_message)
-        return super().subscribe(subject, on_message)
+        return super().subscribe(subject, on_message, queue=queue)
 
     def _delivering(
         self, subject: str, on_message: Callable[[BusMessage], None]

@@ -6,7 +6,7 @@ from typing import Any
 
 from services.bus.client import Bus
 from services.bus.errors import BusError
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.settings import Settings
 
 STREAMS = ("rooms-default", "inbox", "tickets", "revocations")

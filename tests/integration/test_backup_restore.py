@@ -20,8 +20,8 @@ from websockets.sync.client import connect
 from services.bus.client import Bus
 from services.bus.specs import StreamSpec
 from services.bus.streams import DurableLog
+from services.permissions import Role
 from services.permissions.redis import access_of
-from services.permissions.roles import Role
 from services.redis_client import close_redis, open_redis
 from services.settings import Settings
 from tests.support.bus import room_log, store

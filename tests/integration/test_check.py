@@ -19,7 +19,7 @@ import redis
 import trustme
 
 from services.bus.client import Bus
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.settings import Settings
 from tests.support.deadline import PATIENCE_S, eventually
 from tests.support.docs import ROOT

@@ -15,7 +15,7 @@ import redis
 
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured, Unavailable
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.settings import Settings
 from tests.support.cluster import aside
 from tests.support.deadline import PATIENCE_S, wait_until

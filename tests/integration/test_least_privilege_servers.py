@@ -17,10 +17,10 @@ from services import redis_client
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured, NoAnswer
 from services.bus.rpc import Service, call
+from services.permissions import OPERATOR, Role
 from services.permissions.nats import subjects_of
 from services.permissions.redis import ROLES, access_of
 from services.permissions.render import nats_template, nats_users, redis_template
-from services.permissions.roles import OPERATOR, Role
 from services.redis_client import prove_redis
 from services.settings import Settings
 from services.wire.rpc import PRESENCE_LIST, PresencePage, PresenceQuery

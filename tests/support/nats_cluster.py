@@ -6,7 +6,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
-from services.permissions.roles import OPERATOR
+from services.permissions import OPERATOR
 from tests.support.startable import Startable
 from tidings_cli.local.processes import free_port
 from tidings_cli.local.servers import NatsServer

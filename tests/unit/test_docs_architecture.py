@@ -6,9 +6,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from services.permissions import Role
 from services.permissions.nats import subjects_of
 from services.permissions.redis import ROLES as WITH_REDIS
-from services.permissions.roles import Role
 from services.settings import Settings
 from tests.support.docs import ROOT, blocks
 from tests.unit.test_architecture import FORBIDDEN, SERVER_STACK, imported, modules

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from services.permissions import Role
 from services.permissions.redis import ROLES as WITH_STATE
-from services.permissions.roles import Role
 from tests.support.manifests import OVERLAYS, PROCESSES, Manifests, containers, manifests, secret_references
 from tests.support.network_policies import CLOUD_DNS, DNS, NODE_DNS, PROMETHEUS, STRANGER, Pod, pods, reaches
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.permissions import Role
 from services.permissions.nats import answerer_of, inbox_prefix, subjects_of
 from services.permissions.redis import ROLES, access_of
-from services.permissions.roles import Role
 from services.settings import Settings
 from services.settings_values import Namespace
 from tests.support.nats_subjects import matches, overlaps

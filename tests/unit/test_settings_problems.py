@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from services.lifecycle import load_settings
 from services.logs.redaction import clean_text
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.settings import Settings
 from services.settings_problems import problems_of, unknown_variables
 from tidings_cli.app import app

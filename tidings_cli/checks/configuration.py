@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.settings import Settings
 from services.settings_problems import describe_unknown, problems_of, unknown_variables
 from services.settings_sources import config_file

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.settings import Settings
 from services.tracing.exporting import traces_url
 from tidings_cli.checks.outcome import Outcome, Stopwatch, bad, good, reason_of, warning

@@ -11,7 +11,7 @@ from services.bus.client import Bus
 from services.bus.errors import BusError, NoAnswer
 from services.bus.jsapi import STREAM_NOT_FOUND, JetStreamError, StreamInfo
 from services.bus.specs import StreamSpec, changes, disk_specs
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.settings import Settings
 from tidings_cli.checks.outcome import REACH_S, Outcome, Stopwatch, bad, clock, good, warning
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.settings import Settings
 from tidings_cli.checks.outcome import Outcome, bad, good, warning
 from tidings_cli.health import local_url

@@ -7,8 +7,8 @@ import msgspec
 
 from services.bus.client import Bus
 from services.bus.errors import BusError, Misconfigured
+from services.permissions import Role
 from services.permissions.nats import prove_nats
-from services.permissions.roles import Role
 from services.servers import parse_nats_url, spell_version
 from services.settings import Settings
 from tidings_cli.checks.jetstream import Cluster, check_jetstream

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from services.bus.errors import Misconfigured
 from services.lifecycle import CannotStart
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.redis_client import (
     AnyRedis,
     close_redis,

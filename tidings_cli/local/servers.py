@@ -6,8 +6,8 @@ import socket
 from pathlib import Path
 
 from services.bus.specs import disk_specs
+from services.permissions import OPERATOR, Role
 from services.permissions.render import nats_users, redis_users
-from services.permissions.roles import OPERATOR, Role
 from services.settings import Settings
 from tidings_cli.local.binaries import Binary, nats_binary, redis_binary
 from tidings_cli.local.child_server import LocalServer

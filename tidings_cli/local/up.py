@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from services.lifecycle import CannotStart
+from services.permissions import Role
 from services.permissions.redis import ROLES as REDIS_ROLES
-from services.permissions.roles import Role
 from services.servers import spell_version
 from services.settings import Settings
 from services.settings_problems import describe_unknown, unknown_variables

@@ -36,6 +36,19 @@ async def test_messages_arrive_in_order_with_headers(connect_bus: ConnectBus, pr
     assert receiver.stats.received == 2000 + 1
 
 
+async def test_queue_group_shares_messages(connect_bus: ConnectBus, prefix: str) -> None:
+    buses = [await connect_bus() for _ in range(2)]
+    got = Collected()
+    for bus in buses:
+        bus.subscribe(f"{prefix}.work", got, queue="workers")
+        await bus.flush()
+    for number in range(50):
+        buses[0].publish(f"{prefix}.work", b"%d" % number)
+    for bus in buses:
+        await bus.flush()
+    assert sorted(got.data, key=int) == [b"%d" % number for number in range(50)]
+
+
 async def test_closed_subscription_hears_nothing_more(connect_bus: ConnectBus, prefix: str) -> None:
     bus = await connect_bus()
     got = Collected()
