@@ -47,10 +47,10 @@ class Namespace(BaseModel):
     max_bytes: int = Field(
         0,
         ge=0,
-        description="Bytes kept of all rooms of the namespace together, then the oldest go; 0: `history_max_bytes`.",
+        description="Bytes kept of all rooms of the namespace; then the oldest messages are deleted. 0: `history_max_bytes`.",
     )
     publish: Literal["members", "server"] = Field(
-        "members", description="Who may publish: members with the permission, or the server API alone."
+        "members", description="`members`: members with the grant may publish; `server`: the server API only."
     )
     sanitize: bool = Field(
         False,
@@ -59,7 +59,7 @@ class Namespace(BaseModel):
     message_rate: float = Field(
         0.0, ge=0, description="Messages per second of one connection to all rooms of the namespace together."
     )
-    echo: bool = Field(False, description="What `echo` is where a message does not say.")
+    echo: bool = Field(False, description="Value of `echo` in messages without one.")
 
 
 def default_namespaces() -> dict[str, Namespace]:

@@ -42,39 +42,37 @@ def _histogram(name: str, help_: str, *buckets: float) -> Declaration:
 class MetricName(Enum):
     """All metrics of all processes."""
 
-    BUILD = _gauge("tidings_build_info", "1, labelled with what runs.", "service", "version")
-    READY = _gauge("tidings_ready", "1 while a readiness check of the process holds, else 0.", "check")
+    BUILD = _gauge("tidings_build_info", "1, labelled with service and version.", "service", "version")
+    READY = _gauge("tidings_ready", "1 while a readiness check of the process succeeds, else 0.", "check")
     BUS_PUBLISHES = _counter(
         "tidings_bus_publishes_total",
-        "Publishes to the bus: `stored` by a stream, `not_stored` although asked for, `refused` before they left.",
+        "Publishes to the bus: `stored` by a stream, `not_stored` by one, `refused` before sending.",
         "outcome",
     )
-    BUS_FAULTS = _counter(
-        "tidings_bus_faults_total", "What went wrong between the process and the bus.", "fault"
-    )
+    BUS_FAULTS = _counter("tidings_bus_faults_total", "Faults between the process and the bus.", "fault")
     LOG_LINES = _counter("tidings_log_lines_total", "Log lines written.", "level")
     LOG_LINES_DROPPED = _counter(
         "tidings_log_lines_dropped_total", "Log lines that did not reach the log stream."
     )
-    GATEWAY_CONNECTIONS = _gauge("tidings_gateway_connections", "WebSocket connections open now.")
-    GATEWAY_SSE_STREAMS = _gauge("tidings_gateway_sse_streams", "SSE streams open now.")
+    GATEWAY_CONNECTIONS = _gauge("tidings_gateway_connections", "Open WebSocket connections.")
+    GATEWAY_SSE_STREAMS = _gauge("tidings_gateway_sse_streams", "Open SSE streams.")
     GATEWAY_ROOMS = _gauge("tidings_gateway_rooms", "Rooms with members on this gateway.")
     GATEWAY_USERS = _gauge("tidings_gateway_users", "Users with connections on this gateway.")
-    GATEWAY_DRAINING = _gauge("tidings_gateway_draining", "1 while the gateway sends its clients away.")
+    GATEWAY_DRAINING = _gauge("tidings_gateway_draining", "1 while the gateway drains.")
     GATEWAY_MESSAGES_IN = _counter("tidings_gateway_messages_in_total", "Messages received from clients.")
     GATEWAY_MESSAGES_OUT = _counter(
         "tidings_gateway_messages_out_total", "Messages delivered to clients by fan-out."
     )
     GATEWAY_BYTES_OUT = _counter("tidings_gateway_bytes_out_total", "Bytes delivered to clients by fan-out.")
     GATEWAY_REQUESTS = _counter("tidings_gateway_requests_total", "Messages and HTTP requests answered.")
-    GATEWAY_SLOW_CLIENTS = _counter(
-        "tidings_gateway_slow_clients_total", "Clients sent away for reading too slowly."
+    GATEWAY_SLOW_CLIENTS = _counter("tidings_gateway_slow_clients_total", "Slow clients disconnected.")
+    GATEWAY_ERRORS = _counter("tidings_gateway_errors_total", "Requests that failed with an internal error.")
+    GATEWAY_DROPPED = _counter(
+        "tidings_gateway_dropped_total", "Writes dropped because a slow client's buffer was full."
     )
-    GATEWAY_ERRORS = _counter("tidings_gateway_errors_total", "Requests that failed by our fault.")
-    GATEWAY_DROPPED = _counter("tidings_gateway_dropped_total", "Writes that a slow client had no room for.")
     GATEWAY_LATENCY = _histogram(
         "tidings_gateway_request_seconds",
-        "From a request to its answer.",
+        "Time from a request to its answer.",
         0.001,
         0.0025,
         0.005,
@@ -89,42 +87,42 @@ class MetricName(Enum):
     )
     GATEWAY_REFUSALS = _counter("tidings_gateway_refusals_total", "Requests refused, by error code.", "code")
     GATEWAY_LIMITED = _counter(
-        "tidings_gateway_limited_total", "What met a limit, by the limit's name.", "limit"
+        "tidings_gateway_limited_total", "Requests and connections over a limit, by limit.", "limit"
     )
     CONNECTION_FAULTS = _counter(
         "tidings_gateway_connection_faults_total",
-        "Connections that a loop of the gateway failed with, by the loop; the others had their turn.",
+        "Connections that failed in a loop over all connections, by loop. The others were served.",
         "loop",
     )
     GATEWAY_RECOVERIES = _counter(
         "tidings_gateway_recoveries_total",
-        "Joins and subscriptions with a position, by what came of them; all but `recovered` answer `recovered: false`.",
+        "Joins and subscriptions with a position, by verdict. All but `recovered` answer `recovered: false`.",
         "verdict",
     )
     GATEWAY_STREAM_DIFFERS = _gauge(
         "tidings_gateway_stream_differs",
-        "1 where a stream in force is another than the settings of this gateway ask for; `tidings streams` says what.",
+        "1 where a stream differs from this gateway's settings; `tidings streams` shows how.",
         "stream",
     )
     GATEWAY_UNEXPECTED = _counter(
         "tidings_gateway_unexpected_messages_total",
-        "Messages on the bus that do not belong on their subject, such as one that no stream stored; dropped.",
+        "Messages dropped because they do not belong on their subject on the bus, such as one that no stream stored.",
     )
     METRICS_REPORTS = _counter(
-        "tidings_metrics_reports_total", "Metrics reports taken, at least in part.", "kind"
+        "tidings_metrics_reports_total", "Metrics reports accepted, at least in part.", "kind"
     )
     METRICS_REFUSED = _counter(
-        "tidings_metrics_refused_total", "Metrics reports, or parts of one, not taken.", "reason"
+        "tidings_metrics_refused_total", "Metrics reports refused, or parts of them.", "reason"
     )
     METRICS_REPORTS_LOST = _counter(
-        "tidings_metrics_reports_lost_total", "Metrics reports missing between two that came."
+        "tidings_metrics_reports_lost_total", "Metrics reports missing between two that arrived."
     )
-    METRICS_SOURCES = _gauge("tidings_metrics_sources", "Sources of metrics remembered.")
+    METRICS_SOURCES = _gauge("tidings_metrics_sources", "Known sources of metrics.")
     METRICS_LEADER = _gauge("tidings_metrics_leader", "1 in the replica that ticks, else 0.")
     METRICS_TICKS = _counter("tidings_metrics_ticks_total", "Seconds this replica tried to write.", "outcome")
     METRICS_TICK_DELAY = _histogram(
         "tidings_metrics_tick_delay_seconds",
-        "From the end of a second to its record on the bus.",
+        "Time from the end of a second to its record on the bus.",
         0.005,
         0.01,
         0.025,
@@ -136,27 +134,27 @@ class MetricName(Enum):
         3.0,
     )
     METRICS_UNPUBLISHED = _counter(
-        "tidings_metrics_unpublished_total", "Records stored that the bus did not take."
+        "tidings_metrics_unpublished_total", "Stored records that could not be published."
     )
     METRICS_SECONDS_DROPPED = _counter(
         "tidings_metrics_seconds_dropped_total",
-        "Seconds that no replica wrote: the store was away for too long, or this replica was suspended.",
+        "Seconds that no replica wrote: the store was unavailable for too long, or this replica was suspended.",
     )
     METRICS_RULES_BAD = _gauge(
-        "tidings_metrics_rules_bad", "1 while the rules file is wrong and older rules hold."
+        "tidings_metrics_rules_bad", "1 while the rules file is invalid and older rules are in force."
     )
     ALERTS_ANNOUNCED = _counter(
         "tidings_alerts_announced_total", "Alerts raised, changed and resolved.", "effect"
     )
     ALERTS_LIMITED = _gauge(
-        "tidings_alerts_limited", "Alerts that do not fire because their rule has as many as its limit."
+        "tidings_alerts_limited", "Alerts that do not fire because their rule has reached its limit."
     )
     NOTIFICATIONS = _counter(
         "tidings_notifications_total", "Attempts to notify receivers.", "receiver", "outcome"
     )
     NOTIFY_RECEIVER_UP = _gauge(
         "tidings_notify_receiver_up",
-        "1 while a receiver takes notifications, as the replica that ticks knows.",
+        "1 while a receiver accepts notifications, as the replica that ticks sees it.",
         "receiver",
     )
     LOG_STREAM_LINES = _counter(
@@ -164,7 +162,7 @@ class MetricName(Enum):
     )
     AGENT_REPORTS = _counter("tidings_agent_reports_total", "Reports of the system agent.", "outcome")
     PRESENCE_BATCHES = _counter(
-        "tidings_presence_batches_total", "Batches of gateways, by what became of them.", "outcome"
+        "tidings_presence_batches_total", "Batches of gateways, by outcome.", "outcome"
     )
     PRESENCE_APPLY_SECONDS = _histogram(
         "tidings_presence_apply_seconds",
@@ -180,37 +178,35 @@ class MetricName(Enum):
         1.0,
     )
     PRESENCE_CHANGES = _counter(
-        "tidings_presence_changes_total", "Changes of who is online, with which status and data."
+        "tidings_presence_changes_total", "Presence changes: online, offline, status, custom data."
     )
     PRESENCE_UNPUBLISHED = _counter(
-        "tidings_presence_unpublished_total", "Changes that the bus did not take."
+        "tidings_presence_unpublished_total", "Messages with presence changes that could not be published."
     )
     PRESENCE_REPUBLISHED = _counter(
         "tidings_presence_republished_total",
-        "Steps published again because their publication was not confirmed in time.",
+        "Sets of changes published again because their publication was not confirmed in time.",
     )
     PRESENCE_CORRECTED = _counter(
         "tidings_presence_corrected_total",
-        "Counts of presence that an audit found wrong, and corrected. Report it: it is a fault of ours.",
+        "Presence counts that an audit corrected. Please report it: this is a bug.",
     )
     PRESENCE_HOOKS = _counter(
         "tidings_presence_webhook_events_total",
-        "Events for webhooks: delivered, refused by the receiver (4xx), or dropped because too many waited.",
+        "Webhook events: delivered, refused by the receiver (4xx), or dropped because too many waited.",
         "outcome",
     )
     PRESENCE_HOOK_FAULTS = _counter(
-        "tidings_presence_webhook_faults_total", "Posts to webhooks that failed.", "reason"
+        "tidings_presence_webhook_faults_total", "Failed posts to webhooks.", "reason"
     )
     BREAKER_STATE = _gauge(
-        "tidings_breaker_state", "Circuit breaker before a service: 0 closed, 1 half open, 2 open.", "service"
+        "tidings_breaker_state", "Circuit breaker of a service: 0 closed, 1 half open, 2 open.", "service"
     )
     BREAKER_REFUSED = _counter(
-        "tidings_breaker_refused_total",
-        "Requests answered `unavailable` at once by an open breaker.",
-        "service",
+        "tidings_breaker_refused_total", "Requests that an open breaker answered `unavailable`.", "service"
     )
     PRESENCE_STORE_FAULTS = _counter(
-        "tidings_presence_store_faults_total", "Operations that the store did not answer."
+        "tidings_presence_store_faults_total", "Store operations without an answer."
     )
     PRESENCE_USERS = _gauge("tidings_presence_users", "Users online, in the whole deployment.")
     PRESENCE_CONNECTIONS = _gauge(

@@ -22,7 +22,7 @@ GROUPS = {
     "instance": "This process",
     "nats_url": "The bus and the store",
     "host": "The gateway",
-    "auth": "Who may come in",
+    "auth": "Access",
     "presence_renew_s": "Presence",
     "rules_file": "Metrics and alerts",
 }
