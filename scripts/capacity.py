@@ -140,7 +140,7 @@ def table(needs: list[Need]) -> str:
     """Return the examples as a table, one column for each size."""
     rows = [
         ("messages published / received by gateways / delivered, each second", [f"{n.publishes_per_s:,.0f} / {n.receipts_per_s:,.0f} / {n.deliveries_per_s:,.0f}" for n in needs]),
-        ("**gateways** (one core each; one of them may be away)", [f"**{n.gateways}**" for n in needs]),
+        ("**gateways** (one core each; one of them may be down)", [f"**{n.gateways}**" for n in needs]),
         ("cores that all gateways use together", [_cores(n.gateway_cores) for n in needs]),
         ("memory of one gateway", [_size(n.gateway_mib_each) for n in needs]),
         ("NATS: cores", [_cores(n.nats_cores) for n in needs]),

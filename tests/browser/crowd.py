@@ -14,7 +14,7 @@ _AT_ONCE = 32
 
 
 class Crowd:
-    """Users who are online for as long as the context lasts; `stir` makes some of them change."""
+    """Users who are online during the context; `stir` changes some of them."""
 
     def __init__(self, url: str) -> None:
         self._url = url.replace("http", "ws", 1)

@@ -21,7 +21,7 @@ def push_depth(api: httpx.Client, depth: float) -> None:
 
 @pytest.fixture
 def firing(api: httpx.Client) -> Iterator[None]:
-    """An alert that stays until somebody says that all is well."""
+    """An alert that fires until it is resolved by a report."""
     assert api.put("/api/rules", json=RULE).status_code == 200
 
     def alerts() -> list[str]:

@@ -67,7 +67,7 @@ def test_two_people_talk(windows: Windows) -> None:
     expect(grace.locator(".said", has_text="<b>hello</b> & good day")).to_be_visible()
     expect(grace.get_by_label("Members", exact=True)).to_contain_text("2 members")
     expect(grace.get_by_label("Members", exact=True)).to_contain_text("Ada")
-    # Who comes later reads it too.
+    # Later members read it too.
     late = windows.open("rooms/tea & cake", username="Late")
     expect(late.locator(".said")).to_have_text(["<b>hello</b> & good day"])
 

@@ -43,7 +43,7 @@ class Composed:
         self._services = services
         self.project = f"tidings-test-{secrets.token_hex(3)}"
         self.port = free_port()
-        # A network of its own, so that somebody's who tries Tidings here does not get in the way.
+        # A network of its own, so that another deployment on this machine does not interfere.
         subnet = f"10.213.{secrets.randbelow(100) + 100}.0/24"
         self._composing = Engine(
             engine.environment

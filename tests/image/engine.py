@@ -98,7 +98,7 @@ def prepared() -> Engine:
 
 
 def _have_it_alone() -> None:
-    """Keep the storage until this process ends; wait for another run on this machine to end, but not for ever."""
+    """Keep the storage until this process ends; wait for another run on this machine to end, with a time limit."""
     lock = (_HOME / "lock").open("w")
     _kept_open.append(lock)
 

@@ -98,7 +98,7 @@ async def test_people_come_in_with_a_token_over_tls(
                 users = await fetched(http, "/api/presence", headers=headers)
                 return [user["userId"] for user in users] == ["ada"]
 
-            await eventually(is_seen, "who came is online")  # presence is told of connections by and by
+            await eventually(is_seen, "who came is online")  # presence is notified of connections in batches
         ticket = (await http.post("/api/tickets", headers=headers)).json()["ticket"]
         async with connect(f"wss://localhost:{production.port}/ws?ticket={ticket}", ssl=trusting) as socket:
             assert json.loads(await socket.recv())["userId"] == "ada"
@@ -219,7 +219,7 @@ def test_servers_fail_and_clients_go_on(
 
 
 def operator(secrets: Path) -> str:
-    """Return the password of who may do everything at Redis."""
+    """Return the password of Redis's administrator."""
     return str(json.loads((secrets / "passwords.json").read_text())["redis_operator"])
 
 

@@ -79,7 +79,7 @@ async def test_the_replica_that_ticks_notifies_of_a_storm_for_little(store: Metr
     await notifier.run_once()
     assert (
         sum(len(message.firing) for message in integration.got) > ALERTS / 2
-    )  # of critical ones, no warning is told
+    )  # for critical alerts no warning is notified
     seconds = 5.0
     began = time.process_time()
     for _ in range(int(seconds / INTERVAL_S)):

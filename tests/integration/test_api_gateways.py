@@ -141,7 +141,7 @@ async def test_pushed_metrics_are_in_the_record(open_url: str) -> None:
 async def test_both_gateways_answer(open_url: str) -> None:
     async with httpx.AsyncClient(base_url=open_url, timeout=PATIENCE_S) as http:
 
-        async def both() -> bool:  # who answers too late is left out
+        async def both() -> bool:  # late answers are left out
             return len(await fetched(http, "/api/gateways")) == 2
 
         await eventually(both, "two gateways")

@@ -171,7 +171,7 @@ async def test_connections_are_refused_while_revocations_are_unknown(tmp_path: P
                 return response.status_code
 
         assert await status(apart) == 200
-        cluster.proxy.stall()  # or it would come back by itself
+        cluster.proxy.stall()  # or it would reconnect by itself
         cluster.proxy.reset()
         await eventually(lambda: not apart.ready(), "the gateway that lost the bus")
         async with httpx.AsyncClient(base_url=other.url, headers=SERVER, timeout=PATIENCE_S) as http:

@@ -97,7 +97,7 @@ def test_everything_is_lost_and_recovers(tmp_path: Path) -> None:
             history = _history(gateway)
             assert [message["content"] for message in history["messages"]] == [f"kept {n}" for n in range(5)]
             assert history["epoch"] != kept[0]["epoch"]
-            # What was stored after the backup is gone, and its sequence is used again: nobody may take one for the other.
+            # Messages after the backup are lost, and their sequences are used again: clients must not confuse the two.
             assert _publish(gateway, "another")["seq"] == lost["seq"]
             assert _join(gateway, epoch=lost["epoch"], seq=lost["seq"])["recovered"] is False
             anew = _join(gateway, epoch=history["epoch"], seq=kept[-1]["seq"])

@@ -115,7 +115,7 @@ async def test_each_process_is_checked_as_its_own_user(tmp_path: Path, role: Rol
         outcomes = await run_checks(settings, role)
         assert [outcome for outcome in outcomes if not outcome.ok] == []
         assert not absent & {outcome.name for outcome in outcomes}
-        # As nobody in particular the user of one process does not do, and it is said why.
+        # Without a named process, the user of one process is not enough, and the check says why.
         _is(
             await _found(settings, "NATS login"),
             Verdict.FAIL,

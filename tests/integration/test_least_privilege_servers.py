@@ -81,7 +81,7 @@ FORBIDDEN = [
     (Role.PRESENCE, "lp.out.room.live.live=3Acursor"),
     (Role.METRICS, "lp.out.room.default.den"),
     (Role.METRICS, "lp.presence.diff"),
-    (Role.GATEWAY, "lp.out.room.default.den"),  # durable: nobody but the stream
+    (Role.GATEWAY, "lp.out.room.default.den"),  # durable: only the stream
     (Role.GATEWAY, "lp.metrics.feed"),
     (Role.GATEWAY, "$JS.API.STREAM.DELETE.lp-inbox"),
     (Role.GATEWAY, "$JS.API.STREAM.CREATE.mine"),

@@ -162,7 +162,7 @@ async def test_a_stream_is_not_collected_and_goes_on_elsewhere(
     balancer: LoadBalancer, gateways: list[ServiceProcess], room: str
 ) -> None:
     first, second = gateways
-    await aside(second.kill)  # so that it is known who serves the stream
+    await aside(second.kill)  # so that the stream's gateway is known
     async with event_source(balancer, rooms=room, headers=bearer(token())) as source:
         await source.expect("joined_room")
         await say(balancer, room, "one")
@@ -199,7 +199,7 @@ async def test_a_gateway_is_drained_without_cutting_connections(
         await aside(gateways[0].terminate)
         await eventually(lambda: not gateways[0].ready(), "gateway-1 to begin")
         newcomers = 0
-        while gateways[0].running:  # as it drains, whoever comes is served by the other
+        while gateways[0].running:  # while it drains, the other one serves new clients
             async with joined(balancer, room, "newcomer") as newcomer:
                 assert newcomer.welcome["gateway"] == "gateway-2"
                 newcomers += 1

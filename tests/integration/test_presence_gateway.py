@@ -101,7 +101,7 @@ async def test_a_room_over_its_limit_announces_counts_and_no_joins(deployment: D
         await first.nothing_of("user_joined", "user_online")
         # Everyone's presence has its own limit, and HTTP pages go on.
         assert len(await get(deployment, "/api/presence", room=room)) == ROOM_LIMIT + 2
-        # Who comes later gets the count alone.
+        # Later followers only get the count.
         await others[0].ask("subscribe", channel=f"presence:{room}")
         assert (await others[0].expect("presence_list", room=room))["count"] == ROOM_LIMIT + 2
         # Below the limit by a tenth there are lists and notices again.

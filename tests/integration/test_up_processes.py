@@ -244,7 +244,7 @@ def test_uses_servers_that_run_already(tmp_path: Path) -> None:
 def test_given_servers_that_do_not_answer_are_named(
     tmp_path: Path, variable: str, url: str, message: str
 ) -> None:
-    with socket.socket() as held:  # bound and not listening: nobody else gets this port
+    with socket.socket() as held:  # bound and not listening: no other process gets this port
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
         with RunningTidings(tmp_path, **{variable: url.format(port=port)}) as tidings:

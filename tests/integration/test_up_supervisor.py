@@ -26,7 +26,7 @@ from tidings_cli.local.supervisor import (
     supervise,
 )
 
-# Becomes ready like every process of ours, and ends as told: `stubborn` ignores SIGTERM, `crash` ends soon.
+# Becomes ready like every process of ours, and ends on request: `stubborn` ignores SIGTERM, `crash` ends soon.
 _PROGRAM = """
 import os, signal, sys
 from services.health import HealthServer

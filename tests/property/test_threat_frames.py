@@ -143,7 +143,7 @@ async def outcome_of(
         if transport.is_reading():
             protocol.data_received(chunk)
         if pinging:
-            protocol.ping()  # lets go of what is not needed between frames
+            protocol.ping()  # drops state that is not needed between frames
     if not transport.ended:
         protocol.eof_received()
     protocol.connection_lost(None)

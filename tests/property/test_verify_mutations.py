@@ -33,7 +33,7 @@ def test_a_dropped_message_is_found(history: list[AnyRecord], data: st.DataObjec
     candidates = [
         index
         for index in _receipts(history)
-        # Before a wipe the last messages of an epoch may be lost without a fault: the client is told.
+        # Before a wipe the last messages of an epoch may be lost without a fault: the client is notified.
         if (event := history[index]).epoch == last_epoch  # type: ignore[union-attr]
         and (event.id, event.epoch) in acknowledged  # type: ignore[union-attr]
     ]

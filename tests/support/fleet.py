@@ -1,8 +1,8 @@
 """`tidings up` for suites that are not Python: `python -m tests.support.fleet DIRECTORY`.
 
-Prints one JSON object when it is ready, `{"url": …}`, and one for each line it is told:
+Prints one JSON object when it is ready, `{"url": …}`, and one for each line of its input:
 
-    kill NAME      SIGKILL to `gateway-1`, `presence-1`, `nats-server`, …; it comes back by itself
+    kill NAME      SIGKILL to `gateway-1`, `presence-1`, `nats-server`, …; it restarts by itself
     stop NAME      SIGTERM
     pause NAME     SIGSTOP, until `resume NAME`
 

@@ -23,7 +23,9 @@ class Peer(NatsServer):
         self.route_port = free_port()
         self.monitor_port = free_port()
         self.routes: list[str] = []
-        self.no_advertise = False  # as production has it: clients are not told of the other servers
+        self.no_advertise = (
+            False  # as in production: the server does not announce the other servers to clients
+        )
 
     def _configuration(self) -> str:
         routes = ", ".join(f'"{route}"' for route in self.routes)

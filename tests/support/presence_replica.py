@@ -16,7 +16,7 @@ from tests.support.deadline import PATIENCE_S
 from tidings_cli.local.processes import free_port
 
 QUICK = {"presence_lease_s": 3.0, "presence_grace_s": 1.0}
-# For tests in which nobody renews: a slow machine must not end a lease.
+# For tests without renewals: a slow machine must not end a lease.
 PATIENT = QUICK | {"presence_lease_s": 60.0}
 
 

@@ -75,7 +75,9 @@ class RedisCluster(Startable):
                 assert time.monotonic() < deadline, "the replica does not follow its master"
                 time.sleep(0.05)
             own_name = replica.execute_command("CLUSTER", "MYID").decode()
-        for index in range(len(self.nodes) - 1):  # who does not know it as a replica would not vote for it
+        for index in range(
+            len(self.nodes) - 1
+        ):  # a master that does not know it as a replica would not vote for it
             with self.client(index) as client:
                 while not _is_replica(own_name, client.execute_command("CLUSTER", "NODES")):
                     assert time.monotonic() < deadline, "the others do not learn of the replica"

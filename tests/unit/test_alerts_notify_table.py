@@ -183,7 +183,7 @@ async def _comes_back_long_after(at: NotifyRig) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """One behaviour: what happens, and what the receiver is told, in order; or in any, of groups that are apart."""
+    """One behaviour: events, and the expected messages in order; in any order for separate groups."""
 
     behaviour: str
     script: Script

@@ -39,7 +39,7 @@ async def test_a_refusal_has_its_own_text(status: int, body: str, said: str) -> 
 
 
 async def test_an_absent_gateway_is_reported_in_a_sentence() -> None:
-    with socket.socket() as held:  # bound and not listening: nobody else gets this port
+    with socket.socket() as held:  # bound and not listening: no other process gets this port
         held.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{held.getsockname()[1]}"
         with pytest.raises(CommandFailed) as unreached:

@@ -193,7 +193,7 @@ async def test_a_wiped_stream_that_cannot_be_read_yet_is_notified_once(rig: Rig)
     rig.resync()
     await eventually(lambda: rig.stream.asked >= 2)
     late = Recorder("late")
-    rig.subscription.fanout.add(late)  # its own answer told it of the new epoch
+    rig.subscription.fanout.add(late)  # its own answer had the new epoch
     rig.stream.fault = None
     await rig.heard("old", "joined_room", "new")
     assert rig.breaks == [Position("e2", 0)]

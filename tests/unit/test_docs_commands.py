@@ -17,7 +17,7 @@ from tidings_cli.app import app
 _TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 _CLI = get_command(app)
 _MORE_PATHS = ("/", "/ws", "/ws/echo", "/events", "/events/metrics", "/healthz", "/readyz", "/metrics")
-# Programs whose options we do not know; what they are told about our files is checked all the same.
+# Programs with unknown options; paths of our files in their arguments are checked all the same.
 _OUR_FILES = re.compile(r"^(?:\./)?(?:deploy|docs|bench|tests|scripts|clients|dashboard)/[\w./-]+$")
 # By `tidings secrets`, and not under version control.
 _MADE = "deploy/secrets/"

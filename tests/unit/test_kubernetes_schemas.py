@@ -51,7 +51,7 @@ def test_the_prometheus_operator_takes_what_is_for_it() -> None:
         if resource["apiVersion"] in OPERATORS:
             models = _module(OPERATORS[resource["apiVersion"]])
             read = getattr(models, resource["kind"]).model_validate(resource)
-            # The models drop what they do not know, so what comes back shows a misspelt field.
+            # The models drop unknown fields, so the result shows a misspelt one.
             assert read.model_dump(by_alias=True, exclude_unset=True, mode="json") == resource
             taken.append(resource["kind"])
     assert sorted(taken) == ["PodMonitor", "PrometheusRule"]

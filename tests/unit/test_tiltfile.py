@@ -236,7 +236,7 @@ def test_on_compose_its_resources_are_the_services(on_compose: Tilt) -> None:
     assert (ROOT / path).is_file()
     changed = yaml.safe_load(override)["services"]
     ours = {name for name, service in COMPOSE["services"].items() if service["image"].startswith("tidings:")}
-    # Tilt asks for the container of a service, and cannot tell two apart.
+    # Tilt looks up the container of a service, and cannot distinguish two.
     assert changed.pop("gateway") == {"read_only": False, "deploy": {"replicas": 1}}
     assert changed == {name: {"read_only": False} for name in ours - {"gateway"}}
     scaled = {name for name, service in COMPOSE["services"].items() if "deploy" in service}

@@ -86,7 +86,7 @@ class TestAlerts:
         await store.write("a", term, SecondCommit(T0, [], events=[raised]))
         await store.write("a", term, SecondCommit(T0 + 3, [], events=[resolved]))
         assert await store.unannounced() == [raised, resolved]
-        await store.remove_announced("b", term, T0 + 3)  # not the one who leads
+        await store.remove_announced("b", term, T0 + 3)  # not the leader
         assert await store.unannounced() == [raised, resolved]
         for _ in range(2):  # asked twice, as after a lost answer
             await store.remove_announced("a", term, T0)

@@ -22,7 +22,7 @@ STORED = 3000
 
 
 async def _room(bus: Bus, settings: Settings, room: str, size: int) -> History:
-    """Store messages to a room, each after one to another room, and return who reads them."""
+    """Store messages to a room, each after one to another room, and return the reader."""
     logs = Streams(bus, settings)
     await logs.open()
     log = logs.route("lobby").stream

@@ -84,7 +84,7 @@ async def test_presence_and_metrics_go_on_with_the_new_master(
         async with client(two, "username=New") as newcomer:
             await eventually(lambda: newcomer.user in watcher.online, "who comes is seen")
         old.resume()
-        await aside(sentinels.start)  # the old one comes back, and becomes a replica
+        await aside(sentinels.start)  # the old one returns, and becomes a replica
         assert (await aside(lambda: sentinels.master)) is not old
         await asyncio.sleep(GRACE_S)
         assert not stable & set(watcher.went), "somebody flickered"

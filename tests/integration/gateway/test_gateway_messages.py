@@ -186,7 +186,7 @@ async def test_ephemeral_rooms_have_no_positions(gateways: Gateways, room: str) 
 
         async def heard() -> (
             bool
-        ):  # an accepted message is not promised to whom a subscription is still on its way
+        ):  # an accepted message is not promised to members whose subscription is not established yet
             ack = await ann.ask("room_message", room=room, content="cursor")
             assert set(ack) == {"type", "id", "timestamp"}
             await bob.ask("heartbeat")

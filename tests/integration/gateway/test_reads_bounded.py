@@ -138,7 +138,7 @@ async def test_history_that_is_not_read(gateway: ServiceProcess, nats: Watched) 
             reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
             writer.write(b"GET /api/rooms/told/history HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             writers.append((reader, writer))
-        for reader, _ in writers:  # each has begun to answer, or was told to come again
+        for reader, _ in writers:  # each has begun to answer, or got a time to retry
             assert (await reader.readline()).split()[1] in (b"200", b"503")
         for _, writer in writers:
             writer.close()
