@@ -78,6 +78,11 @@ class SecondCommit:
     limited: Counter[str] = field(default_factory=Counter)
 
     @property
+    def ended_at(self) -> int:
+        """End of the second, in ms."""
+        return (self.second + 1) * 1000
+
+    @property
     def ended(self) -> list[str]:
         """Ids of the alerts that ended with this second; their acknowledgements are removed."""
         return [entry.id for entry in self.entries if entry.state == "resolved"]

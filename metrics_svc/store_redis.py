@@ -17,7 +17,7 @@ Works on Redis 6.2 and later and on Valkey, alone or in a cluster (all keys are 
 ```
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -80,6 +80,11 @@ def _json(value: object) -> str:
     return _to_json(value).decode()
 
 
+def _changed(values: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Fields of a hash and their values as JSON; an empty text removes the field."""
+    return [(key, _json(value) if value is not None else "") for key, value in values.items()]
+
+
 def _token(holder: str, term: int) -> str:
     return f"{term}|{holder}"
 
@@ -96,6 +101,12 @@ def _converting_faults() -> Iterator[None]:
         yield
     except (RedisError, RedisClusterException) as fault:
         raise MetricsStoreUnavailable(f"redis: {one_line(fault)}") from fault
+
+
+async def _converted(command: Any) -> Any:
+    """Await one command."""
+    with _converting_faults():
+        return await command
 
 
 class _Decoded(Generic[T]):
@@ -139,8 +150,7 @@ class RedisMetricsStore(MetricsStore):
         return self._key("rows", tier.name, str(chunk), series)
 
     async def _run(self, script: Script, keys: list[str], arguments: list[Argument]) -> Any:
-        with _converting_faults():
-            return await redis_scripts.run(self._redis, script, keys, arguments)
+        return await _converted(redis_scripts.run(self._redis, script, keys, arguments))
 
     # --- the lease ---
 
@@ -159,27 +169,18 @@ class RedisMetricsStore(MetricsStore):
             "lease", "meta", "watches", "acks", "episodes", "order", "outbox", "series", "notices", "transitions",
         )  # fmt: skip
         keys = [self._key(name) for name in names]
-        keys += [
-            self._chunk_key(series_row.series, series_row.tier, series_row.tier.chunk(series_row.row.start))
-            for series_row in commit.rows
-        ]
+        keys += [self._chunk_key(row.series, row.tier, row.tier.chunk(row.row.start)) for row in commit.rows]
         payload = _pack(
             (
-                [
-                    (series_row.series, series_row.tier.keep_s + series_row.tier.chunk_s)
-                    for series_row in commit.rows
-                ],
-                [
-                    (id, _json(instance) if instance is not None else "")
-                    for id, instance in commit.instances.items()
-                ],
+                [(row.series, row.tier.keep_s + row.tier.chunk_s) for row in commit.rows],
+                _changed(commit.instances),
                 [
                     (f"{entry.id}@{entry.started_at}", entry.started_at, _json(entry), entry.id)
                     for entry in commit.entries
                 ],
-                [_json(event) for event in commit.events],
+                list(map(_json, commit.events)),
                 commit.ended,
-                [_json(transition) for transition in commit.transitions],
+                list(map(_json, commit.transitions)),
                 [(entry.id, _json(entry)) for entry in commit.current],
             )
         )
@@ -191,23 +192,19 @@ class RedisMetricsStore(MetricsStore):
             MAX_UNANNOUNCED,
             MAX_TRANSITIONS,
             payload,
-            *[pack(series_row.row) for series_row in commit.rows],
+            *[pack(row.row) for row in commit.rows],
         ]
         return CommitStatus((await self._run(WRITE, keys, arguments)).decode())
 
     async def last_second(self) -> int:
-        with _converting_faults():
-            return int(await self._redis.hget(self._key("meta"), "second") or 0)
+        return int(await _converted(self._redis.hget(self._key("meta"), "second")) or 0)
 
     async def instances(self) -> dict[str, AlertInstance]:
-        with _converting_faults():
-            stored: Any = await self._redis.hgetall(self._key("watches"))
+        stored = await _converted(self._redis.hgetall(self._key("watches")))
         return {id.decode(): _instance(data) for id, data in stored.items()}
 
     async def unannounced(self) -> list[AlertEvent]:
-        with _converting_faults():
-            stored: Any = await self._redis.zrange(self._key("outbox"), 0, -1)
-        return [_event(data) for data in stored]
+        return [_event(data) for data in await _converted(self._redis.zrange(self._key("outbox"), 0, -1))]
 
     async def remove_announced(self, holder: str, term: int, through: int) -> None:
         keys = [self._key("lease"), self._key("outbox")]
@@ -232,12 +229,10 @@ class RedisMetricsStore(MetricsStore):
 
     async def notify_write(self, holder: str, term: int, change: NotifyChange) -> bool:
         keys = [self._key(name) for name in ("lease", "told", "intents", "receivers", "notices")]
-        hashes = (change.nflog, change.pending_sends, change.receivers)
-        changed = [
-            [(key, _json(value) if value is not None else "") for key, value in values.items()]
-            for values in hashes
-        ]
-        payload = _pack([*changed, [(entry.id, _json(entry)) for entry in change.done]])
+        done = [(entry.id, _json(entry)) for entry in change.done]
+        payload = _pack(
+            (_changed(change.nflog), _changed(change.pending_sends), _changed(change.receivers), done)
+        )
         return bool(await self._run(NOTIFY, keys, [_token(holder, term), payload]))
 
     # --- read and written by any replica ---
@@ -250,8 +245,7 @@ class RedisMetricsStore(MetricsStore):
         return await self._read([(self._chunk_key(series, tier, chunk), 0) for chunk in chunks])
 
     async def newest(self, series: str, count: int) -> list[Row]:
-        with _converting_faults():
-            last = await self._redis.zscore(self._key("series"), series)
+        last = await _converted(self._redis.zscore(self._key("series"), series))
         if last is None or count <= 0:
             return []
         newest = SECONDS.chunk(int(last))
@@ -269,10 +263,10 @@ class RedisMetricsStore(MetricsStore):
         return [data for answer in answers for data in answer]
 
     async def series(self, since: int) -> dict[str, int]:
-        with _converting_faults():
-            # Remove the names whose last row has expired in every tier.
-            await self._redis.zremrangebyscore(self._key("series"), "-inf", since - MINUTES.keep_s - DAY_S)
-            named: Any = await self._redis.zrangebyscore(self._key("series"), since, "+inf", withscores=True)
+        key = self._key("series")
+        # Remove the names whose last row has expired in every tier.
+        await _converted(self._redis.zremrangebyscore(key, "-inf", since - MINUTES.keep_s - DAY_S))
+        named = await _converted(self._redis.zrangebyscore(key, since, "+inf", withscores=True))
         return {name.decode(): int(last) for name, last in sorted(named)}
 
     async def active(self) -> list[Alert]:
@@ -305,9 +299,7 @@ class RedisMetricsStore(MetricsStore):
         return bool(await self._run(ACKNOWLEDGE, keys, [ack.id, ack.by, ack.comment, now]))
 
     async def silences(self, now: int) -> list[Silence]:
-        with _converting_faults():
-            stored = await self._redis.hvals(self._key("silences"))
-        return _not_ended(map(_silence, stored), now)
+        return _not_ended(map(_silence, await _converted(self._redis.hvals(self._key("silences")))), now)
 
     async def put_silence(self, silence: Silence, now: int) -> None:
         arguments: list[Argument] = [silence.id, _json(silence), now, MAX_SILENCES]
@@ -315,19 +307,16 @@ class RedisMetricsStore(MetricsStore):
             raise StoreLimitReached(f"there are {MAX_SILENCES} silences already")
 
     async def delete_silence(self, silence_id: str) -> bool:
-        with _converting_faults():
-            return bool(await self._redis.hdel(self._key("silences"), silence_id))
+        return bool(await _converted(self._redis.hdel(self._key("silences"), silence_id)))
 
     async def transitions(self, limit: int) -> list[AlertTransition]:
         if limit <= 0:
             return []
-        with _converting_faults():
-            stored: Any = await self._redis.lrange(self._key("transitions"), -limit, -1)
+        stored = await _converted(self._redis.lrange(self._key("transitions"), -limit, -1))
         return [_transition(data) for data in reversed(stored)]
 
     async def documents(self, kind: DocumentKind) -> dict[str, bytes]:
-        with _converting_faults():
-            stored: Any = await self._redis.hgetall(self._key(kind.value))
+        stored = await _converted(self._redis.hgetall(self._key(kind.value)))
         return {id.decode(): data for id, data in stored.items()}
 
     async def put_document(self, kind: DocumentKind, document_id: str, data: bytes) -> None:
@@ -336,8 +325,7 @@ class RedisMetricsStore(MetricsStore):
             raise StoreLimitReached(f"there are {MAX_DOCUMENTS} of them already")
 
     async def delete_document(self, kind: DocumentKind, document_id: str) -> bool:
-        with _converting_faults():
-            return bool(await self._redis.hdel(self._key(kind.value), document_id))
+        return bool(await _converted(self._redis.hdel(self._key(kind.value), document_id)))
 
     async def append_logs(self, entries: list[LogEntry]) -> None:
         if not entries:
@@ -351,10 +339,9 @@ class RedisMetricsStore(MetricsStore):
     async def recent_logs(self, limit: int) -> list[LogEntry]:
         if limit <= 0:
             return []
-        with _converting_faults():
-            stored: Any = await self._redis.lrange(self._key("logs"), -limit, -1)
-        return [_log_entry(data) for data in stored]
+        return [
+            _log_entry(data) for data in await _converted(self._redis.lrange(self._key("logs"), -limit, -1))
+        ]
 
     async def close(self) -> None:
-        with _converting_faults():
-            await close_redis(self._redis)
+        await _converted(close_redis(self._redis))

@@ -84,8 +84,7 @@ class Announcer:
         return self._bus.healthy and self._bus.connected
 
     def announce(self, changes: Changes) -> None:
-        """Publish changes. Does not wait, and does not raise: what the bus does not accept is not acknowledged, and
-        so is published again."""
+        """Publish changes, without waiting or raising: what the bus does not accept is published again later."""
         if changes.commit_id == 0:
             return
         counter(MetricName.PRESENCE_CHANGES).inc(len(changes.users))
@@ -97,9 +96,8 @@ class Announcer:
                 counter(MetricName.PRESENCE_UNPUBLISHED).inc()
                 log.warning("presence changes not published yet", step=changes.commit_id, reason=str(fault))
                 return
-            except (
-                PayloadTooLarge
-            ) as fault:  # and would be the next time; followers of that scope fetch a snapshot
+            except PayloadTooLarge as fault:
+                # It would be the next time, too; followers of that scope fetch a snapshot.
                 counter(MetricName.PRESENCE_UNPUBLISHED).inc()
                 log.error(
                     "presence change exceeds the bus's message limit", subject=subject, reason=str(fault)

@@ -34,7 +34,6 @@ class BatchResult(IntEnum):
 
     @property
     def label(self) -> str:
-        """The value of the metric's label."""
         return ("applied", "repeated", "unknown", "superseded", "again")[self]
 
 
@@ -94,9 +93,11 @@ class EventKind(IntFlag):
     ROOM_VACATED = 8
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedEvent:
-    """One webhook event. Numbers rise by one within an epoch; `subject` is a user id or a room, `username` the user's."""
+class QueuedEvent(msgspec.Struct, frozen=True, array_like=True):
+    """One webhook event as `lua/commit.lua` packs it.
+
+    Numbers rise by one within an epoch; `subject` is a user id or a room, `username` the user's.
+    """
 
     number: int
     kind: EventKind
@@ -116,7 +117,5 @@ class DeliveryLease:
 
 def user_record(user_id: str, username: str, status: Status, last_seen: int, data: str) -> User:
     """Return a user as on the wire. `data` is JSON text, which is not parsed; empty when there is none."""
-    custom_data = msgspec.Raw(data.encode()) if data else UNSET
-    return User(
-        user_id=user_id, username=username, status=status, last_seen=last_seen, custom_data=custom_data
-    )
+    custom = msgspec.Raw(data.encode()) if data else UNSET
+    return User(user_id=user_id, username=username, status=status, last_seen=last_seen, custom_data=custom)

@@ -30,7 +30,6 @@ class LeaseTimings:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Return the configured timings."""
         return cls(
             lease_ms=round(settings.presence_lease_s * 1000),
             grace_ms=round(settings.presence_grace_s * 1000),
@@ -52,7 +51,6 @@ class AnnouncePolicy:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Return the configured policy."""
         names = settings.presence_webhook_events if settings.presence_webhook_urls else []
         return cls(
             room_limit=settings.presence_room_limit,

@@ -54,7 +54,6 @@ class PresenceService:
         self._page_bytes = max_answer_bytes * 3 // 4
 
     def serve_on(self, service: Service) -> None:
-        """Declare the endpoints."""
         service.endpoint(PRESENCE_APPLY, self.apply)
         service.endpoint(PRESENCE_LIST, self.list_users)
         service.endpoint(PRESENCE_STATS, self.count)
@@ -64,9 +63,8 @@ class PresenceService:
         """Apply a gateway's batch, and publish what it changed."""
         _check(batch)
         began = time.perf_counter()
-        applied = await self._step(batch)
-        while applied.result is BatchResult.PARTIAL:
-            applied = await self._step(batch)
+        while (applied := await self._step(batch)).result is BatchResult.PARTIAL:
+            pass
         histogram(MetricName.PRESENCE_APPLY_SECONDS).observe(time.perf_counter() - began)
         counter(MetricName.PRESENCE_BATCHES).labels(applied.result.label).inc()
         if applied.result is BatchResult.FENCED:
@@ -107,12 +105,10 @@ class PresenceService:
         return msgspec.structs.replace(page, users=users, cursor=users[-1].user_id)
 
     async def count(self, _: Empty) -> PresenceStats:
-        """Return counts."""
         with _store_faults():
             return await self._store.stats()
 
     async def list_rooms(self, query: RoomsQuery) -> RoomsPage:
-        """Return the largest rooms."""
         with _store_faults():
             return RoomsPage(rooms=await self._store.rooms(max(1, min(query.limit, MAX_PAGE))))
 

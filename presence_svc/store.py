@@ -21,7 +21,6 @@ from presence_svc.changes import (
     BatchResult,
     Changes,
     DeliveryLease,
-    EventKind,
     QueuedEvent,
     Sweep,
     user_record,
@@ -94,7 +93,6 @@ class _PackedChange(msgspec.Struct, array_like=True, frozen=True):
     data: str
 
     def to_change(self, room: str | None = None) -> PresenceChange:
-        """Return the change as followers receive it."""
         in_room = UNSET if room is None else room
         if self.kind == ONLINE:
             user = user_record(self.user_id, self.username, STATUS_OF_RANK[self.rank], self.seen, self.data)
@@ -151,7 +149,7 @@ _COMMIT_RESULT = msgspec.msgpack.Decoder(_CommitResult)
 # A user's record as in `lua/state.lua`: name, data, rank, and fields that others do not see.
 _RECORDS = msgspec.msgpack.Decoder(list[tuple[str, str, int, int, int, int, int, int]])
 _IDS = msgspec.msgpack.Decoder(list[str])
-_EVENT = msgspec.msgpack.Decoder(tuple[int, int, str, str, int])
+_EVENT = msgspec.msgpack.Decoder(QueuedEvent)
 
 _BEYOND_EVERY_MARK = 2**53
 _REMEMBERED_EPOCHS = 32
@@ -279,18 +277,11 @@ class PresenceStore:
         epoch, dropped, *packed = await self._read(
             CLAIM_EVENTS, target, owner, lease_ms, limit, self._clock()
         )
-        events = [
-            QueuedEvent(number, EventKind(kind), subject, username, at_ms)
-            for number, kind, subject, username, at_ms in map(_EVENT.decode, packed)
-        ]
-        return DeliveryLease(epoch.decode(), dropped, events)
+        return DeliveryLease(epoch.decode(), dropped, list(map(_EVENT.decode, packed)))
 
     async def ack_events(self, target: str, last: QueuedEvent) -> None:
         """Note that a target has the events up to `last`, and forget those that all targets have."""
-        packed = msgspec.msgpack.encode(
-            (last.number, int(last.kind), last.subject, last.username, last.at_ms)
-        )
-        await self._read(ACK_EVENTS, target, "", packed, self._clock())
+        await self._read(ACK_EVENTS, target, "", msgspec.msgpack.encode(last), self._clock())
 
     async def release_events(self, target: str, owner: str) -> None:
         """End an owner's lease, if it has it."""
@@ -301,12 +292,7 @@ class PresenceStore:
         await self._writes.close()
 
     async def _write(self, script: Script, *arguments: Argument) -> Any:
-        common: list[Argument] = [
-            self._packed_policy,
-            _new_epoch(),
-            self._clock(),
-            *self._marks.arguments(),
-        ]
+        common = [self._packed_policy, _new_epoch(), self._clock(), *self._marks.arguments()]
         return await self._writes.run(script, self._keys, [*common, *arguments])
 
     async def _read(self, script: Script, *arguments: Argument) -> Any:

@@ -49,7 +49,10 @@ class Sweeper:
                 else:
                     await self.sweep()
                     if round_number % COUNT_EVERY == 0:
-                        await self._audit()
+                        # Counts are never wrong, unless by a fault of ours.
+                        if wrong := await self._store.audit():
+                            counter(MetricName.PRESENCE_CORRECTED).inc(wrong)
+                            log.error("wrong presence counts corrected", counts=wrong)
                         await self._count()
             except PresenceStoreUnavailable as fault:
                 self._failed(fault)
@@ -66,12 +69,6 @@ class Sweeper:
                 self._announcer.announce(changes)
             self._succeeded()
             more = swept.more
-
-    async def _audit(self) -> None:
-        """Correct wrong counts: there are none, unless by a fault of ours."""
-        if wrong := await self._store.audit():
-            counter(MetricName.PRESENCE_CORRECTED).inc(wrong)
-            log.error("wrong presence counts corrected", counts=wrong)
 
     async def _count(self) -> None:
         stats = await self._store.stats()

@@ -64,8 +64,7 @@ def event_id(event: QueuedEvent) -> str:
 
     The number alone is not enough: a Redis that lost its last writes gives numbers again.
     """
-    content = msgspec.json.encode((event.number, int(event.kind), event.subject, event.username, event.at_ms))
-    return f"{hashlib.sha256(content).hexdigest()[:16]}-{event.number}"
+    return f"{hashlib.sha256(msgspec.json.encode(event)).hexdigest()[:16]}-{event.number}"
 
 
 def _event(event: QueuedEvent) -> WebhookEvent:

@@ -78,13 +78,7 @@ def pack(row: Row) -> bytes:
 def _pack_stat(stat: Stat) -> object:
     if stat.count == 1:
         return _as_integer(stat.last)
-    return (
-        _as_integer(stat.sum),
-        stat.count,
-        _as_integer(stat.min),
-        _as_integer(stat.max),
-        _as_integer(stat.last),
-    )
+    return tuple(map(_as_integer, msgspec.structs.astuple(stat)))
 
 
 def unpack(stored: Iterable[bytes]) -> list[Row]:

@@ -1,7 +1,8 @@
 """Evaluation of all rules for one second: instances to store, announcements, records of the alert log."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import fsum
+from statistics import fmean
 
 import msgspec
 
@@ -15,6 +16,7 @@ from services.wire.records import UNSET, Alert, AlertLogEntry, AlertTransition
 from services.wire.server import AlertRaised, AlertResolved
 
 _ACTIVE = frozenset((AlertState.PENDING, AlertState.FIRING))
+_AGGREGATES: dict[str, Callable[[list[float]], float]] = {"sum": fsum, "mean": fmean, "min": min, "max": max}
 
 
 class AlertEngine:
@@ -33,8 +35,8 @@ class AlertEngine:
 
     def evaluate(self, snapshot: SecondSnapshot) -> SecondCommit:
         """Evaluate every rule with the rows of one second. Seconds are evaluated in rising order."""
-        now = (snapshot.second + 1) * 1000
         changes = SecondCommit(snapshot.second)
+        now = changes.ended_at
         self._rename(changes, now)
         seen: set[str] = set()
         for rule in self.rules.rules:
@@ -57,10 +59,9 @@ class AlertEngine:
                         changes.limited[rule.id] += 1
                         continue
                     active += 1
-                self._apply(changes, alert, rule, before, evaluation, value, now)
+                self._apply(changes, rule, evaluation, value)
         for alert in [known for known in self._instances if known not in seen]:
-            before = self._instances[alert]
-            self._apply(changes, alert, None, before, remove(before, now), None, now)
+            self._apply(changes, None, remove(self._instances[alert], now), None)
         return changes
 
     def _can_evaluate(self, rule: Rule, series: str, alert: str, value: float | None) -> bool:
@@ -127,17 +128,12 @@ class AlertEngine:
         ]
 
     def _apply(
-        self,
-        changes: SecondCommit,
-        alert_id: str,
-        rule: Rule | None,
-        before: AlertInstance | None,
-        evaluation: Evaluation,
-        value: float | None,
-        now: int,
+        self, changes: SecondCommit, rule: Rule | None, evaluation: Evaluation, value: float | None
     ) -> None:
-        """Take over the result of one evaluation, and derive the records of what changed."""
+        """Apply the result of one evaluation, and derive the records of what changed; `rule` None: it was removed."""
         after, transition, alert = evaluation.instance, evaluation.transition, evaluation.alert
+        id, now = alert_id(after.metric, after.source), changes.ended_at
+        before = self._instances.get(id)
         state_before = before.state if before is not None else AlertState.INACTIVE
         reason = transition.reason.value
         if after.state is not state_before or transition.effect is not AlertEffect.NONE:
@@ -145,7 +141,7 @@ class AlertEngine:
             if transition.reason is not TransitionReason.SETTLED:
                 changes.transitions.append(
                     AlertTransition(
-                        id=alert_id,
+                        id=id,
                         timestamp=now,
                         before=state_before.value,
                         after=after.state.value,
@@ -157,10 +153,10 @@ class AlertEngine:
         forgotten = transition.reason is TransitionReason.SOURCE_FORGOTTEN
         if rule is None or forgotten or after.is_idle(rule):
             if before is not None:
-                del self._instances[alert_id]
-                changes.instances[alert_id] = None
+                del self._instances[id]
+                changes.instances[id] = None
         elif after != before:
-            self._instances[alert_id] = changes.instances[alert_id] = after
+            self._instances[id] = changes.instances[id] = after
             refreshed = before is not None and before.alert is after.alert and before.value != after.value
             if refreshed and (current := after.current) is not None:
                 changes.current.append(_log_entry(current, after.started_at or now, after.reason))
@@ -198,17 +194,7 @@ def _value(rule: Rule, series: str, snapshot: SecondSnapshot) -> float | None:
         return own  # a sum or mean of percentiles means nothing
     rows = [row for name, row in snapshot.rows.items() if name and name not in snapshot.parents]
     values = [value for value in (row.value(rule.metric) for row in rows) if value is not None]
-    if not values:
-        return None
-    match rule.aggregate:
-        case "sum":
-            return fsum(values)
-        case "mean":
-            return fsum(values) / len(values)
-        case "min":
-            return min(values)
-        case "max":
-            return max(values)
+    return _AGGREGATES[rule.aggregate](values) if values else None
 
 
 def _log_entry(alert: Alert, started_at: int, reason: str, *, ended_at: int | None = None) -> AlertLogEntry:
