@@ -79,7 +79,9 @@ class EvaluationLoop:
             await self._lead()
         except MetricsStoreUnavailable as fault:
             if not self._store_unavailable:
-                log.warning("seconds wait: the store is away", reason=str(fault), waiting=len(self._backlog))
+                log.warning(
+                    "store unavailable; seconds are kept", reason=str(fault), waiting=len(self._backlog)
+                )
             self._store_unavailable = True
         if not self.is_leader:
             self._set_limited(Counter())
@@ -103,11 +105,11 @@ class EvaluationLoop:
             self._rules.load_api_rules(await self._store.documents(DocumentKind.RULES))
             and self._rules.unreadable
         ):
-            log.warning("rules of another version do not hold", rules=self._rules.unreadable)
+            log.warning("stored rules of another version are not in effect", rules=self._rules.unreadable)
         leader = self._leader
         if leader is None or leader.term != term:
             leader = await LeaderState.load(self._store, term, self._rules.rules)
-            log.info("ticking", term=term, after=leader.last_second)
+            log.info("leader term started", term=term, after=leader.last_second)
         self._leader = leader
         if leader.engine.rules is not self._rules.rules:  # any replica may have changed them
             leader.engine.rules = self._rules.rules
@@ -121,7 +123,7 @@ class EvaluationLoop:
             self._backlog.popleft()
         if self._store_unavailable:
             self._store_unavailable = False
-            log.info("the store is back", term=term)
+            log.info("store available again", term=term)
         await self._publish_alerts(leader)
 
     async def _write(self, leader: LeaderState, snapshot: SecondSnapshot) -> bool:
@@ -175,7 +177,9 @@ class EvaluationLoop:
                 leader.unannounced.clear()
                 leader.announced_through = leader.last_second
         except BusError as fault:
-            log.warning("alerts wait: the bus is away", reason=str(fault), waiting=len(leader.unannounced))
+            log.warning(
+                "bus unavailable; alerts are kept", reason=str(fault), waiting=len(leader.unannounced)
+            )
             return
         if through := leader.announced_through:
             await self._store.remove_announced(self._lease.holder, leader.term, through)
@@ -186,7 +190,7 @@ class EvaluationLoop:
             return
         telemetry.gauge(MetricName.METRICS_RULES_BAD).set(bool(self._rules.error))
         if self._rules.error:
-            log.error("rules file refused; the rules before it hold", reason=self._rules.error)
+            log.error("invalid rules file; the previous rules stay in effect", reason=self._rules.error)
 
 
 def _log_announced(commit: SecondCommit) -> None:

@@ -131,7 +131,7 @@ class LeaderLease:
             self.lose()
             return max(0.01, min(RENEW_S, grant.left_ms / 1000 + 0.01))
         if grant.term != self._term:
-            log.info("lease taken", term=grant.term)
+            log.info("lease acquired", term=grant.term)
             self._acquired.set()
         self._term = grant.term
         # From before the request: the store's two seconds cannot have begun earlier.

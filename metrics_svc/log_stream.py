@@ -112,7 +112,7 @@ class LogStream:
         except MetricsStoreUnavailable as fault:
             _count("unstored", len(entries))
             if not self._store_unavailable:
-                log.warning("log lines are not stored", reason=str(fault))
+                log.warning("log lines not stored", reason=str(fault))
             self._store_unavailable = True
         else:
             _count("stored", len(entries))

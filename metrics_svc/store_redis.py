@@ -58,7 +58,6 @@ RELEASE = Script.read("metrics_svc", "release")
 WRITE = Script.read("metrics_svc", "write")
 ANNOUNCED = Script.read("metrics_svc", "announced")
 ACKNOWLEDGE = Script.read("metrics_svc", "acknowledge")
-PUT_SILENCE = Script.read("metrics_svc", "put_silence")
 PUT_DOCUMENT = Script.read("metrics_svc", "put_document")
 NOTIFY = Script.read("metrics_svc", "notify")
 
@@ -302,8 +301,8 @@ class RedisMetricsStore(MetricsStore):
         return _not_ended(map(_silence, await _converted(self._redis.hvals(self._key("silences")))), now)
 
     async def put_silence(self, silence: Silence, now: int) -> None:
-        arguments: list[Argument] = [silence.id, _json(silence), now, MAX_SILENCES]
-        if not await self._run(PUT_SILENCE, [self._key("silences")], arguments):
+        arguments: list[Argument] = [silence.id, _json(silence), MAX_SILENCES, now]
+        if not await self._run(PUT_DOCUMENT, [self._key("silences")], arguments):
             raise StoreLimitReached(f"there are {MAX_SILENCES} silences already")
 
     async def delete_silence(self, silence_id: str) -> bool:
@@ -320,7 +319,7 @@ class RedisMetricsStore(MetricsStore):
         return {id.decode(): data for id, data in stored.items()}
 
     async def put_document(self, kind: DocumentKind, document_id: str, data: bytes) -> None:
-        arguments: list[Argument] = [document_id, data, MAX_DOCUMENTS]
+        arguments: list[Argument] = [document_id, data, MAX_DOCUMENTS, 0]
         if not await self._run(PUT_DOCUMENT, [self._key(kind.value)], arguments):
             raise StoreLimitReached(f"there are {MAX_DOCUMENTS} of them already")
 

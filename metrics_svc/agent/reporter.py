@@ -90,7 +90,7 @@ class MachineReporter:
             self._bus.publish(self._subject, _encode(report))
         except BusError as fault:
             if not self._unsent:
-                log.warning("reports are not sent", reason=str(fault))
+                log.warning("reports not sent", reason=str(fault))
             self._unsent += 1
             telemetry.counter(MetricName.AGENT_REPORTS).labels("unsent").inc()
             return

@@ -9,9 +9,9 @@
 
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
 if not stored then return 0 end
-local watch = cjson.decode(stored)
-if watch.state ~= 'firing' then return 0 end
+local instance = cjson.decode(stored)
+if instance.state ~= 'firing' then return 0 end
 redis.call('HSET', KEYS[2], ARGV[1], cjson.encode({
-  startedAt = string.format('%.0f', watch.started_at), by = ARGV[2], comment = ARGV[3], at = ARGV[4],
+  startedAt = string.format('%.0f', instance.started_at), by = ARGV[2], comment = ARGV[3], at = ARGV[4],
 }))
 return 1

@@ -8,7 +8,7 @@
 -- KEYS[11…] one list of rows per row
 -- ARGV[1]  `TERM|HOLDER`   ARGV[2]  term   ARGV[3]  second   ARGV[4]  most episodes   ARGV[5]  most events
 -- ARGV[6]  most transitions
--- ARGV[7]  MessagePack of {rows: [{series, ttl in s}], watches: [{id, JSON or ''}],
+-- ARGV[7]  MessagePack of {rows: [{series, ttl in s}], instances: [{id, JSON or ''}],
 --          entries: [{key, startedAt, JSON, id}], events: [JSON], ended: [id], transitions: [JSON],
 --          current: [{id, JSON}]}
 -- ARGV[8…] the packed rows (bytes, which cmsgpack cannot carry)
@@ -38,11 +38,11 @@ for i, key in ipairs(KEYS) do
   if holds ~= 'none' and holds ~= (HOLDS[i] or 'list') then error(key .. ' is a ' .. holds) end
 end
 
-for _, watch in ipairs(tick[2]) do
-  if watch[2] == '' then
-    redis.call('HDEL', KEYS[3], watch[1])
+for _, instance in ipairs(tick[2]) do
+  if instance[2] == '' then
+    redis.call('HDEL', KEYS[3], instance[1])
   else
-    redis.call('HSET', KEYS[3], watch[1], watch[2])
+    redis.call('HSET', KEYS[3], instance[1], instance[2])
   end
 end
 
@@ -58,8 +58,8 @@ while surplus > 0 do
   redis.call('ZREMRANGEBYRANK', KEYS[6], 0, #oldest - 1)
   surplus = surplus - #oldest
 end
-for _, notice in ipairs(tick[7]) do
-  if redis.call('HEXISTS', KEYS[9], notice[1]) == 1 then redis.call('HSET', KEYS[9], notice[1], notice[2]) end
+for _, alert in ipairs(tick[7]) do
+  if redis.call('HEXISTS', KEYS[9], alert[1]) == 1 then redis.call('HSET', KEYS[9], alert[1], alert[2]) end
 end
 
 for _, event in ipairs(tick[4]) do redis.call('ZADD', KEYS[7], second, event) end

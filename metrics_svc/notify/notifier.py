@@ -127,7 +127,7 @@ class Notifier:
             if change.done or change.nflog or change.receivers:
                 await self._store.notify_write(self._holder, term, change)
         except MetricsStoreUnavailable as fault:
-            log.info("notifications wait: the store is away", reason=str(fault))
+            log.info("store unavailable; notifications are delayed", reason=str(fault))
 
     async def settle(self, timeout_s: float) -> None:
         """Wait for messages that are being sent, at most `timeout_s`."""
@@ -279,7 +279,7 @@ class Notifier:
         except MetricsStoreUnavailable as fault:
             # The pending send remains: the next leader sends it again, with the same key.
             log.warning(
-                "notification not noted: the store is away", receiver=receiver.name, reason=str(fault)
+                "store unavailable; notification not recorded", receiver=receiver.name, reason=str(fault)
             )
         finally:
             term.sending.discard(key)

@@ -84,9 +84,9 @@ class ConfiguredReceiver:
         """Note a message not delivered at `now` (ms)."""
         reason = str(fault)
         if not fault.retry:
-            log.error("receiver refuses a notification", receiver=self.name, reason=reason)
+            log.error("receiver refused a notification", receiver=self.name, reason=reason)
         elif self.status.up:
-            log.error("receiver is down; its notifications wait", receiver=self.name, reason=reason)
+            log.error("receiver is down; its notifications are delayed", receiver=self.name, reason=reason)
         self._set(up=False, failures=self.status.failures + 1, error=reason, last_failure=now)
         _count(self.name, "failed" if fault.retry else "refused")
 

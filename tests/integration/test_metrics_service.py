@@ -82,7 +82,7 @@ async def test_rules_change_while_running(fleet: Fleet, tmp_path: Path) -> None:
     assert fleet.said == ["depth@shop-alert warning"]
     rules.write_text("[[rule")
     await fleet.report_until(
-        lambda: service.logged("rules file refused; the rules before it hold"), "the refusal", **shop
+        lambda: service.logged("invalid rules file; the previous rules stay in effect"), "the refusal", **shop
     )
     assert fleet.said == ["depth@shop-alert warning"]
     rules.write_text('[[rule]]\nmetric = "depth"\nsource = "*"\nwarning = 8\nclear_for_s = 0\n')

@@ -48,7 +48,7 @@ async def test_killed(pair: Pair) -> None:
     leader.kill()
     await fleet.report_until(lambda: two_terms(fleet), "the successor's tick", gauges={"cpu": 42})
     assert succeeded_at(fleet) - killed <= 3.0
-    assert other.logged("ticking")
+    assert other.logged("leader term started")
     await fleet.report_until(lambda: fleet.seconds[-1] > last + 5, "more ticks", gauges={"cpu": 42})
     assert fleet.seconds == list(range(fleet.seconds[0], fleet.seconds[-1] + 1))  # no hole, none twice
     terms = [tick.term for tick in fleet.ticks]
@@ -74,7 +74,7 @@ async def test_asleep_and_awake_again(pair: Pair) -> None:
     fleet, leader, other = pair
     leader.signal(signal.SIGSTOP)
     last = fleet.seconds[-1]
-    await eventually(lambda: other.logged("ticking") and fleet.seconds[-1] > last + 1, "the successor")
+    await eventually(lambda: other.logged("leader term started") and fleet.seconds[-1] > last + 1, "the successor")
     leader.signal(signal.SIGCONT)
     awake = fleet.seconds[-1]
     await eventually(lambda: fleet.seconds[-1] > awake + 3, "more ticks")

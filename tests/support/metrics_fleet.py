@@ -132,7 +132,7 @@ class Fleet:
         def leading() -> Process | None:
             ended = [process for process in among if process.ended]
             assert not ended, ended[0].tail()
-            return next((process for process in among if process.logged("ticking")), None)
+            return next((process for process in among if process.logged("leader term started")), None)
 
         # It comes, or a process ends: how long interpreters take to start beside other tests is no matter here.
         found = await eventually(leading, "a leader", 2 * PATIENCE_S)

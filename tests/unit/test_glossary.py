@@ -10,6 +10,7 @@ from tests.support.docs import ROOT
 
 PACKAGES = ("gateway", "services", "presence_svc", "metrics_svc", "tidings_cli")
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+_LUA_TEXT_OR_COMMENT = re.compile(r"""'[^']*'|"[^"]*"|--.*""")
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
@@ -40,6 +41,16 @@ def names_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.arg
 
 
+def lua_names(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and text of every identifier: functions, locals, parameters, commands, fields of tables.
+
+    Texts are left out: they are keys and fields in Redis, whose names are stored.
+    """
+    for number, line in enumerate(source.splitlines(), 1):
+        for name in re.findall(r"[A-Za-z_]\w*", _LUA_TEXT_OR_COMMENT.sub(" ", line)):
+            yield number, name
+
+
 def _is_retired(name: str) -> bool:
     if name.startswith("__") and name.endswith("__"):
         return False  # Python's own, such as `__enter__`
@@ -59,6 +70,23 @@ def test_retired_words_are_recognised_as_parts_of_names() -> None:
     assert not any(
         _is_retired(name) for name in ("placement", "take_lease", "HTTPServer", "wholesale", "__enter__")
     )
+
+
+def test_names_of_lua_are_found_without_texts_and_comments() -> None:
+    line = "local function take(guest) redis.call('HSET', keys.told, 'site', house) end  -- a stranger"
+    assert [name for _, name in lua_names(line) if _is_retired(name)] == ["take", "guest", "told", "house"]
+
+
+def test_no_name_in_lua_has_a_retired_word() -> None:
+    scripts = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.lua"))]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} {name}"
+        for path in scripts
+        for line, name in ((0, path.stem), *lua_names(path.read_text(encoding="utf-8")))
+        if _is_retired(name)
+    ]
+    assert len(scripts) > 15
+    assert wrong == []
 
 
 def test_no_class_name_occurs_twice() -> None:
