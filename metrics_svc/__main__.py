@@ -30,7 +30,6 @@ REDIS_TIMEOUT_S = 1.0
 
 
 async def main(settings: Settings, lifecycle: Lifecycle) -> None:
-    """Wire the parts and wait."""
     instance = instance_name(settings, KIND)
     subjects = settings.subjects
     traces = open_traces(settings, KIND, instance, lifecycle)
@@ -54,7 +53,7 @@ async def main(settings: Settings, lifecycle: Lifecycle) -> None:
         lambda: lease.term,
         lambda: rules.rules,
         lambda: int(clock.now() * 1000),
-        external_url=settings.external_url,
+        settings.external_url,
     )
     intake = Intake(ReportValidator(), aggregator, clock.now)
     logs = LogStream(store, bus, subjects)

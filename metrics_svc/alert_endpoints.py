@@ -65,7 +65,6 @@ class AlertEndpoints:
         self._muter = Muter()
 
     def serve(self, service: Service) -> None:
-        """Register the endpoints with a service that has not started yet."""
         service.endpoint(ALERTS_ACTIVE, refusing(self.alerts))
         service.endpoint(ALERTS_LOG, refusing(self.alert_log))
         service.endpoint(ALERTS_TRANSITIONS, refusing(self.transitions))
@@ -92,7 +91,6 @@ class AlertEndpoints:
         return AlertList(alerts=[muted.annotated(alert) for alert in firing])
 
     async def alert_log(self, question: AlertLogQuery) -> AlertLog:
-        """The newest entries of the alert log."""
         return AlertLog(entries=await self._store.episodes(min(question.limit, MAX_EPISODES)))
 
     async def acknowledge(self, ack: AlertAck) -> Alert:
@@ -106,7 +104,6 @@ class AlertEndpoints:
         return alert
 
     async def silences(self, _: Empty) -> SilenceList:
-        """Silences that have not ended."""
         return SilenceList(silences=await self._store.silences(self._now_ms()))
 
     async def set_silence(self, silence: Silence) -> Silence:
@@ -120,13 +117,11 @@ class AlertEndpoints:
         return silence
 
     async def delete_silence(self, named: SilenceId) -> Empty:
-        """Delete a silence."""
         if not await self._store.delete_silence(named.id):
             raise RpcRefusal(ErrorCode.NOT_FOUND, f"no silence {named.id!r}")
         return Empty()
 
     async def transitions(self, question: TransitionQuery) -> TransitionList:
-        """The newest transitions of all alerts or of one."""
         limit = max(0, question.limit)
         read = MAX_TRANSITIONS if question.id else min(limit, MAX_TRANSITIONS)
         found = await self._store.transitions(read)
@@ -135,7 +130,6 @@ class AlertEndpoints:
         return TransitionList(transitions=found[:limit])
 
     async def rules(self, _: Empty) -> RuleList:
-        """All rules with their origin."""
         await self._load_api_rules()
         return self._rules.listed()
 
@@ -155,7 +149,6 @@ class AlertEndpoints:
         return Empty()
 
     async def windows(self, _: Empty) -> WindowList:
-        """Maintenance windows by id."""
         stored = await self._store.documents(DocumentKind.WINDOWS)
         return WindowList(windows=[_window(data) for _, data in sorted(stored.items())])
 
@@ -170,7 +163,6 @@ class AlertEndpoints:
         return window
 
     async def delete_window(self, named: WindowId) -> Empty:
-        """Delete a maintenance window."""
         if not await self._store.delete_document(DocumentKind.WINDOWS, named.id):
             raise RpcRefusal(ErrorCode.NOT_FOUND, f"no maintenance window {named.id!r}")
         return Empty()

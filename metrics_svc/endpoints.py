@@ -74,7 +74,6 @@ class MetricsEndpoints:
         )
 
     async def history(self, question: HistoryQuery) -> MetricsHistory:
-        """History of the fleet or of one series."""
         return await query(self._store, question, self._clock.now())
 
     async def sources(self, _: Empty) -> SourceList:
@@ -87,7 +86,6 @@ class MetricsEndpoints:
         )
 
     async def logs(self, question: LogQuery) -> LogPage:
-        """The newest log lines that match the query."""
         if question.level and question.level not in LEVELS:
             raise RpcRefusal(ErrorCode.INVALID_FIELD, f"`level` must be one of {', '.join(LEVELS)}")
         wanted = frozenset(LEVELS[LEVELS.index(question.level) :]) if question.level else None

@@ -5,6 +5,7 @@ cannot be written yet (Redis unavailable, lease not yet taken over) wait in a bo
 """
 
 from collections import Counter, deque
+from dataclasses import dataclass, field
 
 import msgspec
 import structlog
@@ -31,36 +32,26 @@ BACKLOG_S = 30
 _json = msgspec.json.Encoder().encode
 
 
+@dataclass(eq=False)
 class EvaluationLoop:
-    """Processes the seconds of one replica."""
+    """Processes the seconds of one replica. `limited` are ids of rules with more alerts than their limit."""
 
-    def __init__(
-        self,
-        aggregator: Aggregator,
-        lease: LeaderLease,
-        store: MetricsStore,
-        clock: FleetClock,
-        rules: RuleStore,
-        bus: Bus,
-        subjects: Subjects,
-    ) -> None:
-        self._aggregator = aggregator
-        self._lease = lease
-        self._store = store
-        self._clock = clock
-        self._rules = rules
-        self._bus = bus
-        self._subjects = subjects
-        self._backlog: deque[SecondSnapshot] = deque(maxlen=BACKLOG_S)
-        self._leader: LeaderState | None = None
-        self._next = 0
-        self._first = 0
-        self._store_unavailable = False
-        self.limited: frozenset[str] = frozenset()  # ids of rules with more alerts than their limit
+    _aggregator: Aggregator
+    _lease: LeaderLease
+    _store: MetricsStore
+    _clock: FleetClock
+    _rules: RuleStore
+    _bus: Bus
+    _subjects: Subjects
+    limited: frozenset[str] = frozenset()
+    _backlog: deque[SecondSnapshot] = field(default_factory=lambda: deque(maxlen=BACKLOG_S))
+    _leader: LeaderState | None = None
+    _next: int = 0
+    _first: int = 0
+    _store_unavailable: bool = False
 
     @property
     def is_leader(self) -> bool:
-        """Whether this replica leads now."""
         return self._leader is not None
 
     async def run(self) -> None:
@@ -73,7 +64,10 @@ class EvaluationLoop:
 
     async def run_once(self) -> None:
         """Close the seconds that have ended, and write them if this replica leads."""
-        self._load_rules_file()
+        if self._rules.load_file():
+            telemetry.gauge(MetricName.METRICS_RULES_BAD).set(bool(self._rules.error))
+            if self._rules.error:
+                log.error("invalid rules file; the previous rules stay in effect", reason=self._rules.error)
         self.close_ended()
         try:
             await self._lead()
@@ -184,13 +178,6 @@ class EvaluationLoop:
         if through := leader.announced_through:
             await self._store.remove_announced(self._lease.holder, leader.term, through)
             leader.announced_through = 0
-
-    def _load_rules_file(self) -> None:
-        if not self._rules.load_file():
-            return
-        telemetry.gauge(MetricName.METRICS_RULES_BAD).set(bool(self._rules.error))
-        if self._rules.error:
-            log.error("invalid rules file; the previous rules stay in effect", reason=self._rules.error)
 
 
 def _log_announced(commit: SecondCommit) -> None:

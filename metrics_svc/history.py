@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from metrics_svc.aggregation.packed import decode_row, has_points, merge_packed, read_points, unpack_between
-from metrics_svc.aggregation.rollups import MINUTES, SECONDS, TierChoice, choose_tier
+from metrics_svc.aggregation.rollups import MINUTES, SECONDS, Tier, choose_tier
 from metrics_svc.aggregation.rows import (
     LATENCY_NAMES,
     QUANTILE_SUFFIXES,
@@ -64,8 +64,7 @@ async def _seconds(store: MetricsStore, question: HistoryQuery, now: int) -> Met
 async def _rollups(store: MetricsStore, question: HistoryQuery, now: int) -> MetricsHistory:
     start, end = _span(question, now, step=question.step)
     start, end = max(start, now - MINUTES.keep_s), min(end, now)
-    chosen = choose_tier(_align_up(start, question.step), question.step, now)
-    step = chosen.step_s
+    tier, step = choose_tier(_align_up(start, question.step), question.step, now)
     start = _align_up(start, step)
     steps = (end - start) // step
     if steps <= 0:
@@ -75,21 +74,22 @@ async def _rollups(store: MetricsStore, question: HistoryQuery, now: int) -> Met
         least = -(-(end - start) // most)
         raise BadQuery(f"{steps} rows; at most {most} are returned: use a step of {least} s or more")
     end = start + steps * step
-    stored = await store.packed(question.source, chosen.tier, start, end)
+    stored = await store.packed(question.source, tier, start, end)
     # Tens of milliseconds for a day: in a thread, because the evaluation loop must not wait.
-    return await asyncio.to_thread(_merged, stored, question, chosen, start, end)
+    return await asyncio.to_thread(_merged, stored, question, tier, step, start, end)
 
 
 def _merged(
-    stored: list[bytes], question: HistoryQuery, chosen: TierChoice, start: int, end: int
+    stored: list[bytes], question: HistoryQuery, tier: Tier, step: int, start: int, end: int
 ) -> MetricsHistory:
-    step, metric = chosen.step_s, question.metric
-    if step == chosen.tier.step_s:
+    metric = question.metric
+    if step == tier.step_s:
         if metric and has_points(metric):
             return MetricsHistory(rows=[], points=read_points(stored, metric, start, end, step))
         return _answer(unpack_between(stored, start, end), question, step, rollup=True)
     packed = (row for row in map(decode_row, stored) if start <= row.start < end)
-    sketches = _needs_sketches(metric)
+    # For one metric, mostly means are enough.
+    sketches = not metric or metric in LATENCY_NAMES or metric.rpartition(".")[2] in QUANTILE_SUFFIXES
     only = (metric,) if metric else RECORD_NAMES
     grouped = groupby(packed, key=lambda row: row.start - row.start % step)
     merged = (merge_packed(bucket, members, sketches=sketches, only=only) for bucket, members in grouped)
@@ -106,11 +106,6 @@ def _answer(rows: Iterable[Row], question: HistoryQuery, step: int, *, rollup: b
         elif (point := to_point(row, question.metric, step, rollup=rollup)) is not None:
             answer.points.append(point)
     return answer
-
-
-def _needs_sketches(metric: str) -> bool:
-    """Report whether merging for one metric (empty: the record) needs sketches and not only means."""
-    return not metric or metric in LATENCY_NAMES or metric.rpartition(".")[2] in QUANTILE_SUFFIXES
 
 
 def _align_up(second: int, step: int) -> int:

@@ -13,6 +13,7 @@ length of `evaluation_loop.BACKLOG_S`: every replica keeps its closed seconds an
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -65,26 +66,20 @@ class FleetClock:
             self._offset += max(-MAX_CORRECTION_S, min(MAX_CORRECTION_S, error))
 
 
+@dataclass(eq=False)
 class LeaderLease:
     """The lease of one replica. `holder` must be unique to this process."""
 
-    def __init__(
-        self,
-        store: MetricsStore,
-        holder: str,
-        clock: FleetClock,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.holder = holder
-        self._store = store
-        self._clock = clock
-        self._monotonic = monotonic
-        self._term = 0
-        self._highest = 0  # the highest known term, of any holder
-        self._valid_until = 0.0
-        self._answered_at = monotonic() - STALE_S
-        self._unavailable = False
-        self._acquired = asyncio.Event()
+    _store: MetricsStore
+    holder: str
+    _clock: FleetClock
+    _monotonic: Callable[[], float] = time.monotonic
+    _term: int = 0
+    _highest: int = 0  # the highest known term, of any holder
+    _valid_until: float = 0.0
+    _answered_at: float = float("-inf")
+    _unavailable: bool = False
+    _acquired: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def term(self) -> int:

@@ -49,7 +49,6 @@ class LeaderState:
         return self._prepared
 
     def committed(self, commit: SecondCommit) -> None:
-        """Note that a second is stored."""
         self.last_second = commit.second
         # As the outbox: when the bus is unavailable, the oldest events are dropped.
         self.unannounced = (self.unannounced + commit.events)[-MAX_UNANNOUNCED:]

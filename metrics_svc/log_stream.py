@@ -7,6 +7,7 @@ they are published and counted as not stored; when too many wait, the oldest are
 import asyncio
 import re
 from collections import deque
+from dataclasses import dataclass, field
 
 import msgspec
 import structlog
@@ -62,20 +63,19 @@ def sanitized(entry: LogEntry, kind: str) -> LogEntry:
     return msgspec.structs.replace(entry, **changes) if changes else entry
 
 
+@dataclass(eq=False)
 class LogStream:
     """Stores and republishes log reports."""
 
-    def __init__(self, store: MetricsStore, bus: Bus, subjects: Subjects) -> None:
-        self._store = store
-        self._bus = bus
-        self._subjects = subjects
-        self._waiting: deque[LogReport] = deque()
-        self._waiting_lines = 0
-        self._arrived = asyncio.Event()
-        self._store_unavailable = False
+    _store: MetricsStore
+    _bus: Bus
+    _subjects: Subjects
+    _waiting: deque[LogReport] = field(default_factory=deque)
+    _waiting_lines: int = 0
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    _store_unavailable: bool = False
 
     def on_report(self, message: BusMessage) -> None:
-        """Queue a report from the bus."""
         try:
             report = _decode(message.data)
         except (msgspec.DecodeError, RecursionError):

@@ -19,7 +19,7 @@ Works on Redis 6.2 and later and on Valkey, alone or in a cluster (all keys are 
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import msgspec
 from redis.exceptions import RedisClusterException, RedisError
@@ -61,7 +61,16 @@ ACKNOWLEDGE = Script.read("metrics_svc", "acknowledge")
 PUT_DOCUMENT = Script.read("metrics_svc", "put_document")
 NOTIFY = Script.read("metrics_svc", "notify")
 
-T = TypeVar("T")
+# What the leader reads twice a second; thousands of alerts may fire.
+_NOTIFY_HASHES: dict[str, type[Any]] = {
+    "notices": AlertLogEntry,
+    "told": SentNotification,
+    "intents": SentNotification,
+    "receivers": Receiver,
+    "acks": AckRecord,
+    "silences": Silence,
+    "windows": Window,
+}
 
 _to_json = msgspec.json.Encoder().encode
 _pack = msgspec.msgpack.Encoder().encode
@@ -108,14 +117,14 @@ async def _converted(command: Any) -> Any:
         return await command
 
 
-class _Decoded(Generic[T]):
+class _Decoded:
     """Decoded values of one hash. Values that did not change since the last read are not decoded again."""
 
-    def __init__(self, kind: type[T]) -> None:
+    def __init__(self, kind: type[Any]) -> None:
         self._decode = msgspec.json.Decoder(kind).decode
-        self._known: dict[bytes, tuple[bytes, T]] = {}
+        self._known: dict[bytes, tuple[bytes, Any]] = {}
 
-    def of(self, stored: dict[bytes, bytes]) -> dict[str, T]:
+    def of(self, stored: dict[bytes, bytes]) -> dict[str, Any]:
         """Return the values by key: the same objects as before if the bytes are equal."""
         known = self._known
         self._known = {
@@ -133,14 +142,7 @@ class RedisMetricsStore(MetricsStore):
     def __init__(self, redis: AnyRedis, prefix: str) -> None:
         self._redis = redis
         self._prefix = prefix
-        # The leader reads all of these twice a second, and thousands of alerts may fire.
-        self._pending_alerts = _Decoded(AlertLogEntry)
-        self._nflog = _Decoded(SentNotification)
-        self._pending_sends = _Decoded(SentNotification)
-        self._receivers = _Decoded(Receiver)
-        self._acks = _Decoded(AckRecord)
-        self._silences = _Decoded(Silence)
-        self._windows = _Decoded(Window)
+        self._notify_hashes = {name: _Decoded(kind) for name, kind in _NOTIFY_HASHES.items()}
 
     def _key(self, *parts: str) -> str:
         return ":".join((f"{{{self._prefix}:metrics}}", *parts))
@@ -210,21 +212,16 @@ class RedisMetricsStore(MetricsStore):
         await self._run(ANNOUNCED, keys, [_token(holder, term), through])
 
     async def notify_state(self, now: int) -> NotifyState:
-        names = ("notices", "told", "intents", "receivers", "acks", "silences", "windows")
         with _converting_faults():
             async with self._redis.pipeline(transaction=True) as pipeline:
-                for name in names:
+                for name in self._notify_hashes:
                     pipeline.hgetall(self._key(name))
-                alerts, sent, pending, receivers, acks, silences, windows = await pipeline.execute()
-        return NotifyState(
-            self._pending_alerts.of(alerts),
-            self._nflog.of(sent),
-            self._pending_sends.of(pending),
-            self._receivers.of(receivers),
-            self._acks.of(acks),
-            _not_ended(self._silences.of(silences).values(), now),
-            list(self._windows.of(windows).values()),
+                stored = await pipeline.execute()
+        alerts, sent, pending, receivers, acks, silences, windows = map(
+            _Decoded.of, self._notify_hashes.values(), stored
         )
+        current = _not_ended(silences.values(), now)
+        return NotifyState(alerts, sent, pending, receivers, acks, current, list(windows.values()))
 
     async def notify_write(self, holder: str, term: int, change: NotifyChange) -> bool:
         keys = [self._key(name) for name in ("lease", "told", "intents", "receivers", "notices")]

@@ -59,7 +59,6 @@ class Changes:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to publish."""
         return not (self.users or self.rooms or self.notices or self.count is not UNSET)
 
 

@@ -259,7 +259,6 @@ class PresenceStore:
         ]
 
     async def stats(self) -> PresenceStats:
-        """Return counts."""
         users, connections, rooms, gateways = await self._read(STATS)
         return PresenceStats(users=users, connections=connections, rooms=rooms, gateways=gateways)
 

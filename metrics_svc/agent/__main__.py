@@ -19,7 +19,6 @@ KIND = "agent"
 
 
 async def main(settings: Settings, lifecycle: Lifecycle) -> None:
-    """Wire the parts and wait."""
     bus = await Bus.connect(settings, instance_name(settings, KIND), role=Role.AGENT)
     lifecycle.on_stop("bus", bus.close, timeout_s=2)
     lifecycle.ship_logs(bus.publish, settings)

@@ -7,6 +7,7 @@ A late sample is worthless: while the bus is unavailable samples are dropped, an
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import msgspec
 import structlog
@@ -25,36 +26,20 @@ PHASE = 0.7
 _encode = msgspec.json.Encoder().encode
 
 
+@dataclass(eq=False)
 class MachineReporter:
-    """Reports one machine.
+    """Reports one machine."""
 
-    Args:
-        source: the machine's name; the same after a restart, so that its history continues.
-        boot: id of this process.
-        sample: returns the gauges; may block, runs in a thread.
-        interval_s: seconds between reports.
-    """
-
-    def __init__(
-        self,
-        bus: Bus,
-        subject: str,
-        source: str,
-        boot: str,
-        sample: Callable[[], dict[str, float]],
-        interval_s: float,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        self._bus = bus
-        self._subject = subject
-        self._source = source
-        self._boot = boot
-        self._sample = sample
-        self._interval_s = interval_s
-        self._wall = wall
-        self._seq = 0
-        self._unsent = 0
-        self._sampled_at = time.monotonic()
+    _bus: Bus
+    _subject: str
+    _source: str  # the machine's name; the same after a restart, so that its history continues
+    _boot: str  # id of this process
+    _sample: Callable[[], dict[str, float]]  # returns the gauges; may block, runs in a thread
+    _interval_s: float
+    _wall: Callable[[], float] = time.time
+    _seq: int = 0
+    _unsent: int = 0
+    _sampled_at: float = field(default_factory=time.monotonic)
 
     @property
     def sampling(self) -> bool:

@@ -67,7 +67,6 @@ _decode_sketch = msgspec.msgpack.Decoder(_PackedSketch).decode
 
 
 def pack(row: Row) -> bytes:
-    """Encode a row for the store."""
     stats = {name: _pack_stat(stat) for name, stat in row.stats.items()}
     histograms = {name: _pack_sketch(sketch) for name, sketch in row.histograms.items()}
     quantiles = dict(row.quantiles)
@@ -138,7 +137,6 @@ class SketchAccumulator:
         self._max = -inf
 
     def add(self, data: bytes) -> None:
-        """Add one packed sketch."""
         packed = _decode_sketch(data)
         self._zero += packed.zero
         self._sum += packed.sum
@@ -170,7 +168,6 @@ class SketchAccumulator:
         return first - self._base
 
     def sketch(self) -> LatencySketch:
-        """Return the sum."""
         sketch = LatencySketch()
         sketch.bins = {key: float(count) for key, count in enumerate(self._counts, self._base) if count}
         sketch.zero = float(self._zero)

@@ -39,16 +39,8 @@ TIERS = (SECONDS, TENS, MINUTES)
 ROLLUP_TIERS = (TENS, MINUTES)
 
 
-@dataclass(frozen=True, slots=True)
-class TierChoice:
-    """The tier to read, and the step to which its rows are merged."""
-
-    tier: Tier
-    step_s: int
-
-
-def choose_tier(start: int, step_s: int, now: int) -> TierChoice:
-    """Choose the tier for a query from second `start` on in steps of `step_s`.
+def choose_tier(start: int, step_s: int, now: int) -> tuple[Tier, int]:
+    """Choose the tier for a query from second `start` on in steps of `step_s`; return it and the step to merge to.
 
     The coarsest tier that divides the step is the cheapest. If no such tier has `start` any more, a coarser one is
     chosen, with the smallest step it can serve that is not below `step_s`.
@@ -56,9 +48,9 @@ def choose_tier(start: int, step_s: int, now: int) -> TierChoice:
     covering = [tier for tier in TIERS if start >= now - tier.keep_s] or [MINUTES]
     exact = [tier for tier in covering if step_s % tier.step_s == 0]
     if exact:
-        return TierChoice(exact[-1], step_s)
+        return exact[-1], step_s
     finest = covering[0]
-    return TierChoice(finest, -(-step_s // finest.step_s) * finest.step_s)
+    return finest, -(-step_s // finest.step_s) * finest.step_s
 
 
 @dataclass(frozen=True, slots=True)

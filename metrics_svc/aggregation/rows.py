@@ -40,11 +40,9 @@ class Stat(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     @classmethod
     def of(cls, value: float) -> "Stat":
-        """Stat of a single value."""
         return cls(value, 1, value, value, value)
 
     def combine(self, later: "Stat") -> "Stat":
-        """Stat of this span followed by a later one."""
         return Stat(
             self.sum + later.sum,
             self.count + later.count,
@@ -100,7 +98,6 @@ class Row:
         return stat.sum / stat.count if stat is not None else None
 
     def is_percentile(self, name: str) -> bool:
-        """Report whether `value(name)` is a percentile."""
         histogram, _ = _percentile(name)
         return histogram in self.quantiles and (histogram == LATENCY or name not in self.stats)
 

@@ -109,7 +109,6 @@ class ReportInterval:
     gaps: tuple[float, ...] = ()
 
     def observe(self, now: float) -> None:
-        """Note a report at `now`."""
         if now - self.at >= _SAME_PUSH_S:
             self.gaps = (*self.gaps[-2:], now - self.at)
             self.at = now
@@ -170,7 +169,6 @@ class SourceRegistry:
         return len(self._sources)
 
     def is_valid_name(self, name: str) -> bool:
-        """Report whether a source may have this name."""
         return name in self._sources or bool(
             _SOURCE_NAME.fullmatch(name) and not _LIKE_A_SERIES.fullmatch(name)
         )

@@ -6,7 +6,7 @@ baseline.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from services.latency_sketch import LatencySketch
@@ -32,12 +32,12 @@ class StreamQuota:
     used: int = 0
 
 
-@dataclass(slots=True)
 class Budget:
     """Limits on the streams of all sources."""
 
-    counts: StreamQuota = field(default_factory=lambda: StreamQuota(MAX_ALL_COUNTS))
-    sketches: StreamQuota = field(default_factory=lambda: StreamQuota(MAX_ALL_SKETCHES))
+    def __init__(self) -> None:
+        self.counts = StreamQuota(MAX_ALL_COUNTS)
+        self.sketches = StreamQuota(MAX_ALL_SKETCHES)
 
 
 class _LastTotals(Generic[T]):
@@ -74,7 +74,6 @@ class _LastTotals(Generic[T]):
         self._quota.used += 1
 
     def clear(self) -> None:
-        """Remove all streams from the quota."""
         self._quota.used -= len(self._known)
         self._known.clear()
 
@@ -111,7 +110,6 @@ class InstanceTotals:
         return later
 
     def clear(self) -> None:
-        """Remove all streams."""
         self._counts.clear()
         self._sketches.clear()
 
@@ -143,7 +141,6 @@ class CumulativeTotals:
         return totals
 
     def clear(self) -> None:
-        """Remove all instances."""
         for totals in self._instances.values():
             totals.clear()
         self._instances.clear()

@@ -47,15 +47,12 @@ class Counts:
         return bool(self.histograms) or any(self.counters.values())
 
     def count(self, name: str, number: float) -> None:
-        """Add to one counter."""
         self.counters[name] = self.counters.get(name, 0.0) + number
 
     def measure(self, name: str, sketch: LatencySketch) -> None:
-        """Add measured values to one histogram."""
         self.histograms.setdefault(name, LatencySketch()).merge(sketch)
 
     def add(self, other: "Counts") -> None:
-        """Add all of `other`."""
         for name, number in other.counters.items():
             self.count(name, number)
         for name, sketch in other.histograms.items():

@@ -65,7 +65,6 @@ class AlertInstance(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     def times(self, severity: Severity) -> ThresholdTimes:
-        """Threshold times of one severity."""
         return self.warning if severity == "warning" else self.critical
 
 

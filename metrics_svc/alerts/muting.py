@@ -177,7 +177,6 @@ class Muted:
 
     @cached_property
     def ids(self) -> frozenset[str]:
-        """Ids of all muted alerts."""
         return frozenset((*self.silences, *self.windows, *self.inhibitors))
 
     def annotated(self, alert: Alert) -> Alert:

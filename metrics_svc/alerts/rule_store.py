@@ -67,7 +67,6 @@ def to_rule(given: AlertRule) -> Rule:
 
 
 def from_rule(rule: Rule, origin: str, *, overridden: bool = False) -> AlertRule:
-    """Convert a rule for the API."""
     return AlertRule(
         **msgspec.structs.asdict(rule), id=rule.id, origin=origin, overridden=True if overridden else UNSET
     )
@@ -144,7 +143,6 @@ class RuleStore:
         self.rules = RuleSet([*kept, *added], base.inhibitions)
 
     def listed(self) -> RuleList:
-        """All rules with their origin."""
         origin = "file" if self._from_file else "builtin"
         origins = [(rule, origin) for rule in self._base.rules]
         origins += [(rule, "api") for rule in self._from_api.values()]

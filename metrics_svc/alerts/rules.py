@@ -93,7 +93,6 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return all(name in labels and value in ("*", labels[name]) for name, value in self.match.items())
 
     def threshold(self, severity: Severity) -> float | None:
-        """Threshold of a severity, if any."""
         return self.warning if severity == "warning" else self.critical
 
     def clear_threshold(self, severity: Severity) -> float | None:
@@ -108,7 +107,6 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return threshold - margin if self.op == ">=" else threshold + margin
 
     def is_over(self, value: float, severity: Severity) -> bool:
-        """Report whether the value is over the threshold of this severity."""
         threshold = self.threshold(severity)
         if threshold is None:
             return False
@@ -123,7 +121,6 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def least_severity(self) -> Severity:
-        """The lowest severity of this rule."""
         return "critical" if self.warning is None else "warning"
 
     def alert_id(self, source: str) -> str:

@@ -71,7 +71,6 @@ class Decision:
 
     @property
     def sends(self) -> bool:
-        """Whether to send a message now."""
         return self.reason in _SENDS
 
 

@@ -78,7 +78,6 @@ class WebhookIntegration:
 
 
 def webhook_body(notification: Notification) -> dict[str, Any]:
-    """Body of one message."""
     entries = [*notification.firing, *notification.ended]
     alerts = [
         {
@@ -96,7 +95,7 @@ def webhook_body(notification: Notification) -> dict[str, Any]:
         "version": "4",
         "groupKey": notification.group_key,
         "truncatedAlerts": len(entries) - len(alerts),
-        "status": notification.status,
+        "status": "firing" if notification.firing else "resolved",
         "receiver": notification.receiver,
         "groupLabels": notification.group_labels,
         "commonLabels": _common([alert["labels"] for alert in alerts]),

@@ -28,7 +28,7 @@ class Group:
 
 
 def grouped(alerts: Iterable[AlertLogEntry], group_by: Sequence[str]) -> dict[str, Group]:
-    """Group alerts by the fields in `group_by` (none: all in one group); keys in Alertmanager's notation."""
+    """Group alerts by the fields in `group_by` (none: all in one group); keys are as Alertmanager's: `{}:{alertname="cpu"}`."""
     names = ("id",) if EACH in group_by else tuple(_ALIASES.get(name, name) for name in group_by)
     by_values: dict[tuple[str, ...], list[AlertLogEntry]] = {}
     for alert in alerts:
@@ -39,14 +39,9 @@ def grouped(alerts: Iterable[AlertLogEntry], group_by: Sequence[str]) -> dict[st
         labels = {
             _SHOWN_AS.get(name, name): value for name, value in zip(names, values, strict=True) if value
         }
-        key = group_key(labels)
+        key = f"{{}}:{quoted_labels(labels, ', ')}"
         groups[key] = Group(key, labels, members)
     return groups
-
-
-def group_key(labels: dict[str, str]) -> str:
-    """Key of a group in Alertmanager's notation: `{}:{alertname="cpu"}`."""
-    return f"{{}}:{quoted_labels(labels, ', ')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +56,6 @@ class Notification:
     key: str
     replaced: Sequence[AlertLogEntry] = ()
     external_url: str = ""
-
-    @property
-    def status(self) -> str:
-        """`firing` while any alert fires."""
-        return "firing" if self.firing else "resolved"
 
 
 def message_key(
@@ -101,7 +91,6 @@ def fingerprint(entry: AlertLogEntry) -> str:
 
 
 def rfc3339(ms: int) -> str:
-    """RFC 3339 form of a time in ms, in UTC."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -56,32 +56,27 @@ class _Term:
     sending: set[str] = field(default_factory=set)
 
 
+@dataclass(eq=False)
 class Notifier:
-    """Notifies receivers. `term` returns the term of the lease while it is held, else 0; `now` returns ms."""
+    """Notifies receivers.
 
-    def __init__(
-        self,
-        receivers: list[ConfiguredReceiver],
-        store: MetricsStore,
-        holder: str,
-        term: Callable[[], int],
-        rules: Callable[[], RuleSet],
-        now: Callable[[], int],
-        *,
-        external_url: str = "",
-    ) -> None:
-        self._receivers = receivers
-        self._store = store
-        self._holder = holder
-        self._lease_term = term
-        self._rules = rules
-        self._now = now
-        self._external_url = external_url
-        self._term = _Term(0)
-        self._muter = Muter()
-        self._grouped: dict[tuple[str, ...], tuple[dict[str, AlertLogEntry], dict[str, Group]]] = {}
-        self._tasks = TaskSet()
-        self._running: set[asyncio.Task[None]] = set()
+    `_lease_term` returns the term of the lease while it is held, else 0; `_now` returns ms.
+    """
+
+    _receivers: list[ConfiguredReceiver]
+    _store: MetricsStore
+    _holder: str
+    _lease_term: Callable[[], int]
+    _rules: Callable[[], RuleSet]
+    _now: Callable[[], int]
+    _external_url: str = ""
+    _term: _Term = field(default_factory=lambda: _Term(0))
+    _muter: Muter = field(default_factory=Muter)
+    _grouped: dict[tuple[str, ...], tuple[dict[str, AlertLogEntry], dict[str, Group]]] = field(
+        default_factory=dict
+    )
+    _tasks: TaskSet = field(default_factory=TaskSet)
+    _running: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def down(self) -> list[str]:

@@ -172,4 +172,4 @@ class NotifyRig:
 def _words(message: Notification) -> str:
     fires = [f"{line.id}|{line.type}" for line in message.firing]
     ends = [f"-{line.id}" for line in message.ended]
-    return " ".join([message.status, *sorted(fires), *sorted(ends)])
+    return " ".join(["firing" if message.firing else "resolved", *sorted(fires), *sorted(ends)])

@@ -14,7 +14,7 @@ from metrics_svc.aggregation.rollups import (
     SECONDS,
     TENS,
     TIERS,
-    TierChoice,
+    Tier,
     choose_tier,
 )
 from metrics_svc.aggregation.rows import LATENCY, Row, RowAccumulator, Stat, to_record
@@ -110,20 +110,20 @@ NOW = T0 + 100 * DAY_S
 @pytest.mark.parametrize(
     ("age_s", "step", "expected"),
     [
-        (60, 1, TierChoice(SECONDS, 1)),
-        (60, 7, TierChoice(SECONDS, 7)),
-        (60, 10, TierChoice(TENS, 10)),
-        (60, 60, TierChoice(MINUTES, 60)),
-        (60, 90, TierChoice(TENS, 90)),
-        (HOUR_S, 15, TierChoice(SECONDS, 15)),
-        (HOUR_S + 1, 15, TierChoice(TENS, 20)),
-        (DAY_S, 30, TierChoice(TENS, 30)),
-        (2 * DAY_S, 30, TierChoice(MINUTES, 60)),
-        (2 * DAY_S, 90, TierChoice(MINUTES, 120)),
-        (60 * DAY_S, 300, TierChoice(MINUTES, 300)),
+        (60, 1, (SECONDS, 1)),
+        (60, 7, (SECONDS, 7)),
+        (60, 10, (TENS, 10)),
+        (60, 60, (MINUTES, 60)),
+        (60, 90, (TENS, 90)),
+        (HOUR_S, 15, (SECONDS, 15)),
+        (HOUR_S + 1, 15, (TENS, 20)),
+        (DAY_S, 30, (TENS, 30)),
+        (2 * DAY_S, 30, (MINUTES, 60)),
+        (2 * DAY_S, 90, (MINUTES, 120)),
+        (60 * DAY_S, 300, (MINUTES, 300)),
     ],
 )
-def test_the_right_tier_answers(age_s: int, step: int, expected: TierChoice) -> None:
+def test_the_right_tier_answers(age_s: int, step: int, expected: tuple[Tier, int]) -> None:
     assert choose_tier(NOW - age_s, step, NOW) == expected
 
 
