@@ -74,7 +74,9 @@ async def test_asleep_and_awake_again(pair: Pair) -> None:
     fleet, leader, other = pair
     leader.signal(signal.SIGSTOP)
     last = fleet.seconds[-1]
-    await eventually(lambda: other.logged("leader term started") and fleet.seconds[-1] > last + 1, "the successor")
+    await eventually(
+        lambda: other.logged("leader term started") and fleet.seconds[-1] > last + 1, "the successor"
+    )
     leader.signal(signal.SIGCONT)
     awake = fleet.seconds[-1]
     await eventually(lambda: fleet.seconds[-1] > awake + 3, "more ticks")
