@@ -56,8 +56,9 @@ async def _seconds(store: MetricsStore, question: HistoryQuery, now: int) -> Met
         rows = await store.newest(question.source, min(question.limit, MAX_RECORDS))
     else:
         start, end = _span(question, now, step=1)
-        rows = await store.rows(question.source, SECONDS, max(start, now - SECONDS.keep_s), end)
-        rows = rows[-MAX_RECORDS:]
+        start = max(start, now - SECONDS.keep_s)
+        packed = await store.packed(question.source, SECONDS, start, end)
+        rows = unpack_between(packed, start, end)[-MAX_RECORDS:]
     return _answer(rows, question, SECONDS.step_s, rollup=False)
 
 

@@ -1,13 +1,12 @@
 """The leader lease, and the fleet's clock that comes with it.
 
-The lease lives two seconds and is renewed every 0.7 s; candidates try again when it would expire. So a dead leader is
-replaced within 2.5 s. Each new holder gets a higher term, every write names its term, and the store rejects a term
-that has ended: a holder that was suspended can do no harm. A failover of Redis may lose the last term and lead to a
-slower clock, so every replica remembers the highest term it has seen and asks for one above.
+The lease lives two seconds and is renewed every 0.7 s, so a dead leader is replaced within 2.5 s. Each new holder gets a
+higher term, every write names its term, and the store rejects a term that has ended: a suspended holder can do no
+harm. A failover of Redis may lose the last term and lead to a slower clock, so every replica asks for a term above the
+highest that it has seen.
 
-While Redis is unavailable no replica can hold the lease, so none publishes, and the dashboard shows that its data is
-late. Otherwise two replicas could evaluate the same seconds and announce different alerts. No data is lost for the
-length of `evaluation_loop.BACKLOG_S`: every replica keeps its closed seconds and writes them afterwards.
+While Redis is unavailable no replica holds the lease, and none publishes: otherwise two could announce different
+alerts about the same seconds. Every replica keeps its closed seconds, for `evaluation_loop.BACKLOG_S`.
 """
 
 import asyncio

@@ -129,9 +129,6 @@ class MetricsStore(Protocol):
     async def notify_write(self, holder: str, term: int, change: NotifyChange) -> bool:
         """Store the changes of an attempt to notify; False if fenced. A pending alert that changed is not `done`."""
 
-    async def rows(self, series: str, tier: Tier, start: int, end: int) -> list[Row]:
-        """Return the rows that begin in [start, end), in order, without sketches."""
-
     async def packed(self, series: str, tier: Tier, start: int, end: int) -> list[bytes]:
         """Return the packed rows that begin in [start, end), in order, and perhaps some around them."""
 

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 from redis.exceptions import RedisClusterException, RedisError
 
-from metrics_svc.aggregation.packed import pack, unpack, unpack_between
+from metrics_svc.aggregation.packed import pack, unpack
 from metrics_svc.aggregation.rollups import DAY_S, MINUTES, SECONDS, Tier
 from metrics_svc.aggregation.rows import Row
 from metrics_svc.alerts.instance import AlertInstance
@@ -232,9 +232,6 @@ class RedisMetricsStore(MetricsStore):
         return bool(await self._run(NOTIFY, keys, [_token(holder, term), payload]))
 
     # --- read and written by any replica ---
-
-    async def rows(self, series: str, tier: Tier, start: int, end: int) -> list[Row]:
-        return unpack_between(await self.packed(series, tier, start, end), start, end)
 
     async def packed(self, series: str, tier: Tier, start: int, end: int) -> list[bytes]:
         chunks = range(tier.chunk(start), end, tier.chunk_s)

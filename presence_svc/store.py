@@ -247,7 +247,7 @@ class PresenceStore:
         return await self._page(room or "", cursor, limit, for_follower=for_follower)
 
     async def lookup(self, users: list[str], room: str | None = None) -> PresencePage:
-        """Return those of `users` who are online (with `room`: who are members of it). One page, in order."""
+        """Return those of `users` that are online (with `room`: that are members of it). One page, in order."""
         return await self._page(room or "", "", 0, wanted=msgspec.msgpack.encode(sorted(set(users))))
 
     async def rooms(self, limit: int) -> list[RoomSummary]:

@@ -1,12 +1,11 @@
 """Aggregation of all sources by second. Closing a second gives the fleet's row and one row per series.
 
-A report counts in the second in which it arrives, by our clock; a late one counts in a later second, and nothing
-waits for it. A gauge is valid until the next report or until it is stale: after two and a half intervals of its
-source. The fleet's cpu, memory and disk are means over agents, its network is their sum. Requests and errors are
-sums over all sources, and so is each other metric of gateways and applications. Latencies and histograms are merged.
+A report counts in the second in which it arrives, by our clock; nothing waits for a late one. A gauge is valid until
+the next report, and at most for two and a half intervals of its source. The fleet's cpu, memory and disk are means over
+agents, its network is their sum; other metrics are summed over all sources, latencies and histograms merged.
 
-Counts that cover more than a second are spread. The seconds they cover are written already, so they are given to
-as many following ones: the rates are right, one interval late, and no count is lost.
+Counts that cover more than a second are spread over as many following ones, because those they cover are written
+already: the rates are right, one interval late, and no count is lost.
 
 A label set of an application makes a labelled series, and counts in its parent source too, where a gauge is the sum
 over the label sets.

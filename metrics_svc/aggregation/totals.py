@@ -51,35 +51,29 @@ class _LastTotals(Generic[T]):
         self.expired = False
 
     def swap(self, key: Key, start: int, value: T, now: int) -> tuple[int, T] | None:
-        """Store a total; return the previous one and its start, if any.
-
-        Raises:
-            TooManyTotals: the limit on streams is reached.
-        """
+        """Store a total; return the previous one and its start, if any."""
         before = self._known.get(key)
-        if before is None:
-            self._make_room(now)
         self._known[key] = start, now, value
         self._known.move_to_end(key)
         return (before[0], before[2]) if before is not None else None
 
-    def _make_room(self, now: int) -> None:
+    def admit(self, key: Key, now: int) -> bool:
+        """Make room for a stream; False if the limit on streams is reached."""
+        if key in self._known:
+            return True
         if len(self._known) >= MAX_STREAMS or self._quota.used >= self._quota.limit:
             stalest = next(iter(self._known), None)
             if stalest is None or now - self._known[stalest][1] <= EXPIRE_MS:
-                raise TooManyTotals
+                return False
             del self._known[stalest]
             self._quota.used -= 1
             self.expired = True
         self._quota.used += 1
+        return True
 
     def clear(self) -> None:
         self._quota.used -= len(self._known)
         self._known.clear()
-
-
-class TooManyTotals(Exception):
-    """The limit on streams is reached."""
 
 
 class InstanceTotals:
@@ -91,16 +85,20 @@ class InstanceTotals:
         self._counts: _LastTotals[float] = _LastTotals(budget.counts)
         self._sketches: _LastTotals[LatencySketch] = _LastTotals(budget.sketches)
 
-    def new_count(self, key: Key, value: float, start: int) -> float:
-        """Return the increase since the stream's last total, and store this one. Raises TooManyTotals."""
+    def new_count(self, key: Key, value: float, start: int) -> float | None:
+        """Return the increase since the stream's last total, and store this one; None: too many streams."""
+        if not self._counts.admit(key, self.now):
+            return None
         before = self._counts.swap(key, start, value, self.now)
         if before is None:
             return value if self._begins_now else 0.0
         restarted = start > before[0] or value < before[1]
         return value if restarted else value - before[1]
 
-    def new_sketch(self, key: Key, sketch: LatencySketch, start: int) -> LatencySketch:
-        """Return the values measured since the stream's last total, and store this one. Raises TooManyTotals."""
+    def new_sketch(self, key: Key, sketch: LatencySketch, start: int) -> LatencySketch | None:
+        """Return the values measured since the stream's last total, and store this one; None: too many streams."""
+        if not self._sketches.admit(key, self.now):
+            return None
         before = self._sketches.swap(key, start, sketch, self.now)
         later = sketch.since(before[1]) if before is not None and start <= before[0] else None
         if later is None:

@@ -16,7 +16,6 @@ from metrics_svc.aggregation.sources import (
     SourceRegistry,
     series_name,
 )
-from metrics_svc.aggregation.totals import TooManyTotals
 from services.latency_sketch import BadSample, LatencySketch
 from services.wire.events import (
     MAX_AGE_S,
@@ -86,18 +85,12 @@ class Validation:
     lost: int = 0
 
 
-class ReportValidator:
+class ReportValidator(SourceRegistry):
     """Validates reports and keeps the state of their sources."""
-
-    def __init__(self) -> None:
-        self._sources = SourceRegistry()
-
-    def __len__(self) -> int:
-        return len(self._sources)
 
     def validate(self, report: MetricsReport, now: float) -> Validation:
         """Validate a report received at `now` (seconds since 1970)."""
-        if not self._sources.is_valid_name(report.source):
+        if not self.is_valid_name(report.source):
             return Validation(None, [RejectReason.BAD_SOURCE])
         if report.kind not in _KINDS:
             return Validation(None, [RejectReason.BAD_KIND])
@@ -106,7 +99,7 @@ class ReportValidator:
             return Validation(None, [RejectReason.FUTURE])
         if age_s > MAX_AGE_S:
             return Validation(None, [RejectReason.TOO_OLD])
-        source = self._sources.admit(report.source, SourceKind(report.kind), now)
+        source = self.admit(report.source, SourceKind(report.kind), now)
         if isinstance(source, RejectReason):
             return Validation(None, [source])
         lost = source.accept_seq(report.boot, report.seq)
@@ -117,7 +110,7 @@ class ReportValidator:
         sample = _sample(report, source, rejections)
         if sample.labels and sample.kind is SourceKind.APP:
             series = series_name(sample.source, sample.labels)
-            if self._sources.admit_label_set(source, series, now):
+            if self.admit_label_set(source, series, now):
                 sample.series = series
             else:  # its numbers count, unlabelled
                 rejections.append(RejectReason.TOO_MANY_LABEL_SETS)
@@ -153,9 +146,8 @@ def _sample(report: MetricsReport, source: Source, rejections: list[RejectReason
             counts.count(name, value)
     if (latency := _latency(report, rejections)).count:
         counts.measure(LATENCY, latency)
-    for name, wire in report.histograms.items():
-        if _admits_histogram(name, source, rejections) and (sketch := _sketch(wire, rejections)) is not None:
-            counts.measure(name, sketch)
+    for name, sketch in _sketches(report.histograms, source, rejections):
+        counts.measure(name, sketch)
     return sample
 
 
@@ -168,37 +160,31 @@ def _add_totals(
     label_set = series_name("", report.labels) if report.labels else ""
     numbers = {name: total.value for name, total in report.totals.items()}
     for name, value in _numbers(numbers, source, rejections, least=0.0):
-        try:
-            new = totals.new_count((label_set, name), value, report.totals[name].start)
-        except TooManyTotals:
+        new = totals.new_count((label_set, name), value, report.totals[name].start)
+        if new is None:
             rejections.append(RejectReason.TOO_MANY_TOTALS)
-            continue
-        sample.counts.count(name, new)
-    for name, total in report.histogram_totals.items():
-        if (
-            not _admits_histogram(name, source, rejections)
-            or (sketch := _sketch(total.sketch, rejections)) is None
-        ):
-            continue
-        try:
-            later = totals.new_sketch((label_set, name), sketch, total.start)
-        except TooManyTotals:
+        else:
+            sample.counts.count(name, new)
+    wires = {name: total.sketch for name, total in report.histogram_totals.items()}
+    for name, sketch in _sketches(wires, source, rejections):
+        later = totals.new_sketch((label_set, name), sketch, report.histogram_totals[name].start)
+        if later is None:
             rejections.append(RejectReason.TOO_MANY_TOTALS)
-            continue
-        if later.count:
+        elif later.count:
             sample.counts.measure(name, later)
 
 
-def _admits_histogram(name: str, source: Source, rejections: list[RejectReason]) -> bool:
-    if name == LATENCY:
-        return True
-    if name not in source.histograms and not METRIC_NAME.fullmatch(name):
-        rejections.append(RejectReason.BAD_METRIC_NAME)
-        return False
-    if not source.histograms.admit(name, source.seen_at):
-        rejections.append(RejectReason.TOO_MANY_HISTOGRAMS)
-        return False
-    return True
+def _sketches(
+    wires: dict[str, Sketch], source: Source, rejections: list[RejectReason]
+) -> Iterator[tuple[str, LatencySketch]]:
+    for name, wire in wires.items():
+        known = name == LATENCY or name in source.histograms
+        if not known and not METRIC_NAME.fullmatch(name):
+            rejections.append(RejectReason.BAD_METRIC_NAME)
+        elif name != LATENCY and not source.histograms.admit(name, source.seen_at):
+            rejections.append(RejectReason.TOO_MANY_HISTOGRAMS)
+        elif (sketch := _sketch(wire, rejections)) is not None:
+            yield name, sketch
 
 
 def _numbers(

@@ -91,15 +91,12 @@ class GroupState:
     firing: Collection[str] = ()
     since: int | None = None
 
-    def known(self) -> dict[str, AlertLogEntry]:
-        """Alerts that the receiver believes to fire, by `alert_key`; a pending message may have been delivered."""
-        messages = [message for message in (self.sent, self.pending) if message is not None]
-        return {alert_key(entry): entry for message in messages for entry in message.firing}
-
 
 def decide(group: GroupState, timings: NotifyTimings, now: int) -> Decision:
     """Decide about a group at `now` (ms)."""
-    known = group.known()
+    # What the receiver believes to fire; a pending message may have been delivered.
+    messages = [message for message in (group.sent, group.pending) if message is not None]
+    known = {alert_key(entry): entry for message in messages for entry in message.firing}
     firing = [entry for entry in group.alerts if entry.id not in group.muted and entry.state == "firing"]
     ended = _ended(group, known, now)
     if not firing and not ended:

@@ -144,31 +144,31 @@ def alertmanager_alerts(notification: Notification, now_ms: int) -> list[dict[st
     ]
 
 
-class AppriseUnavailable(Exception):
-    """The library is not installed, or does not support the URL."""
-
-
 class AppriseIntegration:
     """Sends messages as plain text to one apprise URL.
 
-    https://github.com/caronc/apprise/wiki lists the services and the forms of their URLs. The threads are not shared,
+    https://github.com/caronc/apprise/wiki lists the services and the forms of their URLs. With an `error` the library
+    is not installed, or does not know the URL, and nothing counts as delivered. The threads are not shared,
     because a call that hangs keeps its thread after the time-out: in a shared pool one receiver would block the others
     and history queries.
     """
 
     def __init__(self, url: str) -> None:
-        """Load the library. Raises AppriseUnavailable."""
+        self.error = ""
+        self._threads = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="notify")
         try:
             import apprise  # optional, and slow to load
         except ImportError:
-            raise AppriseUnavailable("install the optional part: pip install 'tidings[notify]'") from None
+            self.error = "install the optional part: pip install 'tidings[notify]'"
+            return
         self._types = apprise.NotifyType
-        self._threads = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="notify")
         self._apprise: Any = apprise.Apprise()
         if not self._apprise.add(url):
-            raise AppriseUnavailable("apprise does not know this kind of URL")
+            self.error = "apprise does not know this kind of URL"
 
     async def send(self, notification: Notification) -> None:
+        if self.error:
+            raise NotTaken(self.error)
         kind = self._types.SUCCESS
         if notification.firing:
             critical = any(entry.type == "critical" for entry in notification.firing)

@@ -248,12 +248,11 @@ class Notifier:
             try:
                 await receiver.send(message)
             except NotTaken as fault:
-                remove = not (uncertain or fault.perhaps)
-                await self._record_failure(term, receiver, key, message.key, fault, remove=remove)
+                await self._record_failure(term, receiver, key, message.key, fault, uncertain)
                 return
             except Exception as fault:  # our mistake or a library's: logged by the task, and retried slowly
                 unknown = NotTaken(type(fault).__name__, perhaps=True)
-                await self._record_failure(term, receiver, key, message.key, unknown, remove=False)
+                await self._record_failure(term, receiver, key, message.key, unknown, uncertain)
                 raise
             term.attempts.pop(key, None)
             term.waits.pop(key, None)
@@ -286,8 +285,7 @@ class Notifier:
         key: str,
         message: str,
         fault: NotTaken,
-        *,
-        remove: bool,
+        uncertain: bool,
     ) -> None:
         now = self._now()
         attempts = term.attempts.setdefault(key, _Attempts())
@@ -299,7 +297,7 @@ class Notifier:
         )
         receiver.failed(fault, now)
         change = NotifyChange(receivers={receiver.name: receiver.status})
-        if remove:
+        if not uncertain and not fault.perhaps:
             change.pending_sends[key] = None
         await self._store.notify_write(self._holder, term.number, change)
 

@@ -1,7 +1,6 @@
 """The configured receivers, and the status of each."""
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,7 +13,6 @@ from metrics_svc.notify.integrations import (
     MAX_CONCURRENT,
     AlertmanagerIntegration,
     AppriseIntegration,
-    AppriseUnavailable,
     Integration,
     WebhookIntegration,
 )
@@ -32,19 +30,6 @@ FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 60.0
 
 Kind = Literal["webhook", "alertmanager", "apprise"]
-
-
-class MisconfiguredIntegration:
-    """Stands in for a receiver that cannot work as configured: always down, nothing counts as delivered."""
-
-    def __init__(self, reason: str) -> None:
-        self._reason = reason
-
-    async def send(self, notification: Notification) -> None:  # noqa: ARG002  # nothing can be sent
-        raise NotTaken(self._reason)
-
-    async def close(self) -> None:
-        """Nothing to close."""
 
 
 @dataclass(slots=True)
@@ -131,21 +116,14 @@ def configured_receivers(settings: Settings) -> list[ConfiguredReceiver]:
         )
         for number, url in enumerate(settings.alertmanager_urls, 1)
     ]
-    receivers += [
-        ConfiguredReceiver(status, integration, timings) for status, integration in _by_apprise(settings)
-    ]
-    return receivers
-
-
-def _by_apprise(settings: Settings) -> Iterator[tuple[Receiver, Integration]]:
     for number, url in enumerate(settings.notify_urls, 1):
+        integration = AppriseIntegration(url.get_secret_value())
         status = _named("apprise", number)
-        try:
-            yield status, AppriseIntegration(url.get_secret_value())
-        except AppriseUnavailable as fault:
-            log.error("receiver cannot be used", receiver=status.name, reason=str(fault))
-            down = msgspec.structs.replace(status, up=False, error=str(fault))
-            yield down, MisconfiguredIntegration(str(fault))
+        if integration.error:
+            log.error("receiver cannot be used", receiver=status.name, reason=integration.error)
+            status = msgspec.structs.replace(status, up=False, error=integration.error)
+        receivers.append(ConfiguredReceiver(status, integration, timings))
+    return receivers
 
 
 def _named(kind: Kind, number: int) -> Receiver:

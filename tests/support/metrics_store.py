@@ -1,6 +1,7 @@
 """Input of stores of metrics in tests: seconds, alerts and their episodes."""
 
-from metrics_svc.aggregation.rollups import SECONDS, SeriesRow
+from metrics_svc.aggregation.packed import unpack_between
+from metrics_svc.aggregation.rollups import SECONDS, SeriesRow, Tier
 from metrics_svc.aggregation.rows import LATENCY, Row
 from metrics_svc.alerts.instance import AlertInstance, ThresholdTimes
 from metrics_svc.alerts.states import AlertState
@@ -16,6 +17,10 @@ async def lead(store: MetricsStore, holder: str = "a") -> int:
     grant = await store.acquire(holder, LONG_MS)
     assert grant.term
     return grant.term
+
+
+async def stored_rows(store: MetricsStore, series: str, tier: Tier, start: int, end: int) -> list[Row]:
+    return unpack_between(await store.packed(series, tier, start, end), start, end)
 
 
 def second(at: int, latencies: list[float] | None = None, series: str = "", **values: float) -> SeriesRow:

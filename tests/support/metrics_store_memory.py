@@ -122,9 +122,6 @@ class MemoryStore(MetricsStore):
         while self._holds(holder, term) and self._events and self._events[0][0] <= through:
             self._events.popleft()
 
-    async def rows(self, series: str, tier: Tier, start: int, end: int) -> list[Row]:
-        return unpack(await self.packed(series, tier, start, end))
-
     async def packed(self, series: str, tier: Tier, start: int, end: int) -> list[bytes]:
         return [data for first, data in self._rows.get((series, tier), ()) if start <= first < end]
 

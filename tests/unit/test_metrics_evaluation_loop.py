@@ -21,6 +21,7 @@ from services.wire.events import AlertEvent, MetricsTick
 from services.wire.server import AlertRaised
 from services.wire.subjects import Subjects
 from tests.support.metrics import T0, ManualTime, Message, RecordingBus, report
+from tests.support.metrics_store import stored_rows
 from tests.support.metrics_store_memory import MemoryStore
 
 SUBJECTS = Subjects("t")
@@ -140,7 +141,7 @@ async def test_a_successor_writes_what_its_predecessor_did_not(world: World) -> 
 async def test_rollups_go_on_over_a_takeover(world: World) -> None:
     await world.run(4, world.a, world.b, requests=7.0)
     await world.run(60, world.b, requests=7.0)
-    rows = await world.store.rows(FLEET, TENS, T0, T0 + 60)
+    rows = await stored_rows(world.store, FLEET, TENS, T0, T0 + 60)
     assert [(row.start - T0, row.seconds) for row in rows] == [(at, 10) for at in range(0, 60, 10)]
     assert {row.value("requests") for row in rows} == {7.0}
 

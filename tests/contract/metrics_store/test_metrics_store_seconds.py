@@ -14,7 +14,7 @@ from services.settings import Settings
 from services.wire.records import AlertTransition
 from tests.support.deadline import eventually
 from tests.support.metrics import T0
-from tests.support.metrics_store import LONG_MS, entry, firing, lead, second
+from tests.support.metrics_store import LONG_MS, entry, firing, lead, second, stored_rows
 from tidings_cli.local.servers import RedisServer
 
 
@@ -107,7 +107,7 @@ class TestWriting:
     async def test_nothing_is_there_before(self, store: MetricsStore) -> None:
         assert await store.last_second() == 0
         assert await store.newest("", 100) == []
-        assert await store.rows("", TENS, T0, T0 + 100) == []
+        assert await stored_rows(store, "", TENS, T0, T0 + 100) == []
         assert await store.series(0) == {}
         assert await store.active() == []
         assert await store.episodes(10) == []
@@ -122,14 +122,14 @@ class TestRows:
         written = [second(T0 + at, [1.0, 50.0 * at + 1], cpu=float(at)) for at in range(3)]
         for placed in written:
             await store.write("a", term, SecondCommit(placed.row.start, [placed]))
-        rows = await store.rows("", SECONDS, T0, T0 + 3)
+        rows = await stored_rows(store, "", SECONDS, T0, T0 + 3)
         packed = [decode_row(data) for data in await store.packed("", SECONDS, T0, T0 + 3)]
         assert [row.start for row in rows] == [row.start for row in packed] == [T0, T0 + 1, T0 + 2]
         for row, stored, placed in zip(rows, packed, written, strict=True):
             assert (row.stats, row.histograms, row.quantiles) == (placed.row.stats, {}, placed.row.quantiles)
             merged = merge_packed(stored.start, [stored], sketches=True)
             assert merged.histograms[LATENCY].to_wire() == placed.row.histograms[LATENCY].to_wire()
-        assert [row.start for row in await store.rows("", SECONDS, T0 + 1, T0 + 2)] == [T0 + 1]
+        assert [row.start for row in await stored_rows(store, "", SECONDS, T0 + 1, T0 + 2)] == [T0 + 1]
 
     async def test_series_and_tiers_are_apart(self, store: MetricsStore) -> None:
         term = await lead(store)
@@ -144,8 +144,8 @@ class TestRows:
         assert await store.series(T0) == {"": T0, name: T0}
         assert await store.series(T0 + 1) == {}
         assert [row.value("cpu") for row in await store.newest(name, 5)] == [2.0]
-        assert [row.seconds for row in await store.rows("", TENS, T0, T0 + 1)] == [10]
-        assert await store.rows(name, TENS, T0, T0 + 1) == []
+        assert [row.seconds for row in await stored_rows(store, "", TENS, T0, T0 + 1)] == [10]
+        assert await stored_rows(store, name, TENS, T0, T0 + 1) == []
 
     async def test_the_newest_across_chunks(self, store: MetricsStore) -> None:
         term = await lead(store)
@@ -155,7 +155,7 @@ class TestRows:
         assert [row.start for row in await store.newest("", 4)] == list(range(border - 1, border + 3))
         assert len(await store.newest("", 1000)) == 6
         assert await store.newest("", 0) == []
-        across = await store.rows("", SECONDS, border - 2, border + 2)
+        across = await stored_rows(store, "", SECONDS, border - 2, border + 2)
         assert [row.start for row in across] == list(range(border - 2, border + 2))
 
 
