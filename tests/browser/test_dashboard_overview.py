@@ -95,7 +95,7 @@ def test_charts_by_keyboard(windows: Windows) -> None:
     expect(page.locator(".chart .values.then")).to_have_count(0)
 
 
-def test_late_data_is_said(windows: Windows, running: RunningTidings) -> None:
+def test_late_data_is_shown(windows: Windows, running: RunningTidings) -> None:
     page = windows.open()
     connected(page)
     expect(page.locator("[data-metric=cpu] b")).to_have_text(NUMBER)

@@ -65,7 +65,7 @@ def test_a_token_is_asked_for_and_opens_the_page(windows: Windows) -> None:
     expect(page.get_by_role("heading", name="This server asks for a token")).to_be_visible()
 
 
-def test_what_a_token_lacks_is_said(windows: Windows) -> None:
+def test_missing_permissions_are_shown(windows: Windows) -> None:
     page = windows.open(kept={"tidings.token": token()})
     connected(page)
     expect(page.locator(".notice.warning").first).to_contain_text("does not allow to see metrics, alerts")

@@ -110,7 +110,7 @@ async def test_replicas_that_sweep_at_once_and_late_expire_each_user_once(cluste
         assert stats == {"users": 1}
 
 
-async def test_a_gateway_frozen_for_longer_than_its_lease_takes_its_place_again(cluster: Cluster) -> None:
+async def test_a_gateway_frozen_for_longer_than_its_lease_returns(cluster: Cluster) -> None:
     alive, frozen = cluster.gateways[:2]
     room = "presence-frozen-gateway"
     async with (

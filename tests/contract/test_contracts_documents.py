@@ -66,7 +66,7 @@ def test_every_schema_is_used(document: Any) -> None:
     assert set(whole["components"]["schemas"]) == used
 
 
-def test_every_message_has_a_place() -> None:
+def test_every_message_is_in_the_document() -> None:
     document = asyncapi()
     assert set(REPLIES) <= set(client_messages())
     named = {component_name(kind) for kind in (*client_messages(), *server_messages())}

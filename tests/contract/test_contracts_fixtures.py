@@ -45,7 +45,7 @@ def test_a_client_message_is_the_same_in_both_codecs(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", _cases("server.json"), ids=_name)
-def test_a_server_message_is_encoded_as_the_file_says(case: Case) -> None:
+def test_a_server_message_is_encoded_as_in_the_file(case: Case) -> None:
     message = msgspec.convert(case["message"], SERVER_TYPES[case["message"]["type"]])
     assert _plain(message) == case["message"]
     assert msgspec.msgpack.encode(message).hex() == case["msgpack"]

@@ -37,7 +37,7 @@ def composed(engine: Engine) -> Iterator[Composed]:
 # --- the image --------------------------------------------------------------------------------------------------------
 
 
-def test_the_image_says_what_it_is(engine: Engine) -> None:
+def test_the_configuration_and_labels_of_the_image(engine: Engine) -> None:
     described = json.loads(engine.run("podman", "image", "inspect", IMAGE))[0]
     configured = described["Config"]
     assert configured["Entrypoint"] == ["tidings"]

@@ -184,7 +184,7 @@ async def test_a_gateway_that_starts_later_knows(
         assert not await refused(late.gateways[0], token("yan"))
 
 
-async def test_disconnecting_alone_lets_the_user_back(gateways: list[ServiceProcess]) -> None:
+async def test_a_disconnected_user_may_reconnect(gateways: list[ServiceProcess]) -> None:
     async with (
         httpx.AsyncClient(base_url=gateways[0].url, headers=SERVER, timeout=PATIENCE_S) as http,
         client(gateways[1], token("kim")) as kim,

@@ -211,7 +211,7 @@ async def _is_last(log: DurableLog, seq: int) -> bool:
     return (await log.state()).last_seq == seq
 
 
-async def test_what_cannot_be_done_is_said(make_settings: Callable[..., Settings], tmp_path: Path) -> None:
+async def test_errors_are_reported(make_settings: Callable[..., Settings], tmp_path: Path) -> None:
     settings = make_settings()
     with pytest.raises(CommandFailed, match="no stream yet"):
         await back_up(settings, tmp_path / "none")

@@ -186,7 +186,7 @@ class _Small(NatsServer):
         return re.sub(r"max_file_store: \d+", "max_file_store: 2000000", super()._configuration())
 
 
-async def test_a_full_store_is_said(make_settings: Make, tmp_path: Path) -> None:
+async def test_a_full_store_is_reported(make_settings: Make, tmp_path: Path) -> None:
     need("nats-server")
     with _Small(tmp_path) as server:
         settings = make_settings(nats_url=server.url)

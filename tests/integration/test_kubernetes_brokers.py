@@ -80,7 +80,7 @@ def test_secrets_differ_each_time_unless_they_are_kept(tmp_path: Path) -> None:
     assert all(re.fullmatch(r"[a-z][a-z0-9]{32,}", value) for value in values)
 
 
-def test_the_script_says_what_it_cannot_do(folder_of_secrets: Path, tmp_path: Path) -> None:
+def test_the_script_reports_its_errors(folder_of_secrets: Path, tmp_path: Path) -> None:
     half = tmp_path / "half"
     shutil.copytree(folder_of_secrets, half)
     (half / "redis.key").unlink()

@@ -83,7 +83,7 @@ async def test_it_follows_a_slot_that_moves(store, cluster, prefix):
         assert list(node.scan_iter(f"*{prefix}*"))
 
 
-async def test_a_node_that_is_away_is_said_and_its_return_noticed(store, cluster, prefix):
+async def test_a_missing_node_is_reported_and_its_return_noticed(store, cluster, prefix):
     gateway = SimulatedGateway(store)
     await gateway.send(connected("c1", "ann"))
     node = cluster.nodes[cluster.owner_of(f"{{{prefix}:presence}}")]
@@ -103,7 +103,7 @@ async def test_a_node_that_is_away_is_said_and_its_return_noticed(store, cluster
     await eventually(answers, "the node is asked again")
 
 
-async def test_a_replica_takes_the_place_of_a_master_that_dies(tmp_path, prefix):
+async def test_a_replica_replaces_a_master_that_dies(tmp_path, prefix):
     need("redis-server")
     with RedisCluster(tmp_path, password="secret") as cluster:
         dying = cluster.owner_of(f"{{{prefix}:presence}}")

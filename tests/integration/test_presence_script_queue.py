@@ -67,7 +67,7 @@ async def test_a_cancelled_caller_delays_no_other(queue, prefix):
     assert await queue.run(COUNT, [prefix], []) in (1, 2)
 
 
-async def test_out_of_reach_is_said_to_every_caller(prefix):
+async def test_every_caller_gets_the_error_of_an_unreachable_store(prefix):
     async with Redis(host="127.0.0.1", port=1, retry=None) as nowhere:
         queue = ScriptQueue(nowhere)
         answers = await asyncio.gather(

@@ -167,7 +167,7 @@ async def test_a_page_that_would_not_fit_into_one_answer_is_shorter(service, gat
     assert pages > 1
 
 
-async def test_refusals_say_why(service, gateway):
+async def test_refusals_have_reasons(service, gateway):
     await gateway.send(connected("c1", "ann"))
     with pytest.raises(RequestRefused) as refused:
         await gateway.send(joined("c1", ""))

@@ -48,7 +48,7 @@ async def test_limits_are_lowered_by_an_explicit_act_alone(
     await bus.close()
 
 
-async def test_what_cannot_be_reached_is_said() -> None:
+async def test_unreachable_servers_are_reported() -> None:
     away = Settings(nats_url=f"nats://127.0.0.1:{free_port()}", bus_connect_s=0.3)
     with pytest.raises(CommandFailed, match="tidings check"):
         await compare(away, lambda _: None)

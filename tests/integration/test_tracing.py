@@ -284,7 +284,7 @@ def test_an_unreachable_collector_affects_nothing(tracing: Deployment) -> None:
         ("http://127.0.0.1:9", "install tidings[tracing]", EXIT_CANNOT_START),
     ],
 )
-def test_what_cannot_work_is_said_at_the_start(
+def test_invalid_settings_are_reported_at_the_start(
     make_settings: Callable[..., Settings], tmp_path: Path, endpoint: str, said: str, code: int
 ) -> None:
     settings = make_settings()

@@ -166,7 +166,7 @@ def test_a_second_up_on_the_same_directory_is_refused(running: RunningTidings, d
         assert f"another `tidings up` (pid {running.process.pid}) uses {data_dir}" in second.output
 
 
-def test_a_busy_port_is_said_at_once(running: RunningTidings, tmp_path: Path) -> None:
+def test_a_busy_port_is_reported_at_once(running: RunningTidings, tmp_path: Path) -> None:
     with RunningTidings(tmp_path, port=running.port) as second:
         assert second.end() == 1
         assert f"port {running.port} on 127.0.0.1 cannot be used: Address already in use" in second.output

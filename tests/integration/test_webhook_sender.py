@@ -54,7 +54,7 @@ async def test_without_secrets_a_post_has_no_signature(receiver: WebhookReceiver
         (503, "5xx", True),
     ],
 )
-async def test_an_answer_says_whether_to_try_again(receiver, sender, status, reason, retry):
+async def test_an_answer_decides_whether_to_retry(receiver, sender, status, reason, retry):
     receiver.status = status
     fault = await refused(sender, receiver.url)
     assert (fault.reason, fault.status, fault.retry, fault.perhaps, fault.after_s) == (
@@ -62,7 +62,7 @@ async def test_an_answer_says_whether_to_try_again(receiver, sender, status, rea
     )  # fmt: skip
 
 
-async def test_a_receiver_says_when_to_try_again(receiver, sender):
+async def test_a_receiver_sets_the_retry_time(receiver, sender):
     receiver.status = 503
     for header, low, high in (
         ("7", 7, 7),

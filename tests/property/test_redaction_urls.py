@@ -83,7 +83,7 @@ def test_no_secret_of_a_url_is_in_the_configuration(url: str) -> None:
         assert hides(as_text(settings, form))  # type: ignore[arg-type]
 
 
-def test_where_a_url_leads_is_said() -> None:
+def test_the_host_of_a_url_is_shown() -> None:
     for url, shown in {
         "redis://u:a/b@c@127.0.0.1:6379/0": "redis://***@127.0.0.1:6379/0",
         "rediss+sentinel://u:p@s1:1,s2:2/NAME/0": "rediss+sentinel://***@s1:1,s2:2/NAME/0",

@@ -268,7 +268,7 @@ def test_text_is_refused_with_its_first_wrong_byte(
 
 @FUZZ
 @given(stream=st.lists(frames(), min_size=1, max_size=8).map(b"".join), times=st.integers(10, 300))
-def test_a_rate_of_frames_never_lets_through_more_than_it_says(stream: bytes, times: int) -> None:
+def test_a_rate_of_frames_is_never_exceeded(stream: bytes, times: int) -> None:
     _, closed, limits = asyncio.run(outcome_of([stream * times], deflate=False, frame_rate=5))
     assert len(closed) == 1
     assert limits.count(Limit.FRAME_RATE) <= 1

@@ -72,7 +72,7 @@ def test_an_invented_message_is_found(history: list[AnyRecord], data: st.DataObj
 
 
 @given(_faulty, st.data())
-def test_an_acknowledgement_that_names_another_place_is_found(
+def test_an_acknowledgement_with_another_position_is_found(
     history: list[AnyRecord], data: st.DataObject
 ) -> None:
     indices = [index for index, event in enumerate(history) if isinstance(event, AcknowledgedRecord)]

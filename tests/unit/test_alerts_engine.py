@@ -85,7 +85,7 @@ def test_thresholds(values: list[float], said: list[str]) -> None:
     assert Run(CPU).feed(*values).said == said
 
 
-def test_shorter_than_for_says_nothing() -> None:
+def test_shorter_than_for_raises_no_alert() -> None:
     rule = Rule(metric="cpu", warning=70, for_s=3, clear_for_s=0)
     assert Run(rule).feed(75, 75, 75, QUIET, 75, 75).said == []
     assert Run(rule).feed(75, 75, 75, 75).said == ["cpu-alert warning"]
@@ -105,7 +105,7 @@ def test_clear_for_bridges_short_dips() -> None:
     assert run.feed(20).said == ["cpu-alert warning", "cpu-alert resolved"]
 
 
-def test_falling_through_both_thresholds_says_resolved_alone() -> None:
+def test_falling_through_both_thresholds_only_resolves() -> None:
     rule = Rule(metric="cpu", warning=70, critical=90, clear_for_s=3)
     assert Run(rule).feed(95, 80, 20, 20, 20, 20).said == ["cpu-alert critical", "cpu-alert resolved"]
 
@@ -115,7 +115,7 @@ def test_own_clear_thresholds() -> None:
     assert Run(rule).feed(75, 51, 50, 49).said == ["cpu-alert warning", "cpu-alert resolved"]
 
 
-def test_below_is_bad_where_the_rule_says_so() -> None:
+def test_a_rule_may_alert_below_a_threshold() -> None:
     rule = Rule(metric="requests", warning=10, critical=1, op="<=", clear_for_s=0)
     run = Run(rule).feed(20, 10, 10.4, 1, 1.04, 5, 11, metric="requests")
     assert run.said == [
@@ -163,7 +163,7 @@ def test_no_data_alert_ends_with_data() -> None:
     assert run.feed(20).said == ["cpu-alert warning", "cpu-alert resolved"]
 
 
-def test_few_requests_say_nothing_about_latency() -> None:
+def test_few_requests_are_ignored_for_latency() -> None:
     rule = Rule(metric="latencyP99", warning=500, min_count=10, no_data="resolve")
     run = Run(rule)
     run.take(fleet(T0, [900.0] * 9))
@@ -297,7 +297,7 @@ def test_a_firing_alert_has_the_value_of_now_and_announces_nothing() -> None:
     assert current.reason == "over a threshold for long enough"
 
 
-def test_an_alert_that_is_about_to_end_keeps_what_it_said_last() -> None:
+def test_an_alert_that_is_about_to_end_keeps_its_last_message() -> None:
     run = Run(Rule(metric="cpu", warning=70, clear_for_s=60)).feed(95, *[20.0] * 2 * REFRESH_S)
     shown = run.engine._instances["cpu-alert"].current
     assert shown is not None

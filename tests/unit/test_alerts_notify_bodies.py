@@ -50,7 +50,7 @@ def test_the_fingerprint_is_the_same_when_the_severity_changes() -> None:
     assert one == other
 
 
-def test_large_groups_are_cut_and_say_so() -> None:
+def test_large_groups_are_cut_with_a_note() -> None:
     many = [entry(f"cpu-{at}-alert") for at in range(MAX_ALERTS + 7)]
     said = webhook_body(message(many, []))
     assert (len(said["alerts"]), said["truncatedAlerts"]) == (MAX_ALERTS, 7)

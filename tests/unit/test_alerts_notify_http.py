@@ -46,7 +46,7 @@ async def test_what_an_answer_means(receiver: WebhookReceiver, status: int, retr
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "receiver", "http://127.0.0.1:1/x", "http://[::1"])
-async def test_what_cannot_be_posted_says_why(url: str) -> None:
+async def test_failed_posts_have_reasons(url: str) -> None:
     fault = await failure(WebhookIntegration(url))
     assert (str(fault), fault.perhaps) == ("unreachable", False)
 

@@ -51,7 +51,7 @@ def test_a_good_file() -> None:
         ("rules = 5", "rules"),
     ],
 )
-def test_bad_files_say_what_is_wrong(text: str, complaint: str) -> None:
+def test_bad_files_have_reasons(text: str, complaint: str) -> None:
     with pytest.raises(BadRules, match=complaint):
         parse(text)
 
@@ -81,7 +81,7 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     assert [rule.metric for rule in file.rules.rules] == ["disk"]
 
 
-def test_a_bad_file_leaves_the_rules_and_says_why(tmp_path: Path) -> None:
+def test_a_bad_file_leaves_the_rules_unchanged_with_a_reason(tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"
     path.write_text(GOOD)
     file = RuleStore(path)

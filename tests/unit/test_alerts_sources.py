@@ -119,7 +119,7 @@ def test_every_transition_is_kept_with_its_reason() -> None:
     assert [line.reason for line in entries] == [step[2] for step in steps[3:]]
 
 
-def test_a_watch_says_why_it_is_what_it_is() -> None:
+def test_a_watch_has_the_reason_of_its_state() -> None:
     outcome = AlertEngine(RuleSet([Rule(metric="cpu", warning=70)]), {}).evaluate(fleet(T0, cpu=80))
     watch = outcome.instances["cpu-alert"]
     assert isinstance(watch, AlertInstance)

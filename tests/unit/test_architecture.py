@@ -66,7 +66,7 @@ def test_the_shared_parts_bring_no_server_and_no_store() -> None:
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)
-def test_every_package_says_what_may_live_there(package: str) -> None:
+def test_every_package_has_a_docstring_about_its_contents(package: str) -> None:
     undocumented = [
         str(path.parent.relative_to(ROOT))
         for path in (ROOT / package).rglob("__init__.py")

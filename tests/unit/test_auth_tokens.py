@@ -220,7 +220,7 @@ async def test_what_a_token_without_the_claim_allows_is_configured() -> None:
     assert (grants.may_join("lobby"), grants.may_join("den"), grants.direct) == (True, False, False)
 
 
-async def test_the_claim_says_what_the_user_may() -> None:
+async def test_the_claim_has_the_users_permissions() -> None:
     said = {"join": ["team:*"], "publish": ["team:a"], "channels": ["metrics"], "broadcast": True}
     grants = (await verifier.verify(token(tidings=said))).grants
 

@@ -60,7 +60,7 @@ def test_a_message_of_each_dialect_carries_the_mark_once() -> None:
         assert dialect.publish("bench", content()).count(MARK) == 1
 
 
-def test_positions_are_read_from_what_a_client_heard() -> None:
+def test_positions_are_read_from_received_bytes() -> None:
     welcome = b'{"type":"welcome","session":"s.1","inbox":{"epoch":"other","seq":7}}'
     durable = b'{"type":"joined_room","room":"r","epoch":"e1","seq":42}'
     ephemeral = b'{"type":"joined_room","room":"live:r"}'

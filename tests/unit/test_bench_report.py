@@ -132,6 +132,6 @@ def test_the_page_is_filled_between_its_marks_and_nowhere_else() -> None:
     assert page.render(once, results) == once
 
 
-def test_a_page_that_asks_for_what_was_not_measured_is_refused() -> None:
+def test_a_page_with_an_unmeasured_table_is_refused() -> None:
     with pytest.raises(ValueError, match="case pairs"):
         page.render("<!-- bench: case pairs -->\n<!-- bench: end -->\n", _results(tidings=[1.0]))

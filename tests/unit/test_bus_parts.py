@@ -162,7 +162,7 @@ async def test_request_without_responders() -> None:
         (JetStreamError(500, 10074, "replicas > 1 not supported"), Misconfigured),
     ],
 )
-def test_jetstream_errors_say_whether_a_retry_helps(error: JetStreamError, kind: type[BusError]) -> None:
+def test_jetstream_errors_are_retryable_or_not(error: JetStreamError, kind: type[BusError]) -> None:
     assert type(error_of(error)) is kind
 
 

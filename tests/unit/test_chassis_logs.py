@@ -180,7 +180,7 @@ def test_lines_reach_the_stream_without_recursion() -> None:
     assert line.fields == {"room": "lobby", "password": "***", "logger": "here"}
 
 
-def test_a_full_buffer_loses_the_oldest_and_says_how_many() -> None:
+def test_a_full_buffer_drops_the_oldest_and_counts_them() -> None:
     shipper = LogShipper("s", "gateway", capacity=10)
     bus = FakeBus()
     bus.down = True

@@ -180,7 +180,7 @@ def test_bad_json_content_is_refused(runner: CliRunner) -> None:
     assert "the content is not JSON" in result.output
 
 
-def test_no_gateway_is_said_clearly(runner: CliRunner) -> None:
+def test_a_missing_gateway_is_reported_clearly(runner: CliRunner) -> None:
     from tidings_cli.local.processes import free_port
 
     result = runner.invoke(app, ["pub", "lobby", "hi", "--url", f"http://127.0.0.1:{free_port()}"])

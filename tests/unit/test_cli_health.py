@@ -43,7 +43,7 @@ async def test_it_asks_where_the_process_answers(host: str) -> None:
         await server.close()
 
 
-async def test_nothing_that_answers_is_said_clearly() -> None:
+async def test_a_missing_answer_is_reported_clearly() -> None:
     code, out, err = await _asked(TIDINGS_PORT="1")
     assert (code, out) == (1, "")
     assert err.startswith("nothing listens on port 1: no Tidings process runs there")

@@ -126,7 +126,7 @@ def test_heartbeat() -> None:
     assert say(state(), type="heartbeat", id="h") == client.Heartbeat(id="h")
 
 
-def test_channels_are_followed_whole_or_not_at_all() -> None:
+def test_channels_are_followed_all_or_none() -> None:
     one = state()
     follow = say(one, type="subscribe", channels=["metrics", "presence", "metrics"], channel="logs", id="1")
     assert follow == client.Subscribe(channels=["metrics", "presence", "logs"], id="1")

@@ -32,7 +32,7 @@ def test_small_messages_are_not_compressed_and_large_ones_are() -> None:
     assert message_frame(too_large, binary=False, deflate=True) == frame(0x81, too_large)
 
 
-def test_both_codecs_say_the_same() -> None:
+def test_both_encodings_have_the_same_content() -> None:
     content = {"text": "grüße", "deep": [[1, 2.5, None, True]], "big": 2**64 - 1}
     message = said(msgspec.Raw(msgspec.json.encode(content)), 7)
     text, binary = message.encode(Encoding.JSON), message.encode(Encoding.MSGPACK)

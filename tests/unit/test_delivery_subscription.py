@@ -133,7 +133,7 @@ async def test_a_gap_that_no_read_explains_is_given_up(rig: Rig) -> None:
     assert rig.breaks == [Position("e1", 8)]
 
 
-async def test_one_that_cannot_be_read_keeps_its_place(rig: Rig) -> None:
+async def test_an_unreadable_message_is_skipped(rig: Rig) -> None:
     rig.hear(rig.stream.store(0))
     broken = rig.stream.store(1)
     broken.data = b"{"
@@ -282,7 +282,7 @@ async def test_messages_that_arrive_while_catching_up_are_in_it_or_come_after(ri
     assert rig.subscription.position == Position("e1", 2)
 
 
-async def test_what_cannot_be_read_is_said(rig: Rig) -> None:
+async def test_failed_reads_are_reported(rig: Rig) -> None:
     rig.stream.fault = AWAY
     with pytest.raises(Unavailable):
         await caught_up(rig, 0)

@@ -189,7 +189,7 @@ def test_production_has_the_memory_that_it_has_on_kubernetes() -> None:
             assert 2 * int(kept.removesuffix("mb")) * 10**6 <= int(service["mem_limit"])
 
 
-def test_production_says_how_it_is() -> None:
+def test_every_service_of_production_has_a_health_check() -> None:
     services = composed(DEPLOY / "compose.prod.yaml")["services"]
     assert {name for name, service in services.items() if "healthcheck" not in service} == set()
 

@@ -132,7 +132,7 @@ def test_certificates_of_others_are_left_alone(make: Make, tmp_path: Path) -> No
         ("ca.pem", "rubbish", "cannot be read"),
     ],
 )
-def test_what_cannot_be_read_is_said(name: str, content: str, said: str, tmp_path: Path) -> None:
+def test_failed_reads_are_reported(name: str, content: str, said: str, tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     folder.mkdir()
     (folder / name).write_text(content)
@@ -143,7 +143,7 @@ def test_what_cannot_be_read_is_said(name: str, content: str, said: str, tmp_pat
     assert "Traceback" not in done.output
 
 
-def test_the_command_says_what_became_of_each(tmp_path: Path) -> None:
+def test_the_command_reports_each_file(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["secrets", str(tmp_path / "secrets")])
     assert done.exit_code == 0
     assert "made    gateway_nats_url\n" in done.output
@@ -154,7 +154,7 @@ def test_the_command_says_what_became_of_each(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["secrets", str(file)]).exit_code == 1
 
 
-def test_what_would_change_is_said_and_nothing_is(tmp_path: Path) -> None:
+def test_check_reports_changes_and_makes_none(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     with pytest.raises(CommandFailed, match="no such folder"):
         compare(folder, Settings(), "")

@@ -125,7 +125,7 @@ def test_the_map_of_folders_names_what_is_there() -> None:
     assert packages <= {name.rstrip("/").split("/")[-1] for name in named}
 
 
-def test_the_table_of_processes_says_what_holds() -> None:
+def test_the_table_of_processes_is_correct() -> None:
     page = PAGE.read_text(encoding="utf-8")
     rows = set(re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE))
     assert rows == {module for _, module in _MODULES.values()}

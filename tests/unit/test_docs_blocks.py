@@ -47,7 +47,7 @@ _KNOWN = {
 }
 
 
-def test_every_block_says_what_it_is() -> None:
+def test_every_block_has_a_known_language() -> None:
     unknown = [
         f"{block}: {block.info}"
         for page in pages()

@@ -48,7 +48,7 @@ def test_every_cost_is_used(capacity) -> None:  # type: ignore[no-untyped-def]
     assert set(stated) == stated.names
 
 
-def test_twice_the_connections_take_twice_as_much(capacity) -> None:  # type: ignore[no-untyped-def]
+def test_twice_the_connections_need_twice_the_resources(capacity) -> None:  # type: ignore[no-untyped-def]
     stated = capacity.costs(capacity.PAGE.read_text(encoding="utf-8"))
     one, two = capacity.need(1_000_000, stated), capacity.need(2_000_000, stated)
     assert two.publishes_per_s == 2 * one.publishes_per_s

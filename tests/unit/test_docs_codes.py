@@ -19,7 +19,7 @@ def test_every_code_has_a_row_in_the_page() -> None:
         assert f"| {close.number} |" in page
 
 
-def test_a_close_code_is_sent_or_said_to_be_reserved() -> None:
+def test_a_close_code_is_sent_or_documented_as_reserved() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "gateway").rglob("*.py"))
     # The library sends 1002 by itself.
     unsent = {each.number for each in CloseCode if f"CloseCode.{each.name}" not in code} - {1002}

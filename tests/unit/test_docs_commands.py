@@ -102,7 +102,7 @@ def _faults(command: Command) -> list[str]:
 
 
 @pytest.mark.parametrize("page", pages(), ids=name_of)
-def test_what_a_page_says_to_type_exists(page: Path) -> None:
+def test_commands_on_a_page_exist(page: Path) -> None:
     faults = {str(command): wrong for command in commands(page) if (wrong := _faults(command))}
     assert faults == {}
 

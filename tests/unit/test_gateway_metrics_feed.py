@@ -86,9 +86,7 @@ def active(feed: MetricsChannel) -> list[str]:
     return sorted(feed._active)
 
 
-async def test_what_is_heard_while_the_answer_is_on_its_way_counts(
-    metrics: Metrics, feed: MetricsChannel
-) -> None:
+async def test_messages_before_the_answer_count(metrics: Metrics, feed: MetricsChannel) -> None:
     await metrics.asked(1)
     metrics.tell(AlertRaised(data=alert("new")))
     metrics.tell(AlertResolved(data=alert("old")))
@@ -107,7 +105,7 @@ async def test_an_alert_whose_end_was_missed_is_no_phantom(metrics: Metrics, fee
     assert active(feed) == []
 
 
-async def test_a_loss_of_the_bus_while_the_answer_is_on_its_way_asks_again(
+async def test_a_loss_of_the_bus_before_the_answer_repeats_the_request(
     metrics: Metrics, feed: MetricsChannel
 ) -> None:
     await metrics.asked(1)

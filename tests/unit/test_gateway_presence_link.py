@@ -136,7 +136,7 @@ async def test_a_long_outage_costs_bounded_memory_and_ends_in_an_announcement(
     assert fresh.ops == [Connected(connection_id="last", user_id="u", username="U")]
 
 
-async def test_batches_fit_the_bus_whatever_clients_say(rig: Rig) -> None:
+async def test_batches_fit_the_bus_with_any_input_of_clients(rig: Rig) -> None:
     data = msgspec.Raw(msgspec.json.encode("x" * 4000))
     rig.run()
     await eventually(lambda: rig.presence.batches)
@@ -173,7 +173,7 @@ async def test_a_superseded_boot_announces_under_a_lease_of_its_own(rig: Rig) ->
 
 
 @pytest.mark.parametrize("answered", [True, False])
-async def test_closing_says_what_was_on_its_way_and_what_waited(
+async def test_closing_sends_unanswered_and_queued_changes(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, answered: bool
 ) -> None:
     rig.run()

@@ -77,7 +77,7 @@ def test_forwarded(header: str, client: str) -> None:
         ("unknown", "unknown"),
     ],
 )
-def test_what_counts_as_one_place(address: str, place: str) -> None:
+def test_addresses_that_count_as_one(address: str, place: str) -> None:
     assert ip_key_of(address) == place
 
 

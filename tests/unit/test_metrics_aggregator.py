@@ -129,7 +129,7 @@ def test_histograms_of_the_fleet_do_not_depend_on_arrival_order(fleet: Fleet, or
     assert sorted(row.histograms) == [f"h{at}" for at in range(MAX_FLEET_HISTOGRAMS)]
 
 
-def test_what_an_application_said_under_an_agents_name_is_forgotten(fleet: Fleet) -> None:
+def test_reports_of_an_application_under_an_agents_name_are_dropped(fleet: Fleet) -> None:
     fleet.hear(T0 + 0.1, "web", "app", gauges={"cpu": 1.0, "depth": 5.0}, errors=50, labels={"route": "/"})
     fleet.agent(T0 + 0.2, "web", cpu=95)
     rows = fleet.seconds.close(T0).rows

@@ -150,7 +150,7 @@ async def test_a_percentile_as_points_is_merged_never_averaged(store: MemoryStor
 
 
 @pytest.mark.parametrize("step", [0, 10, 20])
-async def test_a_sources_rows_say_what_it_does_not_measure(step: int) -> None:
+async def test_a_sources_rows_leave_out_missing_metrics(step: int) -> None:
     store = MemoryStore(ManualTime())
     term = (await store.acquire("a", 10**9)).term
     rollups = Rollups()

@@ -128,7 +128,7 @@ def test_counts_of_an_application_reach_the_fleet_and_its_label_set() -> None:
     assert fleet[10:] == of_part[10:] == pytest.approx([2.0] * 10)
 
 
-def test_an_agents_interval_is_what_it_says() -> None:
+def test_an_agents_interval_is_the_reported_one() -> None:
     source = Source("agent", SILENT)
     source.hear(gauges={"cpu": 5.0}, interval_ms=30_000)
     source.run(75, "cpu")
@@ -150,7 +150,7 @@ def test_one_long_silence_is_no_interval(interval: int) -> None:
 
 
 @pytest.mark.parametrize("since", [-5, T0 * 1000 + 10_000, 1])
-def test_a_span_is_bounded_whatever_a_report_says(since: int) -> None:
+def test_a_span_is_bounded_for_any_report(since: int) -> None:
     validator = ReportValidator()
     validation = validator.validate(report("shop", "app", counts_since=since, interval_ms=-1), float(T0))
     assert validation.sample is not None

@@ -99,7 +99,7 @@ def test_a_minute_packs_into_far_less_than_its_seconds(requests: int) -> None:
     assert minute < seconds / 20
 
 
-def test_bytes_that_are_no_row_say_so() -> None:
+def test_bytes_that_are_no_row_are_refused() -> None:
     with pytest.raises(msgspec.DecodeError):
         unpack([b"\x93\x01"])
 
@@ -137,7 +137,7 @@ def test_tiers_fit_into_each_other() -> None:
 
 @pytest.mark.parametrize("spread", [0.01, 1.0, 4.0])
 @pytest.mark.parametrize("zeros", [0, 50])
-def test_merging_packed_rows_says_what_merging_rows_says(spread: float, zeros: int) -> None:
+def test_merging_packed_rows_equals_merging_rows(spread: float, zeros: int) -> None:
     """Dense and sparse bins, and both together: a wide spread of few values leaves gaps."""
     random = Random(4)  # the same latencies in every run
     rows = [

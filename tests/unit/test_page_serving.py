@@ -45,7 +45,7 @@ async def client(built: Path) -> AsyncIterator[httpx.AsyncClient]:
         ("/assets/font-abc.woff2", "font/woff2", "public, max-age=31536000, immutable"),
     ],
 )
-async def test_files_are_kept_as_long_as_their_names_say(
+async def test_files_are_cached_according_to_their_names(
     client: httpx.AsyncClient, path: str, media_type: str, kept: str
 ) -> None:
     answer = await client.get(path)
@@ -96,7 +96,7 @@ async def test_the_policy_allows_nothing_inline_and_nothing_from_elsewhere(clien
             assert loose not in policy
 
 
-async def test_without_a_build_the_page_says_what_to_run(tmp_path: Path) -> None:
+async def test_without_a_build_the_page_names_the_command(tmp_path: Path) -> None:
     async with client_of(tmp_path) as client:
         answer = await client.get("/")
         assert answer.status_code == 200

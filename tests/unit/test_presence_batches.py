@@ -120,7 +120,7 @@ def test_changes_are_bounded_in_number_and_bytes():
     assert [batch.batch for batch in made] == list(range(2, len(made) + 2))
 
 
-def test_a_batch_the_bus_does_not_take_gives_its_number_back():
+def test_a_batch_that_the_bus_refuses_does_not_use_its_number():
     batches = BatchQueue("g", "b")
     huge = Here("a", rooms=2, data=msgspec.Raw(msgspec.json.encode("x" * 2_000_000)))
     small = batches.next([huge])
@@ -147,7 +147,7 @@ def test_where_the_bus_takes_less_batches_become_smaller():
     assert [batch.fresh for batch in made] == [True] + [False] * (len(made) - 1)
 
 
-def test_a_superseded_boot_speaks_for_itself_under_another_name():
+def test_a_superseded_boot_continues_under_another_name():
     batches = BatchQueue("g", "b")
     drain(batches, [Here("a")])
     batches.use_own_lease()

@@ -73,7 +73,7 @@ async def test_an_answer_in_pages(presence: Presence, lookup: OnlineLookup) -> N
 
 
 @pytest.mark.parametrize("fault", [Unavailable("away"), LookupError("broken")])
-async def test_where_presence_cannot_say_it_is_not_said(
+async def test_online_is_absent_if_presence_does_not_answer(
     presence: Presence, lookup: OnlineLookup, fault: Exception
 ) -> None:
     presence.fault = fault

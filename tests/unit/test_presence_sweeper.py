@@ -87,7 +87,7 @@ async def test_unacknowledged_commits_are_published():
     assert late in recorder.announced
 
 
-async def test_nothing_expires_while_gateways_cannot_be_heard(monkeypatch: pytest.MonkeyPatch):
+async def test_nothing_expires_while_gateways_cannot_report(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "INTERVAL_S", 0.001)
     store, recorder = Scripted(step(1)), Recorder()
     recorder.bus_healthy = False

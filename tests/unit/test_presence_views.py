@@ -166,7 +166,7 @@ async def test_of_a_large_scope_followers_get_its_count_and_again_when_it_change
     assert len(member.got) == 2
 
 
-async def test_lists_end_when_a_scope_becomes_large_and_begin_again(
+async def test_lists_end_when_a_scope_becomes_large_and_return_below_the_limit(
     presence: Presence, views: PresenceChannels
 ):
     presence.users = [user("ann"), user("bob")]
@@ -239,7 +239,9 @@ async def test_a_list_at_hand_is_not_served_while_presence_is_known_to_be_away(
     assert second.types() == ["error"]
 
 
-async def test_a_gap_is_filled_and_followers_hear_the_difference(presence: Presence, views: PresenceChannels):
+async def test_a_gap_is_filled_and_followers_receive_the_difference(
+    presence: Presence, views: PresenceChannels
+):
     presence.users = [user("ann"), user("bob", data={"a": 1})]
     member = await followed(views, Member())
     presence.users = [user("bob"), user("eve")]

@@ -107,7 +107,7 @@ async def test_the_store_gets_no_urls():
     assert delivery.target == "example.org"
 
 
-async def test_a_receiver_that_asks_for_time_gets_it_from_every_replica():
+async def test_retry_after_of_a_receiver_holds_for_every_replica():
     queue = Queue()
     delivery = WebhookDelivery(queue, Sender(NotTaken("5xx", status=503, after_s=30)), "https://example.org")
     with pytest.raises(NotTaken):

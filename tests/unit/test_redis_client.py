@@ -95,7 +95,7 @@ def test_faults_of_a_script_are_ours():
         ),
     ],
 )
-def test_a_url_says_what_is_behind_it(url: str, expected: RedisAddress):
+def test_a_url_selects_the_kind_of_server(url: str, expected: RedisAddress):
     assert parse_redis_url(url) == expected
 
 
@@ -169,7 +169,7 @@ def test_an_address_is_spoken_without_its_secrets(url, spoken):
     assert display_address(url) == spoken
 
 
-async def test_what_no_sentinel_answers_is_said_in_one_line():
+async def test_missing_sentinels_are_reported_in_one_line():
     redis = open_redis(Settings(redis_url="redis+sentinel://127.0.0.1:1/home"), "presence")
     with pytest.raises(ConnectionError) as caught:
         await redis.ping()

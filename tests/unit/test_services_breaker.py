@@ -55,7 +55,7 @@ def test_a_failed_trial_doubles_the_time_up_to_the_most():
     assert waits == [2.0, 4.0, 4.0, 4.0]
 
 
-def test_a_trial_not_heard_of_is_given_up():
+def test_a_trial_without_an_answer_is_abandoned():
     breaker = opened()
     assert breaker.allow(1.0)
     assert not breaker.allow(5.9)

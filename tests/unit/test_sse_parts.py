@@ -90,7 +90,7 @@ def test_an_id_of_a_hundred_long_names_is_short() -> None:
         st.builds(Position, st.text("abcdef", min_size=16, max_size=16), st.integers(0, 2**63)),
     )
 )
-def test_no_id_is_longer_than_said(positions: dict[str, Position]) -> None:
+def test_no_id_is_longer_than_promised(positions: dict[str, Position]) -> None:
     event_id = encode_id(positions)
     assert len(event_id) <= longest_id(
         len(positions), len({position.epoch for position in positions.values()})

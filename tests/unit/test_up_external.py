@@ -65,7 +65,7 @@ def test_an_old_server_is_passed_over(without_wheels: Callable[[], Binary], tmp_
     assert without_wheels() == Binary(path, (8, 1, 1), "PATH")
 
 
-def test_without_any_it_is_said_what_was_found_and_what_to_install(
+def test_without_a_server_the_found_ones_and_the_fix_are_named(
     without_wheels: Callable[[], Binary], tmp_path: Path
 ) -> None:
     path = program(tmp_path, "redis-server", "Redis server v=5.0.7 sha=0")

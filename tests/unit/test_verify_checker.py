@@ -88,7 +88,7 @@ def test_a_message_for_a_member_who_left_is_found() -> None:
     assert kinds(joined(0), LeftRecord(who="ann", room=ROOM), *stored(1), received(1)) == [Kind.UNEXPLAINED]
 
 
-def test_two_messages_in_one_place_are_found() -> None:
+def test_two_messages_with_one_position_are_found() -> None:
     other = PublishedRecord(who="bob", room=ROOM, id="other")
     assert Kind.CONFLICT in kinds(joined(0), *stored(1), other, received(1, id="other"))
 

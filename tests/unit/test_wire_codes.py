@@ -13,7 +13,7 @@ def test_close_codes_by_their_ranges() -> None:
         assert len(code.value.reason.encode()) <= 123  # what fits a close frame (RFC 6455 §5.5)
 
 
-def test_error_codes_are_distinct_and_say_whether_to_retry() -> None:
+def test_error_codes_are_distinct_and_retryable_or_not() -> None:
     names = [code.code for code in ErrorCode]
     assert len(set(names)) == len(names)
     assert {code.code for code in ErrorCode if code.retryable} == {"rate_limited", "unavailable", "internal"}

@@ -28,7 +28,7 @@ def _name(case: Case) -> str:
 
 
 @pytest.mark.parametrize("case", _cases("client.json"), ids=_name)
-def test_what_is_sent_is_encoded_as_the_file_says(case: Case) -> None:
+def test_messages_are_encoded_as_in_the_file(case: Case) -> None:
     message = msgspec.convert(case["message"], ASKED[case["message"]["type"]])
     assert json.loads(JSON.encode(message)) == case["message"]
     assert msgspec.msgpack.decode(MSGPACK.encode(message)) == case["message"]

@@ -59,7 +59,7 @@ def test_what_the_docs_show_exists(snippet: str) -> None:
             assert hasattr(known[node.value.id], node.attr), ast.unparse(node)
 
 
-def test_the_wheel_has_all_modules_and_says_that_it_is_typed(tmp_path: Path) -> None:
+def test_the_wheel_has_all_modules_and_a_type_marker(tmp_path: Path) -> None:
     # The build tools that made this environment, without a network.
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     built = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=50)

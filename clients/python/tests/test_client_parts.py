@@ -114,7 +114,7 @@ def test_websockets_are_trusted_longer_where_they_worked() -> None:
     assert Fallback(["sse"]).choose() == "sse"
 
 
-def test_the_watchdog_asks_after_a_silent_interval_and_waits_for_the_answer() -> None:
+def test_the_watchdog_probes_after_a_silent_interval_and_waits_for_the_answer() -> None:
     dog = Watchdog(0, 25, 5, probes=True)
     assert [dog.turn(second) for second in (5, 10, 15, 20, 25, 29)] == ["fine"] * 4 + ["probe", "fine"]
     assert dog.turn(30) == "dead"
@@ -229,7 +229,7 @@ def test_an_event_stream_is_read_in_one_piece_byte_by_byte_and_in_any_two_pieces
     assert EventStreamParser().push(b"data: half\n") == []
 
 
-def test_errors_say_what_they_are_and_can_be_sent_to_another_process() -> None:
+def test_errors_have_codes_and_can_be_pickled() -> None:
     assert issubclass(QueueFull, LocalError)
     assert issubclass(LocalError, TidingsError)
     for fault in (AckTimeout("late"), ServerError("no", code="rate_limited", retryable=True, retry_after=3)):

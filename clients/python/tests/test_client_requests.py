@@ -92,7 +92,7 @@ async def test_a_token_request_is_cancelled_when_no_caller_waits() -> None:
     assert doorkeeper.asked == [False, False]
 
 
-async def test_a_request_says_which_part_of_its_path_is_missing() -> None:
+async def test_a_request_names_the_missing_part_of_its_path() -> None:
     client = TidingsClient("http://server")
     for path in ({}, {"room": ""}, {"name": "lobby"}):
         with pytest.raises(ValueError, match=r"GET /api/rooms/\{room\}/history needs 'room' in `path`"):
@@ -102,7 +102,7 @@ async def test_a_request_says_which_part_of_its_path_is_missing() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 407])
-async def test_an_answer_that_is_not_the_servers_says_so(status: int) -> None:
+async def test_an_answer_that_is_not_the_servers_is_blocked(status: int) -> None:
     page = httpx.MockTransport(lambda _: httpx.Response(status, text="<h1>Sign in to this network</h1>"))
     async with httpx.AsyncClient(transport=page) as http:
         with pytest.raises(Blocked, match=f"something on the way answered {status}") as refusal:

@@ -77,7 +77,7 @@ def _client(door: Door, **options: Any) -> TidingsClient:
     return TidingsClient(door.url, **given)
 
 
-async def test_shows_its_token_in_a_header_and_its_name_in_the_query_and_says_goodbye(door: Door) -> None:
+async def test_sends_its_token_in_a_header_and_its_name_in_the_query_and_a_close_code(door: Door) -> None:
     async with _client(door, username="Ada", token="t", session="s") as client:
         assert client.user_id == "u"
     (request,) = door.asked
@@ -96,7 +96,7 @@ async def test_a_ticket_is_asked_for_each_connection(door: Door) -> None:
     assert [request.path for request in door.asked] == ["/ws?ticket=a", "/ws?ticket=b"]
 
 
-async def test_a_refusal_says_what_the_server_said(door: Door) -> None:
+async def test_a_refusal_has_the_servers_error(door: Door) -> None:
     door.refusals = [(403, {}, {"code": "forbidden", "message": "this origin", "retryable": False})]
     client = _client(door)
     with pytest.raises(ServerError, match="this origin") as refused:
@@ -154,7 +154,7 @@ async def test_a_token_that_is_a_mere_text_is_not_shown_twice(door: Door) -> Non
     await client.close()
 
 
-async def test_waits_as_long_as_retry_after_says(door: Door) -> None:
+async def test_waits_for_retry_after(door: Door) -> None:
     door.refusals = [(503, {"Retry-After": "60"}, "<h1>busy</h1>")]
     client = _client(door)
     opening = asyncio.create_task(client.connect())

@@ -77,7 +77,7 @@ def _at(seq: int, epoch: str = "e1") -> Position:
     return Position(epoch=epoch, seq=seq)
 
 
-async def test_asks_for_rooms_and_channels_when_it_opens_and_again_when_they_change(rig: Rig) -> None:
+async def test_requests_rooms_and_channels_when_it_opens_and_when_they_change(rig: Rig) -> None:
     joining = rig.begin(rig.client.room("lobby").join())
     rig.client.metrics.follow()
     await rig.connect()
@@ -126,7 +126,7 @@ async def test_resumes_rooms_and_inbox_where_they_stood_and_shows_nothing_twice(
     assert seen == [5, "d3", 6, "d4", 7]
 
 
-async def test_says_when_something_could_not_be_resumed(rig: Rig) -> None:
+async def test_reports_what_could_not_be_resumed(rig: Rig) -> None:
     await rig.connect()
     seen = await rig.join("lobby")
     rig.streams.last.message(_joined(4))
@@ -139,7 +139,7 @@ async def test_says_when_something_could_not_be_resumed(rig: Rig) -> None:
     assert [gap.position for gap in seen] == [_at(50)]
 
 
-async def test_sends_over_http_as_its_user_and_says_what_it_cannot_do(rig: Rig) -> None:
+async def test_sends_over_http_as_its_user_and_refuses_the_rest(rig: Rig) -> None:
     await rig.connect()
     await rig.join("lobby/a b")
     rig.streams.last.message(_joined(0, "lobby/a b"))
@@ -182,7 +182,7 @@ async def test_publishes_one_at_a_time_in_order(rig: Rig) -> None:
     assert [body["content"] for _, body, _ in rig.streams.sent] == [0, 1, 2]
 
 
-async def test_says_again_of_its_user_what_was_said_on_every_stream(rig: Rig) -> None:
+async def test_sends_status_and_data_again_on_every_stream(rig: Rig) -> None:
     await rig.connect()
     await rig.client.set_status("busy")
     await rig.client.set_custom_data(1)
@@ -403,7 +403,7 @@ async def test_a_stream_that_ends_beside_an_upgrade_that_is_never_answered_is_op
         assert str(blocked.client.status) == "connected over sse"
 
 
-async def test_pauses_begin_at_two_minutes_once_a_websocket_took_over() -> None:
+async def test_pauses_start_at_two_minutes_after_a_websocket_took_over() -> None:
     async with Blocked() as blocked:
         blocked.server.last.greet()
         await blocked.clock.pass_(2)

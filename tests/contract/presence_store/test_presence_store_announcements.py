@@ -21,7 +21,7 @@ from tests.support.presence import (
 PAUSED = LeaseTimings(lease_ms=9000, grace_ms=5000, idle_room_ms=60_000, recovery_pause_ms=3000)
 
 
-async def test_an_announcement_says_how_long_a_user_was_idle(make_store, clock):
+async def test_an_announcement_has_the_idle_time(make_store, clock):
     store = await make_store()
     gateway = SimulatedGateway(store)
     idle = Connected(connection_id="c1", user_id="ann", username="Ann", idle_ms=60_000)

@@ -55,7 +55,7 @@ async def test_an_older_boot_is_superseded(store, gateway):
     assert (await newer.send()).result is BatchResult.APPLIED
 
 
-async def test_a_boot_not_heard_of_must_open_its_lease(store, gateway):
+async def test_an_unknown_boot_must_open_its_lease(store, gateway):
     await gateway.send(connected("c1", "ann"))
     restarted = SimulatedGateway(store, boot="b2", opened=True)
     assert (await restarted.send(connected("d1", "bob"))).result is BatchResult.RESYNC

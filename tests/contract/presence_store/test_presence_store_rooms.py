@@ -3,7 +3,7 @@
 from tests.support.presence import connected, data, disconnected, joined, left, lines, sweep_all, sweep_lines
 
 
-async def test_a_room_is_left_at_once_when_the_client_says_so(gateway, clock):
+async def test_leave_room_leaves_at_once(gateway, clock):
     await gateway.send(connected("c1", "ann"), joined("c1", "lobby"))
     assert lines((await gateway.send(left("c1", "lobby"))).changes) == ["user_left ann lobby"]
 

@@ -49,7 +49,7 @@ async def test_queue_group_shares_messages(connect_bus: ConnectBus, prefix: str)
     assert sorted(got.data, key=int) == [b"%d" % number for number in range(50)]
 
 
-async def test_closed_subscription_hears_nothing_more(connect_bus: ConnectBus, prefix: str) -> None:
+async def test_closed_subscription_receives_nothing_more(connect_bus: ConnectBus, prefix: str) -> None:
     bus = await connect_bus()
     got = Collected()
     subscription = bus.subscribe(f"{prefix}.x", got)

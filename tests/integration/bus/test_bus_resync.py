@@ -142,7 +142,7 @@ async def test_thousands_of_rooms_are_looked_at_in_few_questions(
     await rig.tasks.close()
 
 
-async def test_rooms_that_speak_meanwhile_are_not_asked_for(
+async def test_rooms_with_messages_meanwhile_are_not_requested(
     connect_bus: ConnectBus, make_settings: Callable[..., Settings]
 ) -> None:
     settings = make_settings()

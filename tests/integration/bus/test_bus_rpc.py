@@ -78,7 +78,7 @@ async def test_refusal_carries_code_and_message(
     await service.stop()
 
 
-async def test_handlers_fault_is_internal_and_says_nothing_of_itself(
+async def test_handlers_fault_is_internal_without_details(
     connect_bus: ConnectBus, asker: Bus, settings: Settings
 ) -> None:
     async def fail(_: RoomsQuery) -> RoomsPage:
@@ -275,7 +275,7 @@ async def test_service_is_there_again_after_the_client_closed_for_good(
     await service.stop()
 
 
-async def test_stop_lets_running_handlers_finish(
+async def test_stop_waits_for_running_handlers(
     connect_bus: ConnectBus, asker: Bus, settings: Settings
 ) -> None:
     began = asyncio.Event()
@@ -304,7 +304,7 @@ async def test_stop_without_a_connection(connect_bus: ConnectBus, settings: Sett
     await service.stop()
 
 
-async def test_misuse_is_said(asker: Bus, settings: Settings) -> None:
+async def test_misuse_is_reported(asker: Bus, settings: Settings) -> None:
     service = Service(asker, settings, "presence")
     with pytest.raises(ValueError, match="no endpoint of presence"):
         service.endpoint(GATEWAY_STATS, _empty_page)  # type: ignore[arg-type]

@@ -97,7 +97,7 @@ async def test_a_full_store_blocks_nothing_else(small: NatsServer) -> None:
         revocations.close()
 
 
-async def test_a_store_that_is_too_small_is_said_at_the_start(small: NatsServer) -> None:
+async def test_a_store_that_is_too_small_is_reported_at_the_start(small: NatsServer) -> None:
     settings = _settings(small, history_max_bytes=200 * MIB)
     async with _connected(settings) as bus:
         log = Streams(bus, settings).all[0]

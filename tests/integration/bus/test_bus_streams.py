@@ -96,7 +96,9 @@ async def test_outcome_comes_after_publish_returned(log: DurableLog, room: Room,
     assert bus.stats.not_stored == 1
 
 
-async def test_without_a_stream_it_says_so_at_once(bus: Bus, make_settings: MakeSettings, room: Room) -> None:
+async def test_without_a_stream_a_publish_fails_at_once(
+    bus: Bus, make_settings: MakeSettings, room: Room
+) -> None:
     log = room_log(bus, make_settings())
     assert isinstance(await publishing(log, room("r"), b""), NoAnswer)
 
@@ -335,7 +337,7 @@ async def test_closed_log_takes_nothing_more(bus: Bus, log: DurableLog, room: Ro
     assert isinstance(await waiting, Unavailable)
 
 
-async def test_publish_without_permission_is_said_at_once(
+async def test_publish_without_permission_fails_at_once(
     breakable_nats: StartNats, connect_bus: ConnectBus, make_settings: MakeSettings, room: Room, prefix: str
 ) -> None:
     server = breakable_nats(

@@ -144,7 +144,9 @@ async def test_permission_violations_reach_only_the_error_callback(
     assert await _echoes(bus, f"{prefix}.x")
 
 
-async def test_forbidden_inbox_is_said_at_connect(breakable_nats: StartNats, connect_bus: ConnectBus) -> None:
+async def test_forbidden_inbox_is_reported_at_connect(
+    breakable_nats: StartNats, connect_bus: ConnectBus
+) -> None:
     server = breakable_nats(
         password="secret", extra_config=_users("secret", 'subscribe: { deny: ["_INBOX.>"] }')
     )

@@ -23,7 +23,7 @@ async def _info(bus: Bus, log: DurableLog) -> dict[str, Any]:
     return dict(json.loads(answer.data))
 
 
-async def test_a_gateway_that_asks_for_one_copy_leaves_three(nats_cluster: NatsCluster) -> None:
+async def test_a_gateway_with_one_replica_configured_keeps_three(nats_cluster: NatsCluster) -> None:
     settings = Settings(nats_url=nats_cluster.url, prefix="copies")
     bus = await Bus.connect(settings, "test")
     try:

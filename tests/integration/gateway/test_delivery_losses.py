@@ -33,7 +33,7 @@ def cut_off(cluster: Cluster) -> None:
     cluster.proxy.reset()
 
 
-async def test_members_hear_of_a_wiped_stream_and_go_on(cluster: Cluster, room: str) -> None:
+async def test_members_are_notified_of_a_wiped_stream_and_continue(cluster: Cluster, room: str) -> None:
     async with client(cluster.gateways[0]) as ann, client(cluster.gateways[1]) as bob:
         before = await ann.join(room)
         await bob.join(room)
@@ -83,7 +83,7 @@ async def test_a_gap_is_filled_when_the_bus_recovers(cluster: Cluster, room: str
         await ann.nothing_of("joined_room")
 
 
-async def test_members_hear_of_a_gap_that_was_evicted(cluster: Cluster, room: str) -> None:
+async def test_members_are_notified_of_an_evicted_gap(cluster: Cluster, room: str) -> None:
     behind_proxy, other = cluster.gateways
     quiet_room = f"{room}-quiet"
     async with client(behind_proxy) as ann, client(other) as bob:

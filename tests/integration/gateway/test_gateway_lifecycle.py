@@ -122,7 +122,7 @@ async def test_silence_ends_a_connection_and_a_pong_does_not(deployment: Deploym
     assert await eventually_ended(gateway) == 0
 
 
-async def test_a_gateway_that_stops_says_so(deployment: Deployment, room: str) -> None:
+async def test_a_stopping_gateway_sends_disconnect(deployment: Deployment, room: str) -> None:
     gateway = deployment.extra_gateway("leaving")
     async with (
         client(gateway) as ann,

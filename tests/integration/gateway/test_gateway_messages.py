@@ -238,7 +238,9 @@ async def test_direct_messages_reach_every_connection_of_the_user(gateways: Gate
         await ann.nothing_of("direct_message")
 
 
-async def test_a_direct_message_says_whether_the_user_is_online_anywhere(gateways: Gateways) -> None:
+async def test_the_ack_of_a_direct_message_has_the_users_online_state_of_all_gateways(
+    gateways: Gateways,
+) -> None:
     async with client(gateways[0]) as ann, client(gateways[1]) as bob:
 
         async def known() -> bool:
@@ -287,7 +289,7 @@ async def test_a_join_with_since_returns_what_was_missed(gateways: Gateways, roo
                 await ann.ask("room_message", room=room, content=number)
 
 
-async def test_what_cannot_be_recovered_is_said(gateways: Gateways, room: str) -> None:
+async def test_a_failed_recovery_is_reported(gateways: Gateways, room: str) -> None:
     async with client(gateways[0], "username=Ann") as ann, client(gateways[1]) as bob:
         start = await ann.join(room)
         position = {"epoch": start["epoch"], "seq": start["seq"]}

@@ -55,7 +55,7 @@ def test_ephemeral_rooms_prove_nothing(gateways: tuple[ServiceProcess, ServicePr
         (["--url", "http://127.0.0.1:1", "--duration", "soon"], "'soon' is not a duration"),
     ],
 )
-def test_what_cannot_be_done_is_said(arguments: list[str], said: str) -> None:
+def test_errors_are_reported(arguments: list[str], said: str) -> None:
     done = verify(*arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert said in done.stderr

@@ -84,7 +84,7 @@ async def test_an_echo_is_asked_for_or_left_to_the_namespace() -> None:
     assert deps.publisher.echoes == [True, False, False, UNSET]
 
 
-async def test_a_direct_message_says_whether_the_user_is_online(
+async def test_the_ack_of_a_direct_message_has_the_users_online_state(
     client: httpx.AsyncClient, deps: FakeDeps
 ) -> None:
     deps.user_presence.online["bob"] = True
@@ -224,7 +224,7 @@ async def test_a_room_needs_both_rights(
     assert secured.publisher.published == []
 
 
-async def test_only_the_server_publishes_where_the_namespace_says_so() -> None:
+async def test_only_the_server_publishes_to_a_namespace_of_the_server() -> None:
     deps = FakeDeps(settings_of(namespaces={"news": {"publish": "server"}}))
     async with api_client(deps) as client:
         answer = await client.post("/api/rooms/news:today/messages", json={"content": 1})

@@ -34,7 +34,9 @@ async def test_defaults(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     assert before <= report["timestamp"] <= before + 10_000
 
 
-async def test_a_push_says_since_when_it_counts(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+async def test_a_push_counts_since_the_last_one_of_its_labels(
+    client: httpx.AsyncClient, deps: FakeDeps
+) -> None:
     now = int(time.time() * 1000)
     for at, labels in (
         (now - 60_000, {"route": "/a"}),

@@ -110,7 +110,7 @@ async def test_gauges_and_sums(client: httpx.AsyncClient, deps: FakeDeps) -> Non
     assert report["totals"] == {"served": {"value": 400}}
 
 
-async def test_deltas_say_since_when_they_count(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+async def test_deltas_count_since_their_start(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     export = Exporting()
     export.sum("sold", 5)
     export.sum("lost", 5)
@@ -369,7 +369,7 @@ async def test_an_empty_export_is_fine(client: httpx.AsyncClient) -> None:
     assert (await client.post("/v1/metrics", content=b"", headers=PROTOBUF)).content == b""
 
 
-async def test_too_many_label_sets_are_said(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+async def test_too_many_label_sets_are_reported(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     export = Exporting()
     for user in range(40):
         export.sum("sold", 1, user=str(user))

@@ -146,7 +146,7 @@ async def test_disconnecting_orders_all_gateways(
     assert deps.bus.flushed == 1
 
 
-async def test_disconnecting_says_when_the_order_did_not_go_out(
+async def test_disconnecting_fails_if_the_order_was_not_sent(
     client: httpx.AsyncClient, deps: FakeDeps
 ) -> None:
     deps.bus.fault = Unavailable("no bus")
@@ -167,7 +167,7 @@ async def test_tickets_under_open(client: httpx.AsyncClient, deps: FakeDeps) -> 
     assert (identity.username, origin) == ("Ada", "")
 
 
-async def test_a_ticket_is_bound_to_the_page_that_asks(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+async def test_a_ticket_is_bound_to_the_requesting_page(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     page = "http://127.0.0.1:8080"
     await client.post("/api/tickets", headers={"origin": page}, json={"origin": "https://other.example"})
     await client.post("/api/tickets", json={"origin": "https://app.example"})

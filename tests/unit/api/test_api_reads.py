@@ -201,7 +201,7 @@ async def test_faults_of_the_bus(
     assert "secret-name" not in answer.text
 
 
-async def test_our_own_faults_say_nothing(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+async def test_internal_errors_have_no_details(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     deps.answers["alerts"] = ZeroDivisionError("secret-name in a traceback")
     answer = await client.get("/api/alerts")
 
