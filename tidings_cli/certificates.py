@@ -70,7 +70,7 @@ def make_authority(now: datetime.datetime) -> KeyPair:
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
     )
-    return KeyPair(_pem(builder.sign(key, hashes.SHA256())), _key_pem(key))
+    return _pair(builder, key, key)
 
 
 def make_server(authority: KeyPair, names: list[str], now: datetime.datetime) -> KeyPair:
@@ -93,7 +93,7 @@ def make_server(authority: KeyPair, names: list[str], now: datetime.datetime) ->
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
         )
     )
-    return KeyPair(_pem(builder.sign(signer, hashes.SHA256())), _key_pem(key))
+    return _pair(builder, signer, key)
 
 
 def _builder(
@@ -128,11 +128,9 @@ def _usage(**allowed: bool) -> x509.KeyUsage:
     return x509.KeyUsage(**{kind: allowed.get(kind, False) for kind in (*kinds, *more)})
 
 
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+def _pair(
+    builder: x509.CertificateBuilder, signer: ec.EllipticCurvePrivateKey, key: ec.EllipticCurvePrivateKey
+) -> KeyPair:
+    pem, format = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    certificate = builder.sign(signer, hashes.SHA256()).public_bytes(pem)
+    return KeyPair(certificate, key.private_bytes(pem, format, serialization.NoEncryption()))

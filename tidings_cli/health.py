@@ -9,15 +9,16 @@ _TIMEOUT_S = 3.0
 _DEFAULT_PORT = "8080"
 _ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # addresses to connect to
 
-SUMMARY = "Check that the process on this machine, or in this container, is alive."
-
 
 def main(arguments: list[str]) -> int:
     """Print the answer and return the exit code: 0 for status 200, 1 for another or none.
 
     Without `--port` the address comes from the environment alone, not from `tidings.toml`.
     """
-    parser = argparse.ArgumentParser("tidings health", description=SUMMARY)
+    parser = argparse.ArgumentParser(
+        "tidings health",
+        description="Check that the process on this machine, or in this container, is alive.",
+    )
     parser.add_argument(
         "--ready", action="store_true", help="check that it can serve, not only that it is alive"
     )

@@ -31,12 +31,9 @@ def check_configuration(settings: Settings, role: Role | None) -> list[Outcome]:
         outcomes.append(_access(settings))
         outcomes += _certificates(settings)
     outcomes += [
-        outcome
+        _expiry(f"TIDINGS_{name.upper()}", path, "replace it (`tidings secrets`), and restart")
         for name in ("nats_ca", "nats_cert", "redis_ca", "redis_cert")
         if (path := getattr(settings, name)) is not None
-        for outcome in [
-            _expiry(f"TIDINGS_{name.upper()}", path, "replace it (`tidings secrets`), and restart")
-        ]
     ]
     if role in (None, Role.METRICS) and settings.rules_file is not None:
         outcomes.append(_rules(settings.rules_file))

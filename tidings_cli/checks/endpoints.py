@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from importlib.util import find_spec
+from time import perf_counter
 from urllib.parse import urlsplit
 
 import httpx
@@ -10,7 +11,7 @@ import httpx
 from services.permissions import Role
 from services.settings import Settings
 from services.tracing.exporting import traces_url
-from tidings_cli.checks.outcome import Outcome, Stopwatch, bad, good, reason_of, warning
+from tidings_cli.checks.outcome import Outcome, bad, good, reason_of, warning
 
 REACH_S = 5.0
 _USABLE = {"RSA", "EC", "OKP"}
@@ -40,7 +41,7 @@ async def check_endpoints(settings: Settings, role: Role | None) -> list[Outcome
 
 async def _keys(issuer: str, url: str) -> Outcome:
     name = f"public keys of {issuer or 'the issuer'}"
-    watch = Stopwatch()
+    since = perf_counter()
     answer = await _fetched(url)
     if isinstance(answer, str):
         advice = "gateways answer 503 to tokens of this issuer while they have no keys"
@@ -55,14 +56,14 @@ async def _keys(issuer: str, url: str) -> Outcome:
     if not keys:
         advice = "the issuer must sign with RS256, ES256 or EdDSA"
         return bad(name, f"{url} has no key that could verify a token", advice)
-    return good(name, f"{len(keys)} at {url}", watch.ms)
+    return good(name, f"{len(keys)} at {url}", since)
 
 
 async def _receiver(name: str, url: str) -> Outcome:
     """Connect, with TLS for https, and send nothing: a receiver would process it as an event."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
-    watch = Stopwatch()
+    since = perf_counter()
     context = ssl.create_default_context() if secure else None
     try:
         async with asyncio.timeout(REACH_S):
@@ -73,11 +74,11 @@ async def _receiver(name: str, url: str) -> Outcome:
     except (OSError, TimeoutError) as fault:
         advice = "events wait for it and are dropped in the end; see that it runs and may be reached"
         return bad(name, f"{_shown(url)} cannot be reached: {_reason(fault)}", advice)
-    return good(name, f"{_shown(url)} takes connections", watch.ms)
+    return good(name, f"{_shown(url)} takes connections", since)
 
 
 async def _alertmanager(url: str) -> Outcome:
-    name, watch = "Alertmanager", Stopwatch()
+    name, since = "Alertmanager", perf_counter()
     answer = await _fetched(f"{url.rstrip('/')}/-/ready")
     if isinstance(answer, str):
         advice = "alerts are pushed again until they end; see that it runs and may be reached"
@@ -85,12 +86,12 @@ async def _alertmanager(url: str) -> Outcome:
     if answer.status_code != httpx.codes.OK:
         advice = "TIDINGS_ALERTMANAGER_URLS is where Alertmanager's own page is, without a path"
         return bad(name, f"{_shown(url)} answers {answer.status_code} to /-/ready", advice)
-    return good(name, f"{_shown(url)} is ready", watch.ms)
+    return good(name, f"{_shown(url)} is ready", since)
 
 
 async def _traces(settings: Settings) -> Outcome:
     """Send an empty list of spans, which a collector answers like any other."""
-    name, watch = "traces", Stopwatch()
+    name, since = "traces", perf_counter()
     url = traces_url(settings.traces_endpoint)
     if find_spec("opentelemetry.exporter") is None:
         return bad(name, "OpenTelemetry is not installed", "install tidings[tracing]")
@@ -99,7 +100,7 @@ async def _traces(settings: Settings) -> Outcome:
         advice = "spans are dropped meanwhile, and nothing else suffers"
         return warning(name, f"{_shown(url)} {answer}", advice)
     if answer.is_success:
-        return good(name, f"{_shown(url)} takes spans", watch.ms)
+        return good(name, f"{_shown(url)} takes spans", since)
     advice = "is it OTLP over HTTP? Credentials go into OTEL_EXPORTER_OTLP_HEADERS"
     return warning(name, f"{_shown(url)} answers {answer.status_code}", advice)
 

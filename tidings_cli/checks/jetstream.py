@@ -13,13 +13,11 @@ from services.bus.jsapi import STREAM_NOT_FOUND, JetStreamError, StreamInfo
 from services.bus.specs import StreamSpec, changes, disk_specs
 from services.permissions import Role
 from services.settings import Settings
-from tidings_cli.checks.outcome import REACH_S, Outcome, Stopwatch, bad, clock, good, warning
+from tidings_cli.checks.outcome import REACH_S, Outcome, bad, clock, good, warning
 
 _NEARLY_FULL = 0.9
 _CHECK_BYTES = 65_536
 _RETRY_S = 0.1
-
-_UNAVAILABLE = 500  # codes from here on are temporary; with 503 the servers have no leader
 
 _MAJORITY = "bring a majority of the NATS servers back; after a failure they take some seconds to elect"
 
@@ -104,7 +102,7 @@ def _replicas(wanted: int, cluster: Cluster, most_copies: int) -> list[Outcome]:
 
 async def _store_takes(bus: Bus, settings: Settings) -> Outcome:
     """Store a message in a temporary stream: nothing else shows that the store is full."""
-    name, watch = "JetStream store", Stopwatch()
+    name, since = "JetStream store", time.perf_counter()
     stream, subject = f"{settings.prefix}-check", f"{settings.prefix}.check"
     config = {"name": stream, "subjects": [subject], "storage": "file", "max_msgs": 1}
     try:
@@ -115,7 +113,7 @@ async def _store_takes(bus: Bus, settings: Settings) -> Outcome:
     except (BusError, msgspec.DecodeError) as fault:
         return bad(name, f"a message cannot be stored: {fault}", _MAJORITY)
     if error is None:
-        return good(name, "takes messages", watch.ms)
+        return good(name, "takes messages", since)
     advice = "the store is full or its disk is: give it more (max_file_store), or keep less per namespace"
     return bad(name, f"a message is refused: {error.description} ({error.err_code})", advice)
 
@@ -161,23 +159,27 @@ def _in_force(spec: StreamSpec, stream: _Stream) -> list[Outcome]:
     return outcomes
 
 
+def _advice(error: JetStreamError, lasting: str) -> str:
+    """Return the advice on an error. Codes from 500 on are temporary; with 503 the servers have no leader."""
+    return lasting if error.code < 500 else _MAJORITY
+
+
 async def _account(bus: Bus) -> Outcome:
-    name, watch = "JetStream", Stopwatch()
+    name, since = "JetStream", time.perf_counter()
     try:
         answer = await bus.request("$JS.API.INFO", b"", timeout_s=REACH_S)
         account = msgspec.json.decode(answer.data, type=_Account)
     except (BusError, msgspec.DecodeError) as fault:
         return bad(name, str(fault), _MAJORITY)
     if account.error is not None:
-        lasting = account.error.code < _UNAVAILABLE
-        advice = "enable JetStream for the account of this user" if lasting else _MAJORITY
+        advice = _advice(account.error, "enable JetStream for the account of this user")
         return bad(name, account.error.description or "refused", advice)
     said = f"{account.streams} streams, {account.storage} bytes stored"
     most = account.limits.max_storage
     if most > 0 and account.storage > _NEARLY_FULL * most:
         advice = "raise the account's storage, or keep less per namespace: a full stream refuses messages"
-        return warning(name, f"{said} of {most}", advice, watch.ms)
-    return good(name, said, watch.ms)
+        return warning(name, f"{said} of {most}", advice, since)
+    return good(name, said, since)
 
 
 async def _streams(bus: Bus, names: list[str]) -> tuple[list[Outcome], dict[str, _Stream]]:
@@ -185,7 +187,6 @@ async def _streams(bus: Bus, names: list[str]) -> tuple[list[Outcome], dict[str,
     there: dict[str, _Stream] = {}
     absent: list[str] = []
     outcomes: list[Outcome] = []
-    messages = size = 0
     skew: Outcome | None = None
     for stream in names:
         try:
@@ -197,16 +198,16 @@ async def _streams(bus: Bus, names: list[str]) -> tuple[list[Outcome], dict[str,
             absent.append(stream)
             continue
         if info.error is not None:
-            lasting = info.error.code < _UNAVAILABLE
-            advice = "look at the server's own log" if lasting else _MAJORITY
+            advice = _advice(info.error, "look at the server's own log")
             outcomes.append(bad(f"stream {stream}", info.error.description, advice))
             continue
         there[stream] = info
-        messages, size = messages + info.state.messages, size + info.state.bytes
         skew = skew or _clock(info.ts)
         if info.cluster is not None:
             outcomes += _copies(stream, info.cluster)
     if there:
+        messages = sum(info.state.messages for info in there.values())
+        size = sum(info.state.bytes for info in there.values())
         outcomes.append(good("streams", f"{len(there)} with {messages} messages, {size} bytes"))
     if absent and not there:
         outcomes.append(good("streams", "none yet: the first gateway makes them"))

@@ -35,9 +35,7 @@ async def check_machine(settings: Settings, role: Role | None) -> list[Outcome]:
 
 def _descriptors() -> Outcome:
     name = "file descriptors"
-    _, hard = resource.getrlimit(
-        resource.RLIMIT_NOFILE
-    )  # every process raises its soft limit to the hard one
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # every process raises its soft limit to this
     if hard == resource.RLIM_INFINITY:
         return good(name, "no limit")
     said = f"{hard}: room for some {max(0, hard - _OWN_DESCRIPTORS)} connections to one gateway"
@@ -53,13 +51,8 @@ def _accept_queue() -> list[Outcome]:
         return []
     if length >= _WANTED_QUEUE:
         return [good("accept queue", str(length))]
-    return [
-        warning(
-            "accept queue",
-            f"{length}: connections beyond that are lost when all clients come back at once",
-            f"sysctl -w net.core.somaxconn={_WANTED_QUEUE}",
-        )
-    ]
+    detail = f"{length}: connections beyond that are lost when all clients reconnect at once"
+    return [warning("accept queue", detail, f"sysctl -w net.core.somaxconn={_WANTED_QUEUE}")]
 
 
 async def _port(name: str, host: str, port: int, setting: str) -> Outcome:

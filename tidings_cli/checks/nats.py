@@ -1,6 +1,7 @@
 """NATS: each server, the login and its permissions, the processes on the bus."""
 
 import asyncio
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from services.permissions.nats import prove_nats
 from services.servers import parse_nats_url, spell_version
 from services.settings import Settings
 from tidings_cli.checks.jetstream import Cluster, check_jetstream
-from tidings_cli.checks.outcome import REACH_S, Outcome, Stopwatch, bad, good, reason_of, warning
+from tidings_cli.checks.outcome import REACH_S, Outcome, bad, good, reason_of, warning
 from tidings_cli.local.external import UnusableServer, check_nats_info, nats_info
 
 _ENVELOPE_BYTES = 1024  # a message's overhead on the bus
@@ -37,10 +38,9 @@ async def check_nats(settings: Settings, role: Role | None) -> list[Outcome]:
         # With the role's own inboxes: a user of one role may subscribe to no others.
         bus = await Bus.connect(impatient, "check", role=role)
     except Misconfigured as fault:
+        advice = "correct the login in TIDINGS_NATS_URL, or what the server permits it"
         if role is None and "permissions violation" in str(fault):
             advice = "this is the user of one kind of process: say which, like `tidings check gateway`"
-            return [*outcomes, bad("NATS login", str(fault), advice)]
-        advice = "correct the login in TIDINGS_NATS_URL, or what the server permits it"
         return [*outcomes, bad("NATS login", str(fault), advice)]
     except BusError as fault:
         return [*outcomes, bad("NATS login", str(fault), "look at the server's own log")]
@@ -68,7 +68,7 @@ async def _servers(settings: Settings) -> tuple[list[Outcome], Cluster]:
         advice = "it is a list of nats://user:password@host:port"
         return [bad("NATS", f"TIDINGS_NATS_URL {fault}", advice)], Cluster()
     for host, port in nodes:
-        watch = Stopwatch()
+        since = perf_counter()
         address = f"{host}:{port}"
         try:
             async with asyncio.timeout(REACH_S):
@@ -82,7 +82,7 @@ async def _servers(settings: Settings) -> tuple[list[Outcome], Cluster]:
             outcomes.append(bad("NATS", str(fault), "install a server that will do, with JetStream on"))
         else:
             infos[str(info.get("server_id", address))] = info
-            outcomes.append(good("NATS", f"{spell_version(found.version)} at {address}", watch.ms))
+            outcomes.append(good("NATS", f"{spell_version(found.version)} at {address}", since))
     if any(outcome.ok for outcome in outcomes):  # one server is enough now, not after its failure
         outcomes = [
             one if one.ok else warning(one.name, one.detail, "the others serve meanwhile; bring it back")
@@ -96,12 +96,12 @@ async def _servers(settings: Settings) -> tuple[list[Outcome], Cluster]:
 
 
 async def _logged_in(bus: Bus, settings: Settings, role: Role | None) -> list[Outcome]:
-    watch = Stopwatch()
+    since = perf_counter()
     try:
         await bus.flush(REACH_S)
     except BusError as fault:
         return [bad("NATS login", str(fault), "look at the server's own log")]
-    outcomes = [good("NATS login", "accepted", watch.ms)]
+    outcomes = [good("NATS login", "accepted", since)]
     if role is None:
         try:
             for one in Role:

@@ -30,16 +30,21 @@ class Outcome:
         return self.verdict is not Verdict.FAIL
 
 
-def good(name: str, detail: str, latency_ms: float | None = None) -> Outcome:
-    return Outcome(name, Verdict.OK, detail, "", latency_ms)
+def good(name: str, detail: str, since: float | None = None) -> Outcome:
+    """Return a success. Its latency is the time since `since` (`time.perf_counter`)."""
+    return Outcome(name, Verdict.OK, detail, "", _ms_since(since))
 
 
-def warning(name: str, detail: str, advice: str, latency_ms: float | None = None) -> Outcome:
-    return Outcome(name, Verdict.WARN, detail, advice, latency_ms)
+def warning(name: str, detail: str, advice: str, since: float | None = None) -> Outcome:
+    return Outcome(name, Verdict.WARN, detail, advice, _ms_since(since))
 
 
-def bad(name: str, detail: str, advice: str, latency_ms: float | None = None) -> Outcome:
-    return Outcome(name, Verdict.FAIL, detail, advice, latency_ms)
+def bad(name: str, detail: str, advice: str) -> Outcome:
+    return Outcome(name, Verdict.FAIL, detail, advice)
+
+
+def _ms_since(since: float | None) -> float | None:
+    return None if since is None else (time.perf_counter() - since) * 1000
 
 
 def reason_of(fault: Exception) -> str:
@@ -47,18 +52,6 @@ def reason_of(fault: Exception) -> str:
     if isinstance(fault, OSError) and not isinstance(fault, ssl.SSLError) and fault.errno:
         return os.strerror(fault.errno) if fault.errno > 0 else str(fault.strerror)
     return str(fault) or type(fault).__name__
-
-
-class Stopwatch:
-    """Elapsed time since its creation."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-
-    @property
-    def ms(self) -> float:
-        """Milliseconds so far."""
-        return (time.perf_counter() - self._started) * 1000
 
 
 REACH_S = 3.0  # limit for a server's answer

@@ -19,7 +19,7 @@ from services.redis_client import (
     prove_redis,
 )
 from services.settings import Settings
-from tidings_cli.checks.outcome import REACH_S, Outcome, Stopwatch, bad, clock, good, warning
+from tidings_cli.checks.outcome import REACH_S, Outcome, bad, clock, good, warning
 from tidings_cli.local.external import UnusableServer, check_redis_info
 
 _NEARLY_FULL = 0.9
@@ -51,13 +51,13 @@ async def _tried(client: AnyRedis, address: str, settings: Settings, role: Role 
     except _FAULTS as fault:
         advice = "start it, or correct TIDINGS_REDIS_URL; a firewall must let its port through"
         return [bad("Redis", f"{address} cannot be used: {one_line(fault)}", advice)]
-    watch = Stopwatch()
+    since = time.perf_counter()
     try:
         ours = time.time()
         seconds, microseconds = await _time(client)
     except _FAULTS as fault:
         return [bad("Redis", f"{address}: {fault}", "look at the server's own log")]
-    outcomes = _versions(servers, address, watch.ms)
+    outcomes = _versions(servers, address, since)
     if all(outcome.ok for outcome in outcomes):
         outcomes.append(await _permissions(client, settings, role))
         for info in servers:
@@ -75,12 +75,12 @@ async def _time(client: AnyRedis) -> tuple[int, int]:
     return int(seconds), int(microseconds)
 
 
-def _versions(servers: list[dict[str, Any]], address: str, latency_ms: float) -> list[Outcome]:
+def _versions(servers: list[dict[str, Any]], address: str, since: float) -> list[Outcome]:
     try:
         found = min((check_redis_info(info, address) for info in servers), key=lambda one: one.version)
     except UnusableServer as fault:
         return [bad("Redis", str(fault), "install Redis 6.2 or newer, or Valkey")]
-    return [good("Redis", str(found), latency_ms)]
+    return [good("Redis", str(found), since)]
 
 
 async def _permissions(client: AnyRedis, settings: Settings, role: Role | None) -> Outcome:

@@ -33,7 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--check", action="store_true", help="change nothing; fail if something would change")
     asked = parser.parse_args(arguments)
-    stale = {path: text for path, text in generated(asked.root).items() if _text_of(path) != text}
+    stale = {
+        path: text
+        for path, text in generated(asked.root).items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    }
     for path, text in stale.items():
         if asked.check:
             sys.stderr.write(f"{path} is out of date; run: make docs\n")
@@ -41,10 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
     return 1 if asked.check and stale else 0
-
-
-def _text_of(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 if __name__ == "__main__":

@@ -126,10 +126,6 @@ def metrics() -> str:
     return _METRICS + "".join(rows)
 
 
-class MarkersMissing(ValueError):
-    """A page without the pair of markers, or with several."""
-
-
 def _tables() -> str:
     """Return the tables of error codes and close codes in Markdown."""
     errors = [
@@ -159,10 +155,10 @@ def with_codes(page: str) -> str:
     """Return the page with the tables between its markers.
 
     Raises:
-        MarkersMissing: the markers are not there exactly once, in order.
+        ValueError: the markers are not there exactly once, in order.
     """
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end or BEGIN in after or END in after:
-        raise MarkersMissing(f"the page needs one `{BEGIN}` and one `{END}` after it")
+        raise ValueError(f"the page needs one `{BEGIN}` and one `{END}` after it")
     return f"{before}{BEGIN}\n{_tables()}\n{END}{after}"

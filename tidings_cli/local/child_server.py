@@ -5,6 +5,7 @@ because it holds the password), data and log. A restart there keeps data, passwo
 `servers` has the two servers.
 """
 
+import hmac
 import json
 import os
 import secrets
@@ -17,6 +18,8 @@ from typing import Any, Self
 
 import psutil
 
+from services.permissions.roles import Role
+from services.settings import Settings
 from tidings_cli.local.binaries import Binary
 from tidings_cli.local.processes import TAIL_LINES, ChildProcess, free_port, port_fault
 
@@ -47,12 +50,17 @@ class LocalServer(ChildProcess):
         directory: where it keeps everything; made if missing.
         port: 0 keeps the directory's port or picks a free one.
         password: empty keeps the directory's password or makes one up.
+        settings: each role that needs the server gets a user with the permissions that these settings need
+            (`services.permissions`). `url` has the operator, who may do everything.
     """
 
     stop_s = 1.5
 
-    def __init__(self, directory: Path, *, port: int = 0, password: str = "") -> None:
+    def __init__(
+        self, directory: Path, *, port: int = 0, password: str = "", settings: Settings | None = None
+    ) -> None:
         super().__init__()
+        self._settings = settings
         self.directory = Path(directory).absolute()
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._config_path = self.directory / f"{self.name}.conf"
@@ -81,6 +89,13 @@ class LocalServer(ChildProcess):
     @abstractmethod
     def _command(self) -> list[str]:
         """Return the command line; never with a secret."""
+
+    def _password_of(self, role: Role) -> str:
+        """Return a role's password: derived from the operator's, which it does not reveal."""
+        return hmac.digest(self.password.encode(), f"tidings {role}".encode(), "sha256").hex()
+
+    def _passwords(self) -> dict[str, str]:
+        return {role.value: self._password_of(role) for role in Role}
 
     # --- life ---
 

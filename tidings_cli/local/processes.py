@@ -25,11 +25,11 @@ ShowLine = Callable[[str, str], None]
 
 
 def free_port() -> int:
-    """Return a port that nothing uses now, and that this function returns to no process again for a minute.
+    """Return a port that nothing uses now, and that no process gets from this function again for a minute.
 
-    It lies below the ports that the kernel gives to outgoing connections, of which one from another loopback address
-    would be in the way of a server on all addresses. A connection that ends here leaves it in TIME_WAIT: servers that set
-    SO_REUSEADDR, as all do, may listen on it, and the first look here finds it in use.
+    It lies below the ports of outgoing connections: one of those, from another loopback address, would be in the way of a
+    server on all addresses. A connection that ends here leaves the port in TIME_WAIT: this function then finds it in use,
+    and servers that set SO_REUSEADDR, as all do, may listen on it.
     """
     while True:
         port = random.randrange(10_000, 32_768)
@@ -52,9 +52,8 @@ def port_fault(host: str, port: int) -> OSError | None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # TIME_WAIT is no obstacle to a server
+            # TIME_WAIT is no obstacle to a server.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen(1)  # fails also beside a process that would share the port (SO_REUSEPORT)
     except OSError as fault:

@@ -1,6 +1,5 @@
 """NATS and Redis as child processes, for one machine and for tests (`child_server` has what they share)."""
 
-import hmac
 import json
 import socket
 from pathlib import Path
@@ -31,22 +30,13 @@ def with_local_servers(settings: Settings) -> Settings:
     return settings.model_copy(update=urls)
 
 
-def _password_of(password: str, role: Role) -> str:
-    """Return a role's password: derived from the operator's, which it does not reveal."""
-    return hmac.digest(password.encode(), f"tidings {role}".encode(), "sha256").hex()
-
-
 def _quoted(value: object) -> str:
     """Quote a string for both configuration languages."""
     return json.dumps(str(value), ensure_ascii=False)
 
 
 class NatsServer(LocalServer):
-    """A nats-server with JetStream. `extra_config` is appended to its configuration file.
-
-    With `settings` each role has a user with the permissions that these settings need (`services.permissions`). `url`
-    has the operator, who may do everything.
-    """
+    """A nats-server with JetStream. `extra_config` is appended to its configuration file."""
 
     name = "nats-server"
 
@@ -59,16 +49,15 @@ class NatsServer(LocalServer):
         extra_config: str = "",
         settings: Settings | None = None,
     ) -> None:
-        super().__init__(directory, port=port, password=password)
+        super().__init__(directory, port=port, password=password, settings=settings)
         self.extra_config = extra_config
-        self._settings = settings
 
     @property
     def url(self) -> str:
         return f"nats://{OPERATOR}:{self.password}@127.0.0.1:{self.port}"
 
     def url_of(self, role: Role) -> str:
-        return f"nats://{role}:{_password_of(self.password, role)}@127.0.0.1:{self.port}"
+        return f"nats://{role}:{self._password_of(role)}@127.0.0.1:{self.port}"
 
     def binary(self) -> Binary:
         return nats_binary()
@@ -97,8 +86,7 @@ jetstream {{ store_dir: {_quoted(self.directory / "jetstream")}, max_file_store:
     def _authorization(self) -> str:
         if self._settings is None:
             return f"authorization {{ user: {OPERATOR}, password: {_quoted(self.password)} }}"
-        passwords = {role.value: _password_of(self.password, role) for role in Role}
-        return nats_users(self._settings, passwords | {OPERATOR: self.password})
+        return nats_users(self._settings, self._passwords() | {OPERATOR: self.password})
 
     def _command(self) -> list[str]:
         return [str(self.binary().path), "--config", str(self._config_path)]
@@ -119,21 +107,12 @@ jetstream {{ store_dir: {_quoted(self.directory / "jetstream")}, max_file_store:
 
 
 class RedisServer(LocalServer):
-    """A redis-server (or valkey-server) that appends every change to a file, synced each second.
-
-    With `settings` each role with data there has a user. The user in `url` may do everything.
-    """
+    """A redis-server (or valkey-server) that appends every change to a file, synced each second."""
 
     name = "redis-server"
 
-    def __init__(
-        self, directory: Path, *, port: int = 0, password: str = "", settings: Settings | None = None
-    ) -> None:
-        super().__init__(directory, port=port, password=password)
-        self._settings = settings
-
     def url_of(self, role: Role) -> str:
-        return f"redis://{role}:{_password_of(self.password, role)}@127.0.0.1:{self.port}/0"
+        return f"redis://{role}:{self._password_of(role)}@127.0.0.1:{self.port}/0"
 
     @property
     def url(self) -> str:
@@ -155,10 +134,7 @@ save ""
 {self._users()}"""
 
     def _users(self) -> str:
-        if self._settings is None:
-            return ""
-        passwords = {role.value: _password_of(self.password, role) for role in Role}
-        return redis_users(self._settings, passwords)
+        return redis_users(self._settings, self._passwords()) if self._settings else ""
 
     def _command(self) -> list[str]:
         return [str(self.binary().path), str(self._config_path)]

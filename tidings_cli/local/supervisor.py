@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from services.backoff import delay_s
-from services.lifecycle import EXIT_BAD_SETTINGS, EXIT_CANNOT_START
+from services.lifecycle import EXIT_BAD_SETTINGS, EXIT_CANNOT_START, EXIT_FAILED
 from tidings_cli.local.console import Console
 from tidings_cli.local.processes import ChildProcess
 
@@ -29,8 +29,6 @@ _SAME_SIGNAL_S = 0.3
 # Exit codes that a restart does not change: bad settings, or another fault that must be corrected first (the last line
 # on standard error names it).
 _PERMANENT = (EXIT_BAD_SETTINGS, EXIT_CANNOT_START)
-
-EXIT_FAILED = 1
 
 
 class CannotRun(RuntimeError):
@@ -163,7 +161,8 @@ class Supervisor:
             self._tasks += [
                 asyncio.create_task(one.run(), name=f"supervisor of {one.child.name}") for one in children
             ]
-            if not await self._unless_stopped(asyncio.create_task(_all_up(children))):
+            await self._unless_stopped(asyncio.gather(*(one.up.wait() for one in children)))
+            if self.stopping.is_set():
                 return False
         return True
 
@@ -173,7 +172,7 @@ class Supervisor:
         Raises:
             Exception: the fault of a supervising task: a programming error, once all children are up.
         """
-        await self._unless_stopped(asyncio.create_task(self.stopping.wait()))
+        await self._unless_stopped(asyncio.Future())
 
     async def stop(self) -> bool:
         """Stop all children in order. Return whether none was killed."""
@@ -188,23 +187,17 @@ class Supervisor:
             for child in group:
                 child.kill()
 
-    async def _unless_stopped(self, goal: asyncio.Task[Any]) -> bool:
-        """Wait for `goal`; return False if `stopping` was set first. Raise the fault of a supervising task."""
+    async def _unless_stopped(self, goal: asyncio.Future[Any]) -> None:
+        """Wait for `goal`, or until `stopping` is set. Raise the fault of a supervising task."""
         stopping = asyncio.create_task(self.stopping.wait())
         try:
             await asyncio.wait([goal, stopping, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in self._tasks:
                 if task.done():
                     task.result()
-            return goal.done() and not self.stopping.is_set()
         finally:
             stopping.cancel()
             goal.cancel()
-
-
-async def _all_up(children: Sequence[ChildSupervisor]) -> None:
-    for one in children:
-        await one.up.wait()
 
 
 def stop_on_signals(supervisor: Supervisor, console: Console) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from services.lifecycle import CannotStart
+from services.lifecycle import EXIT_FAILED, CannotStart
 from services.permissions import Role
 from services.permissions.redis import ROLES as REDIS_ROLES
 from services.servers import spell_version
@@ -27,7 +27,7 @@ from tidings_cli.local.console import Console
 from tidings_cli.local.external import UnusableServer, probe_nats, probe_redis
 from tidings_cli.local.processes import ChildProcess, ProcessChild, ProcessSpec, free_port, port_fault
 from tidings_cli.local.servers import NatsServer, RedisServer
-from tidings_cli.local.supervisor import EXIT_FAILED, Supervisor, supervise
+from tidings_cli.local.supervisor import Supervisor, supervise
 
 # All stops take at most 10 s: gateways drain first, then services, then brokers (1.5 s).
 _GATEWAY_STOP_S = 6.5

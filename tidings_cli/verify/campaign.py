@@ -50,6 +50,7 @@ class Campaign:
     def __init__(self, plan: Plan, gateways: Gateways, recorder: Recorder) -> None:
         rooms = plan.room_names
         self._recorder = recorder
+        self._rate = plan.rate
         self.members: list[SocketMember] = [
             SocketMember(f"member-{plan.run}-{n}", _rooms_from(rooms, n, 2), gateways, recorder, n)
             for n in range(plan.members)
@@ -59,7 +60,7 @@ class Campaign:
             for n in range(plan.streams)
         ]
         self.publishers = [
-            PublishingClient(f"publisher-{plan.run}-{n}", rooms, gateways, recorder, n, plan.rate)
+            PublishingClient(f"publisher-{plan.run}-{n}", rooms, gateways, recorder, n)
             for n in range(plan.publishers)
         ]
         self._running: list[asyncio.Task[None]] = []
@@ -84,7 +85,9 @@ class Campaign:
             losses = (event.why for event in reversed(self._recorder.events) if isinstance(event, LostRecord))
             reason = next((f": {why}" for why in losses), "")
             raise CommandFailed(f"not every member joined within {timeout_s:g} s{reason}") from None
-        self._publishing = [asyncio.create_task(publisher.publish()) for publisher in self.publishers]
+        self._publishing = [
+            asyncio.create_task(publisher.publish(self._rate)) for publisher in self.publishers
+        ]
 
     @property
     def all_joined(self) -> bool:

@@ -19,12 +19,13 @@ class BadHistory(ValueError):
     """A line is not a record; the message names it."""
 
 
-def _tag(class_name: str) -> str:
-    return class_name.removesuffix("Record").lower()
-
-
 class HistoryRecord(
-    msgspec.Struct, tag_field="event", tag=_tag, frozen=True, kw_only=True, omit_defaults=True
+    msgspec.Struct,
+    tag_field="event",
+    tag=lambda name: name.removesuffix("Record").lower(),
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
 ):
     """Base of all records. `who` is one client over all its connections.
 
@@ -149,7 +150,6 @@ class Recorder:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-            self._file = None
 
 
 def read_history(path: Path) -> Iterator[AnyRecord]:

@@ -24,28 +24,21 @@ class PublishingClient(VerifyClient):
     """
 
     def __init__(
-        self,
-        who: str,
-        rooms: Sequence[str],
-        gateways: Gateways,
-        recorder: Recorder,
-        index: int,
-        rate: float,
+        self, who: str, rooms: Sequence[str], gateways: Gateways, recorder: Recorder, index: int
     ) -> None:
         super().__init__(who, rooms, gateways, recorder, index)
-        self._interval_s = 1 / rate
         self._ready = asyncio.Event()
         self._answers: dict[str, asyncio.Future[dict[str, Any] | None]] = {}
         self._finishing = asyncio.Event()
 
-    async def publish(self) -> None:
-        """Publish until `finish`; the last message gets its answer."""
+    async def publish(self, rate: float) -> None:
+        """Publish `rate` messages per second until `finish`; the last message gets its answer."""
         for number in itertools.count(1):
             if self._finishing.is_set():
                 return
             await self._publish_one(random.choice(self.rooms), f"{self.who}-{number}")
             with suppress(TimeoutError):
-                async with asyncio.timeout(random.uniform(0, 2 * self._interval_s)):
+                async with asyncio.timeout(random.uniform(0, 2 / rate)):
                     await self._finishing.wait()
 
     def finish(self) -> None:

@@ -2,38 +2,34 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum
 
 from services.wire.records import Position
 
 _SHOWN = 20
 
 
-class Kind(StrEnum):
-    """The guarantee that a finding breaks."""
+class Kind(Enum):
+    """The guarantee that a finding breaks: its name, and what happened."""
 
-    MISSING = "missing"
-    DUPLICATE = "duplicate"
-    OUT_OF_ORDER = "out of order"
-    UNEXPLAINED = "unexplained"
-    CONFLICT = "conflict"
-    PARTIAL = "partial recovery"
-    POSITION = "position"
-    SILENCE = "silence"
-    ABSENT = "absent"
-
-
-MEANINGS = {
-    Kind.MISSING: "a stored message did not reach a member that was connected or had recovered",
-    Kind.DUPLICATE: "a member received a message twice",
-    Kind.OUT_OF_ORDER: "messages of a room reached a member in another order than they are stored",
-    Kind.UNEXPLAINED: "a message arrived that was not published, or at a client that is not a member",
-    Kind.CONFLICT: "one message has two positions, or two messages have one",
-    Kind.PARTIAL: "messages came with a resume that did not recover, or a resume had no verdict",
-    Kind.POSITION: "a position went back, changed its epoch unannounced, or is not the member's",
-    Kind.SILENCE: "a request was not answered in time, and the connection did not end",
-    Kind.ABSENT: "a member was missing at the end",
-}
+    MISSING = "missing", "a stored message did not reach a member that was connected or had recovered"
+    DUPLICATE = "duplicate", "a member received a message twice"
+    OUT_OF_ORDER = (
+        "out of order",
+        "messages of a room reached a member in another order than they are stored",
+    )
+    UNEXPLAINED = (
+        "unexplained",
+        "a message arrived that was not published, or at a client that is not a member",
+    )
+    CONFLICT = "conflict", "one message has two positions, or two messages have one"
+    PARTIAL = (
+        "partial recovery",
+        "messages came with a resume that did not recover, or a resume had no verdict",
+    )
+    POSITION = "position", "a position went back, changed its epoch unannounced, or is not the member's"
+    SILENCE = "silence", "a request was not answered in time, and the connection did not end"
+    ABSENT = "absent", "a member was missing at the end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +40,7 @@ class Finding:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.who} in {self.room}: {self.what}"
+        return f"{self.kind.value[0]}: {self.who} in {self.room}: {self.what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +110,7 @@ class Report:
             return "\n".join(lines)
         lines.append(f"{len(self.findings)} guarantees broken:")
         for kind, number in Counter(finding.kind for finding in self.findings).most_common():
-            lines.append(f"  {number:6} {kind}: {MEANINGS[kind]}")
+            lines.append(f"  {number:6} {': '.join(kind.value)}")
         lines += [f"  - {finding}" for finding in self.findings[:_SHOWN]]
         if len(self.findings) > _SHOWN:
             lines.append(f"  … and {len(self.findings) - _SHOWN} more")
