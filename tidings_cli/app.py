@@ -31,7 +31,7 @@ _OPERATING = "Operate"
 Url = Annotated[str, typer.Option(envvar="TIDINGS_URL", help="Address of the gateway.")]
 Token = Annotated[str, typer.Option(envvar="TIDINGS_TOKEN", help="A JWT, if the gateway requires one.")]
 Redis = Annotated[bool, typer.Option("--redis", help="Metrics data in Redis, not NATS streams.")]
-Rolling = Annotated[bool, typer.Option("--rolling", help="With the permissions of the last version.")]
+Rolling = Annotated[bool, typer.Option("--rolling", help="Permissions of the previous version, too.")]
 Username = Annotated[str, typer.Option(help="The name that others see.")]
 _DEFAULT_URL = "http://127.0.0.1:8080"
 
@@ -189,7 +189,7 @@ def permissions(
 def secrets(
     folder: Annotated[Path, typer.Argument(help="Their folder; created if it is missing.")],
     host: Annotated[
-        str, typer.Option("--site", help="Public host name.  [default: localhost, or as it is]")
+        str, typer.Option("--site", help="Public host name.  [default: the current one, or localhost]")
     ] = "",
     rolling: Rolling = False,
     check: Annotated[bool, typer.Option("--check", help="Only list changes and expiry dates.")] = False,
@@ -215,7 +215,7 @@ def secrets(
 def check(
     process: Annotated[
         Literal["gateway", "presence", "metrics", "agent"] | None,
-        typer.Argument(help="Only the needs of this process, as its user.", show_default=False),
+        typer.Argument(help="Check only what this process needs, as its user.", show_default=False),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -283,7 +283,7 @@ def streams(
 @_command(_OPERATING)
 def health(
     ready: Annotated[bool, typer.Option("--ready", help="Check that it can serve, too.")] = False,
-    port: Annotated[int | None, typer.Option(help="Instead of that in the environment.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port, instead of the one in the environment.")] = None,
 ) -> None:
     """Check that the process on this machine, or in this container, is alive. Exit code 1 if not."""
     from tidings_cli import health as checking
@@ -311,7 +311,7 @@ def verify(
 ) -> None:
     """Prove delivery: publish, receive, and check that nothing was lost, repeated or reordered.
 
-    Break what you like meanwhile: clients reconnect and resume. Exit code 1 if a guarantee was broken.
+    Kill or pause any process meanwhile: clients reconnect and resume. Exit code 1 if a guarantee was broken.
     """
     from tidings_cli.gateways import Gateways
     from tidings_cli.verify import campaign

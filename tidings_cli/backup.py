@@ -167,10 +167,10 @@ async def _written(bus: Bus, chunks: "asyncio.Queue[BusMessage]", path: Path) ->
             try:
                 chunk = await asyncio.wait_for(chunks.get(), _SILENCE_S)
             except TimeoutError:
-                raise CommandFailed(f"the server went silent after {size} bytes") from None
+                raise CommandFailed(f"the server sent nothing more after {size} bytes") from None
             if not chunk.data:
                 if chunk.status >= _FIRST_FAULT:
-                    raise CommandFailed(f"the server broke off: {chunk.description}")
+                    raise CommandFailed(f"the server stopped: {chunk.description}")
                 return size, digest.hexdigest()
             file.write(chunk.data)
             digest.update(chunk.data)

@@ -89,21 +89,18 @@ def as_text(settings: Settings, format: Literal["toml", "json"]) -> str:
     plain = redacted(settings)
     if format == "json":
         return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
-    return _toml(plain)
+    return "\n".join(_toml(plain)) + "\n"
 
 
-def _toml(values: dict[str, Any]) -> str:
-    """Render TOML: unset values (TOML has no null) as comments, tables last."""
-    lines = [_toml_line(name, value) for name, value in values.items() if not isinstance(value, dict)]
-    for name, table in values.items():
-        if isinstance(table, dict):
-            flat = {key: item for key, item in table.items() if not isinstance(item, dict)}
-            if flat:
-                lines += ["", f"[{name}]", *(_toml_line(_toml_key(key), item) for key, item in flat.items())]
-            for key, options in table.items():
-                if isinstance(options, dict):
-                    lines += ["", f"[{name}.{key}]", *(_toml_line(*option) for option in options.items())]
-    return "\n".join(lines) + "\n"
+def _toml(values: dict[str, Any], *path: str) -> list[str]:
+    """Render the lines of a table: unset values (TOML has no null) as comments, tables in it last."""
+    lines = [_toml_line(_toml_key(key), item) for key, item in values.items() if not isinstance(item, dict)]
+    if lines and path:
+        lines = ["", f"[{'.'.join(path)}]", *lines]
+    for key, item in values.items():
+        if isinstance(item, dict):
+            lines += _toml(item, *path, _toml_key(key))
+    return lines
 
 
 def _toml_key(key: str) -> str:

@@ -172,7 +172,7 @@ def compare(
         CommandFailed: the folder, or a file in it, cannot be read.
     """
     if not folder.is_dir():
-        raise CommandFailed(f"{folder}: there is no such folder")
+        raise CommandFailed(f"{folder}: no such folder")
     with tempfile.TemporaryDirectory() as temporary:  # for its owner alone
         copy = Path(temporary) / "copy"
         try:

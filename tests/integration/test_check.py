@@ -177,7 +177,7 @@ async def test_nats_takes_too_little_and_has_too_few_servers(make_settings: Make
     need("nats-server")
     with NatsServer(tmp_path, extra_config="max_payload: 4096") as server:
         settings = make_settings(nats_url=server.url, replicas=3)
-        _is(await _found(settings, "message size"), Verdict.FAIL, "takes 4096 bytes", "raise max_payload")
+        _is(await _found(settings, "message size"), Verdict.FAIL, "accepts 4096 bytes", "raise max_payload")
         _is(await _found(settings, "replicas"), Verdict.FAIL, "belongs to no cluster", "run 3 servers")
 
 
@@ -236,7 +236,7 @@ async def test_jetstream_is_off(make_settings: Make, tmp_path: Path) -> None:
     need("nats-server")
     with _WithoutJetStream(tmp_path) as server:
         settings = make_settings(nats_url=server.url)
-        _is(await _found(settings, "NATS"), Verdict.FAIL, "without JetStream", "JetStream on")
+        _is(await _found(settings, "NATS"), Verdict.FAIL, "without JetStream", "JetStream enabled")
 
 
 # --- Redis ---
@@ -299,7 +299,7 @@ async def test_redis_cannot_save(make_settings: Make, store: RedisServer) -> Non
         client.bgsave()
         await eventually(lambda: not client.info("persistence")["rdb_bgsave_in_progress"], "the attempt")
     settings = make_settings(redis_url=store.url)
-    _is(await _found(settings, "Redis persistence"), Verdict.FAIL, "the last attempt failed", "make room")
+    _is(await _found(settings, "Redis persistence"), Verdict.FAIL, "the last attempt failed", "free space")
 
 
 async def test_redis_is_a_replica(make_settings: Make, store: RedisServer, redis_server: RedisServer) -> None:
@@ -325,7 +325,7 @@ async def test_another_program_has_the_port(make_settings: Make) -> None:
 
 async def test_the_address_is_another_machines(make_settings: Make) -> None:
     settings = make_settings(host="192.0.2.1", port=8080, auth="jwt", jwt_secrets=["s" * 32])
-    _is(await _found(settings, "port"), Verdict.FAIL, "no address of this machine", "TIDINGS_HOST")
+    _is(await _found(settings, "port"), Verdict.FAIL, "not an address of this machine", "TIDINGS_HOST")
 
 
 def test_there_are_few_file_descriptors() -> None:
@@ -410,7 +410,7 @@ def test_clocks_differ(skew_s: float, verdict: Verdict) -> None:
     [
         (200, '{"keys": [{"kty": "EC"}]}', Verdict.OK, "1 at"),
         (200, '{"keys": [{"kty": "oct"}]}', Verdict.FAIL, "no key that could verify"),
-        (200, "<html>", Verdict.FAIL, "is no set of keys"),
+        (200, "<html>", Verdict.FAIL, "is not a set of keys"),
         (302, "", Verdict.FAIL, "answers 302"),
         (503, "", Verdict.FAIL, "answers 503"),
     ],
@@ -444,7 +444,7 @@ async def test_receivers_are_connected_to_and_sent_nothing(make_settings: Make) 
         for name in ("alert webhook", "presence webhook", "Alertmanager")
     }
     assert [one.ok for one in of["alert webhook"]] == [True, False]
-    _is(of["alert webhook"][1], Verdict.FAIL, "Connection refused", "see that it runs")
+    _is(of["alert webhook"][1], Verdict.FAIL, "Connection refused", "make sure that it runs")
     assert of["presence webhook"][0].ok
     assert of["Alertmanager"][0].ok
     assert seen == ["GET /-/ready"]

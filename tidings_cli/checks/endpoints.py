@@ -52,7 +52,7 @@ async def _keys(issuer: str, url: str) -> Outcome:
     try:
         keys = [key for key in answer.json()["keys"] if key.get("kty") in _USABLE]
     except (ValueError, KeyError, TypeError, AttributeError):
-        return bad(name, f"{url} is no set of keys (JWKS)", "correct TIDINGS_JWKS_URL")
+        return bad(name, f"{url} is not a set of keys (JWKS)", "correct TIDINGS_JWKS_URL")
     if not keys:
         advice = "the issuer must sign with RS256, ES256 or EdDSA"
         return bad(name, f"{url} has no key that could verify a token", advice)
@@ -72,16 +72,16 @@ async def _receiver(name: str, url: str) -> Outcome:
             )
             writer.close()
     except (OSError, TimeoutError) as fault:
-        advice = "events wait for it and are dropped in the end; see that it runs and may be reached"
+        advice = "events wait for it and are dropped in the end; make sure that it runs and can be reached"
         return bad(name, f"{_shown(url)} cannot be reached: {_reason(fault)}", advice)
-    return good(name, f"{_shown(url)} takes connections", since)
+    return good(name, f"{_shown(url)} accepts connections", since)
 
 
 async def _alertmanager(url: str) -> Outcome:
     name, since = "Alertmanager", perf_counter()
     answer = await _fetched(f"{url.rstrip('/')}/-/ready")
     if isinstance(answer, str):
-        advice = "alerts are pushed again until they end; see that it runs and may be reached"
+        advice = "alerts are pushed again until they end; make sure that it runs and can be reached"
         return bad(name, f"{_shown(url)} {answer}", advice)
     if answer.status_code != httpx.codes.OK:
         advice = "TIDINGS_ALERTMANAGER_URLS is where Alertmanager's own page is, without a path"
@@ -97,7 +97,7 @@ async def _traces(settings: Settings) -> Outcome:
         return bad(name, "OpenTelemetry is not installed", "install tidings[tracing]")
     answer = await _fetched(url, "POST", {"Content-Type": "application/x-protobuf"})
     if isinstance(answer, str):
-        advice = "spans are dropped meanwhile, and nothing else suffers"
+        advice = "spans are dropped meanwhile, and nothing else is affected"
         return warning(name, f"{_shown(url)} {answer}", advice)
     if answer.is_success:
         return good(name, f"{_shown(url)} takes spans", since)

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from datetime import datetime
 
 import msgspec
 
@@ -19,7 +18,9 @@ _NEARLY_FULL = 0.9
 _CHECK_BYTES = 65_536
 _RETRY_S = 0.1
 
-_MAJORITY = "bring a majority of the NATS servers back; after a failure they take some seconds to elect"
+_MAJORITY = (
+    "bring a majority of the NATS servers back; after a failure they need some seconds to elect a leader"
+)
 
 
 class _Peer(msgspec.Struct, frozen=True):
@@ -149,12 +150,9 @@ def _in_force(spec: StreamSpec, stream: _Stream) -> list[Outcome]:
         outcomes.append(warning(name, f"has {said}", advice))
     most = int(stream.config.get("max_bytes", -1))
     if most > 0 and stream.state.bytes > _NEARLY_FULL * most:
-        goes = (
-            "revocations are refused when it is full"
-            if spec.discard == "new"
-            else "what is oldest goes early"
-        )
-        detail = f"{stream.state.bytes} of {most} bytes: {goes}"
+        detail = f"{stream.state.bytes} of {most} bytes: the oldest messages are removed early"
+        if spec.discard == "new":
+            detail = f"{stream.state.bytes} of {most} bytes: revocations are refused when it is full"
         outcomes.append(warning(name, detail, "give it more room (`max_bytes`), or keep less per namespace"))
     return outcomes
 
@@ -202,7 +200,8 @@ async def _streams(bus: Bus, names: list[str]) -> tuple[list[Outcome], dict[str,
             outcomes.append(bad(f"stream {stream}", info.error.description, advice))
             continue
         there[stream] = info
-        skew = skew or _clock(info.ts)
+        if skew is None and info.ts.year > 1:  # older servers do not send it
+            skew = clock("clock of NATS", info.ts.timestamp(), time.time())
         if info.cluster is not None:
             outcomes += _copies(stream, info.cluster)
     if there:
@@ -232,7 +231,3 @@ def _copies(stream: str, group: _ReplicaGroup) -> list[Outcome]:
         return [bad(name, f"most of its servers are away: {described}", _MAJORITY)]
     advice = "bring the server back; one more loss and nothing can be stored"
     return [warning(name, f"not on all its servers: {described}", advice)]
-
-
-def _clock(ts: datetime) -> Outcome | None:
-    return clock("clock of NATS", ts.timestamp(), time.time()) if ts.year > 1 else None

@@ -67,8 +67,14 @@ async def _port(name: str, host: str, port: int, setting: str) -> Outcome:
         advice = f"stop it, or choose another {setting}"
         return bad(name, f"{host}:{port} is in use by another program", advice)
     if fault.errno == errno.EADDRNOTAVAIL:
-        return bad(name, f"{host} is no address of this machine", "set TIDINGS_HOST to one, or to 0.0.0.0")
-    advice = f"choose another {setting}" if fault.errno == errno.EACCES else "see the reason"
+        return bad(
+            name, f"{host} is not an address of this machine", "set TIDINGS_HOST to one, or to 0.0.0.0"
+        )
+    advice = (
+        f"choose another {setting}"
+        if fault.errno == errno.EACCES
+        else "remove the cause that the message names"
+    )
     return bad(name, f"cannot listen on {host}:{port}: {fault.strerror or fault}", advice)
 
 

@@ -40,7 +40,7 @@ async def check_nats(settings: Settings, role: Role | None) -> list[Outcome]:
     except Misconfigured as fault:
         advice = "correct the login in TIDINGS_NATS_URL, or what the server permits it"
         if role is None and "permissions violation" in str(fault):
-            advice = "this is the user of one kind of process: say which, like `tidings check gateway`"
+            advice = "this is the user of one kind of process: name it, as in `tidings check gateway`"
         return [*outcomes, bad("NATS login", str(fault), advice)]
     except BusError as fault:
         return [*outcomes, bad("NATS login", str(fault), "look at the server's own log")]
@@ -65,7 +65,7 @@ async def _servers(settings: Settings) -> tuple[list[Outcome], Cluster]:
     try:
         nodes = parse_nats_url(settings.nats_url).nodes
     except ValueError as fault:
-        advice = "it is a list of nats://user:password@host:port"
+        advice = "its format is a list of nats://user:password@host:port"
         return [bad("NATS", f"TIDINGS_NATS_URL {fault}", advice)], Cluster()
     for host, port in nodes:
         since = perf_counter()
@@ -79,7 +79,9 @@ async def _servers(settings: Settings) -> tuple[list[Outcome], Cluster]:
         except OSError as fault:
             outcomes.append(bad("NATS", f"{address} cannot be reached: {reason_of(fault)}", _START_NATS))
         except UnusableServer as fault:
-            outcomes.append(bad("NATS", str(fault), "install a server that will do, with JetStream on"))
+            outcomes.append(
+                bad("NATS", str(fault), "use a NATS server that is recent enough, with JetStream enabled")
+            )
         else:
             infos[str(info.get("server_id", address))] = info
             outcomes.append(good("NATS", f"{spell_version(found.version)} at {address}", since))
@@ -115,7 +117,7 @@ async def _logged_in(bus: Bus, settings: Settings, role: Role | None) -> list[Ou
         outcomes.append(good("NATS permissions", f"this user may do what {role} needs"))
     needed = settings.max_message_bytes + _ENVELOPE_BYTES
     if role in (None, Role.GATEWAY) and bus.max_payload < needed:
-        detail = f"the server takes {bus.max_payload} bytes, clients may send {settings.max_message_bytes}"
+        detail = f"the server accepts {bus.max_payload} bytes, clients may send {settings.max_message_bytes}"
         advice = "raise max_payload in the server's configuration, or lower TIDINGS_MAX_MESSAGE_BYTES"
         outcomes.append(bad("message size", detail, advice))
     return outcomes

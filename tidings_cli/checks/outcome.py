@@ -65,7 +65,5 @@ def clock(name: str, theirs_s: float, ours_s: float) -> Outcome:
     if abs(skew) < SKEW_WARN_S:
         return good(name, f"differs by {abs(skew) * 1000:.0f} ms from this machine's")
     said = f"{abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
-    advice = (
-        "run a time service (chrony, systemd-timesyncd) on both: tokens, history and alerts go by the clock"
-    )
+    advice = "run a time service (chrony, systemd-timesyncd) on both: tokens, history and alerts depend on the time"
     return (bad if abs(skew) >= SKEW_FAIL_S else warning)(name, said, advice)

@@ -32,7 +32,7 @@ async def check_store(settings: Settings, role: Role | None) -> list[Outcome]:
         client = open_redis(settings, "check", timeout_s=REACH_S)
         address = display_address(settings.redis_url)
     except (CannotStart, ValueError) as fault:
-        return [bad("Redis", str(fault), "it is redis://user:password@host:port/0")]
+        return [bad("Redis", str(fault), "its format is redis://user:password@host:port/0")]
     try:
         return await _tried(client, address, settings, role)
     finally:
@@ -92,7 +92,7 @@ async def _permissions(client: AnyRedis, settings: Settings, role: Role | None) 
     except (Misconfigured, redis.exceptions.NoPermissionError) as fault:
         advice = "give the process the user that `tidings permissions redis` prints"
         if role is None:
-            advice += "; of a user for one process say which, like `tidings check presence`"
+            advice += "; for the user of one process name it, as in `tidings check presence`"
         return bad(name, str(fault), advice)
     except _FAULTS as fault:
         return bad(name, str(fault), "look at the server's own log")
@@ -106,7 +106,7 @@ def _memory(info: dict[str, Any]) -> Outcome:
     if not most:
         return good(name, f"{used} bytes, no limit")
     if policy != "noeviction":
-        detail = f"maxmemory-policy is {policy}: when memory is short, Redis forgets who is online"
+        detail = f"maxmemory-policy is {policy}: when memory is short, Redis evicts presence"
         return bad(name, detail, "CONFIG SET maxmemory-policy noeviction, and in redis.conf")
     if used > _NEARLY_FULL * most:
         advice = "raise maxmemory: at the limit every write is refused"
@@ -117,14 +117,14 @@ def _memory(info: dict[str, Any]) -> Outcome:
 def _persistence(info: dict[str, Any]) -> list[Outcome]:
     name = "Redis persistence"
     if info.get("loading"):
-        return [bad(name, "it still loads its data", "wait")]
+        return [bad(name, "it still loads its data", "wait until it has loaded them")]
     broken = [
         field
         for field in ("rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status")
         if info.get(field, "ok") != "ok"
     ]
     if broken:
-        advice = "make room on its disk; Redis refuses writes while it cannot save"
+        advice = "free space on its disk; Redis refuses writes while it cannot save"
         return [bad(name, f"the last attempt failed ({', '.join(broken)})", advice)]
     if info.get("aof_enabled"):
         return [good(name, "append-only file")]

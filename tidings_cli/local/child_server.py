@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import psutil
 
-from services.permissions.roles import Role
+from services.permissions import Role
 from services.settings import Settings
 from tidings_cli.local.binaries import Binary
 from tidings_cli.local.processes import TAIL_LINES, ChildProcess, free_port, port_fault
@@ -139,28 +139,28 @@ class LocalServer(ChildProcess):
         if self._fixed_port == 0 and not (self.port and port_fault("127.0.0.1", self.port) is None):
             self.port = free_port()
 
-    def wait_ready(self, timeout_s: float = _START_S) -> None:
+    def wait_ready(self) -> None:
         """Wait until it answers.
 
         Raises:
             ServerFailed: it ended or did not answer in time.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + _START_S
         while not self.ready():
             how = (
-                f"did not answer in {timeout_s:g} s" if self.running else f"ended with code {self.returncode}"
+                f"did not answer in {_START_S:g} s" if self.running else f"ended with code {self.returncode}"
             )
             if not self.running or time.monotonic() > deadline:
                 raise ServerFailed(f"{self.name} {how}; its log ends with:\n{self.log_tail()}")
             time.sleep(_POLL_S)
 
-    def stop(self, timeout_s: float = _STOP_S) -> None:
-        """End it in order, by force after `timeout_s`. Idempotent; data remain."""
+    def stop(self) -> None:
+        """End it in order, by force after 5 s. Idempotent; data remain."""
         if self._process is None:
             return
         self.terminate()
         try:
-            self._process.wait(timeout_s)
+            self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
             self.kill()
 

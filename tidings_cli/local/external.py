@@ -40,18 +40,21 @@ class ExternalServer:
         return f"{self.product} {spell_version(self.version)} at {self.address}"
 
 
+def _recent_enough(text: object, minimum: Version, server: str) -> Version:
+    version = parse_version(str(text or ""))
+    if version < minimum:
+        least = spell_version(minimum)
+        raise UnusableServer(f"{server} is {spell_version(version)}; {least} or newer is needed")
+    return version
+
+
 def check_nats_info(info: dict[str, Any], address: str) -> ExternalServer:
     """Return the server of an INFO line.
 
     Raises:
         UnusableServer: too old, or without JetStream.
     """
-    version = parse_version(str(info.get("version", "")))
-    if version < NATS_MINIMUM:
-        least = spell_version(NATS_MINIMUM)
-        raise UnusableServer(
-            f"NATS at {address} (TIDINGS_NATS_URL) is {spell_version(version)}; {least} or newer is needed"
-        )
+    version = _recent_enough(info.get("version"), NATS_MINIMUM, f"NATS at {address} (TIDINGS_NATS_URL)")
     if not info.get("jetstream"):
         raise UnusableServer(
             f"NATS at {address} (TIDINGS_NATS_URL) runs without JetStream; start it with --jetstream"
@@ -66,12 +69,8 @@ def check_redis_info(info: dict[str, Any], address: str) -> ExternalServer:
         UnusableServer: too old.
     """
     # Valkey reports the compatible Redis version beside its own.
-    version = parse_version(str(info.get("redis_version", "")))
-    if version < REDIS_MINIMUM:
-        least = spell_version(REDIS_MINIMUM)
-        raise UnusableServer(
-            f"Redis at {address} (TIDINGS_REDIS_URL) is {spell_version(version)}; {least} or newer is needed"
-        )
+    found = info.get("redis_version")
+    version = _recent_enough(found, REDIS_MINIMUM, f"Redis at {address} (TIDINGS_REDIS_URL)")
     if "valkey_version" in info:
         return ExternalServer("Valkey", parse_version(str(info.get("valkey_version", ""))), address)
     return ExternalServer("Redis", version, address)

@@ -115,19 +115,17 @@ async def stop_all(children: Sequence[ChildProcess], console: Console) -> bool:
     started = time.monotonic()
     for child in children:
         child.terminate()
-    clean = True
+    killed: set[ChildProcess] = set()
     for child in children:
-        clean_end = True
         while child.returncode is None:
-            if clean_end and time.monotonic() - started > child.stop_s:
+            if child not in killed and time.monotonic() - started > child.stop_s:
                 console.trouble(f"{child.name} did not stop within {child.stop_s:g} s and was killed")
                 child.kill()
-                clean_end = False
+                killed.add(child)
             await asyncio.sleep(_POLL_S / 5)
-        clean = clean and clean_end
     for child in children:
         await child.output_shown()
-    return clean
+    return not killed
 
 
 class Supervisor:

@@ -92,12 +92,10 @@ class Brokers:
 
     def environment_of(self, role: Role) -> dict[str, str]:
         """Return the servers' URLs that a process of that role needs, and no others."""
-        urls = {"TIDINGS_NATS_URL": self.nats.url_of(role) if self.nats else self._settings.nats_url}
-        # Always set: a process must not find a URL in the environment or in the configuration file.
-        urls["TIDINGS_REDIS_URL"] = ""
-        if role in REDIS_ROLES:
-            urls["TIDINGS_REDIS_URL"] = self.redis.url_of(role) if self.redis else self._settings.redis_url
-        return urls
+        nats = self.nats.url_of(role) if self.nats else self._settings.nats_url
+        redis = self.redis.url_of(role) if self.redis else self._settings.redis_url
+        # Both are always set: a process must not find a URL in the environment or in the configuration file.
+        return {"TIDINGS_NATS_URL": nats, "TIDINGS_REDIS_URL": redis if role in REDIS_ROLES else ""}
 
 
 # Settings with secrets besides the servers' URLs, by the role that needs them. No other role gets them.

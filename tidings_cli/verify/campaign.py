@@ -18,6 +18,8 @@ from tidings_cli.verify.report import Report
 from tidings_cli.verify.stream_member import StreamMember
 
 _POLL_S = 0.05
+_JOIN_S = 30.0
+_SETTLE_S = 60.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
@@ -66,7 +68,7 @@ class Campaign:
         self._running: list[asyncio.Task[None]] = []
         self._publishing: list[asyncio.Task[None]] = []
 
-    async def start(self, timeout_s: float = 30.0) -> None:
+    async def start(self) -> None:
         """Connect all clients, and publish once all members have joined.
 
         Raises:
@@ -75,7 +77,7 @@ class Campaign:
         clients: list[VerifyClient] = [*self.members, *self.publishers]
         self._running = [asyncio.create_task(client.run(), name=client.who) for client in clients]
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(_JOIN_S):
                 while not self.all_joined:
                     await asyncio.sleep(_POLL_S)
                     for task in self._running:
@@ -84,7 +86,7 @@ class Campaign:
         except TimeoutError:
             losses = (event.why for event in reversed(self._recorder.events) if isinstance(event, LostRecord))
             reason = next((f": {why}" for why in losses), "")
-            raise CommandFailed(f"not every member joined within {timeout_s:g} s{reason}") from None
+            raise CommandFailed(f"not every member joined within {_JOIN_S:g} s{reason}") from None
         self._publishing = [
             asyncio.create_task(publisher.publish(self._rate)) for publisher in self.publishers
         ]
@@ -94,17 +96,17 @@ class Campaign:
         """All members are in all their rooms."""
         return all(member.present.issuperset(member.rooms) for member in self.members)
 
-    async def finish(self, timeout_s: float = 60.0) -> bool:
+    async def finish(self) -> bool:
         """Stop publishing, wait until everything stored has arrived, and stop.
 
         Return whether all of it arrived in time; the checker finds what did not.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
+        deadline = loop.time() + _SETTLE_S
         for publisher in self.publishers:
             publisher.finish()
         if self._publishing:
-            await asyncio.wait(self._publishing, timeout=timeout_s)
+            await asyncio.wait(self._publishing, timeout=_SETTLE_S)
         floor = self._acknowledged()
         while not (settled := self._settled(floor)) and loop.time() < deadline:  # noqa: ASYNC110  # arrivals set no event
             await asyncio.sleep(_POLL_S)

@@ -35,7 +35,7 @@ from tidings_cli.verify.history import (
 )
 from tidings_cli.verify.report import Finding, Gap, Kind, Report
 
-ANSWER_LIMIT_S = 10.0
+_ANSWER_LIMIT_S = 10.0
 
 
 @dataclass(slots=True)
@@ -111,9 +111,8 @@ class MemberLedger:
         self.present, self.left, self.recovering = True, False, True
 
 
-def check(history: Iterable[AnyRecord], *, answer_limit_s: float = ANSWER_LIMIT_S) -> Report:
-    """Check a history. `answer_limit_s` is the longest wait for an answer."""
-    state = _Check(answer_limit_s)
+def check(history: Iterable[AnyRecord]) -> Report:
+    state = _Check()
     for event in history:
         state.read(event)
     return state.conclude()
@@ -123,7 +122,6 @@ def check(history: Iterable[AnyRecord], *, answer_limit_s: float = ANSWER_LIMIT_
 class _Check:
     """The state of a check: what the history has said so far."""
 
-    answer_limit_s: float
     report: Report = field(default_factory=Report)
     rooms: defaultdict[str, RoomLedger] = field(default_factory=lambda: defaultdict(RoomLedger))
     members: defaultdict[tuple[str, str], MemberLedger] = field(
@@ -265,7 +263,7 @@ class _Check:
     def _end_wait(self, who: str, room: str, id: str, clock: float) -> None:
         waited_s = clock - self.waiting.pop((who, room, id), clock)
         self.report.longest_answer_s = max(self.report.longest_answer_s, waited_s)
-        if waited_s > self.answer_limit_s:
+        if waited_s > _ANSWER_LIMIT_S:
             request = f"message {id}" if id else "join"
             self._add(Kind.SILENCE, who, room, f"{request} waited {waited_s:.1f} s for an answer")
 

@@ -13,9 +13,7 @@ from tidings_cli.gateways import CannotConnect, Gateways, http_url
 from tidings_cli.verify.history import JoiningRecord, Recorder
 from tidings_cli.verify.member import SocketMember
 
-_OPEN_S = 15.0
-_SILENCE_S = 20.0  # the server's heartbeat comes every 5 s
-_TIMEOUT = httpx.Timeout(_OPEN_S, read=_SILENCE_S)
+_TIMEOUT = httpx.Timeout(15.0, read=20.0)  # the server's heartbeat comes every 5 s
 _NO_REUSE = httpx.Limits(max_keepalive_connections=0)
 
 
