@@ -1,7 +1,7 @@
 """`tidings backup --redis` and `tidings restore --redis`: the data of metrics_svc in Redis, as a file.
 
 History, alert states, acknowledgements, silences, rules of the API, and log lines: every key of metrics as Redis's DUMP,
-all of one moment. Works with any TIDINGS_REDIS_URL, Sentinels and clusters too, as a user who may do everything (the
+all of one moment. Works with any TIDINGS_REDIS_URL, Sentinels and clusters too, with a user that has all permissions (the
 operator's). Presence is not kept: gateways announce their connections again.
 """
 

@@ -32,7 +32,7 @@ few values by construction: codes and kinds, never users, rooms or addresses.
 |---|---|---|---|
 """
 
-# The tables of codes stand between these two lines; what is around them is written by hand.
+# The tables of codes are between these two lines; the rest of the page is written by hand.
 BEGIN = "<!-- generated:codes -->"
 END = "<!-- /generated -->"
 

@@ -51,7 +51,7 @@ class LocalServer(ChildProcess):
         port: 0 keeps the directory's port or picks a free one.
         password: empty keeps the directory's password or makes one up.
         settings: each role that needs the server gets a user with the permissions that these settings need
-            (`services.permissions`). `url` has the operator, who may do everything.
+            (`services.permissions`). `url` is the operator's, with all permissions.
     """
 
     stop_s = 1.5
@@ -155,7 +155,7 @@ class LocalServer(ChildProcess):
             time.sleep(_POLL_S)
 
     def stop(self) -> None:
-        """End it in order, by force after 5 s. Idempotent; data remain."""
+        """End it in order, by force after `_STOP_S`. Idempotent; data remain."""
         if self._process is None:
             return
         self.terminate()

@@ -104,7 +104,7 @@ class Campaign:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _SETTLE_S
         for publisher in self.publishers:
-            publisher.finish()
+            publisher.finishing.set()
         if self._publishing:
             await asyncio.wait(self._publishing, timeout=_SETTLE_S)
         floor = self._acknowledged()

@@ -29,21 +29,17 @@ class PublishingClient(VerifyClient):
         super().__init__(who, rooms, gateways, recorder, index)
         self._ready = asyncio.Event()
         self._answers: dict[str, asyncio.Future[dict[str, Any] | None]] = {}
-        self._finishing = asyncio.Event()
+        self.finishing = asyncio.Event()
 
     async def publish(self, rate: float) -> None:
-        """Publish `rate` messages per second until `finish`; the last message gets its answer."""
+        """Publish `rate` messages per second until `finishing` is set; the last message gets its answer."""
         for number in itertools.count(1):
-            if self._finishing.is_set():
+            if self.finishing.is_set():
                 return
             await self._publish_one(random.choice(self.rooms), f"{self.who}-{number}")
             with suppress(TimeoutError):
                 async with asyncio.timeout(random.uniform(0, 2 / rate)):
-                    await self._finishing.wait()
-
-    def finish(self) -> None:
-        """Start no further message."""
-        self._finishing.set()
+                    await self.finishing.wait()
 
     async def _publish_one(self, room: str, id: str) -> None:
         give_up_at = asyncio.get_running_loop().time() + _GIVE_UP_S
