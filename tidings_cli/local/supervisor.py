@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from services.backoff import delay_s
 from services.lifecycle import EXIT_BAD_SETTINGS, EXIT_CANNOT_START, EXIT_FAILED
@@ -159,9 +158,10 @@ class Supervisor:
             self._tasks += [
                 asyncio.create_task(one.run(), name=f"supervisor of {one.child.name}") for one in children
             ]
-            await self._unless_stopped(asyncio.gather(*(one.up.wait() for one in children)))
-            if self.stopping.is_set():
-                return False
+            for one in children:
+                await self._unless_stopped(one.up)
+                if self.stopping.is_set():
+                    return False
         return True
 
     async def wait(self) -> None:
@@ -170,7 +170,7 @@ class Supervisor:
         Raises:
             Exception: the fault of a supervising task: a programming error, once all children are up.
         """
-        await self._unless_stopped(asyncio.Future())
+        await self._unless_stopped(self.stopping)
 
     async def stop(self) -> bool:
         """Stop all children in order. Return whether none was killed."""
@@ -185,17 +185,17 @@ class Supervisor:
             for child in group:
                 child.kill()
 
-    async def _unless_stopped(self, goal: asyncio.Future[Any]) -> None:
+    async def _unless_stopped(self, goal: asyncio.Event) -> None:
         """Wait for `goal`, or until `stopping` is set. Raise the fault of a supervising task."""
-        stopping = asyncio.create_task(self.stopping.wait())
+        waits = [asyncio.create_task(event.wait()) for event in (goal, self.stopping)]
         try:
-            await asyncio.wait([goal, stopping, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*waits, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in self._tasks:
                 if task.done():
                     task.result()
         finally:
-            stopping.cancel()
-            goal.cancel()
+            for wait in waits:
+                wait.cancel()
 
 
 def stop_on_signals(supervisor: Supervisor, console: Console) -> None:
