@@ -53,7 +53,7 @@ class Client(Member, Announced, Protocol):
     def notify(self, message: server.ServerMessage) -> None:
         """Send a message."""
 
-    def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
+    def disconnect(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
         """Send `disconnect`, with that reason or the code's own, and close."""
 
     def abort(self) -> None:
@@ -181,7 +181,7 @@ class Connections:
     def _replace(self, connection_id: str) -> None:
         if (client := self._by_id.get(connection_id)) is not None:
             self._counters.limit_hit(Limit.USER_CONNECTIONS)
-            client.end(CloseCode.REPLACED)
+            client.disconnect(CloseCode.REPLACED)
 
     def _watch_expiry(self, client: Client, identity: Identity) -> None:
         if client.expiry is None:
@@ -190,7 +190,7 @@ class Connections:
             client.expiry = CredentialTimer(
                 self._expiry_notice_s,
                 lambda expires_at: client.notify(server.TokenExpiring(expires_at=to_ms(expires_at))),
-                partial(client.end, CloseCode.TOKEN_EXPIRED),
+                partial(client.disconnect, CloseCode.TOKEN_EXPIRED),
             )
         client.expiry.start(identity.expires_at)
 

@@ -209,8 +209,8 @@ class Gateway:
                 self.user_presence.on_order(event, reply)
             case _:
                 for client in self.connections.of_user(event.user_id):
-                    client.end(CloseCode.DISCONNECTED, reason=event.reason)
+                    client.disconnect(CloseCode.DISCONNECTED, reason=event.reason)
 
     def _on_revoked(self, revoked: Revoked) -> None:
         for client in self.connections.concerned_by(revoked):
-            client.end(CloseCode.BAD_TOKEN)
+            client.disconnect(CloseCode.BAD_TOKEN)

@@ -134,7 +134,7 @@ class Server(uvicorn.Server):
         spread_ms = int(1000 * min(budget_s, max(0.5, len(clients) / 1000)))
         for index in range(slices):
             for client in clients[index::slices]:
-                client.end(CloseCode.DRAIN, retry_after_ms=random.randint(0, spread_ms))
+                client.disconnect(CloseCode.DRAIN, retry_after_ms=random.randint(0, spread_ms))
             if index + 1 < slices:
                 await asyncio.sleep(_SLICE_S)
         await self._wait_until_gone(_CLOSE_WAIT_S)

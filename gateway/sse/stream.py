@@ -145,7 +145,7 @@ class Stream(ABC):
         """See `Client`."""
 
     @abstractmethod
-    def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
+    def disconnect(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
         """See `Client`."""
 
     def abort(self) -> None:
@@ -157,7 +157,7 @@ class Stream(ABC):
             self._counters.slow_clients += 1
             self._counters.dropped += 1
             self._counters.limit_hit(Limit.WRITE_BYTES)
-            self.end(CloseCode.SLOW_CLIENT)
+            self.disconnect(CloseCode.SLOW_CLIENT)
 
 
 class MetricsStream(Stream):
@@ -176,7 +176,7 @@ class MetricsStream(Stream):
         """Return a comment, which clients ignore."""
         return b": keep-alive\n\n"
 
-    def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:  # noqa: ARG002  # bare records have no envelope for it
+    def disconnect(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:  # noqa: ARG002  # bare records have no envelope for it
         """End the stream, with the time to reconnect."""
         self.buffer.end(b"" if retry_after_ms is None else b"retry: %d\n\n" % retry_after_ms)
 
@@ -275,7 +275,7 @@ class EventStream(Stream):
         """See `Client`."""
         return self._chosen if self.announced else None
 
-    def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
+    def disconnect(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
         """Say `disconnect` and end the stream."""
         self.buffer.end(disconnect_event(code, retry_after_ms, reason))
 

@@ -172,7 +172,7 @@ class Connection:
         """Disconnect the client: it reads slower than its rooms send, and no other client waits for it (ADR 0004)."""
         self._gateway.counters.slow_clients += 1
         self._gateway.counters.dropped += 1
-        self.end(CloseCode.SLOW_CLIENT)
+        self.disconnect(CloseCode.SLOW_CLIENT)
 
     def on_close(self, code: int, *, by_client: bool) -> None:
         """Unregister the connection everywhere, and log its one line."""
@@ -236,7 +236,7 @@ class Connection:
         )
         return self.encode(message)
 
-    def end(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
+    def disconnect(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
         """Send `disconnect` and close."""
         self._protocol.close(code, self.disconnect_frame(code, retry_after_ms, reason))
 
@@ -294,7 +294,7 @@ class Connection:
         self._refuse(error.code, error.message, id, started, error.retry_after_ms)
         if error.flood:
             self._gateway.counters.limit_hit(Limit.FLOODING)
-            self.end(CloseCode.FLOODING)
+            self.disconnect(CloseCode.FLOODING)
 
     def _refuse_malformed(self, fault: BadMessage, started: float, size: int) -> None:
         if isinstance(fault, TooDeep):

@@ -211,7 +211,9 @@ GUARDS = (
         "the end of a token ends its connection",
         f"{LIVE}::test_an_expired_token_ends_the_connection_after_a_warning",
         f"{ENDINGS}::test_expiry_ends_every_kind",
-        edits=[("gateway/connections.py", "partial(client.end, CloseCode.TOKEN_EXPIRED)", "lambda: None")],
+        edits=[
+            ("gateway/connections.py", "partial(client.disconnect, CloseCode.TOKEN_EXPIRED)", "lambda: None")
+        ],
     ),
     guard(
         "permissions, again",
@@ -232,7 +234,7 @@ GUARDS = (
     guard(
         "revocations end connections",
         f"{LIVE}::test_a_revoked_token_is_one_token",
-        edits=[("gateway/gateway.py", "client.end(CloseCode.BAD_TOKEN)", "pass")],
+        edits=[("gateway/gateway.py", "client.disconnect(CloseCode.BAD_TOKEN)", "pass")],
     ),
     guard(
         "revocations keep out",

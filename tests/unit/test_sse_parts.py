@@ -231,5 +231,5 @@ async def test_records_come_bare() -> None:
     )
     ((event, event_id, data),) = await events(stream)
     assert (event, event_id, data["timestamp"]) == ("", "", 9)
-    stream.end(CloseCode.DRAIN, retry_after_ms=70)
+    stream.disconnect(CloseCode.DRAIN, retry_after_ms=70)
     assert await stream.buffer.get(1) == b"retry: 70\n\n"
