@@ -1,7 +1,5 @@
 """Start a gateway: `python -m gateway`."""
 
-import asyncio
-
 from prometheus_client import REGISTRY
 
 from gateway.gateway import Gateway
@@ -59,13 +57,9 @@ async def main(settings: Settings, life: Lifecycle) -> None:
 
         app = trace(gateway, app, traces)
     server = Server(app, gateway)
-    serving = asyncio.ensure_future(server.run_on(listener))
-    stopping = asyncio.ensure_future(life.stopped())
-    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    await server.drain()
-    server.should_exit = True
-    await serving
+    await server.start(listener)
+    await life.stopped()
+    await server.stop()
 
 
 def _check(gateway: Gateway, name: str):  # type: ignore[no-untyped-def]

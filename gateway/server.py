@@ -1,29 +1,24 @@
 """Listener and drain.
 
-uvicorn's own shutdown closes all sockets in one instant and waits for streams for ever. So the drain comes first:
-readiness fails, the listeners close, clients get `disconnect` with a time to reconnect, in paced slices, and what is
-left after the deadline is cut.
+The drain: readiness fails, the listener closes, clients get `disconnect` with a time to reconnect, in paced slices, and
+what is left after the deadline is cut. Then HTTP requests have a second to finish.
 """
 
 import asyncio
-import contextlib
 import errno
-import logging
 import random
 import socket
-from collections.abc import Iterator
-from functools import partial
+import ssl
+from collections.abc import Sized
 
 import structlog
-import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.gateway import Gateway
-from gateway.http.protocol import LimitedHttpProtocol
-from gateway.ws.handshake import UpgradeHandler, Upgrades
+from gateway.http.protocol import HttpProtocols
+from gateway.ws.handshake import UpgradeHandler
 from gateway.ws.protocol import ServerContext
 from gateway.ws.sniff import SnifferFactory
-from gateway.ws.timers import Keepalive
 from services.lifecycle import CannotStart
 from services.settings import Settings
 from services.wire.codes import CloseCode
@@ -58,73 +53,34 @@ def bind(settings: Settings) -> socket.socket:
     return listener
 
 
-class Server(uvicorn.Server):
-    """uvicorn with our protocols, our signals and our drain."""
+class Server:
+    """Accepts connections, until it is stopped."""
 
     def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
-        # It warns of every malformed request, and untrusted clients do not choose what is in our log.
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         self._gateway = gateway
-        settings = gateway.settings
-        self._keepalive = Keepalive(settings.heartbeat_interval_ms / 1000, settings.idle_timeout_s)
-        super().__init__(
-            uvicorn.Config(
-                app,
-                ws="none",  # upgrades never reach uvicorn's own choice
-                ssl_certfile=settings.tls_cert,
-                ssl_keyfile=settings.tls_key,
-                loop="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                date_header=False,
-                backlog=_BACKLOG,
-                timeout_graceful_shutdown=1,
-                proxy_headers=False,
-            )
+        self._context = ServerContext(gateway.settings, gateway.on_limit)
+        self._upgrades = UpgradeHandler(gateway, self._context)
+        self._http = HttpProtocols(app, self._upgrades)
+
+    async def start(self, listener: socket.socket) -> None:
+        """Listen, and ping what is open."""
+        settings = self._gateway.settings
+        tls: ssl.SSLContext | None = None
+        limit_s: float | None = None
+        if settings.tls_cert:
+            tls, limit_s = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings.handshake_timeout_s
+            tls.load_cert_chain(settings.tls_cert, settings.tls_key)
+        make = SnifferFactory(self._upgrades, self._http, tls=tls is not None)
+        self._server = await self._context.loop.create_server(
+            make, sock=listener, ssl=tls, backlog=_BACKLOG, ssl_handshake_timeout=limit_s
         )
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, with our protocols. Stands for uvicorn's, which lets a TLS handshake take a minute."""
-        config, state, gateway = self.config, self.server_state, self._gateway
-        context = ServerContext(gateway.settings, self._keepalive, gateway.on_limit, state.connections)
-        upgrades = Upgrades(context, UpgradeHandler(gateway))
-        make_http = partial(
-            LimitedHttpProtocol,
-            config,
-            state,
-            self.lifespan.state,
-            context=context,
-            start_upgrade=upgrades.start,
-        )
-        make = SnifferFactory(context, upgrades.rules.serves, upgrades.start, make_http, tls=config.is_ssl)
-        limit_s = gateway.settings.handshake_timeout_s if config.is_ssl else None
-        loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(
-                make, sock=listener, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=limit_s
-            )
-            for listener in sockets or []
-        ]
-        self.started = True
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the process's lifecycle."""
-        yield
-
-    async def run_on(self, listener: socket.socket) -> None:
-        """Serve until cancelled or stopped."""
         self._gateway.tasks.spawn(self._tick(), "keepalive", critical=True)
-        await self.serve(sockets=[listener])
 
-    async def drain(self) -> None:
+    async def stop(self) -> None:
         """Disconnect all clients, paced; return when they are gone or the time is up."""
         gateway = self._gateway
         gateway.connections.drain()
-        for server in self.servers:
-            server.close()
+        self._server.close()
         clients = list(gateway.connections)
         if clients:
             log.info("draining", clients=len(clients))
@@ -137,18 +93,25 @@ class Server(uvicorn.Server):
                 client.disconnect(CloseCode.DRAIN, retry_after_ms=random.randint(0, spread_ms))
             if index + 1 < slices:
                 await asyncio.sleep(_SLICE_S)
-        await self._wait_until_gone(_CLOSE_WAIT_S)
+        await self._wait_until_gone(gateway.connections)
         for client in gateway.connections:
             client.abort()
+        for connection in list(self._context.connections):  # handshakes and HTTP, too
+            connection.shutdown()
+        requests = self._http.requests
+        await self._wait_until_gone(self._context.connections, requests)
+        if requests:
+            log.error("requests cancelled", requests=len(requests))
+        for request in requests:
+            request.cancel()
 
-    async def _wait_until_gone(self, limit_s: float) -> None:
-        deadline = asyncio.get_running_loop().time() + limit_s
-        # Clients leave by themselves, one at a time: there is no one event that says that all are gone.
-        while self._gateway.connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+    async def _wait_until_gone(self, *open_ones: Sized) -> None:
+        deadline = self._context.now() + _CLOSE_WAIT_S
+        # They leave by themselves, one at a time: there is no one event that says that all are gone.
+        while any(map(len, open_ones)) and self._context.now() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
     async def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_KEEPALIVE_TICK_S)
-            self._keepalive.tick(loop.time())
+            self._context.keepalive.tick(self._context.now())

@@ -9,18 +9,18 @@ upgrade with a body. Trailers are dropped: merged into the headers they would sp
 """
 
 import asyncio
-from typing import Any
+import logging
 
 import httptools
+from starlette.types import ASGIApp
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gateway.limits import Limit
-from gateway.ws.handshake import http_response
-from gateway.ws.protocol import ServerContext
-from gateway.ws.sniff import StartUpgrade, UpgradeRequest
+from gateway.ws.handshake import UpgradeHandler
+from gateway.ws.negotiation import UpgradeRequest, http_response
 
 _PER_HEADER = 4  # colon, blank and line end
 # A client may ask further before it has its answer; no client that waits for answers asks this often.
@@ -30,20 +30,11 @@ _MAX_PIPELINED = 32
 class LimitedHttpProtocol(HttpToolsProtocol):
     """One HTTP connection, until it ends or becomes a WebSocket."""
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-        *,
-        context: ServerContext,
-        start_upgrade: StartUpgrade,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._start_upgrade = start_upgrade
-        self._settings = context.settings
-        self._on_limit = context.on_limit
+    def __init__(self, config: Config, state: ServerState, upgrades: UpgradeHandler) -> None:
+        super().__init__(config, state, {})
+        self._start_upgrade = upgrades.start
+        self._settings = upgrades.context.settings
+        self._on_limit = upgrades.context.on_limit
         self._in_head = False
         self._head_bytes = 0
         self._in_body = False  # of the request that `cycle` answers
@@ -283,3 +274,23 @@ def _origin_form(url: bytes) -> str:
         return url.decode("latin-1")
     path = target.path or b"/"
     return (path if target.query is None else b"%b?%b" % (path, target.query)).decode("latin-1")
+
+
+class HttpProtocols:
+    """Makes the protocol of each HTTP connection. `requests` are those under way."""
+
+    def __init__(self, app: ASGIApp, upgrades: UpgradeHandler) -> None:
+        # uvicorn warns of every malformed request, and untrusted clients do not choose what is in our log.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        self._config = Config(
+            app, ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False
+        )
+        self._config.load()
+        self._state = ServerState()
+        self._state.connections = upgrades.context.connections
+        self._upgrades = upgrades
+        self.requests: set[asyncio.Task[None]] = self._state.tasks
+
+    def __call__(self) -> LimitedHttpProtocol:
+        """Make one."""
+        return LimitedHttpProtocol(self._config, self._state, self._upgrades)

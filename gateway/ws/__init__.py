@@ -1,10 +1,10 @@
 """WebSocket.
 
-- `sniff`      the protocol of a new connection, chosen by its first bytes
-- `handshake`  negotiation, pending upgrades, and the rules for admitting a client (ADR 0007)
-- `protocol`   the asyncio protocol of one open WebSocket: reads, writes, pings, closes
-- `frames`     frames read, directly or by the `websockets` parser, and frames built
-- `connection` one client: decodes its messages, and carries them out
-- `echo`       the handler of `/ws/echo`
-- `timers`     pings, idle time-outs and other time-outs, with one timer each
+- `sniff`       the protocol of a new connection, chosen by its first bytes
+- `negotiation` an upgrade request, and its answer: pure
+- `handshake`   pending upgrades, and the rules for admitting a client (ADR 0007); `/ws/echo`
+- `protocol`    the asyncio protocol of one open WebSocket: reads, writes, pings, closes
+- `frames`      frames read, directly or by the `websockets` parser, and frames built
+- `connection`  one client: decodes its messages, and carries them out
+- `timers`      pings, idle time-outs and other time-outs, with one timer each
 """

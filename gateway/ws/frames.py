@@ -183,9 +183,8 @@ class FrameReader:
                     events.append((PARTIAL, b""))
                     self._fragments, self._fragments_kind = bytearray(event.data), kind
             else:
-                events.append(
-                    (PARTIAL, b"")
-                )  # a close was answered by the parser; a pong has done its work by arriving
+                # A close was answered by the parser; a pong has done its work by arriving.
+                events.append((PARTIAL, b""))
                 if opcode is Opcode.CONT and self._fragments is not None:
                     # One buffer: a list would keep some fifty bytes more for every fragment of one byte.
                     self._fragments += event.data
@@ -232,9 +231,9 @@ class FallbackParser(ServerProtocol):
     @property
     def is_idle(self) -> bool:
         """Whether the next byte starts a frame and a message, without extensions."""
-        return (
-            not self._head and self.current_size is None and self.state is State.OPEN and not self.extensions
-        )
+        if self._head or self.extensions:
+            return False
+        return self.current_size is None and self.state is State.OPEN
 
     def _collect_head(self, data: bytes | bytearray) -> None:
         if (missing := _LONGEST_HEAD - len(self._head)) > 0:

@@ -1,29 +1,13 @@
-"""WebSocket handshakes: negotiation (RFC 6455 §4.2), pending upgrades, and the rules for admitting a client (ADR 0007).
-
-An ordinary request without compression is negotiated here. The library decides about all others, and answers those that it
-rejects.
-"""
+"""WebSocket handshakes: pending upgrades, and the rules for admitting a client (ADR 0007)."""
 
 import asyncio
-import base64
-import hashlib
-import http
-import re
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote
 
 import structlog
 from starlette.responses import Response
-from websockets.datastructures import Headers
-from websockets.exceptions import NegotiationError
-from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
-from websockets.http11 import Request
-from websockets.server import ServerProtocol
-from websockets.typing import ExtensionParameter, Subprotocol
 
 from gateway.api.responses import refusal_response, too_many, too_many_from_there
 from gateway.auth.expiry import to_ms
@@ -31,13 +15,11 @@ from gateway.auth.identity import AuthRefused
 from gateway.gateway import Gateway
 from gateway.limits import Limit
 from gateway.ws.connection import Connection
-from gateway.ws.echo import Echo
-from gateway.ws.frames import SILENT, FallbackParser, FrameReader
-from gateway.ws.protocol import CLOSE_GRACE_S, Handler, ServerContext, WebSocketProtocol
-from gateway.ws.sniff import UpgradeRequest
+from gateway.ws.frames import FrameReader
+from gateway.ws.negotiation import UpgradeRequest, http_response, negotiate
+from gateway.ws.protocol import CLOSE_GRACE_S, Handler, ServerContext, WebSocketProtocol, discard
 from gateway.ws.timers import TimeoutQueue
 from services.bus.errors import BusError
-from services.settings import Settings
 from services.tasks import start_eagerly
 from services.wire import server
 from services.wire.codec import CODECS, JSON, PROTOCOL_VERSION
@@ -47,183 +29,44 @@ from services.wire.records import UNSET, Position
 log = structlog.get_logger(__name__)
 
 _RETRY_MS = 1000
-_WINDOW_BITS = 15  # the window with which shared frames are compressed (`gateway.ws.frames`)
-
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §4.2.2
-_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")  # 16 bytes
-_OFFERS = re.compile(r"[A-Za-z0-9._-]+(?:,[ \t]*[A-Za-z0-9._-]+)*")
-
-
-class SharedDeflate(ServerPerMessageDeflateFactory):
-    """Accepts permessage-deflate only where frames can be shared: without context takeover, with one window.
-
-    An offer that asks for a smaller window of ours is declined (RFC 7692 §7.1.2.1): its client could not inflate
-    what is compressed once for all. The connection is then not compressed, or another offer is accepted.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(
-            server_no_context_takeover=True,
-            client_no_context_takeover=True,  # so that a connection keeps no window
-            server_max_window_bits=_WINDOW_BITS,
-            client_max_window_bits=12,
-            compress_settings={"memLevel": 5},
-        )
-
-    def process_request_params(
-        self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Any]
-    ) -> tuple[list[ExtensionParameter], PerMessageDeflate]:
-        """Decline a smaller window, which the base class accepts."""
-        answer, extension = super().process_request_params(params, accepted_extensions)
-        if extension.local_max_window_bits != _WINDOW_BITS:
-            raise NegotiationError("frames are shared by all clients, with one window")
-        return answer, extension
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The answer to an upgrade, once its client is admitted. `parser` is there where an extension needs it.
-
-    `early` is what the client sent before it had the answer.
-    """
-
-    answer: bytes
-    subprotocol: str | None = None
-    parser: FallbackParser | None = None
-    early: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """The answer to a request that is no upgrade."""
-
-    answer: bytes
-
-
-def negotiate(request: UpgradeRequest, settings: Settings) -> Accepted | Rejected:
-    """Return the outcome of the handshake (RFC 6455 §4.2)."""
-    headers = request.headers
-    offered = headers.get("sec-websocket-protocol")
-    if (
-        request.method == "GET"
-        and request.version == "HTTP/1.1"
-        and not request.repeats
-        and headers.get("upgrade", "").lower() == "websocket"
-        and "upgrade" in [option.strip() for option in headers.get("connection", "").lower().split(",")]
-        and headers.get("sec-websocket-version") == "13"
-        and _KEY.fullmatch(key := headers.get("sec-websocket-key", ""))
-        and (offered is None or _OFFERS.fullmatch(offered))
-        and not (settings.compression and "sec-websocket-extensions" in headers)
-    ):
-        subprotocol = None
-        if offered is not None:
-            subprotocol = choose_subprotocol([Subprotocol(name.strip()) for name in offered.split(",")])
-        return Accepted(switching_protocols(key, subprotocol), subprotocol, early=request.early)
-    return _negotiate_by_library(request, settings)
-
-
-def switching_protocols(key: str, subprotocol: str | None) -> bytes:
-    # Not for security: it shows that the server speaks WebSocket.
-    accepted = base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest())
-    chosen = f"\r\nSec-WebSocket-Protocol: {subprotocol}".encode() if subprotocol else b""
-    return (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-        b"%b%b\r\n\r\n" % (accepted, chosen)
-    )
-
-
-def _negotiate_by_library(request: UpgradeRequest, settings: Settings) -> Accepted | Rejected:
-    library = ServerProtocol(
-        extensions=[SharedDeflate()] if settings.compression else None,
-        select_subprotocol=lambda _library, offered: choose_subprotocol(offered),
-        logger=SILENT,
-    )
-    target = f"{request.path}?{request.query}" if request.query else request.path
-    response = library.accept(Request(target, Headers(request.lines), request.method, request.version))
-    library.send_response(response)
-    answer = b"".join(library.data_to_send())
-    if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
-        return Rejected(answer)
-    parser = None
-    if library.extensions:
-        parser = FallbackParser(settings.max_message_bytes)
-        parser.extensions = library.extensions
-    return Accepted(answer, library.subprotocol, parser, request.early)
-
-
-def choose_subprotocol(offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Return the first offered subprotocol that is supported; without one the connection speaks JSON."""
-    return next((name for name in offered if name in CODECS), None)
-
-
-def http_response(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
-    """Return an HTTP response after which the connection is closed."""
-    lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}".encode()]
-    lines += [b"%b: %b" % (name, value) for name, value in headers]
-    return b"\r\n".join([*lines, b"connection: close", b"", body])
-
-
-class UpgradeRules(Protocol):
-    """Decides about upgrades (`UpgradeHandler`)."""
-
-    def serves(self, path: str) -> bool:
-        """Whether WebSockets are served at a path."""
-
-    def handle(self, upgrade: "PendingUpgrade", request: UpgradeRequest) -> Coroutine[Any, Any, None]:
-        """Accept or reject one upgrade, at once or later. Handles its own faults."""
-
-
-class Upgrades:
-    """Starts the handshakes of one server, and limits their time."""
-
-    def __init__(self, context: ServerContext, rules: UpgradeRules) -> None:
-        self.context = context
-        self.rules = rules
-        self.pending: TimeoutQueue[PendingUpgrade] = TimeoutQueue(
-            context.settings.handshake_timeout_s, PendingUpgrade.on_timeout
-        )
-
-    def start(self, transport: asyncio.Transport, request: UpgradeRequest) -> None:
-        """Take over the transport of a connection that asks for an upgrade."""
-        negotiated = negotiate(request, self.context.settings)
-        upgrade = PendingUpgrade(self, transport, negotiated)
-        if isinstance(negotiated, Accepted):
-            upgrade.start(request)
 
 
 class PendingUpgrade(asyncio.Protocol):
     """A connection from its upgrade request to the answer; then a `WebSocketProtocol`, or closed."""
 
     __slots__ = (
-        "_answered", "_close_timer", "_context", "_negotiated", "_opened", "_reading_paused", "_task", "_transport", "_upgrades",
+        "_answered", "_close_timer", "_context", "_handler", "_opened", "_reading_paused", "_task", "_transport", "negotiated",
+        "request",
     )  # fmt: skip
 
     def __init__(
-        self, upgrades: Upgrades, transport: asyncio.Transport, negotiated: Accepted | Rejected
+        self, handler: "UpgradeHandler", transport: asyncio.Transport, request: UpgradeRequest
     ) -> None:
-        self._upgrades = upgrades
-        self._context = upgrades.context
+        self.request = request
+        self.negotiated = negotiate(request, handler.context.settings)
+        self._handler = handler
+        self._context = handler.context
         self._transport = transport
-        self._negotiated = negotiated if isinstance(negotiated, Accepted) else Accepted(b"")
         self._answered = False
         self._reading_paused = False
         self._task: asyncio.Task[None] | None = None
         self._opened: WebSocketProtocol | None = None
         self._close_timer: asyncio.TimerHandle | None = None
-        transport.set_protocol(self)
-        self._context.connections.add(self)
-        if isinstance(negotiated, Rejected):
-            self._answered = True
-            self._answer_and_close(negotiated.answer)
 
-    def start(self, request: UpgradeRequest) -> None:
-        """Let the rules decide; wait, reading nothing, if they need time."""
-        task = start_eagerly(self._upgrades.rules.handle(self, request))
+    def start(self) -> None:
+        """Let the handler decide; wait, reading nothing, if it needs time."""
+        self._transport.set_protocol(self)
+        self._context.connections.add(self)
+        if not self.negotiated.accepted:
+            self._answered = True
+            self._answer_and_close(self.negotiated.answer)
+            return
+        task = start_eagerly(self._handler.handle(self))
         if not task.done():
             self._task = task
         if not self._answered:
             self._reading_paused = True
-            self._upgrades.pending.add(self)
+            self._handler.pending.add(self)
             # A client must wait for the answer (RFC 6455 §4.1). What one sends before that waits in the kernel.
             self._transport.pause_reading()
 
@@ -233,53 +76,46 @@ class PendingUpgrade(asyncio.Protocol):
         peer = self._transport.get_extra_info("peername")
         return str(peer[0]) if isinstance(peer, tuple) else ""
 
-    @property
-    def deflate(self) -> bool:
-        """Whether permessage-deflate was negotiated."""
-        return self._negotiated.parser is not None
-
-    @property
-    def subprotocol(self) -> str | None:
-        """The negotiated subprotocol, if the client asked for one that is supported."""
-        return self._negotiated.subprotocol
-
     def accept(self, handler: Handler, first: bytes = b"") -> WebSocketProtocol | None:
         """Accept the upgrade and hand the connection to `handler`; `first` leaves in the same write.
 
         Returns None where the client is gone, or was answered before.
         """
-        if not self._end():
+        if not self._stop_waiting():
             return None
-        context, negotiated = self._context, self._negotiated
+        context, negotiated = self._context, self.negotiated
         reader = FrameReader(context.settings.max_message_bytes, negotiated.parser)
         protocol = self._opened = WebSocketProtocol(context, self._transport, handler, reader)
         context.connections.discard(self)
         self._transport.set_protocol(protocol)
         self._transport.write(negotiated.answer + first)
-        if negotiated.early:  # after what the handler does first, and before the loop reads on
-            context.loop.call_soon(protocol.data_received, negotiated.early)
+        if self.request.early:  # after what the handler does first, and before the loop reads on
+            context.loop.call_soon(protocol.data_received, self.request.early)
         return protocol
 
-    def reject(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+    def reject(self, response: Response) -> None:
         """Answer the upgrade with an HTTP response, and close. A client that was admitted before is disconnected."""
         if self._opened is not None:  # a fault came up behind the answer
             self._opened.close(CloseCode.INTERNAL)
-        elif self._end():
-            self._answer_and_close(http_response(status, headers, body))
+        elif self._stop_waiting():
+            body = bytes(response.body)
+            self._answer_and_close(http_response(response.status_code, response.raw_headers, body))
 
     def on_timeout(self) -> None:
         """Give up a handshake that was not decided in time."""
         self._context.on_limit(Limit.HANDSHAKE_TIME)
-        self.reject(408, ((b"content-type", b"text/plain"),), b"The handshake took too long.\n")
+        if self._stop_waiting():
+            headers = ((b"content-type", b"text/plain"),)
+            self._answer_and_close(http_response(408, headers, b"The handshake took too long.\n"))
 
-    def _end(self) -> bool:
-        """Stop waiting; return False where the client is gone, or was answered before."""
+    def _stop_waiting(self) -> bool:
+        """Return False where the client is gone, or was answered before."""
         if self._answered:
             return False
         self._answered = True
         if self._reading_paused:
             self._reading_paused = False
-            self._upgrades.pending.discard(self)
+            self._handler.pending.discard(self)
             self._transport.resume_reading()
         return True
 
@@ -288,7 +124,7 @@ class PendingUpgrade(asyncio.Protocol):
         self._close_timer = self._context.loop.call_later(CLOSE_GRACE_S, self._transport.abort)
         self._transport.close()
 
-    # --- what asyncio and uvicorn call ---
+    # --- what asyncio and the server call ---
 
     def data_received(self, data: bytes) -> None:
         """Ignore what follows a rejected upgrade; nothing is read before the answer."""
@@ -297,25 +133,57 @@ class PendingUpgrade(asyncio.Protocol):
         """Stop deciding."""
         self._answered = True
         self._context.connections.discard(self)
-        self._upgrades.pending.discard(self)
+        self._handler.pending.discard(self)
         if self._close_timer is not None:
             self._close_timer.cancel()
         if self._task is not None:
             self._task.cancel()
 
     def shutdown(self) -> None:
-        """Close: uvicorn's last call."""
+        """Close: the server stops."""
         self._transport.close()
 
 
-# Hands the connection over, with its slot in the per-IP limit; False where the client is gone by then.
-Open = Callable[[PendingUpgrade, UpgradeRequest, str], Awaitable[bool]]
+class Echo:
+    """The handler of `/ws/echo`: every message comes back unchanged. For connection checks and conformance suites."""
+
+    __slots__ = ("_on_end", "protocol", "write")
+
+    protocol: WebSocketProtocol  # set when the upgrade is accepted
+
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self._on_end = on_end
+        self.write: Callable[[bytes], None] = discard
+
+    def on_message(self, data: bytes, binary: bool) -> None:
+        """Send it back."""
+        self.protocol.send_message(data, binary)
+
+    def on_slow(self) -> None:
+        """Close: a client that sends without reading would make us keep everything it sent."""
+        self.protocol.close(CloseCode.SLOW_CLIENT)
+
+    def disconnect_frame(self, code: CloseCode) -> bytes:  # noqa: ARG002  # the close code says it all
+        """Return nothing: only the client's messages are sent."""
+        return b""
+
+    def on_close(self, code: int, *, by_client: bool) -> None:  # noqa: ARG002  # however it ended
+        """Release the connection's slot in the per-IP limit."""
+        self._on_end()
+
+
+# Opens the connection, and takes over its slot in the per-IP limit; False where the client is gone by then.
+Open = Callable[[PendingUpgrade, str], Awaitable[bool]]
 
 
 class UpgradeHandler:
-    """Admits or rejects upgrades: accept rate, per-IP limit, origin, authentication."""
+    """Admits or rejects upgrades: accept rate, per-IP limit, origin, authentication. Limits their time."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, context: ServerContext) -> None:
+        self.context = context
+        self.pending: TimeoutQueue[PendingUpgrade] = TimeoutQueue(
+            context.settings.handshake_timeout_s, PendingUpgrade.on_timeout
+        )
         self._gateway = gateway
         settings = gateway.settings
         self._open_at: dict[str, Open] = {"/ws": self._open_client}
@@ -327,19 +195,23 @@ class UpgradeHandler:
         """Whether WebSockets are served there."""
         return path in self._open_at
 
-    async def handle(self, upgrade: PendingUpgrade, request: UpgradeRequest) -> None:
+    def start(self, transport: asyncio.Transport, request: UpgradeRequest) -> None:
+        """Take over the transport of a connection that asks for an upgrade."""
+        PendingUpgrade(self, transport, request).start()
+
+    async def handle(self, upgrade: PendingUpgrade) -> None:
         """Accept the upgrade, or reject it with the reason."""
         try:
-            refusal = await self._admit(upgrade, request)
+            refusal = await self._admit(upgrade)
         except Exception:
             # The fault is ours, and no caller could answer the client.
             log.exception("a handshake failed")
             refusal = refusal_response(ErrorCode.INTERNAL, "an internal error occurred")
         if refusal is not None:
-            _reject(upgrade, refusal)
+            upgrade.reject(refusal)
 
-    async def _admit(self, upgrade: PendingUpgrade, request: UpgradeRequest) -> Response | None:
-        gateway = self._gateway
+    async def _admit(self, upgrade: PendingUpgrade) -> Response | None:
+        gateway, request = self._gateway, upgrade.request
         open_it = self._open_at.get(unquote(request.path))
         if open_it is None:
             return refusal_response(ErrorCode.NOT_FOUND, "no WebSockets are served at this path")
@@ -351,7 +223,7 @@ class UpgradeHandler:
         opened = False
         try:
             gateway.authenticator.origins.check(request.headers)
-            opened = await open_it(upgrade, request, ip_key)
+            opened = await open_it(upgrade, ip_key)
         except (AuthRefused, BusError) as fault:
             return self._refusal(fault)
         finally:
@@ -359,19 +231,19 @@ class UpgradeHandler:
                 gateway.connections.release_ip(ip_key)
         return None
 
-    async def _open_client(self, upgrade: PendingUpgrade, request: UpgradeRequest, ip_key: str) -> bool:
+    async def _open_client(self, upgrade: PendingUpgrade, ip_key: str) -> bool:
         """`GET /ws?username=U&channels=a,b&session=S`: a client's connection.
 
         Raises:
             AuthRefused, BusError: the upgrade is refused.
         """
-        gateway = self._gateway
+        gateway, request, negotiated = self._gateway, upgrade.request, upgrade.negotiated
         query: Mapping[str, str] = dict(parse_qsl(request.query, keep_blank_values=True))
         identity = await gateway.authenticator.authenticate(request.headers, query)
-        codec = CODECS.get(upgrade.subprotocol or "", JSON)
-        origin = request.headers.get("origin")
+        codec = CODECS.get(negotiated.subprotocol or "", JSON)
+        origin, deflate = request.headers.get("origin"), negotiated.parser is not None
         connection = Connection(
-            gateway, identity, codec, secrets.token_hex(8), ip_key, origin, deflate=upgrade.deflate
+            gateway, identity, codec, secrets.token_hex(8), ip_key, origin, deflate=deflate
         )
         wanted = [name for name in query.get("channels", "").split(",") if name]
         gateway.inboxes.open(connection, partial(self._welcome, upgrade, connection, wanted))
@@ -404,7 +276,7 @@ class UpgradeHandler:
         gateway.inboxes.leave(connection)
         gateway.connections.discard(connection)
         if refusal is not None:
-            _reject(upgrade, refusal)
+            upgrade.reject(refusal)
 
     def _welcome_message(self, connection: Connection, position: Position) -> server.Welcome:
         gateway, identity = self._gateway, connection.identity
@@ -422,8 +294,8 @@ class UpgradeHandler:
             expires_at=UNSET if identity.expires_at is None else to_ms(identity.expires_at),
         )
 
-    async def _open_echo(self, upgrade: PendingUpgrade, _request: UpgradeRequest, ip_key: str) -> bool:
-        """`GET /ws/echo`: every message comes back unchanged."""
+    async def _open_echo(self, upgrade: PendingUpgrade, ip_key: str) -> bool:
+        """`GET /ws/echo`."""
         echo = Echo(partial(self._gateway.connections.release_ip, ip_key))
         protocol = upgrade.accept(echo)
         if protocol is None:
@@ -445,7 +317,3 @@ class UpgradeHandler:
             log.info("connection refused: the bus is out of reach", reason=str(fault))
         counters.request_failed(ErrorCode.UNAVAILABLE.code, our_fault=True)
         return refusal_response(ErrorCode.UNAVAILABLE, message, retry_after_ms=_RETRY_MS)
-
-
-def _reject(upgrade: PendingUpgrade, response: Response) -> None:
-    upgrade.reject(response.status_code, response.raw_headers, bytes(response.body))

@@ -30,17 +30,11 @@ _CLOSE_CODES = {code.number: code for code in CloseCode}
 class ServerContext:
     """What all connections of one server share: created once, and referred to by each."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        keepalive: Keepalive,
-        on_limit: Callable[[Limit], object],
-        connections: set[Any],
-    ) -> None:
+    def __init__(self, settings: Settings, on_limit: Callable[[Limit], object]) -> None:
         self.settings = settings
-        self.keepalive = keepalive
         self.on_limit = on_limit
-        self.connections = connections  # uvicorn's: it closes them in the end, and waits for them
+        self.keepalive = Keepalive(settings.heartbeat_interval_ms / 1000, settings.idle_timeout_s)
+        self.connections: set[Any] = set()  # open protocols, of every kind: `shutdown` closes one
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
 
@@ -71,29 +65,23 @@ class FrameWriter(asyncio.Protocol):
     """Writes to one client. `write` never blocks and never raises."""
 
     __slots__ = (
-        "_close_timer", "_closing", "_context", "_handler", "_transport", "_write_limit", "_write_timer", "fd_ref", "write",
+        "_close_timer", "_context", "_handler", "_transport", "_write_limit", "_write_timer", "closing", "fd_ref", "write",
     )  # fmt: skip
 
     def __init__(self, context: ServerContext, transport: asyncio.Transport, handler: Handler) -> None:
         self._context = context
         self._transport = transport
         self._handler = handler  # until the connection is lost
-        self._closing = False
+        self.closing = False  # or closed
         self._close_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._write_limit = 0  # set while the transport buffers
         sock = transport.get_extra_info("socket")
         in_clear = sock is not None and transport.get_extra_info("sslcontext") is None
-        self.fd_ref = (
-            acquire(sock.fileno()) if in_clear else NO_FD
-        )  # the socket, where direct writes are possible
+        # The socket, where direct writes are possible.
+        self.fd_ref = acquire(sock.fileno()) if in_clear else NO_FD
         self.write: Callable[[bytes], None] = discard
         self._set_writer(self._free_writer)
-
-    @property
-    def closing(self) -> bool:
-        """Whether the connection is closed or about to be."""
-        return self._closing
 
     @property
     def backlog(self) -> int:
@@ -114,7 +102,7 @@ class FrameWriter(asyncio.Protocol):
         The limit counts from what is buffered now: one large answer (a recovery) may exceed it by itself, and a client
         that is still reading it is not slow.
         """
-        if not self._closing:
+        if not self.closing:
             settings = self._context.settings
             self._write_limit = self._transport.get_write_buffer_size() + settings.write_buffer_bytes
             self._set_writer(self._write_checked)
@@ -128,13 +116,13 @@ class FrameWriter(asyncio.Protocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
-        if not self._closing:
+        if not self.closing:
             self._set_writer(self._free_writer)
 
     def _stop_writing(self) -> None:
         """Discard writes (a closed transport raises, and one member must not stop a fan-out); end in time."""
-        if not self._closing:
-            self._closing = True
+        if not self.closing:
+            self.closing = True
             self._set_writer(discard)
             self._close_timer = self._context.loop.call_later(CLOSE_GRACE_S, self._transport.abort)
 
@@ -187,7 +175,7 @@ class FrameWriter(asyncio.Protocol):
     def _on_write_late(self) -> None:
         """Disconnect a client that has been behind for too long, however little it is behind."""
         self._write_timer = None
-        if not self._closing:
+        if not self.closing:
             self._context.on_limit(Limit.WRITE_TIME)
             self._handler.on_slow()
 
@@ -202,9 +190,7 @@ class WebSocketProtocol(FrameWriter):
     ) -> None:
         super().__init__(context, transport, handler)
         self._reader = reader
-        self._frame_bucket: TokenBucket | None = (
-            None  # created with the first frame that is no complete message
-        )
+        self._frame_bucket: TokenBucket | None = None  # until a frame is no complete message
         self.last_received = context.now()
         context.connections.add(self)
         context.keepalive.add(self)
@@ -220,7 +206,7 @@ class WebSocketProtocol(FrameWriter):
         reader = self._reader
         for kind, payload in reader.feed(data):
             if kind in (TEXT, BINARY):
-                if not self._closing:
+                if not self.closing:
                     self._handler.on_message(payload, kind == BINARY)
             elif self._is_flooding():
                 reader.rest = b""
@@ -236,14 +222,14 @@ class WebSocketProtocol(FrameWriter):
     def _receive_slices(self, data: bytes) -> None:
         for at in range(0, len(data), _SLICE_BYTES):
             self.data_received(data[at : at + _SLICE_BYTES])
-            if not self._transport.is_reading() and self._closing:
+            if not self._transport.is_reading() and self.closing:
                 return  # a flood is not read to the end
         if len(data) >= _FAIR_BYTES and self._transport.is_reading():
             self._transport.pause_reading()
             self._context.loop.call_soon(self._read_on)
 
     def _read_on(self) -> None:
-        if not self._closing and not self._transport.is_closing():
+        if not self.closing and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def eof_received(self) -> bool:
@@ -264,19 +250,14 @@ class WebSocketProtocol(FrameWriter):
         del self._handler  # nothing calls it any more, and two objects that refer to each other live on
 
     def shutdown(self) -> None:
-        """Close at once: uvicorn's last call, for connections that the drain did not reach."""
+        """Close: the server stops, and its drain did not reach this connection."""
         self.close(CloseCode.DRAIN)
 
     # --- what the handler calls ---
 
-    @property
-    def deflate(self) -> bool:
-        """Whether permessage-deflate was negotiated."""
-        return self._reader.deflate
-
     def send_message(self, data: bytes, binary: bool) -> None:
         """Send one message of this connection alone."""
-        self.write(message_frame(data, binary=binary, deflate=self.deflate))
+        self.write(message_frame(data, binary=binary, deflate=self._reader.deflate))
 
     def ping(self) -> None:
         """Ping the client. A parser that has nothing to remember is freed."""
@@ -288,7 +269,7 @@ class WebSocketProtocol(FrameWriter):
 
         The connection ends without the peer if that takes too long.
         """
-        if self._closing or (closing := self._reader.start_close(code)) is None:
+        if self.closing or (closing := self._reader.start_close(code)) is None:
             return
         if last is None:
             last = self._handler.disconnect_frame(code)
@@ -314,7 +295,7 @@ class WebSocketProtocol(FrameWriter):
             self._frame_bucket = TokenBucket(self._context.settings.frame_rate, now)
         if not self._frame_bucket.consume(now):
             return False
-        if not self._closing:
+        if not self.closing:
             self._context.on_limit(Limit.FRAME_RATE)
             self.close(CloseCode.FLOODING)
         return True
@@ -324,7 +305,7 @@ class WebSocketProtocol(FrameWriter):
         transport, parser = self._transport, self._reader.parser
         if parser is None:
             return
-        if not self._closing and (closed := parser.close_sent) is not None:  # later faults do not count
+        if not self.closing and (closed := parser.close_sent) is not None:  # later faults do not count
             if closed.code == CloseCode.TOO_BIG.number:
                 self._context.on_limit(Limit.MESSAGE_BYTES)
             if not parser.close_rcvd:

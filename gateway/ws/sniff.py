@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import cast
 
 from gateway.limits import Limit
-from gateway.ws.protocol import ServerContext
+from gateway.ws.handshake import UpgradeHandler
+from gateway.ws.negotiation import UpgradeRequest
 from gateway.ws.timers import TimeoutQueue
 
 # What RFC 9112 §3-5 allows, and no more: a field that folds, a bare line feed or a control character is not ordinary.
@@ -22,42 +23,6 @@ _HEAD = re.compile(
 )
 _WITH_MORE = ("content-length", "transfer-encoding", "expect")
 _NEEDED = ("host", "upgrade")
-
-
-class UpgradeRequest:
-    """Method, path, query and headers. `headers` has the first line of each name; names are in lower case.
-
-    `early` is what the client sent behind the head, before it could have an answer.
-    """
-
-    __slots__ = ("early", "headers", "lines", "method", "path", "query", "version")
-
-    def __init__(
-        self,
-        method: str,
-        target: str,
-        lines: list[tuple[str, str]],
-        *,
-        version: str = "HTTP/1.1",
-        early: bytes = b"",
-    ) -> None:
-        self.method = method
-        self.path, _, self.query = target.partition("?")
-        self.lines = lines
-        self.version = version
-        self.early = early
-        self.headers = dict(lines)
-        if self.repeats:
-            self.headers = dict(reversed(lines))
-
-    @property
-    def repeats(self) -> bool:
-        """Whether a name has more than one line."""
-        return len(self.headers) != len(self.lines)
-
-    def all(self, name: str) -> list[str]:
-        """Return every line of a name."""
-        return [value for known, value in self.lines if known == name]
 
 
 def plain_upgrade(data: bytes, max_bytes: int, is_served: Callable[[str], bool]) -> UpgradeRequest | None:
@@ -78,10 +43,6 @@ def plain_upgrade(data: bytes, max_bytes: int, is_served: Callable[[str], bool])
     if any(name not in headers for name in _NEEDED) or (request.repeats and len(request.all("host")) > 1):
         return None
     return request
-
-
-# Takes over the transport of a connection that asks for an upgrade.
-StartUpgrade = Callable[[asyncio.Transport, UpgradeRequest], None]
 
 
 class ProtocolSniffer(asyncio.Protocol):
@@ -105,9 +66,10 @@ class ProtocolSniffer(asyncio.Protocol):
         """Hand the connection over to the protocol that the client speaks."""
         self._leave()
         shared, transport = self._shared, self._transport
-        request = plain_upgrade(data, shared.context.settings.max_head_bytes, shared.serves)
+        upgrades = shared.upgrades
+        request = plain_upgrade(data, shared.context.settings.max_head_bytes, upgrades.serves)
         if request is not None:
-            shared.start_upgrade(transport, request)
+            upgrades.start(transport, request)
             return
         http = shared.make_http()
         transport.set_protocol(http)
@@ -119,7 +81,7 @@ class ProtocolSniffer(asyncio.Protocol):
         self._leave()
 
     def shutdown(self) -> None:
-        """Close: uvicorn's last call."""
+        """Close: the server stops."""
         self._transport.close()
 
     def on_timeout(self) -> None:
@@ -140,20 +102,13 @@ class SnifferFactory:
     """Makes the protocol of each new connection, which with TLS happens before the handshake."""
 
     def __init__(
-        self,
-        context: ServerContext,
-        serves: Callable[[str], bool],
-        start_upgrade: StartUpgrade,
-        make_http: Callable[[], asyncio.Protocol],
-        *,
-        tls: bool = False,
+        self, upgrades: UpgradeHandler, make_http: Callable[[], asyncio.Protocol], *, tls: bool = False
     ) -> None:
-        self.context = context
-        self.serves = serves
-        self.start_upgrade = start_upgrade
+        self.context = upgrades.context
+        self.upgrades = upgrades
         self.make_http = make_http
         self._tls = tls
-        timeout_s = context.settings.handshake_timeout_s
+        timeout_s = self.context.settings.handshake_timeout_s
         self.in_tls: TimeoutQueue[ProtocolSniffer] = TimeoutQueue(timeout_s, ProtocolSniffer.on_tls_timeout)
         self.silent: TimeoutQueue[ProtocolSniffer] = TimeoutQueue(timeout_s, ProtocolSniffer.on_timeout)
 

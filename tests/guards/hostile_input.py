@@ -355,7 +355,7 @@ GUARDS = (
         f"{HANDSHAKE}::test_strange_subprotocols",
         edits=[
             (
-                "gateway/ws/handshake.py",
+                "gateway/ws/negotiation.py",
                 "return next((name for name in offered if name in CODECS), None)",
                 "return next(iter(offered), None)",
             )

@@ -5,16 +5,16 @@ import base64
 import codecs
 import os
 import struct
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.limits import Limit
-from gateway.ws.handshake import PendingUpgrade, UpgradeRules, Upgrades
+from gateway.ws.handshake import PendingUpgrade, UpgradeHandler
 from gateway.ws.protocol import ServerContext, WebSocketProtocol, discard
-from gateway.ws.sniff import ProtocolSniffer, SnifferFactory, UpgradeRequest
-from gateway.ws.timers import Keepalive
+from gateway.ws.sniff import SnifferFactory
 from services.settings import Settings
 from services.wire.codes import CloseCode
 from tests.support.properties import examples
@@ -100,10 +100,16 @@ class Recorder:
         self.closed.append(code)
 
 
-def sniffer_of(context: ServerContext, rules: UpgradeRules) -> ProtocolSniffer:
-    """Return the protocol of a new connection."""
-    upgrades = Upgrades(context, rules)
-    return SnifferFactory(context, rules.serves, upgrades.start, asyncio.Protocol)()
+def connect(
+    handler: type[UpgradeHandler], settings: Settings, limits: list[Limit], request: bytes
+) -> Transport:
+    """Send the head of a request on a new connection."""
+    gateway: Any = SimpleNamespace(settings=settings)
+    upgrades = handler(gateway, ServerContext(settings, limits.append))
+    sniffer, transport = SnifferFactory(upgrades, asyncio.Protocol)(), Transport()
+    sniffer.connection_made(transport)
+    sniffer.data_received(request)
+    return transport
 
 
 async def upgraded(
@@ -113,20 +119,14 @@ async def upgraded(
     handlers: list[Recorder] = []
     accepted = asyncio.Event()
 
-    class Open:
-        def serves(self, path: str) -> bool:
-            return path == "/ws"
-
-        async def handle(self, upgrade: PendingUpgrade, request: UpgradeRequest) -> None:
+    class Open(UpgradeHandler):
+        async def handle(self, upgrade: PendingUpgrade) -> None:
             handlers.append(Recorder())
             upgrade.accept(handlers[0])
             accepted.set()
 
     chosen = Settings(max_message_bytes=max_message_bytes, compression=deflate, frame_rate=frame_rate)
-    sniffer = sniffer_of(ServerContext(chosen, Keepalive(25, 60), limits.append, set()), Open())
-    transport = Transport()
-    sniffer.connection_made(transport)
-    sniffer.data_received(UPGRADE + (_DEFLATE if deflate else b"") + b"\r\n")
+    transport = connect(Open, chosen, limits, UPGRADE + (_DEFLATE if deflate else b"") + b"\r\n")
     await accepted.wait()
     protocol = transport.get_protocol()
     assert isinstance(protocol, WebSocketProtocol)

@@ -47,13 +47,10 @@ INHERITED = {
         "headers", "loop", "on_body", "on_header", "on_headers_complete", "on_message_begin", "on_message_complete", "parser",
         "pipeline", "scope", "timeout_keep_alive_task", "transport", "url",
     },
-    "gateway/server.py:Server": {
-        "capture_signals", "config", "lifespan", "serve", "server_state", "servers", "started", "startup",
-    },
     "gateway/ws/frames.py:FallbackParser": {
         "current_size", "extensions", "fail", "reader", "receive_data", "recv_frame", "state",
     },
-    "gateway/ws/handshake.py:SharedDeflate": {"process_request_params"},
+    "gateway/ws/negotiation.py:SharedDeflate": {"process_request_params"},
     "services/bus/nats_client.py:AbortingTransport": {"_io_writer"},
     "services/bus/nats_client.py:LeanClient": {
         "_connect_command", "_connect_to_server", "_current_server", "_flush_queue", "_flusher_task", "_max_payload", "_pending",
@@ -76,7 +73,7 @@ BESIDES = {
         f"{_CYCLE}.{name}"
         for name in ("disconnected", "keep_alive", "message_event", "response_complete", "response_started")
     },
-    "gateway/ws/handshake.py": {
+    "gateway/ws/negotiation.py": {
         "websockets.extensions.permessage_deflate:PerMessageDeflate.local_max_window_bits"
     },
     "gateway/ws/protocol.py": {
