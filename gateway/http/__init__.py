@@ -1,1 +1,1 @@
-"""HTTP: the connection protocol with limits, middleware, and the ASGI application."""
+"""HTTP: the connection protocol with limits, client addresses, and the ASGI application with its middleware."""

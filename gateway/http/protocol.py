@@ -185,9 +185,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         )
         self._start_upgrade(self.transport, request)
 
-    def _should_upgrade_to_ws(self) -> bool:
-        return True  # by the above, whatever uvicorn has of its own
-
     def pause_writing(self) -> None:
         """The client does not read as fast as we answer: it has so long to catch up."""
         super().pause_writing()
@@ -283,7 +280,12 @@ class HttpProtocols:
         # uvicorn warns of every malformed request, and untrusted clients do not choose what is in our log.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         self._config = Config(
-            app, ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False
+            app,
+            ws=asyncio.Protocol,  # any: upgrades are recognised, and end in `_upgrade`
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
         )
         self._config.load()
         self._state = ServerState()

@@ -47,7 +47,7 @@ GUARDS = (
         f"{HANDSHAKE}::test_cors_is_exact",
         edits=[
             (
-                "gateway/http/middleware.py",
+                "gateway/http/app.py",
                 '{"access-control-allow-origin": foreign,',
                 '{"access-control-allow-origin": "*",',
             )

@@ -410,7 +410,7 @@ GUARDS = (
     guard(
         "the rate of requests",
         f"{WIRE}::test_request_flood_from_one_address",
-        edits=[("gateway/http/app.py", "if settings.request_rate:", "if False:")],
+        edits=[("gateway/http/app.py", "if gateway.settings.request_rate:", "if False:")],
     ),
     guard(
         "the rate of tickets",

@@ -21,7 +21,7 @@ from gateway.dashboard import page_routes
 from gateway.delivery.counters import Counters
 from gateway.delivery.publisher import Sender
 from gateway.delivery.streams import route_of
-from gateway.http.middleware import with_security_headers
+from gateway.http.app import BrowserGuard
 from gateway.limits import Limit
 from gateway.service_client import ServiceClient
 from services.bus.errors import BusError
@@ -213,6 +213,6 @@ def api_client(deps: FakeDeps, *, host: str = "127.0.0.1:8080", **options: Any) 
         exception_handlers=error_handlers(),
     )
     transport = httpx.ASGITransport(
-        app=with_security_headers(app, deps.authenticator.origins), raise_app_exceptions=False
+        app=BrowserGuard(app, deps.authenticator.origins), raise_app_exceptions=False
     )
     return httpx.AsyncClient(transport=transport, base_url=f"http://{host}", **options)

@@ -43,7 +43,7 @@ UNDOCUMENTED = ("uvicorn", "websockets")
 # By class of ours: what it uses of its base classes in a library.
 INHERITED = {
     "gateway/http/protocol.py:LimitedHttpProtocol": {
-        "_should_upgrade", "_should_upgrade_to_ws", "_start_asgi_task", "_unset_keepalive_if_required", "connections", "cycle",
+        "_should_upgrade", "_start_asgi_task", "_unset_keepalive_if_required", "connections", "cycle",
         "headers", "loop", "on_body", "on_header", "on_headers_complete", "on_message_begin", "on_message_complete", "parser",
         "pipeline", "scope", "timeout_keep_alive_task", "transport", "url",
     },
