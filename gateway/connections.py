@@ -28,6 +28,7 @@ from services.tasks import TaskSet
 from services.wire import server
 from services.wire.codes import CloseCode
 from services.wire.events import CloseConnections, Revoked, RosterQuery, UserConnections
+from services.wire.records import UNSET
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +38,18 @@ _STALL_S = 0.2  # gateways answer at once; which of them have such a user is not
 _encode = msgspec.json.Encoder().encode
 _decode_query = msgspec.json.Decoder(RosterQuery).decode
 _decode_roster = msgspec.json.Decoder(UserConnections).decode
+
+
+def disconnect_message(
+    code: CloseCode, retry_after_ms: int | None = None, reason: str = ""
+) -> server.Disconnect:
+    """Return the last message of a connection, with that reason or the code's own."""
+    return server.Disconnect(
+        code=code.number,
+        reason=reason or code.value.reason,
+        reconnect=code.value.reconnect,
+        retry_after_ms=UNSET if retry_after_ms is None else retry_after_ms,
+    )
 
 
 class Client(Member, Announced, Protocol):

@@ -1,7 +1,6 @@
 """What each message of a client is allowed to do: rates, names, grants. No I/O and no clock.
 
-`ClientState.check` returns the command with its names normalized, or raises `CommandError`; the connection carries it out
-(`gateway.ws.connection`). So every message is answered: by what is carried out, or by its error.
+Every message is answered: by what is carried out (`gateway.ws.connection`, `gateway.api.messages`), or by its error.
 """
 
 import math
@@ -21,7 +20,7 @@ from services.wire.records import UNSET, UnsetType
 
 
 class CommandError(Exception):
-    """A command that is not carried out; becomes the `error` reply. `flood` ends the connection with it."""
+    """A command that is not carried out. `flood`: the connection ends with it."""
 
     def __init__(
         self,
@@ -37,17 +36,15 @@ class CommandError(Exception):
         self.retry_after_ms = retry_after_ms
         self.flood = flood
 
-
-def error_reply(
-    code: ErrorCode,
-    message: str,
-    id: str | UnsetType = UNSET,
-    retry_after_ms: int | UnsetType = UNSET,
-) -> server.Error:
-    """Return the `error` message for a code of the table."""
-    return server.Error(
-        code=code.code, message=message, retryable=code.retryable, retry_after_ms=retry_after_ms, id=id
-    )
+    def reply(self, id: str | UnsetType = UNSET) -> server.Error:
+        """Return the `error` message for the request `id`."""
+        return server.Error(
+            code=self.code.code,
+            message=self.message,
+            retryable=self.code.retryable,
+            retry_after_ms=self.retry_after_ms,
+            id=id,
+        )
 
 
 class ClientState:
@@ -116,12 +113,14 @@ class ClientState:
                 self.rooms.pop(room, None)
                 return msgspec.structs.replace(message, room=room)
             case client.PublishDirectCommand():
-                self._require(self.identity.grants.direct, "direct messages are not allowed")
+                if not self.identity.grants.direct:
+                    raise CommandError(ErrorCode.FORBIDDEN, "direct messages are not allowed")
                 return msgspec.structs.replace(
                     message, target_user_id=_name(message.target_user_id, "targetUserId")
                 )
             case client.PublishBroadcastCommand():
-                self._require(self.identity.grants.broadcast, "broadcasting is not allowed")
+                if not self.identity.grants.broadcast:
+                    raise CommandError(ErrorCode.FORBIDDEN, "broadcasting is not allowed")
             case client.StatusChange() | client.PresenceUpdate():
                 self._check_presence_rate(now)
             case client.Subscribe():
@@ -245,11 +244,6 @@ class ClientState:
         if channel is None or not self.identity.grants.may_follow(channel):
             raise CommandError(ErrorCode.UNKNOWN_CHANNEL, channel_names.refusal(name))
         return channel
-
-    @staticmethod
-    def _require(allowed: bool, message: str) -> None:
-        if not allowed:
-            raise CommandError(ErrorCode.FORBIDDEN, message)
 
 
 class HttpSenders:

@@ -83,7 +83,9 @@ class RateLimit:
     def _wait_s(self, scope: Scope) -> float:
         if scope["path"] in _HEALTH or self._gateway.authenticator.has_api_key(Headers(scope=scope)):
             return 0.0
-        return self._buckets.consume(self._gateway.connections.proxies.ip_key_of_request(scope), time.monotonic())
+        return self._buckets.consume(
+            self._gateway.connections.proxies.ip_key_of_request(scope), time.monotonic()
+        )
 
 
 class BrowserGuard:

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 import msgspec
 import structlog
@@ -14,9 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api.endpoint import IDENTITY_QUERY, READER, Call, Query, endpoint
 from gateway.api.responses import ApiError, too_many, too_many_from_there
-from gateway.auth.identity import Identity
 from gateway.channels import channel_names, subscribe
-from gateway.client.commands import error_reply
+from gateway.client.commands import CommandError
 from gateway.delivery.catch_up import CatchUp
 from gateway.delivery.encoded_message import EncodedMessage, sse_event
 from gateway.delivery.inbox import INBOX_TOPIC
@@ -28,8 +27,10 @@ from gateway.http.request_metrics import already_counted
 from gateway.sse.event_id import MAX_ID_LENGTH, BadPosition, decode_id, longest_id
 from gateway.sse.stream import EventStream, MetricsStream, Stream
 from services.bus.errors import BusError
+from services.settings import Settings
 from services.wire import server
 from services.wire.codes import ErrorCode
+from services.wire.grants import Grants
 from services.wire.names import normalize_name
 from services.wire.records import UNSET, Position, Record, UnsetType
 
@@ -45,24 +46,17 @@ _RETRY_MS = 1000
 _HEAD_SPARE_BYTES = 128  # the request line's words, and the name of the header with the id
 
 
-class Subscriptions(Protocol):
-    """What a stream receives while its response runs."""
-
-    def start(self) -> None:
-        """Begin to receive."""
-
-    def leave(self) -> None:
-        """Receive no more."""
-
-
 class StreamResponse(Response):
-    """Sends a stream's buffer until the stream ends or the client leaves."""
+    """Sends a stream's buffer until the stream ends or the client leaves; the stream receives from `start` to `leave`."""
 
-    def __init__(self, gateway: Gateway, stream: Stream, subscriptions: Subscriptions) -> None:
+    def __init__(
+        self, gateway: Gateway, stream: Stream, start: Callable[[], None], leave: Callable[[], None]
+    ) -> None:
         super().__init__()
         self._gateway = gateway
         self._stream = stream
-        self._subscriptions = subscriptions
+        self._start = start
+        self._leave = leave
         self._bytes_out = 0
         self._left_by_client = False
 
@@ -91,7 +85,7 @@ class StreamResponse(Response):
         client_gone = asyncio.ensure_future(self._wait_for_disconnect(receive))
         try:
             gateway.connections.add(stream)
-            self._subscriptions.start()
+            self._start()
             # An ended stream has a few seconds to leave: a client that does not read would keep it for ever.
             async with asyncio.timeout(None) as limit:
                 stream.buffer.on_end = lambda: limit.reschedule(loop.time() + _LAST_BYTES_S)
@@ -105,7 +99,7 @@ class StreamResponse(Response):
             client_gone.cancel()
             stream.buffer.on_end = bool
             stream.buffer.end()
-            self._subscriptions.leave()
+            self._leave()
             log.info(
                 "stream closed",
                 path=scope["path"],
@@ -138,6 +132,16 @@ class StreamResponse(Response):
         self._stream.abort()
 
 
+class Greeting(Record, frozen=True, kw_only=True):
+    """The event `connected`: the stream's user, and the id by which other requests name the stream."""
+
+    status: str = "connected"
+    connection_id: str
+    user_id: str
+    username: str
+    session: str | UnsetType = UNSET
+
+
 @endpoint(
     "GET",
     "/events",
@@ -153,10 +157,33 @@ class StreamResponse(Response):
 )
 async def events(call: Call) -> Response:
     """A stream of messages, as `event: TYPE`; resumed by `Last-Event-ID`."""
-    if wait_s := call.gateway.connections.accept_wait_s():
-        already_counted(call.request.scope)
+    # Checked in full before the first byte: a browser's EventSource never reconnects after any status but 200.
+    gateway, request = call.gateway, call.request
+    if wait_s := gateway.connections.accept_wait_s():
+        already_counted(request.scope)
         return too_many(wait_s)
-    return await _EventsRequest(call.gateway, call.request).open()
+    query, settings = request.query_params, gateway.settings
+    identity = await gateway.authenticator.authenticate(request.headers, query)
+    rooms = _rooms(_listed(query, "rooms"), identity.grants, settings.max_rooms_per_connection)
+    names = [_channel(name, identity.grants) for name in _listed(query, "channels")]
+    topics = [*rooms, INBOX_TOPIC] if channel_names.INBOX in names else rooms
+    if topics:
+        _require_resumable(topics, settings, request.scope)
+    stream = EventStream(identity, settings.write_buffer_bytes, gateway.counters)
+    greeting = Greeting(
+        connection_id=stream.connection_id,
+        user_id=identity.user_id,
+        username=identity.username,
+        session=identity.session or UNSET,
+    )
+    stream.write(sse_event("connected", msgspec.json.encode(greeting)))
+    if last := request.headers.get("last-event-id") or query.get("last_event_id"):
+        try:
+            stream.positions = decode_id(last, topics)
+        except BadPosition as fault:
+            stream.reset([topic or channel_names.INBOX for topic in topics], str(fault))
+    subscriptions = _EventSubscriptions(gateway, stream, rooms, names)
+    return StreamResponse(gateway, stream, subscriptions.start, subscriptions.leave)
 
 
 @endpoint("GET", "/events/metrics", READER, answer=str, media_type="text/event-stream")
@@ -176,113 +203,50 @@ async def metrics_stream(gateway: Gateway, request: Request) -> Response:
     stream = MetricsStream(identity, gateway.settings.write_buffer_bytes, gateway.counters)
     if (latest := gateway.metrics_channel.latest) is not None:
         stream.accept_messages([EncodedMessage(server.MetricsUpdate(data=latest))])
-    return StreamResponse(gateway, stream, _MetricsSubscription(gateway, stream))
+    fanout = gateway.metrics_channel.streams
+    leave = partial(fanout.discard, stream.connection_id)
+    return StreamResponse(gateway, stream, partial(fanout.add, stream), leave)
 
 
-class _MetricsSubscription:
-    def __init__(self, gateway: Gateway, stream: MetricsStream) -> None:
-        self._fanout = gateway.metrics_channel.streams
-        self._stream = stream
-
-    def start(self) -> None:
-        self._fanout.add(self._stream)
-
-    def leave(self) -> None:
-        self._fanout.discard(self._stream.connection_id)
+def _listed(query: QueryParams, name: str) -> list[str]:
+    """Return a parameter's values, comma-separated or repeated, each once."""
+    values = [part for value in query.getlist(name) for part in value.split(",") if part]
+    return list(dict.fromkeys(values))
 
 
-class Greeting(Record, frozen=True, kw_only=True):
-    """The event `connected`: the stream's user, and the id by which other requests name the stream."""
+def _rooms(names: list[str], grants: Grants, limit: int) -> list[str]:
+    rooms = [normalize_name(name, "room") for name in names]
+    if limit and len(rooms) > limit:
+        raise ApiError(ErrorCode.TOO_MANY_ROOMS, f"a stream may have {limit} rooms")
+    if not all(map(grants.may_join, rooms)):
+        raise ApiError(ErrorCode.FORBIDDEN, "no such room, or not for this user")
+    return rooms
 
-    status: str = "connected"
-    connection_id: str
-    user_id: str
-    username: str
-    session: str | UnsetType = UNSET
+
+def _channel(text: str, grants: Grants) -> str:
+    name = channel_names.parse_channel(text)
+    if name is None or not grants.may_follow(name):
+        raise ApiError(ErrorCode.UNKNOWN_CHANNEL, channel_names.refusal(text))
+    return name
 
 
-class _EventsRequest:
-    """The request of one `/events` stream, checked in full before the first byte: a browser's EventSource never
-    reconnects after any status but 200.
+def _require_resumable(topics: list[str], settings: Settings, scope: Scope) -> None:
+    """Refuse a stream that could never be resumed: its id would not fit beside the names of its topics.
+
+    Raises:
+        ApiError: the request that resumes it would be answered 431.
     """
-
-    def __init__(self, gateway: Gateway, request: Request) -> None:
-        self._gateway = gateway
-        self._headers: Headers = request.headers
-        self._query: QueryParams = request.query_params
-        self._scope = request.scope
-
-    async def open(self) -> Response:
-        """Check the request and return the stream.
-
-        Raises:
-            AuthRefused, ApiError, InvalidName: the request is refused.
-        """
-        identity = await self._gateway.authenticator.authenticate(self._headers, self._query)
-        rooms = self._rooms(identity)
-        names = self._channels(identity)
-        topics = [*rooms, INBOX_TOPIC] if channel_names.INBOX in names else rooms
-        if topics:
-            self._require_resumable(topics)
-        stream = EventStream(identity, self._gateway.settings.write_buffer_bytes, self._gateway.counters)
-        greeting = Greeting(
-            connection_id=stream.connection_id,
-            user_id=identity.user_id,
-            username=identity.username,
-            session=identity.session or UNSET,
+    namespaces = {settings.namespace_of(topic) for topic in topics}
+    longest = longest_id(len(topics), len(namespaces) + 1)
+    head = len(scope["path"]) + len(scope.get("query_string", b""))
+    head += sum(len(name) + len(value) + 4 for name, value in scope["headers"] if name != b"last-event-id")
+    room = min(MAX_ID_LENGTH, settings.max_head_bytes - head - _HEAD_SPARE_BYTES)
+    if longest > room:
+        raise ApiError(
+            ErrorCode.TOO_MANY_ROOMS,
+            f"with these rooms the stream could not be resumed: its id may take {longest} bytes, and the head of "
+            f"this request leaves {max(0, room)}; name fewer rooms, or open several streams",
         )
-        stream.write(sse_event("connected", msgspec.json.encode(greeting)))
-        stream.positions = self._since(stream, topics)
-        return StreamResponse(self._gateway, stream, _EventSubscriptions(self._gateway, stream, rooms, names))
-
-    def _rooms(self, identity: Identity) -> list[str]:
-        rooms = [normalize_name(name, "room") for name in _listed(self._query, "rooms")]
-        limit = self._gateway.settings.max_rooms_per_connection
-        if limit and len(rooms) > limit:
-            raise ApiError(ErrorCode.TOO_MANY_ROOMS, f"a stream may have {limit} rooms")
-        if not all(identity.grants.may_join(room) for room in rooms):
-            raise ApiError(ErrorCode.FORBIDDEN, "no such room, or not for this user")
-        return rooms
-
-    def _channels(self, identity: Identity) -> list[str]:
-        allowed: list[str] = []
-        for asked in _listed(self._query, "channels"):
-            name = channel_names.parse_channel(asked)
-            if name is None or not identity.grants.may_follow(name):
-                raise ApiError(ErrorCode.UNKNOWN_CHANNEL, channel_names.refusal(asked))
-            allowed.append(name)
-        return allowed
-
-    def _since(self, stream: EventStream, topics: list[str]) -> dict[str, Position]:
-        """Return the client's position in each topic that it has received before."""
-        last = self._headers.get("last-event-id") or self._query.get("last_event_id") or ""
-        try:
-            return decode_id(last, topics) if last else {}
-        except BadPosition as fault:
-            stream.reset([topic or channel_names.INBOX for topic in topics], str(fault))
-            return {}
-
-    def _require_resumable(self, topics: list[str]) -> None:
-        """Refuse a stream that could never be resumed: its id would not fit beside the names of its topics.
-
-        Raises:
-            ApiError: the request that resumes it would be answered 431.
-        """
-        settings = self._gateway.settings
-        namespaces = {settings.namespace_of(topic) for topic in topics}
-        longest = longest_id(len(topics), len(namespaces) + 1)
-        scope = self._scope
-        head = len(scope["path"]) + len(scope.get("query_string", b""))
-        head += sum(
-            len(name) + len(value) + 4 for name, value in scope["headers"] if name != b"last-event-id"
-        )
-        room = min(MAX_ID_LENGTH, settings.max_head_bytes - head - _HEAD_SPARE_BYTES)
-        if longest > room:
-            raise ApiError(
-                ErrorCode.TOO_MANY_ROOMS,
-                f"with these rooms the stream could not be resumed: its id may take {longest} bytes, and the head of "
-                f"this request leaves {max(0, room)}; name fewer rooms, or open several streams",
-            )
 
 
 class _EventSubscriptions:
@@ -323,14 +287,8 @@ class _EventSubscriptions:
             stream.rooms.discard(room)
             self._try_later()
             return
-        position, catch_up = outcome.position, outcome.catch_up
-        recovered: bool | UnsetType = UNSET
-        missed: list[EncodedMessage] = []
-        if catch_up is not None:
-            recovered = catch_up.verdict is RecoveryVerdict.RECOVERED
-            missed = catch_up.missed
-            if not recovered:
-                stream.reset([room], catch_up.verdict)
+        position = outcome.position
+        recovered, missed = self._recovery(room, outcome.catch_up)
         notice = EncodedMessage(
             server.JoinedRoom(
                 room=room,
@@ -345,6 +303,17 @@ class _EventSubscriptions:
         else:
             stream.start_topic(room, position, missed, notice)
         self._gateway.presence.joined(stream.connection_id, room)
+
+    def _recovery(
+        self, topic: str, catch_up: CatchUp | None
+    ) -> tuple[bool | UnsetType, list[EncodedMessage]]:
+        """Return whether a topic was recovered (unset: from no position), and what was missed."""
+        if catch_up is None:
+            return UNSET, []
+        recovered = catch_up.verdict is RecoveryVerdict.RECOVERED
+        if not recovered:
+            self._events.reset([topic], catch_up.verdict)
+        return recovered, catch_up.missed
 
     def _on_inbox(self, position: Position | BusError) -> None:
         if not self._is_running():
@@ -367,21 +336,16 @@ class _EventSubscriptions:
 
     def _start_inbox(self, position: Position, catch_up: CatchUp | None) -> None:
         stream = self._events
-        missed: list[EncodedMessage] = []
-        recovered: bool | UnsetType = UNSET
-        if catch_up is not None:
-            missed = [outbound for outbound in catch_up.missed if outbound.seq <= position.seq]
-            recovered = catch_up.verdict is RecoveryVerdict.RECOVERED
-            if not recovered:
-                stream.reset(["inbox"], catch_up.verdict)
+        recovered, missed = self._recovery(channel_names.INBOX, catch_up)
+        missed = [message for message in missed if message.seq <= position.seq]
         notice = EncodedMessage(server.Subscribed(channels=[channel_names.INBOX], recovered=recovered))
         stream.start_topic(INBOX_TOPIC, position, missed, notice)
         stream.release_inbox()
 
     def _try_later(self) -> None:
         """End the stream, to be resumed: in band there is no other way to ask for another attempt."""
-        code = ErrorCode.UNAVAILABLE
-        self._events.send(EncodedMessage(error_reply(code, "the stream cannot be resumed now")))
+        error = CommandError(ErrorCode.UNAVAILABLE, "the stream cannot be resumed now")
+        self._events.notify(error.reply())
         self._events.buffer.end(b"retry: %d\n\n" % _RETRY_MS)
 
     def leave(self) -> None:
@@ -394,9 +358,3 @@ class _EventSubscriptions:
         gateway.inboxes.leave(stream)
         if stream.announced:
             gateway.presence.disconnected(stream.connection_id, clean=False)
-
-
-def _listed(query: QueryParams, name: str) -> list[str]:
-    """Return a parameter's values, comma-separated or repeated, each once."""
-    values = [part for value in query.getlist(name) for part in value.split(",") if part]
-    return list(dict.fromkeys(values))

@@ -48,11 +48,7 @@ def _hashed(topic: str) -> str:
 def longest_id(topics: int, epochs: int) -> int:
     """Return the greatest length of an id of so many topics with so many epochs."""
     size = 2 + epochs * _EPOCH_BYTES + topics * (_FRAME_BYTES + len(_hashed("x")))
-    return _encoded_length(max(size, _LONG_BYTES))
-
-
-def _encoded_length(size: int) -> int:
-    return (size * 4 + 2) // 3
+    return (max(size, _LONG_BYTES) * 4 + 2) // 3  # base64 without padding
 
 
 def encode_id(positions: Mapping[str, Position]) -> str:
@@ -65,9 +61,8 @@ def encode_id(positions: Mapping[str, Position]) -> str:
 
 
 def _shortened(triples: list[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
-    triples.sort(
-        key=lambda triple: (triple[1], triple[0])
-    )  # the inbox first in its epoch: it says it in full
+    # The inbox is the first in its epoch: it has that in full.
+    triples.sort(key=lambda triple: (triple[1], triple[0]))
     short = []
     before = ""
     for topic, epoch, seq in triples:

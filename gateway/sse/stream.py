@@ -13,6 +13,7 @@ import msgspec
 
 from gateway.auth.expiry import CredentialTimer
 from gateway.auth.identity import Identity
+from gateway.connections import disconnect_message
 from gateway.delivery.counters import Counters
 from gateway.delivery.encoded_message import EncodedMessage, Encoding, sse_event
 from gateway.delivery.fd_table import NO_FD
@@ -23,7 +24,7 @@ from gateway.sse.event_id import encode_id
 from services.clock import now_ms
 from services.wire import server
 from services.wire.codes import CloseCode
-from services.wire.records import UNSET, Position
+from services.wire.records import Position
 from services.wire.rpc import AnyPresenceOp, Connected, Joined
 
 _encode = msgspec.json.Encoder().encode
@@ -87,19 +88,6 @@ class Buffer:
         self._chunks.clear()
         self.size, self._allowed = 0, self._limit
         return data
-
-
-def disconnect_event(code: CloseCode, retry_after_ms: int | None = None, reason: str = "") -> bytes:
-    """Return the last event of a stream that the server ends."""
-    message = server.Disconnect(
-        code=code.number,
-        reason=reason or code.value.reason,
-        reconnect=code.value.reconnect,
-        retry_after_ms=UNSET if retry_after_ms is None else retry_after_ms,
-    )
-    # `retry` sets the time after which an EventSource reconnects.
-    head = b"" if retry_after_ms is None else b"retry: %d\n" % retry_after_ms
-    return head + sse_event("disconnect", _encode(message))
 
 
 class Stream(ABC):
@@ -223,14 +211,17 @@ class EventStream(Stream):
         """Send one message, with an id if it moves this stream's position."""
         message = outbound.message
         if isinstance(message, server.JoinedRoom) and isinstance(message.epoch, str):
-            self._move(outbound, message.room, Position(message.epoch, message.seq or 0))
+            # This gateway lost messages of a room, which are in the log no more.
+            self.reset([message.room], "lost")
+            self.positions[message.room] = Position(message.epoch, message.seq or 0)
+            self._write(self._with_id(outbound))
             return
         position = self.positions.get(outbound.topic) if outbound.seq else None
         if position is None:
             self._write(outbound.encode(Encoding.SSE))
             return
         self.positions[outbound.topic] = Position(position.epoch, outbound.seq)
-        self._write_with_id(outbound)
+        self._write(self._with_id(outbound))
 
     def start_topic(
         self, topic: str, position: Position, missed: list[EncodedMessage], notice: EncodedMessage
@@ -243,12 +234,6 @@ class EventStream(Stream):
         self.positions[topic] = position
         events.append(self._with_id(notice))
         self.buffer.put_recovery(b"".join(events))
-
-    def _move(self, outbound: EncodedMessage, room: str, position: Position) -> None:
-        """Pass on that this gateway lost messages of a room, which are in the stream no more."""
-        self.reset([room], "lost")
-        self.positions[room] = position
-        self._write_with_id(outbound)
 
     def reset(self, topics: list[str], reason: str) -> None:
         """Say in band that these topics could not be resumed: what was missed is not coming."""
@@ -276,11 +261,10 @@ class EventStream(Stream):
         return self._chosen if self.announced else None
 
     def disconnect(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
-        """Say `disconnect` and end the stream."""
-        self.buffer.end(disconnect_event(code, retry_after_ms, reason))
-
-    def _write_with_id(self, outbound: EncodedMessage) -> None:
-        self._write(self._with_id(outbound))
+        """Send `disconnect` and end the stream. `retry` sets the time after which an EventSource reconnects."""
+        head = b"" if retry_after_ms is None else b"retry: %d\n" % retry_after_ms
+        message = disconnect_message(code, retry_after_ms, reason)
+        self.buffer.end(head + sse_event("disconnect", _encode(message)))
 
     def _with_id(self, outbound: EncodedMessage) -> bytes:
         tag = str(outbound.message.__struct_config__.tag)

@@ -5,6 +5,7 @@
 - `handshake`   pending upgrades, and the rules for admitting a client (ADR 0007); `/ws/echo`
 - `protocol`    the asyncio protocol of one open WebSocket: reads, writes, pings, closes
 - `frames`      frames read, directly or by the `websockets` parser, and frames built
-- `connection`  one client: decodes its messages, and carries them out
+- `client`      one client as the gateway's parts see it
+- `connection`  one client's messages, decoded and carried out
 - `timers`      pings, idle time-outs and other time-outs, with one timer each
 """

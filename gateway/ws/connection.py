@@ -5,61 +5,45 @@ Nothing here waits. What takes time (storing, opening a room) calls back.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import structlog
 
-from gateway.auth.expiry import CredentialTimer, to_ms
+from gateway.auth.expiry import to_ms
 from gateway.auth.identity import AuthRefused, Identity
 from gateway.channels import channel_names, subscribe
-from gateway.client.commands import ClientState, CommandError, error_reply
+from gateway.client.commands import CommandError
 from gateway.delivery.catch_up import CatchUp
 from gateway.delivery.encoded_message import EncodedMessage, Encoding, RecoveryAnswer
-from gateway.delivery.fd_table import FdRef
-from gateway.delivery.publisher import PublishRefused, Sender
+from gateway.delivery.publisher import PublishRefused
 from gateway.delivery.recovery import RecoveryVerdict
 from gateway.delivery.rooms import RoomJoin
 from gateway.delivery.streams import RoomRoute
 from gateway.limits import Limit
-from gateway.presence.batch_queue import Chosen
-from gateway.ws.protocol import WebSocketProtocol, discard
+from gateway.ws.client import WebSocketClient
+from gateway.ws.protocol import WebSocketProtocol
 from services.bus.errors import BusError
 from services.wire import client, server
-from services.wire.client import Subscribe
 from services.wire.codec import Codec
 from services.wire.codes import CloseCode, ErrorCode
 from services.wire.content import BadMessage, ContentTooLarge, TooDeep
 from services.wire.records import UNSET, Position, UnsetType
-from services.wire.rpc import AnyPresenceOp, Connected, Joined
 
 if TYPE_CHECKING:
     from gateway.gateway import Gateway
 
-log = structlog.get_logger(__name__)
-
 _monotonic = time.monotonic
-# The meaning of a close code; the text that a client sends with it is not for our log.
-_REASONS = {1005: "no code", 1006: "connection lost"} | {code.number: code.value.reason for code in CloseCode}
 # A join takes milliseconds; only an outage makes more messages than this wait for it.
 MAX_HELD = 100
 
 _PublishCommand = client.PublishRoomCommand | client.PublishDirectCommand | client.PublishBroadcastCommand
 
 
-class Connection:
-    """The handler of one client's WebSocket, and a member of its rooms and channels."""
+class Connection(WebSocketClient):
+    """The handler of one client's WebSocket."""
 
-    __slots__ = (
-        "_chosen", "_codec", "_gateway", "_held", "_inbox_from", "_messages_in", "_opened_at", "_protocol", "_seen_at", "_sender",
-        "_state", "connection_id", "encoding", "expiry", "identity", "ip_key", "origin", "refreshing", "user_id", "write",
-    )  # fmt: skip
-
-    _protocol: WebSocketProtocol  # set by `start`
-
-    accept_messages = None  # the bytes of a fan-out suit every WebSocket with the same encoding
+    __slots__ = ("_codec", "_held", "_inbox_from", "_origin", "_refreshing")
 
     def __init__(
         self,
@@ -72,45 +56,24 @@ class Connection:
         *,
         deflate: bool = False,
     ) -> None:
-        self.connection_id = connection_id
-        self.user_id = identity.user_id
-        self.identity = identity
-        self.ip_key = ip_key
-        self.origin = origin  # of the page that opened the connection
-        self.expiry: CredentialTimer | None = None
-        self.refreshing = False
-        self.encoding = _encoding_of(codec, deflate=deflate)
-        self.write: Callable[[bytes], None] = discard
-        self._gateway = gateway
+        super().__init__(gateway, identity, _encoding_of(codec, deflate=deflate), connection_id, ip_key)
         self._codec = codec
-        self._opened_at = _monotonic()
-        self._state = ClientState(
-            identity, gateway.settings, gateway.streams.route, self._opened_at, gateway.on_limit
-        )
-        self._sender = Sender(identity.user_id, identity.username, connection_id)
-        self._chosen: Chosen | None = None  # most never choose anything
-        self._seen_at = self._opened_at
+        self._origin = origin  # of the page that opened the connection
+        self._refreshing = False
         # Messages for rooms that are still being joined, so that none overtakes its join: its echo would find no member.
         self._held: dict[str, list[tuple[client.PublishRoomCommand, RoomRoute, float]]] = {}
-        self._messages_in = 0
         self._inbox_from = 0  # personal messages after this sequence reach the connection live
 
-    @property
-    def fd_ref(self) -> FdRef:
-        """See `Member`."""
-        return self._protocol.fd_ref
-
-    @property
-    def backlog(self) -> int:
-        """See `Member`."""
-        return self._protocol.backlog
-
-    @property
-    def rooms(self) -> dict[str, RoomRoute]:
-        """See `Client`."""
-        return self._state.rooms
-
-    # --- what the protocol calls ---
+    def start(self, protocol: WebSocketProtocol, inbox: Position, wanted: list[str]) -> None:
+        """Register the connection, and subscribe to the channels that its URL names."""
+        self.register(protocol)
+        self._inbox_from = inbox.seq
+        if wanted:
+            now = _monotonic()
+            try:
+                self._subscribe(client.Subscribe(channels=self._state.subscribe(wanted)), now)
+            except CommandError as error:
+                self._refuse(error, UNSET, now)
 
     def on_message(self, data: bytes, binary: bool) -> None:
         """Decode, check and carry out one message."""
@@ -161,137 +124,31 @@ class Connection:
                 case client.Refresh():
                     self._refresh(command, now)
         except CommandError as error:
-            self._fail(error, message.id, now)
+            self._refuse(error, message.id, now)
         except BadMessage as fault:
             is_data = isinstance(message, client.PresenceUpdate)
             self._refuse_content(
                 fault, Limit.CUSTOM_DATA_BYTES if is_data else Limit.MESSAGE_BYTES, message.id, now
             )
 
-    def on_slow(self) -> None:
-        """Disconnect the client: it reads slower than its rooms send, and no other client waits for it (ADR 0004)."""
-        self._gateway.counters.slow_clients += 1
-        self._gateway.counters.dropped += 1
-        self.disconnect(CloseCode.SLOW_CLIENT)
-
-    def on_close(self, code: int, *, by_client: bool) -> None:
-        """Unregister the connection everywhere, and log its one line."""
-        gateway = self._gateway
-        for room in self._state.rooms:
-            gateway.rooms.leave(self.connection_id, room)
-        subscribe.unfollow(gateway, self.connection_id, self._state.channels)
-        gateway.broadcasts.fanout.discard(self.connection_id)
-        gateway.inboxes.leave(self)
-        gateway.connections.discard(self)
-        gateway.counters.connections -= 1
-        clean = by_client and code == CloseCode.NORMAL.number
-        gateway.presence.disconnected(self.connection_id, clean=clean)
-        log.info(
-            "connection closed",
-            connection=self.connection_id,
-            user=self.user_id,
-            code=code,
-            reason=_REASONS.get(code, ""),
-            by_client=by_client,
-            rooms=len(self._state.rooms),
-            messages_in=self._messages_in,
-            seconds=round(_monotonic() - self._opened_at, 1),
-        )
-
-    # --- what the gateway's parts call ---
-
-    def send(self, message: server.ServerMessage) -> None:
-        """Send a message to this connection alone."""
-        self._protocol.write_soon(self.encode(message))
-
-    notify = send
-
-    def encode(self, message: server.ServerMessage) -> bytes:
-        """Return a message as this client reads it."""
-        return EncodedMessage(message).encode(self.encoding)
-
-    def start(self, protocol: WebSocketProtocol, inbox: Position, subscribe: list[str]) -> None:
-        """Register the connection, whose upgrade was accepted with the welcome, and subscribe to channels."""
-        gateway = self._gateway
-        self._protocol = protocol
-        self._inbox_from = inbox.seq
-        gateway.counters.connections += 1
-        gateway.broadcasts.fanout.add(self)
-        gateway.connections.add(self)
-        gateway.presence.connected(self.connection_id, self.user_id, self._sender.username)
-        if subscribe:
-            now = _monotonic()
-            try:
-                self._subscribe(Subscribe(channels=self._state.subscribe(subscribe)), now)
-            except CommandError as error:
-                self._fail(error, UNSET, now)
-
-    def disconnect_frame(self, code: CloseCode, retry_after_ms: int | None = None, reason: str = "") -> bytes:
-        """Return the frame of `disconnect`."""
-        message = server.Disconnect(
-            code=code.number,
-            reason=reason or code.value.reason,
-            reconnect=code.value.reconnect,
-            retry_after_ms=UNSET if retry_after_ms is None else retry_after_ms,
-        )
-        return self.encode(message)
-
-    def disconnect(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
-        """Send `disconnect` and close."""
-        self._protocol.close(code, self.disconnect_frame(code, retry_after_ms, reason))
-
-    def abort(self) -> None:
-        """End the connection without sending more."""
-        self._protocol.abort()
-
-    def presence_ops(self) -> Iterable[AnyPresenceOp]:
-        """Yield what presence announces of this connection."""
-        now = _monotonic()
-        yield Connected(
-            connection_id=self.connection_id,
-            user_id=self.user_id,
-            username=self._sender.username,
-            idle_ms=_ms(now - self._seen_at),
-        )
-        for room in self._state.rooms:
-            if self._gateway.rooms.has(self.connection_id, room):
-                yield Joined(connection_id=self.connection_id, room=room)
-        if self._chosen is not None:
-            yield from self._chosen.ops(self.connection_id, now)
-
-    def chosen(self) -> Chosen:
-        """See `Client`."""
-        if self._chosen is None:
-            self._chosen = Chosen()
-        return self._chosen
-
     # --- replies ---
 
-    def reply(self, message: server.ServerMessage, started: float) -> None:
-        """Answer a request, and count it."""
-        self._reply(EncodedMessage(message), started)
-
-    def _reply(self, answer: EncodedMessage, started: float) -> None:
-        message = answer.message
+    def reply(
+        self, message: server.ServerMessage, started: float, missed: list[EncodedMessage] | None = None
+    ) -> None:
+        """Answer a request, and count it. A recovery is answered with what was `missed`."""
         if isinstance(message, server.Error):
             our_fault = message.code in (ErrorCode.UNAVAILABLE.code, ErrorCode.INTERNAL.code)
             self._gateway.counters.request_failed(message.code, our_fault=our_fault)
         else:
             self._gateway.counters.request_ok(started, _monotonic())
+        answer = (
+            EncodedMessage(message) if missed is None else RecoveryAnswer(message, missed_messages=missed)
+        )
         self._protocol.write_soon(answer.encode(self.encoding))
 
-    def _refuse(
-        self,
-        code: ErrorCode,
-        text: str,
-        id: str | UnsetType,
-        started: float,
-        retry_after_ms: int | UnsetType = UNSET,
-    ) -> None:
-        self.reply(error_reply(code, text, id, retry_after_ms), started)
-
-    def _fail(self, error: CommandError, id: str | UnsetType, started: float) -> None:
-        self._refuse(error.code, error.message, id, started, error.retry_after_ms)
+    def _refuse(self, error: CommandError, id: str | UnsetType, started: float) -> None:
+        self.reply(error.reply(id), started)
         if error.flood:
             self._gateway.counters.limit_hit(Limit.FLOODING)
             self.disconnect(CloseCode.FLOODING)
@@ -299,20 +156,19 @@ class Connection:
     def _refuse_malformed(self, fault: BadMessage, started: float, size: int) -> None:
         if isinstance(fault, TooDeep):
             self._gateway.counters.limit_hit(Limit.JSON_DEPTH)
-        id = UNSET if fault.id is None else fault.id
+        refusal = CommandError(fault.code, fault.message)
         try:
             self._state.check_rates(started, size)
         except CommandError as error:
-            self._fail(error, id, started)
-        else:
-            self._refuse(fault.code, fault.message, id, started)
+            refusal = error
+        self._refuse(refusal, UNSET if fault.id is None else fault.id, started)
 
     def _refuse_content(self, fault: BadMessage, limit: Limit, id: str | UnsetType, started: float) -> None:
         if isinstance(fault, TooDeep):
             self._gateway.counters.limit_hit(Limit.JSON_DEPTH)
         elif isinstance(fault, ContentTooLarge):
             self._gateway.counters.limit_hit(limit)
-        self._refuse(fault.code, fault.message, id, started)
+        self._refuse(CommandError(fault.code, fault.message), id, started)
 
     # --- publishing ---
 
@@ -331,7 +187,7 @@ class Connection:
         held = self._held[command.room]
         if len(held) >= MAX_HELD:
             text = "too many messages wait for this room to be joined"
-            self._refuse(ErrorCode.UNAVAILABLE, text, command.id, started)
+            self._refuse(CommandError(ErrorCode.UNAVAILABLE, text), command.id, started)
         else:
             held.append((command, route, started))
 
@@ -361,7 +217,8 @@ class Connection:
         self, id: str | UnsetType, started: float, outcome: server.Ack | PublishRefused
     ) -> None:
         if isinstance(outcome, PublishRefused):
-            self._refuse(outcome.code, outcome.message, id, started, outcome.retry_after_ms or UNSET)
+            retry_after_ms = outcome.retry_after_ms or UNSET
+            self._refuse(CommandError(outcome.code, outcome.message, retry_after_ms), id, started)
         else:
             self.reply(outcome, started)
 
@@ -392,14 +249,14 @@ class Connection:
         if self._protocol.closing:
             return
         if outcome is None:
-            code, text = ErrorCode.CONFLICT, "the room was left before it was joined"
+            error = CommandError(ErrorCode.CONFLICT, "the room was left before it was joined")
         else:
-            code, text = ErrorCode.UNAVAILABLE, "the room cannot be joined now; try again"
+            error = CommandError(ErrorCode.UNAVAILABLE, "the room cannot be joined now; try again")
             if not self._gateway.rooms.has(self.connection_id, room):  # a member that asks again stays one
                 self._state.rooms.pop(room, None)
-        self._refuse(code, text, id, started)
+        self._refuse(error, id, started)
         for command, _, began in held:
-            self._refuse(code, text, command.id, began)
+            self._refuse(error, command.id, began)
 
     def _answer_join(self, room: str, id: str | UnsetType, started: float, outcome: RoomJoin) -> None:
         position, catch_up = outcome.position, outcome.catch_up
@@ -414,12 +271,7 @@ class Connection:
             missed=missed,
             id=id,
         )
-        self._reply(
-            EncodedMessage(answer)
-            if catch_up is None
-            else RecoveryAnswer(answer, missed_messages=catch_up.missed),
-            started,
-        )
+        self.reply(answer, started, None if catch_up is None else catch_up.missed)
         self._gateway.presence.joined(self.connection_id, room)
 
     # --- presence and credentials ---
@@ -436,10 +288,11 @@ class Connection:
 
     def _refresh(self, command: client.Refresh, started: float) -> None:
         """Verify new credentials; refused ones change nothing: the old ones remain."""
-        if self.refreshing:
-            self._refuse(ErrorCode.CONFLICT, "another `refresh` is under way", command.id, started)
+        if self._refreshing:
+            error = CommandError(ErrorCode.CONFLICT, "another `refresh` is under way")
+            self._refuse(error, command.id, started)
             return
-        self.refreshing = True
+        self._refreshing = True
         self._gateway.tasks.spawn(self._refresh_credentials(command, started), "renew credentials")
 
     async def _refresh_credentials(self, command: client.Refresh, started: float) -> None:
@@ -449,12 +302,13 @@ class Connection:
                 self._state.identity,
                 token=command.token or "",
                 ticket=command.ticket or "",
-                origin=self.origin,
+                origin=self._origin,
             )
         except AuthRefused as refusal:
-            self._refuse(refusal.code, refusal.message, command.id, started)
+            self._refuse(CommandError(refusal.code, refusal.message), command.id, started)
         except BusError:
-            self._refuse(ErrorCode.UNAVAILABLE, "the ticket cannot be looked up now", command.id, started)
+            error = CommandError(ErrorCode.UNAVAILABLE, "the ticket cannot be looked up now")
+            self._refuse(error, command.id, started)
         else:
             if self.connection_id in gateway.connections:  # else it closed meanwhile
                 self._apply_identity(identity)
@@ -462,7 +316,7 @@ class Connection:
                 self.reply(server.Ack(id=command.id, expires_at=expires_at), started)
                 gateway.connections.renew(self, identity)
         finally:
-            self.refreshing = False
+            self._refreshing = False
 
     def _apply_identity(self, identity: Identity) -> None:
         """Leave what the new grants do not allow any more."""
@@ -471,10 +325,10 @@ class Connection:
         for room in rooms:
             if gateway.rooms.leave(self.connection_id, room):
                 gateway.presence.left(self.connection_id, room)
-            self.send(server.LeftRoom(room=room))
+            self.notify(server.LeftRoom(room=room))
         if names:
             subscribe.unfollow(gateway, self.connection_id, names)
-            self.send(server.Unsubscribed(channels=names))
+            self.notify(server.Unsubscribed(channels=names))
 
     # --- channels ---
 
@@ -494,21 +348,18 @@ class Connection:
             catch_up = await self._gateway.inboxes.catch_up(self, since)
         except BusError:
             # The state may count more channels as subscribed than are: closing unsubscribes from all of them.
-            self._refuse(ErrorCode.UNAVAILABLE, "the inbox cannot be read now; try again", id, started)
+            error = CommandError(ErrorCode.UNAVAILABLE, "the inbox cannot be read now; try again")
+            self._refuse(error, id, started)
             return
         self._state.charge_read(catch_up.size, _monotonic())
         # What arrived after the connection was opened has reached it already.
         catch_up.missed = [message for message in catch_up.missed if message.seq <= self._inbox_from]
         recovered, missed = _recovery(catch_up)
         reply = server.Subscribed(channels=names, recovered=recovered, missed=missed, id=id)
-        self._reply(RecoveryAnswer(reply, missed_messages=catch_up.missed), started)
+        self.reply(reply, started, catch_up.missed)
         if not self._protocol.closing:
             wanted = [name for name in names if name in self._state.channels]
             subscribe.follow(self._gateway, self, wanted)
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
 
 
 def _encoding_of(codec: Codec, *, deflate: bool) -> Encoding:

@@ -91,11 +91,6 @@ class FrameReader:
         """Whether permessage-deflate was negotiated."""
         return self.parser is not None and bool(self.parser.extensions)
 
-    @property
-    def is_closing(self) -> bool:
-        """Whether a close was sent or received, or the client broke the protocol."""
-        return self.parser is not None and self.parser.state is not State.OPEN
-
     def feed(self, data: bytes) -> list[Event]:
         """Return the events of `data`, up to the first frame that is not complete and ordinary; keep the `rest`."""
         parser = self.parser
@@ -214,7 +209,11 @@ class FallbackParser(ServerProtocol):
                 self.fail(CloseCode.INVALID_DATA.number, fault.reason)
 
     def recv_frame(self, frame: Frame) -> None:
-        """See ServerProtocol: a complete frame arrived, and its extensions are undone."""
+        """See ServerProtocol: a complete frame arrived, and its extensions are undone.
+
+        Raises:
+            ProtocolError, UnicodeDecodeError: the library fails the connection with 1002 or 1007.
+        """
         length = self._head[1] & 0x7F
         if (length == 126 and int.from_bytes(self._head[2:4], "big") < 126) or (
             length == 127 and int.from_bytes(self._head[2:10], "big") < 65_536
@@ -222,8 +221,10 @@ class FallbackParser(ServerProtocol):
             raise ProtocolError("a length is not in its shortest form")
         self._head = b""
         self._collect_head(self.reader.buffer)
-        if self.state is State.OPEN:
-            self._check_frame(frame)
+        if self.state is State.OPEN and self._is_text(frame.opcode):
+            data = frame.data[self._checked :] if self._checked else frame.data
+            self._check(bytes(data), frame.fin)
+            self._checked = 0
         if frame.opcode is Opcode.CLOSE:
             self.current_size = None  # the library would call the rest of the message missing
         super().recv_frame(frame)
@@ -238,17 +239,6 @@ class FallbackParser(ServerProtocol):
     def _collect_head(self, data: bytes | bytearray) -> None:
         if (missing := _LONGEST_HEAD - len(self._head)) > 0:
             self._head += bytes(data[:missing])
-
-    def _check_frame(self, frame: Frame) -> None:
-        """Check the unchecked part of a complete frame of a text message.
-
-        Raises:
-            UnicodeDecodeError: the library fails the connection with 1007.
-        """
-        if self._is_text(frame.opcode):
-            data = frame.data[self._checked :] if self._checked else frame.data
-            self._check(bytes(data), frame.fin)
-            self._checked = 0
 
     def _check_ahead(self) -> None:
         """Check what has arrived of an incomplete frame of a text message.

@@ -216,8 +216,8 @@ class WebSocketProtocol(FrameWriter):
         if reader.rest:
             rest, reader.rest = reader.rest, b""
             self.data_received(rest)
-        elif reader.parser is not None and reader.is_closing:
-            self._finish_close()
+        elif reader.parser is not None and reader.parser.state is not State.OPEN:
+            self._finish_close()  # a close came, or the client broke the protocol
 
     def _receive_slices(self, data: bytes) -> None:
         for at in range(0, len(data), _SLICE_BYTES):

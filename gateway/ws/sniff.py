@@ -50,9 +50,10 @@ class ProtocolSniffer(asyncio.Protocol):
 
     __slots__ = ("_shared", "_transport")
 
+    _transport: asyncio.Transport  # set by connection_made, first
+
     def __init__(self, shared: "SnifferFactory") -> None:
         self._shared = shared
-        self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # set by connection_made, first
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the time-out. With TLS, this is the end of its handshake."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.auth.identity import Identity
-from gateway.client.commands import ClientState, CommandError, error_reply
+from gateway.client.commands import ClientState, CommandError
 from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from gateway.delivery.sanitizing import sanitized
 from gateway.delivery.streams import route_of
@@ -64,7 +64,7 @@ def answered(codec: Codec, data: bytes, grants: Any = ALL) -> None:
     try:
         command = state.check(codec.decode(data), 0.0)
     except (BadMessage, CommandError) as fault:
-        reply = error_reply(fault.code, fault.message)
+        reply = fault.reply()
         command = None
     else:
         reply = None

@@ -1,0 +1,156 @@
+"""One WebSocket client as the gateway's parts see it: a member, present, and disconnected by orders."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gateway.auth.expiry import CredentialTimer
+from gateway.auth.identity import Identity
+from gateway.channels import subscribe
+from gateway.client.commands import ClientState
+from gateway.connections import disconnect_message
+from gateway.delivery.encoded_message import EncodedMessage, Encoding
+from gateway.delivery.fd_table import FdRef
+from gateway.delivery.publisher import Sender
+from gateway.delivery.streams import RoomRoute
+from gateway.presence.batch_queue import Chosen
+from gateway.ws.protocol import WebSocketProtocol, discard
+from services.wire import server
+from services.wire.codes import CloseCode
+from services.wire.rpc import AnyPresenceOp, Connected, Joined
+
+if TYPE_CHECKING:
+    from gateway.gateway import Gateway
+
+log = structlog.get_logger(__name__)
+
+_monotonic = time.monotonic
+# The meaning of a close code; the text that a client sends with it is not for our log.
+_REASONS = {1005: "no code", 1006: "connection lost"} | {code.number: code.value.reason for code in CloseCode}
+
+
+class WebSocketClient:
+    """A `Client` of the connection registry, and a member of its rooms and channels."""
+
+    __slots__ = (
+        "_chosen", "_gateway", "_messages_in", "_opened_at", "_protocol", "_seen_at", "_sender", "_state", "connection_id",
+        "encoding", "expiry", "identity", "ip_key", "user_id", "write",
+    )  # fmt: skip
+
+    _protocol: WebSocketProtocol  # set by `register`
+
+    accept_messages = None  # the bytes of a fan-out suit every WebSocket with the same encoding
+
+    def __init__(
+        self, gateway: "Gateway", identity: Identity, encoding: Encoding, connection_id: str, ip_key: str
+    ) -> None:
+        self.connection_id = connection_id
+        self.user_id = identity.user_id
+        self.identity = identity
+        self.ip_key = ip_key
+        self.expiry: CredentialTimer | None = None
+        self.encoding = encoding
+        self.write: Callable[[bytes], None] = discard
+        self._gateway = gateway
+        self._opened_at = self._seen_at = now = _monotonic()
+        self._state = ClientState(identity, gateway.settings, gateway.streams.route, now, gateway.on_limit)
+        self._sender = Sender(identity.user_id, identity.username, connection_id)
+        self._chosen: Chosen | None = None  # most never choose anything
+        self._messages_in = 0
+
+    @property
+    def fd_ref(self) -> FdRef:
+        """See `Member`."""
+        return self._protocol.fd_ref
+
+    @property
+    def backlog(self) -> int:
+        """See `Member`."""
+        return self._protocol.backlog
+
+    @property
+    def rooms(self) -> dict[str, RoomRoute]:
+        """See `Client`."""
+        return self._state.rooms
+
+    def register(self, protocol: WebSocketProtocol) -> None:
+        """Register the connection, whose upgrade was accepted with the welcome."""
+        gateway = self._gateway
+        self._protocol = protocol
+        gateway.counters.connections += 1
+        gateway.broadcasts.fanout.add(self)
+        gateway.connections.add(self)
+        gateway.presence.connected(self.connection_id, self.user_id, self._sender.username)
+
+    def on_close(self, code: int, *, by_client: bool) -> None:
+        """Unregister the connection everywhere, and log its one line."""
+        gateway = self._gateway
+        for room in self._state.rooms:
+            gateway.rooms.leave(self.connection_id, room)
+        subscribe.unfollow(gateway, self.connection_id, self._state.channels)
+        gateway.broadcasts.fanout.discard(self.connection_id)
+        gateway.inboxes.leave(self)
+        gateway.connections.discard(self)
+        gateway.counters.connections -= 1
+        clean = by_client and code == CloseCode.NORMAL.number
+        gateway.presence.disconnected(self.connection_id, clean=clean)
+        log.info(
+            "connection closed",
+            connection=self.connection_id,
+            user=self.user_id,
+            code=code,
+            reason=_REASONS.get(code, ""),
+            by_client=by_client,
+            rooms=len(self._state.rooms),
+            messages_in=self._messages_in,
+            seconds=round(_monotonic() - self._opened_at, 1),
+        )
+
+    def on_slow(self) -> None:
+        """Disconnect the client: it reads slower than its rooms send, and no other client waits for it (ADR 0004)."""
+        self._gateway.counters.slow_clients += 1
+        self._gateway.counters.dropped += 1
+        self.disconnect(CloseCode.SLOW_CLIENT)
+
+    def notify(self, message: server.ServerMessage) -> None:
+        """Send a message to this connection alone."""
+        self._protocol.write_soon(self.encode(message))
+
+    def encode(self, message: server.ServerMessage) -> bytes:
+        """Return a message as this client reads it."""
+        return EncodedMessage(message).encode(self.encoding)
+
+    def disconnect_frame(self, code: CloseCode) -> bytes:
+        """Return the frame of `disconnect`."""
+        return self.encode(disconnect_message(code))
+
+    def disconnect(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
+        """Send `disconnect` and close."""
+        self._protocol.close(code, self.encode(disconnect_message(code, retry_after_ms, reason)))
+
+    def abort(self) -> None:
+        """End the connection without sending more."""
+        self._protocol.abort()
+
+    def presence_ops(self) -> Iterable[AnyPresenceOp]:
+        """Yield what presence announces of this connection."""
+        now = _monotonic()
+        yield Connected(
+            connection_id=self.connection_id,
+            user_id=self.user_id,
+            username=self._sender.username,
+            idle_ms=round((now - self._seen_at) * 1000),
+        )
+        for room in self._state.rooms:
+            if self._gateway.rooms.has(self.connection_id, room):
+                yield Joined(connection_id=self.connection_id, room=room)
+        if self._chosen is not None:
+            yield from self._chosen.ops(self.connection_id, now)
+
+    def chosen(self) -> Chosen:
+        """See `Client`."""
+        if self._chosen is None:
+            self._chosen = Chosen()
+        return self._chosen
