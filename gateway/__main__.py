@@ -1,5 +1,7 @@
 """Start a gateway: `python -m gateway`."""
 
+from functools import partial
+
 from prometheus_client import REGISTRY
 
 from gateway.gateway import Gateway
@@ -44,7 +46,7 @@ async def main(settings: Settings, life: Lifecycle) -> None:
     await service.start()
     life.on_stop("micro service", service.stop, timeout_s=0.5)
 
-    checks = {name: _check(gateway, name) for name in gateway.readiness()}
+    checks = {name: partial(_passes, gateway, name) for name in gateway.readiness()}
     export_process(checks, bus.stats)
     if settings.health_port:
         health = HealthServer(settings, "gateway", checks, gateway.service_client.details)
@@ -62,8 +64,8 @@ async def main(settings: Settings, life: Lifecycle) -> None:
     await server.stop()
 
 
-def _check(gateway: Gateway, name: str):  # type: ignore[no-untyped-def]
-    return lambda: gateway.readiness()[name]
+def _passes(gateway: Gateway, check: str) -> bool:
+    return gateway.readiness()[check]
 
 
 if __name__ == "__main__":

@@ -78,10 +78,9 @@ class ClientState:
         self._byte_bucket = TokenBucket(settings.message_bytes_rate, now)
 
     def check(self, message: client.AnyClientMessage, now: float, size: int = 0) -> client.AnyClientMessage:
-        """Check one message of `size` bytes; `now` is any monotonic clock in seconds.
+        """Return the command to carry out, for a message of `size` bytes at `now` (any monotonic clock, in seconds).
 
-        Returns:
-            The command to carry out. Rooms and channels count as joined, subscribed to or left from here on.
+        Rooms and channels count as joined, subscribed to or left from here on.
 
         Raises:
             CommandError: it must not be carried out.
@@ -175,9 +174,7 @@ class ClientState:
     def update_grants(self, identity: Identity) -> tuple[list[str], list[str]]:
         """Replace the identity by one of the same user with other grants.
 
-        Returns:
-            The rooms and the channels that are not allowed any more. They count as left from here on; the
-            connection has to leave them.
+        Return the rooms and channels that the connection has to leave. They count as left from here on.
         """
         grants = identity.grants
         rooms = [room for room in self.rooms if not grants.may_join(room)]

@@ -86,7 +86,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             if self._unfinished_bytes > self._settings.max_head_bytes:
                 self._refuse_head()
                 return
-        if self._is_idle and self._head_timer is None:
+        idle = self.timeout_keep_alive_task is None and (self.cycle is None or self.cycle.response_complete)
+        if idle and self._head_timer is None:
             # Bytes that begin no request stop uvicorn's clock for idle connections: line breaks, and a body whose
             # request is answered already.
             self._start_head_timer()
@@ -141,10 +142,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if not self._refused:
             self._in_body = False
             super().on_message_complete()
-
-    @property
-    def _is_idle(self) -> bool:
-        return self.timeout_keep_alive_task is None and (self.cycle is None or self.cycle.response_complete)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle

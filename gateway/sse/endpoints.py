@@ -8,7 +8,6 @@ from functools import partial
 import msgspec
 import structlog
 from starlette.datastructures import Headers, QueryParams
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -189,11 +188,7 @@ async def events(call: Call) -> Response:
 @endpoint("GET", "/events/metrics", READER, answer=str, media_type="text/event-stream")
 async def metrics_events(call: Call) -> Response:
     """A stream of bare metrics records, the latest at once and then one a second."""
-    return await metrics_stream(call.gateway, call.request)
-
-
-async def metrics_stream(gateway: Gateway, request: Request) -> Response:
-    """Answer with a stream of bare metrics records."""
+    gateway, request = call.gateway, call.request
     if wait_s := gateway.connections.accept_wait_s():
         already_counted(request.scope)
         return too_many(wait_s)

@@ -126,11 +126,6 @@ class FrameWriter(asyncio.Protocol):
             self._set_writer(discard)
             self._close_timer = self._context.loop.call_later(CLOSE_GRACE_S, self._transport.abort)
 
-    def _stop_timers(self) -> None:
-        for timer in (self._close_timer, self._write_timer):
-            if timer is not None:
-                timer.cancel()
-
     def _set_writer(self, write: Callable[[bytes], None]) -> None:
         # The handler has a copy: a fan-out calls it for every member, and a look-up through the protocol each time
         # would cost as much as the rest. Both are set only here.
@@ -244,7 +239,9 @@ class WebSocketProtocol(FrameWriter):
         context.connections.discard(self)
         context.keepalive.discard(self)
         self._stop_writing()
-        self._stop_timers()
+        for timer in (self._close_timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
         code, by_client = self._reader.close_code()
         self._handler.on_close(code, by_client=by_client)
         del self._handler  # nothing calls it any more, and two objects that refer to each other live on

@@ -64,7 +64,7 @@ def answered(codec: Codec, data: bytes, grants: Any = ALL) -> None:
     try:
         command = state.check(codec.decode(data), 0.0)
     except (BadMessage, CommandError) as fault:
-        reply = fault.reply()
+        reply = CommandError(fault.code, fault.message).reply()
         command = None
     else:
         reply = None
