@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from gateway.api.endpoint import ANYONE, Call, endpoint, reads
 from gateway.http.request_metrics import exclude_from_latency
-from gateway.sse.endpoints import metrics_events
+from gateway.sse import endpoints as sse
 from services import health, telemetry
 from services.bus import rpc
 from services.wire.records import GatewayStats, Record
@@ -65,7 +65,7 @@ async def prometheus_metrics(call: Call) -> Response:
     """Prometheus text; a stream of metrics records where `Accept` names `text/event-stream`."""
     headers = call.request.headers
     if "text/event-stream" in headers.get("accept", ""):
-        stream: Response = await metrics_events.handler(call)
+        stream: Response = await sse.metrics_events.handler(call)
         return stream
     text, content_type = telemetry.exposition()
     if not call.gateway.authenticator.is_operator(headers):
