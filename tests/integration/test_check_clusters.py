@@ -115,15 +115,18 @@ async def test_a_cluster_that_advertises_no_server(tmp_path: Path) -> None:
         await bus.close()
 
 
-async def test_versions_that_differ(make_settings: Callable[..., Settings]) -> None:
+async def test_versions_that_differ(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = make_settings()
     bus = await Bus.connect(settings, "test")
-    services = [Service(bus, settings, "gateway", version=version) for version in ("9.9.1", "9.9.2")]
+    services = [Service(bus, settings, "gateway") for _ in range(2)]
 
     async def stats(_: Empty) -> GatewayStats:
         raise NotImplementedError
 
-    for service in services:
+    for service, version in zip(services, ("9.9.1", "9.9.2"), strict=True):
+        monkeypatch.setattr("services.bus.rpc.__version__", version)
         service.endpoint(GATEWAY_STATS, stats, queue=False)
         await service.start()
     (said,) = await _named(settings, "processes")
