@@ -112,65 +112,42 @@ def describe_bus_error(fault: BusError) -> tuple[ErrorCode, str]:
     return ErrorCode.INTERNAL, "an internal error occurred"
 
 
-async def _on_refusal(request: Request, fault: Exception) -> Response:
-    if isinstance(fault, InvalidName):
-        return refusal_response(ErrorCode.INVALID_NAME, str(fault))
-    if isinstance(fault, ApiError) and fault.limit is not None:
-        count_as_limit(request.scope, fault.limit)
-    if isinstance(fault, ApiError | AuthRefused | PublishRefused):
-        status = fault.status if isinstance(fault, ApiError) else None
-        told_ms = fault.retry_after_ms if isinstance(fault, PublishRefused) else 0
-        return refusal_response(fault.code, fault.message, told_ms or _retry_ms(fault.code), status=status)
-    if isinstance(fault, CommandError):
-        retry_ms = None if isinstance(fault.retry_after_ms, UnsetType) else fault.retry_after_ms
-        return refusal_response(fault.code, fault.message, retry_ms)
-    raise fault
-
-
-async def _on_bus_error(request: Request, fault: Exception) -> Response:
-    if not isinstance(fault, BusError):
-        raise fault
-    code, message = describe_bus_error(fault)
-    if code is ErrorCode.INTERNAL:
-        # No client's input leads here: a service or a stream is not what it should be.
-        log.error("bus fault", fault=str(fault), method=request.method)
-    return refusal_response(code, message, _retry_ms(code))
+async def _on_fault(request: Request, fault: Exception) -> Response:
+    """Answer a fault. Starlette raises an unexpected one again, so that the server logs it with its traceback."""
+    match fault:
+        case ApiError():
+            if fault.limit is not None:
+                count_as_limit(request.scope, fault.limit)
+            return refusal_response(fault.code, fault.message, _retry_ms(fault.code), status=fault.status)
+        case AuthRefused():
+            return refusal_response(fault.code, fault.message, _retry_ms(fault.code))
+        case PublishRefused():
+            return refusal_response(fault.code, fault.message, fault.retry_after_ms or _retry_ms(fault.code))
+        case CommandError():
+            retry_ms = None if isinstance(fault.retry_after_ms, UnsetType) else fault.retry_after_ms
+            return refusal_response(fault.code, fault.message, retry_ms)
+        case InvalidName():
+            return refusal_response(ErrorCode.INVALID_NAME, str(fault))
+        case BusError():
+            code, message = describe_bus_error(fault)
+            if code is ErrorCode.INTERNAL:
+                # No client's input leads here: a service or a stream is not what it should be.
+                log.error("bus fault", fault=str(fault), method=request.method)
+            return refusal_response(code, message, _retry_ms(code))
+        case HTTPException(status_code=status):
+            other = ErrorCode.INTERNAL if status >= 500 else ErrorCode.BAD_MESSAGE
+            code, message = _BY_STATUS.get(status, (other, "the request failed"))
+            return refusal_response(code, message, status=status, headers=dict(fault.headers or {}))
+        case ClientDisconnect():
+            return Response(status_code=400)  # never read: the client left in the middle of its request
+    return refusal_response(ErrorCode.INTERNAL, "an internal error occurred")
 
 
 def _retry_ms(code: ErrorCode) -> int | None:
     return _UNAVAILABLE_RETRY_MS if code is ErrorCode.UNAVAILABLE else None
 
 
-async def _on_http_exception(_request: Request, fault: Exception) -> Response:
-    if not isinstance(fault, HTTPException):
-        raise fault
-    code, message = _BY_STATUS.get(
-        fault.status_code,
-        (ErrorCode.INTERNAL if fault.status_code >= 500 else ErrorCode.BAD_MESSAGE, "the request failed"),
-    )
-    return refusal_response(code, message, status=fault.status_code, headers=dict(fault.headers or {}))
-
-
-async def _on_client_gone(_request: Request, _fault: Exception) -> Response:
-    """Answer a client that left in the middle of its request: the answer is never read, and nothing is logged."""
-    return Response(status_code=400)
-
-
-async def _on_anything_else(_request: Request, _fault: Exception) -> Response:
-    """Answer any other fault. Starlette raises it again afterwards, so that the server logs it with its traceback."""
-    return refusal_response(ErrorCode.INTERNAL, "an internal error occurred")
-
-
 def error_handlers() -> dict[Any, Callable[..., Any]]:
     """Return the exception handlers of the application."""
-    return {
-        ApiError: _on_refusal,
-        AuthRefused: _on_refusal,
-        PublishRefused: _on_refusal,
-        CommandError: _on_refusal,
-        InvalidName: _on_refusal,
-        BusError: _on_bus_error,
-        HTTPException: _on_http_exception,
-        ClientDisconnect: _on_client_gone,
-        Exception: _on_anything_else,
-    }
+    faults = (ApiError, AuthRefused, PublishRefused, CommandError, InvalidName, BusError)
+    return dict.fromkeys((*faults, HTTPException, ClientDisconnect, Exception), _on_fault)

@@ -20,7 +20,7 @@ from gateway.auth.identity import AuthRefused, Identity, SessionSigner
 from gateway.auth.origins import OriginPolicy
 from gateway.auth.revocations import Revocations
 from gateway.auth.tickets import TicketStore
-from gateway.auth.tokens import CompositeKeySource, KeySource, SharedSecrets, TokenVerifier
+from gateway.auth.tokens import ConfiguredKeys, KeySource, TokenVerifier
 from services.settings import Settings
 from services.settings_values import Scope, digest_of_key, parse_api_key
 from services.wire.codes import ErrorCode
@@ -137,8 +137,7 @@ class Authenticator:
         """
         if self.open:
             return Identity("", "", ALL)
-        scopes = self._scopes(headers)
-        if scopes is None:
+        if (scopes := self._scopes(headers)) is None:
             return await self.authenticate(headers, query)
         return Identity("", "", ALL if Scope.READ in scopes else NOTHING)
 
@@ -151,8 +150,7 @@ class Authenticator:
         """
         if self.open:
             return
-        scopes = self._scopes(headers)
-        if scopes is not None:
+        if (scopes := self._scopes(headers)) is not None:
             if scope not in scopes:
                 raise AuthRefused(ErrorCode.FORBIDDEN, f"this key is not for `{scope}`")
             return
@@ -250,18 +248,19 @@ def _verifier(settings: Settings) -> TokenVerifier:
         issuers[settings.jwt_issuer] = settings.jwks_url
     if settings.auth == "jwt" and not settings.jwt_secrets and not issuers:
         raise ValueError("TIDINGS_AUTH=jwt needs TIDINGS_JWT_SECRETS or TIDINGS_JWKS_URL")
-    secret_texts = (secret.get_secret_value() for secret in settings.jwt_secrets)
-    source: KeySource = SharedSecrets(secret_texts, settings.jwt_issuer)
+    public: KeySource | None = None
     if issuers:
         # Not at the top: loading httpx takes a tenth of the time in which a gateway starts.
         from gateway.auth.jwks import IssuerKeys, PublicKeys, check_url, fetch
 
         for url in issuers.values():
             check_url(url, "TIDINGS_JWKS_URL")
-        keys = {issuer: IssuerKeys(issuer, partial(fetch, url)) for issuer, url in issuers.items()}
-        source = CompositeKeySource(source, PublicKeys(keys))
+        public = PublicKeys(
+            {issuer: IssuerKeys(issuer, partial(fetch, url)) for issuer, url in issuers.items()}
+        )
+    secrets = (secret.get_secret_value() for secret in settings.jwt_secrets)
     return TokenVerifier(
-        source,
+        ConfiguredKeys(secrets, settings.jwt_issuer, public),
         audience=settings.jwt_audience,
         longest_life_s=settings.revocation_s,
         default=settings.default_grants,

@@ -8,7 +8,6 @@ subscribe to, and belongs to one client, where the bus replaces its client. Ever
 The stream lives in memory, and is made again after its loss (a restarted server).
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -27,15 +26,9 @@ _TIMEOUT_S = 2.0
 _RAISED = ("num_replicas", "max_age", "max_bytes")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A value and the revision to name when replacing it."""
+class Entry(msgspec.Struct):
+    """A value, and as `seq` the revision to name when using it up."""
 
-    value: bytes
-    revision: int
-
-
-class _StoredMessage(msgspec.Struct):
     seq: int
     data: bytes = b""  # base64 in JSON, which msgspec decodes
 
@@ -44,8 +37,7 @@ class _ApiReply(msgspec.Struct):
     """A PubAck or an answer of the JetStream API: either an error or what was asked for."""
 
     error: JetStreamError | None = None
-    seq: int = 0
-    message: _StoredMessage | None = None
+    message: Entry | None = None
     config: dict[str, Any] = {}
 
 
@@ -56,8 +48,8 @@ class Bucket:
         self._bus = bus
         self._spec = spec
 
-    async def create(self, key: str, value: bytes) -> int:
-        """Store a value under a key that was never used, and return its revision.
+    async def create(self, key: str, value: bytes) -> None:
+        """Store a value under a key that was never used.
 
         Raises:
             RequestRefused: the key exists.
@@ -65,11 +57,11 @@ class Bucket:
             Unavailable: no answer in time.
         """
         try:
-            return await self._put(key, value, expected=0)
+            await self._put(key, value, expected=0)
         except NoAnswer:
             # Nothing captures the subject: the first use ever, or the server lost the stream with its memory.
             await self.open()
-            return await self._put(key, value, expected=0)
+            await self._put(key, value, expected=0)
 
     async def get(self, key: str) -> Entry | None:
         """Return the value under a key, or None if there is none or it was used. Raises Unavailable.
@@ -77,12 +69,9 @@ class Bucket:
         The request goes to the stream's leader: a replica may not have the key yet.
         """
         query = msgspec.json.encode({"last_by_subj": self._subject(key)})
-        reply = await self._ask(f"$JS.API.STREAM.MSG.GET.{self._spec.name}", query)
-        if reply.error is not None and reply.error.err_code not in (STREAM_NOT_FOUND, _NO_MESSAGE_FOUND):
-            raise error_of(reply.error)
-        if reply.message is None or not reply.message.data:
-            return None
-        return Entry(reply.message.data, reply.message.seq)
+        absent = (STREAM_NOT_FOUND, _NO_MESSAGE_FOUND)
+        reply = await self._ask(f"$JS.API.STREAM.MSG.GET.{self._spec.name}", query, accepted=absent)
+        return reply.message if reply.message is not None and reply.message.data else None
 
     async def consume(self, key: str, revision: int) -> bool:
         """Use up the value of that revision; True for exactly one caller. Raises Unavailable."""
@@ -99,23 +88,25 @@ class Bucket:
     def _subject(self, key: str) -> str:
         return f"{self._spec.captured.removesuffix('.*')}.{key}"
 
-    async def _put(self, key: str, value: bytes, *, expected: int) -> int:
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
-        return (await self._api(self._subject(key), value, headers)).seq
+    async def _put(self, key: str, value: bytes, *, expected: int) -> None:
+        await self._ask(self._subject(key), value, {"Nats-Expected-Last-Subject-Sequence": str(expected)})
 
-    async def _api(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> _ApiReply:
-        """Ask JetStream, and raise what it says went wrong."""
-        reply = await self._ask(subject, payload, headers)
-        if reply.error is not None:
-            raise error_of(reply.error)
-        return reply
-
-    async def _ask(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> _ApiReply:
+    async def _ask(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: dict[str, str] | None = None,
+        accepted: tuple[int, ...] = (),
+    ) -> _ApiReply:
+        """Ask JetStream, and raise the error that it answers, unless its code is `accepted`."""
         answer = await self._bus.request(subject, payload, timeout_s=_TIMEOUT_S, headers=headers)
         try:
-            return msgspec.json.decode(answer.data, type=_ApiReply)
+            reply = msgspec.json.decode(answer.data, type=_ApiReply)
         except msgspec.DecodeError as fault:
             raise Unavailable(f"no answer of JetStream on {subject}: {fault}") from None
+        if reply.error is not None and reply.error.err_code not in accepted:
+            raise error_of(reply.error)
+        return reply
 
     async def open(self) -> None:
         """Make the stream, or enlarge it (ADR 0012); `create` does it where the stream is missing.
@@ -126,11 +117,11 @@ class Bucket:
         config = self._spec.config()
         payload = msgspec.json.encode(config)
         try:
-            await self._api(f"$JS.API.STREAM.CREATE.{self._spec.name}", payload)
+            await self._ask(f"$JS.API.STREAM.CREATE.{self._spec.name}", payload)
         except RequestRefused as fault:
             if fault.code != str(STREAM_NAME_IN_USE):  # made by an earlier version or with other settings
                 raise
-            there = await self._api(f"$JS.API.STREAM.INFO.{self._spec.name}", b"")
+            there = await self._ask(f"$JS.API.STREAM.INFO.{self._spec.name}", b"")
             raised = {name: max(config[name], there.config.get(name, 0)) for name in _RAISED}
             payload = msgspec.json.encode(config | raised)
-            await self._api(f"$JS.API.STREAM.UPDATE.{self._spec.name}", payload)
+            await self._ask(f"$JS.API.STREAM.UPDATE.{self._spec.name}", payload)

@@ -42,6 +42,8 @@ TIMEOUT_S = 5.0
 
 _decode = msgspec.json.Decoder(dict[str, Any], float_hook=number).decode
 
+_KINDS = {"RS256": "RSA", "ES256": ("EC", "P-256"), "EdDSA": ("OKP", "Ed25519")}
+
 Fetch = Callable[[], Awaitable[bytes]]
 
 
@@ -121,8 +123,7 @@ class IssuerKeys:
 
     def _choose(self, kid: object) -> list[VerificationKey]:
         if isinstance(kid, str):
-            key = self._keys.get(kid)
-            return [key] if key is not None else []
+            return [self._keys[kid]] if kid in self._keys else []
         return list(self._keys.values()) if kid is None and len(self._keys) == 1 else []
 
     async def _refresh(self) -> None:
@@ -143,9 +144,8 @@ class IssuerKeys:
             self._fetched_at = self._clock()
             log.debug("keys fetched", issuer=self._issuer, keys=len(self._keys))
         except FetchFailed as fault:
-            log.warning(
-                "keys could not be fetched", issuer=self._issuer, reason=str(fault), kept=len(self._keys)
-            )
+            kept = len(self._keys)
+            log.warning("keys could not be fetched", issuer=self._issuer, reason=str(fault), kept=kept)
         finally:
             self._fetching = None
 
@@ -187,11 +187,8 @@ def parse_keys(document: bytes, issuer: str) -> dict[str, VerificationKey]:
 
 
 def _key_of(entry: dict[str, Any], issuer: str) -> VerificationKey | None:
-    algorithm = {
-        ("RSA", None): "RS256",
-        ("EC", "P-256"): "ES256",
-        ("OKP", "Ed25519"): "EdDSA",
-    }.get((str(entry.get("kty")), None if entry.get("kty") == "RSA" else str(entry.get("crv"))))
+    kind = "RSA" if entry.get("kty") == "RSA" else (entry.get("kty"), entry.get("crv"))
+    algorithm = next((name for name, kinds in _KINDS.items() if kinds == kind), None)
     operations = entry.get("key_ops")
     if (
         algorithm is None

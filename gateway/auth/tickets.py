@@ -88,9 +88,9 @@ class TicketStore:
         key = _key(ticket)
         entry = await self._bucket.get(key)
         # Taken before anything is decided about it: a ticket shown by the wrong page is spent too.
-        if entry is None or not await self._bucket.consume(key, entry.revision):
+        if entry is None or not await self._bucket.consume(key, entry.seq):
             return None
-        stored = _decode(entry.value)
+        stored = _decode(entry.data)
         if stored.expires_at <= time.time():
             return None
         if stored.origin and origin is not None and origin != stored.origin:

@@ -54,33 +54,26 @@ class KeySource(Protocol):
         """
 
 
-class SharedSecrets:
-    """HS256 secrets of the configuration. All verify, so that one can be replaced while its tokens are still valid.
+class ConfiguredKeys:
+    """HS256 secrets, and the source of `public` keys for all other algorithms.
+
+    All secrets verify, so that one can be replaced while its tokens are still valid.
 
     Raises:
         ValueError: a secret is shorter than 32 bytes.
     """
 
-    def __init__(self, secrets: Iterable[str], issuer: str = "") -> None:
+    def __init__(self, secrets: Iterable[str], issuer: str = "", public: KeySource | None = None) -> None:
         keys = [secret.encode() for secret in secrets]
         if any(len(key) < MIN_SECRET_BYTES for key in keys):
             raise ValueError(f"TIDINGS_JWT_SECRETS: each secret needs at least {MIN_SECRET_BYTES} bytes")
-        self._candidates = [VerificationKey(key, "HS256", issuer) for key in keys]
-
-    async def keys_for(self, header: Mapping[str, Any], issuer: object) -> Iterable[VerificationKey]:  # noqa: ARG002  # checked with the claims
-        return self._candidates if header.get("alg") == "HS256" else ()
-
-
-class CompositeKeySource:
-    """Secrets for HS256, public keys for everything else."""
-
-    def __init__(self, secrets: KeySource, public: KeySource) -> None:
-        self._secrets = secrets
+        self._secrets = [VerificationKey(key, "HS256", issuer) for key in keys]
         self._public = public
 
     async def keys_for(self, header: Mapping[str, Any], issuer: object) -> Iterable[VerificationKey]:
-        source = self._secrets if header.get("alg") == "HS256" else self._public
-        return await source.keys_for(header, issuer)
+        if header.get("alg") == "HS256":
+            return self._secrets
+        return () if self._public is None else await self._public.keys_for(header, issuer)
 
 
 class TokenVerifier:

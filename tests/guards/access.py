@@ -71,13 +71,8 @@ GUARDS = (
         edits=[
             (
                 "gateway/auth/tokens.py",
-                'source = self._secrets if header.get("alg") == "HS256" else self._public',
-                "source = self._secrets",
-            ),
-            (
-                "gateway/auth/tokens.py",
-                'return self._candidates if header.get("alg") == "HS256" else ()',
-                "return self._candidates",
+                'if header.get("alg") == "HS256":',
+                "if True:",
             ),
             (
                 "gateway/auth/tokens.py",
@@ -201,7 +196,7 @@ GUARDS = (
         edits=[
             (
                 "gateway/auth/tickets.py",
-                "if entry is None or not await self._bucket.consume(key, entry.revision):",
+                "if entry is None or not await self._bucket.consume(key, entry.seq):",
                 "if entry is None:",
             )
         ],

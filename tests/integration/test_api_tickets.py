@@ -165,7 +165,7 @@ async def test_a_bucket_made_with_other_settings_is_updated(
 
     entry = await new.get("a")
     assert entry is not None
-    assert entry.value == b"1"
+    assert entry.data == b"1"
     await old.open()  # asks for less: what the other one asked for stays
     answer = await two_buses[0].request(f"$JS.API.STREAM.INFO.{settings.prefix}-b", b"", timeout_s=PATIENCE_S)
     assert msgspec.json.decode(answer.data)["config"]["max_bytes"] == 200_000
@@ -183,9 +183,11 @@ async def test_a_full_bucket_refuses_the_new_and_keeps_the_old(
 
 async def test_a_key_is_created_once(two_buses: tuple[Bus, Bus], settings: Settings) -> None:
     bucket = Bucket(two_buses[0], bucket_spec(settings, 10_000))
-    revision = await bucket.create("key", b"x")
+    await bucket.create("key", b"x")
+    entry = await bucket.get("key")
+    assert entry is not None
     with pytest.raises(RequestRefused):
         await bucket.create("key", b"y")
-    assert await bucket.consume("key", revision)
-    assert not await bucket.consume("key", revision)
+    assert await bucket.consume("key", entry.seq)
+    assert not await bucket.consume("key", entry.seq)
     assert await bucket.get("key") is None

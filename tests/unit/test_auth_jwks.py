@@ -25,7 +25,7 @@ from gateway.auth.jwks import (
     fetch,
     parse_keys,
 )
-from gateway.auth.tokens import CompositeKeySource, SharedSecrets, TokenVerifier
+from gateway.auth.tokens import ConfiguredKeys, TokenVerifier
 from services.settings import Settings
 from services.wire.codes import ErrorCode
 
@@ -79,8 +79,8 @@ class Server:
 
 def verifier_of(**servers: IssuerKeys) -> TokenVerifier:
     issuers = {{"one": ISSUER, "two": OTHER}[name]: keys for name, keys in servers.items()}
-    secrets = SharedSecrets(["a-secret-of-32-bytes-for-hs256-only"])
-    return TokenVerifier(CompositeKeySource(secrets, PublicKeys(issuers)), audience="tidings")
+    secrets = ["a-secret-of-32-bytes-for-hs256-only"]
+    return TokenVerifier(ConfiguredKeys(secrets, public=PublicKeys(issuers)), audience="tidings")
 
 
 async def refusal_of(by: TokenVerifier, text: str) -> AuthRefused:

@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.auth.identity import AuthRefused
-from gateway.auth.tokens import CLOCK_SKEW_S, MAX_TOKEN_BYTES, SharedSecrets, TokenVerifier, VerificationKey
+from gateway.auth.tokens import CLOCK_SKEW_S, MAX_TOKEN_BYTES, ConfiguredKeys, TokenVerifier, VerificationKey
 from services.wire.codes import ErrorCode
 from services.wire.grants import DEFAULT, Grants, Patterns
 
 SECRET = "first-secret-of-32-bytes-or-more-"
 OLD_SECRET = "older-secret-of-32-bytes-or-more-"
-verifier = TokenVerifier(SharedSecrets([SECRET, OLD_SECRET], "https://id.example"), audience="tidings")
+verifier = TokenVerifier(ConfiguredKeys([SECRET, OLD_SECRET], "https://id.example"), audience="tidings")
 
 
 def claims(**overrides: Any) -> dict[str, Any]:
@@ -71,7 +71,7 @@ async def test_alg_none() -> None:
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
 async def test_another_algorithm_with_the_right_secret(algorithm: str) -> None:
     text = jwt.encode(claims(), SECRET + SECRET, algorithm=algorithm)
-    source = SharedSecrets([SECRET + SECRET])
+    source = ConfiguredKeys([SECRET + SECRET])
     assert "known key" in await refusal_of(text, TokenVerifier(source))
 
 
@@ -153,7 +153,7 @@ async def test_another_issuer() -> None:
 
 
 async def test_audience_and_issuer_are_asked_for_only_where_configured() -> None:
-    free = TokenVerifier(SharedSecrets([SECRET]))
+    free = TokenVerifier(ConfiguredKeys([SECRET]))
     assert (await free.verify(token(aud="whoever", iss="whoever"))).user_id == "ada"
     assert (await free.verify(token(aud=None, iss=None))).user_id == "ada"
 
@@ -196,7 +196,7 @@ async def test_a_nesting_bomb_in_the_header() -> None:
 
 
 async def test_a_token_that_would_outlive_its_revocation() -> None:
-    by = TokenVerifier(SharedSecrets([SECRET]), longest_life_s=3600)
+    by = TokenVerifier(ConfiguredKeys([SECRET]), longest_life_s=3600)
     assert (await by.verify(token(exp=int(time.time()) + 3600, aud=None, iss=None))).user_id == "ada"
     assert "TIDINGS_REVOCATION_S" in await refusal_of(token(exp=int(time.time()) + 3700, aud=None), by)
 
@@ -215,7 +215,7 @@ async def test_what_a_token_is_revoked_by() -> None:
 
 
 async def test_what_a_token_without_the_claim_allows_is_configured() -> None:
-    by = TokenVerifier(SharedSecrets([SECRET]), default=Grants(join=Patterns(("lobby",))))
+    by = TokenVerifier(ConfiguredKeys([SECRET]), default=Grants(join=Patterns(("lobby",))))
     grants = (await by.verify(token(aud=None, iss=None))).grants
     assert (grants.may_join("lobby"), grants.may_join("den"), grants.direct) == (True, False, False)
 
@@ -256,7 +256,7 @@ async def test_a_malformed_claim_refuses_the_token(claim: object) -> None:
 
 def test_a_short_secret_is_refused_at_start() -> None:
     with pytest.raises(ValueError, match="32 bytes"):
-        SharedSecrets(["short"])
+        ConfiguredKeys(["short"])
 
 
 def sign(signing_input: str, secret: str | bytes = SECRET) -> str:
