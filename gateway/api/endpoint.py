@@ -17,6 +17,7 @@ browser may read one URL in three ways.
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType, NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
@@ -29,6 +30,7 @@ from starlette.routing import Route
 from gateway.api.body import decode, read_body
 from gateway.api.pushes import Pushes
 from gateway.api.responses import ApiError, JsonResponse
+from gateway.auth.identity import Identity
 from gateway.gateway import Gateway
 from gateway.limits import Limit
 from services.settings_values import Scope
@@ -103,6 +105,10 @@ class Call:
         """Parameters of the path, decoded."""
         return self.request.path_params
 
+    async def reader(self) -> Identity:
+        """Return the identity that reads (`Authenticator.authenticate_reader`). Raises AuthRefused."""
+        return await self.gateway.authenticator.authenticate_reader(self.request.headers, self.query)
+
     async def json(self, type_: type[T]) -> T:
         """Return the body as `type_`; an empty body is an empty object. Raises ApiError."""
         return decode(await self.text() or b"{}", type_)
@@ -161,34 +167,21 @@ USER = Access(
 
 def reads(channel: str) -> Access:
     """Access for readers who may follow the channel that shows the same."""
-
-    async def check(call: Call) -> None:
-        await require_channel(call, channel)
-
-    return Access(READER.rule, READER.security, check)
+    return Access(READER.rule, READER.security, partial(require_channel, channel=channel))
 
 
 def server(scope: Scope) -> Access:
     """Access for servers with an API key of that scope, and for administrators."""
-
-    async def check(call: Call) -> None:
-        await call.gateway.authenticator.require_api_key(call.request.headers, scope)
-
-    rule = "Needs an API key or a token with `admin`; nothing under `TIDINGS_AUTH=open`."
-    return Access(rule, ({}, {"apiKey": []}, {"token": []}), check)
+    return Access(
+        "Needs an API key or a token with `admin`; nothing under `TIDINGS_AUTH=open`.",
+        ({}, {"apiKey": []}, {"token": []}),
+        lambda call: call.gateway.authenticator.require_api_key(call.request.headers, scope),
+    )
 
 
 async def require_channel(call: Call, channel: str) -> None:
     """Raise AuthRefused or ApiError for a reader who may not follow a channel."""
-    reader = await call.gateway.authenticator.authenticate_reader(call.request.headers, call.query)
-    if not reader.grants.may_follow(channel):
-        raise forbidden()
-
-
-async def require_room(call: Call, room: str) -> None:
-    """Raise AuthRefused or ApiError for a reader who may not join a room."""
-    reader = await call.gateway.authenticator.authenticate_reader(call.request.headers, call.query)
-    if not reader.grants.may_join(room):
+    if not (await call.reader()).grants.may_follow(channel):
         raise forbidden()
 
 

@@ -1,6 +1,6 @@
 """The deployment's recent log lines, and those that applications push, checked one by one."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
@@ -48,29 +48,19 @@ def entry_of(raw: msgspec.Raw, received_at: int) -> LogEntry:
     """Return the line of one item that arrived at `received_at`. Pure.
 
     Raises:
-        ApiError: a field of the item is wrong; the message names it.
+        ApiError, InvalidName: a field of the item is wrong; the message names it.
     """
     check_item(raw, _MAX_LINE_BYTES)
     line = decode(raw, PushedLine)
-    try:
-        source = normalize_name(line.source, "source")
-    except InvalidName as fault:
-        raise ApiError(ErrorCode.INVALID_NAME, str(fault)) from None
+    source = normalize_name(line.source, "source")
     if len(msgspec.json.encode(line.fields)) > _MAX_FIELDS_BYTES:
         raise ApiError(ErrorCode.TOO_LARGE, f"`fields` has more than {_MAX_FIELDS_BYTES} bytes")
     timestamp = received_at if line.timestamp is UNSET else line.timestamp
     if not is_timely(timestamp, received_at):
-        raise ApiError(
-            ErrorCode.INVALID_FIELD,
-            "`timestamp` must be in milliseconds, at most an hour old and not of the future",
-        )
-    return LogEntry(
-        timestamp=timestamp,
-        level=line.level,
-        source=source,
-        event=line.event,
-        fields=line.fields or UNSET,
-    )
+        text = "`timestamp` must be in milliseconds, at most an hour old and not of the future"
+        raise ApiError(ErrorCode.INVALID_FIELD, text)
+    fields = line.fields or UNSET
+    return LogEntry(timestamp=timestamp, level=line.level, source=source, event=line.event, fields=fields)
 
 
 @endpoint(
@@ -121,14 +111,15 @@ def _publish(call: Call, items: list[msgspec.Raw]) -> Generator[None, None, Resp
         yield
         try:
             entry = entry_of(raw, received_at)
-        except ApiError as fault:
+        except (ApiError, InvalidName) as fault:
             tally.reject(index, fault)
         else:
             by_source.setdefault(entry.source, []).append((index, entry))
     subject = gateway.settings.subjects.logs_report(LOGS_OF_APPLICATIONS)
     for source, lines in by_source.items():
-        for batch in _batches(lines):
+        for start in range(0, len(lines), _LINES_PER_REPORT):
             yield
+            batch = lines[start : start + _LINES_PER_REPORT]
             report = LogReport(source=source, entries=[entry for _, entry in batch])
             try:
                 gateway.bus.publish(subject, msgspec.json.encode(report))
@@ -138,9 +129,3 @@ def _publish(call: Call, items: list[msgspec.Raw]) -> Generator[None, None, Resp
             else:
                 tally.accepted += len(batch)
     return tally.response()
-
-
-def _batches(lines: Sequence[tuple[int, LogEntry]]) -> Iterator[Sequence[tuple[int, LogEntry]]]:
-    """Yield the lines in parts that fit one message of the bus each."""
-    for start in range(0, len(lines), _LINES_PER_REPORT):
-        yield lines[start : start + _LINES_PER_REPORT]

@@ -25,7 +25,7 @@ from services.wire.events import (
     Sketch,
     is_timely,
 )
-from services.wire.names import METRIC_NAME, InvalidName, normalize_name
+from services.wire.names import METRIC_NAME, normalize_name
 from services.wire.records import UNSET, Record, UnsetType
 
 MAX_ITEM_BYTES = 256 * 1024
@@ -78,11 +78,11 @@ def report_of(
     """Return the report of one item that arrived at `now_ms`, after steps of a few milliseconds.
 
     Raises:
-        ApiError: a field of the item is wrong; the message names it.
+        ApiError, InvalidName: a field of the item is wrong; the message names it.
     """
     check_item(raw, MAX_ITEM_BYTES)
     item = decode(raw, PushedItem)
-    source = _name(item.source, "source")
+    source = normalize_name(item.source, "source")
     _check_series("gauges", item.gauges)
     _check_series("counters", item.counters)
     for label in item.labels:
@@ -129,13 +129,6 @@ def _histogram(name: str, pushed: list[float] | PushedBuckets) -> Sketch:
         return LatencySketch(pushed).to_wire()
     except BadSample as fault:
         raise _invalid(f"`histograms.{name}`: {fault}") from None
-
-
-def _name(text: str, what: str) -> str:
-    try:
-        return normalize_name(text, what)
-    except InvalidName as fault:
-        raise ApiError(ErrorCode.INVALID_NAME, str(fault)) from None
 
 
 def _check_series(what: str, series: dict[str, float]) -> None:

@@ -14,7 +14,7 @@ from services.bus.errors import BusError
 from services.clock import now_ms
 from services.settings_values import Scope
 from services.wire.codes import ErrorCode
-from services.wire.names import METRIC_OR_PERCENTILE, normalize_name
+from services.wire.names import METRIC_OR_PERCENTILE, InvalidName, normalize_name
 from services.wire.records import MetricPoint, MetricsRecord, SourceRecord
 from services.wire.rpc import METRICS_HISTORY, METRICS_SOURCES, Empty, HistoryQuery, SourceInfo
 
@@ -60,7 +60,7 @@ def _publish(call: Call, items: list[msgspec.Raw]) -> Generator[None, None, Resp
         try:
             report = yield from report_of(raw, received_at, pushes.numbers, pushes.label_sets)
             gateway.bus.publish(gateway.settings.subjects.metrics_report, msgspec.json.encode(report))
-        except (ApiError, BusError) as fault:
+        except (ApiError, InvalidName, BusError) as fault:
             tally.reject(index, fault)
         else:
             tally.accepted += 1

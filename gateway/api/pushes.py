@@ -21,6 +21,7 @@ from gateway.limits import Limit
 from services.bus.errors import BusError, Unavailable
 from services.wire.codes import ErrorCode
 from services.wire.events import MAX_LABEL_SETS_PER_SOURCE
+from services.wire.names import InvalidName
 from services.wire.records import ErrorBody, Record
 
 T = TypeVar("T")
@@ -68,7 +69,7 @@ class Tally:
         self.accepted = 0
         self._rejected: list[Rejection] = []
 
-    def reject(self, index: int, fault: ApiError | BusError) -> None:
+    def reject(self, index: int, fault: ApiError | InvalidName | BusError) -> None:
         """Reject an item.
 
         Raises:
@@ -76,9 +77,12 @@ class Tally:
         """
         if isinstance(fault, Unavailable) and not self.accepted:
             raise fault
-        code, message = (
-            (fault.code, fault.message) if isinstance(fault, ApiError) else describe_bus_error(fault)
-        )
+        if isinstance(fault, BusError):
+            code, message = describe_bus_error(fault)
+        elif isinstance(fault, InvalidName):
+            code, message = ErrorCode.INVALID_NAME, str(fault)
+        else:
+            code, message = fault.code, fault.message
         self._rejected.append(Rejection(index=index, code=code.code, message=message))
 
     def response(self) -> Response:

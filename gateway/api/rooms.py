@@ -1,6 +1,6 @@
 """Rooms that have members, and the history of one."""
 
-from gateway.api.endpoint import READER, Call, IntegerQuery, endpoint, require_room
+from gateway.api.endpoint import READER, Call, IntegerQuery, endpoint, forbidden
 from gateway.api.responses import ApiError
 from services.wire.codes import ErrorCode
 from services.wire.names import normalize_name
@@ -29,7 +29,7 @@ class RoomPast(Record, frozen=True, kw_only=True):
 @endpoint("GET", "/api/rooms", READER, query=(_ROOMS,))
 async def rooms(call: Call) -> list[RoomSummary]:
     """Rooms that have members and that the reader may join, most users first."""
-    reader = await call.gateway.authenticator.authenticate_reader(call.request.headers, call.query)
+    reader = await call.reader()
     limit = _ROOMS.read(call) or 100
     # Filtered here, so all are requested: the first hundred may be rooms that the reader must not see.
     page = await call.gateway.service_client.call(PRESENCE_ROOMS, RoomsQuery(limit=_MAX_ROOMS))
@@ -42,7 +42,8 @@ async def room_history(call: Call) -> RoomPast:
     """What a room keeps, oldest first."""
     gateway = call.gateway
     room = normalize_name(call.path["room"], "room")
-    await require_room(call, room)
+    if not (await call.reader()).grants.may_join(room):
+        raise forbidden()
     limit = _MESSAGES.read(call) or 100
     before, since = _BEFORE.read(call), _SINCE.read(call)
     if before is not None and since is not None:

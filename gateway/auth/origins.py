@@ -72,7 +72,8 @@ class OriginPolicy:
             )
         origin = headers.get("origin")
         if origin is None:
-            if headers.get("sec-fetch-site") == "cross-site" and not _visits_page(headers, path):
+            visits_page = path == "/" and headers.get("sec-fetch-mode") == "navigate"
+            if headers.get("sec-fetch-site") == "cross-site" and not visits_page:
                 raise AuthRefused(ErrorCode.FORBIDDEN, "pages of other origins may not embed this")
             return None
         try:
@@ -102,26 +103,19 @@ class OriginPolicy:
         return host in self._allowed_hosts or _names_this_machine(host)
 
 
-def _visits_page(headers: Mapping[str, str], path: str) -> bool:
-    return path == "/" and headers.get("sec-fetch-mode") == "navigate"
-
-
 @lru_cache(maxsize=1024)
 def _names_this_machine(host: str) -> bool:
     """Return True for a `Host` that is a loopback name, or an address, which no foreign name can be."""
-    return _is_loopback(host) or _address(host) is not None
+    try:
+        ipaddress.ip_address(_name(host))
+    except ValueError:
+        return _is_loopback(host)
+    return True
 
 
 def _is_loopback(host: str) -> bool:
     name = _name(host)
     return is_loopback(name) or name.endswith(".localhost")
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(_name(host))
-    except ValueError:
-        return None
 
 
 def _name(host: str) -> str:

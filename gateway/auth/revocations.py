@@ -56,12 +56,7 @@ class Revocations:
 
     def entries(self, now: float) -> list[Revoked]:
         """Return the revocations in force."""
-        return [
-            revoked
-            for entries in (self._users, self._tokens)
-            for revoked in entries.values()
-            if revoked.until > now
-        ]
+        return [each for each in (*self._users.values(), *self._tokens.values()) if each.until > now]
 
     def forget(self, now: float) -> None:
         """Drop what has expired."""
@@ -73,9 +68,8 @@ class Revocations:
         self.forget(now)
         if len(self) >= MAX_REVOCATIONS:
             entries = self._users if len(self._users) > len(self._tokens) else self._tokens
-            for key in nsmallest(
-                MAX_REVOCATIONS // _DROPPED_PART, entries, key=lambda key: entries[key].until
-            ):
+            dropped = MAX_REVOCATIONS // _DROPPED_PART
+            for key in nsmallest(dropped, entries, key=lambda key: entries[key].until):
                 del entries[key]
                 self.forgotten += 1
 

@@ -5,9 +5,9 @@ gzip blocked a gateway for 6 s. So a request is walked along the structure of OT
 its elements are counted, and the parsers get pieces that take them a millisecond or two.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import msgspec
 from google.protobuf import json_format
@@ -66,6 +66,25 @@ class _Counter:
 
 def _too_large(what: str) -> ApiError:
     return ApiError(ErrorCode.TOO_LARGE, f"{what} in one request: send smaller batches")
+
+
+_PointT = TypeVar("_PointT", memoryview, msgspec.Raw)
+
+
+def _grouped(
+    points: Iterable[_PointT], sizes_of: Callable[[_PointT], tuple[int, int, int]]
+) -> Iterator[list[_PointT]]:
+    """Yield the points of one piece at a time. Sizes are objects, commas and bytes."""
+    group, sizes = list[_PointT](), (0, 0, 0)
+    for point in points:
+        more = sizes_of(point)
+        sizes = (sizes[0] + more[0], sizes[1] + more[1], sizes[2] + more[2])
+        if group and (sizes[0] > _PIECE_OBJECTS or sizes[1] > _PIECE_COMMAS or sizes[2] > _PIECE_BYTES):
+            yield group
+            group, sizes = [], more
+        group.append(point)
+    if group:
+        yield group
 
 
 def _check_part(data: bytes | memoryview | bytearray) -> None:
@@ -166,7 +185,7 @@ def _protobuf_metric(resource: Resource, metric: memoryview, count: _Counter) ->
         else:
             rest += whole
             _check_part(rest)
-    for some in _grouped(points):
+    for some in _grouped(points, lambda point: (0, 0, len(point))):
         inner = bytes(rest) + b"".join(some)
         framed = bytes((kind << 3 | _LENGTH,)) + _varint_bytes(len(inner)) + inner
         yield Piece(resource, Metric.FromString(bytes(head) + framed))
@@ -179,18 +198,6 @@ def _varint_bytes(value: int) -> bytes:
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
-
-
-def _grouped(points: list[memoryview]) -> Iterator[list[memoryview]]:
-    group, size = list[memoryview](), 0
-    for point in points:
-        if group and size + len(point) > _PIECE_BYTES:
-            yield group
-            group, size = [], 0
-        group.append(point)
-        size += len(point)
-    if group:
-        yield group
 
 
 # --- JSON: https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding ---
@@ -287,7 +294,7 @@ def _json_metric(resource: Resource, metric: _Metric, count: _Counter) -> Iterat
             if _is_given(value):
                 head += name + bytes(value) + b","
         _check_json_part(head)
-        for some in _json_grouped(points):
+        for some in _grouped(points, _check_json_part):
             text = head + b'"dataPoints":[' + b",".join(some) + b"]}}"
             yield Piece(resource, json_format.Parse(text, Metric(), ignore_unknown_fields=True))
 
@@ -304,16 +311,3 @@ def _check_json_part(data: bytes | msgspec.Raw) -> tuple[int, int, int]:
     if objects > _MAX_PART_OBJECTS or commas > _MAX_PART_COMMAS:
         raise _too_large("a resource, a metric or a point of too many values")
     return objects, commas, len(text)
-
-
-def _json_grouped(points: list[msgspec.Raw]) -> Iterator[list[bytes]]:
-    group, sizes = list[bytes](), (0, 0, 0)
-    for point in points:
-        more = _check_json_part(point)
-        sizes = (sizes[0] + more[0], sizes[1] + more[1], sizes[2] + more[2])
-        if group and (sizes[0] > _PIECE_OBJECTS or sizes[1] > _PIECE_COMMAS or sizes[2] > _PIECE_BYTES):
-            yield group
-            group, sizes = [], more
-        group.append(bytes(point))
-    if group:
-        yield group
