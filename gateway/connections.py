@@ -93,7 +93,8 @@ class Connections:
         self._counters = counters
         self._accept_rate = AcceptRateLimiter(settings.accept_rate, time.monotonic())
         self._expiry_notice_s = settings.expiry_notice_s
-        self._per_ip = PerIPLimit(settings.connections_per_address)
+        self._ip_limit = settings.connections_per_address  # 0: none
+        self._by_ip: dict[str, int] = {}
         self._per_user = UserLimit(bus, settings, instance, tasks, self._replace)
 
     def __len__(self) -> int:
@@ -126,20 +127,26 @@ class Connections:
         """Reserve a per-IP slot. Return the IP key, or None if the limit is reached (and count the hit).
 
         `peer` is the address of the socket's other end, `header_lines` returns the lines of a header. The key becomes
-        its client's `ip_key`, or goes to `release_ip`.
+        the client's `ip_key`, or goes to `release_ip`.
         """
-        if not self._per_ip.limit:
+        if not self._ip_limit:
             return ""
         ip_key = ip_key_of(self.proxies.client_ip(peer, header_lines(self.proxies.header)))
-        if self._per_ip.reserve(ip_key):
-            return ip_key
-        self._counters.request_failed(Limit.ADDRESS_CONNECTIONS, our_fault=False)
-        self._counters.limit_hit(Limit.ADDRESS_CONNECTIONS)
-        return None
+        count = self._by_ip.get(ip_key, 0)
+        if count >= self._ip_limit:
+            self._counters.request_failed(Limit.ADDRESS_CONNECTIONS, our_fault=False)
+            self._counters.limit_hit(Limit.ADDRESS_CONNECTIONS)
+            return None
+        self._by_ip[ip_key] = count + 1
+        return ip_key
 
     def release_ip(self, ip_key: str) -> None:
-        """Release a per-IP slot."""
-        self._per_ip.release(ip_key)
+        """Release a per-IP slot; the empty key holds none."""
+        left = self._by_ip.get(ip_key, 0) - 1
+        if left > 0:
+            self._by_ip[ip_key] = left
+        else:  # addresses without connections are not remembered
+            self._by_ip.pop(ip_key, None)
 
     def add(self, client: Client) -> None:
         """Register an accepted connection: it counts among its user's, and its credentials expire."""
@@ -158,7 +165,7 @@ class Connections:
             self._per_user.discard(client.user_id, client.connection_id)
         if client.expiry is not None:
             client.expiry.cancel()
-        self._per_ip.release(client.ip_key)
+        self.release_ip(client.ip_key)
         client.ip_key = ""
 
     def renew(self, client: Client, identity: Identity) -> None:
@@ -208,33 +215,6 @@ class Connections:
         client.expiry.start(identity.expires_at)
 
 
-class PerIPLimit:
-    """Per-IP connection limit. Addresses without connections are not remembered."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit  # 0: none
-        self._open: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def reserve(self, ip_key: str) -> bool:
-        """Take a slot, if there is one."""
-        count = self._open.get(ip_key, 0)
-        if count >= self.limit:
-            return False
-        self._open[ip_key] = count + 1
-        return True
-
-    def release(self, ip_key: str) -> None:
-        """Give a slot back; the empty key holds none."""
-        left = self._open.get(ip_key, 0) - 1
-        if left > 0:
-            self._open[ip_key] = left
-        else:
-            self._open.pop(ip_key, None)
-
-
 def surplus(connections: Mapping[str, int], limit: int) -> list[str]:
     """Return all connections but the newest `limit`, oldest first. Values are opening times."""
     by_age = sorted(connections, key=lambda id: (connections[id], id))
@@ -244,10 +224,9 @@ def surplus(connections: Mapping[str, int], limit: int) -> list[str]:
 class UserLimit:
     """Limit of one user's connections on all gateways together. `close` closes one of this gateway.
 
-    No gateway knows another, and none keeps the count. A gateway with a new connection asks all gateways for the user's
-    connections, and the oldest beyond the limit are closed wherever they are. This costs one message to every gateway
-    for each new connection; without a limit nothing is asked. While the bus is away the limit holds for each gateway
-    alone.
+    A gateway with a new connection asks all gateways for the user's connections, and the oldest beyond the limit are
+    closed wherever they are: one message to every gateway for each new connection, none without a limit. While the bus
+    is away the limit holds for each gateway alone.
     """
 
     def __init__(

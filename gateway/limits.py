@@ -56,7 +56,7 @@ class TokenBucket:
 
     def __init__(self, rate: float, now: float) -> None:
         self._rate = rate
-        # A rate below one still lets single ones through.
+        # A rate below one still allows single ones.
         self._tokens = max(1.0, 2 * rate)
         self._at = now
 
@@ -76,17 +76,16 @@ class TokenBucket:
         return (cost - tokens) / rate
 
     def charge(self, tokens: float, now: float) -> None:
-        """Take tokens that are owed already, into debt where there are not so many: at most what a burst is."""
+        """Take tokens that are owed already, into debt if necessary: at most one burst."""
         self._tokens = min(max(1.0, 2 * self._rate), self._tokens + (now - self._at) * self._rate) - tokens
         self._tokens = max(self._tokens, -2 * self._rate)
         self._at = now
 
 
 class Recent(Generic[T]):
-    """Something for each key that was seen lately: within the last `keep_s` seconds at least.
+    """A value for each key that was seen within the last `keep_s` seconds, at least.
 
-    Keys that were not seen for so long are forgotten a generation at a time, and early where one generation has
-    more than `MAX_KEYS`: memory is bounded.
+    Older keys are forgotten a generation at a time, and earlier if one generation has `MAX_KEYS`: memory is bounded.
     """
 
     def __init__(self, keep_s: float, now: float) -> None:
@@ -117,8 +116,8 @@ def refill_s(rate: float) -> float:
 class KeyedBuckets:
     """A `TokenBucket` for each key: an address, a user.
 
-    A bucket that is full again is as good as none, so it is kept for the time that takes. Where very many keys are
-    seen, buckets are forgotten earlier: a sender with so many addresses has no use for bursts.
+    A bucket is kept until it is full again, or until too many keys are seen: a sender with so many addresses has no use
+    for bursts.
     """
 
     def __init__(self, rate: float, now: float) -> None:
@@ -136,11 +135,10 @@ class KeyedBuckets:
 
 
 class FloodDetector:
-    """Distinguishes a client that overshoots its rate now and then from one that floods.
+    """Distinguishes a client that exceeds its rate now and then from one that floods.
 
-    Each refused message is a strike, and strikes are forgotten at the rate itself. More than `FLOOD_S` seconds'
-    worth of them at once is a flood: ten thousand messages a second are one at once, three times the rate is one
-    after some seconds, and up to twice the rate never is.
+    Each refused message is a strike, and strikes are forgotten at the rate itself. More than `FLOOD_S` seconds' worth of
+    them at once is a flood: three times the rate is one after some seconds, up to twice the rate never is.
     """
 
     FLOOD_S = 10.0
@@ -162,10 +160,9 @@ class FloodDetector:
 class AcceptRateLimiter:
     """Admits `rate` new connections per second, with bursts of twice that; a rate of 0 admits all until `close`.
 
-    When a gateway dies, all its clients connect to the others at once. Each handshake costs a fifth of a millisecond, so
-    a few thousand in one second would starve the connections that are open. Connections above the rate are rejected
-    before any work is done for them, each with a `Retry-After` one position later than the one before: they return at
-    the rate at which they will be admitted, not all together once more.
+    When a gateway dies, all its clients connect to the others at once. A handshake costs a fifth of a millisecond, so a
+    few thousand in one second would starve the open connections. Connections above the rate are rejected before any
+    work, each with a `Retry-After` one position later than the one before: they return at the rate that is admitted.
     """
 
     _MIN_S = 1.0  # `Retry-After` counts in seconds
@@ -181,7 +178,7 @@ class AcceptRateLimiter:
         self._logged_at = float("-inf")
 
     def close(self) -> None:
-        """Reject all from now on: this gateway stops, and another one will admit them."""
+        """Reject all from now on."""
         self._closed = True
 
     def retry_after_s(self, now: float) -> float:

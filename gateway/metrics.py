@@ -48,13 +48,11 @@ class Interval(NamedTuple):
 
 
 class MetricsReporter(Collector):
-    """Reports rates once a second, in the middle of the second of the wall clock.
+    """Reports counts once a second, in the middle of the second of the wall clock.
 
-    metrics_svc files a report under the second in which it arrives, so one sent near a second's end would fall now into
-    this one, now into the next. While the bus is away counts are kept for `_KEPT_S`: sent later they would look like a
-    burst of now. The next report says how many intervals were dropped (`reports_unsent`).
-
-    Prometheus reads the same counters when it scrapes: nothing is counted twice on the hot path.
+    metrics_svc counts a report in the second in which it arrives: sent at a second's end it would arrive in either one.
+    During an outage of the bus counts are kept for `_KEPT_S`; older ones would look like a burst of now. The next
+    report has the number of dropped intervals (`reports_unsent`). Prometheus reads the same counters.
     """
 
     def __init__(
@@ -117,12 +115,9 @@ class MetricsReporter(Collector):
             users=len(self._users),
             memory=self._memory,
             cpu=self._cpu,
-            messages_in=rates["messages_in"],
-            messages_out=rates["messages_out"],
-            bytes_out=rates["bytes_out"],
-            errors=rates["errors"],
             slow_clients=counters.slow_clients,
             draining=self._draining(),
+            **{name: rates[name] for name in ("messages_in", "messages_out", "bytes_out", "errors")},
         )
 
     def collect(self) -> Iterator[Metric]:

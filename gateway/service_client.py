@@ -1,7 +1,7 @@
 """RPC client for presence_svc and metrics_svc, each behind a circuit breaker.
 
-A service that does not answer costs every caller its timeout. After a few of those, calls fail at once with
-`unavailable`, and one call now and then finds out whether the service is back. Other services have no breaker.
+A service that does not answer costs every caller its timeout. After a few timeouts, calls fail at once with
+`unavailable`, and a trial call now and then finds out whether the service is back. Other services have no breaker.
 """
 
 import time
@@ -135,7 +135,7 @@ class ServiceClient:
         timeout_s: float | None = None,
         bypass_breaker: bool = False,
     ) -> ReplyT:
-        """Send a request and return the reply. `bypass_breaker` is for callers that are rare and must get through.
+        """Send a request and return the reply. `bypass_breaker` is for rare calls that must be tried.
 
         Raises:
             CircuitOpen: the breaker is open, and the request was not sent.
@@ -150,15 +150,16 @@ class ServiceClient:
         try:
             reply = await rpc.call(self._bus, self._subjects, endpoint, request, timeout_s=timeout_s)
         except Unavailable:
-            self._record(endpoint.service, breaker, answered=False)
+            self._record(endpoint.service, answered=False)
             raise
         except RequestRefused as refusal:
-            self._record(endpoint.service, breaker, answered=refusal.code != ErrorCode.UNAVAILABLE.code)
+            self._record(endpoint.service, answered=refusal.code != ErrorCode.UNAVAILABLE.code)
             raise
-        self._record(endpoint.service, breaker, answered=True)
+        self._record(endpoint.service, answered=True)
         return reply
 
-    def _record(self, service: str, breaker: CircuitBreaker, *, answered: bool) -> None:
+    def _record(self, service: str, *, answered: bool) -> None:
+        breaker = self._breakers[service]
         before = breaker.state
         if answered:
             breaker.succeeded()

@@ -1,7 +1,4 @@
-"""Traces of what a gateway does: publishing, and HTTP requests. Needs the optional part `tracing`.
-
-A gateway that traces is put together with these; one that does not never loads them.
-"""
+"""Traces of published messages and HTTP requests. Needs the optional part `tracing`; not loaded without it."""
 
 from typing import Any
 
@@ -16,19 +13,19 @@ from services.tracing.spans import UNRECORDED, Traces, failed, shape
 from services.wire import server
 from services.wire.records import UnsetType
 
-# Asked for all the time, and never the reason for looking at traces.
-_UNSEEN = frozenset({"/healthz", "/readyz", "/metrics"})
+# Frequent, and of no interest in traces.
+_UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
 _STREAM = b"text/event-stream"
 
 
 def trace(gateway: Gateway, app: ASGIApp, traces: Traces) -> ASGIApp:
-    """Trace what a gateway publishes, before it serves; return its app, tracing requests."""
+    """Trace the publisher of a gateway that does not serve yet; return its application, which traces requests."""
     gateway.publisher = TracingPublisher(gateway, traces)
     return TracingRequests(app, traces)
 
 
 class TracingPublisher(Publisher):
-    """Measures each publish until it is stored, and sends its context along."""
+    """Publisher with a span for each message, up to its acknowledgement; the span's context is sent along."""
 
     def __init__(self, gateway: Gateway, traces: Traces) -> None:
         super().__init__(gateway.bus, gateway.streams, gateway.settings, gateway.counters.limit_hit)
@@ -62,7 +59,7 @@ class TracingPublisher(Publisher):
             super()._send(subject, payload, timestamp, id, _ending(span, on_done))
 
     def _start_span(self, subject: str, payload: bytes, *, stored: bool) -> Span:
-        about: dict[str, str | int | bool] = {
+        attributes: dict[str, str | int | bool] = {
             "messaging.system": "nats",
             "messaging.operation.name": "publish",
             "messaging.operation.type": "send",
@@ -70,10 +67,12 @@ class TracingPublisher(Publisher):
             "messaging.message.body.size": len(payload),
             "tidings.stored": stored,
         }
-        return self._traces.start(f"publish {shape(subject)}", SpanKind.PRODUCER, about)
+        return self._traces.start(f"publish {shape(subject)}", SpanKind.PRODUCER, attributes)
 
 
 def _ending(span: Span, on_done: OnDone) -> OnDone:
+    """Return a callback that ends the span before it calls `on_done`."""
+
     def done(outcome: server.Ack | PublishRefused) -> None:
         if isinstance(outcome, PublishRefused):
             failed(span, f"{outcome.code.code}: {outcome.message}")
@@ -86,7 +85,7 @@ def _ending(span: Span, on_done: OnDone) -> OnDone:
 
 
 class TracingRequests:
-    """Pure ASGI middleware: a span for each HTTP request, up to its answer or the begin of a stream."""
+    """ASGI middleware: a span for each HTTP request, up to its answer or the start of a stream."""
 
     def __init__(self, app: ASGIApp, traces: Traces) -> None:
         self._app = app
@@ -94,7 +93,7 @@ class TracingRequests:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http" or scope["path"] in _UNSEEN:
+        if scope["type"] != "http" or scope["path"] in _UNTRACED:
             await self._app(scope, receive, send)
             return
         method = scope["method"]
@@ -105,21 +104,21 @@ class TracingRequests:
             return
         span = self._traces.start(method, SpanKind.SERVER, {"http.request.method": method}, parent)
 
-        async def send_noted(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _note_answer(span, scope, message)
+                _record_answer(span, scope, message)
             await send(message)
 
         try:
             with self._traces.within(span):
-                await self._app(scope, receive, send_noted)
+                await self._app(scope, receive, send_and_record)
         finally:
-            span.end()  # harmless where a stream's has ended
+            span.end()  # without effect if it has ended
 
 
-def _note_answer(span: Span, scope: Scope, answer: Message) -> None:
-    status = answer["status"]
-    route = _route(scope)
+def _record_answer(span: Span, scope: Scope, answer: Message) -> None:
+    """Name the span by its route, record the status, and end the span of a stream."""
+    status, route = answer["status"], _route(scope)
     span.update_name(f"{scope['method']} {route}")
     span.set_attribute("http.route", route)
     span.set_attribute("http.response.status_code", status)
@@ -131,8 +130,8 @@ def _note_answer(span: Span, scope: Scope, answer: Message) -> None:
 
 
 def _route(scope: Scope) -> str:
-    """Return the path as the application declares it: what a client put into it names rooms and users."""
-    if "endpoint" not in scope:  # no route took it
+    """Return the declared path: the requested one contains names of rooms and users."""
+    if "endpoint" not in scope:  # no route matched
         return "*"
     names = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
     return "/".join(names.get(part, part) for part in scope["path"].split("/"))

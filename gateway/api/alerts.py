@@ -122,7 +122,7 @@ _Matchers = Annotated[list[MatcherRequest], msgspec.Meta(min_length=1, max_lengt
 
 
 def _matchers_of(asked: Sequence[MatcherRequest]) -> list[Matcher]:
-    return [Matcher(name=matcher.name, value=matcher.value, op=matcher.op) for matcher in asked]
+    return msgspec.convert(asked, list[Matcher], from_attributes=True)
 
 
 class SilenceRequest(Record, frozen=True, kw_only=True):

@@ -6,9 +6,8 @@ async def active_alerts(call: Call) -> list[Alert]:
     \"""Alerts that are active.\"""
 ```
 
-The handler's name is the operation's id and the first paragraph of its docstring the summary. What it returns is sent
-as JSON with the declared status, None as an empty body, and a `Response` as it is.
-`gateway.contracts.openapi` lists and renders what the modules declare, and `gateway.http.app` mounts it.
+The handler's name is the operation's id, the first paragraph of its docstring the summary, its return type the answer's
+type. What it returns is sent as JSON with the declared status, None as an empty body, and a `Response` as it is.
 
 Access is checked in the route that a request has reached, never by comparing the URL's text: a proxy, a router and a
 browser may read one URL in three ways.
@@ -47,7 +46,7 @@ MAX_TIME_MS = 253_402_300_799_999  # the year 9999
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A parameter of the query string, or a header. `type` is what its text must mean."""
+    """A parameter of the query string, or a header. `type` is that of the parsed text."""
 
     name: str
     type: Any
@@ -65,11 +64,10 @@ class IntegerQuery:
 
     @property
     def type(self) -> Any:
-        """The type for the contract."""
         return Annotated[int, msgspec.Meta(ge=self.low, le=self.high)]
 
     def read(self, call: "Call") -> int | None:
-        """Return the value, or None where the parameter is absent. Raises ApiError `invalid_field`."""
+        """Return the value, or None if the parameter is absent. Raises ApiError `invalid_field`."""
         text = call.query.get(self.name)
         if text is None:
             return None
@@ -79,7 +77,7 @@ class IntegerQuery:
         return int(text)
 
 
-# How a request says which user it is, where no credentials do.
+# The user of a request without credentials.
 IDENTITY_QUERY = (
     Query("username", str, "Display name under `TIDINGS_AUTH=open`."),
     Query("session", str, "The `session` of an earlier `welcome` or `connected`: this is that user again."),
@@ -142,9 +140,9 @@ Handler = Callable[[Call], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may call an endpoint: in words, as security schemes of the contract, and as the check before the handler.
+    """Access to an endpoint: in words, as security schemes of the contract, and as the check before the handler.
 
-    An empty requirement among the schemes means that no credentials are needed under `open`.
+    An empty scheme means that no credentials are needed under `open`.
     """
 
     rule: str
@@ -248,7 +246,7 @@ def endpoint(
 ) -> Callable[[Handler], HttpEndpoint]:
     """Declare the endpoint of a handler. `path` has the router's converters; `declared` are fields of HttpEndpoint.
 
-    The handler's return type is the type of the answer; `answer` is it for handlers that return a `Response`.
+    `answer` is the type of the answer of a handler that returns a `Response`.
     """
 
     def declare(handler: Handler) -> HttpEndpoint:

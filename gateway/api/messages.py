@@ -1,13 +1,14 @@
 """Messages over HTTP: published by servers, and sent by users as themselves.
 
-What a user may send is what a WebSocket carries, one request each: for clients that cannot have a WebSocket, beside
-their stream, and for scripts of users. A request has no connection, so what a connection counts is counted by user, and
-a message to a room needs the right to join it instead of membership.
+A user may send what a WebSocket carries, one request each: for clients without WebSockets, beside their stream, and for
+scripts of users. A request has no connection, so rates count by user, and a message to a room needs the right to join it
+instead of membership.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -137,8 +138,9 @@ async def send_to_room(call: Call) -> Ack:
     if not poster.identity.grants.may_join(room):
         raise forbidden()
     asked = await call.json(RoomMessagePost)
-    message = client.PublishRoomCommand(room=room, content=asked.content, echo=asked.echo, id=asked.id)
-    return await poster.send(message, {room})
+    poster.check(client.PublishRoomCommand(room=room, content=asked.content), {room})
+    content = poster.content(asked.content)
+    return await call.gateway.publisher.publish_room(poster.sender, room, content, asked.id, echo=asked.echo)
 
 
 @_as_oneself("POST", "/api/users/{userId:path}/messages", MessagePost)
@@ -146,10 +148,14 @@ async def send_to_user(call: Call) -> Ack:
     """Send a direct message as oneself."""
     poster = await _Poster.of(call)
     asked = await call.json(MessagePost)
-    message = client.PublishDirectCommand(
-        target_user_id=call.path["userId"], content=asked.content, id=asked.id
+    poster.check(client.PublishDirectCommand(target_user_id=call.path["userId"], content=asked.content))
+    user_id = normalize_name(call.path["userId"], "targetUserId")
+    content = poster.content(asked.content)
+    ack, online = await asyncio.gather(
+        call.gateway.publisher.publish_user(poster.sender, user_id, content, asked.id),
+        call.gateway.user_presence.is_online(user_id, poster.identity.grants),
     )
-    return await poster.send(message)
+    return msgspec.structs.replace(ack, online=online)
 
 
 @_as_oneself("POST", "/api/broadcast", MessagePost)
@@ -157,7 +163,8 @@ async def broadcast(call: Call) -> Ack:
     """Publish to every connection as oneself."""
     poster = await _Poster.of(call)
     asked = await call.json(MessagePost)
-    return await poster.send(client.PublishBroadcastCommand(content=asked.content, id=asked.id))
+    poster.check(client.PublishBroadcastCommand(content=asked.content))
+    return await call.gateway.publisher.broadcast(poster.sender, poster.content(asked.content), asked.id)
 
 
 @_as_oneself("PUT", "/api/me/status", StatusPut)
@@ -165,7 +172,8 @@ async def set_status(call: Call) -> Ack:
     """Choose one's status."""
     poster = await _Poster.of(call)
     asked = await call.json(StatusPut)
-    return await poster.send(client.StatusChange(status=asked.status))
+    poster.check(client.StatusChange(status=asked.status))
+    return await poster.set_presence(status=asked.status)
 
 
 @_as_oneself("PUT", "/api/me/data", CustomDataPut)
@@ -173,16 +181,19 @@ async def set_custom_data(call: Call) -> Ack:
     """Replace one's custom data."""
     poster = await _Poster.of(call)
     asked = await call.json(CustomDataPut)
-    return await poster.send(client.PresenceUpdate(custom_data=asked.custom_data))
+    poster.check(client.PresenceUpdate(custom_data=asked.custom_data))
+    max_bytes = call.gateway.settings.max_custom_data_bytes
+    data = poster.content(asked.custom_data, max_bytes, Limit.CUSTOM_DATA_BYTES)
+    return await poster.set_presence(custom_data=data)
 
 
+@dataclass(frozen=True, slots=True)
 class _Poster:
     """The user who sends by one request."""
 
-    def __init__(self, gateway: Gateway, identity: Identity, connection_id: str) -> None:
-        self.identity = identity
-        self._gateway = gateway
-        self._connection_id = connection_id
+    gateway: Gateway
+    identity: Identity
+    connection_id: str
 
     @classmethod
     async def of(cls, call: Call) -> "_Poster":
@@ -198,68 +209,44 @@ class _Poster:
             raise ApiError(ErrorCode.FORBIDDEN, f"{_CONNECTION.name} names a connection of another user")
         return cls(gateway, identity, connection_id)
 
-    async def send(self, message: client.AnyClientMessage, rooms: set[str] | None = None) -> Ack:
-        """Perform a message as on a connection that is in these rooms.
+    @property
+    def sender(self) -> Sender:
+        return Sender(self.identity.user_id, self.identity.username, self.connection_id)
 
-        Raises:
-            CommandError, PublishRefused, ApiError, BusError: it was not performed.
-        """
-        gateway, now = self._gateway, time.monotonic()
+    def check(self, message: client.AnyClientMessage, rooms: Collection[str] = ()) -> None:
+        """Count and check a message as on a connection that is in these rooms. Raises CommandError."""
+        gateway, now = self.gateway, time.monotonic()
         gateway.counters.messages_in += 1
         gateway.presence.active(self.identity.user_id)
-        state = gateway.senders.state_of(self.identity, rooms or set(), now)
+        state = gateway.senders.state_of(self.identity, rooms, now)
         size = sum(len(part) for part in msgspec.structs.astuple(message) if isinstance(part, msgspec.Raw))
-        command = state.check(message, now, size)
-        if isinstance(command, client.PresenceUpdate):
+        state.check(message, now, size)
+        if isinstance(message, client.PresenceUpdate):
             # Which rooms the user is in is known where their connections are: as many as one may be in are charged.
             state.charge_custom_data(size, gateway.settings.max_rooms_per_connection or _ROOMS_CHARGED, now)
-        return await self._perform(command)
 
-    async def _perform(self, command: client.AnyClientMessage) -> Ack:
-        gateway = self._gateway
-        sender = Sender(self.identity.user_id, self.identity.username, self._connection_id)
-        match command:
-            case client.PublishRoomCommand(room=room, content=content, echo=echo, id=id):
-                return await gateway.publisher.publish_room(sender, room, self._json(content), id, echo=echo)
-            case client.PublishDirectCommand(target_user_id=user_id, content=content, id=id):
-                ack, online = await asyncio.gather(
-                    gateway.publisher.publish_user(sender, user_id, self._json(content), id),
-                    gateway.user_presence.is_online(user_id, self.identity.grants),
-                )
-                return msgspec.structs.replace(ack, online=online)
-            case client.PublishBroadcastCommand(content=content, id=id):
-                return await gateway.publisher.broadcast(sender, self._json(content), id)
-            case client.StatusChange(status=status):
-                return await self._choose(status=status)
-            case client.PresenceUpdate(custom_data=custom_data):
-                limit = gateway.settings.max_custom_data_bytes
-                data = self._json(custom_data, limit, Limit.CUSTOM_DATA_BYTES)
-                return await self._choose(custom_data=data)
-            case _:
-                raise TypeError(f"no request performs {command!r}")
+    def content(
+        self, content: msgspec.Raw, max_bytes: int = 0, limit: Limit = Limit.MESSAGE_BYTES
+    ) -> msgspec.Raw:
+        """Return checked content. Raises ApiError."""
+        try:
+            return content_from_json(content, self.gateway.settings.max_json_depth, max_bytes)
+        except BadMessage as fault:
+            if isinstance(fault, TooDeep):
+                self.gateway.on_limit(Limit.JSON_DEPTH)
+            elif isinstance(fault, ContentTooLarge):
+                self.gateway.on_limit(limit)
+            raise ApiError(fault.code, fault.message) from None
 
-    async def _choose(
+    async def set_presence(
         self, status: Status | UnsetType = UNSET, custom_data: msgspec.Raw | UnsetType = UNSET
     ) -> Ack:
+        """Order it on the gateways that have the user's connections. Raises ApiError, BusError."""
+        user_id, connection_id = self.identity.user_id, self.connection_id
         order = SetPresence(
-            user_id=self.identity.user_id,
-            connection_id=self._connection_id,
-            status=status,
-            custom_data=custom_data,
+            user_id=user_id, connection_id=connection_id, status=status, custom_data=custom_data
         )
-        if not await self._gateway.user_presence.order(order):
+        if not await self.gateway.user_presence.order(order):
             text = "the user has no such connection, or it is no presence: a stream needs rooms or `inbox`"
             raise ApiError(ErrorCode.CONFLICT, text)
         return Ack()
-
-    def _json(
-        self, content: msgspec.Raw, max_bytes: int = 0, limit: Limit = Limit.MESSAGE_BYTES
-    ) -> msgspec.Raw:
-        try:
-            return content_from_json(content, self._gateway.settings.max_json_depth, max_bytes)
-        except BadMessage as fault:
-            if isinstance(fault, TooDeep):
-                self._gateway.on_limit(Limit.JSON_DEPTH)
-            elif isinstance(fault, ContentTooLarge):
-                self._gateway.on_limit(limit)
-            raise ApiError(fault.code, fault.message) from None

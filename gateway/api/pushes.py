@@ -1,14 +1,14 @@
 """Pushes of metrics and log lines: bounded work on the event loop, items refused one by one, and the answer.
 
-What is pushed is converted a slice at a time while all others are served. A thread would not help: parsers written in
-C keep the interpreter's lock while they run.
+Pushed data is converted in slices, with other work between them. A thread would not help: parsers written in C keep the
+interpreter's lock while they run.
 """
 
 import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar, cast
 
 import msgspec
@@ -77,12 +77,12 @@ class Tally:
         """
         if isinstance(fault, Unavailable) and not self.accepted:
             raise fault
-        if isinstance(fault, BusError):
-            code, message = describe_bus_error(fault)
+        if isinstance(fault, ApiError):
+            code, message = fault.code, fault.message
         elif isinstance(fault, InvalidName):
             code, message = ErrorCode.INVALID_NAME, str(fault)
         else:
-            code, message = fault.code, fault.message
+            code, message = describe_bus_error(fault)
         self._rejected.append(Rejection(index=index, code=code.code, message=message))
 
     def response(self) -> Response:
@@ -134,7 +134,7 @@ def check_item(raw: msgspec.Raw, max_bytes: int) -> None:
 
 
 class Slices:
-    """Runs one piece of work after the other, a slice in each turn of the loop; `max_waiting` of them wait."""
+    """Runs one piece of work after the other, one slice in each turn of the loop. At most `max_waiting` wait."""
 
     def __init__(self, max_waiting: int, on_limit: Callable[[], object]) -> None:
         self._max_waiting = max_waiting
@@ -142,8 +142,8 @@ class Slices:
         self._turn = asyncio.Lock()
         self._waiting = 0
 
-    async def run(self, steps: Generator[None, None, T]) -> T:
-        """Run the steps, each a millisecond or two; return the result of the last one.
+    async def run(self, steps: Iterator[None] | Generator[None, None, T]) -> T:
+        """Run the steps, each a millisecond or two; return what a generator returns.
 
         Raises:
             CommandError: too many wait already; `on_limit` was called.
@@ -171,7 +171,7 @@ class Slices:
 class ReportNumbers:
     """Numbers the reports of each source within one boot, so that metrics_svc recognises a repeat.
 
-    Where more sources are seen than are remembered, a new boot starts.
+    A new boot starts when more sources are seen than are remembered.
     """
 
     def __init__(self) -> None:
@@ -198,10 +198,10 @@ class ReportNumbers:
 
 
 class LabelSets:
-    """Limit on the label sets of a source: each is a series, kept for a month. Counted by this gateway alone.
+    """Limit on the label sets of a source: each is a series, kept for a month.
 
-    metrics_svc counts those of all gateways and has the last word; here, the client that pushes learns it at once. Label sets
-    are kept as hashes: what untrusted clients send is not.
+    metrics_svc counts the label sets of all gateways; this count of one gateway answers the client at once. It keeps
+    hashes, never what untrusted clients send.
     """
 
     def __init__(self) -> None:
@@ -223,7 +223,7 @@ class LabelSets:
 
 
 class Pushes:
-    """State of all endpoints of a gateway that take pushes; of a source, whichever way its metrics are pushed."""
+    """State that all endpoints for pushes share: a source may push its metrics to any of them."""
 
     def __init__(self, on_limit: Callable[[Limit], object]) -> None:
         self.numbers = ReportNumbers()

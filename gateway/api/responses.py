@@ -25,7 +25,7 @@ from services.wire.records import UNSET, ErrorBody, UnsetType
 
 log = structlog.get_logger()
 
-# A broker that restarts or a leader election is over in about this time.
+# About the time of a broker's restart or a leader election.
 _UNAVAILABLE_RETRY_MS = 1000
 _ADDRESS_RETRY_MS = 10_000  # another connection of that address may have closed by then
 
@@ -40,7 +40,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class JsonResponse(Response):
-    """Any wire object, or list of them, as JSON. Never cached: it describes this moment."""
+    """A wire object, or a list of them, as JSON. Never cached: it describes this moment."""
 
     media_type = "application/json"
 

@@ -1,6 +1,6 @@
 """Users' connections and credentials: ending connections, revoking tokens on all gateways, and one-time tickets.
 
-All tickets are in one store of limited size, so each user has a rate: no one can fill it for all others.
+All tickets are in one store of limited size, so each user has a rate: none can fill it.
 """
 
 import math
@@ -121,8 +121,7 @@ async def revoke(call: Call) -> Revocation:
 def _revocation(gateway: Gateway, *, user_id: str = "", token_id: str = "", lift: bool = False) -> Revoked:
     """Return the revocation, as of now, of a user's tokens or of one token.
 
-    The clock of an issuer may be ahead, and its tokens are believed: those that exist now may carry an `iat` of up to
-    `CLOCK_SKEW_S` from now.
+    An issuer's clock may be ahead: tokens that exist now may have an `iat` of up to `CLOCK_SKEW_S` from now.
     """
     now = time.time()
     until = now if lift else now + gateway.settings.revocation_s

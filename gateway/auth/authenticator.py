@@ -1,13 +1,11 @@
 """One policy for WebSocket, SSE and HTTP: a request's headers and query in, an identity out.
 
 Under `open` no credentials are needed: a request with the signed `session` of an earlier `welcome` is that user again,
-any other is a new one. A session that does not verify is treated as absent, not refused: otherwise every browser would
-be locked out by its stored session after the deployment's secret was replaced.
+any other is a new one. A session that does not verify counts as absent: after the deployment's secret was replaced,
+every browser would be locked out by its stored session.
 
-Under `jwt` a request has a token in `Authorization: Bearer`, or a one-time `ticket` in its query. A token in a URL is
-refused even if it is valid, because by then proxies and histories have it.
-
-Revoked credentials are refused in any case.
+Under `jwt` a request has a token in `Authorization: Bearer`, or a one-time `ticket` in its query. A valid token in a URL
+is refused too: by then proxies and histories have it. Revoked credentials are always refused.
 """
 
 import hmac
@@ -76,8 +74,8 @@ class Authenticator:
     def require_current(self, identity: Identity) -> None:
         """Raise AuthRefused for credentials that were revoked or have expired since they were verified.
 
-        While the revocations are not known (the bus is away, or was until a moment ago) all are refused, as
-        `unavailable`. Under `open` that would protect nothing: a client without its session is another user.
+        While the revocations are not known (during and just after an outage of the bus) all are `unavailable`, except
+        under `open`: there a client without its session is just another user.
         """
         if not self.open and not self.revocations.current:
             raise AuthRefused(ErrorCode.UNAVAILABLE, "it is not known now which credentials were revoked")
@@ -104,8 +102,7 @@ class Authenticator:
         if self.open:
             return identity
         renewed = await (self._redeem(ticket, origin) if ticket else self._tokens.verify(token))
-        # The connection is open already, and ends as soon as it is known that the new token was revoked: an outage of
-        # the bus need not end it.
+        # An outage of the bus need not end an open connection: it ends as soon as a revocation is known.
         self._require_valid(renewed)
         if renewed.user_id != identity.user_id:
             raise AuthRefused(ErrorCode.FORBIDDEN, "the new token is for another user")
@@ -117,16 +114,11 @@ class Authenticator:
         if self.open:
             return self._anonymous(query)
         if any(name in query for name in _TOKEN_PARAMETERS):
-            raise AuthRefused(
-                ErrorCode.UNAUTHORIZED,
-                "a token must not travel in a URL: POST /api/tickets with it, then connect with ?ticket=",
-            )
-        token = bearer(headers)
-        if not token:
-            raise AuthRefused(
-                ErrorCode.UNAUTHORIZED,
-                "send `Authorization: Bearer TOKEN`, or ?ticket= from POST /api/tickets",
-            )
+            text = "a token must not travel in a URL: POST /api/tickets with it, then connect with ?ticket="
+            raise AuthRefused(ErrorCode.UNAUTHORIZED, text)
+        if not (token := bearer(headers)):
+            text = "send `Authorization: Bearer TOKEN`, or ?ticket= from POST /api/tickets"
+            raise AuthRefused(ErrorCode.UNAUTHORIZED, text)
         return await self._tokens.verify(token)
 
     async def authenticate_reader(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Identity:
@@ -154,11 +146,9 @@ class Authenticator:
             if scope not in scopes:
                 raise AuthRefused(ErrorCode.FORBIDDEN, f"this key is not for `{scope}`")
             return
-        token = bearer(headers)
-        if not token:
-            raise AuthRefused(
-                ErrorCode.UNAUTHORIZED, "send an API key: `X-API-Key: KEY` or `Authorization: Bearer KEY`"
-            )
+        if not (token := bearer(headers)):
+            text = "send an API key: `X-API-Key: KEY` or `Authorization: Bearer KEY`"
+            raise AuthRefused(ErrorCode.UNAUTHORIZED, text)
         identity = await self._tokens.verify(token)
         self.require_current(identity)
         if not identity.grants.admin:
@@ -179,9 +169,8 @@ class Authenticator:
     async def _redeem(self, ticket: str, origin: str | None) -> Identity:
         identity = await self._tickets.redeem(ticket, origin) if self._tickets is not None else None
         if identity is None:
-            raise AuthRefused(
-                ErrorCode.UNAUTHORIZED, "the ticket is not valid: unknown, used, expired or of another origin"
-            )
+            text = "the ticket is not valid: unknown, used, expired or of another origin"
+            raise AuthRefused(ErrorCode.UNAUTHORIZED, text)
         return identity
 
     def _anonymous(self, query: Mapping[str, str]) -> Identity:
@@ -201,9 +190,9 @@ class ApiKeys:
     TIDINGS_API_KEYS="sha256:9f86d0…;scopes=publish+metrics,another-plain-key"
     ```
 
-    Several are valid at once: a key is replaced by adding the new one, moving the callers, and removing the old one. A
-    plain hash without salt is enough, because a key is random (`tidings key`), not a password. Comparing hashes of equal
-    length, all of them, reveals neither a key's length nor which key was near.
+    Several are valid at once: to replace a key, add the new one, move the callers, remove the old one. A hash without
+    salt is enough, because a key is random (`tidings key`), not a password. Comparing all hashes, which have one length,
+    reveals neither a key's length nor which key was near.
 
     Raises:
         ValueError: a malformed key; the message does not show it.

@@ -3,9 +3,9 @@
 It works as a NATS key-value bucket does (ADR-8): the last message of a subject is the key's value, its sequence is the
 revision, and a write may demand a revision, so that of several writers exactly one wins.
 
-nats-py's own `key_value()` would not do: it puts keys under `$KV.BUCKET`, hears answers on an inbox that no role may
-subscribe to, and belongs to one client, where the bus replaces its client. Everything here goes through `Bus.request`.
-The stream lives in memory, and is made again after its loss (a restarted server).
+nats-py's `key_value()` does not fit: it needs subjects under `$KV.BUCKET` and an inbox that no role may use, and belongs
+to one client, where the bus replaces its client. Here everything goes through `Bus.request`. The stream lives in memory,
+and is made again after its loss (a restarted server).
 """
 
 from typing import Any

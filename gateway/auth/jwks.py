@@ -1,15 +1,14 @@
 """Public keys of the configured issuers: fetched over TLS, cached, and refreshed in the background.
 
 Nothing in a token names an address to fetch from: `iss` only chooses among the configured issuers, and `jku`, `x5u` and
-`jwk` in a header are not read. Each issuer has one set of keys, so equal `kid`s of two issuers are different keys. The
-algorithm follows from the kind of key (RFC 8725 §3.1): RSA is RS256, P-256 is ES256, Ed25519 is EdDSA; symmetric keys
-in a published set are ignored.
+`jwk` are not read. Each issuer has one set of keys, so equal `kid`s of two issuers are different keys. The algorithm
+follows from the kind of key (RFC 8725 §3.1), see `_KINDS`; symmetric keys in a published set are ignored.
 
 - The set is fetched when first needed, and again in the background when it is older than `FRESH_S`.
 - While it cannot be fetched, the last one is used, for `STALE_S` at most.
-- A `kid` that is not in the set has it fetched again, at most once in `COOLDOWN_S` for one issuer: an untrusted client
-  that makes up `kid`s causes no more requests than that, and nothing is remembered for each of them.
-- All who need the set while it is being fetched wait for the same request.
+- An unknown `kid` causes a fetch, at most one in `COOLDOWN_S` for one issuer, and is not remembered: untrusted clients
+  may invent `kid`s.
+- All requests that need the set while it is being fetched wait for the same fetch.
 """
 
 import asyncio
@@ -110,9 +109,8 @@ class IssuerKeys:
         if not self._keys:
             await self._refresh()
             if not self._keys and self._fetched_at == float("-inf"):
-                raise AuthRefused(
-                    ErrorCode.UNAVAILABLE, "the keys to check tokens with cannot be fetched now"
-                )
+                text = "the keys to check tokens with cannot be fetched now"
+                raise AuthRefused(ErrorCode.UNAVAILABLE, text)
         elif age_s > FRESH_S:
             self._start()  # stale keys are used meanwhile
         found = self._choose(kid)
@@ -157,7 +155,6 @@ class PublicKeys:
         self._issuers = issuers
 
     async def keys_for(self, header: Mapping[str, Any], issuer: object) -> Iterable[VerificationKey]:
-        """See KeySource."""
         keys = self._issuers.get(issuer) if isinstance(issuer, str) else None
         if keys is None:  # an unknown issuer: no request is made
             return ()

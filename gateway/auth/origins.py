@@ -1,15 +1,15 @@
 """Policy for the pages that may talk to this gateway.
 
-A browser sends `Origin` with every WebSocket upgrade and every cross-origin request, and a page cannot forge it: this
-keeps a foreign page from using a visitor's network position (cross-site WebSocket hijacking, RFC 6455 §10.2). Programs
-that are no browsers send none and are admitted; they prove themselves by credentials.
+A browser sends `Origin` with every WebSocket upgrade and every cross-origin request, and a page cannot forge it: a
+foreign page cannot use a visitor's network position (cross-site WebSocket hijacking, RFC 6455 §10.2). Other programs
+send none and are admitted: they need credentials.
 
-Requests for what a page merely embeds (an image, a script) have no `Origin`, but `Sec-Fetch-Site: cross-site`. A link
-to the dashboard has that too, so the dashboard is admitted.
+Requests for embedded resources (an image, a script) have no `Origin`, but `Sec-Fetch-Site: cross-site`. A link to the
+dashboard has that too, so the dashboard is admitted.
 
-Under `open` there are no credentials, so DNS rebinding must be prevented too: a foreign name that is made to resolve to
-a loopback address arrives in `Host`, which therefore has to be an address, `localhost` or configured. If only this
-machine can connect, pages that it serves itself may: a developer's own.
+Under `open` there are no credentials, so DNS rebinding must be prevented: a foreign name that resolves to a loopback
+address arrives in `Host`, which therefore must be an address, `localhost` or configured. If only this machine can
+connect, pages that it serves itself may: a developer's own.
 """
 
 import ipaddress
@@ -66,10 +66,8 @@ class OriginPolicy:
         """
         host = headers.get("host", "").lower()
         if self._local_names_only and host and not self._is_local(host):
-            raise AuthRefused(
-                ErrorCode.FORBIDDEN,
-                "this host name is not served here; add its origin to TIDINGS_ORIGINS",
-            )
+            text = "this host name is not served here; add its origin to TIDINGS_ORIGINS"
+            raise AuthRefused(ErrorCode.FORBIDDEN, text)
         origin = headers.get("origin")
         if origin is None:
             visits_page = path == "/" and headers.get("sec-fetch-mode") == "navigate"

@@ -1,8 +1,8 @@
-"""The stream that keeps all gateways' lists of revocations alike, within the time a message takes.
+"""The stream that keeps all gateways' lists of revocations alike.
 
 A revocation is stored in a stream, one message for each user or token, and republished to every gateway (ADR 0002). A
-gateway that missed some, because it started later or had lost the bus, reads the whole stream. It is on disk: a broker
-that restarts must not make revoked credentials valid again.
+gateway reads the whole stream at its start and after an outage of the bus. It is on disk: a broker that restarts must
+not make revoked credentials valid again.
 """
 
 import asyncio
@@ -123,11 +123,8 @@ class RevocationLog:
         if self._revocations.add(revoked, self._now()):
             self._on_revoked(revoked)
         if (forgotten := self._revocations.forgotten - before) > 0:
-            log.error(
-                "too many revocations; those that expire first were dropped",
-                forgotten=forgotten,
-                most=MAX_REVOCATIONS,
-            )
+            text = "too many revocations; those that expire first were dropped"
+            log.error(text, forgotten=forgotten, most=MAX_REVOCATIONS)
 
 
 def _key(revoked: Revoked) -> str:

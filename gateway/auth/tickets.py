@@ -1,9 +1,8 @@
 """One-time tickets: how a browser brings a token's rights to a WebSocket or an EventSource.
 
-Neither can send an `Authorization` header, and a token in a URL ends up in logs and histories. So the page requests a
-ticket over HTTP with the token, and opens the connection with `?ticket=`. A ticket is 256 random bits, valid for some
-seconds, once, on any gateway, for one user, and for pages of the origin that requested it. Only its SHA-256 is stored:
-a reader of the store holds no tickets.
+Neither can send an `Authorization` header, and a token in a URL ends up in logs and histories. So the page gets a ticket
+over HTTP with the token, and connects with `?ticket=`. A ticket is 256 random bits, valid for some seconds, once, on any
+gateway, for one user, and for pages of the origin that requested it. Only its SHA-256 is stored.
 """
 
 import hashlib
@@ -91,9 +90,8 @@ class TicketStore:
         if entry is None or not await self._bucket.consume(key, entry.seq):
             return None
         stored = _decode(entry.data)
-        if stored.expires_at <= time.time():
-            return None
-        if stored.origin and origin is not None and origin != stored.origin:
+        of_another_origin = stored.origin and origin is not None and origin != stored.origin
+        if stored.expires_at <= time.time() or of_another_origin:
             return None
         return Identity(
             stored.user_id,

@@ -4,9 +4,8 @@ The algorithm belongs to the key, never to the token (RFC 8725 §3.1): a key com
 verify, so neither `alg: none` nor a public key used as an HMAC secret verifies anything. `crit` is always refused: no
 extension is supported (RFC 7515 §4.1.11).
 
-Claims: `exp` and `sub` always, `aud` and `iss` when configured; `name` is the display name; `tidings` are the user's
-grants (`services.wire.grants`), and without that claim the configured default holds. `jti` and `iat` are what a token
-can be revoked by.
+Claims: `exp` and `sub` always, `aud` and `iss` when configured; `name` is the display name; `tidings` the user's grants
+(`services.wire.grants`), instead of the configured default. A token is revoked by `jti`, or `sub` and `iat`.
 """
 
 import binascii
@@ -46,8 +45,7 @@ class KeySource(Protocol):
     async def keys_for(self, header: Mapping[str, Any], issuer: object) -> Iterable[VerificationKey]:
         """Return the keys to try for a token with this (unverified) header and `iss`; none for an unknown issuer.
 
-        `kid`, `alg` and `iss` may choose among configured keys, no more. Nothing in a token may name an address to
-        fetch from.
+        `kid`, `alg` and `iss` only choose among configured keys. Nothing in a token may name an address to fetch from.
 
         Raises:
             AuthRefused: `unavailable`, while keys cannot be fetched.
@@ -113,9 +111,8 @@ class TokenVerifier:
         identity = identity_of(self._claims(token, candidates), self._default)
         ends = identity.expires_at
         if self._longest_life_s and ends is not None and ends - time.time() > self._longest_life_s + _SLACK_S:
-            raise _refused(
-                f"the token lives longer than the {self._longest_life_s:g} s of TIDINGS_REVOCATION_S"
-            )
+            limit = f"{self._longest_life_s:g} s of TIDINGS_REVOCATION_S"
+            raise _refused(f"the token lives longer than the {limit}")
         return identity
 
     def _unverified(self, token: str) -> tuple[Mapping[str, Any], object]:

@@ -60,12 +60,12 @@ def asyncapi() -> Schema:
         "info": info("Tidings over WebSocket and Server-Sent Events"),
         "defaultContentType": "application/json",
         "channels": {
-            "websocket": _websocket([*map(component_name, commands), *map(component_name, answers)]),
+            "websocket": _websocket([*commands, *answers]),
             "events": {
                 "address": "/events",
                 "title": "Server-Sent Events",
                 "description": "The same messages as `event: TYPE`, beside `connected`, `heartbeat` and `reset`.",
-                "messages": {component_name(kind): _message_ref(component_name(kind)) for kind in streamed},
+                "messages": _message_refs(streamed),
                 "bindings": {"http": {"bindingVersion": "0.3.0"}},
             },
         },
@@ -79,22 +79,17 @@ def asyncapi() -> Schema:
             "schemas": schemas,
         },
         "x-error-codes": [
-            {
-                "code": spec.code,
-                "retryable": spec.retryable,
-                "httpStatus": spec.http_status,
-                "meaning": spec.meaning,
-            }
-            for spec in (member.value for member in ErrorCode)
+            {"code": it.code, "retryable": it.retryable, "httpStatus": it.http_status, "meaning": it.meaning}
+            for it in (member.value for member in ErrorCode)
         ],
         "x-close-codes": [
-            {"code": spec.number, "reason": spec.reason, "reconnect": spec.reconnect, "meaning": spec.meaning}
-            for spec in (member.value for member in CloseCode)
+            {"code": it.number, "reason": it.reason, "reconnect": it.reconnect, "meaning": it.meaning}
+            for it in (member.value for member in CloseCode)
         ],
     }
 
 
-def _websocket(names: list[str]) -> Schema:
+def _websocket(kinds: Sequence[type]) -> Schema:
     query = {
         "type": "object",
         "properties": {name: {"type": "string", "description": text} for name, text in _WS_QUERY.items()},
@@ -104,13 +99,13 @@ def _websocket(names: list[str]) -> Schema:
         "title": "WebSocket",
         "description": f"Subprotocol `{SUBPROTOCOL_JSON}` (text frames, also when none is requested) or "
         f"`{SUBPROTOCOL_MSGPACK}` (the same objects in binary frames). `welcome` is the first message.",
-        "messages": {name: _message_ref(name) for name in names},
+        "messages": _message_refs(kinds),
         "bindings": {"ws": {"method": "GET", "query": query, "bindingVersion": "0.1.0"}},
     }
 
 
-def _message_ref(name: str) -> Schema:
-    return {"$ref": f"#/components/messages/{name}"}
+def _message_refs(kinds: Sequence[type]) -> Schema:
+    return {name: {"$ref": f"#/components/messages/{name}"} for name in map(component_name, kinds)}
 
 
 def _message(kind: type[msgspec.Struct]) -> Schema:
@@ -128,12 +123,10 @@ def _request(kind: type[client.ClientMessage]) -> Schema:
     return {
         "action": "receive",
         "channel": {"$ref": "#/channels/websocket"},
-        "messages": [{"$ref": f"#/channels/websocket/messages/{component_name(kind)}"}],
+        "messages": _messages_of("websocket", [kind]),
         "reply": {
             "channel": {"$ref": "#/channels/websocket"},
-            "messages": [
-                {"$ref": f"#/channels/websocket/messages/{component_name(reply)}"} for reply in replies
-            ],
+            "messages": _messages_of("websocket", replies),
         },
     }
 
@@ -142,5 +135,9 @@ def _sends(channel: str, kinds: Sequence[type[server.ServerMessage]]) -> Schema:
     return {
         "action": "send",
         "channel": {"$ref": f"#/channels/{channel}"},
-        "messages": [{"$ref": f"#/channels/{channel}/messages/{component_name(kind)}"} for kind in kinds],
+        "messages": _messages_of(channel, kinds),
     }
+
+
+def _messages_of(channel: str, kinds: Sequence[type]) -> list[Schema]:
+    return [{"$ref": f"#/channels/{channel}/messages/{component_name(kind)}"} for kind in kinds]

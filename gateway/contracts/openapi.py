@@ -61,7 +61,10 @@ def _rendered(endpoint: HttpEndpoint, schemas: dict[str, Schema]) -> Schema:
         "description": endpoint.access.rule,
         "tags": [_section(endpoint.path)],
         "parameters": [
-            *map(_path_parameter, _IN_PATH.findall(endpoint.path)),
+            *(
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                for name in _IN_PATH.findall(endpoint.path)
+            ),
             *_parameters("query", endpoint.query),
             *_parameters("header", endpoint.headers),
         ],
@@ -87,10 +90,6 @@ def _failure(schemas: dict[str, Schema]) -> Schema:
     return {"description": "Refused or failed, with the status of its code", "content": content}
 
 
-def _path_parameter(name: str) -> Schema:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-
-
 def _parameters(position: str, declared: tuple[Query | IntegerQuery, ...]) -> list[Schema]:
     return [
         {
@@ -106,4 +105,4 @@ def _parameters(position: str, declared: tuple[Query | IntegerQuery, ...]) -> li
 def _section(path: str) -> str:
     """Return the part of the surface that a path belongs to."""
     first, *rest = path.strip("/").split("/")
-    return rest[0] if first == "api" else "operations" if first not in ("events",) else first
+    return rest[0] if first == "api" else "events" if first == "events" else "operations"

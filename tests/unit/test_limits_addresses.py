@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.connections import Connections, PerIPLimit
+from gateway.connections import Connections
 from gateway.delivery.counters import Counters
 from gateway.http.client_address import TrustedProxies, ip_key_of
 from services.settings import Settings
@@ -81,28 +81,37 @@ def test_addresses_that_count_as_one(address: str, place: str) -> None:
     assert ip_key_of(address) == place
 
 
+def reserve(connections: Connections, address: str) -> str | None:
+    return connections.reserve_ip(address, lambda _name: [])
+
+
 def test_an_address_has_a_limit_and_gets_its_slot_back() -> None:
-    limit = PerIPLimit(2)
-    network, other = ip_key_of("2001:db8::1"), ip_key_of("2001:db8:0:1::1")
+    connections = make_connections(2)
+    network = reserve(connections, "2001:db8::1")
     assert network == ip_key_of("2001:db8::2")
-    assert limit.reserve(network)
-    assert limit.reserve(network)
-    assert not limit.reserve(network)
-    assert limit.reserve(other)
-    limit.release(network)
-    assert limit.reserve(network)
+    assert reserve(connections, "2001:db8::2") == network
+    assert reserve(connections, "2001:db8::1") is None
+    assert reserve(connections, "2001:db8:0:1::1")
+    connections.release_ip(network)
+    assert reserve(connections, "2001:db8::1") == network
 
 
 def test_addresses_without_connections_are_not_remembered() -> None:
-    limit = PerIPLimit(2)
+    connections = make_connections(2)
     for number in range(1000):
-        assert limit.reserve(f"10.0.{number // 256}.{number % 256}")
-        limit.release(f"10.0.{number // 256}.{number % 256}")
-    limit.release("")
-    assert len(limit) == 0
+        key = reserve(connections, f"10.0.{number // 256}.{number % 256}")
+        assert key
+        connections.release_ip(key)
+    connections.release_ip("")
+    assert connections._by_ip == {}
 
 
 def test_without_a_limit_nothing_is_counted() -> None:
-    connections = Connections(NO_BUS, Settings(), "g", TaskSet(), Counters())
-    assert {connections.reserve_ip("192.0.2.7", lambda _name: []) for _ in range(100)} == {""}
+    connections = make_connections(0)
+    assert {reserve(connections, "192.0.2.7") for _ in range(100)} == {""}
     connections.release_ip("")
+
+
+def make_connections(per_address: int) -> Connections:
+    settings = Settings(connections_per_address=per_address)
+    return Connections(NO_BUS, settings, "g", TaskSet(), Counters())

@@ -11,7 +11,7 @@ A bad point is refused by itself, with a reason. https://opentelemetry.io/docs/s
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
@@ -110,10 +110,10 @@ class _Draft:
         """Return the weight of one metric within the report."""
         parts = (self.gauges, self.counters, self.totals, self.histograms, self.histogram_totals)
         weight = _WEIGHT_OF_NAME * sum(name in part for part in parts)
-        if (sketch := self.histograms.get(name)) is not None:
-            weight += len(sketch.bins)
-        if (total := self.histogram_totals.get(name)) is not None:
-            weight += len(total.sketch.bins)
+        if name in self.histograms:
+            weight += len(self.histograms[name].bins)
+        if name in self.histogram_totals:
+            weight += len(self.histogram_totals[name].sketch.bins)
         return weight
 
     def counts_from(self, point: "Point") -> None:
@@ -150,21 +150,22 @@ def convert(pieces: Iterable[Piece | None], export: Export, now_ms: int) -> Iter
                 text = f"a resource has more than {_MAX_RESOURCE_ATTRIBUTES} attributes"
                 raise ApiError(ErrorCode.TOO_LARGE, text)
             attributes = _texts(resource.attributes)
-        points = _points(piece.metric)
+        kind = piece.metric.WhichOneof("data")
+        points: Sequence[Point] = getattr(piece.metric, kind).data_points if kind is not None else ()
         seen += len(points)
         if seen > MAX_POINTS:
             export.refused[f"more than {MAX_POINTS} points in one request"] += len(points)
             continue
         for point in points:
-            filled: _Draft | None = None
             try:
                 filled = _convert_point(drafts, attributes, piece.metric, point, now_ms)
             except (_PointRefused, BadSample, InvalidName) as fault:
                 export.refused[str(fault)] += 1
-            if filled is not None and filled.weight >= _MAX_REPORT_WEIGHT:
-                del drafts[_key(filled.labels)]
-                export.reports.append(filled.report(now_ms))
-                yield
+            else:
+                if filled is not None and filled.weight >= _MAX_REPORT_WEIGHT:
+                    del drafts[_key(filled.labels)]
+                    export.reports.append(filled.report(now_ms))
+                    yield
             yield
     for draft in drafts.values():
         export.reports.append(draft.report(now_ms))
@@ -174,17 +175,8 @@ def convert(pieces: Iterable[Piece | None], export: Export, now_ms: int) -> Iter
 Point = NumberDataPoint | HistogramDataPoint | ExponentialHistogramDataPoint
 
 
-def _points(metric: Metric) -> list[Point]:
-    kind = metric.WhichOneof("data")
-    return list(getattr(metric, kind).data_points) if kind is not None else []
-
-
 def _convert_point(
-    drafts: _Drafts,
-    resource: dict[str, str],
-    metric: Metric,
-    point: Point,
-    now_ms: int,
+    drafts: _Drafts, resource: dict[str, str], metric: Metric, point: Point, now_ms: int
 ) -> _Draft | None:
     if point.flags & DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK:
         return None
@@ -196,9 +188,10 @@ def _convert_point(
     if point.time_unix_nano and not is_timely(at, now_ms):
         raise _PointRefused("the time of a point is over an hour old or of the future")
     labels = _labels(point)
-    draft = drafts.get(_key(labels))
+    key = _key(labels)
+    draft = drafts.get(key)
     if draft is None:
-        draft = drafts[_key(labels)] = _Draft(_source(resource), _instance(resource), labels)
+        draft = drafts[key] = _Draft(_source(resource), _instance(resource), labels)
     before = draft.weight_of(metric.name)
     _add(draft, metric, point)
     draft.weight += draft.weight_of(metric.name) - before
@@ -225,19 +218,17 @@ def _add(draft: _Draft, metric: Metric, point: Point) -> None:
         if temporality == _CUMULATIVE:
             low = high = None  # they are those of all times, not of what is new
         counts = [float(count) for count in point.bucket_counts] or [float(point.count)]
-        bounds = list(point.explicit_bounds)
-        _add_histogram(
-            draft, metric.name, point, temporality, from_explicit(bounds, counts, low=low, high=high)
-        )
+        sketch = from_explicit(list(point.explicit_bounds), counts, low=low, high=high)
+        _add_histogram(draft, metric.name, point, temporality, sketch)
     elif isinstance(point, ExponentialHistogramDataPoint):
         if sum(point.negative.bucket_counts):
             raise _PointRefused("values below zero have no percentiles here")
+        positive = point.positive
         sketch = from_exponential(
-            point.scale, float(point.zero_count), point.positive.offset, list(point.positive.bucket_counts)
+            point.scale, float(point.zero_count), positive.offset, list(positive.bucket_counts)
         )
-        _add_histogram(
-            draft, metric.name, point, metric.exponential_histogram.aggregation_temporality, sketch
-        )
+        temporality = metric.exponential_histogram.aggregation_temporality
+        _add_histogram(draft, metric.name, point, temporality, sketch)
     else:
         raise _PointRefused("summaries are not taken: their quantiles cannot be merged")
 

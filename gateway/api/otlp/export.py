@@ -5,7 +5,8 @@ that were not and why; what can be sent again with 429 or 503 and Retry-After, w
 """
 
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -47,14 +48,9 @@ async def export_metrics(call: Call) -> Response:
     encoding = headers.get("content-encoding", "identity").lower()
     if encoding not in ("identity", "", "gzip"):
         raise _UnknownType(ErrorCode.BAD_MESSAGE, "the content encoding must be gzip or none")
-    body = await call.data()
-    found = Export()
-
-    def steps() -> Generator[None, None, None]:
-        yield from steps_of(body, found, zipped=encoding == "gzip", json=media_type == _JSON)
-        yield from _publish(call, found)
-
-    await call.pushes.exports.run(steps())
+    body, found = await call.data(), Export()
+    steps = steps_of(body, found, zipped=encoding == "gzip", json=media_type == _JSON)
+    await call.pushes.exports.run(chain(steps, _publish(call, found)))
     return _answer(found, media_type)
 
 
