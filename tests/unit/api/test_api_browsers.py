@@ -1,10 +1,13 @@
 """Answers to browsers: the page, foreign origins, headers."""
 
+from dataclasses import replace
+
 import httpx
 import pytest
-from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.api.endpoint import Call
+from gateway.sse import endpoints as sse
 from services.settings import Settings
 from tests.support.api import FakeDeps, api_client
 
@@ -110,10 +113,10 @@ async def test_readiness_names_what_is_missing(client: httpx.AsyncClient, deps: 
 async def test_metrics_are_text_or_a_stream(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def stream(_gateway: object, _request: Request) -> Response:
+    async def stream(_call: Call) -> Response:
         return Response("data: {}\n\n", media_type="text/event-stream")
 
-    monkeypatch.setattr("gateway.api.health.metrics_stream", stream)
+    monkeypatch.setattr(sse, "metrics_events", replace(sse.metrics_events, handler=stream))
     text = await client.get("/metrics")
     events = await client.get("/metrics", headers={"accept": "text/event-stream"})
 
