@@ -16,12 +16,6 @@ from services.wire.content import JSON_STRING, number
 T = TypeVar("T")
 
 
-class BodyTooLate(ApiError):
-    """A body that takes too long."""
-
-    status = 408
-
-
 async def read_body(request: Request, max_bytes: int, timeout_s: float, limit: Limit) -> bytes:
     """Return the body as it arrived. `limit` names the limit of `max_bytes`.
 
@@ -43,7 +37,7 @@ async def read_body(request: Request, max_bytes: int, timeout_s: float, limit: L
                     raise too_large
     except TimeoutError:
         text = f"the body did not arrive within {timeout_s:g} s"
-        raise BodyTooLate(ErrorCode.BAD_MESSAGE, text, Limit.BODY_TIME) from None
+        raise ApiError(ErrorCode.BAD_MESSAGE, text, Limit.BODY_TIME, status=408) from None
     return bytes(body)
 
 
@@ -83,8 +77,8 @@ def decode(data: bytes | msgspec.Raw, type_: type[T]) -> T:
     """Return JSON as `type_`.
 
     Raises:
-        ApiError: `bad_message` for malformed JSON or JSON nested too deep, `invalid_field` for wrong fields, and for
-            more extreme numbers than can be decoded in a few milliseconds.
+        ApiError: `bad_message` for malformed JSON or JSON nested too deep; `invalid_field` for wrong fields, or more
+            extreme numbers than are decoded in a few milliseconds.
     """
     read, with_numbers = _reader(cast("Any", type_))  # mypy knows of no class that it can be hashed
     if with_numbers:

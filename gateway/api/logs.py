@@ -75,11 +75,10 @@ def entry_of(raw: msgspec.Raw, received_at: int) -> LogEntry:
 )
 async def logs(call: Call) -> list[LogEntry]:
     """The newest log lines of the deployment, oldest first."""
-    limit = _LIMIT.read(call) or 100
     level = call.query.get("level", "")
     if level and level not in LEVELS:
         raise ApiError(ErrorCode.INVALID_FIELD, f"`level` must be one of {', '.join(LEVELS)}")
-    query = LogQuery(limit=limit, source=call.query.get("source", "")[:128], level=level)
+    query = LogQuery(limit=_LIMIT.read(call) or 100, source=call.query.get("source", "")[:128], level=level)
     return (await call.gateway.service_client.call(LOGS_RECENT, query)).entries
 
 

@@ -51,15 +51,19 @@ class JsonResponse(Response):
 
 
 class ApiError(Exception):
-    """A refused request, because of a `limit` if one is given. `message` is shown to the client."""
+    """A refused request, because of a `limit` if one is given. `message` is shown to the client.
 
-    status: int | None = None  # where it says more than that of the code
+    `status` is one that says more than that of the code.
+    """
 
-    def __init__(self, code: ErrorCode, message: str, limit: Limit | None = None) -> None:
+    def __init__(
+        self, code: ErrorCode, message: str, limit: Limit | None = None, *, status: int | None = None
+    ) -> None:
         super().__init__(f"{code.code}: {message}")
         self.code = code
         self.message = message
         self.limit = limit
+        self.status = status
 
 
 def refusal_response(

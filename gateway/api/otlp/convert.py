@@ -1,10 +1,10 @@
 """Data points of OTLP metrics, checked one by one and converted to reports for the bus. Pure.
 
 - A resource is a source: its `service.name`, with `service.namespace` before it. `service.instance.id` separates its
-  instances, so that each one's totals are compared with its own.
+  instances: the totals of each are compared with earlier ones of the same.
 - Attributes of a point are labels; each label set of a source is a series.
-- Gauges and non-monotonic totals are gauges; monotonic sums, delta or cumulative, are counters; histograms become
-  sketches. Durations of served requests (`_SERVED`) also are the source's requests, errors and latency.
+- Gauges and non-monotonic totals are gauges; monotonic sums are counters; histograms become sketches. Durations of
+  served requests (`_SERVED`) also are the source's requests, errors and latency.
 
 A bad point is refused by itself, with a reason. https://opentelemetry.io/docs/specs/otlp/#otlphttp
 """

@@ -32,22 +32,16 @@ _JSON = "application/json"
 _MAX_REASONS = 5
 
 
-class _UnknownType(ApiError):
-    """A body that is neither protobuf nor JSON, or an encoding other than gzip."""
-
-    status = 415
-
-
 @endpoint("POST", "/v1/metrics", server(Scope.METRICS), body=dict[str, Any], answer=dict[str, Any])
 async def export_metrics(call: Call) -> Response:
     """OTLP/HTTP: an ExportMetricsServiceRequest as protobuf or JSON, plain or gzip."""
     headers = call.request.headers
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in (_PROTOBUF, _JSON):
-        raise _UnknownType(ErrorCode.BAD_MESSAGE, f"the body must be {_PROTOBUF} or {_JSON}")
+        raise ApiError(ErrorCode.BAD_MESSAGE, f"the body must be {_PROTOBUF} or {_JSON}", status=415)
     encoding = headers.get("content-encoding", "identity").lower()
     if encoding not in ("identity", "", "gzip"):
-        raise _UnknownType(ErrorCode.BAD_MESSAGE, "the content encoding must be gzip or none")
+        raise ApiError(ErrorCode.BAD_MESSAGE, "the content encoding must be gzip or none", status=415)
     body, found = await call.data(), Export()
     steps = steps_of(body, found, zipped=encoding == "gzip", json=media_type == _JSON)
     await call.pushes.exports.run(chain(steps, _publish(call, found)))
