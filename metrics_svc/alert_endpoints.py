@@ -10,49 +10,14 @@ from metrics_svc.endpoints import refusing
 from metrics_svc.leader_lease import FleetClock
 from metrics_svc.store import MAX_EPISODES, MAX_TRANSITIONS, DocumentKind, MetricsStore
 from services.bus.rpc import RpcRefusal, Service
-from services.wire.alerting import (
-    ALERTS_TRANSITIONS,
-    RECEIVERS_LIST,
-    RULES_END,
-    RULES_LIST,
-    RULES_SET,
-    WINDOWS_END,
-    WINDOWS_LIST,
-    WINDOWS_SET,
-    AlertRule,
-    ReceiverList,
-    RuleId,
-    RuleList,
-    TransitionList,
-    TransitionQuery,
-    Window,
-    WindowId,
-    WindowList,
-)
+from services.wire import alerting, rpc
 from services.wire.codes import ErrorCode
 from services.wire.records import Alert
-from services.wire.rpc import (
-    ALERTS_ACK,
-    ALERTS_ACTIVE,
-    ALERTS_LOG,
-    SILENCES_END,
-    SILENCES_LIST,
-    SILENCES_SET,
-    AlertAck,
-    AlertList,
-    AlertLog,
-    AlertLogQuery,
-    Empty,
-    Matcher,
-    Silence,
-    SilenceId,
-    SilenceList,
-)
 
 MAX_TEXT_CHARS = 1024
 MAX_MATCHERS = 16
 
-_window = msgspec.json.Decoder(Window).decode
+_window = msgspec.json.Decoder(alerting.Window).decode
 
 
 class AlertEndpoints:
@@ -65,22 +30,22 @@ class AlertEndpoints:
         self._muter = Muter()
 
     def serve(self, service: Service) -> None:
-        service.endpoint(ALERTS_ACTIVE, refusing(self.alerts))
-        service.endpoint(ALERTS_LOG, refusing(self.alert_log))
-        service.endpoint(ALERTS_TRANSITIONS, refusing(self.transitions))
-        service.endpoint(ALERTS_ACK, refusing(self.acknowledge))
-        service.endpoint(SILENCES_LIST, refusing(self.silences))
-        service.endpoint(SILENCES_SET, refusing(self.set_silence))
-        service.endpoint(SILENCES_END, refusing(self.delete_silence))
-        service.endpoint(RULES_LIST, refusing(self.rules))
-        service.endpoint(RULES_SET, refusing(self.set_rule))
-        service.endpoint(RULES_END, refusing(self.delete_rule))
-        service.endpoint(WINDOWS_LIST, refusing(self.windows))
-        service.endpoint(WINDOWS_SET, refusing(self.set_window))
-        service.endpoint(WINDOWS_END, refusing(self.delete_window))
-        service.endpoint(RECEIVERS_LIST, refusing(self.receivers))
+        service.endpoint(rpc.ALERTS_ACTIVE, refusing(self.alerts))
+        service.endpoint(rpc.ALERTS_LOG, refusing(self.alert_log))
+        service.endpoint(alerting.ALERTS_TRANSITIONS, refusing(self.transitions))
+        service.endpoint(rpc.ALERTS_ACK, refusing(self.acknowledge))
+        service.endpoint(rpc.SILENCES_LIST, refusing(self.silences))
+        service.endpoint(rpc.SILENCES_SET, refusing(self.set_silence))
+        service.endpoint(rpc.SILENCES_END, refusing(self.delete_silence))
+        service.endpoint(alerting.RULES_LIST, refusing(self.rules))
+        service.endpoint(alerting.RULES_SET, refusing(self.set_rule))
+        service.endpoint(alerting.RULES_END, refusing(self.delete_rule))
+        service.endpoint(alerting.WINDOWS_LIST, refusing(self.windows))
+        service.endpoint(alerting.WINDOWS_SET, refusing(self.set_window))
+        service.endpoint(alerting.WINDOWS_END, refusing(self.delete_window))
+        service.endpoint(alerting.RECEIVERS_LIST, refusing(self.receivers))
 
-    async def alerts(self, _: Empty) -> AlertList:
+    async def alerts(self, _: rpc.Empty) -> rpc.AlertList:
         """Active alerts, each with what mutes it."""
         now = self._now_ms()
         firing = await self._store.active()
@@ -88,12 +53,12 @@ class AlertEndpoints:
         windows = list(map(_window, (await self._store.documents(DocumentKind.WINDOWS)).values()))
         await self._load_api_rules()
         muted = self._muter.muted(firing, silences, windows, self._rules.rules.inhibitions, now)
-        return AlertList(alerts=[muted.annotated(alert) for alert in firing])
+        return rpc.AlertList(alerts=[muted.annotated(alert) for alert in firing])
 
-    async def alert_log(self, question: AlertLogQuery) -> AlertLog:
-        return AlertLog(entries=await self._store.episodes(min(question.limit, MAX_EPISODES)))
+    async def alert_log(self, question: rpc.AlertLogQuery) -> rpc.AlertLog:
+        return rpc.AlertLog(entries=await self._store.episodes(min(question.limit, MAX_EPISODES)))
 
-    async def acknowledge(self, ack: AlertAck) -> Alert:
+    async def acknowledge(self, ack: rpc.AlertAck) -> Alert:
         """Acknowledge a firing alert until it ends."""
         _check_text("by", ack.by)
         _check_text("comment", ack.comment)
@@ -103,10 +68,10 @@ class AlertEndpoints:
             raise RpcRefusal(ErrorCode.NOT_FOUND, f"no active alert {ack.id!r}")
         return alert
 
-    async def silences(self, _: Empty) -> SilenceList:
-        return SilenceList(silences=await self._store.silences(self._now_ms()))
+    async def silences(self, _: rpc.Empty) -> rpc.SilenceList:
+        return rpc.SilenceList(silences=await self._store.silences(self._now_ms()))
 
-    async def set_silence(self, silence: Silence) -> Silence:
+    async def set_silence(self, silence: rpc.Silence) -> rpc.Silence:
         """Add a silence or replace the one with its id; the answer is the stored silence."""
         now = self._now_ms()
         silence = msgspec.structs.replace(
@@ -116,43 +81,43 @@ class AlertEndpoints:
         await self._store.put_silence(silence, now)
         return silence
 
-    async def delete_silence(self, named: SilenceId) -> Empty:
-        if not await self._store.delete_silence(named.id):
+    async def delete_silence(self, named: rpc.SilenceId) -> rpc.Empty:
+        if not await self._store.delete_document(DocumentKind.SILENCES, named.id):
             raise RpcRefusal(ErrorCode.NOT_FOUND, f"no silence {named.id!r}")
-        return Empty()
+        return rpc.Empty()
 
-    async def transitions(self, question: TransitionQuery) -> TransitionList:
+    async def transitions(self, question: alerting.TransitionQuery) -> alerting.TransitionList:
         limit = max(0, question.limit)
         read = MAX_TRANSITIONS if question.id else min(limit, MAX_TRANSITIONS)
         found = await self._store.transitions(read)
         if question.id:
             found = [transition for transition in found if transition.id == question.id]
-        return TransitionList(transitions=found[:limit])
+        return alerting.TransitionList(transitions=found[:limit])
 
-    async def rules(self, _: Empty) -> RuleList:
+    async def rules(self, _: rpc.Empty) -> alerting.RuleList:
         await self._load_api_rules()
         return self._rules.listed()
 
-    async def set_rule(self, given: AlertRule) -> AlertRule:
+    async def set_rule(self, given: alerting.AlertRule) -> alerting.AlertRule:
         """Add a rule or replace the one with its id; it is in effect within a second."""
         rule = to_rule(given)
         await self._store.put_document(DocumentKind.RULES, rule.id, encode(rule))
         await self._load_api_rules()
         return from_rule(rule, "api", overridden=self._rules.rules.by_id.get(rule.id) != rule)
 
-    async def delete_rule(self, named: RuleId) -> Empty:
+    async def delete_rule(self, named: alerting.RuleId) -> rpc.Empty:
         """Delete a rule of the API; its alerts end."""
         known = await self._store.delete_document(DocumentKind.RULES, named.id)
         await self._load_api_rules()
         if not known:
             raise RpcRefusal(ErrorCode.NOT_FOUND, f"no rule {named.id!r} was given by API")
-        return Empty()
+        return rpc.Empty()
 
-    async def windows(self, _: Empty) -> WindowList:
+    async def windows(self, _: rpc.Empty) -> alerting.WindowList:
         stored = await self._store.documents(DocumentKind.WINDOWS)
-        return WindowList(windows=[_window(data) for _, data in sorted(stored.items())])
+        return alerting.WindowList(windows=[_window(data) for _, data in sorted(stored.items())])
 
-    async def set_window(self, window: Window) -> Window:
+    async def set_window(self, window: alerting.Window) -> alerting.Window:
         """Add a maintenance window or replace the one with its id; the answer is the stored window."""
         window = msgspec.structs.replace(window, id=window.id or secrets.token_hex(8))
         _check_matchers(window.matchers)
@@ -162,15 +127,15 @@ class AlertEndpoints:
         await self._store.put_document(DocumentKind.WINDOWS, window.id, msgspec.json.encode(window))
         return window
 
-    async def delete_window(self, named: WindowId) -> Empty:
+    async def delete_window(self, named: alerting.WindowId) -> rpc.Empty:
         if not await self._store.delete_document(DocumentKind.WINDOWS, named.id):
             raise RpcRefusal(ErrorCode.NOT_FOUND, f"no maintenance window {named.id!r}")
-        return Empty()
+        return rpc.Empty()
 
-    async def receivers(self, _: Empty) -> ReceiverList:
+    async def receivers(self, _: rpc.Empty) -> alerting.ReceiverList:
         """Status of the receivers, as stored by the leader."""
         state = await self._store.notify_state(self._now_ms())
-        return ReceiverList(receivers=[receiver for _, receiver in sorted(state.receivers.items())])
+        return alerting.ReceiverList(receivers=[receiver for _, receiver in sorted(state.receivers.items())])
 
     async def _load_api_rules(self) -> None:
         self._rules.load_api_rules(await self._store.documents(DocumentKind.RULES))
@@ -184,7 +149,7 @@ def _check_text(field: str, text: str) -> None:
         raise RpcRefusal(ErrorCode.TOO_LARGE, f"`{field}` has more than {MAX_TEXT_CHARS} characters")
 
 
-def _check_matchers(matchers: list[Matcher]) -> None:
+def _check_matchers(matchers: list[rpc.Matcher]) -> None:
     for matcher in matchers:
         _check_text("name", matcher.name)
         _check_text("value", matcher.value)
@@ -194,7 +159,7 @@ def _check_matchers(matchers: list[Matcher]) -> None:
         raise RpcRefusal(ErrorCode.INVALID_FIELD, f"more than {MAX_MATCHERS} matchers")
 
 
-def _check_silence(silence: Silence, now: int) -> None:
+def _check_silence(silence: rpc.Silence, now: int) -> None:
     _check_text("id", silence.id)
     _check_text("comment", silence.comment)
     _check_text("createdBy", silence.created_by)

@@ -87,7 +87,6 @@ class LeaderLease:
 
     @property
     def reachable(self) -> bool:
-        """Whether the store answered recently."""
         return self._monotonic() - self._answered_at < STALE_S
 
     async def run(self) -> None:

@@ -30,10 +30,11 @@ class StoreLimitReached(Exception):
 
 
 class DocumentKind(StrEnum):
-    """Kinds of documents that operators write through the API, stored as JSON by id."""
+    """Kinds of documents that operators write through the API, stored as JSON by id; silences by `put_silence`."""
 
     RULES = "rules"
     WINDOWS = "windows"
+    SILENCES = "silences"
 
 
 class CommitStatus(StrEnum):
@@ -152,9 +153,6 @@ class MetricsStore(Protocol):
 
     async def put_silence(self, silence: Silence, now: int) -> None:
         """Add or replace a silence. Raises StoreLimitReached."""
-
-    async def delete_silence(self, silence_id: str) -> bool:
-        """Delete a silence; False if there is none of that id."""
 
     async def transitions(self, limit: int) -> list[AlertTransition]:
         """Return the newest transitions of alerts, newest first."""

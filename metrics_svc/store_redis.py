@@ -299,9 +299,6 @@ class RedisMetricsStore(MetricsStore):
         if not await self._run(PUT_DOCUMENT, [self._key("silences")], arguments):
             raise StoreLimitReached(f"there are {MAX_SILENCES} silences already")
 
-    async def delete_silence(self, silence_id: str) -> bool:
-        return bool(await _converted(self._redis.hdel(self._key("silences"), silence_id)))
-
     async def transitions(self, limit: int) -> list[AlertTransition]:
         if limit <= 0:
             return []

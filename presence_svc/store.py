@@ -291,7 +291,7 @@ class PresenceStore:
         await self._writes.close()
 
     async def _write(self, script: Script, *arguments: Argument) -> Any:
-        common = [self._packed_policy, _new_epoch(), self._clock(), *self._marks.arguments()]
+        common = [self._packed_policy, secrets.token_hex(8), self._clock(), *self._marks.arguments()]
         return await self._writes.run(script, self._keys, [*common, *arguments])
 
     async def _read(self, script: Script, *arguments: Argument) -> Any:
@@ -307,7 +307,7 @@ class PresenceStore:
             cursor,
             limit,
             self._timings.idle_room_ms,
-            _new_epoch(),
+            secrets.token_hex(8),
             self._clock(),
             wanted,
             self._policy.room_limit if room else self._policy.online_limit,
@@ -326,10 +326,6 @@ class PresenceStore:
             count=count,
             counts_only=bool(counts_only),
         )
-
-
-def _new_epoch() -> str:
-    return secrets.token_hex(8)
 
 
 def _pack(batch: PresenceBatch) -> bytes:

@@ -8,6 +8,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
@@ -23,17 +24,15 @@ STALE_S = 3.0  # a sweep may take two time-outs of Redis before the store counts
 COUNT_EVERY = 10
 
 
+@dataclass(eq=False)
 class Sweeper:
     """Sweeps the store, publishes what that changed, and judges by it whether the store is reachable."""
 
-    def __init__(
-        self, store: PresenceStore, announcer: Announcer, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._store = store
-        self._announcer = announcer
-        self._clock = clock
-        self._succeeded_at = float("-inf")
-        self._reachable: bool | None = None
+    _store: PresenceStore
+    _announcer: Announcer
+    _clock: Callable[[], float] = time.monotonic
+    _succeeded_at: float = float("-inf")
+    _reachable: bool | None = None
 
     @property
     def store_healthy(self) -> bool:

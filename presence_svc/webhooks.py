@@ -177,7 +177,6 @@ class Webhooks:
         self.deliveries = [WebhookDelivery(store, self._sender, url) for url in urls]
 
     async def close(self) -> None:
-        """Release the leases, and close the connections."""
         for delivery in self.deliveries:
             await delivery.release()
         await self._sender.close()

@@ -148,7 +148,6 @@ class RowAccumulator:
 
 
 def percentiles_of(sketch: LatencySketch) -> Percentiles:
-    """Percentiles of a sketch that rows keep."""
     p50, p95, p99 = sketch.quantiles(PERCENTILES) or (0.0, 0.0, 0.0)
     return p50, p95, p99
 

@@ -43,7 +43,7 @@ class AlertEngine:
             all_series = self._series(rule, snapshot)
             active: int | None = None
             for series in all_series:
-                alert = rule.alert_id(series)
+                alert = alert_id(rule.metric, series)
                 if alert in seen:  # two rules match the same label set: the first one in the file applies
                     continue
                 seen.add(alert)
@@ -71,7 +71,7 @@ class AlertEngine:
         return alert in self._with_data or (series == FLEET and rule.no_data != "alert")
 
     def _count_active(self, rule: Rule, all_series: list[str]) -> int:
-        instances = (self._instances.get(rule.alert_id(series)) for series in all_series)
+        instances = (self._instances.get(alert_id(rule.metric, series)) for series in all_series)
         return sum(instance is not None and instance.state in _ACTIVE for instance in instances)
 
     def _rename(self, changes: SecondCommit, now: int) -> None:

@@ -4,11 +4,10 @@ from zlib import crc32
 
 import msgspec
 
-from metrics_svc.alerts.rules import EVERY_SOURCE, Rule
+from metrics_svc.alerts.rules import EVERY_SOURCE, SEVERITIES, Rule, alert_id
 from metrics_svc.alerts.states import TABLE, AlertEffect, AlertState, Signal, Transition
 from services.wire.records import UNSET, Alert, Severity
 
-_SEVERITIES: tuple[Severity, Severity] = ("warning", "critical")
 # How often the value of a firing alert is updated. Not each second: the update is written to the store, and thousands
 # of alerts may fire. Each alert has its own second of the five, so that the updates do not come all at once.
 REFRESH_S = 5
@@ -116,7 +115,7 @@ def _with_times(rule: Rule, instance: AlertInstance, value: float | None, now: i
             return msgspec.structs.replace(instance, warning=ThresholdTimes(), critical=ThresholdTimes())
         return instance
     warning, critical = (
-        _times(rule, instance.times(severity), severity, value, now) for severity in _SEVERITIES
+        _times(rule, instance.times(severity), severity, value, now) for severity in SEVERITIES
     )
     return msgspec.structs.replace(instance, warning=warning, critical=critical, missing_since=None)
 
@@ -140,18 +139,17 @@ def _signal(rule: Rule, instance: AlertInstance, value: float | None, now: int) 
             return Signal.FORGOTTEN
         return Signal[f"LOST_{rule.no_data.upper()}"] if missing_s >= rule.no_data_for_s else Signal.MISSING
     held = _held(rule, instance, now)
-    announced = (
-        instance.alert.type if instance.state is AlertState.FIRING and instance.alert is not None else None
-    )
+    firing = instance.state is AlertState.FIRING
+    announced = instance.alert.type if firing and instance.alert is not None else None
     if announced is None:
         if held is not None:
             return Signal.HELD
-        if any(instance.times(severity).over_since is not None for severity in _SEVERITIES):
+        if any(instance.times(severity).over_since is not None for severity in SEVERITIES):
             return Signal.OVER
         return Signal.QUIET
     if announced == "warning" and held == "critical":
         return Signal.RAISED
-    cleared = {severity: _is_cleared(rule, instance, severity, now) for severity in _SEVERITIES}
+    cleared = {severity: _is_cleared(rule, instance, severity, now) for severity in SEVERITIES}
     if all(cleared.values()):
         return Signal.QUIET
     if announced == "critical" and cleared["critical"] and not rule.is_clear(value, "warning"):
@@ -163,7 +161,7 @@ def _signal(rule: Rule, instance: AlertInstance, value: float | None, now: int) 
 
 def _held(rule: Rule, instance: AlertInstance, now: int) -> Severity | None:
     """Highest severity whose threshold was exceeded for `for_s`."""
-    for severity in reversed(_SEVERITIES):
+    for severity in reversed(SEVERITIES):
         since = instance.times(severity).over_since
         if since is not None and now - since >= rule.for_s * 1000:
             return severity
@@ -207,7 +205,7 @@ def _alert(rule: Rule, instance: AlertInstance, signal: Signal, value: float | N
         )
         message = _message(rule, instance.source, severity, value)
     return Alert(
-        id=rule.alert_id(instance.source),
+        id=alert_id(rule.metric, instance.source),
         type=severity,
         metric=rule.metric,
         value=round(value or 0.0, 3),

@@ -6,29 +6,24 @@ from typing import Literal
 
 import msgspec
 
-from metrics_svc.aggregation.rows import FLEET, QUANTILE_SUFFIXES
+from metrics_svc.aggregation.rows import FLEET, LATENCY_NAMES, QUANTILE_SUFFIXES
 from metrics_svc.alerts.muting import DEFAULT_INHIBITIONS, Inhibition
 from services.wire.names import METRIC_NAME
 from services.wire.records import Severity
 
 EVERY_SOURCE = "*"
+SEVERITIES: tuple[Severity, Severity] = ("warning", "critical")
 MAX_TEXT_CHARS = 256
 MAX_LABELS = 32
 # Default clear threshold: 5 % on the good side of the threshold.
 DEFAULT_CLEAR_MARGIN = 0.05
 
-_UNITS = {
-    "cpu": " %",
-    "memory": " %",
-    "disk": " %",
-    "latencyP50": " ms",
-    "latencyP95": " ms",
-    "latencyP99": " ms",
-    "requests": "/s",
-    "errors": "/s",
-    "network_in": " B/s",
-    "network_out": " B/s",
-}
+_UNITS = (
+    dict.fromkeys(("cpu", "memory", "disk"), " %")
+    | dict.fromkeys(LATENCY_NAMES, " ms")
+    | dict.fromkeys(("requests", "errors"), "/s")
+    | dict.fromkeys(("network_in", "network_out"), " B/s")
+)
 
 
 def alert_id(metric: str, source: str) -> str:
@@ -123,10 +118,6 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def least_severity(self) -> Severity:
         return "critical" if self.warning is None else "warning"
 
-    def alert_id(self, source: str) -> str:
-        """Id of this rule's alert for a source (empty: the fleet)."""
-        return alert_id(self.metric, source)
-
     def describe(self, value: float, source: str) -> str:
         """Text for a value: `cpu is 93.1 %`."""
         subject = f"{self.metric} of {source}" if source else self.metric
@@ -185,8 +176,7 @@ def _check(rule: Rule) -> None:
         raise BadRules(f"{what}: durations and counts must not be negative")
     if rule.warning is not None and rule.critical is not None and not rule.is_over(rule.critical, "warning"):
         raise BadRules(f"{what}: `critical` must be {rule.op} `warning`")
-    severities: tuple[Severity, ...] = ("warning", "critical")
-    for severity in severities:
+    for severity in SEVERITIES:
         clear, threshold = rule.clear_threshold(severity), rule.threshold(severity)
         if clear is not None and clear != threshold and rule.is_over(clear, severity):
             raise BadRules(f"{what}: `{severity}_clear` lies on the wrong side of `{severity}`")

@@ -63,7 +63,7 @@ class ConfiguredReceiver:
         if not self.status.up:
             log.info("receiver is up again", receiver=self.name, failures=self.status.failures)
         self._set(up=True, failures=0, error="", last_success=now)
-        _count(self.name, "sent")
+        telemetry.counter(MetricName.NOTIFICATIONS).labels(self.name, "sent").inc()
 
     def failed(self, fault: NotTaken, now: int) -> None:
         """Note a message not delivered at `now` (ms)."""
@@ -73,7 +73,8 @@ class ConfiguredReceiver:
         elif self.status.up:
             log.error("receiver is down; its notifications are delayed", receiver=self.name, reason=reason)
         self._set(up=False, failures=self.status.failures + 1, error=reason, last_failure=now)
-        _count(self.name, "failed" if fault.retry else "refused")
+        outcome = "failed" if fault.retry else "refused"
+        telemetry.counter(MetricName.NOTIFICATIONS).labels(self.name, outcome).inc()
 
     def set_waiting(self, groups: int) -> bool:
         """Set the number of groups that wait; return whether it changed."""
@@ -89,10 +90,6 @@ class ConfiguredReceiver:
 def backoff_s(failures: int) -> float:
     """Pause after so many failed attempts: exponential with jitter."""
     return delay_s(failures - 1, FIRST_BACKOFF_S, MAX_BACKOFF_S, jitter=0.2)
-
-
-def _count(receiver: str, outcome: str) -> None:
-    telemetry.counter(MetricName.NOTIFICATIONS).labels(receiver, outcome).inc()
 
 
 def configured_receivers(settings: Settings) -> list[ConfiguredReceiver]:

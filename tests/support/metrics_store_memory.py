@@ -55,7 +55,6 @@ class MemoryStore(MetricsStore):
         self._receivers: dict[str, Receiver] = {}
         self._episodes: dict[tuple[str, int], AlertLogEntry] = {}
         self._events: deque[tuple[int, AlertEvent]] = deque(maxlen=MAX_UNANNOUNCED)
-        self._silences: dict[str, Silence] = {}
         self._logs: deque[LogEntry] = deque(maxlen=MAX_LOG_LINES)
 
     async def acquire(self, holder: str, ttl_ms: int, seen: int = 0) -> Grant:
@@ -158,19 +157,18 @@ class MemoryStore(MetricsStore):
         return True
 
     async def silences(self, now: int) -> list[Silence]:
+        stored = self._documents[DocumentKind.SILENCES].values()
+        silences = [msgspec.json.decode(data, type=Silence) for data in stored]
         return sorted(
-            (silence for silence in self._silences.values() if silence.ends_at > now),
+            (silence for silence in silences if silence.ends_at > now),
             key=lambda silence: (silence.starts_at, silence.id),
         )
 
     async def put_silence(self, silence: Silence, now: int) -> None:
-        self._silences = {id: kept for id, kept in self._silences.items() if kept.ends_at > now}
-        if silence.id not in self._silences and len(self._silences) >= MAX_SILENCES:
+        kept = {kept.id: msgspec.json.encode(kept) for kept in await self.silences(now)}
+        if silence.id not in kept and len(kept) >= MAX_SILENCES:
             raise StoreLimitReached(f"there are {MAX_SILENCES} silences already")
-        self._silences[silence.id] = silence
-
-    async def delete_silence(self, silence_id: str) -> bool:
-        return self._silences.pop(silence_id, None) is not None
+        self._documents[DocumentKind.SILENCES] = kept | {silence.id: msgspec.json.encode(silence)}
 
     async def transitions(self, limit: int) -> list[AlertTransition]:
         return list(islice(reversed(self._transitions), limit))

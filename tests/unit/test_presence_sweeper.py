@@ -70,7 +70,7 @@ async def test_a_store_out_of_reach_is_swept_again_when_it_is_back(monkeypatch: 
 
 async def test_a_store_that_has_not_answered_for_long_is_not_healthy():
     now = 1000.0
-    sweeper = Sweeper(Scripted(step(1)), Recorder(), clock=lambda: now)
+    sweeper = Sweeper(Scripted(step(1)), Recorder(), lambda: now)
     await sweeper.sweep()
     now += module.STALE_S - 0.1
     assert sweeper.store_healthy

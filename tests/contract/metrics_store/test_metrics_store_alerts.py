@@ -117,8 +117,8 @@ class TestSilences:
 
     async def test_ended_early(self, store: MetricsStore) -> None:
         await store.put_silence(self.silence("one", 0, 100), 0)
-        assert await store.delete_silence("one")
-        assert not await store.delete_silence("one")
+        assert await store.delete_document(DocumentKind.SILENCES, "one")
+        assert not await store.delete_document(DocumentKind.SILENCES, "one")
         assert await store.silences(0) == []
 
     async def test_bounded(self, store: MetricsStore, monkeypatch: pytest.MonkeyPatch) -> None:
