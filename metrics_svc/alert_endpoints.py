@@ -81,7 +81,7 @@ class AlertEndpoints:
         await self._store.put_silence(silence, now)
         return silence
 
-    async def delete_silence(self, named: rpc.SilenceId) -> rpc.Empty:
+    async def delete_silence(self, named: rpc.ById) -> rpc.Empty:
         if not await self._store.delete_document(DocumentKind.SILENCES, named.id):
             raise RpcRefusal(ErrorCode.NOT_FOUND, f"no silence {named.id!r}")
         return rpc.Empty()
@@ -105,7 +105,7 @@ class AlertEndpoints:
         await self._load_api_rules()
         return from_rule(rule, "api", overridden=self._rules.rules.by_id.get(rule.id) != rule)
 
-    async def delete_rule(self, named: alerting.RuleId) -> rpc.Empty:
+    async def delete_rule(self, named: rpc.ById) -> rpc.Empty:
         """Delete a rule of the API; its alerts end."""
         known = await self._store.delete_document(DocumentKind.RULES, named.id)
         await self._load_api_rules()
@@ -127,7 +127,7 @@ class AlertEndpoints:
         await self._store.put_document(DocumentKind.WINDOWS, window.id, msgspec.json.encode(window))
         return window
 
-    async def delete_window(self, named: alerting.WindowId) -> rpc.Empty:
+    async def delete_window(self, named: rpc.ById) -> rpc.Empty:
         if not await self._store.delete_document(DocumentKind.WINDOWS, named.id):
             raise RpcRefusal(ErrorCode.NOT_FOUND, f"no maintenance window {named.id!r}")
         return rpc.Empty()

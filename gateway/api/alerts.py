@@ -20,12 +20,10 @@ from services.wire.alerting import (
     WINDOWS_SET,
     AlertRule,
     Receiver,
-    RuleId,
     RuleList,
     TransitionQuery,
     Weekday,
     Window,
-    WindowId,
 )
 from services.wire.codes import ErrorCode
 from services.wire.records import UNSET, Alert, AlertLogEntry, AlertTransition, Record, UnsetType
@@ -38,10 +36,10 @@ from services.wire.rpc import (
     SILENCES_SET,
     AlertAck,
     AlertLogQuery,
+    ById,
     Empty,
     Matcher,
     Silence,
-    SilenceId,
 )
 
 _YEAR_S = 366 * 24 * 3600
@@ -176,7 +174,7 @@ async def silence(call: Call) -> Silence:
 @endpoint("DELETE", "/api/silences/{id}", _MANAGES, status=204)
 async def unsilence(call: Call) -> None:
     """End a silence now."""
-    await call.gateway.service_client.call(SILENCES_END, SilenceId(id=call.path["id"]))
+    await call.gateway.service_client.call(SILENCES_END, ById(id=call.path["id"]))
 
 
 # --- rules, beside those of the rules file ---
@@ -224,7 +222,7 @@ async def put_rule(call: Call) -> AlertRule:
 @endpoint("DELETE", "/api/rules/{id:path}", _MANAGES, status=204)
 async def remove_rule(call: Call) -> None:
     """Forget an alert rule that was given by API."""
-    await call.gateway.service_client.call(RULES_END, RuleId(id=call.path["id"]))
+    await call.gateway.service_client.call(RULES_END, ById(id=call.path["id"]))
 
 
 # --- maintenance windows: times that come again, in which alerts that match are not notified ---
@@ -262,4 +260,4 @@ async def put_window(call: Call) -> Window:
 @endpoint("DELETE", "/api/windows/{id}", _MANAGES, status=204)
 async def remove_window(call: Call) -> None:
     """Forget a maintenance window."""
-    await call.gateway.service_client.call(WINDOWS_END, WindowId(id=call.path["id"]))
+    await call.gateway.service_client.call(WINDOWS_END, ById(id=call.path["id"]))

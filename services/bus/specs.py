@@ -1,41 +1,40 @@
-"""The list of streams: what each must be, and how one that is there may be changed. Pure.
+"""The list of streams: what each must be, and how an existing one may be changed. Pure.
 
-Who creates, watches, backs up, checks or may use a stream takes it from `all_specs` or `disk_specs`.
+Every part that creates, watches, backs up, checks or uses streams gets them from `all_specs` or `disk_specs`.
 """
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from services.settings import Settings
+from services.wire.subjects import republished_subject
 
 _NS = 1_000_000_000
 
-# A direct message waits for its user as long as a room's message waits for its members.
+# As for the messages of a room.
 INBOX_SIZE = 100
 INBOX_TTL_S = 600
-# Some 400,000 revocations. They have room of their own: full rooms must not prevent a revocation.
+# Some 400,000 revocations. Their own stream: full rooms must not prevent a revocation.
 REVOCATION_BYTES = 64 * 1024 * 1024
-# Some 100,000 tickets. The most that `ticket_ttl_s` may be: the store forgets them then, whatever the setting.
+# Some 100,000 tickets, and the maximum of `ticket_ttl_s`: the stream drops them after it, whatever the setting.
 TICKET_BYTES = 64 * 1024 * 1024
 TICKET_TTL_S = 300
 
-# Limits that may only be raised without an explicit act: lowered, they delete messages or copies at once. Of those in
-# the second set, 0 and -1 mean "no limit".
+# Limits that no gateway lowers: that would delete messages or copies at once. In the second set, 0 and -1 mean no limit.
 _RAISED = frozenset({"num_replicas", "max_msgs_per_subject", "max_age", "max_bytes", "duplicate_window"})
 _UNLIMITED = frozenset({"max_msgs_per_subject", "max_age", "max_bytes"})
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """What a stream must be. `captured` and `republished` are subjects with wildcards, see wire.subjects.
+    """What a stream must be. `captured` is a subject with a wildcard, see wire.subjects.
 
-    A full stream drops its oldest messages, or with `discard` "new" refuses what comes. One in memory is not
+    A full stream drops its oldest messages, or with `discard` "new" refuses new ones. A stream in memory is not
     republished, read in batches or backed up.
     """
 
     name: str
     captured: str
-    republished: str
     max_per_subject: int
     max_age_s: int
     duplicate_window_s: int
@@ -45,7 +44,7 @@ class StreamSpec:
     storage: Literal["file", "memory"] = "file"
 
     def config(self) -> dict[str, Any]:
-        """Return it as JetStream says it. The server refuses a duplicate window longer than the age."""
+        """Return JetStream's configuration. The server refuses a duplicate window longer than the age."""
         common = {
             "name": self.name,
             "subjects": [self.captured],
@@ -62,7 +61,7 @@ class StreamSpec:
             "retention": "limits",
             "duplicate_window": min(self.duplicate_window_s, self.max_age_s) * _NS,
             "allow_direct": True,
-            "republish": {"src": self.captured, "dest": self.republished},
+            "republish": {"src": self.captured, "dest": republished_subject(self.captured)},
         }
 
 
@@ -73,7 +72,6 @@ def room_specs(settings: Settings) -> dict[str, StreamSpec]:
         name: StreamSpec(
             name=subjects.rooms_stream(name),
             captured=subjects.rooms_captured(name),
-            republished=subjects.rooms_republished(name),
             max_per_subject=namespace.history_size,
             max_age_s=namespace.history_ttl_s,
             duplicate_window_s=settings.duplicate_window_s,
@@ -91,7 +89,6 @@ def inbox_spec(settings: Settings) -> StreamSpec:
     return StreamSpec(
         name=subjects.inbox_stream,
         captured=subjects.inboxes_captured,
-        republished=subjects.inboxes_republished,
         max_per_subject=INBOX_SIZE,
         max_age_s=INBOX_TTL_S,
         duplicate_window_s=settings.duplicate_window_s,
@@ -101,12 +98,11 @@ def inbox_spec(settings: Settings) -> StreamSpec:
 
 
 def revocation_spec(settings: Settings) -> StreamSpec:
-    """Return the stream of revocations. None is dropped before its time: a full one refuses."""
+    """Return the stream of revocations. When full it refuses new ones: none is dropped before its time."""
     subjects = settings.subjects
     return StreamSpec(
         name=subjects.revocations_stream,
         captured=subjects.revoked_in("*"),
-        republished=subjects.revocations_republished,
         max_per_subject=1,
         max_age_s=settings.revocation_s,
         duplicate_window_s=settings.duplicate_window_s,
@@ -117,12 +113,11 @@ def revocation_spec(settings: Settings) -> StreamSpec:
 
 
 def ticket_spec(settings: Settings) -> StreamSpec:
-    """Return the stream of tickets: in memory, because they are worth less than a disk write. A full one refuses."""
+    """Return the stream of tickets: in memory, because a ticket is not worth a disk write. When full it refuses."""
     subjects = settings.subjects
     return StreamSpec(
         name=subjects.tickets_stream,
         captured=f"{subjects.tickets}.*",
-        republished="",
         max_per_subject=1,
         max_age_s=TICKET_TTL_S,
         duplicate_window_s=0,
@@ -150,9 +145,9 @@ def disk_specs(settings: Settings) -> list[StreamSpec]:
 
 @dataclass(frozen=True, slots=True)
 class StreamChanges:
-    """What makes a stream fit its specification: `update` may be sent; `lowered` needs an explicit act.
+    """How to make a stream fit its specification, by JetStream's option.
 
-    Both by the name of JetStream's option; of `lowered`, the value in force and the one that is wanted.
+    `update` has the values to send; `lowered` the pairs (in force, wanted) that need an explicit act.
     """
 
     update: dict[str, Any]
@@ -162,8 +157,8 @@ class StreamChanges:
 def changes(config: dict[str, Any], spec: StreamSpec, stored_bytes: int) -> StreamChanges:
     """Compare a stream's configuration in force with its specification.
 
-    A first limit by size is no lowering where all that is stored fits. Limits are never lowered otherwise, so that
-    gateways with different settings do not undo each other's.
+    A first size limit is sent if all stored messages fit. Otherwise limits are never lowered, so that gateways with
+    different settings do not undo each other's.
     """
     update: dict[str, Any] = {}
     lowered: dict[str, tuple[Any, Any]] = {}

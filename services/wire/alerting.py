@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from services.wire.records import UNSET, AlertTransition, UnsetType
-from services.wire.rpc import Empty, Matcher, Message, RpcEndpoint
+from services.wire.rpc import ById, Empty, Matcher, Message, RpcEndpoint
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
@@ -47,12 +47,6 @@ class RuleList(Message, frozen=True, kw_only=True):
     file: str | UnsetType = UNSET
 
 
-class RuleId(Message, frozen=True, kw_only=True):
-    """Names a rule."""
-
-    id: str
-
-
 class Window(Message, frozen=True, kw_only=True):
     """A maintenance window: alerts that match all matchers are not notified on these days between these times.
 
@@ -74,12 +68,6 @@ class WindowList(Message, frozen=True, kw_only=True):
     """All maintenance windows, by id."""
 
     windows: list[Window]
-
-
-class WindowId(Message, frozen=True, kw_only=True):
-    """Names a maintenance window."""
-
-    id: str
 
 
 class Receiver(Message, frozen=True, kw_only=True):
@@ -119,9 +107,9 @@ class TransitionList(Message, frozen=True, kw_only=True):
 
 RULES_LIST = RpcEndpoint("metrics", "rules", Empty, RuleList)
 RULES_SET = RpcEndpoint("metrics", "rule", AlertRule, AlertRule)
-RULES_END = RpcEndpoint("metrics", "unrule", RuleId, Empty)
+RULES_END = RpcEndpoint("metrics", "unrule", ById, Empty)
 WINDOWS_LIST = RpcEndpoint("metrics", "windows", Empty, WindowList)
 WINDOWS_SET = RpcEndpoint("metrics", "window", Window, Window)
-WINDOWS_END = RpcEndpoint("metrics", "unwindow", WindowId, Empty)
+WINDOWS_END = RpcEndpoint("metrics", "unwindow", ById, Empty)
 RECEIVERS_LIST = RpcEndpoint("metrics", "receivers", Empty, ReceiverList)
 ALERTS_TRANSITIONS = RpcEndpoint("metrics", "transitions", TransitionQuery, TransitionList)

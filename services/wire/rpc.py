@@ -48,7 +48,13 @@ class Message(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_de
 
 
 class Empty(Message, frozen=True, kw_only=True):
-    """Nothing to say."""
+    """A message without fields."""
+
+
+class ById(Message, frozen=True, kw_only=True):
+    """Names a rule, a maintenance window or a silence."""
+
+    id: str
 
 
 # --- presence -------------------------------------------------------------------------------------------------
@@ -294,12 +300,6 @@ class SilenceList(Message, frozen=True, kw_only=True):
     silences: list[Silence]
 
 
-class SilenceId(Message, frozen=True, kw_only=True):
-    """Names a silence."""
-
-    id: str
-
-
 class LogQuery(Message, frozen=True, kw_only=True):
     """The newest `limit` log entries: of one source, of one level and those above, as far as given."""
 
@@ -322,7 +322,7 @@ ALERTS_LOG = RpcEndpoint("metrics", "alert_log", AlertLogQuery, AlertLog)
 ALERTS_ACK = RpcEndpoint("metrics", "ack", AlertAck, Alert)
 SILENCES_LIST = RpcEndpoint("metrics", "silences", Empty, SilenceList)
 SILENCES_SET = RpcEndpoint("metrics", "silence", Silence, Silence)
-SILENCES_END = RpcEndpoint("metrics", "unsilence", SilenceId, Empty)
+SILENCES_END = RpcEndpoint("metrics", "unsilence", ById, Empty)
 LOGS_RECENT = RpcEndpoint("metrics", "logs", LogQuery, LogPage)
 
 # --- gateways (asked all at once: every gateway answers for itself) ------------------------------------------

@@ -33,8 +33,13 @@ LOGS_OF_APPLICATIONS = "app"
 
 
 def stored_subject(republished: str) -> str:
-    """Return the subject that is captured and republished as this one."""
+    """Return the captured subject of a republished one."""
     return republished.replace(".out.", ".in.", 1)  # no prefix has a dot
+
+
+def republished_subject(captured: str) -> str:
+    """Return the republished subject of a captured one, its wildcard in NATS's mapping syntax."""
+    return captured.replace(".in.", ".out.", 1).replace("*", "{{wildcard(1)}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,29 +121,16 @@ class Subjects:
     def probe(self, role: str, instance: str) -> str:
         return f"{self.prefix}.probe.{role}.{to_token(instance)}"
 
-    # What the streams capture and republish; `{{wildcard(N)}}` is NATS's own mapping syntax.
-
     def rooms_captured(self, namespace: str) -> str:
         return f"{self.prefix}.in.room.{namespace}.*"
-
-    def rooms_republished(self, namespace: str) -> str:
-        return f"{self.prefix}.out.room.{namespace}.{{{{wildcard(1)}}}}"
 
     @property
     def inboxes_captured(self) -> str:
         return f"{self.prefix}.in.user.*"
 
-    @property
-    def inboxes_republished(self) -> str:
-        return f"{self.prefix}.out.user.{{{{wildcard(1)}}}}"
-
     def rooms_stream(self, namespace: str) -> str:
         """Stream names allow no dots; prefixes and namespaces are plain words."""
         return f"{self.prefix}-rooms-{namespace}"
-
-    @property
-    def revocations_republished(self) -> str:
-        return f"{self.prefix}.out.revoked.{{{{wildcard(1)}}}}"
 
     @property
     def revocations_stream(self) -> str:

@@ -111,11 +111,11 @@ async def test_rules_windows_and_silences_by_api(fleet: Fleet, receiver: Webhook
     seconds = len(fleet.ticks)
     await fleet.report_until(lambda: len(fleet.ticks) > seconds + 2, "seconds without a word", **shop)
     assert receiver.bodies == []
-    await fleet.ask(alerting.WINDOWS_END, alerting.WindowId(id=window.id))
+    await fleet.ask(alerting.WINDOWS_END, rpc.ById(id=window.id))
     await fleet.report_until(lambda: receiver.bodies, "the notification after the window", **shop)
     assert receiver.bodies[0]["commonLabels"]["team"] == "a"
     assert receiver.bodies[0]["commonLabels"]["source"] == "shop"
-    await fleet.ask(alerting.RULES_END, alerting.RuleId(id=rule.id))
+    await fleet.ask(alerting.RULES_END, rpc.ById(id=rule.id))
     await fleet.report_until(
         lambda: len(fleet.alerts) > 1, "the end of a rule is the end of its alert", **shop
     )

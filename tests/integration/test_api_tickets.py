@@ -149,7 +149,7 @@ async def test_a_server_that_lost_its_memory_takes_new_tickets(
 
 def bucket_spec(settings: Settings, max_bytes: int) -> StreamSpec:
     return StreamSpec(
-        f"{settings.prefix}-b", f"{settings.prefix}.b.*", "", 1, 60, 0, 1, max_bytes, "new", "memory"
+        f"{settings.prefix}-b", f"{settings.prefix}.b.*", 1, 60, 0, 1, max_bytes, "new", "memory"
     )
 
 

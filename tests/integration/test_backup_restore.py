@@ -116,7 +116,6 @@ async def test_a_large_stream_travels_in_pieces(
     spec = StreamSpec(
         subjects.inbox_stream,
         subjects.inboxes_captured,
-        subjects.inboxes_republished,
         10_000,
         600,
         60,

@@ -102,10 +102,10 @@ async def test_silences(fleet: Fleet) -> None:
     assert stored.id
     assert stored.starts_at > 0
     assert (await fleet.ask(rpc.SILENCES_LIST, rpc.Empty())).silences == [stored]
-    await fleet.ask(rpc.SILENCES_END, rpc.SilenceId(id=stored.id))
+    await fleet.ask(rpc.SILENCES_END, rpc.ById(id=stored.id))
     assert (await fleet.ask(rpc.SILENCES_LIST, rpc.Empty())).silences == []
     for endpoint, request, code in (
-        (rpc.SILENCES_END, rpc.SilenceId(id=stored.id), "not_found"),
+        (rpc.SILENCES_END, rpc.ById(id=stored.id), "not_found"),
         (rpc.SILENCES_SET, msgspec.structs.replace(wanted, matchers=[]), "invalid_field"),
         (rpc.SILENCES_SET, msgspec.structs.replace(wanted, ends_at=1), "invalid_field"),
         (rpc.SILENCES_SET, msgspec.structs.replace(wanted, comment="x" * 5000), "too_large"),

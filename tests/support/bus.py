@@ -91,7 +91,6 @@ def room_log(bus: Bus, settings: Settings, *, publish_timeout_s: float = 5.0, **
     spec: dict[str, Any] = {
         "name": subjects.rooms_stream("default"),
         "captured": subjects.rooms_captured("default"),
-        "republished": subjects.rooms_republished("default"),
         "max_per_subject": 100,
         "max_age_s": 600,
         "duplicate_window_s": 120,

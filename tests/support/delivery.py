@@ -128,7 +128,7 @@ class FakeStream:
 
     @property
     def spec(self) -> StreamSpec:
-        return StreamSpec("s", "in.*", "out.*", self.log_size, 600, 120, 1)
+        return StreamSpec("s", "in.*", self.log_size, 600, 120, 1)
 
     def store(self, content: object) -> FakeMessage:
         """Store a message of the log, and return it as it is republished."""

@@ -175,7 +175,7 @@ def test_acknowledgements() -> None:
 
 
 def test_duplicate_window_is_no_longer_than_the_age() -> None:
-    spec = StreamSpec("n", "in.*", "out", 1, max_age_s=10, duplicate_window_s=60, replicas=1)
+    spec = StreamSpec("n", "in.*", 1, max_age_s=10, duplicate_window_s=60, replicas=1)
     assert spec.config()["duplicate_window"] == spec.config()["max_age"] == 10 * 10**9
 
 

@@ -18,7 +18,6 @@ def _spec(**changed: Any) -> StreamSpec:
         **({
             "name": "n",
             "captured": "in.*",
-            "republished": "out",
             "max_per_subject": 100,
             "max_age_s": 600,
             "duplicate_window_s": 120,

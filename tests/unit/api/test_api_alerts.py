@@ -8,7 +8,7 @@ import pytest
 
 from services.bus.errors import RequestRefused
 from services.wire.records import Alert, AlertLogEntry
-from services.wire.rpc import AlertAck, AlertList, AlertLog, Empty, Matcher, Silence, SilenceId, SilenceList
+from services.wire.rpc import AlertAck, AlertList, AlertLog, ById, Empty, Matcher, Silence, SilenceList
 from tests.support.api import FakeDeps
 
 ALERT = Alert(
@@ -69,7 +69,7 @@ async def test_silences_can_be_listed_and_ended(client: httpx.AsyncClient, deps:
         {"id": "s", "matchers": [{"name": "metric", "value": "cpu"}], "startsAt": 1, "endsAt": 2}
     ]
     assert (await client.delete("/api/silences/s")).status_code == 204
-    assert deps.asked[-1] == SilenceId(id="s")
+    assert deps.asked[-1] == ById(id="s")
 
 
 async def test_a_silence_with_a_duration(client: httpx.AsyncClient, deps: FakeDeps) -> None:

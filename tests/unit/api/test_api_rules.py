@@ -9,15 +9,13 @@ from services.wire.alerting import (
     AlertRule,
     Receiver,
     ReceiverList,
-    RuleId,
     RuleList,
     TransitionList,
     Window,
-    WindowId,
     WindowList,
 )
 from services.wire.records import AlertTransition, MetricPoint
-from services.wire.rpc import Empty, HistoryQuery, Matcher, MetricsHistory, SourceInfo, SourceList
+from services.wire.rpc import ById, Empty, HistoryQuery, Matcher, MetricsHistory, SourceInfo, SourceList
 from tests.support.api import FakeDeps
 
 
@@ -37,7 +35,7 @@ async def test_rules(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     assert deps.asked[-1] == AlertRule(metric="cpu", warning=5, for_s=3, no_data="alert")
     gone = await client.delete("/api/rules/errors@shop%2Feu%7Broute=%2Fa%7D")
     assert gone.status_code == 204
-    assert deps.asked[-1] == RuleId(id="errors@shop/eu{route=/a}")
+    assert deps.asked[-1] == ById(id="errors@shop/eu{route=/a}")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +67,7 @@ async def test_windows(client: httpx.AsyncClient, deps: FakeDeps) -> None:
     )
     assert (await client.get("/api/windows")).json() == []
     assert (await client.delete("/api/windows/w1")).status_code == 204
-    assert deps.asked[-1] == WindowId(id="w1")
+    assert deps.asked[-1] == ById(id="w1")
     for bad in ({"start": "24:00"}, {"days": ["someday"]}, {"matchers": []}, {"end": 5}):
         assert (await client.post("/api/windows", json=asked | bad)).status_code == 400
 
