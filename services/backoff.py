@@ -1,6 +1,6 @@
 """Delays between attempts: doubled up to a limit, with jitter, so that a fleet does not return in step.
 
-Source: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+A leaf: every retry loop imports it, and it imports nothing of ours. Source: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The time as the wire has it. A module of its own, because everything may import it."""
+"""The time as the wire has it. A leaf, because every part may import it."""
 
 import time
 

@@ -4,8 +4,8 @@
 - `/readyz`: 200 when every check holds, else 503; the JSON body names each check.
 - `/metrics`: Prometheus text.
 
-One request per connection, GET and HEAD only, head and time limited: enough for probes and scrapers, and
-nothing that grows. The gateway answers the same paths with its own HTTP stack, from the same `readiness`.
+One request per connection, GET and HEAD only, size and time limited: for probes and scrapers. The gateway answers the
+same paths with its own HTTP stack, from the same `readiness`.
 """
 
 import asyncio

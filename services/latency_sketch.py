@@ -1,11 +1,10 @@
 """A mergeable sketch of latencies: DDSketch with a relative accuracy of 1 %.
 
-A value `v` falls into the bin `ceil(log_gamma(v))` with `gamma = (1 + accuracy) / (1 - accuracy)`, so every
-value of a bin is within 1 % of the value the bin stands for. Sketches of several nodes, or of several
-seconds, merge by adding bins, and the merged sketch is the one that all values together would have given;
-an average of percentiles has no such meaning. Source: Masson, Rim, Lee, "DDSketch", VLDB 2019. Bins are
-those of the `ddsketch` libraries (Python, Go, JavaScript). Its mapping is used here, its stores are not:
-`add` runs once per request of a gateway, and a plain dictionary takes half of their time.
+A value `v` falls into the bin `ceil(log_gamma(v))` with `gamma = (1 + accuracy) / (1 - accuracy)`: all values of a bin
+are within 1 % of its value. Sketches merge by adding bins, exactly as if one had counted all values; averages of
+percentiles do not. Source: Masson, Rim, Lee, "DDSketch", VLDB 2019. Bins are those of the `ddsketch` libraries (Python,
+Go, JavaScript). The mapping is theirs; their stores take twice the time of a plain dictionary in `add`, which runs once
+per request of a gateway, and their quantiles take another rank.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,7 +20,7 @@ RELATIVE_ACCURACY = 0.01
 # make a sketch grow further. 1e12 ms are 31 years.
 MIN_MS = 1e-9
 MAX_MS = 1e12
-# More values than that in one sketch were never measured; the limit keeps sums of sketches finite.
+# More values than any sketch has; keeps sums of sketches finite.
 MAX_COUNT = 1e15
 
 _MAPPING = LogarithmicMapping(RELATIVE_ACCURACY)
@@ -32,7 +31,7 @@ _BIN_VALUES: list[float] = [float(_MAPPING.value(key)) for key in range(_MIN_BIN
 
 
 class BadSample(ValueError):
-    """A value no latency can have, or a sketch no values can have made; `reason` is a metric label."""
+    """An impossible latency or sketch; `reason` is a metric label."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -105,7 +104,7 @@ class LatencySketch:
     def since(self, before: "LatencySketch") -> "LatencySketch | None":
         """Return the values added after `before`, an earlier state of the same sketch; None if it is not one.
 
-        Its extremes are known to 1 % only: those of its lowest and highest bins.
+        Its extremes are those of its lowest and highest bins, within 1 %.
         """
         later = LatencySketch()
         for key, count in self.bins.items():
@@ -119,13 +118,8 @@ class LatencySketch:
         if later.zero < 0 or not before.bins.keys() <= self.bins.keys():
             return None
         if later.count:
-            ends = (
-                [_BIN_VALUES[key - _MIN_BIN] for key in (min(later.bins), max(later.bins))]
-                if later.bins
-                else [0.0]
-            )
-            later.min = 0.0 if later.zero else ends[0]
-            later.max = ends[-1]
+            values = [value for value, _ in later.weighted()]
+            later.min, later.max = min(values), max(values)
             later.sum = max(0.0, self.sum - before.sum)
         return later
 
@@ -150,8 +144,8 @@ class LatencySketch:
     def quantiles(self, qs: tuple[float, ...]) -> list[float] | None:
         """Return the values at several quantiles, given in rising order; None when nothing was counted.
 
-        Nearest rank: of ten latencies the 99th percentile is the slowest, where interpolating definitions and
-        that of the DDSketch libraries would name the one before and hide it.
+        Nearest rank: of ten latencies the 99th percentile is the slowest; interpolation and the DDSketch
+        libraries would return the one before.
         """
         if not self.count:
             return None

@@ -10,10 +10,9 @@ async def main(settings, lifecycle):
     await lifecycle.stopped()
 ```
 
-SIGINT and SIGTERM become one event. Before `stopped()` was called (by whatever task) the process is still
-starting, and a signal cancels `main`; afterwards `main` has until `shutdown_s` to return. Then the stop steps
-run, last registered first, each within its own limit and all within `shutdown_s`. A second signal ends the
-process at once.
+SIGINT and SIGTERM become one event. Before `stopped()` is called (by any task) a signal cancels `main`; afterwards
+`main` has until `shutdown_s` to return. Then the stop steps run, last registered first, each within its own limit and
+all within `shutdown_s`. A second signal ends the process at once.
 """
 
 import asyncio
@@ -81,7 +80,7 @@ class Lifecycle:
         """Mark the process as started, and wait until it is asked to stop."""
         if not self.started.is_set():
             self.started.set()
-            # What lives now lives as long as the process: no collection needs to look at it again.
+            # These objects live as long as the process: no collection needs to visit them again.
             gc.collect()
             gc.freeze()
             log.info("started")
@@ -250,22 +249,18 @@ def run(kind: str, main: Main) -> NoReturn:
     instance = instance_name(settings, kind)
     shipper = configure_logging(settings, kind, instance)
 
-    obstacles: list[str] = []
-
-    async def lead() -> int:
+    async def lead() -> tuple[int, str]:
         asyncio.get_running_loop().set_exception_handler(_report_loop_fault)
         lifecycle = Lifecycle(settings.shutdown_s, shipper)
         _listen_for_signals(lifecycle, settings.shutdown_s)
         log.info("starting", version=__version__, pid=os.getpid(), open_files=raise_file_limit())
         for sentence in describe_unknown(unknown_variables()):
             log.warning("unknown variable", detail=sentence)
-        code = await run_main(main, settings, lifecycle)
-        obstacles.append(lifecycle.obstacle)
-        return code
+        return await run_main(main, settings, lifecycle), lifecycle.obstacle
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        code = runner.run(lead())
+        code, obstacle = runner.run(lead())
     log.info("stopped", exit_code=code)
-    if code == EXIT_CANNOT_START:  # the last word, for who started us
-        sys.stderr.write(f"{kind} cannot start: {clean_text(obstacles[0])}\n")
+    if code == EXIT_CANNOT_START:  # the last line, for the operator
+        sys.stderr.write(f"{kind} cannot start: {clean_text(obstacle)}\n")
     sys.exit(code)

@@ -1,14 +1,13 @@
 """The connection to Redis, for services with state there: short time limits, few retries, a check of the server.
 
-What the URL says decides the client; all of them take `user:password@`, several addresses where that makes sense,
-and Valkey as well as Redis:
+The URL decides the client; every form takes `user:password@`:
 
 - `redis://host:port/0`, `rediss://` (TLS), `unix:///path`: one server
 - `redis+cluster://host:port,host:port`, `rediss+cluster://`: Redis Cluster; a service's keys are all in one slot
 - `redis+sentinel://host:port,host:port/NAME/0`, `rediss+sentinel://`: the master that Sentinels call NAME
 - `valkey` may stand for `redis` in all of them
 
-A call that timed out may have run, so it is repeated once only, and every script may be repeated.
+A call that timed out may have run: it is repeated once, and every script tolerates that.
 """
 
 import asyncio

@@ -1,7 +1,6 @@
-"""Lua scripts run by hash, with their source where the server has forgotten it. Only for processes that own a store.
+"""Lua scripts, run by hash, or by source on a server that does not know the hash. For processes that own a store.
 
-A change in Redis is one script, in a file of its own that opens with what KEYS and ARGV are. Scripts are sent by
-their hash; a server that restarted, or was never asked before, is sent the source.
+A change in Redis is one script, in a file of its own that opens with a table of KEYS and ARGV.
 """
 
 import hashlib
@@ -46,17 +45,14 @@ class Script:
 
     @classmethod
     def read(cls, package: str, name: str, *parts: str) -> Self:
-        """Read `lua/PART.lua` of a package for each part (of `name` when there is none) and join them.
-
-        Redis scripts cannot include each other.
-        """
+        """Read `lua/PART.lua` of a package for each part (default: `name`), joined: Redis scripts cannot include others."""
         folder = resources.files(package) / "lua"
         source = "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts or (name,))
         return cls(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
 def is_out_of_reach(fault: RedisError) -> bool:
-    """Whether the fault means that Redis cannot serve now; else the fault is our own."""
+    """Whether Redis cannot serve now; else the fault is ours."""
     passing = isinstance(fault, ResponseError) and str(fault).startswith(_PASSING)
     return passing or isinstance(fault, _OUT_OF_REACH)
 

@@ -27,10 +27,9 @@ def spell_version(version: Version) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NatsAddress:
-    """The servers and the credentials, apart.
+    """Servers and credentials, separated.
 
-    nats-py neither decodes percent escapes in a URL's password nor uses the URL's credentials for servers
-    that the cluster advertises; both work when they are options.
+    nats-py neither decodes percent escapes in a URL nor uses its credentials for servers that the cluster advertises.
     """
 
     servers: list[str]
@@ -51,8 +50,7 @@ def parse_nats_url(urls: str) -> NatsAddress:
     The first credentials found are used for all servers.
 
     Raises:
-        ValueError: there is none, or one is no URL; the message goes on after the setting's name, and shows no piece
-            of the URL.
+        ValueError: none, or not a URL; the message continues the setting's name and shows no part of the URL.
     """
     servers: list[str] = []
     nodes: list[tuple[str, int]] = []

@@ -24,8 +24,8 @@ def start_eagerly(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
 class TaskSet:
     """Tasks of one owner. A task that raises is logged; `close` cancels the rest and waits for them.
 
-    `on_failure` is called with the fault of a critical task: a process ends by it (`Lifecycle.fail`), because it
-    would look well without the loop that it lives by.
+    `on_failure` is called with the fault of a critical task (`Lifecycle.fail`): without that loop the process would
+    only look healthy.
     """
 
     def __init__(self, on_failure: Callable[[BaseException], object] | None = None) -> None:

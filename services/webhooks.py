@@ -90,8 +90,7 @@ class WebhookSender:
 
 
 async def _drain(answer: httpx.Response) -> None:
-    """Read the rest of an answer, so that the connection is kept. One that is long or breaks off is closed: what was
-    posted has been taken."""
+    """Read the rest of an answer, so that the connection is kept; of a long or broken one it is closed."""
     size = 0
     try:
         async for piece in answer.aiter_raw():

@@ -52,8 +52,8 @@ MAX_SUBJECTS = 1023
 class Batch:
     """Messages of one subject in order.
 
-    `pending` says how many more of the subject are stored. `last_seq` is the last message's sequence, or the
-    stream's last one when there is no message: reading on from there misses nothing.
+    `pending`: how many more of the subject are stored. `last_seq`: the sequence of the last message, or without any
+    the stream's last: reading on from there misses nothing.
     """
 
     messages: list[StoredMessage]
@@ -82,8 +82,8 @@ class DurableLog:
         self.spec = spec
         self.epoch = ""
         self.lowered: dict[str, tuple[Any, Any]] = {}
-        """What the stream in force has more of than `spec` asks for, or cannot have: (in force, wanted)."""
-        # What is true of the stream in force, also where another gateway has made it larger.
+        """Limits of the stream in force that differ from `spec`: (in force, wanted)."""
+        # Limits in force, also where another gateway has raised them.
         self.max_per_subject = spec.max_per_subject
         self.max_age_s: float = spec.max_age_s
         self._max_bytes: float = spec.max_bytes
@@ -99,13 +99,11 @@ class DurableLog:
     async def open(self, timeout_s: float = _OPEN_S) -> None:
         """Create or enlarge the stream, learn its epoch. Call again after a reconnect.
 
-        Several processes may do so at once, with different settings: the largest of each limit holds, because a
-        smaller one would delete what is stored. What differs is in `lowered`, and in the log. A cluster that is still
-        coming up is asked again for `timeout_s`.
+        Processes with different settings may do so at once: the largest of each limit holds, because a smaller one
+        would delete messages. Differences are in `lowered` and in the log. Tries for `timeout_s` while a cluster starts.
 
         Raises:
-            Misconfigured: no JetStream, missing permissions, or another stream of that name that cannot be
-                made to fit.
+            Misconfigured: no JetStream, missing permissions, or a stream of that name that cannot be made to fit.
             Unavailable: no answer in time.
         """
         loop = asyncio.get_running_loop()
@@ -203,9 +201,8 @@ class DurableLog:
     ) -> Batch:
         """Batched direct get: messages of `subject` with sequence >= `seq`, at most `limit`.
 
-        The last message is the first that goes past `max_bytes`. A batch with a hole is never returned. A replica that
-        lags behind the stream's leader is waited for; the leader is not asked where the caller knows that `stored_last`
-        is stored, and needs no more.
+        The last message is the first that exceeds `max_bytes`. A batch with a hole is never returned. Waits for a replica
+        that lags behind the leader; with `stored_last` (a sequence that the caller needs) the leader is not asked.
 
         Raises:
             Unavailable: no answer, a hole, or a follower that does not catch up.
@@ -234,8 +231,7 @@ class DurableLog:
     async def last_of(self, subject: str) -> tuple[int, int]:
         """Return (last sequence of the subject or 0, last sequence of the stream).
 
-        When the first is 0, the second is the position of an empty room: all that the subject stores from
-        then on has a higher sequence.
+        If the first is 0, the second is the position of the empty room: later messages have higher sequences.
 
         Raises:
             Unavailable: no answer.
@@ -259,10 +255,10 @@ class DurableLog:
         return Newest(max(state.last_seq, found.seq), found.subject, found.seq)
 
     async def lasts_of(self, subjects: Sequence[str], newest: "Newest") -> dict[str, int]:
-        """Return the last sequences of at most `MAX_SUBJECTS` subjects; what has nothing stored is left out.
+        """Return the last sequences of at most `MAX_SUBJECTS` subjects, without those that have no message.
 
-        What was stored up to `newest` is in the answer: a replica that lags behind is waited for. It is asked with one
-        request, or one for each page of bytes (ADR-31, `multi_last`: the messages come with it).
+        Includes all messages up to `newest`: waits for a replica that lags behind. One request for each page of bytes
+        (ADR-31, `multi_last`: it returns the messages too).
 
         Raises:
             Unavailable: no answer, a hole, or a replica that does not catch up.
@@ -270,7 +266,7 @@ class DurableLog:
         """
         if not newest.subject:
             return {}
-        # The newest of the stream too: an answer without any message does not say how far that replica is.
+        # With the stream's newest subject: a reply without messages does not tell how far that replica is.
         request: dict[str, Any] = {"multi_last": list({*subjects, newest.subject}), "max_bytes": PAGE_BYTES}
         deadline = asyncio.get_running_loop().time() + _READ_S
         found: dict[str, int] = {}
@@ -350,9 +346,6 @@ def _or_endless(limit: float | None) -> Any:
 
 
 def _epoch_of(info: StreamInfo) -> str:
-    """Return a short name of this life of the stream.
-
-    A stream made again has another random id. One made by hand has none: its creation time is its epoch.
-    """
+    """Return the stream's epoch: from its random id and creation time (a stream made by hand has no id)."""
     identity = f"{info.config.get('metadata', {}).get(EPOCH_KEY, '')}/{info.created}"
     return hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()

@@ -1,7 +1,7 @@
-"""Make one log line safe to keep, to print on a terminal and to send to others. Pure functions.
+"""Make one log line safe to keep, print and send. Pure functions.
 
-A line may be about untrusted clients: names they chose may carry escape sequences or direction overrides, and an
-exception's text may quote a URL with a password. Secrets go by the *name* of their field.
+Untrusted clients choose names with escape sequences or direction overrides, and an exception may quote a URL with a
+password. Secrets are recognised by the *name* of their field.
 """
 
 import re

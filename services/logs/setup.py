@@ -1,7 +1,7 @@
 """Send our lines and those of libraries through the same processors to standard error.
 
-structlog hands its lines to stdlib logging, so that one handler formats everything, and a library's records
-run through the same chain before they are rendered.
+structlog passes its lines to stdlib logging, so one handler renders everything; libraries' records run through the
+same chain first.
 """
 
 import logging
@@ -23,19 +23,6 @@ _LEVELS = logging.getLevelNamesMapping()
 # They announce each request with its URL, which may carry a ticket, or say what our own lines say already.
 _TALKATIVE = ("httpx", "httpcore", "uvicorn")
 _LEADING = ("timestamp", "level", "service", "instance", "logger", "event")
-
-
-class _Identity:
-    """structlog processor: say which process wrote a line."""
-
-    def __init__(self, service: str, instance: str) -> None:
-        self._fields = {"service": service, "instance": instance}
-
-    def __call__(
-        self, _logger: object, _method: str, line: MutableMapping[str, Any]
-    ) -> MutableMapping[str, Any]:
-        line.update(self._fields)
-        return line
 
 
 def _count(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -79,7 +66,7 @@ def configure_logging(
         _count,
     ]
     if as_json:  # on a terminal there is one process, or the supervisor's prefix says which
-        chain.append(_Identity(service, instance))
+        chain.append(lambda _logger, _method, line: {**line, "service": service, "instance": instance})
     chain.append(shipper.collect)
     renderer: Processor = (
         structlog.processors.JSONRenderer(serializer=_to_json)

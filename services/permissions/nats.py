@@ -1,9 +1,8 @@
 """Subjects that each role publishes and subscribes to.
 
-NATS checks the subject of a message and not the reply subject that it names. So no role may answer wherever a
-request says (`allow_responses`): services publish their answers to inboxes that are named after them, and nowhere else.
-And no role may send requests that the server itself answers to any reply subject, such as `$SYS.REQ.USER.INFO`; only
-gateways may send requests to JetStream, and are trusted with what that allows.
+NATS checks the subject of a message, not its reply subject. So no role may answer on any subject that a request names
+(`allow_responses`): services answer to inboxes named after them only. And no role may send requests that the server
+itself answers on any reply subject, such as `$SYS.REQ.USER.INFO`; only gateways may send requests to JetStream.
 
 ```
 _INBOX.CALLER.ANSWERER.RANDOM.TOKEN  replies from a role to a role; ANSWERER is `server` for JetStream
@@ -151,10 +150,9 @@ async def prove_nats(
     role: Role,
     settings: Settings,
 ) -> None:
-    """Check at startup that this user of NATS has all rights of a role, so that a missing one is reported before use.
+    """Check at startup that this user of NATS has all rights of a role; refusals of later messages could go unnoticed.
 
-    A message that NATS refuses is only noticed where its effect is waited for, and some are published without waiting.
-    So each subject is tried without effect, see `Bus.refused`.
+    Each subject is tried without effect, see `Bus.refused`.
 
     Raises:
         Misconfigured: it may not; the message lists what is missing.

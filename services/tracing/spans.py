@@ -50,9 +50,9 @@ class Traces:
         self._follow_clients = follow_clients
 
     def wanted(self, parent: Context | None = None) -> bool:
-        """Decide whether a new span is recorded: as its parent is, or, where there is none, by the ratio.
+        """Whether to record a new span: as its parent is, or without one by the ratio.
 
-        Called before anything is made: most is not recorded, and a discarded span costs as much as ten of these calls.
+        Called first: most spans are not recorded, and a discarded one costs as much as ten of these calls.
         """
         about = trace.get_current_span(parent or _open_context()).get_span_context()
         if about.is_valid:
@@ -148,10 +148,9 @@ class Traces:
 
 
 def _open_context() -> Context:
-    """Return the current context, or an empty one where its span has ended.
+    """Return the current context, or an empty one if its span has ended.
 
-    A task that outlives the request which started it (a feed's, a room's) inherits that request's context, and what it
-    does later is no part of that trace.
+    A task that outlives the request that started it (a feed, a room) inherits its context, but not its trace.
     """
     span = trace.get_current_span()
     ended = span.get_span_context().trace_flags.sampled and not span.is_recording()

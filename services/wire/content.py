@@ -1,12 +1,11 @@
 """What clients send each other: refused or passed on as JSON text, and never interpreted.
 
-What is let in must come out everywhere: a receiver may speak MessagePack or read an SSE stream. So content is
-checked once, where it enters, and no gateway meets any that it cannot deliver.
+Accepted content must be deliverable everywhere, as MessagePack and as an SSE event. So it is checked once, where it
+enters.
 
-The depth of JSON is limited wherever an untrusted client's JSON is passed on. msgspec's own limit is the interpreter's
-recursion limit less what the stack already holds, so it differs between the function that accepts a message and those
-that read it later: without a limit of our own, far below it, a message could be acknowledged, stored, and then be
-unreadable for all receivers.
+The depth of an untrusted client's JSON is limited wherever it is passed on. msgspec's own limit is the interpreter's
+recursion limit less the stack in use, so it differs between callers: without a limit of our own, far below it, a
+message could be acknowledged and stored, and then be unreadable for all receivers.
 """
 
 import math
@@ -63,9 +62,8 @@ def content_from_json(raw: msgspec.Raw, max_depth: int, max_bytes: int = 0) -> m
     """Return JSON content as one line, or refuse it. 0 is no limit on bytes.
 
     Raises:
-        BadMessage: larger than `max_bytes`, or not deliverable to everyone: nested deeper than `max_depth`, or with a
-            number or string that MessagePack has no form for (integers over 64 bits, numbers over the range of a
-            double).
+        BadMessage: larger than `max_bytes`, nested deeper than `max_depth`, or with a number or string that MessagePack
+            cannot hold (integers over 64 bits, numbers over the range of a double).
     """
     text = bytes(raw)  # a view would keep the whole frame alive
     if 0 < max_bytes < len(text):
@@ -85,8 +83,8 @@ def content_from_msgpack(raw: msgspec.Raw, max_depth: int, max_bytes: int = 0) -
     """Return MessagePack content as JSON, or refuse it. 0 is no limit on bytes.
 
     Raises:
-        BadMessage: larger than `max_bytes` as JSON (a `nil` of one byte becomes five), nested too deep, or without a
-            JSON counterpart (extension types, strings that are not UTF-8).
+        BadMessage: larger than `max_bytes` as JSON (a `nil` grows from one byte to four), nested too deep, or without
+            a JSON form (extension types, strings that are not UTF-8).
     """
     try:
         text = msgspec.json.encode(msgspec.msgpack.decode(raw))

@@ -113,8 +113,8 @@ MAX_LABEL_BYTES = 128
 MAX_LABEL_SETS_PER_SOURCE = 32
 MAX_HISTOGRAMS_PER_SOURCE = 8
 MAX_LATENCIES = 10_000
-# Clocks differ and batches wait; outside these a timestamp is a mistake (seconds for milliseconds, for one). A report is
-# filed under the receiver's clock: one held back for longer would be taken for a burst of now.
+# Clocks differ and batches wait; a timestamp outside these is a mistake (such as seconds for milliseconds). Reports count
+# at the time of the receiver's clock: an older one would look like a burst now.
 MAX_AGE_S = 3600
 MAX_FUTURE_S = 60
 

@@ -1,8 +1,7 @@
 """Permissions of a user, by patterns over rooms and channels: in tokens, settings, tickets and at every check.
 
-In a pattern `*` matches any run of characters, including none; nothing else is special. Patterns come from tokens,
-and an issuer may let users choose room names: matching therefore searches the literal pieces from left to right, which
-costs no more than one pass per piece and never backtracks.
+In a pattern `*` matches any run of characters, including none; nothing else is special. Patterns come from tokens, and
+room names from users: matching searches the literal pieces from left to right and never backtracks.
 """
 
 import unicodedata
@@ -64,8 +63,7 @@ def _wildcard(pattern: str) -> _Wildcard:
 class Patterns:
     """A set of patterns; a name matches if one of them does.
 
-    Names are compared as they are: callers pass normalized names. No dataclass, because msgspec would read and write
-    one as an object: in a claim it is a list.
+    Callers pass normalized names. Not a dataclass, because msgspec would treat that as an object: a claim has a list.
 
     Raises:
         InvalidPattern: too many, or one that is empty or too long.

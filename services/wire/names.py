@@ -1,9 +1,8 @@
 """Names of rooms and users, and their one spelling as a bus token; names of metrics.
 
 A name is any Unicode text of 1 to 128 bytes (UTF-8, after NFC) without control characters. NATS subjects allow far
-less, and a client that could put `.`, `*` or `>` into one would read other people's rooms; so a name becomes
-exactly one token in which letters, digits, `-` and `_` stand for themselves and every other byte is `=XX`
-(upper-case hexadecimal). The mapping is injective and keeps case.
+less, and with `.`, `*` or `>` a client could read other rooms. So a name becomes one token: letters, digits, `-` and
+`_` stand for themselves, every other byte is `=XX` (upper-case hexadecimal). The mapping is injective and keeps case.
 """
 
 import re
@@ -28,10 +27,7 @@ class InvalidName(ValueError):
 
 
 def normalize_name(text: str, what: str = "name") -> str:
-    """Return the NFC form of a room or user name.
-
-    Two spellings of one name (composed and decomposed) must be one room, or two people who see the same
-    title would sit in different rooms.
+    """Return the NFC form of a room or user name: its composed and decomposed spellings are one room.
 
     Raises:
         InvalidName: empty, longer than 128 bytes, or with control or unpaired surrogate characters.

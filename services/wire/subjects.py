@@ -13,7 +13,7 @@ PREFIX.metrics.report       samples of one source                   PREFIX.metri
 PREFIX.alerts.feed          alerts raised and resolved
 PREFIX.logs.report.KIND     log lines of one process, KIND its role (`app`: of applications, through a gateway)
 PREFIX.logs.feed            the fleet's log stream
-PREFIX.control              orders to all gateways (disconnect a user; what a user chose over HTTP)
+PREFIX.control              orders to all gateways (disconnect a user; status and data set over HTTP)
 PREFIX.roster               who has connections of this user? (each gateway answers for itself)
 PREFIX.in.revoked.HASH      a revocation (captured)          PREFIX.out.revoked.HASH       for every gateway
 PREFIX.ticket.HASH          a one-time ticket (captured by the tickets' stream)
