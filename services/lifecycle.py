@@ -226,10 +226,7 @@ def _report_loop_fault(_loop: asyncio.AbstractEventLoop, context: dict[str, obje
 
 
 def raise_file_limit() -> int:
-    """Raise the soft limit of open files to the hard one, and return the limit in force.
-
-    Each connection is one file. Container runtimes start processes with 1,024, and leave raising it to them.
-    """
+    """Raise the soft limit of open files, 1,024 in most containers, to the hard one; return the limit in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -242,8 +239,8 @@ def raise_file_limit() -> int:
 def run(kind: str, main: Main) -> NoReturn:
     """Run one process of `kind` (gateway, presence, metrics, agent) until it is asked to stop, then exit.
 
-    Exit codes: 0 stopped in order, 1 failed, 2 bad settings, 3 something outside must be put right before it can start,
-    128 + N ended by a second signal N.
+    Exit codes: 0 stopped in order, 1 failed, 2 bad settings, 3 cannot start because of something outside, 128 + N ended
+    by a second signal N.
     """
     settings = load_sound_settings(Role(kind))
     instance = instance_name(settings, kind)

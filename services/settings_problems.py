@@ -1,7 +1,6 @@
 """Settings with which a process cannot work, though each alone is well formed: every rule, in one place.
 
-`tidings config`, `check` and `up` ask for the problems of all processes before anything starts, and each process for
-its own. A gateway's parts may rely on the rules; they look at nothing outside the settings.
+`tidings config`, `check` and `up` check those of all processes before anything starts, each process its own.
 """
 
 import difflib
@@ -126,7 +125,7 @@ def _tokens(settings: Settings) -> Iterator[Problem]:
     for setting, given in urls.items():
         if not all(map(is_safe_keys_url, given)):
             what = "is not https (http is for loopback alone)"
-            yield Problem(setting, what, "use https: who can change the answer can sign tokens")
+            yield Problem(setting, what, "use https: anyone who can change the answer can sign tokens")
 
 
 def _api_keys(settings: Settings) -> Iterator[Problem]:
@@ -167,14 +166,11 @@ def describe_fault(wrong: ValidationError | SettingsError | OSError | ValueError
     """Return one line for each fault found while reading the settings: its source, what it is, a suggestion."""
     if isinstance(wrong, ValidationError):
         return [_describe_error(error) for error in wrong.errors(include_input=False, include_url=False)]
-    if isinstance(wrong, SettingsError):
-        # pydantic-settings names the field, and Python's cause is the fault of the JSON.
-        if found := _UNREADABLE.search(str(wrong)):
-            return [f"{_spelled(found[1])}: is not JSON: {wrong.__cause__ or wrong}"]
-        return [f"configuration: {wrong}"]
-    if isinstance(wrong, tomllib.TOMLDecodeError):
-        return [f"{config_file()}: {wrong}"]
-    return [f"configuration: {wrong}"]
+    # pydantic-settings names the field, and Python's cause is the fault of the JSON.
+    if isinstance(wrong, SettingsError) and (found := _UNREADABLE.search(str(wrong))):
+        return [f"{_spelled(found[1])}: is not JSON: {wrong.__cause__ or wrong}"]
+    source = config_file() if isinstance(wrong, tomllib.TOMLDecodeError) else "configuration"
+    return [f"{source}: {wrong}"]
 
 
 def _describe_error(error: ErrorDetails) -> str:

@@ -28,10 +28,10 @@ class NotTaken(Exception):
     """A receiver did not take a post.
 
     Attributes:
-        reason: one of few words, for counters: `timeout`, `unreachable`, `3xx`, `4xx`, `5xx`.
-        status: the answer's status, 0 where none came.
-        retry: whether another attempt makes sense. An answer of 4xx other than 408 and 429 says that it does not.
-        perhaps: the receiver may have taken it all the same; its answer is missing.
+        reason: for counters: `timeout`, `unreachable`, `3xx`, `4xx`, `5xx`.
+        status: of the answer, 0 without one.
+        retry: whether to try again: not after 4xx, except 408 and 429.
+        perhaps: the receiver may have accepted it; its answer is missing.
         after_s: the receiver's `Retry-After`, at most `MAX_RETRY_AFTER_S`; 0 if absent.
     """
 

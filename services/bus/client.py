@@ -162,9 +162,7 @@ class Bus:
     def subscribe(
         self, subject: str, on_message: Callable[[BusMessage], None], *, queue: str = ""
     ) -> Subscription:
-        """Call `on_message` synchronously, in order, for each message, also after reconnects.
-
-        Lean: no task, no queue, nothing dropped here. What `on_message` raises is logged and counted.
+        """Call `on_message` synchronously, in order, for each message, also after reconnects; its errors are logged.
 
         Raises:
             ValueError: malformed subject or queue group.
@@ -258,9 +256,9 @@ class Bus:
     # --- permissions ---
 
     async def refused(self, publish: Collection[str], subscribe: Collection[str]) -> set[tuple[str, str]]:
-        """Try subjects; return those refused, as (`publish` or `subscription`, subject in lower case).
+        """Try subjects without delivery (`Nats-Trace-Only`, NATS ADR-41).
 
-        Nothing is delivered: the server only traces these messages (`Nats-Trace-Only`, NATS ADR-41).
+        Returns those refused, as (`publish` or `subscription`, subject in lower case).
 
         Raises:
             Unavailable: disconnected, or no answer in time.
@@ -285,10 +283,7 @@ class Bus:
         self._disconnect_callbacks.append(callback)
 
     def on_reconnect(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """Run `callback` after each reconnect (in a new task, errors logged).
-
-        Subscriptions are active by then. What was published meanwhile was missed.
-        """
+        """Run `callback` after each reconnect (in a new task, errors logged), with all subscriptions active."""
         self._reconnect_callbacks.append(callback)
 
     async def close(self) -> None:

@@ -9,9 +9,7 @@ from services.bus.errors import Misconfigured, Unavailable
 from services.servers import NATS_MINIMUM, NatsAddress, parse_nats_url, parse_version, spell_version
 from services.settings import Settings
 
-_CREDENTIALS_REFUSED = re.compile(
-    r"authorization violation|authentication|user authentication", re.IGNORECASE
-)
+_CREDENTIALS_REFUSED = re.compile(r"authorization violation|authentication", re.IGNORECASE)
 
 
 def nats_address(settings: Settings) -> NatsAddress:
@@ -23,9 +21,7 @@ def nats_address(settings: Settings) -> NatsAddress:
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """Return the TLS options, or None where no URL asks for TLS and nothing is configured.
-
-    Certificates are always verified; nothing switches that off.
+    """Return the TLS options, or None without a `tls://` URL and TLS settings. Certificates are always verified.
 
     Raises:
         Misconfigured: a file cannot be read, or is no certificate or key.
@@ -42,11 +38,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
 
 
 def check_version(version: str) -> None:
-    """Refuse a server that is too old.
-
-    Raises:
-        Misconfigured: it is.
-    """
+    """Raise Misconfigured if the server is too old."""
     found = parse_version(version)
     if found < NATS_MINIMUM:
         raise Misconfigured(

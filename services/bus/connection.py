@@ -81,7 +81,7 @@ class BusConnection:
         while True:
             left = max(0.1, deadline - self._loop.time())
             try:
-                client = await self._attempt(min(left, _ATTEMPT_S))
+                self._adopt(await self._attempt(min(left, _ATTEMPT_S)))
                 break
             except Unavailable as exc:
                 delay = self._backoff.next_s()
@@ -89,9 +89,8 @@ class BusConnection:
                     raise Unavailable(f"{exc} (tried for {timeout_s:g} s)") from exc
                 _log.info("bus waiting for server", reason=str(exc))
                 await asyncio.sleep(delay)
-        self._adopt(client)
         self._backoff.reset()
-        _log.info("bus connected", server=self._address.shown, version=client.server_info.get("version"))
+        _log.info("bus connected", server=self._address.shown, version=self.client.server_info.get("version"))
 
     async def _attempt(self, timeout_s: float) -> LeanClient:
         """Try each server once, and return a client that reconnects for ever.

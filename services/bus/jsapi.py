@@ -13,8 +13,8 @@ from services.bus.message import BusMessage
 # Statuses of answers to a direct get.
 NOT_FOUND = 404
 _END_OF_BATCH = 204
-# err_code values of nats-server's errors.json. Its HTTP-like codes alone do not say what will pass: a fault with
-# 500 and more does, except those named here; with 400 it does not, except those named here.
+# err_code values of nats-server's errors.json. Faults with an HTTP-like code of 500 and more are temporary, those with 400
+# are not; the exceptions are named here.
 STREAM_NOT_FOUND = 10059
 STREAM_NAME_IN_USE = 10058
 # No peers yet; the stream is not (or no longer) made; an equal message id is on its way through the replicas.
@@ -46,7 +46,7 @@ _NEVER = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class StreamState(msgspec.Struct, frozen=True):
-    """State of a stream. `at` is when its leader reported it, by that server's clock, as is `first_ts`."""
+    """State of a stream, reported at `at`; `at` and `first_ts` are by the leader's clock."""
 
     messages: int = 0
     bytes: int = 0

@@ -19,21 +19,13 @@ _SUBJECTS_REMEMBERED = 16_384  # a lookup costs a tenth of a check; a gateway pu
 
 @lru_cache(maxsize=_SUBJECTS_REMEMBERED)
 def check_publishable(subject: str) -> None:
-    """Refuse a subject with white space, control characters, wildcards or empty tokens.
-
-    Raises:
-        ValueError: it is one (CR and LF would let a caller speak protocol to the server).
-    """
+    """Raise ValueError for white space, control characters (CR and LF would be protocol), wildcards or empty tokens."""
     if not _PUBLISHABLE.fullmatch(subject):
         raise ValueError(f"not a subject to publish to: {subject!r}")
 
 
 def check_subscribable(subject: str) -> None:
-    """Refuse a subject that is malformed; `*` and a last `>` are fine.
-
-    Raises:
-        ValueError: it is.
-    """
+    """Raise ValueError for a malformed subject; `*` and a last `>` are allowed."""
     if not _SUBSCRIBABLE.fullmatch(subject):
         raise ValueError(f"not a subject to subscribe to: {subject!r}")
 

@@ -197,7 +197,7 @@ class LeanClient(Client):
             command = b"%b%b\r\n" % (f"PUB {subject} {reply} {size}\r\n".encode(), payload)
         stats.published += 1
         stats.published_bytes += size
-        # As `_queue_command`, without a call for each message.
+        # As in `_queue_command`, without a call for each message.
         self._pending.append(command)
         self._pending_data_size += len(command)
         if not self._flush_due:
@@ -220,11 +220,8 @@ class LeanClient(Client):
         if writer is not None and writer.transport.get_write_buffer_size() <= _BEHIND_BYTES:
             try:
                 writer.transport.write(b"".join(self._pending))
-            except (
-                OSError,
-                RuntimeError,
-            ):  # it is closed: nats-py's flusher meets the same, and knows what to do
-                writer = None
+            except (OSError, RuntimeError):
+                writer = None  # closed: nats-py's flusher meets the same fault, and handles it
         else:
             writer = None  # the server is behind or gone: the flusher waits for it
         if writer is not None:

@@ -15,7 +15,7 @@ class BusStats:
     received_bytes: int = 0
     requests: int = 0
     unanswered: int = 0
-    """Requests that ended without an answer: no responders, too late, connection lost."""
+    """Requests without a reply: no responders, too late, connection lost."""
     stored: int = 0
     """Publishes that a stream acknowledged."""
     not_stored: int = 0
@@ -30,7 +30,7 @@ class BusStats:
     permission_violations: int = 0
     slow_consumers: int = 0
     client_errors: int = 0
-    """Whatever else the client reported, failed attempts to reconnect included."""
+    """Other faults that the client reported, failed attempts to reconnect included."""
     probes_lost: int = 0
 
 

@@ -167,9 +167,7 @@ class DurableLog:
             if updated.error is None:
                 _log.info("stream updated", stream=self.spec.name, changed=sorted(needed.update))
                 info = updated
-            elif (
-                updated.error.err_code == NO_STORAGE
-            ):  # it is there and works: better smaller than no gateway
+            elif updated.error.err_code == NO_STORAGE:  # a smaller stream is better than no gateway
                 lowered = lowered | {"max_bytes": (info.config.get("max_bytes"), self.spec.max_bytes)}
             else:
                 raise error_of(updated.error)
@@ -210,8 +208,9 @@ class DurableLog:
         """
         known = stored_last or (await self._last_at_leader(subject) if self._replicas > 1 else 0)
         deadline = asyncio.get_running_loop().time() + _READ_S
+        request = {"seq": max(1, seq), "next_by_subj": subject, "batch": limit, "max_bytes": max_bytes}
         while True:
-            messages, pending = await self._get_batch(subject, seq, limit, max_bytes)
+            messages, pending = read_batch(subject, await self._ask_many(request))
             last = messages[-1].seq if messages else 0
             if pending or last >= known or known < seq:
                 break
@@ -223,10 +222,8 @@ class DurableLog:
             return Batch(messages, messages[-1].seq, pending)
         # The stream's end first, the subject again afterwards: what is stored in between is in the answer.
         last = (await self.state()).last_seq
-        messages, pending = await self._get_batch(subject, seq, limit, max_bytes)
-        if messages:
-            return Batch(messages, messages[-1].seq, pending)
-        return Batch([], last)
+        messages, pending = read_batch(subject, await self._ask_many(request))
+        return Batch(messages, messages[-1].seq, pending) if messages else Batch([], last)
 
     async def last_of(self, subject: str) -> tuple[int, int]:
         """Return (last sequence of the subject or 0, last sequence of the stream).
@@ -292,7 +289,8 @@ class DurableLog:
         """
         if self._next_state is None:
             self._next_state = asyncio.ensure_future(self._ask_state())
-            self._next_state.add_done_callback(_heard)
+            # Retrieves a fault that is no longer awaited, so that asyncio does not report it.
+            self._next_state.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(self._next_state)
 
     async def _ask_state(self) -> StreamState:
@@ -320,24 +318,11 @@ class DurableLog:
             raise error_of(got.error)
         return got.message
 
-    async def _get_batch(
-        self, subject: str, seq: int, limit: int, max_bytes: int
-    ) -> tuple[list[StoredMessage], int]:
-        """Return the messages and how many more are stored."""
-        request = {"seq": max(1, seq), "next_by_subj": subject, "batch": limit, "max_bytes": max_bytes}
-        return read_batch(subject, await self._ask_many(request))
-
     async def _ask_many(self, request: dict[str, Any]) -> list[BusMessage]:
         payload = msgspec.json.encode(request)
         return await self._bus.request_many(
             self._direct_get, payload, timeout_s=_READ_S, until=lambda message: message.status > 0
         )
-
-
-def _heard(answer: "asyncio.Future[StreamState]") -> None:
-    """Retrieve a fault that is no longer awaited, so that asyncio does not report it."""
-    if not answer.cancelled():
-        answer.exception()
 
 
 def _or_endless(limit: float | None) -> Any:

@@ -13,6 +13,7 @@ REDACTED = "***"
 _SECRET_WORDS = frozenset(
     {"token", "ticket", "password", "passwd", "secret", "authorization", "session", "cookie", "credentials"}
 )
+_SECRET_KEYS = frozenset({"api_key", "apikey", "x-api-key"})
 _WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 # C0 and C1 controls, marks and overrides of direction, line separators, and surrogates (no UTF-8 has them).
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -35,11 +36,7 @@ _MAX_DEPTH = 4
 
 def is_secret(key: str) -> bool:
     """Whether a field of this name holds a secret: `jwt_token`, `Authorization`, `sessionSecret`."""
-    return any(word.lower() in _SECRET_WORDS for word in _WORD.findall(key)) or key.lower() in {
-        "api_key",
-        "apikey",
-        "x-api-key",
-    }
+    return key.lower() in _SECRET_KEYS or any(word.lower() in _SECRET_WORDS for word in _WORD.findall(key))
 
 
 def clean_urls(text: str) -> str:

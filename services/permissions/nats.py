@@ -163,16 +163,13 @@ async def prove_nats(
     subscribe = {_one_of(subject): subject for subject in needed.subscribe}
     refused = await try_subjects(publish, subscribe)
     lacking = [
-        *(
-            f"publish {pattern}"
-            for tried, pattern in publish.items()
-            if ("publish", tried.lower()) in refused
-        ),
-        *(
-            f"subscribe {pattern}"
-            for tried, pattern in subscribe.items()
-            if ("subscription", tried.lower()) in refused
-        ),
+        f"{verb} {pattern}"
+        for verb, operation, patterns in (
+            ("publish", "publish", publish),
+            ("subscribe", "subscription", subscribe),
+        )
+        for tried, pattern in patterns.items()
+        if (operation, tried.lower()) in refused
     ]
     if lacking:
         raise Misconfigured(

@@ -12,10 +12,8 @@ from services.settings import Settings
 
 
 def nats_users(settings: Settings, passwords: Mapping[str, str], *, rolling: bool = False) -> str:
-    """Return the `authorization` block. `passwords` are by role and `OPERATOR`, as written in the file.
-
-    A password that begins with `$` is a variable of the server's environment. With `rolling`, users also get the permissions of
-    the version before.
+    """Return the `authorization` block. `passwords` are by role and `OPERATOR`; one with `$` first names a variable of
+    the server's environment. `rolling` adds the permissions of the previous version.
     """
     users = [f"    {{ user: {OPERATOR}, password: {_secret(passwords[OPERATOR])} }}"]
     users += [

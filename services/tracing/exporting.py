@@ -4,7 +4,6 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -23,11 +22,10 @@ _log = structlog.get_logger(__name__)
 _EXPORT_S = 5
 _LAST_EXPORT_S = 1.0  # what stopping may take to hand over the last spans
 _PATH = "/v1/traces"
-_NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
 def traces_url(endpoint: str) -> str:
-    """Return the URL that spans are posted to: `/v1/traces` where the endpoint names no path (OTLP/HTTP)."""
+    """Return the URL for spans: with `/v1/traces` if the endpoint names no path (OTLP/HTTP)."""
     url = urlsplit(endpoint)
     return endpoint if url.path.strip("/") else f"{url.scheme}://{url.netloc}{_PATH}"
 
@@ -41,18 +39,19 @@ def open_traces(settings: Settings, kind: str, instance: str, lifecycle: Lifecyc
     if not settings.traces_endpoint:
         return None
     url = traces_url(settings.traces_endpoint)
-    if not all(_installed(module) for module in _NEEDED):
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
+
+        from services.tracing.spans import Traces
+    except ImportError as fault:
         raise CannotStart(
             "TIDINGS_TRACES_ENDPOINT is set, and OpenTelemetry is not installed: "
             "install tidings[tracing], or leave the setting empty"
-        )
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
-
-    from services.tracing.spans import Traces
+        ) from fault
 
     provider = TracerProvider(
         # What OTEL_RESOURCE_ATTRIBUTES says comes on top.
@@ -95,13 +94,6 @@ async def _hand_over(shutdown: Callable[[], None]) -> None:
         await asyncio.wait_for(done.wait(), _LAST_EXPORT_S)
     except TimeoutError:
         _log.warning("last traces not taken", within_s=_LAST_EXPORT_S)
-
-
-def _installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # its parent
-        return False
 
 
 def bus_class(traces: "Traces | None") -> type[Bus]:

@@ -99,7 +99,7 @@ class CloseCode(Enum):
         "more bytes wait for this client than may, or it has been behind for too long",
     )
     IDLE_TIMEOUT = CloseSpec(4001, "idle timeout", True, "nothing came from the client, not even a pong")
-    TOKEN_EXPIRED = CloseSpec(4002, "token expired", True, "fetch a new token and come back")
+    TOKEN_EXPIRED = CloseSpec(4002, "token expired", True, "fetch a new token and reconnect")
     REPLACED = CloseSpec(
         4003, "connection limit", True, "the user has more connections than allowed; the oldest one goes"
     )
