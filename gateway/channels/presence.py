@@ -1,16 +1,17 @@
 """The `presence` and `presence:ROOM` channels.
 
-A `PresenceChannel` exists while it has followers: it subscribes to the scope's diffs, fetches one snapshot, and serves every
-follower from there, so that a thousand followers cost presence_svc one question.
+A `PresenceChannel` exists while it has followers. It subscribes to the diffs of its scope, fetches one snapshot, and
+serves all followers from there: a thousand followers cost presence_svc one request.
 """
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 
 import msgspec
 import structlog
 
-from gateway.channels.roster import Roster, Snapshot, changes_between
+from gateway.channels.roster import Roster, changes_between
 from gateway.delivery.counters import Counters
 from gateway.delivery.encoded_message import EncodedMessage
 from gateway.delivery.fanout import Fanout, Member
@@ -23,8 +24,8 @@ from services.tasks import TaskSet
 from services.wire import server
 from services.wire.codes import ErrorCode
 from services.wire.events import PresenceChange, PresenceDiff
-from services.wire.records import UNSET, UnsetType
-from services.wire.rpc import PRESENCE_LIST, PresenceApplied, PresenceQuery
+from services.wire.records import UNSET, UnsetType, User
+from services.wire.rpc import PRESENCE_LIST, PresenceApplied, PresencePage, PresenceQuery
 
 log = structlog.get_logger(__name__)
 
@@ -36,29 +37,28 @@ _RETRY_MAX_S = 1.0
 _MAX_HELD_DIFFS = 1000
 # Changes of `lastSeen` alone are not sent: a new follower gets them from a list that is no older than this.
 _FRESH_S = 10.0
-# Far below what may wait for one client (`write_buffer_bytes`), and at a pace that a phone keeps up with.
+# Far below the buffer of one client (`write_buffer_bytes`), and at a rate that a phone can read.
 _PAGE_BYTES = 65_536
 _PAGE_EVERY_S = 0.05
 _COUNT_EVERY_S = 1.0
 _ARRIVES_S = 1.0  # within which a diff arrives that was published before the answer to a batch
-# A new epoch means that data were lost: gateways are about to announce everybody again, and who is not there yet has
-# not left. Longer than they take to notice and to begin (`gateway.presence.reporter`), and well within 5 s with that.
+# A new epoch means that data were lost: gateways announce all users again, and a user not yet announced has not left.
+# Longer than they take to notice and start (`gateway.presence.reporter`), and together well within 5 s.
 _SETTLE_S = 2.5
 
 
 class EpochSettling:
-    """When this gateway first heard of the present epoch."""
+    """When this gateway first saw the present epoch."""
 
     def __init__(self) -> None:
         self._epoch = ""
         self._settled_at = 0.0
 
     def settling(self, epoch: str, now: float) -> float:
-        """Return for how many seconds lists of this epoch may still be short."""
+        """Return for how many seconds lists of this epoch may still be incomplete."""
         if epoch != self._epoch:
-            self._settled_at = (
-                now + _SETTLE_S if self._epoch else now
-            )  # the first one known was there before us
+            # The first epoch seen is older than this gateway.
+            self._settled_at = now + _SETTLE_S if self._epoch else now
             self._epoch = epoch
         return max(0.0, self._settled_at - now)
 
@@ -68,13 +68,13 @@ class PresenceChannel:
 
     def __init__(
         self,
-        room: str,
         bus: Bus,
         service_client: ServiceClient,
         settings: Settings,
         tasks: TaskSet,
         counters: Counters,
         epochs: EpochSettling,
+        room: str,
     ) -> None:
         self.room = room
         self._epochs = epochs
@@ -96,18 +96,20 @@ class PresenceChannel:
             subjects.presence_room(settings.namespace_of(room), room) if room else subjects.presence_diff
         )
         self._subscription = bus.subscribe(subject, self._on_message)
-        self._load_soon()
+        self.load_soon()
 
     def __len__(self) -> int:
         return len(self.fanout) + len(self._waiting)
 
     def follow(self, member: Member) -> None:
-        """Send the snapshot, now or as soon as there is one, and every change after it."""
-        if self._is_fresh and self._service_client.is_answering("presence"):
+        """Send the snapshot, at once or as soon as there is one, and every later change."""
+        now = asyncio.get_running_loop().time()
+        is_fresh = self._loaded_at is not None and now - self._loaded_at < _FRESH_S
+        if is_fresh and self._service_client.is_answering("presence"):
             self._add(member)
             return
         self._waiting[member.connection_id] = member
-        self._load_soon()
+        self.load_soon()
 
     def unfollow(self, connection_id: str) -> None:
         """Stop sending to a connection."""
@@ -123,36 +125,27 @@ class PresenceChannel:
             self._count_due.cancel()
 
     def compare(self, epoch: str, version: int) -> None:
-        """Learn where presence_svc stands: a diff that was the last one and got lost is noticed here."""
+        """Compare with the version that presence_svc reported: this detects the loss of the last diff."""
         if self._loaded_at is not None and self._is_behind(epoch, version):
-            # The diff may just be on its way: look again when it had time to arrive.
+            # The diff may be under way: compare again when it had time to arrive.
             asyncio.get_running_loop().call_later(_ARRIVES_S, self._compare_again, epoch, version)
 
     @property
     def reached(self) -> tuple[str, int]:
-        """Return the epoch and version of what followers have; nothing while a snapshot replaces it."""
+        """The epoch and version of what followers have; empty while a snapshot replaces it."""
         return ("", 0) if self._loading else (self._roster.epoch, self._roster.version)
 
     def enter_epoch(self, epoch: str) -> None:
         """Fetch a new snapshot if ours is of another epoch."""
         if self._loaded_at is not None and epoch != self._roster.epoch:
-            self._load_soon()
-
-    def resync(self) -> None:
-        """Fetch a new snapshot: diffs may have been lost unseen."""
-        self._load_soon()
+            self.load_soon()
 
     def _is_behind(self, epoch: str, version: int) -> bool:
         return epoch != self._roster.epoch or version > self._roster.version
 
     def _compare_again(self, epoch: str, version: int) -> None:
         if not self._closed and self._is_behind(epoch, version):
-            self._load_soon()
-
-    @property
-    def _is_fresh(self) -> bool:
-        now = asyncio.get_running_loop().time()
-        return self._loaded_at is not None and now - self._loaded_at < _FRESH_S
+            self.load_soon()
 
     # --- what followers receive ---
 
@@ -162,7 +155,7 @@ class PresenceChannel:
         self.fanout.add(member)
 
     def _send_list(self, members: Iterable[Member]) -> None:
-        """Send what there is now: at once where it fits one message, else page by page."""
+        """Send the present list: in one message if it fits, else in pages."""
         if self._roster.count is not None:
             self._write(members, EncodedMessage(self._counted(self._roster.count)))
             return
@@ -199,14 +192,14 @@ class PresenceChannel:
         return server.PresenceList(users=[], room=self._room_field, count=count)
 
     def _resend_list(self) -> None:
-        """Send the list again: it has become a count, or a count has become a list."""
+        """Send the list again: it became a count, or a count became a list."""
         self.fanout.flush()
         self._listing += 1
         self._count_sent = self._roster.count
         self._send_list(self.fanout)
 
     def _send_count_soon(self) -> None:
-        """Send a changed count, rate-limited: it changes with every join and leave."""
+        """Send a changed count, at a limited rate: it changes with every join and leave."""
         if self._count_due is None:
             self._count_due = asyncio.get_running_loop().call_later(_COUNT_EVERY_S, self._send_count)
 
@@ -228,7 +221,7 @@ class PresenceChannel:
             else:
                 self.fanout.send(EncodedMessage(change))
 
-    # --- what presence_svc says ---
+    # --- what presence_svc sends ---
 
     def _on_message(self, message: BusMessage) -> None:
         try:
@@ -238,10 +231,11 @@ class PresenceChannel:
             return
         was_counting = self._roster.count is not None
         changes = self._roster.apply(diff)
-        if self._loading or changes is None:  # the snapshot on its way may be older than this
-            self._hold(diff)
+        # A snapshot under way may be older than this diff.
+        if (self._loading or changes is None) and len(self._held) < _MAX_HELD_DIFFS:
+            self._held.append(diff)
         if changes is None:
-            self._load_soon()
+            self.load_soon()
         elif self._roster.count is None:
             self._send(changes)
         elif was_counting:
@@ -249,11 +243,8 @@ class PresenceChannel:
         else:
             self._resend_list()
 
-    def _hold(self, diff: PresenceDiff) -> None:
-        if len(self._held) < _MAX_HELD_DIFFS:
-            self._held.append(diff)
-
-    def _load_soon(self) -> None:
+    def load_soon(self) -> None:
+        """Fetch a new snapshot: there is none, or diffs may have been lost."""
         if not self._loading:
             self._loading = True
             self._tasks.spawn(self._load(), f"presence view {self.room!r}")
@@ -266,8 +257,8 @@ class PresenceChannel:
         if snapshot is not None and not self._closed:
             self._apply_snapshot(snapshot)
 
-    async def _fetch_settled(self) -> Snapshot | None:
-        """Fetch a snapshot, however long it takes; None when there are no followers any more."""
+    async def _fetch_settled(self) -> PresencePage | None:
+        """Fetch a snapshot, however long it takes; None when the last follower has left."""
         backoff = Backoff(_RETRY_S, _RETRY_MAX_S, jitter=0.9)
         while not self._closed:
             try:
@@ -283,10 +274,11 @@ class PresenceChannel:
             await asyncio.sleep(wait_s)
         return None
 
-    def _apply_snapshot(self, snapshot: Snapshot) -> None:
+    def _apply_snapshot(self, snapshot: PresencePage) -> None:
         first, was_counting = self._loaded_at is None, self._roster.count is not None
         before = self._roster.users
-        self._roster.replace(snapshot.epoch, snapshot.version, snapshot.users, snapshot.count)
+        count = snapshot.count if snapshot.counts_only else None
+        self._roster.replace(snapshot.epoch, snapshot.version, snapshot.users, count)
         held, self._held = self._held, []
         gap = len(held) >= _MAX_HELD_DIFFS
         for diff in held:
@@ -305,24 +297,21 @@ class PresenceChannel:
         self._error_sent.clear()
         for member in waiting.values():
             self._add(member)
-        if gap:  # something is newer than the snapshot, and what is between is lost
-            self._load_soon()
+        if gap:  # diffs between the snapshot and a held one are lost
+            self.load_soon()
 
-    async def _fetch(self) -> Snapshot:
-        snapshot = None
-        while snapshot is None or snapshot.cursor:
-            query = PresenceQuery(
-                room=self._room_field, cursor=snapshot.cursor if snapshot else "", for_follower=True
-            )
+    async def _fetch(self) -> PresencePage:
+        """Fetch all pages. Later ones may be newer than the first one's version: diffs may be applied twice."""
+        snapshot, users, cursor = None, list[User](), ""
+        while snapshot is None or (cursor and not snapshot.counts_only):
+            query = PresenceQuery(room=self._room_field, cursor=cursor, for_follower=True)
             page = await self._service_client.call(PRESENCE_LIST, query)
-            if snapshot is None:
-                snapshot = Snapshot(page)
-            else:
-                snapshot.add(page)
-        return snapshot
+            snapshot, cursor = snapshot or page, page.cursor
+            users += page.users
+        return msgspec.structs.replace(snapshot, users=users)
 
     def _send_error_to_waiting(self) -> None:
-        """Answer those who wait for a snapshot, once: it comes when presence is back."""
+        """Send an error once to each follower that waits for a snapshot, which follows later."""
         code = ErrorCode.UNAVAILABLE
         error = server.Error(
             code=code.code,
@@ -341,29 +330,19 @@ class PresenceChannels:
     def __init__(
         self, bus: Bus, service_client: ServiceClient, settings: Settings, tasks: TaskSet, counters: Counters
     ) -> None:
-        self._bus = bus
-        self._service_client = service_client
-        self._settings = settings
-        self._tasks = tasks
-        self._counters = counters
         self._epochs = EpochSettling()
+        self._channel_of = partial(
+            PresenceChannel, bus, service_client, settings, tasks, counters, self._epochs
+        )
         self._views: dict[str, PresenceChannel] = {}
-        # Where presence_svc was at least when the last batch was answered: one is on its way at a time.
+        # The version of presence_svc, or more, at the last answer to a batch: one batch is in flight at a time.
         self._reached = ("", 0)
 
     def follow(self, member: Member, room: str = EVERYONE) -> None:
         """Follow everyone's presence, or one room's."""
         view = self._views.get(room)
         if view is None:
-            view = self._views[room] = PresenceChannel(
-                room,
-                self._bus,
-                self._service_client,
-                self._settings,
-                self._tasks,
-                self._counters,
-                self._epochs,
-            )
+            view = self._views[room] = self._channel_of(room)
         view.follow(member)
 
     def unfollow(self, connection_id: str, room: str = EVERYONE) -> None:
@@ -376,11 +355,11 @@ class PresenceChannels:
                 del self._views[room]
 
     def on_applied(self, applied: PresenceApplied) -> None:
-        """Compare the version presence_svc reported with ours."""
+        """Compare the version that presence_svc reported with ours."""
         self._epochs.settling(applied.epoch, asyncio.get_running_loop().time())
         epoch, reached = self._reached
         if applied.epoch == epoch and applied.version < reached:
-            # Its store was set back, and will give versions that we have to other changes.
+            # Its store was set back, and will use versions that we have for other changes.
             log.warning("presence was set back; fetching lists", version=applied.version, before=reached)
             self.resync()
         for view in self._views.values():
@@ -401,4 +380,4 @@ class PresenceChannels:
     def resync(self) -> None:
         """Fetch new snapshots after the bus was away."""
         for view in self._views.values():
-            view.resync()
+            view.load_soon()

@@ -1,7 +1,7 @@
 """Who is online, from a snapshot and the diffs after it. No I/O, no clock.
 
-Diffs carry (epoch, version), so a lost one is seen at the next; then a new snapshot is fetched, and the difference
-between the two rosters is what followers still have to hear. Of a large scope only the number of users is known.
+Diffs carry (epoch, version), so the next diff reveals a lost one. Then a new snapshot is fetched, and followers are
+sent the difference between the two rosters. Of a large scope only the number of users is known.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,6 @@ import msgspec
 
 from services.wire.events import PresenceChange, PresenceDiff
 from services.wire.records import UNSET, User
-from services.wire.rpc import PresencePage
 from services.wire.server import PresenceUpdated, StatusChanged, UserOffline, UserOnline
 
 _encode = msgspec.json.Encoder().encode
@@ -28,9 +27,9 @@ class Roster:
         self.users: dict[str, User] = {}
 
     def apply(self, diff: PresenceDiff) -> list[PresenceChange] | None:
-        """Apply a diff; return the changes that were new, or None where one before it is missing.
+        """Apply a diff; return the new changes, or None if one before it is missing.
 
-        A count needs nothing before it; a list after counts needs a snapshot.
+        A count needs nothing before it; changes after a count need a snapshot.
         """
         if diff.epoch != self.epoch:
             return None
@@ -50,19 +49,16 @@ class Roster:
         self.version = diff.version
         return list(fresh)
 
-    def replace(
-        self, epoch: str, version: int, users: list[User], count: int | None = None
-    ) -> list[PresenceChange]:
-        """Replace everything by a snapshot, of a large scope by its `count`; return the changes."""
-        before, self.users = self.users, {user.user_id: user for user in users}
+    def replace(self, epoch: str, version: int, users: list[User], count: int | None = None) -> None:
+        """Replace everything by a snapshot; a large scope has only a `count`."""
+        self.users = {user.user_id: user for user in users}
         self.epoch, self.version, self.count = epoch, version, count
-        return list(changes_between(before, self.users))
 
     def pages(self, max_bytes: int) -> Iterator[tuple[list[User], bool]]:
-        """Yield all users in order of their ids, and whether more follow, in pages of about `max_bytes` of JSON.
+        """Yield all users by id, and whether more follow, in pages of about `max_bytes` of JSON.
 
-        Each page is as the roster is when it is taken. Who hears every change from the first page on has, after the
-        last page, what the roster has.
+        Each page is current when it is taken. A follower that gets all pages, and every change from the first page
+        on, then has what the roster has.
         """
         page: list[User] = []
         size = 0
@@ -93,7 +89,7 @@ class Roster:
 
 
 def changes_between(old: dict[str, User], new: dict[str, User]) -> Iterator[PresenceChange]:
-    """Yield what leads from one to the other. `lastSeen` alone is no change."""
+    """Yield the changes from one roster to another. `lastSeen` alone is no change."""
     for user_id in old:
         if user_id not in new:
             yield UserOffline(user_id=user_id)
@@ -107,20 +103,3 @@ def changes_between(old: dict[str, User], new: dict[str, User]) -> Iterator[Pres
             yield StatusChanged(user_id=user_id, status=user.status)
         if before.custom_data != user.custom_data:
             yield PresenceUpdated(user_id=user_id, custom_data=user.custom_data)
-
-
-class Snapshot:
-    """Pages on their way to a roster."""
-
-    def __init__(self, first: PresencePage) -> None:
-        self.epoch = first.epoch
-        self.version = first.version
-        self.count = first.count if first.counts_only else None
-        self.users: list[User] = []
-        self.cursor = ""
-        self.add(first)
-
-    def add(self, page: PresencePage) -> None:
-        """Take the next page. It may be newer than the first one's version: diffs are safe to apply twice."""
-        self.users += page.users
-        self.cursor = "" if self.count is not None else page.cursor
