@@ -11,9 +11,7 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.revocation_log import RevocationLog
 from gateway.auth.tickets import TicketStore
 from gateway.channels.broadcast import Broadcasts
-from gateway.channels.logs import LogsChannel
-from gateway.channels.metrics import MetricsChannel
-from gateway.channels.presence import PresenceChannels
+from gateway.channels.channels import Channels
 from gateway.client.commands import HttpSenders
 from gateway.connections import Connections
 from gateway.delivery.counters import Counters
@@ -79,10 +77,8 @@ class Gateway:
         self.user_presence = UserPresence(
             bus, settings, self.connections, self.inboxes, self.presence, online
         )
-        self.presence_channels = PresenceChannels(bus, self.service_client, settings, tasks, counters)
-        self.presence.on_applied = self.presence_channels.on_applied
-        self.metrics_channel = MetricsChannel(bus, self.service_client, settings, tasks, counters)
-        self.logs_channel = LogsChannel(bus, settings, counters)
+        self.channels = Channels(bus, self.service_client, settings, tasks, counters)
+        self.presence.on_applied = self.channels.presence.on_applied
         self.broadcasts = Broadcasts(bus, settings, counters, self._on_control)
         self.revocation_log = RevocationLog(
             bus, settings, self.authenticator.revocations, time.time, self._on_revoked
@@ -148,9 +144,7 @@ class Gateway:
         for part in (
             self.rooms,
             self.inboxes,
-            self.presence_channels,
-            self.metrics_channel,
-            self.logs_channel,
+            self.channels,
             self.broadcasts,
             self.connections,
             self._elections,
@@ -174,8 +168,7 @@ class Gateway:
 
         The durable logs may be others than before, or not ready yet; until they are open, rooms and inboxes wait.
         """
-        self.presence_channels.resync()
-        self.metrics_channel.resync()
+        self.channels.resync()
         self._returns += 1
         this_return = self._returns
         backoff = Backoff(_REOPEN_S, _REOPEN_S, jitter=0.9)

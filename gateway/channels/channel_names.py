@@ -1,4 +1,7 @@
-"""Names of channels: `presence`, `presence:ROOM`, `metrics`, `alerts`, `logs`, `inbox`."""
+"""Names of channels: `presence`, `presence:ROOM`, `metrics`, `alerts`, `logs`, `inbox`.
+
+A leaf: the client's commands check names without loading the channels.
+"""
 
 from services.wire.names import InvalidName, normalize_name
 
@@ -16,7 +19,7 @@ _MAX_SHOWN = 80
 
 
 def parse_channel(name: str) -> str | None:
-    """Return the channel's one spelling, or None where there is no such channel."""
+    """Return the channel's normalized name, or None if there is no such channel."""
     if name in PLAIN:
         return name
     if name.startswith(ROOM_PRESENCE):
@@ -28,7 +31,7 @@ def parse_channel(name: str) -> str | None:
 
 
 def refusal(name: str) -> str:
-    """Return why a channel is not followed. A room's presence that is forbidden reads like one that does not exist."""
+    """Return why a channel is refused. The text for a forbidden room is that for an unknown channel."""
     if name in PLAIN:
         return f"these credentials do not allow the channel {name}"
     shown = name[:_MAX_SHOWN]
@@ -36,7 +39,7 @@ def refusal(name: str) -> str:
 
 
 def presence_room(channel: str) -> str | None:
-    """Return the room whose presence a channel shows: "" for everyone's, None for channels of other things."""
+    """Return the room of a presence channel: "" for `presence`, None for other channels."""
     if channel == PRESENCE:
         return ""
     return channel[len(ROOM_PRESENCE) :] if channel.startswith(ROOM_PRESENCE) else None

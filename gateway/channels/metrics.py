@@ -1,14 +1,16 @@
 """The `metrics` and `alerts` channels.
 
-Every gateway keeps the last records and the active alerts, with or without followers: it is one message a second, and a page
-that opens has its charts at once.
+Every gateway keeps the last records and the active alerts, with or without followers: that is one message a second, and
+a page that opens has its charts at once.
 """
 
 from collections import deque
+from collections.abc import Set
 
 import msgspec
 import structlog
 
+from gateway.channels.channel_names import ALERTS, METRICS
 from gateway.delivery.counters import Counters
 from gateway.delivery.encoded_message import EncodedMessage
 from gateway.delivery.fanout import Fanout, Member
@@ -32,11 +34,11 @@ _decode_tick = msgspec.json.Decoder(MetricsTick).decode
 _decode_alert = msgspec.json.Decoder(AlertEvent).decode
 _RETRY_S = 0.5
 _RETRY_MAX_S = 3.0
-_MAX_HELD_ALERTS = 1000  # more while one question is answered, and it is asked again
+_MAX_HELD_ALERTS = 1000  # with more during one request, the state is requested again
 
 
 class MetricsChannel:
-    """The last records, the active alerts, and those who follow them."""
+    """The last records, the active alerts, and their followers."""
 
     def __init__(
         self, bus: Bus, service_client: ServiceClient, settings: Settings, tasks: TaskSet, counters: Counters
@@ -50,9 +52,9 @@ class MetricsChannel:
         self._active: dict[str, Alert] = {}
         self._loaded = False
         self._loading = False
-        self._stale = False  # the answer on its way is older than what was missed
-        self._held_alerts: list[AlertEvent] = []  # heard while the state was on its way
-        self._waiting: dict[str, tuple[Member, bool, bool]] = {}
+        self._stale = False  # the request under way started before events that were missed
+        self._held_alerts: list[AlertEvent] = []  # received during the request
+        self._waiting: dict[str, tuple[Member, Set[str]]] = {}  # for the snapshot, with their channels
         self._error_sent: set[str] = set()
         self._subscriptions = [
             bus.subscribe(settings.subjects.metrics_feed, self._on_tick),
@@ -65,26 +67,22 @@ class MetricsChannel:
         """The newest record, if there was one."""
         return self._history[-1] if self._history else None
 
-    def follow(self, member: Member, *, metrics: bool, alerts: bool) -> None:
-        """Send the snapshot, now or as soon as there is one, and what comes after it."""
+    def follow(self, member: Member, names: Set[str]) -> None:
+        """Send the snapshot, at once or as soon as there is one, and every later event of these channels."""
         if self._loaded:
-            self._add(member, metrics, alerts)
+            self._add(member, names)
         else:
-            _, also_metrics, also_alerts = self._waiting.get(member.connection_id, (member, False, False))
-            self._waiting[member.connection_id] = (member, metrics or also_metrics, alerts or also_alerts)
+            _, others = self._waiting.get(member.connection_id, (member, set[str]()))
+            self._waiting[member.connection_id] = (member, names | others)
             self._load_soon()
 
-    def unfollow(self, connection_id: str, *, metrics: bool, alerts: bool) -> None:
-        """Stop sending the one, the other, or both."""
-        if metrics:
-            self.metrics.discard(connection_id)
-        if alerts:
-            self.alerts.discard(connection_id)
-        if (waiting := self._waiting.pop(connection_id, None)) is not None:
-            member, wants_metrics, wants_alerts = waiting
-            wants_metrics, wants_alerts = wants_metrics and not metrics, wants_alerts and not alerts
-            if wants_metrics or wants_alerts:
-                self._waiting[connection_id] = (member, wants_metrics, wants_alerts)
+    def unfollow(self, connection_id: str, names: Set[str]) -> None:
+        """Stop sending these channels."""
+        for fanout in self._fanouts(names):
+            fanout.discard(connection_id)
+        member, wanted = self._waiting.pop(connection_id, (None, set[str]()))
+        if member is not None and wanted - names:
+            self._waiting[connection_id] = (member, wanted - names)
 
     def resync(self) -> None:
         """Fetch the state again: records or alerts may have been missed."""
@@ -96,15 +94,16 @@ class MetricsChannel:
         for subscription in self._subscriptions:
             subscription.close()
 
-    def _add(self, member: Member, metrics: bool, alerts: bool) -> None:
+    def _fanouts(self, names: Set[str]) -> list[Fanout]:
+        return [fanout for name, fanout in ((METRICS, self.metrics), (ALERTS, self.alerts)) if name in names]
+
+    def _add(self, member: Member, names: Set[str]) -> None:
         snapshot = server.InitialState(history=list(self._history), alerts=list(self._active.values()))
-        for wanted, fanout in ((metrics, self.metrics), (alerts, self.alerts)):
-            if wanted:
-                fanout.flush()
+        for fanout in self._fanouts(names):
+            fanout.flush()
         member.write(EncodedMessage(snapshot).encode(member.encoding))
-        for wanted, fanout in ((metrics, self.metrics), (alerts, self.alerts)):
-            if wanted:
-                fanout.add(member)
+        for fanout in self._fanouts(names):
+            fanout.add(member)
 
     def _on_tick(self, message: BusMessage) -> None:
         try:
@@ -114,7 +113,7 @@ class MetricsChannel:
             return
         last = self.latest
         if last is not None and record.timestamp <= last.timestamp:
-            return  # the same second again: another replica took over
+            return  # a repeated second: another replica took over
         self._history.append(record)
         outbound = EncodedMessage(server.MetricsUpdate(data=record))
         self.metrics.send(outbound)
@@ -126,16 +125,12 @@ class MetricsChannel:
         except (msgspec.DecodeError, RecursionError) as fault:
             log.error("alert event is not readable", reason=str(fault))
             return
-        if self._loading:
-            self._hold(event)
+        if self._loading and len(self._held_alerts) < _MAX_HELD_ALERTS:
+            self._held_alerts.append(event)
+        elif self._loading:
+            self._stale = True
         _apply(self._active, event)
         self.alerts.send(EncodedMessage(event))
-
-    def _hold(self, event: AlertEvent) -> None:
-        if len(self._held_alerts) < _MAX_HELD_ALERTS:
-            self._held_alerts.append(event)
-        else:
-            self._stale = True
 
     def _load_soon(self) -> None:
         if not self._loading:
@@ -150,11 +145,11 @@ class MetricsChannel:
         self._apply_snapshot(state)
 
     async def _fetch(self) -> MetricsState:
-        """Ask for the state, however long it takes, and until no alert was missed since the question was sent."""
+        """Request the state, however long it takes, and until no alert was missed since the request was sent."""
         backoff = Backoff(_RETRY_S, _RETRY_MAX_S, jitter=0.9)
         while True:
             self._stale = False
-            # What was heard before the question is part of the answer, with all that followed it unheard.
+            # Events before the request are part of its answer, with all missed ones after them.
             self._held_alerts.clear()
             try:
                 state = await self._service_client.call(METRICS_STATE, Empty())
@@ -174,7 +169,7 @@ class MetricsChannel:
         meanwhile, self._held_alerts = self._held_alerts, []
         for event in meanwhile:
             _apply(active, event)
-        if self._loaded:  # followers hear of what happened unseen
+        if self._loaded:  # followers are sent the changes that were missed
             for id, alert in self._active.items():
                 if id not in active:
                     self.alerts.send(EncodedMessage(server.AlertResolved(data=alert)))
@@ -185,8 +180,8 @@ class MetricsChannel:
         self._loaded = True
         waiting, self._waiting = self._waiting, {}
         self._error_sent.clear()
-        for member, metrics, alerts in waiting.values():
-            self._add(member, metrics, alerts)
+        for member, names in waiting.values():
+            self._add(member, names)
 
     def _send_error_to_waiting(self) -> None:
         code = ErrorCode.UNAVAILABLE
@@ -195,7 +190,7 @@ class MetricsChannel:
             message="metrics are out of reach; they follow when they are back",
             retryable=code.retryable,
         )
-        for member, _, _ in self._waiting.values():
+        for member, _ in self._waiting.values():
             if member.connection_id not in self._error_sent:
                 self._error_sent.add(member.connection_id)
                 member.write(EncodedMessage(error).encode(member.encoding))

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api.endpoint import IDENTITY_QUERY, READER, Call, Query, endpoint
 from gateway.api.responses import ApiError, too_many, too_many_from_there
-from gateway.channels import channel_names, subscribe
+from gateway.channels import channel_names
 from gateway.client.commands import CommandError
 from gateway.delivery.catch_up import CatchUp
 from gateway.delivery.encoded_message import EncodedMessage, sse_event
@@ -196,9 +196,9 @@ async def metrics_events(call: Call) -> Response:
     if not identity.grants.may_follow(channel_names.METRICS):
         raise ApiError(ErrorCode.FORBIDDEN, "no such stream, or not for this user")
     stream = MetricsStream(identity, gateway.settings.write_buffer_bytes, gateway.counters)
-    if (latest := gateway.metrics_channel.latest) is not None:
+    if (latest := gateway.channels.metrics.latest) is not None:
         stream.accept_messages([EncodedMessage(server.MetricsUpdate(data=latest))])
-    fanout = gateway.metrics_channel.streams
+    fanout = gateway.channels.metrics.streams
     leave = partial(fanout.discard, stream.connection_id)
     return StreamResponse(gateway, stream, partial(fanout.add, stream), leave)
 
@@ -263,7 +263,7 @@ class _EventSubscriptions:
             gateway.presence.connected(stream.connection_id, stream.user_id, stream.identity.username)
         if self._rooms or self._names:
             gateway.broadcasts.fanout.add(stream)
-        subscribe.follow(gateway, stream, self._names)
+        gateway.channels.follow(stream, self._names)
         for room in self._rooms:
             stream.rooms.add(room)
             since = self._since.get(room, UNSET)
@@ -349,7 +349,7 @@ class _EventSubscriptions:
         for room in stream.rooms:
             gateway.rooms.leave(stream.connection_id, room)
         gateway.broadcasts.fanout.discard(stream.connection_id)
-        subscribe.unfollow(gateway, stream.connection_id, self._names)
+        gateway.channels.unfollow(stream.connection_id, self._names)
         gateway.inboxes.leave(stream)
         if stream.announced:
             gateway.presence.disconnected(stream.connection_id, clean=False)

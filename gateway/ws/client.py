@@ -8,7 +8,6 @@ import structlog
 
 from gateway.auth.expiry import CredentialTimer
 from gateway.auth.identity import Identity
-from gateway.channels import subscribe
 from gateway.client.commands import ClientState
 from gateway.connections import disconnect_message
 from gateway.delivery.encoded_message import EncodedMessage, Encoding
@@ -89,7 +88,7 @@ class WebSocketClient:
         gateway = self._gateway
         for room in self._state.rooms:
             gateway.rooms.leave(self.connection_id, room)
-        subscribe.unfollow(gateway, self.connection_id, self._state.channels)
+        gateway.channels.unfollow(self.connection_id, self._state.channels)
         gateway.broadcasts.fanout.discard(self.connection_id)
         gateway.inboxes.leave(self)
         gateway.connections.discard(self)

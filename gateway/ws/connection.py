@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.auth.expiry import to_ms
 from gateway.auth.identity import AuthRefused, Identity
-from gateway.channels import channel_names, subscribe
+from gateway.channels import channel_names
 from gateway.client.commands import CommandError
 from gateway.delivery.catch_up import CatchUp
 from gateway.delivery.encoded_message import EncodedMessage, Encoding, RecoveryAnswer
@@ -119,7 +119,7 @@ class Connection(WebSocketClient):
                 case client.Subscribe():
                     self._subscribe(command, now)
                 case client.Unsubscribe(channels=list(names), id=id):
-                    subscribe.unfollow(gateway, self.connection_id, names)
+                    gateway.channels.unfollow(self.connection_id, names)
                     self.reply(server.Unsubscribed(channels=names, id=id), now)
                 case client.Refresh():
                     self._refresh(command, now)
@@ -327,7 +327,7 @@ class Connection(WebSocketClient):
                 gateway.presence.left(self.connection_id, room)
             self.notify(server.LeftRoom(room=room))
         if names:
-            subscribe.unfollow(gateway, self.connection_id, names)
+            gateway.channels.unfollow(self.connection_id, names)
             self.notify(server.Unsubscribed(channels=names))
 
     # --- channels ---
@@ -339,7 +339,7 @@ class Connection(WebSocketClient):
             self._gateway.tasks.spawn(recovery, "resume inbox")
             return
         self.reply(server.Subscribed(channels=names, id=command.id), started)
-        subscribe.follow(self._gateway, self, names)
+        self._gateway.channels.follow(self, names)
 
     async def _recover_inbox(
         self, names: list[str], since: Position, id: str | UnsetType, started: float
@@ -359,7 +359,7 @@ class Connection(WebSocketClient):
         self.reply(reply, started, catch_up.missed)
         if not self._protocol.closing:
             wanted = [name for name in names if name in self._state.channels]
-            subscribe.follow(self._gateway, self, wanted)
+            self._gateway.channels.follow(self, wanted)
 
 
 def _encoding_of(codec: Codec, *, deflate: bool) -> Encoding:

@@ -140,7 +140,7 @@ async def test_after_any_fault_the_next_follower_gets_a_snapshot(
     metrics.questions[-1].set_exception(LookupError("broken"))
     await eventually(lambda: not feed._loading)
     member = Member()
-    feed.follow(member, metrics=True, alerts=True)  # type: ignore[arg-type]
+    feed.follow(member, {"metrics", "alerts"})  # type: ignore[arg-type]
     await metrics.asked(2)
     metrics.answer(alert("a"))
     await eventually(lambda: member.got, "the snapshot")

@@ -4,7 +4,6 @@ import secrets
 from collections.abc import Callable
 from typing import Any, cast
 
-from gateway.channels import subscribe
 from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from gateway.gateway import Gateway
 from services.settings import Settings
@@ -38,7 +37,7 @@ async def test_closing_ends_everything_once(
     gateway = Gateway(bus, settings, "g", faults.append)
     await gateway.open()
     member = cast(Any, Member())
-    subscribe.follow(gateway, member, ["presence", "presence:lobby", "metrics", "alerts", "logs"])
+    gateway.channels.follow(member, ["presence", "presence:lobby", "metrics", "alerts", "logs"])
     opened: list[object] = []
     gateway.inboxes.open(member, opened.append)
     await eventually(lambda: bool(opened), "the inbox is open")
