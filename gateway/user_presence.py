@@ -16,6 +16,7 @@ from services.settings import Settings
 from services.wire.events import SetPresence
 from services.wire.grants import Grants
 from services.wire.records import UNSET, Status, UnsetType
+from services.wire.rpc import DataSet, StatusSet
 
 log = structlog.get_logger(__name__)
 
@@ -56,10 +57,10 @@ class UserPresence:
             return False
         if status is not UNSET:
             chosen.status = status
-            self._reporter.status(client.connection_id, status)
+            self._reporter.report(StatusSet(connection_id=client.connection_id, status=status))
         if custom_data is not UNSET:
             chosen.custom_data, chosen.custom_data_at = custom_data, time.monotonic()
-            self._reporter.custom_data(client.connection_id, custom_data)
+            self._reporter.report(DataSet(connection_id=client.connection_id, custom_data=custom_data))
         return True
 
     async def order(self, order: SetPresence) -> bool:

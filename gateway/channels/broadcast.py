@@ -1,4 +1,4 @@
-"""What concerns every connection: broadcasts, and orders to all gateways."""
+"""Broadcasts to every connection, and orders to all gateways."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ _decode_control = msgspec.json.Decoder(ControlEvent).decode
 
 
 class Broadcasts:
-    """All connections of this gateway."""
+    """The fan-out to all connections of this gateway, and the subscription to orders."""
 
     def __init__(
         self,

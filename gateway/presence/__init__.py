@@ -1,6 +1,6 @@
-"""Reports connections to presence_svc, and asks it who is online.
+"""Reports connections to presence_svc, and looks up there whether users are online.
 
-- `reporter`    reports which connections exist; each report renews this gateway's lease
-- `batch_queue` what waits to be reported
+- `reporter`    sends the changes of connections in batches; each renews this gateway's lease
+- `batch_queue` the queue of changes, and their batches
 - `online`      whether users are online, for acknowledgements of direct messages
 """

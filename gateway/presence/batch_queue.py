@@ -1,7 +1,7 @@
 """Queue of reports to presence_svc: their order, and their batches. No I/O, no clock.
 
-Batch numbers rise by exactly one within a boot: a number that is missing means to presence_svc that its store lost
-data. So a number belongs to a batch until that batch has been answered.
+Batch numbers rise by exactly one within a boot: presence_svc takes a missing number as lost data of its store. So a
+number belongs to a batch until that batch was answered.
 """
 
 import secrets
@@ -19,10 +19,10 @@ from services.wire.rpc import AnyPresenceOp, DataSet, Disconnected, PresenceBatc
 log = structlog.get_logger(__name__)
 
 MAX_OPS = 500
-MAX_BYTES = 256 * 1024  # of operations, encoded: a quarter of what NATS takes unless configured otherwise
+MAX_BYTES = 256 * 1024  # of encoded operations: a quarter of the default limit of NATS
 MAX_ACTIVE = 2000
 MAX_ACTIVE_BYTES = 128 * 1024
-# What waits while presence_svc is away.
+# While presence_svc is away.
 MAX_WAITING = 20_000
 MAX_ACTIVE_WAITING = 20_000
 
@@ -39,7 +39,7 @@ class Announced(Protocol):
 
 
 class Chosen:
-    """What a connection's user chose to show, kept to be announced again. Times are monotonic, in seconds."""
+    """The status and custom data of a connection's user, kept to be announced again. Times are monotonic seconds."""
 
     __slots__ = ("custom_data", "custom_data_at", "status")
 
@@ -57,27 +57,25 @@ class Chosen:
             yield DataSet(connection_id=connection_id, custom_data=self.custom_data, age_ms=age_ms)
 
 
-class _Budget:
-    """What still fits into a batch."""
-
-    __slots__ = ("bytes", "ops")
+class _Batch:
+    """The operations of a batch, within its limits."""
 
     def __init__(self, max_bytes: int) -> None:
-        self.ops = MAX_OPS
-        self.bytes = max_bytes
+        self.ops: list[AnyPresenceOp] = []
+        self._bytes_left = max_bytes
 
-    def reserve(self, ops: list[AnyPresenceOp]) -> bool:
-        """Whether these fit, all of them; then they take their place."""
+    def add(self, *ops: AnyPresenceOp) -> bool:
+        """Add all of these, or none if they do not fit; return whether they were added."""
         size = sum(len(_encode(op)) + 1 for op in ops)
-        if len(ops) > self.ops or size > self.bytes:
+        if len(self.ops) + len(ops) > MAX_OPS or size > self._bytes_left:
             return False
-        self.ops -= len(ops)
-        self.bytes -= size
+        self.ops += ops
+        self._bytes_left -= size
         return True
 
 
 def _ops_of(connection: Announced) -> list[AnyPresenceOp]:
-    """Return the operations that announce a connection; none where it fails: the others are announced."""
+    """Return the operations that announce a connection; none if that fails, so that the others are announced."""
     try:
         return list(connection.presence_ops())
     except Exception:
@@ -96,17 +94,18 @@ class BatchQueue:
         self._number = 0
         self._max_bytes = MAX_BYTES
         self._fresh = True
-        self._opening = False  # the batch that was to open the lease could not be sent
-        self._unannounced: dict[str, Announced] = {}
+        self._opening = False  # the batch that opens the lease could not be sent
+        # Ordered, as `_waiting`: the first of a plain dict takes longer to find with each one removed before it.
+        self._unannounced: OrderedDict[str, Announced] = OrderedDict()
         self._partial: deque[AnyPresenceOp] = deque()  # the rest of a connection too large for one batch
-        # By connection and kind where only the last one counts, by a number of their own elsewhere.
+        # By connection and kind if only the last one counts, else by a number of its own.
         self._waiting: OrderedDict[object, AnyPresenceOp] = OrderedDict()
         self._added = 0
         self._active: dict[str, None] = {}
 
     @property
     def waiting(self) -> int:
-        """How many operations wait, those of an announcement not counted."""
+        """The number of waiting operations, without those of an announcement."""
         return len(self._waiting)
 
     @property
@@ -116,15 +115,14 @@ class BatchQueue:
 
     @property
     def has_work(self) -> bool:
-        """Whether there is something to say before the lease must be renewed."""
+        """Whether there is something to report before the lease must be renewed."""
         return self.announces or bool(self._waiting) or len(self._active) >= MAX_ACTIVE
 
     def add(self, op: AnyPresenceOp) -> None:
-        """Say this after what waits already.
+        """Report an operation, after those that wait already.
 
-        Of a connection whose announcement is still to come nothing needs to be said: it will be announced as it is
-        then, and one that ended meanwhile never was. Of a connection's statuses and custom data that wait, only the
-        last are kept.
+        A connection that is not announced yet needs none: its announcement will show it as it is then. Only the last
+        status and custom data of a connection are kept.
         """
         if op.connection_id in self._unannounced:
             if isinstance(op, Disconnected):
@@ -135,13 +133,13 @@ class BatchQueue:
         self._waiting[(type(op), op.connection_id) if replaces else self._added] = op
 
     def active(self, user_id: str) -> None:
-        """Say that a user did something; not, where too many wait for that to be said (`is_full`)."""
+        """Report that a user is active; dropped if too many wait (`is_full`)."""
         if len(self._active) < MAX_ACTIVE_WAITING:
             self._active[user_id] = None
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits that announcing all connections again is cheaper: that also says when each was active."""
+        """Whether so much waits that announcing all connections again is cheaper. That reports activity too."""
         return len(self._waiting) > MAX_WAITING or len(self._active) >= MAX_ACTIVE_WAITING
 
     def reannounce(self) -> None:
@@ -155,8 +153,8 @@ class BatchQueue:
     def use_own_lease(self) -> None:
         """Announce all connections under a lease of another name.
 
-        Another process holds the one of our name: a later boot of this gateway while we were frozen, or a gateway of
-        the same name. Each of us speaks for its own connections; fighting over one lease would lose both.
+        Another process holds the lease of our name: a later boot of this gateway while we were frozen, or a gateway
+        of the same name. Each reports its own connections; a fight over one lease would lose both.
         """
         self._boot = secrets.token_hex(8)
         self._gateway = f"{self._instance}~{self._boot[:6]}"
@@ -164,34 +162,36 @@ class BatchQueue:
         self.reannounce()
 
     def next(self, connections: Iterable[Announced]) -> PresenceBatch:
-        """Return the next batch; `connections` are all there are now, looked at when everything is announced."""
+        """Return the next batch. `connections` are all open ones, read only to announce them."""
         announces_all, self._fresh = self._fresh, False
         fresh, self._opening = announces_all or self._opening, False
         if announces_all:
-            # What waits is part of the announcement: the connections as they will be then.
+            # The announcement includes what waits: it shows the connections as they are then.
             self._waiting.clear()
-            self._unannounced = {connection.connection_id: connection for connection in connections}
-        budget, ops = _Budget(self._max_bytes), list[AnyPresenceOp]()
-        self._announce(budget, ops)
+            self._unannounced = OrderedDict(
+                (connection.connection_id, connection) for connection in connections
+            )
+        batch = _Batch(self._max_bytes)
+        self._announce(batch)
         if not self._partial:
-            while self._waiting and budget.reserve([next(iter(self._waiting.values()))]):
-                ops.append(self._waiting.popitem(last=False)[1])
-            if self._waiting and not ops:  # larger than any batch: the bus will say what it thinks of it
-                ops.append(self._waiting.popitem(last=False)[1])
+            while self._waiting and batch.add(next(iter(self._waiting.values()))):
+                self._waiting.popitem(last=False)
+            if self._waiting and not batch.ops:  # larger than any batch: the bus may still accept it
+                batch.ops.append(self._waiting.popitem(last=False)[1])
         self._number += 1
         return PresenceBatch(
             gateway=self._gateway,
             boot=self._boot,
             batch=self._number,
             fresh=fresh,
-            ops=ops,
+            ops=batch.ops,
             active=self._pop_active(),
         )
 
     def requeue(self, batch: PresenceBatch) -> None:
-        """Take back a batch that is larger than the bus takes, with its number; later ones are half as large.
+        """Return a batch, with its number, that is too large for the bus; later ones are half as large.
 
-        One operation alone that is too large is given up: custom data, where the settings allow more than the bus.
+        A single operation that is too large is dropped: custom data, if the settings allow more than the bus.
         """
         self._number = batch.batch - 1
         self._opening = batch.fresh
@@ -201,25 +201,23 @@ class BatchQueue:
             self._partial.extendleft(reversed(batch.ops))
             self._max_bytes //= 2
 
-    def _announce(self, budget: _Budget, ops: list[AnyPresenceOp]) -> None:
+    def _announce(self, batch: _Batch) -> None:
         """Fill the batch with connections not yet announced, each complete."""
         while True:
-            while self._partial and budget.reserve([self._partial[0]]):
-                ops.append(self._partial.popleft())
+            while self._partial and batch.add(self._partial[0]):
+                self._partial.popleft()
             if self._partial:
-                if not ops:
-                    ops.append(self._partial.popleft())
+                if not batch.ops:
+                    batch.ops.append(self._partial.popleft())
                 return
-            if not self._unannounced or not budget.ops:
+            if not self._unannounced or len(batch.ops) >= MAX_OPS:
                 return
-            connection_id = next(iter(self._unannounced))
-            whole = _ops_of(self._unannounced[connection_id])
-            if budget.reserve(whole):
-                ops += whole
-            elif ops:
-                return
-            else:
-                self._partial.extend(whole)
+            connection_id, connection = next(iter(self._unannounced.items()))
+            ops = _ops_of(connection)
+            if not batch.add(*ops):
+                if batch.ops:
+                    return
+                self._partial.extend(ops)
             del self._unannounced[connection_id]
 
     def _pop_active(self) -> list[str]:

@@ -1,7 +1,7 @@
 """Whether users are online, for acknowledgements of direct messages.
 
-A client that sends many of them must not cost presence_svc a request each: one request is under way at a time, and asks about
-all users that were asked about since the one before.
+A client that sends many of them must not cost presence_svc a request each: one request is under way at a time, and
+covers all users that were asked for since the one before.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ log = structlog.get_logger(__name__)
 
 _WAIT_S = 1.0
 _MAX_USERS = 100  # in one request
-_MAX_WAITING = 2000  # some 20 requests; more are not answered within the time anyway
+_MAX_WAITING = 2000  # some 20 requests; more would not be answered in time
 
 Online = bool | UnsetType
 
 
 class OnlineLookup:
-    """Asks presence_svc. An answer that cannot be had within a second is unset."""
+    """Looks users up in presence_svc. Without an answer within a second the result is unset."""
 
     def __init__(self, service_client: ServiceClient, tasks: TaskSet) -> None:
         self._service_client = service_client
@@ -37,7 +37,7 @@ class OnlineLookup:
         return len(self._waiting)
 
     async def ask(self, user_id: str) -> Online:
-        """True if a user has a connection anywhere."""
+        """Whether a user has a connection on any gateway."""
         answer = self._waiting.get(user_id)
         if answer is None:
             if len(self._waiting) >= _MAX_WAITING:
@@ -48,7 +48,7 @@ class OnlineLookup:
                 self._tasks.spawn(self._run(), "who is online")
         try:
             async with asyncio.timeout(_WAIT_S):
-                return await asyncio.shield(answer)  # others may wait for it too
+                return await asyncio.shield(answer)  # other callers may wait for it too
         except TimeoutError:
             return UNSET
 
@@ -65,7 +65,7 @@ class OnlineLookup:
             self._running = False
 
     async def _online_of(self, user_ids: list[str]) -> set[str] | None:
-        """Return those who are online; None where presence cannot say."""
+        """Return which of these users are online; None without an answer."""
         online: set[str] = set()
         cursor = ""
         try:
@@ -78,8 +78,6 @@ class OnlineLookup:
                     return online
         except BusError as fault:
             log.debug("presence cannot say who is online", reason=str(fault))
-        except Exception:
-            log.exception(
-                "who is online cannot be looked up"
-            )  # the messages were stored: they are acknowledged
+        except Exception:  # the messages were stored: they are acknowledged all the same
+            log.exception("who is online cannot be looked up")
         return None

@@ -1,9 +1,8 @@
-"""Reports to presence_svc the connections of this gateway.
+"""Reports the connections of this gateway to presence_svc.
 
-One batch is in flight at a time and repeated until it is answered; what changes meanwhile goes into the next one.
-A batch goes out at least each `presence_renew_s`, so it renews the lease too: cost follows change and the number of
-gateways, not the number of connections. When presence_svc does not know the lease (any more), everything is announced
-again (ADR 0005).
+One batch is in flight at a time, and repeated until it is answered; later changes go into the next one. A batch is
+sent at least each `presence_renew_s`, so it renews the lease too: the cost follows changes and the number of gateways,
+not the number of connections. If presence_svc does not know the lease, all connections are announced again (ADR 0005).
 """
 
 import asyncio
@@ -18,32 +17,18 @@ from services.backoff import Backoff
 from services.bus.errors import BusError, PayloadTooLarge, RequestRefused
 from services.settings import Settings
 from services.wire.codes import ErrorCode
-from services.wire.records import Status
-from services.wire.rpc import (
-    PRESENCE_APPLY,
-    AnyPresenceOp,
-    Connected,
-    DataSet,
-    Disconnected,
-    Joined,
-    Left,
-    PresenceApplied,
-    PresenceBatch,
-    StatusSet,
-)
-
-__all__ = ["Announced", "PresenceReporter"]
+from services.wire.rpc import PRESENCE_APPLY, AnyPresenceOp, PresenceApplied, PresenceBatch
 
 log = structlog.get_logger(__name__)
 
 _RETRY_S = 0.25
 _RETRY_MAX_S = 1.0
-# Where one gateway is not known, all of them may be: Redis lost its data. They do not all speak at once.
+# If one gateway is unknown, all may be: Redis lost its data. This spreads their announcements.
 ANNOUNCE_WITHIN_S = 1.0
 
 
 class PresenceReporter:
-    """Owns the lease of this gateway."""
+    """Sends the batches of this gateway, and so renews its lease."""
 
     def __init__(
         self,
@@ -57,40 +42,17 @@ class PresenceReporter:
         self._settings = settings
         self._connections = connections
         self._queue = BatchQueue(gateway, boot)
-        self.active = self._queue.active  # a user did something
+        self.active = self._queue.active  # reports that a user is active
         self._in_flight: PresenceBatch | None = None
         self._pause_s = 0.0
         self._changed = asyncio.Event()
         self.reachable = False
         self.on_applied: Callable[[PresenceApplied], None] | None = None
 
-    # --- what connections report; cheap, and in order ---
-
-    def connected(self, connection_id: str, user_id: str, username: str) -> None:
-        """A connection exists."""
-        self._add(Connected(connection_id=connection_id, user_id=user_id, username=username))
-
-    def disconnected(self, connection_id: str, *, clean: bool) -> None:
-        """A connection is gone; `clean` if its client said so."""
-        self._add(Disconnected(connection_id=connection_id, clean=clean))
-
-    def joined(self, connection_id: str, room: str) -> None:
-        """A connection is a member of a room."""
-        self._add(Joined(connection_id=connection_id, room=room))
-
-    def left(self, connection_id: str, room: str) -> None:
-        """A connection left a room."""
-        self._add(Left(connection_id=connection_id, room=room))
-
-    def status(self, connection_id: str, status: Status) -> None:
-        """A user chose a status."""
-        self._add(StatusSet(connection_id=connection_id, status=status))
-
-    def custom_data(self, connection_id: str, data: object) -> None:
-        """A user replaced their custom data."""
-        self._add(DataSet(connection_id=connection_id, custom_data=data))
-
-    # --- the lease ---
+    def report(self, op: AnyPresenceOp) -> None:
+        """Report a change of a connection. Cheap, and in order."""
+        self._queue.add(op)
+        self._changed.set()
 
     async def run(self) -> None:
         """Send batches until cancelled."""
@@ -101,28 +63,20 @@ class PresenceReporter:
             await self._wait_for_work()
             self._in_flight = self._queue.next(self._connections())
             while not await self._send(self._in_flight):
-                self._bound_queue()
+                if self._queue.is_full:
+                    self._queue.reannounce()
                 await backoff.wait()
             self._in_flight = None
             backoff.reset()
 
     async def close(self) -> None:
-        """Say, once and briefly, what is still unsaid: the connections that just ended."""
+        """Send what still waits, such as the connections that just ended, without retries."""
         unanswered, self._in_flight = self._in_flight, None
         if unanswered is not None and not await self._send(unanswered):
             return
         while self._queue.waiting and not self._queue.announces:
             if not await self._send(self._queue.next(())):
                 return
-
-    def _bound_queue(self) -> None:
-        """Forget what waits when it is too much: the announcement that replaces it costs what is here now."""
-        if self._queue.is_full:
-            self._queue.reannounce()
-
-    def _add(self, op: AnyPresenceOp) -> None:
-        self._queue.add(op)
-        self._changed.set()
 
     async def _wait_for_work(self) -> None:
         if self._queue.has_work:
@@ -135,9 +89,9 @@ class PresenceReporter:
             return  # time to renew
 
     async def _send(self, batch: PresenceBatch) -> bool:
-        """True: the batch is done."""
+        """Send a batch; return whether it is done, or must be repeated."""
         try:
-            # No breaker holds this back: it is one question at a time, and it finds out when presence is back.
+            # Past the breaker: it is one request at a time, and detects when presence is back.
             applied = await self._service_client.call(PRESENCE_APPLY, batch, bypass_breaker=True)
         except RequestRefused as refusal:
             if refusal.code == ErrorCode.UNAVAILABLE.code:
@@ -167,7 +121,7 @@ class PresenceReporter:
         return True
 
     async def _on_refused(self, refusal: RequestRefused) -> None:
-        """The service runs, and does not take what we say. Saying it again will not help."""
+        """The service answers and refuses the batch: repeating it would not help."""
         log.error("presence refused a batch", code=refusal.code, reason=refusal.message)
         if refusal.code == ErrorCode.CONFLICT.code:
             self._queue.use_own_lease()

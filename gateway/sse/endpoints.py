@@ -32,6 +32,7 @@ from services.wire.codes import ErrorCode
 from services.wire.grants import Grants
 from services.wire.names import normalize_name
 from services.wire.records import UNSET, Position, Record, UnsetType
+from services.wire.rpc import Connected, Disconnected, Joined
 
 log = structlog.get_logger(__name__)
 
@@ -260,7 +261,10 @@ class _EventSubscriptions:
         gateway, stream = self._gateway, self._events
         if self._rooms or channel_names.INBOX in self._names:
             stream.announced = True
-            gateway.presence.connected(stream.connection_id, stream.user_id, stream.identity.username)
+            user_id, username = stream.user_id, stream.identity.username
+            gateway.presence.report(
+                Connected(connection_id=stream.connection_id, user_id=user_id, username=username)
+            )
         if self._rooms or self._names:
             gateway.broadcasts.fanout.add(stream)
         gateway.channels.follow(stream, self._names)
@@ -297,7 +301,7 @@ class _EventSubscriptions:
             stream.send(notice)
         else:
             stream.start_topic(room, position, missed, notice)
-        self._gateway.presence.joined(stream.connection_id, room)
+        self._gateway.presence.report(Joined(connection_id=stream.connection_id, room=room))
 
     def _recovery(
         self, topic: str, catch_up: CatchUp | None
@@ -352,4 +356,4 @@ class _EventSubscriptions:
         gateway.channels.unfollow(stream.connection_id, self._names)
         gateway.inboxes.leave(stream)
         if stream.announced:
-            gateway.presence.disconnected(stream.connection_id, clean=False)
+            gateway.presence.report(Disconnected(connection_id=stream.connection_id, clean=False))

@@ -18,7 +18,7 @@ from gateway.presence.batch_queue import Chosen
 from gateway.ws.protocol import WebSocketProtocol, discard
 from services.wire import server
 from services.wire.codes import CloseCode
-from services.wire.rpc import AnyPresenceOp, Connected, Joined
+from services.wire.rpc import AnyPresenceOp, Connected, Disconnected, Joined
 
 if TYPE_CHECKING:
     from gateway.gateway import Gateway
@@ -81,7 +81,10 @@ class WebSocketClient:
         gateway.counters.connections += 1
         gateway.broadcasts.fanout.add(self)
         gateway.connections.add(self)
-        gateway.presence.connected(self.connection_id, self.user_id, self._sender.username)
+        username = self._sender.username
+        gateway.presence.report(
+            Connected(connection_id=self.connection_id, user_id=self.user_id, username=username)
+        )
 
     def on_close(self, code: int, *, by_client: bool) -> None:
         """Unregister the connection everywhere, and log its one line."""
@@ -94,7 +97,7 @@ class WebSocketClient:
         gateway.connections.discard(self)
         gateway.counters.connections -= 1
         clean = by_client and code == CloseCode.NORMAL.number
-        gateway.presence.disconnected(self.connection_id, clean=clean)
+        gateway.presence.report(Disconnected(connection_id=self.connection_id, clean=clean))
         log.info(
             "connection closed",
             connection=self.connection_id,

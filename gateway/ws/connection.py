@@ -29,6 +29,7 @@ from services.wire.codec import Codec
 from services.wire.codes import CloseCode, ErrorCode
 from services.wire.content import BadMessage, ContentTooLarge, TooDeep
 from services.wire.records import UNSET, Position, UnsetType
+from services.wire.rpc import Joined, Left
 
 if TYPE_CHECKING:
     from gateway.gateway import Gateway
@@ -104,7 +105,7 @@ class Connection(WebSocketClient):
                     self._join(command, now)
                 case client.LeaveRoom(room=room, id=id):
                     if gateway.rooms.leave(self.connection_id, room):
-                        gateway.presence.left(self.connection_id, room)
+                        gateway.presence.report(Left(connection_id=self.connection_id, room=room))
                     self.reply(server.LeftRoom(room=room, id=id), now)
                 case client.PublishDirectCommand():
                     self._publish_to_user(command, now)
@@ -272,7 +273,7 @@ class Connection(WebSocketClient):
             id=id,
         )
         self.reply(answer, started, None if catch_up is None else catch_up.missed)
-        self._gateway.presence.joined(self.connection_id, room)
+        self._gateway.presence.report(Joined(connection_id=self.connection_id, room=room))
 
     # --- presence and credentials ---
 
@@ -324,7 +325,7 @@ class Connection(WebSocketClient):
         rooms, names = self._state.update_grants(identity)
         for room in rooms:
             if gateway.rooms.leave(self.connection_id, room):
-                gateway.presence.left(self.connection_id, room)
+                gateway.presence.report(Left(connection_id=self.connection_id, room=room))
             self.notify(server.LeftRoom(room=room))
         if names:
             gateway.channels.unfollow(self.connection_id, names)

@@ -13,7 +13,7 @@ from gateway.presence import reporter as link_module
 from gateway.presence.reporter import PresenceReporter
 from services.bus.errors import BusError, PayloadTooLarge, RequestRefused, Unavailable
 from services.settings import Settings
-from services.wire.rpc import AnyPresenceOp, Connected, Disconnected, PresenceApplied, PresenceBatch
+from services.wire.rpc import AnyPresenceOp, Connected, DataSet, Disconnected, PresenceApplied, PresenceBatch
 from tests.support.deadline import eventually
 
 
@@ -79,14 +79,14 @@ async def rig(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
 
 async def test_the_first_batch_announces_and_later_ones_renew(rig: Rig) -> None:
     rig.here = [Here("1"), Here("2")]
-    rig.link.connected("1", "u", "U")  # part of the announcement
+    rig.link.report(Connected(connection_id="1", user_id="u", username="U"))  # part of the announcement
     rig.run()
     await eventually(lambda: len(rig.presence.batches) >= 3)
     first, second, *_ = rig.presence.batches
     assert (first.fresh, first.batch, len(first.ops)) == (True, 1, 2)
     assert (second.fresh, second.batch, second.ops) == (False, 2, [])
     rig.link.active("u")
-    rig.link.disconnected("1", clean=True)
+    rig.link.report(Disconnected(connection_id="1", clean=True))
     await eventually(lambda: Disconnected(connection_id="1", clean=True) in rig.presence.ops)
 
 
@@ -122,9 +122,9 @@ async def test_a_long_outage_costs_bounded_memory_and_ends_in_an_announcement(
     rig.presence.fault = Unavailable("away")
     rig.here = [Here("last")]
     for number in range(300):
-        rig.link.connected(str(number), "u", "U")
+        rig.link.report(Connected(connection_id=str(number), user_id="u", username="U"))
         rig.link.active(f"user-{number}")
-        rig.link.disconnected(str(number), clean=False)
+        rig.link.report(Disconnected(connection_id=str(number), clean=False))
         if number % 30 == 0:
             seen = len(rig.presence.batches)
             await eventually(lambda: len(rig.presence.batches) > seen)  # noqa: B023  # awaited at once
@@ -141,7 +141,7 @@ async def test_batches_fit_the_bus_with_any_input_of_clients(rig: Rig) -> None:
     rig.run()
     await eventually(lambda: rig.presence.batches)
     for number in range(400):
-        rig.link.custom_data(str(number), data)
+        rig.link.report(DataSet(connection_id=str(number), custom_data=data))
     for number in range(5000):
         rig.link.active(f"user-{number}")
     await eventually(lambda: len(rig.presence.ops) == 400)
@@ -153,10 +153,10 @@ async def test_what_is_too_large_for_the_bus_is_not_repeated_for_ever(rig: Rig) 
     rig.run()
     await eventually(lambda: rig.presence.batches)
     rig.presence.fault = PayloadTooLarge(2_000_000, 1_000_000)
-    rig.link.connected("1", "u", "U")
+    rig.link.report(Connected(connection_id="1", user_id="u", username="U"))
     await eventually(lambda: rig.presence.ops)
     rig.presence.fault = None
-    rig.link.connected("2", "u", "U")
+    rig.link.report(Connected(connection_id="2", user_id="u", username="U"))
     await eventually(lambda: Connected(connection_id="2", user_id="u", username="U") in rig.presence.ops)
 
 
@@ -187,9 +187,9 @@ async def test_closing_sends_unanswered_and_queued_changes(
         raise AssertionError("unreachable")
 
     monkeypatch.setattr(rig.presence, "call", never)
-    rig.link.disconnected("1", clean=True)
+    rig.link.report(Disconnected(connection_id="1", clean=True))
     await entered.wait()
-    rig.link.disconnected("2", clean=True)
+    rig.link.report(Disconnected(connection_id="2", clean=True))
     await rig.stop()
     monkeypatch.setattr(rig.presence, "call", call)
     rig.presence.fault = None if answered else Unavailable("away")
