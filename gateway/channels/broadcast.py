@@ -37,7 +37,6 @@ class Broadcasts:
         ]
 
     def close(self) -> None:
-        """End the subscriptions."""
         for subscription in self._subscriptions:
             subscription.close()
 

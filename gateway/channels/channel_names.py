@@ -3,6 +3,8 @@
 A leaf: the client's commands check names without loading the channels.
 """
 
+from contextlib import suppress
+
 from services.wire.names import InvalidName, normalize_name
 
 PRESENCE = "presence"
@@ -23,10 +25,8 @@ def parse_channel(name: str) -> str | None:
     if name in PLAIN:
         return name
     if name.startswith(ROOM_PRESENCE):
-        try:
-            return ROOM_PRESENCE + normalize_name(name[len(ROOM_PRESENCE) :], "room")
-        except InvalidName:
-            return None
+        with suppress(InvalidName):
+            return ROOM_PRESENCE + normalize_name(name.removeprefix(ROOM_PRESENCE), "room")
     return None
 
 
@@ -42,4 +42,4 @@ def presence_room(channel: str) -> str | None:
     """Return the room of a presence channel: "" for `presence`, None for other channels."""
     if channel == PRESENCE:
         return ""
-    return channel[len(ROOM_PRESENCE) :] if channel.startswith(ROOM_PRESENCE) else None
+    return channel.removeprefix(ROOM_PRESENCE) if channel.startswith(ROOM_PRESENCE) else None

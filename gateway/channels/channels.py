@@ -60,7 +60,6 @@ class Channels:
         self.metrics.resync()
 
     def close(self) -> None:
-        """End all subscriptions."""
         self.presence.close()
         self.metrics.close()
         self.logs.close()
@@ -92,7 +91,6 @@ class LogsChannel:
             self.close()
 
     def close(self) -> None:
-        """End the subscription."""
         if self._subscription is not None:
             self._subscription.close()
             self._subscription = None

@@ -64,7 +64,6 @@ class MetricsChannel:
 
     @property
     def latest(self) -> MetricsRecord | None:
-        """The newest record, if there was one."""
         return self._history[-1] if self._history else None
 
     def follow(self, member: Member, names: Set[str]) -> None:
@@ -77,7 +76,6 @@ class MetricsChannel:
             self._load_soon()
 
     def unfollow(self, connection_id: str, names: Set[str]) -> None:
-        """Stop sending these channels."""
         for fanout in self._fanouts(names):
             fanout.discard(connection_id)
         member, wanted = self._waiting.pop(connection_id, (None, set[str]()))
@@ -90,7 +88,6 @@ class MetricsChannel:
         self._load_soon()
 
     def close(self) -> None:
-        """End the subscriptions."""
         for subscription in self._subscriptions:
             subscription.close()
 
@@ -138,28 +135,25 @@ class MetricsChannel:
             self._tasks.spawn(self._load(), "metrics state")
 
     async def _load(self) -> None:
+        """Request the state, however long it takes, and until no alert was missed since the request was sent."""
+        backoff = Backoff(_RETRY_S, _RETRY_MAX_S, jitter=0.9)
         try:
-            state = await self._fetch()
+            while True:
+                self._stale = False
+                # Events before the request are part of its answer, with all missed ones after them.
+                self._held_alerts.clear()
+                try:
+                    state = await self._service_client.call(METRICS_STATE, Empty())
+                except BusError as fault:
+                    log.info("no metrics state yet", reason=str(fault))
+                    self._send_error_to_waiting()
+                    await backoff.wait()
+                else:
+                    if not self._stale:
+                        break
         finally:
             self._loading = False
         self._apply_snapshot(state)
-
-    async def _fetch(self) -> MetricsState:
-        """Request the state, however long it takes, and until no alert was missed since the request was sent."""
-        backoff = Backoff(_RETRY_S, _RETRY_MAX_S, jitter=0.9)
-        while True:
-            self._stale = False
-            # Events before the request are part of its answer, with all missed ones after them.
-            self._held_alerts.clear()
-            try:
-                state = await self._service_client.call(METRICS_STATE, Empty())
-            except BusError as fault:
-                log.info("no metrics state yet", reason=str(fault))
-                self._send_error_to_waiting()
-                await backoff.wait()
-            else:
-                if not self._stale:
-                    return state
 
     def _apply_snapshot(self, state: MetricsState) -> None:
         newest = state.history[-1].timestamp if state.history else 0

@@ -112,13 +112,11 @@ class PresenceChannel:
         self.load_soon()
 
     def unfollow(self, connection_id: str) -> None:
-        """Stop sending to a connection."""
         self._waiting.pop(connection_id, None)
         self._error_sent.discard(connection_id)
         self.fanout.discard(connection_id)
 
     def close(self) -> None:
-        """End the subscription."""
         self._closed = True
         self._subscription.close()
         if self._count_due is not None:
@@ -250,29 +248,25 @@ class PresenceChannel:
             self._tasks.spawn(self._load(), f"presence view {self.room!r}")
 
     async def _load(self) -> None:
+        """Fetch a snapshot, however long it takes, and apply it unless the last follower has left."""
+        backoff, snapshot = Backoff(_RETRY_S, _RETRY_MAX_S, jitter=0.9), None
         try:
-            snapshot = await self._fetch_settled()
+            while snapshot is None and not self._closed:
+                try:
+                    fetched = await self._fetch()
+                except BusError as fault:
+                    log.info("no presence snapshot yet", room=self.room, reason=str(fault))
+                    self._send_error_to_waiting()
+                    await backoff.wait()
+                    continue
+                if wait_s := self._epochs.settling(fetched.epoch, asyncio.get_running_loop().time()):
+                    await asyncio.sleep(wait_s)
+                else:
+                    snapshot = fetched
         finally:
             self._loading = False
         if snapshot is not None and not self._closed:
             self._apply_snapshot(snapshot)
-
-    async def _fetch_settled(self) -> PresencePage | None:
-        """Fetch a snapshot, however long it takes; None when the last follower has left."""
-        backoff = Backoff(_RETRY_S, _RETRY_MAX_S, jitter=0.9)
-        while not self._closed:
-            try:
-                snapshot = await self._fetch()
-            except BusError as fault:
-                log.info("no presence snapshot yet", room=self.room, reason=str(fault))
-                self._send_error_to_waiting()
-                await backoff.wait()
-                continue
-            wait_s = self._epochs.settling(snapshot.epoch, asyncio.get_running_loop().time())
-            if not wait_s:
-                return snapshot
-            await asyncio.sleep(wait_s)
-        return None
 
     def _apply_snapshot(self, snapshot: PresencePage) -> None:
         first, was_counting = self._loaded_at is None, self._roster.count is not None
@@ -372,7 +366,6 @@ class PresenceChannels:
                 self._reached = max(self._reached, everyone.reached)
 
     def close(self) -> None:
-        """End all views."""
         for view in self._views.values():
             view.close()
         self._views.clear()

@@ -1,4 +1,4 @@
-"""Who is online, from a snapshot and the diffs after it. No I/O, no clock.
+"""The online users of one scope, from a snapshot and the diffs after it. No I/O, no clock.
 
 Diffs carry (epoch, version), so the next diff reveals a lost one. Then a new snapshot is fetched, and followers are
 sent the difference between the two rosters. Of a large scope only the number of users is known.
@@ -75,7 +75,7 @@ class Roster:
         yield page, False
 
     def _apply_one(self, change: PresenceChange) -> None:
-        match change:
+        match change:  # others are about users outside this scope
             case UserOnline(user=user):
                 self.users[user.user_id] = user
             case UserOffline(user_id=user_id):
@@ -84,8 +84,6 @@ class Roster:
                 self.users[user_id] = msgspec.structs.replace(self.users[user_id], status=status)
             case PresenceUpdated(user_id=user_id, custom_data=data) if user_id in self.users:
                 self.users[user_id] = msgspec.structs.replace(self.users[user_id], custom_data=data)
-            case _:
-                pass  # about a user outside this scope: nothing to show
 
 
 def changes_between(old: dict[str, User], new: dict[str, User]) -> Iterator[PresenceChange]:

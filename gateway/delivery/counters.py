@@ -42,14 +42,12 @@ class Counters:
         self.requests += 1
 
     def request_failed(self, code: str, *, our_fault: bool) -> None:
-        """Count a request refused with `code`."""
         self.requests += 1
         self.refusals[code] += 1
         if our_fault:
             self.errors += 1
 
     def limit_hit(self, name: str) -> None:
-        """Count a hit of a limit (`gateway.limits.Limit`)."""
         self.limited[name] += 1
 
     def totals(self) -> Counter[str]:

@@ -27,7 +27,6 @@ class Encoding(IntEnum):
 
     @property
     def packed(self) -> bool:
-        """Whether messages are MessagePack."""
         return self in (Encoding.MSGPACK, Encoding.MSGPACK_DEFLATE)
 
 
@@ -43,14 +42,12 @@ class EncodedMessage(msgspec.Struct, eq=False):
 
     @property
     def json(self) -> bytes:
-        """The message as JSON text."""
         if self._json is None:
             self._json = _encode_json(self.message)
         return self._json
 
     @property
     def msgpack(self) -> bytes:
-        """The message as MessagePack."""
         if self._packed is None:
             self._packed = self._pack()
         return self._packed

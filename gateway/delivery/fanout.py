@@ -129,7 +129,6 @@ class Fanout:
         self.send(message)
 
     def _add_skip(self, connection_id: str) -> None:
-        """Exclude a member from the next message."""
         if self._skips is None:
             self._skips = []
         self._skips.append((len(self._pending or ()), connection_id))

@@ -22,10 +22,7 @@ _MARGIN = 65_536
 
 @dataclass(frozen=True, slots=True)
 class RoomHistory:
-    """A piece of a room's history, oldest first, and the room's last sequence.
-
-    An ephemeral room has an empty epoch, sequence 0 and no messages.
-    """
+    """Messages of a room, oldest first, and its last sequence. For an ephemeral room all are empty or 0."""
 
     epoch: str
     last_seq: int

@@ -62,9 +62,6 @@ class Inboxes:
     def __len__(self) -> int:
         return len(self._by_user)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._by_user)
-
     def __contains__(self, user_id: str) -> bool:
         return user_id in self._by_user
 
@@ -127,11 +124,7 @@ class Inboxes:
             del self._by_user[user_id]
 
     async def catch_up(self, member: Member, since: Position) -> CatchUp:
-        """Return the direct messages after `since`, once the connection has read what it was sent before.
-
-        Raises:
-            BusError: the stream could not be read.
-        """
+        """Read the direct messages after `since`, once the connection has read earlier bytes. Raises BusError."""
 
         def still_wanted() -> bool:
             subscription = self._by_user.get(member.user_id)
@@ -144,14 +137,12 @@ class Inboxes:
             return await recover(subscription, member, since)
 
     def close(self) -> None:
-        """Drop all subscriptions."""
         for subscription in self._by_user.values():
             subscription.close()
         self._by_user.clear()
 
     @property
     def subscriptions(self) -> Iterator[StreamSubscription]:
-        """The subscription of each user's inbox."""
         return iter(self._by_user.values())
 
     async def _read_position(self) -> None:

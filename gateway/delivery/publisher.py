@@ -64,11 +64,7 @@ class Publisher:
     """Turns messages into events, stores durable ones, and reports the outcome."""
 
     def __init__(
-        self,
-        bus: Bus,
-        streams: Streams,
-        settings: Settings,
-        on_limit: Callable[[Limit], object],
+        self, bus: Bus, streams: Streams, settings: Settings, on_limit: Callable[[Limit], object]
     ) -> None:
         self._bus = bus
         self._streams = streams

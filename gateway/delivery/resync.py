@@ -47,7 +47,6 @@ class LeaderWatch:
         ]
 
     def close(self) -> None:
-        """End the subscriptions."""
         for subscription in self._subscriptions:
             subscription.close()
         if self._due is not None:
@@ -72,17 +71,14 @@ def resume_all(subscriptions: Iterable[StreamSubscription]) -> dict[DurableLog, 
 
 
 async def check_all(
-    durable_log: DurableLog, subscriptions: Sequence[StreamSubscription], max_bytes: int
+    durable_log: DurableLog, subscriptions: Sequence[StreamSubscription], request_bytes: int
 ) -> None:
-    """Ask a stream until each of its logs is known to be complete, or is being filled.
-
-    `max_bytes` is the size limit of one request.
-    """
+    """Check a stream until each of its logs is known to be complete, or is being filled."""
     await asyncio.sleep(random.uniform(0, _SPREAD_S))
     backoff = Backoff(_RETRY_S, _RETRY_MAX_S)
     while subscriptions := [subscription for subscription in subscriptions if subscription.unsure]:
         try:
-            await _check_once(durable_log, subscriptions, max_bytes)
+            await _check_once(durable_log, subscriptions, request_bytes)
         except BusError as fault:
             log.warning(
                 "rooms not checked yet",
@@ -96,11 +92,11 @@ async def check_all(
 
 
 async def _check_once(
-    durable_log: DurableLog, subscriptions: Sequence[StreamSubscription], max_bytes: int
+    durable_log: DurableLog, subscriptions: Sequence[StreamSubscription], request_bytes: int
 ) -> None:
     newest = await durable_log.newest()
     undecided: list[StreamSubscription] = []
-    for group in _groups(subscriptions, max_bytes):
+    for group in _groups(subscriptions, request_bytes):
         subjects = [subscription.stored_subject for subscription in group]
         async with group[0].parts.reads.fills:
             lasts = await durable_log.lasts_of(subjects, newest)
@@ -114,7 +110,7 @@ async def _check_once(
 
 
 def _groups(
-    subscriptions: Sequence[StreamSubscription], max_bytes: int
+    subscriptions: Sequence[StreamSubscription], request_bytes: int
 ) -> Iterator[list[StreamSubscription]]:
     """Yield the subscriptions that are still unsure, as many at a time as fit one request."""
     group: list[StreamSubscription] = []
@@ -123,7 +119,7 @@ def _groups(
         if not subscription.unsure:
             continue
         length = len(subscription.stored_subject) + 3
-        if group and (len(group) >= MAX_SUBJECTS or size + length > max_bytes):
+        if group and (len(group) >= MAX_SUBJECTS or size + length > request_bytes):
             yield group
             group, size = [], 0
         group.append(subscription)

@@ -105,7 +105,6 @@ class Room:
         self.subscription.fanout.send_except_user(EncodedMessage(event), event.user_id)
 
     def close(self) -> None:
-        """End the subscriptions."""
         self._notices.close()
         self.subscription.close()
 
@@ -159,17 +158,14 @@ class Rooms:
         return True
 
     def has(self, connection_id: str, name: str) -> bool:
-        """Whether a connection is a member of a room."""
         room = self._rooms.get(name)
         return room is not None and connection_id in room.subscription.fanout
 
     @property
     def subscriptions(self) -> Iterator[StreamSubscription]:
-        """The subscription of each room."""
         return (room.subscription for room in self._rooms.values())
 
     def close(self) -> None:
-        """Drop all subscriptions."""
         for room in self._rooms.values():
             if room.linger is not None:
                 room.linger.cancel()

@@ -53,7 +53,6 @@ def sanitized(content: msgspec.Raw, max_bytes: int = 0) -> msgspec.Raw:
 
 
 def sanitized_text(text: str) -> str:
-    """Return a short text, sanitized."""
     return nh3.clean(text) if _SPECIAL.search(text) else text
 
 
@@ -67,7 +66,6 @@ class _Cleaning:
         self._bytes = MAX_MARKUP_BYTES
 
     def clean(self, value: Any) -> Any:
-        """Return a JSON value with every string sanitized."""
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, list):

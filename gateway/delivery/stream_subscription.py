@@ -135,7 +135,6 @@ class StreamSubscription:
             self._fill_if_needed()
 
     def close(self) -> None:
-        """End the subscription and the fill."""
         self.is_open = False
         self._subscription.close()
         self._stop_filling()
@@ -261,7 +260,7 @@ class StreamSubscription:
             else:
                 seq = seq or int(digits)
         if seq == 0 and self.durable_log is not None:
-            # Published past the stream, so not stored: clients could not tell it from a stored message.
+            # Published past the stream, so not stored: clients could not distinguish it from a stored one.
             self.parts.counters.unexpected += 1
             log.error("message without a sequence in a durable log dropped", subject=self._live_subject)
             return

@@ -68,10 +68,6 @@ class Streams:
             durable_log.close()
 
     def require_open(self) -> None:
-        """Check that positions are valid.
-
-        Raises:
-            Unavailable: the streams are not open, or not open again yet.
-        """
+        """Raise Unavailable unless the streams are open, so that positions are valid."""
         if not self.is_open:
             raise Unavailable("the streams are not open again yet")

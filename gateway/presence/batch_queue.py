@@ -49,7 +49,6 @@ class Chosen:
         self.custom_data_at = 0.0
 
     def ops(self, connection_id: str, now: float) -> Iterator[AnyPresenceOp]:
-        """Return the operations that announce it."""
         if self.status is not None:
             yield StatusSet(connection_id=connection_id, status=self.status)
         if self.custom_data is not UNSET:

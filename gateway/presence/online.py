@@ -33,9 +33,6 @@ class OnlineLookup:
         self._waiting: dict[str, asyncio.Future[Online]] = {}
         self._running = False
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
     async def ask(self, user_id: str) -> Online:
         """Whether a user has a connection on any gateway."""
         answer = self._waiting.get(user_id)
@@ -45,7 +42,7 @@ class OnlineLookup:
             answer = self._waiting[user_id] = asyncio.get_running_loop().create_future()
             if not self._running:
                 self._running = True
-                self._tasks.spawn(self._run(), "who is online")
+                self._tasks.spawn(self._run(), "online lookup")
         try:
             async with asyncio.timeout(_WAIT_S):
                 return await asyncio.shield(answer)  # other callers may wait for it too
@@ -77,7 +74,7 @@ class OnlineLookup:
                 if not cursor:
                     return online
         except BusError as fault:
-            log.debug("presence cannot say who is online", reason=str(fault))
+            log.debug("online lookup not answered", reason=str(fault))
         except Exception:  # the messages were stored: they are acknowledged all the same
-            log.exception("who is online cannot be looked up")
+            log.exception("online lookup failed")
         return None

@@ -93,12 +93,6 @@ class PresenceReporter:
         try:
             # Past the breaker: it is one request at a time, and detects when presence is back.
             applied = await self._service_client.call(PRESENCE_APPLY, batch, bypass_breaker=True)
-        except RequestRefused as refusal:
-            if refusal.code == ErrorCode.UNAVAILABLE.code:
-                self._note_reachable(False, str(refusal))
-                return False
-            await self._on_refused(refusal)
-            return True
         except PayloadTooLarge as fault:
             log.error(
                 "presence batch is larger than the bus takes",
@@ -109,6 +103,9 @@ class PresenceReporter:
             self._queue.requeue(batch)
             return True
         except BusError as fault:
+            if isinstance(fault, RequestRefused) and fault.code != ErrorCode.UNAVAILABLE.code:
+                await self._on_refused(fault)
+                return True
             self._note_reachable(False, str(fault))
             return False
         self._note_reachable(True, "")

@@ -95,5 +95,5 @@ async def test_what_waits_is_bounded_in_number_and_time(
     monkeypatch.setattr(presence, "call", never)
     answers = asyncio.ensure_future(asked(lookup, *(f"on-{number:03}" for number in range(100))))
     await asyncio.sleep(0)
-    assert len(lookup) <= 10
+    assert len(lookup._waiting) <= 10
     assert await answers == [UNSET] * 100
