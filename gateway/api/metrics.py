@@ -78,13 +78,16 @@ async def metrics_history(call: Call) -> list[MetricsRecord] | list[SourceRecord
     start, end = _FROM.read(call), _TO.read(call)
     if start is not None and end is not None and start > end:
         raise ApiError(ErrorCode.INVALID_FIELD, "`from` must not be after `to`")
+    source, metric = _series_name(call.query.get(_SOURCE.name, "")), call.query.get(_METRIC.name, "")
+    if metric and not METRIC_OR_PERCENTILE.fullmatch(metric):
+        raise ApiError(ErrorCode.INVALID_FIELD, "`metric` is not the name of a metric")
     query = HistoryQuery(
         limit=_LIMIT.read(call) or 100,
         start=start or 0,
         end=end or 0,
         step=_STEP.read(call) or 0,
-        source=_series_name(call.query.get(_SOURCE.name, "")),
-        metric=_metric_name(call.query.get(_METRIC.name, "")),
+        source=source,
+        metric=metric,
     )
     found = await call.gateway.service_client.call(METRICS_HISTORY, query)
     if query.metric:
@@ -103,12 +106,6 @@ def _series_name(source: str) -> str:
         raise ApiError(ErrorCode.INVALID_FIELD, f"`source` has more than {_MAX_SERIES_CHARS} characters")
     name, brace, labels = source.partition("{")
     return normalize_name(name, "source") + brace + labels
-
-
-def _metric_name(metric: str) -> str:
-    if metric and not METRIC_OR_PERCENTILE.fullmatch(metric):
-        raise ApiError(ErrorCode.INVALID_FIELD, "`metric` is not the name of a metric")
-    return metric
 
 
 @endpoint("GET", "/api/metrics/sources", reads("metrics"))

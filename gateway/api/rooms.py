@@ -1,4 +1,4 @@
-"""Rooms that have members, and the history of one."""
+"""Rooms that have members, and the history of one. Small, because each resource has a module of its own."""
 
 from gateway.api.endpoint import READER, Call, IntegerQuery, endpoint, forbidden
 from gateway.api.responses import ApiError

@@ -243,7 +243,7 @@ def _verifier(settings: Settings) -> TokenVerifier:
         from gateway.auth.jwks import IssuerKeys, PublicKeys, check_url, fetch
 
         for url in issuers.values():
-            check_url(url, "TIDINGS_JWKS_URL")
+            check_url(url)
         public = PublicKeys(
             {issuer: IssuerKeys(issuer, partial(fetch, url)) for issuer, url in issuers.items()}
         )

@@ -50,10 +50,10 @@ class FetchFailed(Exception):
     """A set of keys could not be fetched; the message gives the reason, for the log."""
 
 
-def check_url(url: str, setting: str) -> None:
+def check_url(url: str) -> None:
     """Raise ValueError for a URL that is neither https, nor http on this machine."""
     if not is_safe_keys_url(url):
-        raise ValueError(f"{setting} is not https (http is for loopback alone)")
+        raise ValueError("TIDINGS_JWKS_URL is not https (http is for loopback alone)")
 
 
 async def fetch(url: str, timeout_s: float = TIMEOUT_S) -> bytes:

@@ -348,7 +348,7 @@ async def test_unreachable_server() -> None:
 )
 def test_where_keys_are_not_fetched_from(url: str) -> None:
     with pytest.raises(ValueError, match="https"):
-        check_url(url, "TIDINGS_JWKS_URL")
+        check_url(url)
 
 
 def test_the_configuration_is_checked_at_start() -> None:
