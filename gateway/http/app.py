@@ -46,10 +46,8 @@ _DEFAULTS = {
 def build_app(gateway: Gateway) -> ASGIApp:
     """Return the application of a gateway."""
     pushes = Pushes(gateway.on_limit)
-    routes: list[BaseRoute] = [
-        *(endpoint.route(gateway, pushes) for endpoint in ENDPOINTS),
-        *page_routes(),
-    ]
+    routes: list[BaseRoute] = [endpoint.route(gateway, pushes) for endpoint in ENDPOINTS]
+    routes += page_routes()
     app: ASGIApp = Starlette(routes=routes, exception_handlers=error_handlers())
     if gateway.settings.request_rate:
         app = RateLimit(app, gateway)

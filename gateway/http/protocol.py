@@ -237,8 +237,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._on_limit(limit)
         if status and self._may_answer():
             text = why.encode()
-            length = str(len(text)).encode()
-            headers = ((b"content-type", b"text/plain"), (b"content-length", length))
+            headers = ((b"content-type", b"text/plain"), (b"content-length", b"%d" % len(text)))
             self.transport.write(http_response(status, headers, text))
         self.transport.close()
 

@@ -128,9 +128,8 @@ class Connection(WebSocketClient):
             self._refuse(error, message.id, now)
         except BadMessage as fault:
             is_data = isinstance(message, client.PresenceUpdate)
-            self._refuse_content(
-                fault, Limit.CUSTOM_DATA_BYTES if is_data else Limit.MESSAGE_BYTES, message.id, now
-            )
+            limit = Limit.CUSTOM_DATA_BYTES if is_data else Limit.MESSAGE_BYTES
+            self._refuse_content(fault, limit, message.id, now)
 
     # --- replies ---
 
@@ -178,8 +177,7 @@ class Connection(WebSocketClient):
         return self._codec.content(command.content, settings.max_json_depth, settings.max_message_bytes)
 
     def _publish_to_room(self, command: client.PublishRoomCommand, route: RoomRoute, started: float) -> None:
-        gateway = self._gateway
-        settings = gateway.settings
+        gateway, settings = self._gateway, self._gateway.settings
         content = self._codec.content(command.content, settings.max_json_depth, settings.max_message_bytes)
         done = partial(self._on_published, command.id, started)
         gateway.publisher.to_room(self._sender, route, content, done, id=command.id, echo=command.echo)
@@ -195,9 +193,8 @@ class Connection(WebSocketClient):
     def _publish_to_user(self, command: client.PublishDirectCommand, started: float) -> None:
         """Store the message and look the receiver up at the same time; the answer waits for both."""
         gateway, user_id, content = self._gateway, command.target_user_id, self._content(command)
-        online = gateway.tasks.spawn(
-            gateway.user_presence.is_online(user_id, self.identity.grants), "is online"
-        )
+        lookup = gateway.user_presence.is_online(user_id, self.identity.grants)
+        online = gateway.tasks.spawn(lookup, "is online")
 
         def done(outcome: server.Ack | PublishRefused) -> None:
             if isinstance(outcome, PublishRefused):

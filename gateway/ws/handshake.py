@@ -306,14 +306,14 @@ class UpgradeHandler:
     def _refusal(self, fault: AuthRefused | BusError) -> Response:
         """Count a refusal, and return its response."""
         counters = self._gateway.counters
-        if isinstance(fault, AuthRefused) and fault.code is not ErrorCode.UNAVAILABLE:
-            counters.request_failed(fault.code.code, our_fault=False)
-            return refusal_response(fault.code, fault.message)
-        if isinstance(fault, AuthRefused):
+        if isinstance(fault, BusError):
+            message = "the server cannot take connections now"
+            log.info("connection refused: the bus is out of reach", reason=str(fault))
+        elif fault.code is ErrorCode.UNAVAILABLE:
             message = fault.message
             log.info("connection refused: its credentials cannot be checked", reason=message)
         else:
-            message = "the server cannot take connections now"
-            log.info("connection refused: the bus is out of reach", reason=str(fault))
+            counters.request_failed(fault.code.code, our_fault=False)
+            return refusal_response(fault.code, fault.message)
         counters.request_failed(ErrorCode.UNAVAILABLE.code, our_fault=True)
         return refusal_response(ErrorCode.UNAVAILABLE, message, retry_after_ms=_RETRY_MS)

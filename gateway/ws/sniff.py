@@ -66,8 +66,7 @@ class ProtocolSniffer(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand the connection over to the protocol that the client speaks."""
         self._leave()
-        shared, transport = self._shared, self._transport
-        upgrades = shared.upgrades
+        shared, transport, upgrades = self._shared, self._transport, self._shared.upgrades
         request = plain_upgrade(data, shared.context.settings.max_head_bytes, upgrades.serves)
         if request is not None:
             upgrades.start(transport, request)
