@@ -1,7 +1,7 @@
 """Where settings come from: files that variables name, and `tidings.toml`.
 
 Anyone who may inspect the process or its container can read its variables. So secrets come as files:
-`TIDINGS_NATS_URL_FILE=/run/secrets/nats_url` stands for `TIDINGS_NATS_URL`, whatever the setting.
+`TIDINGS_NATS_URL_FILE=/run/secrets/nats_url` stands for `TIDINGS_NATS_URL`, whatever the setting. A leaf.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What an attempt to connect to NATS needs, and why it fails: address, TLS, the server's version. Pure."""
+"""What an attempt to connect to NATS needs, and why it fails: address, TLS, the server's version. A pure leaf."""
 
 import re
 import ssl

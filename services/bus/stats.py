@@ -1,4 +1,4 @@
-"""What a process knows of its bus: counts, and whether messages come through."""
+"""What a process knows of its bus: counts, and whether messages come through. A leaf without the bus's client."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Names of rooms and users, and their one spelling as a bus token; names of metrics.
+"""Names of rooms and users, and their one spelling as a bus token; names of metrics. A leaf.
 
 A name is any Unicode text of 1 to 128 bytes (UTF-8, after NFC) without control characters. NATS subjects allow far
 less, and with `.`, `*` or `>` a client could read other rooms. So a name becomes one token: letters, digits, `-` and
