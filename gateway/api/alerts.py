@@ -88,7 +88,7 @@ async def receivers(call: Call) -> list[Receiver]:
 
 
 class AckRequest(Record, frozen=True, kw_only=True):
-    """Who has seen the alert, and what they say of it."""
+    """The acknowledgement of an alert: by which user, with a comment."""
 
     by: _Word = ""
     comment: _Remark = ""

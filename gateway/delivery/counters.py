@@ -23,7 +23,7 @@ class Counters:
         self.messages_out = 0
         self.bytes_out = 0
         self.requests = 0  # messages and HTTP requests answered
-        self.errors = 0  # those that failed by our fault (retryable or internal)
+        self.errors = 0  # those that failed by a fault of the server (retryable or internal)
         self.refusals: Counter[str] = Counter()  # errors sent to clients, by code
         self.limited: Counter[str] = Counter()  # limits reached, by the limit's name
         self.recoveries: Counter[str] = Counter()  # joins with a position, by recovery verdict

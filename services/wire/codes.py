@@ -1,7 +1,7 @@
 """The one table of codes: what went wrong, and what the client does next.
 
 `docs/protocol.md` renders these tables and a test compares them. Close codes 1000-1015 mean what RFC 6455 §7.4.1
-says. 4000-4499 ask the client to reconnect, 4500-4999 tell it not to; a client needs no list to know which.
+says. 4000-4499 ask the client to reconnect, 4500-4999 forbid it: no client needs a list.
 """
 
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class ErrorCode(Enum):
         503,
         "the part that answers this is out of reach; nothing was done that an equal `id` would repeat",
     )
-    INTERNAL = ErrorSpec("internal", True, 500, "our fault; it is in the log")
+    INTERNAL = ErrorSpec("internal", True, 500, "a fault of the server; its log has the details")
 
     @property
     def code(self) -> str:
@@ -89,7 +89,7 @@ class CloseCode(Enum):
     )
     INVALID_DATA = CloseSpec(1007, "invalid data", False, "a text frame that is not UTF-8")
     TOO_BIG = CloseSpec(1009, "message too big", False, "a message over `maxMessageBytes`")
-    INTERNAL = CloseSpec(1011, "internal error", True, "our fault; it is in the log")
+    INTERNAL = CloseSpec(1011, "internal error", True, "a fault of the server; its log has the details")
     DRAIN = CloseSpec(1012, "service restart", True, "this gateway stops; another one is ready")
     OVERLOADED = CloseSpec(1013, "try again later", True, "this gateway takes no more connections now")
     SLOW_CLIENT = CloseSpec(
@@ -101,7 +101,7 @@ class CloseCode(Enum):
     IDLE_TIMEOUT = CloseSpec(4001, "idle timeout", True, "nothing came from the client, not even a pong")
     TOKEN_EXPIRED = CloseSpec(4002, "token expired", True, "fetch a new token and reconnect")
     REPLACED = CloseSpec(
-        4003, "connection limit", True, "the user has more connections than allowed; the oldest one goes"
+        4003, "connection limit", True, "the user has more connections than allowed; the oldest is closed"
     )
     BAD_TOKEN = CloseSpec(4500, "bad token", False, "the token or session was revoked")
     FORBIDDEN = CloseSpec(4501, "forbidden", False, "this user may not do that")

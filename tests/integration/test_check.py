@@ -387,7 +387,7 @@ async def test_certificates_and_rules(make_settings: Make, tmp_path: Path) -> No
 
 async def test_an_open_gateway_beyond_loopback_is_pointed_out(make_settings: Make) -> None:
     settings = make_settings(host="0.0.0.0", open_beyond_loopback=True)  # noqa: S104
-    _is(await _found(settings, "access"), Verdict.WARN, "may do anything", "TIDINGS_AUTH=jwt")
+    _is(await _found(settings, "access"), Verdict.WARN, "has all rights", "TIDINGS_AUTH=jwt")
 
 
 @pytest.mark.parametrize(

@@ -106,3 +106,30 @@ def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
 def test_no_module_imports_itself_by_way_of_others() -> None:
     graph = module_graph()
     assert sorted(module for module in graph if module in reachable(graph, module)) == []
+
+
+# Modules under 60 lines, and why they stand alone.
+SHORT = {
+    "gateway/api/rooms.py": "each resource has a module",
+    "gateway/channels/channel_names.py": "checked without loading the channels",
+    "gateway/delivery/fd_table.py": "one decision of its own (ADR 0008)",
+    "services/backoff.py": "imported by every retry loop",
+    "services/bus/connect.py": "pure",
+    "services/bus/errors.py": "caught without loading the client",
+    "services/bus/stats.py": "read without loading the client",
+    "services/clock.py": "imported by every part",
+    "services/settings_sources.py": "where settings come from, beside what they are",
+    "services/wire/names.py": "imported by every part of the wire",
+    "tidings_cli/local/die_with_parent.py": "runs as a script",
+}
+
+
+def test_modules_have_60_to_400_lines() -> None:
+    lines = {
+        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
+        for package in FORBIDDEN
+        for path in modules(package)
+        if not path.name.startswith("__")
+    }
+    assert {name: count for name, count in lines.items() if count > 400} == {}
+    assert {name for name, count in lines.items() if count < 60} == SHORT.keys()

@@ -48,12 +48,12 @@ def _access(settings: Settings) -> Outcome:
             return warning(name, "jwt; no API key, so only admin tokens reach the server API", advice)
         return good(name, f"jwt; {len(settings.api_keys)} API keys")
     if not is_loopback(settings.host):
-        detail = f"open on {settings.host}: a client that reaches the port may do anything"
+        detail = f"open on {settings.host}: every client that reaches the port has all rights"
         return warning(name, detail, "publish the port on loopback alone, or set TIDINGS_AUTH=jwt")
     if settings.nats_url and not settings.session_secret.get_secret_value():
         advice = "set the same TIDINGS_SESSION_SECRET on all gateways, at least 32 random characters"
         return warning(name, "open; each gateway generates its own session secret", advice)
-    return good(name, "open: anybody may do anything")
+    return good(name, "open: every client has all rights")
 
 
 def _certificates(settings: Settings) -> list[Outcome]:

@@ -151,6 +151,6 @@ def _codes() -> str:
     return (
         f"{_HEAD}\nfrom collections.abc import Mapping\nfrom typing import Literal\n\n"
         f"# Codes of `error` messages and of HTTP error bodies.\nErrorCode = Literal[\n{codes}]\n\n"
-        "# Whether to come back after a close code below 4000; 4000-4499 ask for it, 4500-4999 forbid it.\n"
+        "# Whether to reconnect after a close code below 4000; 4000-4499 ask for it, 4500-4999 forbid it.\n"
         f"RECONNECTS: Mapping[int, bool] = {{\n{reconnects}}}\n"
     )

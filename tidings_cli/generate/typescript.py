@@ -116,6 +116,6 @@ def _codes() -> str:
     codes = _alias("ErrorCode", [json.dumps(member.code) for member in ErrorCode])
     return (
         f"{_HEAD}\n/** Codes of `error` messages and of HTTP error bodies. */\n{codes}\n"
-        "/** Whether to come back after a close code below 4000; 4000-4499 ask for it, 4500-4999 forbid it. */\n"
+        "/** Whether to reconnect after a close code below 4000; 4000-4499 ask for it, 4500-4999 forbid it. */\n"
         f"export const RECONNECTS: Readonly<Record<number, boolean>> = {{\n{reconnects}}};\n"
     )

@@ -87,8 +87,9 @@ async def test_joins_and_leaves_are_by_user_and_skip_the_joining_user(gateways: 
         """Wait for presence: a notice that is late finds members who came after it."""
 
         async def is_known() -> bool:
-            _, rooms = await aside(lambda: gateways[0].get("/api/rooms"))
-            return {"room": room, "users": users, "connections": connections} in json.loads(rooms)
+            status, rooms = await aside(lambda: gateways[0].get("/api/rooms"))
+            expected = {"room": room, "users": users, "connections": connections}
+            return status == 200 and expected in json.loads(rooms)
 
         await eventually(is_known, f"presence knows {connections} connections")
 

@@ -18,7 +18,7 @@ export type ErrorCode =
   | "unavailable"
   | "internal";
 
-/** Whether to come back after a close code below 4000; 4000-4499 ask for it, 4500-4999 forbid it. */
+/** Whether to reconnect after a close code below 4000; 4000-4499 ask for it, 4500-4999 forbid it. */
 export const RECONNECTS: Readonly<Record<number, boolean>> = {
   1000: false, // normal
   1001: true, // going away

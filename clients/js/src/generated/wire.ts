@@ -11,7 +11,7 @@ export interface Ack {
   expiresAt?: number;
 }
 
-/** Who has seen the alert, and what they say of it. */
+/** The acknowledgement of an alert: by which user, with a comment. */
 export interface AckRequest {
   by?: string;
   comment?: string;

@@ -22,7 +22,7 @@ ErrorCode = Literal[
     "internal",
 ]
 
-# Whether to come back after a close code below 4000; 4000-4499 ask for it, 4500-4999 forbid it.
+# Whether to reconnect after a close code below 4000; 4000-4499 ask for it, 4500-4999 forbid it.
 RECONNECTS: Mapping[int, bool] = {
     1000: False,  # normal
     1001: True,  # going away

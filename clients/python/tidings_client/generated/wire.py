@@ -22,7 +22,7 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fie
 
 
 class AckRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who has seen the alert, and what they say of it."""
+    """The acknowledgement of an alert: by which user, with a comment."""
 
     by: str | None = None
     comment: str | None = None
