@@ -191,6 +191,7 @@ class ClientState:
 
     def _join(self, message: client.JoinRoom) -> client.JoinRoom:
         room = _name(message.room, "room")
+        check_history(message.history, self._settings)
         grants = self.identity.grants
         if not grants.may_join(room):
             raise CommandError(ErrorCode.FORBIDDEN, "no such room, or not for this user")
@@ -278,6 +279,13 @@ class HttpSenders:
         )
         state.restore(identity, rooms)
         return state
+
+
+def check_history(number: int | UnsetType, settings: Settings) -> None:
+    """Raise CommandError for a number of messages that no join may ask for."""
+    most = settings.recovery_limit
+    if not isinstance(number, UnsetType) and not 0 <= number <= most:
+        raise CommandError(ErrorCode.INVALID_FIELD, f"`history` is a number from 0 to {most}")
 
 
 def _name(text: str, what: str) -> str:

@@ -80,13 +80,14 @@ class EncodedMessage(msgspec.Struct, eq=False):
 
 
 class RecoveryAnswer(EncodedMessage, eq=False):
-    """An answer with missed messages. Each is encoded as MessagePack by itself, some of them before."""
+    """An answer with stored messages in `field`. Each is encoded as MessagePack by itself, some of them before."""
 
-    missed_messages: list[EncodedMessage] = []
+    stored: list[EncodedMessage] = []
+    field: str = "missed"
 
     def _pack(self) -> bytes:
-        fields = _decode_json(_encode_json(msgspec.structs.replace(self.message, missed=[])))
-        fields["missed"] = [msgspec.Raw(missed.msgpack) for missed in self.missed_messages]
+        fields = _decode_json(_encode_json(msgspec.structs.replace(self.message, **{self.field: []})))
+        fields[self.field] = [msgspec.Raw(stored.msgpack) for stored in self.stored]
         return _encode_msgpack(fields)
 
 

@@ -13,7 +13,7 @@ from functools import partial
 import msgspec
 import structlog
 
-from gateway.delivery.catch_up import CatchUp, recover
+from gateway.delivery.catch_up import CatchUp, JoinHistory, read_history, recover
 from gateway.delivery.encoded_message import EncodedMessage
 from gateway.delivery.fanout import Member
 from gateway.delivery.recovery import RecoveryVerdict
@@ -35,10 +35,14 @@ _decode_notice = msgspec.json.Decoder(MembersEvent).decode
 
 @dataclass(frozen=True, slots=True)
 class RoomJoin:
-    """The connection is a member now, and receives live messages after `position`. `catch_up` answers `since`."""
+    """The connection is a member now, and receives live messages after `position`.
+
+    `catch_up` answers `since`, and `history` a request for it.
+    """
 
     position: Position | None
     catch_up: CatchUp | None = None
+    history: JoinHistory | None = None
 
 
 # Called exactly once per join, before anything of the room is written to the member; None: no longer wanted.
@@ -131,11 +135,14 @@ class Rooms:
         self,
         member: Member,
         name: str,
-        since: Position | UnsetType,
+        since: Position | int | UnsetType,
         still_wanted: Callable[[], bool],
         on_joined: OnJoined,
     ) -> None:
-        """Send a room's messages to `member`. `still_wanted` is called again after every wait."""
+        """Send a room's messages to `member`, also those since a position, or a number of the newest stored ones.
+
+        `still_wanted` is called again after every wait.
+        """
         room = self._rooms.get(name)
         if room is None:
             room = self._rooms[name] = Room(self._parts, self._parts.streams.route(name))
@@ -143,7 +150,7 @@ class Rooms:
             room.linger.cancel()
             room.linger = None
         if room.subscription.is_open and since is UNSET:
-            self._add_member(room, member, None, on_joined)
+            self._add_member(room, member, on_joined)
         else:
             room.joining += 1
             self._parts.tasks.spawn(self._join(room, member, since, still_wanted, on_joined), f"join {name}")
@@ -176,24 +183,29 @@ class Rooms:
         self,
         room: Room,
         member: Member,
-        since: Position | UnsetType,
+        since: Position | int | UnsetType,
         still_wanted: Callable[[], bool],
         on_joined: OnJoined,
     ) -> None:
-        def finish(catch_up: CatchUp | None) -> None:
+        def finish(catch_up: CatchUp | None = None, history: JoinHistory | None = None) -> None:
             if still_wanted():
-                self._add_member(room, member, catch_up, on_joined)
+                self._add_member(room, member, on_joined, catch_up, history)
             else:
                 on_joined(None)
 
         try:
             if not room.subscription.is_open:
                 await self._open(room)
-            if isinstance(since, Position):
-                async with self._parts.reads.turn(member, still_wanted):
-                    finish(await self._catch_up(room, member, since) if still_wanted() else None)
-            else:
-                finish(None)
+            if isinstance(since, UnsetType):
+                finish()
+                return
+            async with self._parts.reads.turn(member, still_wanted):
+                if not still_wanted():
+                    finish()
+                elif isinstance(since, Position):
+                    finish(catch_up=await self._catch_up(room, member, since))
+                else:
+                    finish(history=await read_history(room.subscription, member, since))
         except BusError as fault:
             on_joined(fault)
         finally:
@@ -231,11 +243,18 @@ class Rooms:
         last, stream_last = await route.stream.last_of(route.subject)
         room.subscription.open_at(last or stream_last)
 
-    def _add_member(self, room: Room, member: Member, catch_up: CatchUp | None, on_joined: OnJoined) -> None:
+    def _add_member(
+        self,
+        room: Room,
+        member: Member,
+        on_joined: OnJoined,
+        catch_up: CatchUp | None = None,
+        history: JoinHistory | None = None,
+    ) -> None:
         # First what is queued for the others, then the answer, then membership: live messages then start exactly
         # after the answer's position.
         room.subscription.fanout.flush()
-        on_joined(RoomJoin(room.subscription.position, catch_up))
+        on_joined(RoomJoin(room.subscription.position, catch_up, history))
         room.subscription.fanout.add(member)
 
     def _linger_if_empty(self, room: Room) -> None:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.api.endpoint import IDENTITY_QUERY, READER, Call, Query, endpoint
 from gateway.api.responses import ApiError, too_many, too_many_from_there
 from gateway.channels import channel_names
-from gateway.client.commands import CommandError
+from gateway.client.commands import CommandError, check_history
 from gateway.delivery.catch_up import CatchUp
 from gateway.delivery.encoded_message import EncodedMessage, sse_event
 from gateway.delivery.inbox import INBOX_TOPIC
@@ -43,6 +43,7 @@ _HEADERS = [
 ]
 _LAST_BYTES_S = 5.0
 _RETRY_MS = 1000
+_MAX_DIGITS = 9
 _HEAD_SPARE_BYTES = 128  # the request line's words, and the name of the header with the id
 
 
@@ -149,6 +150,11 @@ class Greeting(Record, frozen=True, kw_only=True):
     query=(
         Query("channels", str, "Channels, comma-separated or repeated; `inbox` adds direct messages."),
         Query("rooms", str, "Rooms to be a member of, comma-separated or repeated."),
+        Query(
+            "history",
+            int,
+            "Most stored messages of each room to begin with, where no event id has its position.",
+        ),
         Query("last_event_id", str, "Resume, where the `Last-Event-ID` header cannot be set."),
         *IDENTITY_QUERY,
     ),
@@ -166,6 +172,7 @@ async def events(call: Call) -> Response:
     identity = await gateway.authenticator.authenticate(request.headers, query)
     rooms = _rooms(_listed(query, "rooms"), identity.grants, settings.max_rooms_per_connection)
     names = [_channel(name, identity.grants) for name in _listed(query, "channels")]
+    history = _history(query, settings)
     topics = [*rooms, INBOX_TOPIC] if channel_names.INBOX in names else rooms
     if topics:
         _require_resumable(topics, settings, request.scope)
@@ -182,7 +189,7 @@ async def events(call: Call) -> Response:
             stream.positions = decode_id(last, topics)
         except BadPosition as fault:
             stream.reset([topic or channel_names.INBOX for topic in topics], str(fault))
-    subscriptions = _EventSubscriptions(gateway, stream, rooms, names)
+    subscriptions = _EventSubscriptions(gateway, stream, rooms, names, history)
     return StreamResponse(gateway, stream, subscriptions.start, subscriptions.leave)
 
 
@@ -219,6 +226,19 @@ def _rooms(names: list[str], grants: Grants, limit: int) -> list[str]:
     return rooms
 
 
+def _history(query: QueryParams, settings: Settings) -> int | UnsetType:
+    text = query.get("history")
+    if text is None:
+        return UNSET
+    # Negative and longer numbers are out of range too.
+    number = int(text) if len(text) < _MAX_DIGITS and text.isascii() and text.isdigit() else -1
+    try:
+        check_history(number, settings)
+    except CommandError as error:
+        raise ApiError(error.code, error.message) from None
+    return number
+
+
 def _channel(text: str, grants: Grants) -> str:
     name = channel_names.parse_channel(text)
     if name is None or not grants.may_follow(name):
@@ -248,11 +268,19 @@ def _require_resumable(topics: list[str], settings: Settings, scope: Scope) -> N
 class _EventSubscriptions:
     """The rooms and channels of one `/events` stream."""
 
-    def __init__(self, gateway: Gateway, stream: EventStream, rooms: list[str], names: list[str]) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        stream: EventStream,
+        rooms: list[str],
+        names: list[str],
+        history: int | UnsetType,
+    ) -> None:
         self._gateway = gateway
         self._events = stream
         self._rooms = rooms
         self._names = names
+        self._history = history
         # Until a topic is resumed, ids carry the client's own position: it may be cut off before.
         self._since = dict(stream.positions)
 
@@ -270,7 +298,7 @@ class _EventSubscriptions:
         gateway.channels.follow(stream, self._names)
         for room in self._rooms:
             stream.rooms.add(room)
-            since = self._since.get(room, UNSET)
+            since = self._since.get(room, self._history)
             gateway.rooms.join(stream, room, since, self._is_running, partial(self._on_joined, room))
         if channel_names.INBOX in self._names:
             gateway.inboxes.open(stream, self._on_inbox)
@@ -288,6 +316,8 @@ class _EventSubscriptions:
             return
         position = outcome.position
         recovered, missed = self._recovery(room, outcome.catch_up)
+        if outcome.history is not None:
+            missed = outcome.history.messages
         notice = EncodedMessage(
             server.JoinedRoom(
                 room=room,

@@ -134,18 +134,15 @@ class Connection(WebSocketClient):
     # --- replies ---
 
     def reply(
-        self, message: server.ServerMessage, started: float, missed: list[EncodedMessage] | None = None
+        self, message: server.ServerMessage, started: float, encoded: EncodedMessage | None = None
     ) -> None:
-        """Answer a request, and count it. A recovery is answered with what was `missed`."""
+        """Answer a request, and count it. `encoded` is the message, where parts of it are encoded already."""
         if isinstance(message, server.Error):
             our_fault = message.code in (ErrorCode.UNAVAILABLE.code, ErrorCode.INTERNAL.code)
             self._gateway.counters.request_failed(message.code, our_fault=our_fault)
         else:
             self._gateway.counters.request_ok(started, _monotonic())
-        answer = (
-            EncodedMessage(message) if missed is None else RecoveryAnswer(message, missed_messages=missed)
-        )
-        self._protocol.write_soon(answer.encode(self.encoding))
+        self._protocol.write_soon((encoded or EncodedMessage(message)).encode(self.encoding))
 
     def _refuse(self, error: CommandError, id: str | UnsetType, started: float) -> None:
         self.reply(error.reply(id), started)
@@ -227,7 +224,8 @@ class Connection(WebSocketClient):
         if not rooms.has(self.connection_id, room):
             self._held.setdefault(room, [])
         on_joined = partial(self._on_joined, room, command.id, started)
-        rooms.join(self, room, command.since, partial(self._still_joining, room), on_joined)
+        since = command.history if command.since is UNSET else command.since
+        rooms.join(self, room, since, partial(self._still_joining, room), on_joined)
 
     def _still_joining(self, room: str) -> bool:
         return room in self._state.rooms and not self._protocol.closing
@@ -257,9 +255,9 @@ class Connection(WebSocketClient):
             self._refuse(error, command.id, began)
 
     def _answer_join(self, room: str, id: str | UnsetType, started: float, outcome: RoomJoin) -> None:
-        position, catch_up = outcome.position, outcome.catch_up
-        if catch_up is not None:
-            self._state.charge_read(catch_up.size, _monotonic())
+        position, catch_up, history = outcome.position, outcome.catch_up, outcome.history
+        if (read := catch_up or history) is not None:
+            self._state.charge_read(read.size, _monotonic())
         recovered, missed = _recovery(catch_up)
         answer = server.JoinedRoom(
             room=room,
@@ -267,9 +265,15 @@ class Connection(WebSocketClient):
             seq=position.seq if position else UNSET,
             recovered=recovered,
             missed=missed,
+            history=UNSET if history is None else _messages_of(history.messages),
             id=id,
         )
-        self.reply(answer, started, None if catch_up is None else catch_up.missed)
+        encoded = None
+        if catch_up is not None:
+            encoded = RecoveryAnswer(answer, stored=catch_up.missed)
+        elif history is not None:
+            encoded = RecoveryAnswer(answer, stored=history.messages, field="history")
+        self.reply(answer, started, encoded)
         self._gateway.presence.report(Joined(connection_id=self.connection_id, room=room))
 
     # --- presence and credentials ---
@@ -354,7 +358,7 @@ class Connection(WebSocketClient):
         catch_up.missed = [message for message in catch_up.missed if message.seq <= self._inbox_from]
         recovered, missed = _recovery(catch_up)
         reply = server.Subscribed(channels=names, recovered=recovered, missed=missed, id=id)
-        self.reply(reply, started, catch_up.missed)
+        self.reply(reply, started, RecoveryAnswer(reply, stored=catch_up.missed))
         if not self._protocol.closing:
             wanted = [name for name in names if name in self._state.channels]
             self._gateway.channels.follow(self, wanted)
@@ -370,4 +374,8 @@ def _recovery(catch_up: CatchUp | None) -> tuple[bool | UnsetType, list[Any] | U
     """Return `recovered` and `missed` as replies carry them: both unset where no position was given."""
     if catch_up is None:
         return UNSET, UNSET
-    return catch_up.verdict is RecoveryVerdict.RECOVERED, [message.message for message in catch_up.missed]
+    return catch_up.verdict is RecoveryVerdict.RECOVERED, _messages_of(catch_up.missed)
+
+
+def _messages_of(stored: list[EncodedMessage]) -> list[Any]:
+    return [each.message for each in stored]

@@ -27,10 +27,14 @@ class ClientMessage(
 
 
 class JoinRoom(ClientMessage, frozen=True, kw_only=True):
-    """Become a member; with `since`, also receive what came after that position."""
+    """Become a member; with `since`, also receive what came after that position.
+
+    `history` asks for so many of the newest stored messages; `since` wins over it.
+    """
 
     room: str
     since: Position | UnsetType = UNSET
+    history: int | UnsetType = UNSET
 
 
 class LeaveRoom(ClientMessage, frozen=True, kw_only=True):

@@ -107,6 +107,7 @@ class JoinedRoom(Reply, frozen=True, kw_only=True):
     """Answers `join_room`: live messages after (`epoch`, `seq`) follow, in order.
 
     With `since`: `recovered` says whether `missed` is everything after that position; if not, it is empty.
+    `history` has the newest stored messages up to the position, oldest first, if it was asked for.
     """
 
     room: str
@@ -114,6 +115,7 @@ class JoinedRoom(Reply, frozen=True, kw_only=True):
     seq: int | UnsetType = UNSET
     recovered: bool | UnsetType = UNSET
     missed: list[RoomMessage] | UnsetType = UNSET
+    history: list[RoomMessage] | UnsetType = UNSET
 
 
 class LeftRoom(Reply, frozen=True, kw_only=True):

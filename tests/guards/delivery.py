@@ -28,8 +28,8 @@ GUARDS = (
         edits=[
             (
                 "gateway/delivery/catch_up.py",
-                "                    if packed:",
-                "                    if False:",
+                "            if packed:",
+                "            if False:",
             )
         ],
     ),
@@ -80,7 +80,7 @@ GUARDS = (
         f"{_READS}::test_pages_of_history_are_bounded_by_bytes_and_miss_nothing",
         edits=[
             (
-                "gateway/delivery/history.py",
+                "gateway/delivery/newest.py",
                 "if len(kept) >= limit or (size > max_bytes and kept):",
                 "if len(kept) >= limit:",
             )

@@ -198,6 +198,9 @@ class FakeStream:
         await asyncio.sleep(0)  # on its way
         return {subject: max(self.stored) for subject in subjects if self.stored}
 
+    async def last_of(self, _subject: str) -> tuple[int, int]:
+        return max(self.stored, default=0), self.last
+
     async def last_seq(self) -> int:
         if self.fault is not None:
             raise self.fault

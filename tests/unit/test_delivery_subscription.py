@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
 import pytest
 
-from gateway.delivery.catch_up import catch_up
+from gateway.delivery.catch_up import catch_up, read_history
 from gateway.delivery.counters import Counters
 from gateway.delivery.encoded_message import EncodedMessage, Encoding, RecoveryAnswer
 from gateway.delivery.reads import Reads
@@ -235,6 +237,51 @@ async def test_catching_up(rig: Rig) -> None:
     assert await caught_up(rig, 2) == (RecoveryVerdict.EVICTED, [])
 
 
+async def newest(rig: Rig, limit: int, max_bytes: int = 1 << 20) -> list[object]:
+    settings = SimpleNamespace(recovery_max_bytes=max_bytes)
+    streams = SimpleNamespace(require_open=lambda: None)
+    rig.subscription.parts = replace(rig.subscription.parts, settings=cast(Any, settings), streams=streams)
+    found = await read_history(rig.subscription, rig.member, limit)
+    return [cast(Any, message.message).content for message in found.messages]
+
+
+async def test_the_newest_messages(rig: Rig) -> None:
+    assert await newest(rig, 3) == []
+    for number in range(5):
+        rig.hear(rig.stream.store(number))
+    assert await newest(rig, 3) == [2, 3, 4]
+    assert await newest(rig, 5) == await newest(rig, 300) == [0, 1, 2, 3, 4]
+    assert await newest(rig, 0) == []
+    assert await newest(rig, 3, max_bytes=2) == [3, 4]
+    assert await newest(rig, 3, max_bytes=0) == [4]
+
+
+async def test_history_and_what_follows_have_no_gap_and_no_double(rig: Rig) -> None:
+    for number in range(3):
+        rig.hear(rig.stream.store(number))
+    late = [rig.stream.store(3), rig.stream.store(4)]  # stored, and not here yet
+    reading = asyncio.create_task(newest(rig, 3))
+    await asyncio.sleep(0)
+    rig.hear(late[0])  # during the read
+    history = await reading
+    joined = Recorder("n")
+    rig.subscription.fanout.flush()
+    rig.subscription.fanout.add(joined)
+    rig.hear(late[1])
+    await eventually(lambda: joined.contents == [4])
+    assert history == [2, 3]  # what was not here yet follows live
+
+
+async def test_history_of_a_stream_that_is_another_one_meanwhile(rig: Rig) -> None:
+    rig.hear(rig.stream.store(0))
+    reading = asyncio.create_task(newest(rig, 3))
+    await asyncio.sleep(0)
+    rig.stream.wipe("e2")
+    rig.resync()
+    with pytest.raises(Unavailable):
+        await reading
+
+
 @pytest.mark.timing
 async def test_what_was_missed_becomes_messagepack_one_message_in_each_turn_of_the_loop(rig: Rig) -> None:
     for _ in range(32):
@@ -253,7 +300,7 @@ async def test_what_was_missed_becomes_messagepack_one_message_in_each_turn_of_t
     answer = server.JoinedRoom(
         room="r", recovered=True, missed=[cast(Any, outbound.message) for outbound in found.missed]
     )
-    sent = RecoveryAnswer(answer, missed_messages=found.missed).encode(Encoding.MSGPACK_DEFLATE)
+    sent = RecoveryAnswer(answer, stored=found.missed).encode(Encoding.MSGPACK_DEFLATE)
     await asyncio.sleep(0)
     assert longest < 0.015
     assert len(found.missed) == 32

@@ -1,5 +1,6 @@
 """Every message of the protocol, between clients on two gateways."""
 
+import asyncio
 import json
 import time
 from contextlib import AsyncExitStack
@@ -288,6 +289,58 @@ async def test_a_join_with_since_returns_what_was_missed(gateways: Gateways, roo
             last_seen = {"epoch": start["epoch"], "seq": last["seq"]}
             for number in (1, 2, 3):
                 await ann.ask("room_message", room=room, content=number)
+
+
+async def test_a_join_with_history_returns_the_newest_messages(gateways: Gateways, room: str) -> None:
+    async with client(gateways[0]) as ann:
+        await ann.join(room)
+        for number in range(5):
+            await ann.ask("room_message", room=room, content=number)
+        for protocol in ("tidings.v1.json", "tidings.v1.msgpack"):
+            async with client(gateways[1], subprotocol=protocol) as bob:
+                joined = await bob.join(room, history=3)
+                assert {"recovered", "missed"}.isdisjoint(joined)
+                assert [message["content"] for message in joined["history"]] == [2, 3, 4]
+                assert joined["history"][-1]["seq"] == joined["seq"]
+                assert joined["history"][0]["type"] == "room_message"
+        async with client(gateways[1]) as bob:
+            assert len((await bob.join(room, history=300))["history"]) == 5
+            assert (await bob.join(room, history=0))["history"] == []
+            assert "history" not in await bob.join(room)
+            since = {"epoch": joined["epoch"], "seq": joined["seq"]}
+            back = await bob.join(room, history=3, since=since)
+            assert (back["recovered"], back["missed"]) == (True, [])
+            assert "history" not in back
+            assert (await bob.join(f"live:{room}", history=3))["history"] == []
+            assert (await bob.join(f"{room}-empty", history=3))["history"] == []
+            for wrong in (-1, 301, 10**20, 1.5, "3", True, None):
+                error = await bob.ask("join_room", room=f"{room}-wrong", history=wrong)
+                assert (error["type"], error["code"]) == ("error", "invalid_field"), wrong
+            error = await bob.ask("room_message", room=f"{room}-wrong", content=1)
+            assert error["code"] == "not_in_room"
+
+
+async def test_history_and_live_messages_have_no_gap_and_no_double(gateways: Gateways, room: str) -> None:
+    async with client(gateways[0]) as ann:
+        await ann.join(room)
+        for number in range(10):
+            await ann.ask("room_message", room=room, content=number)
+
+        async def publish() -> None:
+            for number in range(10, 60):
+                await ann.ask("room_message", room=room, content=number)
+
+        publishing = asyncio.create_task(publish())
+        for _ in range(8):
+            async with client(gateways[1]) as bob:
+                joined = await bob.join(room, history=5)
+                got = [message["content"] for message in joined["history"] if message["content"] is not None]
+                await ann.send("room_message", room=room, content=None)
+                while (content := (await bob.expect("room_message"))["content"]) is not None:
+                    got.append(content)
+                assert got == list(range(got[0], got[0] + len(got)))
+                assert got
+        await publishing
 
 
 async def test_a_failed_recovery_is_reported(gateways: Gateways, room: str) -> None:

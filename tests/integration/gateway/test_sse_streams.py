@@ -56,6 +56,30 @@ async def test_rooms_and_channels_as_events(gateways: Gateways, room: str) -> No
         assert (await stream.expect("broadcast"))["content"] == "all"
 
 
+async def test_a_stream_begins_with_history(gateways: Gateways, room: str) -> None:
+    rooms = f"{room},live:{room}"
+    async with client(gateways[0]) as ann:
+        await ann.join(room)
+        for number in range(5):
+            await ann.ask("room_message", room=room, content=number)
+        async with event_source(gateways[1], rooms=rooms, history=3) as stream:
+            assert [(await stream.expect("room_message"))["content"] for _ in range(2)] == [2, 3]
+            cut_off = stream.last_id
+            events = [await stream.next() for _ in range(3)]
+            contents = [data["content"] for event, data in events if event == "room_message"]
+            assert contents == [4]
+            await ann.ask("room_message", room=room, content="live")
+            assert (await stream.expect("room_message"))["content"] == "live"
+        # A position wins over history.
+        async with event_source(gateways[1], rooms=rooms, history=3, last_id=cut_off) as stream:
+            assert [(await stream.expect("room_message"))["content"] for _ in range(2)] == [4, "live"]
+            assert (await stream.expect("joined_room"))["recovered"] is True
+    async with httpx.AsyncClient(base_url=gateways[0].url, timeout=PATIENCE_S) as http:
+        for wrong in ("-1", "301", "x", "", "9" * 5000, "१"):
+            answer = await http.get("/events", params={"rooms": room, "history": wrong})
+            assert (answer.status_code, answer.json()["code"]) == (400, "invalid_field"), wrong
+
+
 async def positions_after(stream: Any, count: int) -> list[Any]:
     return [(await stream.expect("room_message"))["content"] for _ in range(count)]
 

@@ -133,12 +133,13 @@ export interface ClientHeartbeat {
   id?: string;
 }
 
-/** Become a member; with `since`, also receive what came after that position. */
+/** Become a member; with `since`, also receive what came after that position. `history` asks for so many of the newest stored messages; `since` wins over it. */
 export interface ClientJoinRoom {
   type: "join_room";
   id?: string;
   room: string;
   since?: Position;
+  history?: number;
 }
 
 /** Stop being a member, at once and without grace. */
@@ -270,7 +271,7 @@ export interface InitialState {
   alerts: Alert[];
 }
 
-/** Answers `join_room`: live messages after (`epoch`, `seq`) follow, in order. With `since`: `recovered` says whether `missed` is everything after that position; if not, it is empty. */
+/** Answers `join_room`: live messages after (`epoch`, `seq`) follow, in order. With `since`: `recovered` says whether `missed` is everything after that position; if not, it is empty. `history` has the newest stored messages up to the position, oldest first, if it was asked for. */
 export interface JoinedRoom {
   type: "joined_room";
   id?: string;
@@ -279,6 +280,7 @@ export interface JoinedRoom {
   seq?: number;
   recovered?: boolean;
   missed?: RoomMessage[];
+  history?: RoomMessage[];
 }
 
 /** Answers `leave_room`. */

@@ -149,10 +149,11 @@ class ClientHeartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class ClientJoinRoom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="join_room"):
-    """Become a member; with `since`, also receive what came after that position."""
+    """Become a member; with `since`, also receive what came after that position. `history` asks for so many of the newest stored messages; `since` wins over it."""
 
     room: str
     since: Position | None = None
+    history: int | None = None
     id: str | None = None
 
 
@@ -289,7 +290,7 @@ class InitialState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class JoinedRoom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="joined_room"):
-    """Answers `join_room`: live messages after (`epoch`, `seq`) follow, in order. With `since`: `recovered` says whether `missed` is everything after that position; if not, it is empty."""
+    """Answers `join_room`: live messages after (`epoch`, `seq`) follow, in order. With `since`: `recovered` says whether `missed` is everything after that position; if not, it is empty. `history` has the newest stored messages up to the position, oldest first, if it was asked for."""
 
     id: str | None = None
     room: str
@@ -297,6 +298,7 @@ class JoinedRoom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     seq: int | None = None
     recovered: bool | None = None
     missed: list[RoomMessage] | None = None
+    history: list[RoomMessage] | None = None
 
 
 class LeftRoom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="left_room"):
