@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from gateway.gateway import Gateway
 from gateway.http.protocol import HttpProtocols
 from gateway.ws.handshake import UpgradeHandler
-from gateway.ws.protocol import ServerContext
+from gateway.ws.protocol import CLOSE_GRACE_S, ServerContext
 from gateway.ws.sniff import SnifferFactory
 from services.lifecycle import CannotStart
 from services.settings import Settings
@@ -66,13 +66,20 @@ class Server:
         """Listen, and ping what is open."""
         settings = self._gateway.settings
         tls: ssl.SSLContext | None = None
-        limit_s: float | None = None
+        handshake_s: float | None = None
+        shutdown_s: float | None = None
         if settings.tls_cert:
-            tls, limit_s = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings.handshake_timeout_s
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            handshake_s, shutdown_s = settings.handshake_timeout_s, CLOSE_GRACE_S
             tls.load_cert_chain(settings.tls_cert, settings.tls_key)
         make = SnifferFactory(self._upgrades, self._http, tls=tls is not None)
         self._server = await self._context.loop.create_server(
-            make, sock=listener, ssl=tls, backlog=_BACKLOG, ssl_handshake_timeout=limit_s
+            make,
+            sock=listener,
+            ssl=tls,
+            backlog=_BACKLOG,
+            ssl_handshake_timeout=handshake_s,
+            ssl_shutdown_timeout=shutdown_s,
         )
         self._gateway.tasks.spawn(self._tick(), "keepalive", critical=True)
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -162,6 +164,36 @@ async def test_a_tls_handshake_that_does_not_end(
             return counted((await http.get("/metrics", headers=SERVER)).text, "tls_handshake") > 0
 
         await eventually(is_counted, "the handshake to be counted")
+
+
+def _seconds_without_close_notify(port: int, certificates: Certificates) -> float:
+    """Have a request answered over TLS, ignore the server's close_notify, and return when its connection ends."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.create_default_context(cafile=str(certificates.ca))
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as raw:
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                raw.sendall(outgoing.read())
+                incoming.write(raw.recv(65536))
+        tls.write(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        raw.sendall(outgoing.read())
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while raw.recv(65536):
+                pass
+        return time.monotonic() - began
+
+
+@pytest.mark.timing
+async def test_a_peer_without_close_notify(
+    nats_server: NatsServer, redis_server: RedisServer, certificates: Certificates, tmp_path: Path
+) -> None:
+    async with tls_gateway(nats_server, redis_server, certificates, tmp_path) as (port, _):
+        assert await aside(lambda: _seconds_without_close_notify(port, certificates)) < 15
 
 
 # --- NATS -----------------------------------------------------------------------------------------------------------
