@@ -313,8 +313,17 @@ GUARDS = (
         "the time for a TLS handshake",
         f"{TLS}::test_a_tls_handshake_that_does_not_end",
         edits=[
-            ("gateway/server.py", "ssl_handshake_timeout=limit_s", "ssl_handshake_timeout=limit_s and 3600")
+            (
+                "gateway/server.py",
+                "ssl_handshake_timeout=handshake_s",
+                "ssl_handshake_timeout=handshake_s and 3600",
+            )
         ],
+    ),
+    guard(
+        "the time to end TLS",
+        f"{TLS}::test_a_peer_without_close_notify",
+        edits=[("gateway/server.py", "            ssl_shutdown_timeout=shutdown_s,\n", "")],
     ),
     guard(
         "a head's size is not its body's",
