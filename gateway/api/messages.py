@@ -1,4 +1,4 @@
-"""Messages over HTTP: published by servers, and sent by users as themselves.
+"""Messages that users send as themselves over HTTP.
 
 A user may send what a WebSocket carries, one request each: for clients without WebSockets, beside their stream, and for
 scripts of users. A request has no connection, so rates count by user, and a message to a room needs the right to join it
@@ -22,14 +22,12 @@ from gateway.api.endpoint import (
     Query,
     endpoint,
     forbidden,
-    server,
 )
 from gateway.api.responses import ApiError
-from gateway.auth.identity import SERVER_USER_ID, Identity
+from gateway.auth.identity import Identity
 from gateway.delivery.publisher import Sender
 from gateway.gateway import Gateway
 from gateway.limits import Limit
-from services.settings_values import Scope
 from services.wire import client
 from services.wire.client import MessageId
 from services.wire.codes import ErrorCode
@@ -47,47 +45,6 @@ _CONNECTION = Query(
     str,
     "A connection of this user, by its `connectionId`: it gets no copy, and it is whose status and data are set.",
 )
-
-
-# --- by servers ---
-
-
-class PublishRequest(Record, frozen=True, kw_only=True):
-    """Exactly one of `room`, `user_id` and `broadcast` says where to. `id` makes a retry no duplicate."""
-
-    content: msgspec.Raw
-    room: str | UnsetType = UNSET
-    user_id: str | UnsetType = UNSET
-    broadcast: bool = False
-    username: str = "server"
-    id: MessageId | UnsetType = UNSET
-
-
-@endpoint("POST", "/api/publish", server(Scope.PUBLISH), body=PublishRequest)
-async def publish(call: Call) -> Ack:
-    """Publish to a room, to a user or to everyone, as user `server`."""
-    settings, publisher = call.gateway.settings, call.gateway.publisher
-    asked = await call.json(PublishRequest)
-    if len(bytes(asked.content)) > settings.max_message_bytes:
-        text = f"`content` is larger than {settings.max_message_bytes} bytes"
-        raise ApiError(ErrorCode.TOO_LARGE, text, Limit.MESSAGE_BYTES)
-    try:
-        content = content_from_json(asked.content, settings.max_json_depth)
-    except BadMessage as fault:
-        raise ApiError(fault.code, fault.message) from None
-    sender = Sender(SERVER_USER_ID, normalize_name(asked.username, "username"))
-    if (asked.room is not UNSET) + (asked.user_id is not UNSET) + asked.broadcast != 1:
-        raise ApiError(ErrorCode.INVALID_FIELD, "exactly one of `room`, `userId` and `broadcast` is needed")
-    if asked.room is not UNSET:
-        ack = await publisher.publish_room(sender, normalize_name(asked.room, "room"), content, asked.id)
-    elif asked.user_id is not UNSET:
-        ack = await publisher.publish_user(sender, normalize_name(asked.user_id, "userId"), content, asked.id)
-    else:
-        ack = await publisher.broadcast(sender, content, asked.id)
-    return ack
-
-
-# --- by users ---
 
 
 class MessagePost(Record, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ from services.wire.records import UNSET, ErrorBody, UnsetType
 log = structlog.get_logger()
 
 # About the time of a broker's restart or a leader election.
-_UNAVAILABLE_RETRY_MS = 1000
+UNAVAILABLE_RETRY_MS = 1000
 _ADDRESS_RETRY_MS = 10_000  # another connection of that address may have closed by then
 
 _BY_CODE = {member.code: member for member in ErrorCode}
@@ -148,7 +148,7 @@ async def _on_fault(request: Request, fault: Exception) -> Response:
 
 
 def _retry_ms(code: ErrorCode) -> int | None:
-    return _UNAVAILABLE_RETRY_MS if code is ErrorCode.UNAVAILABLE else None
+    return UNAVAILABLE_RETRY_MS if code is ErrorCode.UNAVAILABLE else None
 
 
 def error_handlers() -> dict[Any, Callable[..., Any]]:

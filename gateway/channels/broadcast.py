@@ -54,7 +54,10 @@ class Broadcasts:
                 timestamp=event.timestamp,
             )
         )
-        self.fanout.send(outbound, "" if event.echo else event.origin, event.user_id)
+        if event.exclude:
+            self.fanout.send(outbound, event.exclude, None)
+        else:
+            self.fanout.send(outbound, "" if event.echo else event.origin, event.user_id)
 
     def _on_control(self, message: BusMessage) -> None:
         try:

@@ -66,8 +66,8 @@ def components_of(
     components: dict[str, Schema] = {}
     for types in (commands, [*bodies, *answered]):
         schemas, named = msgspec.json.schema_components(types, ref_template=_REF + "{name}")
-        names = {kind.__name__: component_name(kind) for kind in types if isinstance(kind, type)}
-        found |= zip(map(repr, types), _renamed(schemas, names), strict=True)
+        names = {kind.__name__: component_name(kind) for kind in _structs(types)}
+        found |= zip(map(repr, types), _renamed(list(schemas), names), strict=True)
         for name, schema in named.items():
             _add(components, names.get(name, name), _renamed(schema, names))
     for kind in _structs(answered):

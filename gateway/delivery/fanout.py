@@ -105,16 +105,21 @@ class Fanout:
         self._members.pop(connection_id, None)
         self._fd_tables = None
 
-    def send(self, message: EncodedMessage, skip: str = "", sender: str = "") -> None:
+    def send(self, message: EncodedMessage, skip: str = "", sender: str | None = "") -> None:
         """Queue a message for every member but the connection `skip`, if that is one of the user `sender`.
 
-        A publisher over HTTP names the connection, and must not exclude one of another user.
+        A user over HTTP names the connection, and must not exclude one of another user. If `sender` is
+        None it may be of any user: a server named it.
         """
         if not self._members:
             return
         if self._pending is None:
             self._pending = []
-        if skip and (member := self._members.get(skip)) is not None and member.user_id == sender:
+        if (
+            skip
+            and (member := self._members.get(skip)) is not None
+            and (sender is None or member.user_id == sender)
+        ):
             self._add_skip(skip)
         self._pending.append(message)
         if not self._flush_due:

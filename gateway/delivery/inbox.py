@@ -39,7 +39,7 @@ def decode_direct_event(data: bytes, seq: int) -> Delivery:
         timestamp=event.timestamp,
         seq=seq or UNSET,
     )
-    return Delivery(EncodedMessage(message, INBOX_TOPIC, seq))
+    return Delivery(EncodedMessage(message, INBOX_TOPIC, seq), skip_connection=event.exclude, sender=None)
 
 
 # Called with the position after which direct messages follow, or why it is not known.

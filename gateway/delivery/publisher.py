@@ -82,8 +82,9 @@ class Publisher:
         *,
         id: str | UnsetType = UNSET,
         echo: bool | UnsetType = False,
+        exclude: str = "",
     ) -> None:
-        """Publish JSON content to a room. With `echo` unset, the namespace decides."""
+        """Publish JSON content to a room, but not to the connection `exclude`. With `echo` unset, the namespace decides."""
         timestamp, username, room = int(time.time() * 1000), sender.username, route.room
         if route.options.sanitize:
             try:
@@ -101,6 +102,7 @@ class Publisher:
             timestamp=timestamp,
             origin=sender.connection_id,
             echo=route.options.echo if isinstance(echo, msgspec.UnsetType) else echo,
+            exclude=exclude,
         )
         if route.stream is None:
             self._send(route.subject, _encode(event), timestamp, id, on_done)
@@ -116,11 +118,16 @@ class Publisher:
         on_done: OnDone,
         *,
         id: str | UnsetType = UNSET,
+        exclude: str = "",
     ) -> None:
         """Publish JSON content to a user's inbox."""
         timestamp = int(time.time() * 1000)
         event = DirectPublished(
-            from_user_id=sender.user_id, username=sender.username, content=content, timestamp=timestamp
+            from_user_id=sender.user_id,
+            username=sender.username,
+            content=content,
+            timestamp=timestamp,
+            exclude=exclude,
         )
         subject = self._subjects.user_in(user_id)
         unique = message_id(sender.user_id, "user", user_id, id)
@@ -134,6 +141,7 @@ class Publisher:
         *,
         id: str | UnsetType = UNSET,
         echo: bool = False,
+        exclude: str = "",
     ) -> None:
         """Publish JSON content to every connection."""
         timestamp = int(time.time() * 1000)
@@ -144,6 +152,7 @@ class Publisher:
             timestamp=timestamp,
             origin=sender.connection_id,
             echo=echo,
+            exclude=exclude,
         )
         self._send(self._subjects.broadcast, _encode(event), timestamp, id, on_done)
 

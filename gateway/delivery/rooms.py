@@ -66,8 +66,8 @@ def decode_room_event(data: bytes, seq: int) -> Delivery:
     )
     return Delivery(
         EncodedMessage(message, event.room, seq),
-        skip_connection="" if event.echo else event.origin,
-        sender=event.user_id,
+        skip_connection=event.exclude or ("" if event.echo else event.origin),
+        sender=None if event.exclude else event.user_id,
     )
 
 

@@ -42,11 +42,11 @@ _SEQUENCES = re.compile(rb"\r\nNats-(Last-)?Sequence: (\d+)(?=\r\n)").findall
 
 
 class Delivery(msgspec.Struct, frozen=True, eq=False):
-    """A message for all members but the connection `skip_connection`, if that is one of the user `sender`."""
+    """A message for all members but the connection `skip_connection`, if that is one of the user `sender` (None: of any)."""
 
     message: EncodedMessage
     skip_connection: str = ""
-    sender: str = ""
+    sender: str | None = ""
 
 
 # Turns a stored or republished payload and its sequence (0: none) into a delivery.

@@ -25,6 +25,7 @@ class Event(msgspec.Struct, rename="camel", tag_field="type", frozen=True, kw_on
 class RoomPublished(Event, frozen=True, kw_only=True, tag="room_message"):
     """A message for a room. `origin` is the publishing connection, which gets no copy unless `echo`.
 
+    `exclude` is a connection of any user that gets none: only the server API names one.
     `content` stays JSON text from publisher to member: nothing on the way looks inside.
     """
 
@@ -35,6 +36,7 @@ class RoomPublished(Event, frozen=True, kw_only=True, tag="room_message"):
     timestamp: int
     origin: str = ""
     echo: bool = False
+    exclude: str = ""
 
 
 class DirectPublished(Event, frozen=True, kw_only=True, tag="direct_message"):
@@ -44,6 +46,7 @@ class DirectPublished(Event, frozen=True, kw_only=True, tag="direct_message"):
     username: str
     content: msgspec.Raw
     timestamp: int
+    exclude: str = ""
 
 
 class BroadcastPublished(Event, frozen=True, kw_only=True, tag="broadcast"):
@@ -55,6 +58,7 @@ class BroadcastPublished(Event, frozen=True, kw_only=True, tag="broadcast"):
     timestamp: int
     origin: str = ""
     echo: bool = False
+    exclude: str = ""
 
 
 # What a gateway hears on the subject of a room's members. On the room's own there are messages alone.

@@ -78,7 +78,8 @@ class TokenExpiring(ServerMessage, frozen=True, kw_only=True):
 class Ack(Reply, frozen=True, kw_only=True):
     """Answers a message. Durable: `epoch` and `seq` say where it is stored. `online` is for direct messages.
 
-    `expires_at` (ms since 1970) answers `refresh`: when the connection ends now.
+    `expires_at` (ms since 1970) answers `refresh`: when the connection ends now. `answers` are those of a publish over
+    HTTP to several rooms or users, in their order.
     """
 
     epoch: str | UnsetType = UNSET
@@ -86,6 +87,7 @@ class Ack(Reply, frozen=True, kw_only=True):
     timestamp: int | UnsetType = UNSET
     online: bool | UnsetType = UNSET
     expires_at: int | UnsetType = UNSET
+    answers: "list[Ack | Error] | UnsetType" = UNSET
 
 
 class HeartbeatAck(Reply, frozen=True, kw_only=True):

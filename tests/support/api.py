@@ -1,5 +1,6 @@
 """The HTTP API over fakes, without bus and services."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,8 +20,8 @@ from gateway.client.commands import HttpSenders
 from gateway.contracts.openapi import ENDPOINTS
 from gateway.dashboard import page_routes
 from gateway.delivery.counters import Counters
-from gateway.delivery.publisher import Sender
-from gateway.delivery.streams import route_of
+from gateway.delivery.publisher import OnDone, PublishRefused, Sender
+from gateway.delivery.streams import RoomRoute, route_of
 from gateway.http.app import BrowserGuard
 from gateway.limits import Limit
 from gateway.service_client import ServiceClient
@@ -64,15 +65,79 @@ class FakePublisher:
     def __init__(self) -> None:
         self.published: list[tuple[str, Sender, str, bytes, str | UnsetType]] = []
         self.echoes: list[bool] = []
+        self.excluded: list[str] = []
         self.fault: Exception | None = None
+        self.refused: dict[str, PublishRefused] = {}  # by target
+        self.delay_s = 0.0
+        self.open = self.most_open = 0
 
     def _publish(
         self, kind: str, sender: Sender, target: str, content: msgspec.Raw, id: str | UnsetType
     ) -> server.Ack:
         if self.fault is not None:
             raise self.fault
+        if target in self.refused:
+            raise self.refused[target]
         self.published.append((kind, sender, target, bytes(content), id))
         return server.Ack(id=id, epoch="e", seq=len(self.published), timestamp=1)
+
+    def _publish_soon(
+        self,
+        kind: str,
+        sender: Sender,
+        target: str,
+        content: msgspec.Raw,
+        on_done: OnDone,
+        id: str | UnsetType,
+    ) -> None:
+        def finish() -> None:
+            self.open -= 1
+            try:
+                on_done(self._publish(kind, sender, target, content, id))
+            except PublishRefused as refusal:
+                on_done(refusal)
+
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        asyncio.get_running_loop().call_later(self.delay_s, finish)
+
+    def to_room(
+        self,
+        sender: Sender,
+        route: RoomRoute,
+        content: msgspec.Raw,
+        on_done: OnDone,
+        *,
+        id: str | UnsetType = UNSET,
+        exclude: str = "",
+    ) -> None:
+        self.excluded.append(exclude)
+        self._publish_soon("room", sender, route.room, content, on_done, id)
+
+    def to_user(
+        self,
+        sender: Sender,
+        user_id: str,
+        content: msgspec.Raw,
+        on_done: OnDone,
+        *,
+        id: str | UnsetType = UNSET,
+        exclude: str = "",
+    ) -> None:
+        self.excluded.append(exclude)
+        self._publish_soon("user", sender, user_id, content, on_done, id)
+
+    def to_all(
+        self,
+        sender: Sender,
+        content: msgspec.Raw,
+        on_done: OnDone,
+        *,
+        id: str | UnsetType = UNSET,
+        exclude: str = "",
+    ) -> None:
+        self.excluded.append(exclude)
+        self._publish_soon("all", sender, "", content, on_done, id)
 
     async def publish_room(
         self,
@@ -178,7 +243,8 @@ class FakeDeps:
         self.history = FakeHistory()
         self.checks = {"bus": True}
         self.limited: list[Limit] = []
-        self.senders = HttpSenders(settings, partial(route_of, settings, {}), self.on_limit, time.monotonic())
+        self.streams = SimpleNamespace(route=partial(route_of, settings, {}))
+        self.senders = HttpSenders(settings, self.streams.route, self.on_limit, time.monotonic())
         self.counters = Counters()
         self.connections: dict[str, Any] = {}
         self.active: list[str] = []

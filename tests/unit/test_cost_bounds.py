@@ -18,11 +18,11 @@ import pytest
 from gateway.api.alerts import RuleRequest, SilenceRequest
 from gateway.api.body import decode
 from gateway.api.logs import entry_of
-from gateway.api.messages import PublishRequest
 from gateway.api.metric_items import report_of
 from gateway.api.otlp.convert import Export
 from gateway.api.otlp.export import steps_of
 from gateway.api.otlp.split import MAX_UNPACKED_BYTES
+from gateway.api.publish import PublishRequest, split_members
 from gateway.api.pushes import LabelSets, ReportNumbers, items_of
 from gateway.api.responses import ApiError
 from gateway.api.users import TicketRequest
@@ -225,6 +225,7 @@ def test_pushed_lines(fields: bytes) -> None:
 
 BODIES = {
     "content": (PublishRequest, item(b"content", many(b"9e307", BODY - 100))),
+    "targets": (PublishRequest, b'{"content":1,"rooms":' + many(b'"a"', MESSAGE + 262_000) + b"}"),
     "unknown fields": (PublishRequest, b'{"content":1,"x":' + many(b"[]", BODY - 100) + b"}"),
     "a rule": (RuleRequest, b"{" + b",".join([b'"warning":9e307'] * 60_000) + b"}"),
     "a silence": (SilenceRequest, b'{"matchers":' + many(b'{"name":"a","value":"b"}', BODY - 100) + b"}"),
@@ -236,6 +237,21 @@ BODIES = {
 def test_bodies(kind: type, body: bytes) -> None:
     assert len(body) <= BODY
     assert cost_ms(lambda: decode(body, kind)) < BOUND_MS
+
+
+BATCHES = {
+    "members": many(b'{"room":"a","content":1}', BODY),
+    "a thousand members": b"[" + b",".join([item(b"content", b'"' + b"x" * 900 + b'"')] * 1000) + b"]",
+    "numbers": many(b"1", BODY),
+    "arrays": many(b"[]", BODY),
+    "one member": many(b"[" + many(b"[]", BODY - 100) + b"]"),
+    "nested": b"[" * BODY,
+}
+
+
+@pytest.mark.parametrize("body", BATCHES.values(), ids=BATCHES)
+def test_the_members_of_a_batch(body: bytes) -> None:
+    assert cost_ms(lambda: split_members(body)) < BOUND_MS
 
 
 # --- what else comes in ---

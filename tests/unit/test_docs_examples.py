@@ -9,8 +9,8 @@ import pytest
 
 from gateway.api.alerts import AckRequest, SilenceRequest, WindowRequest, silence_of
 from gateway.api.logs import PushedLine
-from gateway.api.messages import PublishRequest
 from gateway.api.metric_items import PushedItem, report_of
+from gateway.api.publish import PublishRequest
 from gateway.api.pushes import LabelSets, ReportNumbers
 from gateway.auth.tokens import identity_of
 from services.wire import codec, server

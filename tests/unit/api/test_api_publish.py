@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from gateway.delivery.publisher import PublishRefused, Sender
+from gateway.limits import Limit
 from services.bus.errors import Unavailable
 from services.settings import Settings
 from services.wire.codes import ErrorCode
@@ -76,7 +77,6 @@ async def test_recipients(
         (b'{"room":"den","content":1,"username":""}', "invalid_name"),
         (b'{"room":"den","content":1,"id":"' + b"x" * 65 + b'"}', "invalid_field"),
         (b"null", "invalid_field"),
-        (b"[]", "invalid_field"),
     ],
 )
 async def test_bad_input(client: httpx.AsyncClient, deps: FakeDeps, body: bytes, code: str) -> None:
@@ -121,7 +121,6 @@ async def test_compressed_bodies_are_refused_unread(client: httpx.AsyncClient) -
     [
         (PublishRefused(ErrorCode.UNAVAILABLE, "not now"), 503, "unavailable"),
         (PublishRefused(ErrorCode.TOO_LARGE, "too large"), 413, "too_large"),
-        (Unavailable("no bus"), 503, "unavailable"),
     ],
 )
 async def test_refusals(
@@ -172,3 +171,112 @@ async def test_a_ticket_is_bound_to_the_requesting_page(client: httpx.AsyncClien
     await client.post("/api/tickets", headers={"origin": page}, json={"origin": "https://other.example"})
     await client.post("/api/tickets", json={"origin": "https://app.example"})
     assert [origin for _, origin in deps.tickets.kept.values()] == [page, "https://app.example"]
+
+
+# --- several targets, and batches ---
+
+
+async def test_to_several_rooms_and_users(client: httpx.AsyncClient, deps: FakeDeps) -> None:
+    deps.publisher.refused["b"] = PublishRefused(ErrorCode.UNAVAILABLE, "not now")
+    body = {"rooms": ["a", "b", "", "a"], "content": 1, "id": "m"}
+    answer = await client.post("/api/publish", json=body)
+
+    assert answer.status_code == 200
+    assert (answer.json()["type"], answer.json()["id"]) == ("ack", "m")
+    answers = answer.json()["answers"]
+    assert [each.get("code", each["type"]) for each in answers] == [
+        "ack",
+        "unavailable",
+        "invalid_name",
+        "ack",
+    ]
+    assert all(each["id"] == "m" for each in answers)
+    assert answers[1] == {
+        "type": "error", "id": "m", "code": "unavailable", "message": "not now", "retryable": True, "retryAfterMs": 1000,
+    }  # fmt: skip
+    users = (await client.post("/api/publish", json={"userIds": ["ada"], "content": 1})).json()
+    assert [each["type"] for each in users["answers"]] == ["ack"]
+    assert [published[:3:2] for published in deps.publisher.published] == [
+        ("room", "a"), ("room", "a"), ("user", "ada"),
+    ]  # fmt: skip
+
+
+async def test_several_targets_of_which_none_accepts_have_the_first_error(
+    client: httpx.AsyncClient, deps: FakeDeps
+) -> None:
+    deps.publisher.fault = PublishRefused(ErrorCode.UNAVAILABLE, "not now")
+    alone = await client.post("/api/publish", json={"rooms": ["a", "b"], "content": 1})
+    assert (alone.status_code, alone.json()["code"], alone.headers["retry-after"]) == (
+        503,
+        "unavailable",
+        "1",
+    )
+    batch = await client.post("/api/publish", json=[{"rooms": ["a", "b"], "content": 1}])
+    assert [each["code"] for each in batch.json()] == ["unavailable"]
+
+
+async def test_a_batch_is_answered_in_order_and_its_bad_members_by_themselves(
+    client: httpx.AsyncClient, deps: FakeDeps
+) -> None:
+    answer = await client.post(
+        "/api/publish",
+        content=b'[{"room":"a","content":1,"id":"1"},7,{"room":"a"},{"room":"","content":1},{"userId":"u","content":2},'
+        b'{"room":"a","content":"'
+        + b"x" * 1100
+        + b'"},{"rooms":["b","c"],"content":[]},{"broadcast":true,"content":{}}]',
+    )
+    assert answer.status_code == 200
+    assert [each.get("code", each["type"]) for each in answer.json()] == [
+        "ack", "invalid_field", "invalid_field", "invalid_name", "ack", "too_large", "ack", "ack",
+    ]  # fmt: skip
+    assert [len(each.get("answers", ())) for each in answer.json()] == [0, 0, 0, 0, 0, 0, 2, 0]
+    assert [published[2] for published in deps.publisher.published] == ["a", "u", "b", "c", ""]
+    assert deps.limited == [Limit.MESSAGE_BYTES]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"[" + b",".join([b"1"] * 1001) + b"]", 413, "too_large"),
+        (b"[1", 400, "bad_message"),
+        (b"[1]x", 400, "bad_message"),
+        (b"[" * 2000, 400, "bad_message"),
+        (b'{"rooms":[],"content":1}', 400, "invalid_field"),
+        (b'{"rooms":["a"],"room":"a","content":1}', 400, "invalid_field"),
+        (b'{"room":"a","content":1,"exclude":"' + b"x" * 65 + b'"}', 400, "invalid_field"),
+    ],
+)
+async def test_what_is_refused_as_a_whole(
+    client: httpx.AsyncClient, deps: FakeDeps, body: bytes, status: int, code: str
+) -> None:
+    answer = await client.post("/api/publish", content=body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert deps.publisher.published == []
+
+
+async def test_an_empty_batch_has_no_answers(client: httpx.AsyncClient) -> None:
+    assert (await client.post("/api/publish", content=b" [ ] ")).json() == []
+
+
+async def test_an_excluded_connection_goes_with_each_target(
+    client: httpx.AsyncClient, deps: FakeDeps
+) -> None:
+    body = {"rooms": ["a", "b"], "content": 1, "exclude": "c0"}
+    await client.post("/api/publish", json=[body, {"broadcast": True, "content": 1, "exclude": "c1"}])
+    assert deps.publisher.excluded == ["c0", "c0", "c1"]
+
+
+async def test_a_request_has_limited_messages_and_few_wait_at_a_time() -> None:
+    deps = FakeDeps(Settings())
+    deps.publisher.delay_s = 0.001
+    thousand = {"rooms": [f"r{number}" for number in range(1000)], "content": 1}
+    async with api_client(deps) as client:
+        answers = (await client.post("/api/publish", json=[thousand] * 11)).json()
+        assert [each["type"] for each in answers] == ["ack"] * 10 + ["error"]
+        assert answers[-1]["code"] == "too_large"
+        assert 1 < deps.publisher.most_open <= 2000
+
+        deps.publisher.most_open = 0
+        large = {"rooms": [f"r{number}" for number in range(40)], "content": "x" * 60_000}
+        assert (await client.post("/api/publish", json=large)).json()["type"] == "ack"
+        assert 1 < deps.publisher.most_open <= 17

@@ -8,6 +8,7 @@ import type {
   AlertRule,
   AlertTransition,
   CustomDataPut,
+  ErrorMessage,
   GatewayStats,
   Liveness,
   LogEntry,
@@ -178,8 +179,8 @@ export interface Operations {
   "POST /api/publish": {
     path: Record<string, never>;
     query: Record<string, never>;
-    body: PublishRequest;
-    answer: Ack;
+    body: PublishRequest[] | PublishRequest;
+    answer: Ack | (Ack | ErrorMessage)[];
   };
   "POST /api/rooms/{room}/messages": {
     path: { room: string };

@@ -32,7 +32,7 @@ ANSWERS: dict[str, Any] = {
     "DELETE /api/windows/{id}": None,
     "GET /api/logs": list[wire.LogEntry],
     "POST /api/logs": wire.PushResult,
-    "POST /api/publish": wire.Ack,
+    "POST /api/publish": wire.Ack | list[wire.Ack | wire.ErrorMessage],
     "POST /api/rooms/{room}/messages": wire.Ack,
     "POST /api/users/{userId}/messages": wire.Ack,
     "POST /api/broadcast": wire.Ack,
@@ -122,7 +122,7 @@ class Operations:
     async def request(self, operation: Literal["POST /api/logs"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.PushResult: ...
 
     @overload
-    async def request(self, operation: Literal["POST /api/publish"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.Ack: ...
+    async def request(self, operation: Literal["POST /api/publish"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.Ack | list[wire.Ack | wire.ErrorMessage]: ...
 
     @overload
     async def request(self, operation: Literal["POST /api/rooms/{room}/messages"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.Ack: ...

@@ -11,7 +11,7 @@ Status = Literal["away", "busy", "online"]
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="ack"):
-    """Answers a message. Durable: `epoch` and `seq` say where it is stored. `online` is for direct messages. `expiresAt` (ms since 1970) answers `refresh`: when the connection ends now."""
+    """Answers a message. Durable: `epoch` and `seq` say where it is stored. `online` is for direct messages. `expiresAt` (ms since 1970) answers `refresh`: when the connection ends now. `answers` are those of a publish over HTTP to several rooms or users, in their order."""
 
     id: str | None = None
     epoch: str | None = None
@@ -19,6 +19,7 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fie
     timestamp: int | None = None
     online: bool | None = None
     expires_at: int | None = field(default=None, name="expiresAt")
+    answers: list[Ack | ErrorMessage] | None = None
 
 
 class AckRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -434,14 +435,17 @@ class PresenceUpdated(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class PublishRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Exactly one of `room`, `userId` and `broadcast` says where to. `id` makes a retry no duplicate."""
+    """Exactly one of `room`, `rooms`, `userId`, `userIds` and `broadcast` says where to. `id` makes a retry no duplicate. `exclude` names a connection that gets no copy, whichever user it belongs to."""
 
     content: Any
     room: str | None = None
+    rooms: list[str] | None = None
     user_id: str | None = field(default=None, name="userId")
+    user_ids: list[str] | None = field(default=None, name="userIds")
     broadcast: bool | None = None
     username: str | None = None
     id: str | None = None
+    exclude: str | None = None
 
 
 class PushResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
