@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -17,12 +18,13 @@ from gateway.connections import Connections
 from gateway.delivery.counters import Counters
 from gateway.delivery.history import History
 from gateway.delivery.inbox import Inboxes
-from gateway.delivery.publisher import Publisher
+from gateway.delivery.publisher import Publisher, Sender
 from gateway.delivery.reads import Reads
 from gateway.delivery.resync import LeaderWatch, check_all, resume_all
 from gateway.delivery.rooms import Rooms
 from gateway.delivery.stream_subscription import DeliveryParts, StreamSubscription
 from gateway.delivery.streams import Streams
+from gateway.hooks.admission import Admitter
 from gateway.metrics import MetricsReporter
 from gateway.presence.online import OnlineLookup
 from gateway.presence.reporter import PresenceReporter
@@ -35,6 +37,9 @@ from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire.codes import CloseCode
 from services.wire.events import CloseConnections, ControlEvent, Revoked, SetPresence
+
+if TYPE_CHECKING:
+    from gateway.hooks.hooks import Hooks
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +62,8 @@ class Gateway:
         self.instance = instance
         self.tickets = TicketStore(bus, settings)
         self.authenticator = Authenticator(settings, self.tickets)
+        self.hooks = _hooks(settings)
+        self.admitter = Admitter(self.authenticator, self.hooks)
         self.tasks = tasks = TaskSet(on_failure)
         self.counters = counters = Counters()
         self.on_limit = counters.limit_hit  # one bound method for all connections
@@ -67,7 +74,7 @@ class Gateway:
         self.rooms = Rooms(parts)
         self.inboxes = Inboxes(parts)
         self.history = History(parts)
-        self.publisher = Publisher(bus, streams, settings, self.on_limit)
+        self.set_publisher(Publisher(bus, streams, settings, self.on_limit))
         self.service_client = ServiceClient(bus, settings.subjects)
         boot = secrets.token_hex(8)
         self.presence = PresenceReporter(
@@ -99,6 +106,16 @@ class Gateway:
         self._elections = LeaderWatch(bus, settings, self._on_elected)
         bus.on_disconnect(self._on_bus_lost)
         bus.on_reconnect(self._on_bus_return)
+
+    def set_publisher(self, publisher: Publisher) -> None:
+        """Publish by it: `publisher` what servers send, `user_publisher` what the application may decide on."""
+        self.publisher = self.user_publisher = publisher
+        if self.hooks is not None and self.hooks.asks_publish:
+            from gateway.hooks.publishing import HookedPublisher  # only where hooks are
+
+            self.user_publisher = HookedPublisher(
+                publisher, self.bus, self.streams, self.settings, self.on_limit, self.hooks, self.tasks
+            )
 
     async def open(self) -> None:
         """Open the durable logs and start what runs in the background.
@@ -141,6 +158,8 @@ class Gateway:
         self._closed = True
         await self.tasks.close()
         await self.presence.close()
+        if self.hooks is not None:
+            self.hooks.close()
         for part in (
             self.rooms,
             self.inboxes,
@@ -152,6 +171,18 @@ class Gateway:
             self.streams,
         ):
             part.close()
+
+    async def require_join(self, sender: Sender, room: str) -> None:
+        """Have the application decide whether a user may join a room, unless a connection of theirs here is in it.
+
+        For what a user does to a room without joining it; servers with an API key have no user id, and may. Raises
+        HookRefused, HookUnavailable.
+        """
+        if self.hooks is None or not self.hooks.asks_join or not sender.user_id:
+            return
+        connections = self.connections.of_user(sender.user_id)
+        if not any(self.rooms.has(each.connection_id, room) for each in connections):
+            await self.hooks.join(sender, room)
 
     def _on_bus_lost(self) -> None:
         self.streams.lost()
@@ -207,3 +238,13 @@ class Gateway:
     def _on_revoked(self, revoked: Revoked) -> None:
         for client in self.connections.concerned_by(revoked):
             client.disconnect(CloseCode.BAD_TOKEN)
+
+
+def _hooks(settings: Settings) -> "Hooks | None":
+    if not settings.hooks:
+        return None
+    # Not at the top: a gateway without hooks needs no HTTP client.
+    from gateway.hooks.caller import HookCaller
+    from gateway.hooks.hooks import Hooks
+
+    return Hooks(settings, HookCaller(settings))

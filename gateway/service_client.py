@@ -74,6 +74,10 @@ class CircuitBreaker:
         self._until = now + self._config.trial_s
         return True
 
+    def wait_s(self, now: float) -> float:
+        """Return the seconds until another request may be sent, as far as is known; 0.0 while closed."""
+        return 0.0 if self.state is BreakerState.CLOSED else max(0.0, self._until - now)
+
     def succeeded(self) -> None:
         """Record an answer."""
         self.state = BreakerState.CLOSED

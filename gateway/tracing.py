@@ -20,7 +20,7 @@ _STREAM = b"text/event-stream"
 
 def trace(gateway: Gateway, app: ASGIApp, traces: Traces) -> ASGIApp:
     """Trace the publisher of a gateway that does not serve yet; return its application, which traces requests."""
-    gateway.publisher = TracingPublisher(gateway, traces)
+    gateway.set_publisher(TracingPublisher(gateway, traces))
     return TracingRequests(app, traces)
 
 

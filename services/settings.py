@@ -24,6 +24,7 @@ from services.settings_sources import FilesNamedByVariables, config_file
 from services.settings_values import (
     PLAIN_WORD,
     CommaList,
+    HookName,
     Namespace,
     PresenceEvent,
     default_namespaces,
@@ -252,6 +253,22 @@ class Settings(BaseSettings):
     )
     revocation_s: int = Field(
         2_592_000, ge=60, description="Lifetime of a revocation. Tokens that live longer are refused."
+    )
+    hooks_url: str = Field("", description="Your application's address: https, or http on loopback.")
+    hooks: CommaList[HookName] = Field(default_factory=list, description="What your application decides.")
+    hooks_secrets: CommaList[SecretStr] = Field(
+        default_factory=list, description="Each signs the requests of hooks. Required with `hooks`."
+    )
+    hooks_timeout_s: float = Field(2.0, gt=0, le=30, description="Time limit of a hook, with its answer.")
+    hooks_on_failure: Literal["refuse", "allow"] = Field(
+        "refuse", description="Without an answer: refuse as `unavailable`, or go on as without the hook."
+    )
+    hooks_headers: CommaList[str] = Field(
+        default_factory=lambda: ["cookie", "authorization", "user-agent", "x-request-id"],
+        description="Headers of a client that the hook `connect` passes on.",
+    )
+    hooks_concurrency: int = Field(
+        64, ge=1, le=1024, description="Requests of hooks at once; 16 times as many wait."
     )
     echo_endpoint: bool | None = Field(None, description="Serve `/ws/echo`. Default: under `open` only.")
 

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -24,7 +25,7 @@ from services.settings_values import (
     MIN_SECRET_BYTES,
     Namespace,
     is_http_url,
-    is_safe_keys_url,
+    is_secure_url,
     normalize_origin,
     parse_api_key,
 )
@@ -51,7 +52,13 @@ def problems_of(settings: Settings, role: Role | None = None) -> list[Problem]:
     """Return the problems with which a process of that role, or with none any of them, cannot work."""
     found = list(_connections(settings))
     if role in (None, Role.GATEWAY):
-        found += [*_access(settings), *_tokens(settings), *_api_keys(settings), *_gateway(settings)]
+        found += [
+            *_access(settings),
+            *_tokens(settings),
+            *_api_keys(settings),
+            *_gateway(settings),
+            *_hooks(settings),
+        ]
     if role in (None, Role.PRESENCE):
         found += _presence_webhooks(settings)
     if role in (None, Role.METRICS):
@@ -102,11 +109,12 @@ def _access(settings: Settings) -> Iterator[Problem]:
 
 
 def _tokens(settings: Settings) -> Iterator[Problem]:
-    if settings.auth == "jwt" and not (settings.jwt_secrets or settings.jwks_url or settings.jwks_issuers):
+    has_keys = settings.jwt_secrets or settings.jwks_url or settings.jwks_issuers
+    if settings.auth == "jwt" and not has_keys and "connect" not in settings.hooks:
         yield Problem(
             "TIDINGS_AUTH",
             "is `jwt`, and nothing says how tokens are signed",
-            "set TIDINGS_JWT_SECRETS, or TIDINGS_JWKS_URL and TIDINGS_JWT_ISSUER",
+            "set TIDINGS_JWT_SECRETS, or TIDINGS_JWKS_URL and TIDINGS_JWT_ISSUER, or have a `connect` hook decide",
         )
     for number, secret in enumerate(settings.jwt_secrets, 1):
         size = len(secret.get_secret_value().encode())
@@ -123,7 +131,7 @@ def _tokens(settings: Settings) -> Iterator[Problem]:
     urls = {"TIDINGS_JWKS_URL": [settings.jwks_url] if settings.jwks_url else []}
     urls["TIDINGS_JWKS_ISSUERS"] = list(settings.jwks_issuers.values())
     for setting, given in urls.items():
-        if not all(map(is_safe_keys_url, given)):
+        if not all(map(is_secure_url, given)):
             what = "is not https (http is for loopback alone)"
             yield Problem(setting, what, "use https: anyone who can change the answer can sign tokens")
 
@@ -142,6 +150,24 @@ def _gateway(settings: Settings) -> Iterator[Problem]:
         what = f"{settings.presence_lease_s:g} s are over before a lease is renewed ({settings.presence_renew_s:g} s)"
         advice = "make it at least twice TIDINGS_PRESENCE_RENEW_S, or all users go offline in between"
         yield Problem("TIDINGS_PRESENCE_LEASE_S", what, advice)
+
+
+def _hooks(settings: Settings) -> Iterator[Problem]:
+    if not settings.hooks:
+        return
+    url = settings.hooks_url
+    if not url:
+        yield Problem("TIDINGS_HOOKS_URL", "is not set, and TIDINGS_HOOKS is", "say where hooks are answered")
+    elif not is_secure_url(url):
+        advice = "use https: cookies and tokens of users are sent there"
+        yield Problem("TIDINGS_HOOKS_URL", "is not https (http is for loopback alone)", advice)
+    elif "@" in urlsplit(url).netloc:
+        advice = "leave it out: requests are signed with TIDINGS_HOOKS_SECRETS"
+        yield Problem("TIDINGS_HOOKS_URL", "has a login, which is not sent", advice)
+    secrets = [secret.get_secret_value() for secret in settings.hooks_secrets]
+    if not (secrets and all(secrets)):
+        what = "is not set, and TIDINGS_HOOKS is: requests of hooks are signed"
+        yield Problem("TIDINGS_HOOKS_SECRETS", what, "give a secret that your application knows")
 
 
 def _presence_webhooks(settings: Settings) -> Iterator[Problem]:

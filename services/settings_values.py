@@ -19,6 +19,7 @@ MIN_SECRET_BYTES = 32  # RFC 7518 §3.2: a key as long as the hash
 _ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#@\s]+)")
 DEFAULT_PORT = {"http": ":80", "https": ":443"}
 PresenceEvent = Literal["user_online", "user_offline", "room_occupied", "room_vacated"]
+HookName = Literal["connect", "join", "publish"]
 PLAIN_WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 _HASHED = "sha256:"
@@ -168,8 +169,8 @@ def is_http_url(url: str) -> bool:
         return False
 
 
-def is_safe_keys_url(url: str) -> bool:
-    """Whether keys from there can be trusted: https, or http on this machine."""
+def is_secure_url(url: str) -> bool:
+    """Whether what is sent to a URL cannot be read or changed on the way: https, or http on this machine."""
     if not is_http_url(url):
         return False
     parts = urlsplit(url)

@@ -180,6 +180,26 @@ class MetricName(Enum):
     BREAKER_REFUSED = _counter(
         "tidings_breaker_refused_total", "Requests that an open breaker answered `unavailable`.", "service"
     )
+    HOOK_REQUESTS = _counter(
+        "tidings_hook_requests_total",
+        "Requests to the application, by hook and what came of them: `answered`, `refused`, `cached`, or why there is no answer.",
+        "hook",
+        "outcome",
+    )
+    HOOK_DURATION = Declaration(
+        "tidings_hook_duration_seconds",
+        "histogram",
+        "From a request to the application's answer, with the wait for a free connection.",
+        ("hook",),
+        (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+    )
+    HOOK_BREAKER_OPEN = _gauge(
+        "tidings_hook_breaker_open",
+        "1 while the application is not asked because it has not answered lately.",
+    )
+    HOOK_WAITING = _gauge(
+        "tidings_hook_waiting", "Requests to the application that wait for a free connection."
+    )
     PRESENCE_STORE_FAULTS = _counter(
         "tidings_presence_store_faults_total", "Store operations without an answer."
     )

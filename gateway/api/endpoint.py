@@ -29,8 +29,11 @@ from starlette.routing import Route
 from gateway.api.body import decode, read_body
 from gateway.api.pushes import Pushes
 from gateway.api.responses import ApiError, JsonResponse
-from gateway.auth.identity import Identity
+from gateway.channels.channel_names import presence_room
+from gateway.delivery.publisher import Sender
 from gateway.gateway import Gateway
+from gateway.hooks.admission import Admission
+from gateway.hooks.messages import ClientRequest
 from gateway.limits import Limit
 from services.settings_values import Scope
 from services.wire.codes import ErrorCode
@@ -77,6 +80,12 @@ class IntegerQuery:
         return int(text)
 
 
+# The connection of the user that a request belongs to.
+CONNECTION = Query(
+    "Tidings-Connection",
+    str,
+    "A connection of this user, by its `connectionId`: it gets no copy, and it is whose status and data are set.",
+)
 # The user of a request without credentials.
 IDENTITY_QUERY = (
     Query("username", str, "Display name under `TIDINGS_AUTH=open`."),
@@ -103,9 +112,20 @@ class Call:
         """Parameters of the path, decoded."""
         return self.request.path_params
 
-    async def reader(self) -> Identity:
-        """Return the identity that reads (`Authenticator.authenticate_reader`). Raises AuthRefused."""
-        return await self.gateway.authenticator.authenticate_reader(self.request.headers, self.query)
+    @property
+    def client_request(self) -> ClientRequest:
+        """The request as what decides about its user sees it."""
+        gateway, request = self.gateway, self.request
+        return ClientRequest(
+            request.headers,
+            self.query,
+            lambda: gateway.connections.proxies.client_ip_of_request(request.scope),
+            request.headers.get(CONNECTION.name, ""),
+        )
+
+    async def reader(self) -> Admission:
+        """Return the user that reads, one without an id for an API key. Raises as `Admitter.admit_reader`."""
+        return await self.gateway.admitter.admit_reader(self.client_request)
 
     async def json(self, type_: type[T]) -> T:
         """Return the body as `type_`; an empty body is an empty object. Raises ApiError."""
@@ -178,9 +198,12 @@ def server(scope: Scope) -> Access:
 
 
 async def require_channel(call: Call, channel: str) -> None:
-    """Raise AuthRefused or ApiError for a reader who may not follow a channel."""
-    if not (await call.reader()).grants.may_follow(channel):
+    """Refuse a reader who may not follow a channel. Raises ApiError, AuthRefused, HookRefused, HookUnavailable."""
+    reader = (await call.reader()).identity
+    if not reader.grants.may_follow(channel):
         raise forbidden()
+    if room := presence_room(channel):
+        await call.gateway.require_join(Sender(reader.user_id, reader.username), room)
 
 
 def forbidden() -> ApiError:

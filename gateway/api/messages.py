@@ -14,12 +14,12 @@ from typing import Literal
 import msgspec
 
 from gateway.api.endpoint import (
+    CONNECTION,
     IDENTITY_QUERY,
     USER,
     Call,
     Handler,
     HttpEndpoint,
-    Query,
     endpoint,
     forbidden,
 )
@@ -37,14 +37,8 @@ from services.wire.names import normalize_name
 from services.wire.records import UNSET, Record, Status, UnsetType
 from services.wire.server import Ack
 
-_MAX_CONNECTION_ID = 64
+_MAXCONNECTION_ID = 64
 _ROOMS_CHARGED = 100  # where a connection may be in any number
-
-_CONNECTION = Query(
-    "Tidings-Connection",
-    str,
-    "A connection of this user, by its `connectionId`: it gets no copy, and it is whose status and data are set.",
-)
 
 
 class MessagePost(Record, frozen=True, kw_only=True):
@@ -80,7 +74,7 @@ def _as_oneself(
         path,
         USER,
         query=IDENTITY_QUERY,
-        headers=(_CONNECTION,),
+        headers=(CONNECTION,),
         body=body,
         body_limit=Limit.MESSAGE_BYTES,
     )
@@ -92,12 +86,16 @@ async def send_to_room(call: Call) -> Ack:
     """Publish to a room as oneself."""
     poster = await _Poster.of(call)
     room = normalize_name(call.path["room"], "room")
-    if not poster.identity.grants.may_join(room):
+    if room not in poster.rooms and not poster.identity.grants.may_join(room):
         raise forbidden()
     asked = await call.json(RoomMessagePost)
     poster.check(client.PublishRoomCommand(room=room, content=asked.content), {room})
     content = poster.content(asked.content)
-    return await call.gateway.publisher.publish_room(poster.sender, room, content, asked.id, echo=asked.echo)
+    if room not in poster.rooms:
+        await call.gateway.require_join(poster.sender, room)
+    return await call.gateway.user_publisher.publish_room(
+        poster.sender, room, content, asked.id, echo=asked.echo
+    )
 
 
 @_as_oneself("POST", "/api/users/{userId:path}/messages", MessagePost)
@@ -109,7 +107,7 @@ async def send_to_user(call: Call) -> Ack:
     user_id = normalize_name(call.path["userId"], "targetUserId")
     content = poster.content(asked.content)
     ack, online = await asyncio.gather(
-        call.gateway.publisher.publish_user(poster.sender, user_id, content, asked.id),
+        call.gateway.user_publisher.publish_user(poster.sender, user_id, content, asked.id),
         call.gateway.user_presence.is_online(user_id, poster.identity.grants),
     )
     return msgspec.structs.replace(ack, online=online)
@@ -121,7 +119,7 @@ async def broadcast(call: Call) -> Ack:
     poster = await _Poster.of(call)
     asked = await call.json(MessagePost)
     poster.check(client.PublishBroadcastCommand(content=asked.content))
-    return await call.gateway.publisher.broadcast(poster.sender, poster.content(asked.content), asked.id)
+    return await call.gateway.user_publisher.broadcast(poster.sender, poster.content(asked.content), asked.id)
 
 
 @_as_oneself("PUT", "/api/me/status", StatusPut)
@@ -150,21 +148,23 @@ class _Poster:
 
     gateway: Gateway
     identity: Identity
+    rooms: tuple[str, ...]  # which the application named
     connection_id: str
 
     @classmethod
     async def of(cls, call: Call) -> "_Poster":
-        """Authenticate the user. Raises AuthRefused, ApiError, BusError."""
-        gateway, headers = call.gateway, call.request.headers
-        identity = await gateway.authenticator.authenticate(headers, call.query)
-        connection_id = headers.get(_CONNECTION.name, "")
-        if len(connection_id) > _MAX_CONNECTION_ID:
-            raise ApiError(ErrorCode.INVALID_FIELD, f"{_CONNECTION.name} is too long")
+        """Admit the user. Raises ApiError, and as `Admitter.admit`."""
+        gateway = call.gateway
+        connection_id = call.request.headers.get(CONNECTION.name, "")
+        if len(connection_id) > _MAXCONNECTION_ID:
+            raise ApiError(ErrorCode.INVALID_FIELD, f"{CONNECTION.name} is too long")
+        admission = await gateway.admitter.admit(call.client_request)
+        identity = admission.identity
         # A connection of another gateway is not known here: there, the sender's user id decides (`Fanout.send`).
         connection = gateway.connections.get(connection_id)
         if connection is not None and connection.user_id != identity.user_id:
-            raise ApiError(ErrorCode.FORBIDDEN, f"{_CONNECTION.name} names a connection of another user")
-        return cls(gateway, identity, connection_id)
+            raise ApiError(ErrorCode.FORBIDDEN, f"{CONNECTION.name} names a connection of another user")
+        return cls(gateway, identity, admission.rooms, connection_id)
 
     @property
     def sender(self) -> Sender:

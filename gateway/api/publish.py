@@ -24,7 +24,7 @@ from gateway.gateway import Gateway
 from gateway.limits import Limit
 from services.settings_values import Scope
 from services.wire.client import MessageId
-from services.wire.codes import ErrorCode
+from services.wire.codes import ErrorCode, ErrorSpec
 from services.wire.content import BadMessage, TooDeep, content_from_json
 from services.wire.names import InvalidName, normalize_name
 from services.wire.records import UNSET, Record, UnsetType
@@ -268,7 +268,9 @@ def _answer(member: _Publication) -> Ack | Error:
     return answers[0]
 
 
-def _error(code: ErrorCode, message: str, retry_after_ms: int = 0, id: str | UnsetType = UNSET) -> Error:
+def _error(
+    code: ErrorCode | ErrorSpec, message: str, retry_after_ms: int = 0, id: str | UnsetType = UNSET
+) -> Error:
     if not retry_after_ms and code is ErrorCode.UNAVAILABLE:
         retry_after_ms = UNAVAILABLE_RETRY_MS
     return Error(

@@ -16,10 +16,11 @@ from starlette.responses import Response
 from gateway.auth.identity import AuthRefused
 from gateway.client.commands import CommandError
 from gateway.delivery.publisher import PublishRefused
+from gateway.hooks.messages import HookRefused, HookUnavailable
 from gateway.http.request_metrics import count_as_limit
 from gateway.limits import Limit
 from services.bus.errors import BusError, PayloadTooLarge, RequestRefused, StoreFull, Unavailable
-from services.wire.codes import ErrorCode
+from services.wire.codes import ErrorCode, ErrorSpec
 from services.wire.names import InvalidName
 from services.wire.records import UNSET, ErrorBody, UnsetType
 
@@ -57,7 +58,12 @@ class ApiError(Exception):
     """
 
     def __init__(
-        self, code: ErrorCode, message: str, limit: Limit | None = None, *, status: int | None = None
+        self,
+        code: ErrorCode | ErrorSpec,
+        message: str,
+        limit: Limit | None = None,
+        *,
+        status: int | None = None,
     ) -> None:
         super().__init__(f"{code.code}: {message}")
         self.code = code
@@ -67,7 +73,7 @@ class ApiError(Exception):
 
 
 def refusal_response(
-    code: ErrorCode,
+    code: ErrorCode | ErrorSpec,
     message: str,
     retry_after_ms: int | None = None,
     *,
@@ -86,7 +92,7 @@ def refusal_response(
         retryable=code.retryable,
         retry_after_ms=UNSET if retry_after_ms is None else retry_after_ms,
     )
-    return JsonResponse(body, status or code.value.http_status, extra)
+    return JsonResponse(body, status or code.http_status, extra)
 
 
 def too_many(wait_s: float) -> Response:
@@ -101,6 +107,13 @@ def too_many_from_there() -> Response:
     return refusal_response(
         ErrorCode.RATE_LIMITED, "too many connections from this address", _ADDRESS_RETRY_MS
     )
+
+
+def hook_refusal(fault: HookRefused | HookUnavailable) -> Response:
+    """Return the answer to what the application refused, or did not answer."""
+    if isinstance(fault, HookRefused):
+        return refusal_response(fault.spec, fault.message)
+    return refusal_response(ErrorCode.UNAVAILABLE, fault.message, fault.retry_after_ms)
 
 
 def describe_bus_error(fault: BusError) -> tuple[ErrorCode, str]:
@@ -130,6 +143,8 @@ async def _on_fault(request: Request, fault: Exception) -> Response:
         case CommandError():
             retry_ms = None if isinstance(fault.retry_after_ms, UnsetType) else fault.retry_after_ms
             return refusal_response(fault.code, fault.message, retry_ms)
+        case HookRefused() | HookUnavailable():
+            return hook_refusal(fault)
         case InvalidName():
             return refusal_response(ErrorCode.INVALID_NAME, str(fault))
         case BusError():
@@ -147,11 +162,20 @@ async def _on_fault(request: Request, fault: Exception) -> Response:
     return refusal_response(ErrorCode.INTERNAL, "an internal error occurred")
 
 
-def _retry_ms(code: ErrorCode) -> int | None:
+def _retry_ms(code: ErrorCode | ErrorSpec) -> int | None:
     return UNAVAILABLE_RETRY_MS if code is ErrorCode.UNAVAILABLE else None
 
 
 def error_handlers() -> dict[Any, Callable[..., Any]]:
     """Return the exception handlers of the application."""
-    faults = (ApiError, AuthRefused, PublishRefused, CommandError, InvalidName, BusError)
+    faults = (
+        ApiError,
+        AuthRefused,
+        PublishRefused,
+        CommandError,
+        HookRefused,
+        HookUnavailable,
+        InvalidName,
+        BusError,
+    )
     return dict.fromkeys((*faults, HTTPException, ClientDisconnect, Exception), _on_fault)

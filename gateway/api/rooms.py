@@ -2,6 +2,7 @@
 
 from gateway.api.endpoint import READER, Call, IntegerQuery, endpoint, forbidden
 from gateway.api.responses import ApiError
+from gateway.delivery.publisher import Sender
 from services.wire.codes import ErrorCode
 from services.wire.names import normalize_name
 from services.wire.records import UNSET, Record, RoomSummary, UnsetType
@@ -29,7 +30,7 @@ class RoomPast(Record, frozen=True, kw_only=True):
 @endpoint("GET", "/api/rooms", READER, query=(_ROOMS,))
 async def rooms(call: Call) -> list[RoomSummary]:
     """Rooms that have members and that the reader may join, most users first."""
-    reader = await call.reader()
+    reader = (await call.reader()).identity
     limit = _ROOMS.read(call) or 100
     # Filtered here, so all are requested: the first hundred may be rooms that the reader must not see.
     page = await call.gateway.service_client.call(PRESENCE_ROOMS, RoomsQuery(limit=_MAX_ROOMS))
@@ -42,8 +43,7 @@ async def room_history(call: Call) -> RoomPast:
     """What a room keeps, oldest first."""
     gateway = call.gateway
     room = normalize_name(call.path["room"], "room")
-    if not (await call.reader()).grants.may_join(room):
-        raise forbidden()
+    await _require_room(call, room)
     limit = _MESSAGES.read(call) or 100
     before, since = _BEFORE.read(call), _SINCE.read(call)
     if before is not None and since is not None:
@@ -52,3 +52,13 @@ async def room_history(call: Call) -> RoomPast:
         return RoomPast(room=room, messages=[])
     found = await gateway.history.room_history(room, limit=limit, before=before, since=since)
     return RoomPast(room=room, epoch=found.epoch, seq=found.last_seq, messages=list(found.messages))
+
+
+async def _require_room(call: Call, room: str) -> None:
+    """Refuse a reader who may not join a room. Raises ApiError, AuthRefused, HookRefused, HookUnavailable."""
+    admission = await call.reader()
+    if room not in admission.rooms:
+        reader = admission.identity
+        if not reader.grants.may_join(room):
+            raise forbidden()
+        await call.gateway.require_join(Sender(reader.user_id, reader.username), room)

@@ -121,6 +121,29 @@ class Authenticator:
             raise AuthRefused(ErrorCode.UNAUTHORIZED, text)
         return await self._tokens.verify(token)
 
+    async def prove(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Identity | None:
+        """Return the user that a request's ticket, token or session proves; None without, or with a token of others.
+
+        For a deployment whose application decides: it may know the user by other credentials.
+
+        Raises:
+            AuthRefused: the ticket is not valid, or what is valid was revoked.
+            BusError: the ticket could not be looked up.
+        """
+        if "ticket" in query:
+            identity = await self._redeem(query["ticket"], headers.get("origin"))
+        elif self.open:
+            if not self._signer.verify(query.get("session", "")):
+                return None
+            identity = self._anonymous(query)
+        else:
+            try:
+                identity = await self._tokens.verify(bearer(headers))
+            except AuthRefused:
+                return None
+        self.require_current(identity)
+        return identity
+
     async def authenticate_reader(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Identity:
         """Authenticate an HTTP read: a user, or an anonymous identity with the rights of an API key.
 
@@ -235,7 +258,12 @@ def _verifier(settings: Settings) -> TokenVerifier:
         if not settings.jwt_issuer:
             raise ValueError("TIDINGS_JWKS_URL needs TIDINGS_JWT_ISSUER: it names the issuer of these keys")
         issuers[settings.jwt_issuer] = settings.jwks_url
-    if settings.auth == "jwt" and not settings.jwt_secrets and not issuers:
+    if (
+        settings.auth == "jwt"
+        and not settings.jwt_secrets
+        and not issuers
+        and "connect" not in settings.hooks
+    ):
         raise ValueError("TIDINGS_AUTH=jwt needs TIDINGS_JWT_SECRETS or TIDINGS_JWKS_URL")
     public: KeySource | None = None
     if issuers:

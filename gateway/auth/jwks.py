@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from gateway.auth.identity import AuthRefused
 from gateway.auth.tokens import VerificationKey
-from services.settings_values import is_safe_keys_url
+from services.settings_values import is_secure_url
 from services.wire.codes import ErrorCode
 from services.wire.content import number
 
@@ -52,7 +52,7 @@ class FetchFailed(Exception):
 
 def check_url(url: str) -> None:
     """Raise ValueError for a URL that is neither https, nor http on this machine."""
-    if not is_safe_keys_url(url):
+    if not is_secure_url(url):
         raise ValueError("TIDINGS_JWKS_URL is not https (http is for loopback alone)")
 
 

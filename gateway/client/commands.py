@@ -14,7 +14,7 @@ from gateway.delivery.streams import RoomRoute
 from gateway.limits import FloodDetector, Limit, Recent, TokenBucket, refill_s
 from services.settings import Settings
 from services.wire import client, server
-from services.wire.codes import ErrorCode
+from services.wire.codes import ErrorCode, ErrorSpec
 from services.wire.names import InvalidName, normalize_name
 from services.wire.records import UNSET, UnsetType
 
@@ -24,7 +24,7 @@ class CommandError(Exception):
 
     def __init__(
         self,
-        code: ErrorCode,
+        code: ErrorCode | ErrorSpec,
         message: str,
         retry_after_ms: int | UnsetType = UNSET,
         *,
@@ -189,11 +189,17 @@ class ClientState:
         self.rooms = {room: self.rooms.get(room) or self._route_of(room) for room in rooms}
         self._read_only = frozenset(room for room in rooms if not identity.grants.may_publish(room))
 
+    def add_room(self, room: str) -> None:
+        """Be a member of a room. The application may name one that the grants do not allow to join."""
+        self.rooms[room] = self._route_of(room)
+        if not self.identity.grants.may_publish(room):
+            self._read_only |= {room}
+
     def _join(self, message: client.JoinRoom) -> client.JoinRoom:
         room = _name(message.room, "room")
         check_history(message.history, self._settings)
         grants = self.identity.grants
-        if not grants.may_join(room):
+        if room not in self.rooms and not grants.may_join(room):
             raise CommandError(ErrorCode.FORBIDDEN, "no such room, or not for this user")
         limit = self._settings.max_rooms_per_connection
         if limit and room not in self.rooms and len(self.rooms) >= limit:
@@ -201,9 +207,7 @@ class ClientState:
             raise CommandError(
                 ErrorCode.TOO_MANY_ROOMS, f"a connection may be in {limit} rooms; leave one first"
             )
-        self.rooms[room] = self._route_of(room)
-        if not grants.may_publish(room):
-            self._read_only |= {room}
+        self.add_room(room)
         return msgspec.structs.replace(message, room=room)
 
     def _check_presence_rate(self, now: float) -> None:

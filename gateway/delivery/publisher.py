@@ -23,7 +23,7 @@ from services.bus.errors import BusError, PayloadTooLarge, StoreFull, Unavailabl
 from services.bus.streams import DurableLog
 from services.settings import Settings
 from services.wire import server
-from services.wire.codes import ErrorCode
+from services.wire.codes import ErrorCode, ErrorSpec
 from services.wire.content import BadMessage, ContentTooLarge
 from services.wire.events import BroadcastPublished, DirectPublished, RoomPublished
 from services.wire.records import UNSET, UnsetType
@@ -49,7 +49,7 @@ class Sender:
 class PublishRefused(Exception):
     """The message was not published. Carries the answer to the sender; `retry_after_ms` 0 means soon."""
 
-    def __init__(self, code: ErrorCode, message: str, retry_after_ms: int = 0) -> None:
+    def __init__(self, code: ErrorCode | ErrorSpec, message: str, retry_after_ms: int = 0) -> None:
         super().__init__(message)
         self.code = code
         self.message = message

@@ -51,7 +51,12 @@ def build_app(gateway: Gateway) -> ASGIApp:
     app: ASGIApp = Starlette(routes=routes, exception_handlers=error_handlers())
     if gateway.settings.request_rate:
         app = RateLimit(app, gateway)
-    return RequestMetrics(BrowserGuard(app, gateway.authenticator.origins), gateway.counters)
+    settings = gateway.settings
+    credentials = "connect" in settings.hooks and "cookie" in [
+        name.lower() for name in settings.hooks_headers
+    ]
+    guard = BrowserGuard(app, gateway.authenticator.origins, credentials=credentials)
+    return RequestMetrics(guard, gateway.counters)
 
 
 class RateLimit:
@@ -89,13 +94,14 @@ class RateLimit:
 class BrowserGuard:
     """Refuses requests of pages that may not talk to this gateway, lets allowed ones read the answers, and adds headers.
 
-    No cookie means anything here, so answers never allow credentials. It stands outside of Starlette, so that its 500
+    Only where the application decides by cookies do they mean anything, and answers allow credentials. It stands outside of Starlette, so that its 500
     page has the headers too: no sniffing, no framing, no referrer, no scripts.
     """
 
-    def __init__(self, app: ASGIApp, policy: OriginPolicy) -> None:
+    def __init__(self, app: ASGIApp, policy: OriginPolicy, *, credentials: bool) -> None:
         self._app = app
         self._policy = policy
+        self._credentials = {"access-control-allow-credentials": "true"} if credentials else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it; answer a preflight."""
@@ -124,6 +130,7 @@ class BrowserGuard:
         else:
             if foreign is not None:
                 cors |= {"access-control-allow-origin": foreign, "access-control-expose-headers": _EXPOSED}
+                cors |= self._credentials
                 if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
                     app = Response(status_code=204, headers=_PREFLIGHT)
         await app(scope, receive, send_with_headers)

@@ -52,9 +52,13 @@ class TrustedProxies:
                 break
         return str(address)
 
+    def client_ip_of_request(self, scope: Scope) -> str:
+        """Return the client's address of a request."""
+        return self.client_ip(peer_of(scope), Headers(scope=scope).getlist(self.header))
+
     def ip_key_of_request(self, scope: Scope) -> str:
         """Return the key under which limits count a request."""
-        return ip_key_of(self.client_ip(peer_of(scope), Headers(scope=scope).getlist(self.header)))
+        return ip_key_of(self.client_ip_of_request(scope))
 
     def _trusts(self, address: IPAddress) -> bool:
         return any(address.version == network.version and address in network for network in self._networks)

@@ -1,8 +1,10 @@
 """`/events` and `/events/metrics`."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import msgspec
@@ -21,6 +23,7 @@ from gateway.delivery.inbox import INBOX_TOPIC
 from gateway.delivery.recovery import RecoveryVerdict
 from gateway.delivery.rooms import RoomJoin
 from gateway.gateway import Gateway
+from gateway.hooks.admission import Admission
 from gateway.http.client_address import peer_of
 from gateway.http.request_metrics import already_counted
 from gateway.sse.event_id import MAX_ID_LENGTH, BadPosition, decode_id, longest_id
@@ -169,14 +172,17 @@ async def events(call: Call) -> Response:
         already_counted(request.scope)
         return too_many(wait_s)
     query, settings = request.query_params, gateway.settings
-    identity = await gateway.authenticator.authenticate(request.headers, query)
-    rooms = _rooms(_listed(query, "rooms"), identity.grants, settings.max_rooms_per_connection)
+    connection_id = secrets.token_hex(8)
+    admission = await gateway.admitter.admit(replace(call.client_request, connection_id=connection_id))
+    identity = admission.identity
+    rooms = _rooms(_listed(query, "rooms"), admission, settings.max_rooms_per_connection)
     names = [_channel(name, identity.grants) for name in _listed(query, "channels")]
     history = _history(query, settings)
     topics = [*rooms, INBOX_TOPIC] if channel_names.INBOX in names else rooms
     if topics:
         _require_resumable(topics, settings, request.scope)
-    stream = EventStream(identity, settings.write_buffer_bytes, gateway.counters)
+    joins = await gateway.admitter.request_joins(admission, connection_id, rooms, names, history)
+    stream = EventStream(identity, settings.write_buffer_bytes, gateway.counters, connection_id=connection_id)
     greeting = Greeting(
         connection_id=stream.connection_id,
         user_id=identity.user_id,
@@ -189,7 +195,7 @@ async def events(call: Call) -> Response:
             stream.positions = decode_id(last, topics)
         except BadPosition as fault:
             stream.reset([topic or channel_names.INBOX for topic in topics], str(fault))
-    subscriptions = _EventSubscriptions(gateway, stream, rooms, names, history)
+    subscriptions = _EventSubscriptions(gateway, stream, joins, names, admission.custom_data)
     return StreamResponse(gateway, stream, subscriptions.start, subscriptions.leave)
 
 
@@ -200,7 +206,7 @@ async def metrics_events(call: Call) -> Response:
     if wait_s := gateway.connections.accept_wait_s():
         already_counted(request.scope)
         return too_many(wait_s)
-    identity = await gateway.authenticator.authenticate_reader(request.headers, request.query_params)
+    identity = (await gateway.admitter.admit_reader(call.client_request)).identity
     if not identity.grants.may_follow(channel_names.METRICS):
         raise ApiError(ErrorCode.FORBIDDEN, "no such stream, or not for this user")
     stream = MetricsStream(identity, gateway.settings.write_buffer_bytes, gateway.counters)
@@ -217,11 +223,13 @@ def _listed(query: QueryParams, name: str) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def _rooms(names: list[str], grants: Grants, limit: int) -> list[str]:
-    rooms = [normalize_name(name, "room") for name in names]
+def _rooms(names: list[str], admission: Admission, limit: int) -> list[str]:
+    """Return the rooms that the application names, and those of the request."""
+    wanted = [normalize_name(name, "room") for name in names]
+    rooms = list(dict.fromkeys([*admission.rooms, *wanted]))
     if limit and len(rooms) > limit:
         raise ApiError(ErrorCode.TOO_MANY_ROOMS, f"a stream may have {limit} rooms")
-    if not all(map(grants.may_join, rooms)):
+    if not all(map(admission.identity.grants.may_join, rooms[len(admission.rooms) :])):
         raise ApiError(ErrorCode.FORBIDDEN, "no such room, or not for this user")
     return rooms
 
@@ -272,33 +280,35 @@ class _EventSubscriptions:
         self,
         gateway: Gateway,
         stream: EventStream,
-        rooms: list[str],
+        joins: dict[str, int | UnsetType],
         names: list[str],
-        history: int | UnsetType,
+        custom_data: msgspec.Raw | UnsetType,
     ) -> None:
         self._gateway = gateway
         self._events = stream
-        self._rooms = rooms
+        self._joins = joins  # with how much of each room's history
         self._names = names
-        self._history = history
+        self._custom_data = custom_data
         # Until a topic is resumed, ids carry the client's own position: it may be cut off before.
         self._since = dict(stream.positions)
 
     def start(self) -> None:
         """Join the rooms, subscribe to the channels and open the inbox, as far as each was asked for."""
         gateway, stream = self._gateway, self._events
-        if self._rooms or channel_names.INBOX in self._names:
+        if self._joins or channel_names.INBOX in self._names:
             stream.announced = True
             user_id, username = stream.user_id, stream.identity.username
             gateway.presence.report(
                 Connected(connection_id=stream.connection_id, user_id=user_id, username=username)
             )
-        if self._rooms or self._names:
+            if not isinstance(self._custom_data, UnsetType):
+                gateway.user_presence.choose(stream, custom_data=self._custom_data)
+        if self._joins or self._names:
             gateway.broadcasts.fanout.add(stream)
         gateway.channels.follow(stream, self._names)
-        for room in self._rooms:
+        for room, history in self._joins.items():
             stream.rooms.add(room)
-            since = self._since.get(room, self._history)
+            since = self._since.get(room, history)
             gateway.rooms.join(stream, room, since, self._is_running, partial(self._on_joined, room))
         if channel_names.INBOX in self._names:
             gateway.inboxes.open(stream, self._on_inbox)

@@ -98,8 +98,8 @@ class Stream(ABC):
     rooms: Collection[str] = frozenset()
     keepalive_s: float  # proxies cut what is silent for long; 15 s is the usual limit
 
-    def __init__(self, identity: Identity, limit: int, counters: Counters) -> None:
-        self.connection_id = secrets.token_hex(8)
+    def __init__(self, identity: Identity, limit: int, counters: Counters, connection_id: str = "") -> None:
+        self.connection_id = connection_id or secrets.token_hex(8)
         self.user_id = identity.user_id
         self.identity = identity
         self.ip_key = ""
@@ -175,9 +175,14 @@ class EventStream(Stream):
     keepalive_s = 5.0
 
     def __init__(
-        self, identity: Identity, limit: int, counters: Counters, now_ms: Callable[[], int] = now_ms
+        self,
+        identity: Identity,
+        limit: int,
+        counters: Counters,
+        now_ms: Callable[[], int] = now_ms,
+        connection_id: str = "",
     ) -> None:
-        super().__init__(identity, limit, counters)
+        super().__init__(identity, limit, counters, connection_id)
         self.positions: dict[str, Position] = {}
         self.rooms: set[str] = set()
         self.announced = False  # present: with rooms or an inbox

@@ -26,7 +26,7 @@ from gateway.ws.protocol import WebSocketProtocol
 from services.bus.errors import BusError
 from services.wire import client, server
 from services.wire.codec import Codec
-from services.wire.codes import CloseCode, ErrorCode
+from services.wire.codes import OUR_CODES, CloseCode, ErrorCode
 from services.wire.content import BadMessage, ContentTooLarge, TooDeep
 from services.wire.records import UNSET, Position, UnsetType
 from services.wire.rpc import Joined, Left
@@ -111,7 +111,9 @@ class Connection(WebSocketClient):
                     self._publish_to_user(command, now)
                 case client.PublishBroadcastCommand(id=id, echo=echo):
                     done = partial(self._on_published, id, now)
-                    gateway.publisher.to_all(self._sender, self._content(command), done, id=id, echo=echo)
+                    gateway.user_publisher.to_all(
+                        self._sender, self._content(command), done, id=id, echo=echo
+                    )
                 case client.StatusChange(status=status, id=id):
                     gateway.user_presence.choose(self, status=status)
                     self.reply(server.Ack(id=id), now)
@@ -139,7 +141,10 @@ class Connection(WebSocketClient):
         """Answer a request, and count it. `encoded` is the message, where parts of it are encoded already."""
         if isinstance(message, server.Error):
             our_fault = message.code in (ErrorCode.UNAVAILABLE.code, ErrorCode.INTERNAL.code)
-            self._gateway.counters.request_failed(message.code, our_fault=our_fault)
+            code = (
+                message.code if message.code in OUR_CODES else ErrorCode.REFUSED.code
+            )  # an application's own
+            self._gateway.counters.request_failed(code, our_fault=our_fault)
         else:
             self._gateway.counters.request_ok(started, _monotonic())
         self._protocol.write_soon((encoded or EncodedMessage(message)).encode(self.encoding))
@@ -177,7 +182,7 @@ class Connection(WebSocketClient):
         gateway, settings = self._gateway, self._gateway.settings
         content = self._codec.content(command.content, settings.max_json_depth, settings.max_message_bytes)
         done = partial(self._on_published, command.id, started)
-        gateway.publisher.to_room(self._sender, route, content, done, id=command.id, echo=command.echo)
+        gateway.user_publisher.to_room(self._sender, route, content, done, id=command.id, echo=command.echo)
 
     def _hold(self, command: client.PublishRoomCommand, route: RoomRoute, started: float) -> None:
         held = self._held[command.room]
@@ -199,7 +204,7 @@ class Connection(WebSocketClient):
             else:
                 online.add_done_callback(partial(self._acknowledge_direct, outcome, started))
 
-        gateway.publisher.to_user(self._sender, user_id, content, done, id=command.id)
+        gateway.user_publisher.to_user(self._sender, user_id, content, done, id=command.id)
 
     def _acknowledge_direct(
         self, ack: server.Ack, started: float, online: "asyncio.Task[bool | UnsetType]"
@@ -231,7 +236,11 @@ class Connection(WebSocketClient):
         return room in self._state.rooms and not self._protocol.closing
 
     def _on_joined(
-        self, room: str, id: str | UnsetType, started: float, outcome: RoomJoin | BusError | None
+        self,
+        room: str,
+        id: str | UnsetType,
+        started: float,
+        outcome: RoomJoin | BusError | CommandError | None,
     ) -> None:
         held = self._held.pop(room, [])
         if isinstance(outcome, RoomJoin):
@@ -248,6 +257,7 @@ class Connection(WebSocketClient):
             error = CommandError(ErrorCode.CONFLICT, "the room was left before it was joined")
         else:
             error = CommandError(ErrorCode.UNAVAILABLE, "the room cannot be joined now; try again")
+            error = outcome if isinstance(outcome, CommandError) else error
             if not self._gateway.rooms.has(self.connection_id, room):  # a member that asks again stays one
                 self._state.rooms.pop(room, None)
         self._refuse(error, id, started)

@@ -9,10 +9,11 @@ from urllib.parse import parse_qsl, unquote
 import structlog
 from starlette.responses import Response
 
-from gateway.api.responses import refusal_response, too_many, too_many_from_there
+from gateway.api.responses import hook_refusal, refusal_response, too_many, too_many_from_there
 from gateway.auth.expiry import to_ms
 from gateway.auth.identity import AuthRefused
 from gateway.gateway import Gateway
+from gateway.hooks.messages import ClientRequest, HookRefused, HookUnavailable
 from gateway.limits import Limit
 from gateway.ws.connection import Connection
 from gateway.ws.frames import FrameReader
@@ -224,7 +225,7 @@ class UpgradeHandler:
         try:
             gateway.authenticator.origins.check(request.headers)
             opened = await open_it(upgrade, ip_key)
-        except (AuthRefused, BusError) as fault:
+        except (AuthRefused, HookRefused, HookUnavailable, BusError) as fault:
             return self._refusal(fault)
         finally:
             if not opened:
@@ -235,16 +236,27 @@ class UpgradeHandler:
         """`GET /ws?username=U&channels=a,b&session=S`: a client's connection.
 
         Raises:
-            AuthRefused, BusError: the upgrade is refused.
+            AuthRefused, HookRefused, HookUnavailable, BusError: the upgrade is refused.
         """
         gateway, request, negotiated = self._gateway, upgrade.request, upgrade.negotiated
         query: Mapping[str, str] = dict(parse_qsl(request.query, keep_blank_values=True))
-        identity = await gateway.authenticator.authenticate(request.headers, query)
+        connection_id, proxies = secrets.token_hex(8), gateway.connections.proxies
+        admission = await gateway.admitter.admit(
+            ClientRequest(
+                request.headers,
+                query,
+                lambda: proxies.client_ip(upgrade.client_address, request.all(proxies.header)),
+                connection_id,
+            )
+        )
         codec = CODECS.get(negotiated.subprotocol or "", JSON)
         origin, deflate = request.headers.get("origin"), negotiated.parser is not None
-        connection = Connection(
-            gateway, identity, codec, secrets.token_hex(8), ip_key, origin, deflate=deflate
-        )
+        make: Callable[..., Connection] = partial(Connection, gateway, admission.identity)
+        if gateway.hooks is not None:
+            from gateway.ws.hooked_connection import HookedConnection  # only where hooks are
+
+            make = partial(HookedConnection, gateway, gateway.hooks, admission)
+        connection = make(codec, connection_id, ip_key, origin, deflate=deflate)
         wanted = [name for name in query.get("channels", "").split(",") if name]
         gateway.inboxes.open(connection, partial(self._welcome, upgrade, connection, wanted))
         return True
@@ -303,9 +315,14 @@ class UpgradeHandler:
         echo.protocol = protocol
         return True
 
-    def _refusal(self, fault: AuthRefused | BusError) -> Response:
+    def _refusal(self, fault: AuthRefused | HookRefused | HookUnavailable | BusError) -> Response:
         """Count a refusal, and return its response."""
         counters = self._gateway.counters
+        if isinstance(fault, HookRefused | HookUnavailable):
+            is_refused = isinstance(fault, HookRefused)
+            code = ErrorCode.REFUSED if is_refused else ErrorCode.UNAVAILABLE
+            counters.request_failed(code.code, our_fault=not is_refused)
+            return hook_refusal(fault)
         if isinstance(fault, BusError):
             message = "the server cannot take connections now"
             log.info("connection refused: the bus is out of reach", reason=str(fault))

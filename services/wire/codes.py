@@ -10,7 +10,7 @@ from enum import Enum
 
 @dataclass(frozen=True, slots=True)
 class ErrorSpec:
-    """One `error` code. `http_status` is what the HTTP surface answers for the same fault."""
+    """One `error` code: of the table below, or of an application. `http_status` is what HTTP answers for the same fault."""
 
     code: str
     retryable: bool
@@ -44,6 +44,7 @@ class ErrorCode(Enum):
     )
     UNAUTHORIZED = ErrorSpec("unauthorized", False, 401, "no credentials, or they are not valid (any more)")
     FORBIDDEN = ErrorSpec("forbidden", False, 403, "not allowed, or no such thing: both answer alike")
+    REFUSED = ErrorSpec("refused", False, 403, "the application refused; it may use codes of its own instead")
     NOT_FOUND = ErrorSpec("not_found", False, 404, "no such resource")
     CONFLICT = ErrorSpec("conflict", False, 409, "the request contradicts the present state")
     UNAVAILABLE = ErrorSpec(
@@ -63,6 +64,14 @@ class ErrorCode(Enum):
     def retryable(self) -> bool:
         """Whether the same message may succeed later."""
         return self.value.retryable
+
+    @property
+    def http_status(self) -> int:
+        """What HTTP answers."""
+        return self.value.http_status
+
+
+OUR_CODES = frozenset(each.code for each in ErrorCode)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,68 @@
 """Guards of authentication and permissions."""
 
-from tests.guards.guard import AUTHENTICATOR, ENDINGS, HANDSHAKE, JWKS, LIVE, TOKENS, guard
+from tests.guards.guard import (
+    AUTHENTICATOR,
+    ENDINGS,
+    HANDSHAKE,
+    HOOK_CALLER,
+    HOOKS,
+    JWKS,
+    LIVE,
+    TOKENS,
+    guard,
+)
 
 GUARDS = (
+    # --- the application ---
+    guard(
+        "rooms that the application refuses, over HTTP",
+        f"{HOOKS}::test_a_refused_room_stays_closed_on_every_way",
+        edits=[("gateway/gateway.py", "if self.hooks is None or not self.hooks.asks_join or", "if True or")],
+    ),
+    guard(
+        "members of a room that the application refuses",
+        f"{HOOKS}::test_a_refused_room_stays_closed_on_every_way",
+        edits=[
+            (
+                "gateway/ws/hooked_connection.py",
+                "rooms = self._rooms_shown(command) if self._hooks.asks_join else []",
+                "rooms: list[str] = []",
+            )
+        ],
+    ),
+    guard(
+        "an answer that was revoked",
+        f"{HOOKS}::test_an_answer_is_kept_until_the_user_is_revoked",
+        edits=[("gateway/hooks/hooks.py", "and revoked(kept.identity)", "and False")],
+    ),
+    guard(
+        "an answer of limited size",
+        f"{HOOK_CALLER}::test_what_is_no_answer_is_refused_or_allowed",
+        edits=[
+            ("gateway/hooks/http_client.py", "if len(self._body) + len(body) > MAX_BODY_BYTES:", "if False:")
+        ],
+    ),
+    guard(
+        "few requests to the application at once",
+        f"{HOOK_CALLER}::test_few_requests_are_under_way_and_more_than_may_wait_are_refused",
+        edits=[
+            (
+                "gateway/hooks/caller.py",
+                "if self._waiting >= WAITING_PER_SLOT * self._concurrency:",
+                "if False:",
+            )
+        ],
+    ),
+    guard(
+        "the breaker of hooks",
+        f"{HOOK_CALLER}::test_the_breaker_opens_asks_once_and_closes",
+        edits=[("gateway/hooks/caller.py", "if not self._breaker.allow(self._clock()):", "if False:")],
+    ),
+    guard(
+        "a refusal of a wrong type",
+        f"{HOOK_CALLER}::test_a_refusal_of_a_wrong_type_refuses_under_allow_too",
+        edits=[("gateway/hooks/messages.py", 'if field.partition(".")[0] == "refuse":', "if False:")],
+    ),
     # --- pages ---
     guard(
         "the page's origin, on upgrades",

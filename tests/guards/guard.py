@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 HANDSHAKE = "tests/integration/test_threat_handshake.py"
+HOOK_CALLER = "tests/integration/hooks/test_hook_caller.py"
+HOOKS = "tests/integration/hooks/test_hooks_gateway.py"
 WIRE = "tests/integration/test_threat_wire.py"
 TLS = "tests/integration/test_threat_tls.py"
 CONTRACT = "tests/integration/test_threat_contract.py"

@@ -22,6 +22,7 @@ from gateway.dashboard import page_routes
 from gateway.delivery.counters import Counters
 from gateway.delivery.publisher import OnDone, PublishRefused, Sender
 from gateway.delivery.streams import RoomRoute, route_of
+from gateway.hooks.admission import Admitter
 from gateway.http.app import BrowserGuard
 from gateway.limits import Limit
 from gateway.service_client import ServiceClient
@@ -239,7 +240,8 @@ class FakeDeps:
         self.tickets = FakeTickets()
         self.authenticator = Authenticator(settings, self.tickets)
         self.revocation_log = FakeRevocationLog()
-        self.publisher = FakePublisher()
+        self.admitter = Admitter(self.authenticator, None)
+        self.publisher = self.user_publisher = FakePublisher()
         self.history = FakeHistory()
         self.checks = {"bus": True}
         self.limited: list[Limit] = []
@@ -256,6 +258,9 @@ class FakeDeps:
 
     def on_limit(self, limit: Limit) -> None:
         self.limited.append(limit)
+
+    async def require_join(self, _sender: Sender, _room: str) -> None:
+        """Without hooks everyone may."""
 
     def readiness(self) -> dict[str, bool]:
         return self.checks
@@ -279,6 +284,6 @@ def api_client(deps: FakeDeps, *, host: str = "127.0.0.1:8080", **options: Any) 
         exception_handlers=error_handlers(),
     )
     transport = httpx.ASGITransport(
-        app=BrowserGuard(app, deps.authenticator.origins), raise_app_exceptions=False
+        app=BrowserGuard(app, deps.authenticator.origins, credentials=False), raise_app_exceptions=False
     )
     return httpx.AsyncClient(transport=transport, base_url=f"http://{host}", **options)

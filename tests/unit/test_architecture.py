@@ -110,7 +110,6 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 # Modules under 60 lines, and why they stand alone.
 SHORT = {
-    "gateway/api/rooms.py": "each resource has a module",
     "gateway/channels/channel_names.py": "checked without loading the channels",
     "gateway/delivery/fd_table.py": "one decision of its own (ADR 0008)",
     "services/backoff.py": "imported by every retry loop",

@@ -13,6 +13,7 @@ from gateway.api.metric_items import PushedItem, report_of
 from gateway.api.publish import PublishRequest
 from gateway.api.pushes import LabelSets, ReportNumbers
 from gateway.auth.tokens import identity_of
+from gateway.hooks.messages import ConnectAnswer, JoinAnswer, MayRefuse, PublishAnswer
 from services.wire import codec, server
 from services.wire.client import AnyClientMessage
 from services.wire.codes import CloseCode, ErrorCode
@@ -80,6 +81,10 @@ KINDS: dict[str, Callable[[bytes], object]] = {
     "log": _typed(PushedLine),
     "alert-ack": _typed(AckRequest),
     "claim": _claim,
+    "connect-answer": _typed(ConnectAnswer),
+    "join-answer": _typed(JoinAnswer),
+    "publish-answer": _typed(PublishAnswer),
+    "refusal": _typed(MayRefuse),
 }
 
 EXAMPLES = [block for page in pages() for block in blocks(page) if block.info.split()[:1] == ["json"]]

@@ -106,6 +106,10 @@ _OUTAGES = {
         ["TidingsNoMetricsLeader"],
         {'tidings_metrics_leader{instance="m"}': (_UP, "stale")},
     ),
+    "the application does not answer hooks": (
+        ["TidingsHooksUnanswered"],
+        {'tidings_hook_breaker_open{instance="g"}': ("0x16", "1x40")},
+    ),
     "presence_svc is gone": (
         ["TidingsNoPresence"],
         {'up{job="tidings-presence",instance="p"}': (_UP, "stale")},

@@ -35,6 +35,10 @@ CASES: list[tuple[dict[str, Any], set[Role], str]] = [
     ({"presence_lease_s": 3, "presence_renew_s": 3}, {Role.GATEWAY}, "TIDINGS_PRESENCE_LEASE_S"),
     ({"presence_webhook_urls": "https://h/in"}, {Role.PRESENCE}, "TIDINGS_PRESENCE_WEBHOOK_SECRETS"),
     ({"presence_webhook_urls": "h/in", "presence_webhook_secrets": LONG}, {Role.PRESENCE}, "TIDINGS_PRESENCE_WEBHOOK_URLS"),
+    ({"hooks": "connect", "hooks_secrets": LONG}, {Role.GATEWAY}, "TIDINGS_HOOKS_URL"),
+    ({"hooks": "connect", "hooks_secrets": LONG, "hooks_url": "http://app.example/cr3t"}, {Role.GATEWAY}, "TIDINGS_HOOKS_URL"),
+    ({"hooks": "connect", "hooks_secrets": LONG, "hooks_url": "https://u:cr3t@app.example"}, {Role.GATEWAY}, "TIDINGS_HOOKS_URL"),
+    ({"hooks": "join,publish", "hooks_url": "https://app.example/cr3t"}, {Role.GATEWAY}, "TIDINGS_HOOKS_SECRETS"),
     ({"webhook_urls": "https://h/in,htp://h"}, {Role.METRICS}, "TIDINGS_WEBHOOK_URLS"),
     ({"alertmanager_urls": "http://h:port"}, {Role.METRICS}, "TIDINGS_ALERTMANAGER_URLS"),
     ({"nats_url": "nats://u:se/cr3t@h"}, set(Role), "TIDINGS_NATS_URL"),
@@ -71,6 +75,8 @@ def test_what_cannot_work_is_named(given: dict[str, Any], roles: set[Role], sett
         {"nats_url": "nats://u:p%2Fq@a:1,b:2", "redis_url": "rediss+sentinel://:p@a,b:1/NAME/0"},
         {"redis_url": "unix:///run/redis.sock?db=1", "traces_endpoint": "http://c:4318"},
         {"presence_webhook_urls": "https://h/in", "presence_webhook_secrets": LONG, "webhook_urls": "http://h"},
+        {"hooks": "connect,join,publish", "hooks_url": "http://127.0.0.1:8000/in", "hooks_secrets": f"{LONG},{LONG}"},
+        {"hooks_url": "http://app.example"},
     ],
 )  # fmt: skip
 def test_what_works_has_no_problem(given: dict[str, Any]) -> None:

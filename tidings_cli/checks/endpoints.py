@@ -14,6 +14,8 @@ from services.tracing.exporting import traces_url
 from tidings_cli.checks.outcome import Outcome, bad, good, reason_of, warning
 
 REACH_S = 5.0
+_RECEIVER_ADVICE = "events wait for it and are dropped in the end; make sure that it runs and can be reached"
+_HOOKS_ADVICE = "hooks fail, and TIDINGS_HOOKS_ON_FAILURE decides; make sure that it runs and can be reached"
 _USABLE = {"RSA", "EC", "OKP"}
 
 
@@ -25,6 +27,8 @@ async def check_endpoints(settings: Settings, role: Role | None) -> list[Outcome
         if settings.jwks_url:
             issuers[settings.jwt_issuer] = settings.jwks_url
         tries += [_keys(issuer, url) for issuer, url in issuers.items()]
+        if settings.hooks:
+            tries.append(_receiver("hooks", settings.hooks_url, _HOOKS_ADVICE))
     if role in (None, Role.PRESENCE):
         tries += [_receiver("presence webhook", url) for url in settings.presence_webhook_urls]
     if role in (None, Role.METRICS):
@@ -59,7 +63,7 @@ async def _keys(issuer: str, url: str) -> Outcome:
     return good(name, f"{len(keys)} at {url}", since)
 
 
-async def _receiver(name: str, url: str) -> Outcome:
+async def _receiver(name: str, url: str, advice: str = _RECEIVER_ADVICE) -> Outcome:
     """Connect, with TLS for https, and send nothing: a receiver would process it as an event."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
@@ -72,7 +76,6 @@ async def _receiver(name: str, url: str) -> Outcome:
             )
             writer.close()
     except (OSError, TimeoutError) as fault:
-        advice = "events wait for it and are dropped in the end; make sure that it runs and can be reached"
         return bad(name, f"{_shown(url)} cannot be reached: {_reason(fault)}", advice)
     return good(name, f"{_shown(url)} accepts connections", since)
 

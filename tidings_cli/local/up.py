@@ -100,7 +100,17 @@ class Brokers:
 
 # Settings with secrets besides the servers' URLs, by the role that needs them. No other role gets them.
 SECRETS = {
-    Role.GATEWAY: frozenset({"session_secret", "jwt_secrets", "api_keys", "jwks_url", "jwks_issuers"}),
+    Role.GATEWAY: frozenset(
+        {
+            "session_secret",
+            "jwt_secrets",
+            "api_keys",
+            "jwks_url",
+            "jwks_issuers",
+            "hooks_url",
+            "hooks_secrets",
+        }
+    ),
     Role.PRESENCE: frozenset({"redis_sentinel_login", "presence_webhook_urls", "presence_webhook_secrets"}),
     Role.METRICS: frozenset({"redis_sentinel_login", "webhook_urls", "alertmanager_urls", "notify_urls"}),
     Role.AGENT: frozenset(),

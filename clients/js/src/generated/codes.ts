@@ -13,6 +13,7 @@ export type ErrorCode =
   | "rate_limited"
   | "unauthorized"
   | "forbidden"
+  | "refused"
   | "not_found"
   | "conflict"
   | "unavailable"

@@ -16,6 +16,7 @@ ErrorCode = Literal[
     "rate_limited",
     "unauthorized",
     "forbidden",
+    "refused",
     "not_found",
     "conflict",
     "unavailable",
