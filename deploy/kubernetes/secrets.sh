@@ -51,7 +51,7 @@ random() {
 make_random() {
     agent=$(random)
     secret tidings tidings-nats Opaque "operator=$(random)" "gateway=$(random)" "presence=$(random)" \
-        "metrics=$(random)" "agent=$agent"
+        "metrics=$(random)" "agent=$agent" "app=$(random)"
     secret tidings-agent tidings-nats Opaque "agent=$agent"
     secret tidings tidings-redis Opaque "presence=$(random)" "metrics=$(random)"
     secret tidings tidings-auth Opaque "session-secret=$(random)"
@@ -72,9 +72,9 @@ file() {
 copy_files() {
     ca=$(file ca.pem)
     gateway=$(password nats_gateway) presence=$(password nats_presence) metrics=$(password nats_metrics)
-    agent=$(password nats_agent) operator=$(password nats_tidings)
+    agent=$(password nats_agent) app=$(password nats_app) operator=$(password nats_tidings)
     secret tidings tidings-nats Opaque "operator=$operator" "gateway=$gateway" "presence=$presence" \
-        "metrics=$metrics" "agent=$agent"
+        "metrics=$metrics" "agent=$agent" "app=$app"
     secret tidings-agent tidings-nats Opaque "agent=$agent"
     presence=$(password redis_presence) metrics=$(password redis_metrics) login=$(file redis_sentinel_login)
     operator=$(password redis_operator)

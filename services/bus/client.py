@@ -160,9 +160,16 @@ class Bus:
     # --- subscribing ---
 
     def subscribe(
-        self, subject: str, on_message: Callable[[BusMessage], None], *, queue: str = ""
+        self,
+        subject: str,
+        on_message: Callable[[BusMessage], None],
+        *,
+        queue: str = "",
+        optional: bool = False,
     ) -> Subscription:
         """Call `on_message` synchronously, in order, for each message, also after reconnects; its errors are logged.
+
+        An `optional` subscription ends where the server does not permit it.
 
         Raises:
             ValueError: malformed subject or queue group.
@@ -171,7 +178,7 @@ class Bus:
         if queue:
             check_publishable(queue)
         subscription = Subscription(subject, queue, on_message, self._detach)
-        self.connection.attach(subscription)
+        self.connection.attach(subscription, subject if optional else "")
         return subscription
 
     def add_inbox(self, inbox: ReplyInbox[HandlerT]) -> None:

@@ -65,6 +65,7 @@ class BusConnection:
         self._backoff = Backoff()
         self._loop = asyncio.get_running_loop()
         self._subscriptions: set[Subscription] = set()
+        self._optional: dict[str, Subscription] = {}  # by subject in lower case
         self._hooks: list[ClientHook] = []
         self._replacing: asyncio.Task[None] | None = None
         self._settling: asyncio.Task[None] | None = None
@@ -161,9 +162,11 @@ class BusConnection:
 
     # --- what outlives a client ---
 
-    def attach(self, subscription: Subscription) -> None:
-        """Subscribe with this client and all that follow it."""
+    def attach(self, subscription: Subscription, optional: str = "") -> None:
+        """Subscribe with this client and all that follow it. `optional` is the subject, where a refusal is no fault."""
         self._subscriptions.add(subscription)
+        if optional:
+            self._optional[optional.lower()] = subscription
         self.client.attach(subscription)
 
     def detach(self, subscription: Subscription) -> None:
@@ -210,6 +213,10 @@ class BusConnection:
             _log.warning("bus client error", error=str(error) or type(error).__name__)
             return
         operation, subject = violation[1].lower(), violation[2]
+        if operation == "subscription" and subject.lower() in self._optional:
+            _log.info("bus subscription not permitted, and not needed", subject=subject)
+            self.detach(self._optional.pop(subject.lower()))
+            return
         self._stats.permission_violations += 1
         _log.error("bus permission violation", operation=operation, subject=subject)
         self._on_violation(operation, subject)

@@ -3,7 +3,8 @@
 ```
 BusError
 ├── Unavailable     it may or may not have happened: no connection, no answer in time
-│   └── NoAnswer    no responders on that subject now, or no answer in time
+│   └── NoAnswer    no answer in time
+│       └── NoResponders  nothing is subscribed to that subject now: it has certainly not happened
 ├── StoreFull       the stream, or JetStream's store, is full: it was not stored
 ├── PayloadTooLarge the payload is over the server's limit: checked before sending
 ├── RequestRefused  the other side refused. Carries its code and message
@@ -26,6 +27,13 @@ class NoAnswer(Unavailable):
     def __init__(self, subject: str, why: str) -> None:
         super().__init__(f"no answer on {subject}: {why}")
         self.subject = subject
+
+
+class NoResponders(NoAnswer):
+    """Nothing is subscribed to that subject now."""
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(subject, "no responders")
 
 
 class StoreFull(BusError):

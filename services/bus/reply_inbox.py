@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from services.bus.errors import BusError, NoAnswer
+from services.bus.errors import BusError, NoResponders
 from services.bus.message import BusMessage
 
 
@@ -98,7 +98,7 @@ class PendingRequest:
     def on_answer(self, message: BusMessage) -> None:
         """Add one reply; after the last one needed, drop it."""
         if message.is_no_responders:
-            self.on_failed(NoAnswer(self.subject, "no responders"))
+            self.on_failed(NoResponders(self.subject))
         elif not self._enough:
             self._answers.append(message)
             self._enough = self._until is not None and self._until(message)

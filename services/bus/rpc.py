@@ -19,7 +19,7 @@ from services import __version__
 from services.bus.client import Bus
 from services.bus.errors import BusError, NoAnswer, RequestRefused
 from services.bus.message import BusMessage
-from services.bus.nats_client import LeanClient
+from services.bus.nats_client import LeanClient, Subscription
 from services.settings import Settings
 from services.wire.codes import ErrorCode
 from services.wire.rpc import ReplyT, RequestT, RpcEndpoint
@@ -33,6 +33,7 @@ MAX_WAITING = 1024
 _STOP_S = 3.0
 _MICRO_ERROR = "Nats-Service-Error"
 _MICRO_ERROR_CODE = "Nats-Service-Error-Code"
+_QUEUE_BEFORE = "q"  # nats.micro's own
 
 
 class RpcRefusal(Exception):
@@ -62,7 +63,7 @@ async def call(
         NoAnswer: no replica runs, or none answered in time.
         Unavailable, Misconfigured, PayloadTooLarge: as `Bus.request`.
     """
-    subject, payload = subjects.rpc(endpoint.service, endpoint.name), msgspec.json.encode(request)
+    subject, payload = subjects.service(endpoint.service, endpoint.name), msgspec.json.encode(request)
     within_s = endpoint.timeout_s if timeout_s is None else timeout_s
     if endpoint.tries == 1:
         return _read(endpoint, await bus.request(subject, payload, timeout_s=within_s))
@@ -97,7 +98,7 @@ async def call_all(
     Raises:
         Unavailable, Misconfigured, PayloadTooLarge: as `Bus.request`.
     """
-    subject = subjects.rpc(endpoint.service, endpoint.name)
+    subject = subjects.service(endpoint.service, endpoint.name)
     try:
         answers = await bus.request_many(subject, msgspec.json.encode(request), timeout_s=endpoint.timeout_s)
     except NoAnswer:
@@ -138,6 +139,22 @@ class _Served:
     finished: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _LeanRequest:
+    """A request of a lean subscription, as nats.micro's."""
+
+    bus: Bus
+    message: BusMessage
+    headers: None = None
+
+    @property
+    def data(self) -> bytes:
+        return self.message.data
+
+    async def respond(self, data: bytes, headers: dict[str, str] | None = None) -> None:
+        self.bus.publish(self.message.reply, data, headers=headers)
+
+
 class Service:
     """A NATS micro service `tidings-NAME`: `$SRV.PING/INFO/STATS` see it.
 
@@ -161,6 +178,7 @@ class Service:
         self._micro: MicroService | None = None
         self._running = asyncio.Semaphore(MAX_RUNNING)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._before: Subscription | None = None
 
     def endpoint(
         self,
@@ -186,11 +204,14 @@ class Service:
             await self._bus.connection.add_hook(self._attach)
         except nats_errors.Error as exc:
             raise BusError(f"service {self._name} cannot start: {exc}") from exc
+        self._answer_version_before()
         await self._bus.flush()
 
     async def stop(self) -> None:
         """Accept no more requests, and let running handlers finish, for at most `_STOP_S`. Never raises."""
         self._bus.connection.drop_hook(self._attach)
+        if self._before is not None:
+            self._before.close()
         if self._micro is not None:
             micro_service, self._micro = self._micro, None
             with suppress(nats_errors.Error, OSError):  # gone with the connection, then
@@ -212,14 +233,14 @@ class Service:
         for name, served in self._served.items():
             await self._micro.add_endpoint(
                 name=name,
-                subject=self._subjects.rpc(self._name, name),
+                subject=self._subjects.service(self._name, name),
                 handler=self._dispatcher(served),
                 # nats.micro knows no endpoint without queue group; a group of one is the same.
                 queue_group=None if served.queue else self._micro.id,
             )
 
-    def _dispatcher(self, served: _Served) -> Callable[[Request], Awaitable[None]]:
-        async def dispatch(request: Request) -> None:
+    def _dispatcher(self, served: _Served) -> "Callable[[Request | _LeanRequest], Awaitable[None]]":
+        async def dispatch(request: "Request | _LeanRequest") -> None:
             # nats.micro awaits one request of an endpoint after the other: a slow one would hold up the rest.
             if len(self._tasks) >= MAX_RUNNING + MAX_WAITING:
                 await self._refuse(served, request, ErrorCode.UNAVAILABLE, "too many requests wait")
@@ -230,7 +251,22 @@ class Service:
 
         return dispatch
 
-    async def _answer(self, served: _Served, request: Request) -> None:
+    def _answer_version_before(self) -> None:
+        """Answer processes of version 0.1 too, where NATS permits it: while its users have the rights of both versions."""
+        dispatchers = {name: self._dispatcher(served) for name, served in self._served.items()}
+
+        def on_message(message: BusMessage) -> None:
+            dispatch = dispatchers.get(message.subject.rpartition(".")[2])
+            if dispatch is not None:
+                task = asyncio.ensure_future(dispatch(_LeanRequest(self._bus, message)))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+        subject = self._subjects.service_before(self._name, "*")
+        queue = _QUEUE_BEFORE if all(served.queue for served in self._served.values()) else ""
+        self._before = self._bus.subscribe(subject, on_message, queue=queue, optional=True)
+
+    async def _answer(self, served: _Served, request: "Request | _LeanRequest") -> None:
         async with self._running:
             began = time.perf_counter_ns()
             try:
@@ -253,7 +289,9 @@ class Service:
                 served.finished += 1
                 served.busy_ns += time.perf_counter_ns() - began
 
-    async def _refuse(self, served: _Served, request: Request, code: ErrorCode, message: str) -> None:
+    async def _refuse(
+        self, served: _Served, request: "Request | _LeanRequest", code: ErrorCode, message: str
+    ) -> None:
         served.errors += 1
         served.last_error = f"{code.code}: {message}"
         headers = {
@@ -263,10 +301,12 @@ class Service:
         }
         await self._send(request, b"", headers)
 
-    async def _send(self, request: Request, data: bytes, headers: dict[str, str] | None = None) -> None:
+    async def _send(
+        self, request: "Request | _LeanRequest", data: bytes, headers: dict[str, str] | None = None
+    ) -> None:
         try:
             await request.respond(data, headers)
-        except (nats_errors.Error, ValueError) as exc:  # ValueError: the caller wants no answer
+        except (BusError, nats_errors.Error, ValueError) as exc:  # ValueError: the caller wants no answer
             _log.info("rpc answer undeliverable", asked=self._name, error=str(exc))
 
     def _correct_stats(self, stats: EndpointStats) -> None:

@@ -12,12 +12,16 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """A kind of process: a user of NATS, and where it needs one, of Redis."""
+    """A kind of process: a user of NATS, and where it needs one, of Redis.
+
+    `app` is the application's: its micro services, which answer calls of clients.
+    """
 
     GATEWAY = "gateway"
     PRESENCE = "presence"
     METRICS = "metrics"
     AGENT = "agent"
+    APP = "app"
 
 
 # The user with all rights: the operator's own of the embedded servers, and of `tidings check`.

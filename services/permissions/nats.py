@@ -18,13 +18,13 @@ from services.bus.errors import Misconfigured
 from services.bus.specs import all_specs, disk_specs
 from services.permissions import Role
 from services.settings import Settings
-from services.wire.subjects import LOGS_OF_APPLICATIONS
+from services.wire.subjects import LOGS_OF_APPLICATIONS, SERVICES
 
 # Monitoring of micro services (NATS ADR-32): `$SRV.PING`, `$SRV.INFO.NAME`, `$SRV.STATS.NAME.ID`.
 _MONITORING = "$SRV.>"
 # Replies to clients in general, and to our own without a role.
 _INBOXES_WITHOUT_ROLE = ("_INBOX.*", "_INBOX.*.*")
-_ANSWERING = (Role.GATEWAY, Role.PRESENCE, Role.METRICS)
+_ANSWERING = (Role.GATEWAY, Role.PRESENCE, Role.METRICS, Role.APP)
 SERVER = "server"
 
 
@@ -35,17 +35,21 @@ def inbox_prefix(caller: Role | None, answerer: str = SERVER) -> str:
 
 def answerer_of(subject: str, prefix: str) -> str:
     """Return the role that answers requests on a subject, or `server`."""
+    if subject.startswith(f"{prefix}.service."):
+        return subject.removeprefix(f"{prefix}.service.").partition(".")[0]
     if subject.startswith(f"{prefix}.rpc."):
-        return subject.removeprefix(f"{prefix}.rpc.").partition(".")[0]
+        service = subject.removeprefix(f"{prefix}.rpc.").partition(".")[0]
+        return service if service in SERVICES else Role.APP
     return Role.GATEWAY if subject in (f"{prefix}.roster", f"{prefix}.control") else SERVER
 
 
 @dataclass(frozen=True, slots=True)
 class SubjectRights:
-    """Rights of a role, as subjects with wildcards."""
+    """Rights of a role, as subjects with wildcards. `unsubscribable` are exceptions from `subscribe`."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
+    unsubscribable: tuple[str, ...] = ()
 
 
 def subjects_of(role: Role, settings: Settings, *, rolling: bool = False) -> SubjectRights:
@@ -59,12 +63,13 @@ def subjects_of(role: Role, settings: Settings, *, rolling: bool = False) -> Sub
         Role.PRESENCE: _presence,
         Role.METRICS: _metrics,
         Role.AGENT: _agent,
+        Role.APP: _app,
     }[role](settings)
     answers = (inbox_prefix(Role.GATEWAY, role) + ".*.*", *_INBOXES_WITHOUT_ROLE)
     needed = SubjectRights(
         publish=(
             *publish,
-            settings.subjects.logs_report(role),
+            *(() if role is Role.APP else (settings.subjects.logs_report(role),)),
             f"{prefix}.probe.{role}.*",
             *(answers if role in _ANSWERING else ()),
         ),
@@ -73,16 +78,21 @@ def subjects_of(role: Role, settings: Settings, *, rolling: bool = False) -> Sub
     if not rolling:
         return needed
     before = _version_before(role, prefix)
-    return SubjectRights((*needed.publish, *before.publish), (*needed.subscribe, *before.subscribe))
+    return SubjectRights(
+        (*needed.publish, *before.publish), (*needed.subscribe, *before.subscribe), before.unsubscribable
+    )
 
 
 def _version_before(role: Role, prefix: str) -> SubjectRights:
-    """Return the rights that 0.1 needs and this version does not."""
+    """Return the rights that 0.1 needs and this version does not; an application has none there, and takes none away."""
+    if role is Role.APP:
+        return SubjectRights((), (), tuple(f"{prefix}.rpc.{service}.>" for service in SERVICES))
     publish = (f"{prefix}.logs.report", f"{prefix}.probe.*", "$SYS.REQ.USER.INFO")
     members = (f"{prefix}.out.room.>",) if role is Role.PRESENCE else ()
     answers = ("_INBOX.gateway.*.*",) if role in _ANSWERING else ()
     reports = (f"{prefix}.logs.report",) if role is Role.METRICS else ()
-    return SubjectRights((*publish, *members, *answers), (f"{prefix}.probe.*", *reports))
+    requests = (f"{prefix}.rpc.{role}.*",) if role in SERVICES else ()
+    return SubjectRights((*publish, *members, *answers), (f"{prefix}.probe.*", *reports, *requests))
 
 
 _Pair = tuple[tuple[str, ...], tuple[str, ...]]
@@ -100,7 +110,8 @@ def _gateway(settings: Settings) -> _Pair:
         subjects.metrics_report,
         subjects.logs_report(LOGS_OF_APPLICATIONS),
         f"{subjects.tickets}.*",
-        *(f"{prefix}.rpc.{service}.*" for service in ("gateway", "presence", "metrics")),
+        *(f"{prefix}.service.{service}.*" for service in SERVICES),
+        subjects.rpc(">"),
         *(
             f"$JS.API.{verb}.{spec.name}"
             for spec in all_specs(settings)
@@ -115,7 +126,7 @@ def _gateway(settings: Settings) -> _Pair:
         subjects.metrics_feed,
         subjects.alerts_feed,
         subjects.logs_feed,
-        f"{prefix}.rpc.gateway.*",
+        subjects.service("gateway", "*"),
         *(subjects.leader_elected(spec.name) for spec in disk_specs(settings)),
         _MONITORING,
     )
@@ -123,9 +134,9 @@ def _gateway(settings: Settings) -> _Pair:
 
 
 def _presence(settings: Settings) -> _Pair:
-    prefix = settings.prefix
-    publish = (settings.subjects.presence_diff, f"{prefix}.presence.room.>", f"{prefix}.out.members.>")
-    return publish, (f"{prefix}.rpc.presence.*", _MONITORING)
+    prefix, subjects = settings.prefix, settings.subjects
+    publish = (subjects.presence_diff, f"{prefix}.presence.room.>", f"{prefix}.out.members.>")
+    return publish, (subjects.service("presence", "*"), _MONITORING)
 
 
 def _metrics(settings: Settings) -> _Pair:
@@ -135,7 +146,7 @@ def _metrics(settings: Settings) -> _Pair:
         subjects.metrics_report,
         subjects.logs_report("*"),
         subjects.logs_feed,
-        f"{settings.prefix}.rpc.metrics.*",
+        subjects.service("metrics", "*"),
         _MONITORING,
     )
     return publish, subscribe
@@ -143,6 +154,10 @@ def _metrics(settings: Settings) -> _Pair:
 
 def _agent(settings: Settings) -> _Pair:
     return (settings.subjects.metrics_report,), ()
+
+
+def _app(settings: Settings) -> _Pair:
+    return (), (settings.subjects.rpc(">"), _MONITORING)
 
 
 async def prove_nats(

@@ -23,10 +23,11 @@ def nats_users(settings: Settings, passwords: Mapping[str, str], *, rolling: boo
 
 
 def _nats_user(role: Role, password: str, subjects: SubjectRights) -> str:
+    denied = f", deny: {_listed(subjects.unsubscribable)}" if subjects.unsubscribable else ""
     return (
         f"    {{ user: {role}, password: {_secret(password)}, permissions: {{\n"
         f"      publish: {{ allow: {_listed(subjects.publish)} }}\n"
-        f"      subscribe: {{ allow: {_listed(subjects.subscribe)} }}\n"
+        f"      subscribe: {{ allow: {_listed(subjects.subscribe)}{denied} }}\n"
         f"    }} }}"
     )
 

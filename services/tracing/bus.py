@@ -41,13 +41,18 @@ class TracingBus(Bus):
             return await super().request(subject, payload, timeout_s=timeout_s, headers=sent)
 
     def subscribe(
-        self, subject: str, on_message: Callable[[BusMessage], None], *, queue: str = ""
+        self,
+        subject: str,
+        on_message: Callable[[BusMessage], None],
+        *,
+        queue: str = "",
+        optional: bool = False,
     ) -> Subscription:
         """See Bus."""
         # Replies are part of the request's span, and a message read back would bring the context it was stored with.
         if not subject.startswith("_INBOX."):
             on_message = self._delivering(subject, on_message)
-        return super().subscribe(subject, on_message, queue=queue)
+        return super().subscribe(subject, on_message, queue=queue, optional=optional)
 
     def _delivering(
         self, subject: str, on_message: Callable[[BusMessage], None]

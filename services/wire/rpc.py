@@ -1,6 +1,6 @@
 """Requests between processes: one `RpcEndpoint` each, with its types.
 
-Requests travel on `Subjects.rpc(service, name)` as JSON and are answered by NATS micro services (ADR-32), so any
+Requests travel on `Subjects.service(service, name)` as JSON and are answered by NATS micro services (ADR-32), so any
 replica may answer. A refusal comes back as the micro error headers and is raised as `bus.errors.RequestRefused`.
 """
 

@@ -17,7 +17,8 @@ PREFIX.control              orders to all gateways (disconnect a user; status an
 PREFIX.roster               who has connections of this user? (each gateway answers for itself)
 PREFIX.in.revoked.HASH      a revocation (captured)          PREFIX.out.revoked.HASH       for every gateway
 PREFIX.ticket.HASH          a one-time ticket (captured by the tickets' stream)
-PREFIX.rpc.SERVICE.ENDPOINT requests, answered by a NATS micro service
+PREFIX.service.SERVICE.ENDPOINT  requests to our services, each a NATS micro service
+PREFIX.rpc.METHOD           calls of clients, answered by NATS micro services of the application
 PREFIX.probe.ROLE.INSTANCE  a process asking itself whether the bus carries messages
 ```
 
@@ -30,6 +31,8 @@ from services.wire.names import to_token
 
 DEFAULT_NAMESPACE = "default"
 LOGS_OF_APPLICATIONS = "app"
+# Services that version 0.1 asks at `PREFIX.rpc.SERVICE.ENDPOINT`: no method has such a first word, as long as they answer there.
+SERVICES = ("gateway", "presence", "metrics")
 
 
 def stored_subject(republished: str) -> str:
@@ -115,8 +118,16 @@ class Subjects:
         """Without the last token, which is the key."""
         return f"{self.prefix}.ticket"
 
-    def rpc(self, service: str, endpoint: str) -> str:
+    def service(self, service: str, endpoint: str) -> str:
+        return f"{self.prefix}.service.{service}.{endpoint}"
+
+    def service_before(self, service: str, endpoint: str) -> str:
+        """Where version 0.1 asks."""
         return f"{self.prefix}.rpc.{service}.{endpoint}"
+
+    def rpc(self, method: str) -> str:
+        """`method` is a checked name (`calls.METHOD_NAME`)."""
+        return f"{self.prefix}.rpc.{method}"
 
     def probe(self, role: str, instance: str) -> str:
         return f"{self.prefix}.probe.{role}.{to_token(instance)}"

@@ -73,7 +73,15 @@ async def test_the_operator_may_do_everything(nats: NatsServer) -> None:
 FORBIDDEN = [
     (Role.AGENT, "lp.control"),
     (Role.AGENT, "lp.in.room.default.den"),
-    (Role.AGENT, "lp.rpc.presence.apply"),
+    (Role.AGENT, "lp.service.presence.apply"),
+    (Role.AGENT, "lp.rpc.orders"),
+    (Role.PRESENCE, "lp.rpc.orders"),
+    (Role.APP, "lp.rpc.orders"),
+    (Role.APP, "lp.service.presence.apply"),
+    (Role.APP, "lp.in.room.default.den"),
+    (Role.APP, "lp.logs.report.app"),
+    (Role.APP, "_INBOX.gateway.presence.x.1"),
+    (Role.APP, "$JS.API.INFO"),
     (Role.PRESENCE, "lp.control"),
     (Role.PRESENCE, "lp.in.revoked.x"),
     (Role.PRESENCE, "lp.metrics.feed"),
@@ -110,6 +118,13 @@ async def test_what_a_role_may_not_say(nats: NatsServer, role: Role, subject: st
         (Role.AGENT, "lp.logs.feed"),
         (Role.GATEWAY, "lp.in.>"),
         (Role.GATEWAY, "lp.ticket.*"),
+        (Role.GATEWAY, "lp.rpc.>"),
+        (Role.PRESENCE, "lp.rpc.presence.list"),
+        (Role.APP, "lp.service.presence.list"),
+        (Role.APP, "lp.service.>"),
+        (Role.APP, "lp.>"),
+        (Role.APP, "lp.out.>"),
+        (Role.APP, "_INBOX.gateway.>"),
     ],
 )
 async def test_what_a_role_may_not_hear(nats: NatsServer, role: Role, subject: str) -> None:
@@ -145,6 +160,9 @@ TARGETS = sorted(
         "lp.presence.room.default.den",
         "lp.logs.report",
         "lp.probe.x",
+        "lp.rpc.orders",
+        "lp.rpc.orders.create",
+        "lp.rpc.presence.list",
         "other.control",
         "$SYS.REQ.USER.INFO",
         "$SRV.PING",
@@ -239,10 +257,6 @@ async def test_the_proof_delivers_nothing(nats: NatsServer) -> None:
 async def test_services_answer_roles_and_tools(nats: NatsServer) -> None:
     """Monitoring too, and tools that know nothing of our inboxes: their reply subjects have two or three tokens."""
     settings = Settings(prefix="lp", nats_url=nats.url_of(Role.PRESENCE))
-
-    async def listed(_query: object) -> PresencePage:
-        return PresencePage(epoch="e", version=1, users=[])
-
     async with (
         connected(nats.url_of(Role.PRESENCE), Role.PRESENCE) as presence,
         connected(nats.url_of(Role.GATEWAY), Role.GATEWAY) as gateway,
@@ -250,7 +264,7 @@ async def test_services_answer_roles_and_tools(nats: NatsServer) -> None:
         raw_nats(nats.url) as tool,
     ):
         service = Service(presence, settings, "presence")
-        service.endpoint(PRESENCE_LIST, listed)
+        service.endpoint(PRESENCE_LIST, _listed)
         await service.start()
         assert (await call(gateway, settings.subjects, PRESENCE_LIST, PresenceQuery())).users == []
         assert (await call(operator, settings.subjects, PRESENCE_LIST, PresenceQuery())).users == []
@@ -280,11 +294,11 @@ async def test_no_role_answers_for_another(nats: NatsServer) -> None:
         raw_nats(nats.url) as spy,
     ):
         spy.subscribe("_INBOX.>")
-        metrics.subscribe("lp.rpc.metrics.*")
+        metrics.subscribe("lp.service.metrics.*")
         await metrics.flush()
         await spy.flush()
         with pytest.raises(NoAnswer):
-            await gateway.request("lp.rpc.metrics.state", b"", timeout_s=0.2)
+            await gateway.request("lp.service.metrics.state", b"", timeout_s=0.2)
         (reply,) = {reply for _, reply, _ in metrics.seen}
         metrics.publish(reply, b"mine to give")
         for answerer in ("server", "presence", "gateway"):
@@ -299,7 +313,7 @@ async def test_both_versions_work_with_the_users_for_a_roll_out(tmp_path: Path) 
     passwords = {role.value: "p" for role in Role} | {OPERATOR: "o"}
     server._authorization = lambda: nats_users(SETTINGS, passwords, rolling=True)  # type: ignore[method-assign]
     with server:
-        for role in Role:
+        for role in set(Role) - {Role.APP}:  # no part of the version before
             url = f"nats://{role}:p@127.0.0.1:{server.port}"
             async with connected(url, role), raw_nats(url) as old:
                 old.subscribe("lp.probe.x")
@@ -308,6 +322,66 @@ async def test_both_versions_work_with_the_users_for_a_roll_out(tmp_path: Path) 
                 await old.flush()
                 assert old.refused == []
                 assert old.seen == [("lp.probe.x", "", b"1")]
+
+
+async def _listed(_query: object) -> PresencePage:
+    return PresencePage(epoch="e", version=1, users=[])
+
+
+async def test_services_answer_both_versions_during_a_roll_out_and_no_application_does(
+    tmp_path: Path,
+) -> None:
+    """The version before asks `PREFIX.rpc.SERVICE.ENDPOINT`, where methods of applications are asked now."""
+    server = NatsServer(tmp_path / "rolling", password="o")
+    passwords = {role.value: "p" for role in Role} | {OPERATOR: "o"}
+    server._authorization = lambda: nats_users(SETTINGS, passwords, rolling=True)  # type: ignore[method-assign]
+    with server:
+
+        def url_of(role: Role) -> str:
+            return f"nats://{role}:p@127.0.0.1:{server.port}"
+
+        async with (
+            connected(url_of(Role.PRESENCE), Role.PRESENCE) as presence,
+            connected(url_of(Role.GATEWAY), Role.GATEWAY) as gateway,
+            connected(url_of(Role.APP), Role.APP) as app,
+            raw_nats(url_of(Role.APP)) as thief,
+        ):
+            service = Service(presence, SETTINGS, "presence")
+            service.endpoint(PRESENCE_LIST, _listed)
+            await service.start()
+            heard: list[str] = []
+            app.subscribe("lp.rpc.>", lambda message: heard.append(message.subject), queue="q")
+            await app.flush()
+            for subject in ("lp.rpc.presence.list", "lp.rpc.presence.>", "lp.rpc.*.list"):
+                thief.subscribe(subject)
+            await thief.flush()
+            for _ in range(20):
+                answer = await gateway.request("lp.rpc.presence.list", b"{}", timeout_s=PATIENCE_S)
+                assert b'"epoch":"e"' in answer.data
+            assert (await call(gateway, SETTINGS.subjects, PRESENCE_LIST, PresenceQuery())).epoch == "e"
+            gateway.publish("lp.rpc.orders", b"{}")
+            await eventually(lambda: bool(heard), "a call")
+            assert heard == ["lp.rpc.orders"]
+            assert thief.seen == []
+            await service.stop()
+            with pytest.raises(NoAnswer, match="no responders"):
+                await gateway.request("lp.rpc.presence.list", b"{}", timeout_s=PATIENCE_S)
+
+
+async def test_after_a_roll_out_services_answer_one_version(nats: NatsServer) -> None:
+    """What they may not answer any more is no fault of theirs."""
+    async with (
+        connected(nats.url_of(Role.PRESENCE), Role.PRESENCE) as presence,
+        connected(nats.url_of(Role.GATEWAY), Role.GATEWAY) as gateway,
+    ):
+        service = Service(presence, SETTINGS, "presence")
+        service.endpoint(PRESENCE_LIST, _listed)
+        await service.start()
+        assert presence.stats.permission_violations == 0
+        with pytest.raises(NoAnswer, match="no responders"):
+            await gateway.request("lp.rpc.presence.list", b"{}", timeout_s=PATIENCE_S)
+        assert (await call(gateway, SETTINGS.subjects, PRESENCE_LIST, PresenceQuery())).epoch == "e"
+        await service.stop()
 
 
 async def test_the_proof_names_what_is_missing(tmp_path: Path) -> None:

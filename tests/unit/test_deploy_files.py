@@ -166,8 +166,8 @@ def test_production_has_no_secret_in_it() -> None:
     made = {"ca.pem", "site.pem", *(f"{name}.{end}" for name in ("nats", "redis") for end in ("pem", "key"))}
     made |= set(derived(dict.fromkeys(PASSWORDS, "x"), Settings()))
     assert files <= made
-    # Mounted nowhere: the operator's own.
-    assert made - files == {"tidings_nats_url", "tidings_redis_url"}
+    # Mounted nowhere: the operator's own, and that of your services.
+    assert made - files == {"app_nats_url", "tidings_nats_url", "tidings_redis_url"}
 
 
 def test_production_has_the_memory_that_it_has_on_kubernetes() -> None:
@@ -251,7 +251,7 @@ def test_haproxy_reads_its_configuration(certificate: bool, tmp_path: Path) -> N
 
 def test_nats_reads_its_configuration() -> None:
     program = need("nats-server")
-    passwords = {f"NATS_{role.upper()}_PASSWORD": "p" for role in (*OURS, "operator")}
+    passwords = {f"NATS_{role.upper()}_PASSWORD": "p" for role in (*OURS, "app", "operator")}
     file = DEPLOY / "nats" / "nats.conf"
     done = subprocess.run([program, "-t", "-c", str(file)], env=passwords, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -46,6 +46,22 @@ def test_connections_are_those_of_the_ownership_table(overlay: str) -> None:
 
 
 @both
+def test_services_of_the_application_reach_nats_alone(overlay: str) -> None:
+    of = manifests(overlay)
+    inside = pods(of)
+    app = Pod("tidings", {"app": "orders", "tidings/calls": "true"})
+    reached = {
+        (name, port["containerPort"])
+        for name, pod in inside.items()
+        for port in of.workload(name).container["ports"]
+        if reaches(of, app, pod, port["containerPort"])
+    }
+    assert reached == {("nats", 4222)}
+    assert not reaches(of, Pod("tidings", {"app": "orders"}), inside["nats"], 4222)
+    assert not reaches(of, Pod("elsewhere", app.labels, policed=False), inside["nats"], 4222)
+
+
+@both
 def test_gateways_cannot_reach_redis(overlay: str) -> None:
     of = manifests(overlay)
     inside = pods(of)
@@ -143,7 +159,7 @@ def test_only_the_agent_sees_its_host_and_only_to_read(overlay: str) -> None:
 @both
 def test_each_process_sees_its_own_passwords_alone(overlay: str) -> None:
     """The users are those that `tidings permissions` explains."""
-    assert set(PROCESSES) == {str(role) for role in Role}
+    assert {*PROCESSES, "app"} == {str(role) for role in Role}
     of = manifests(overlay)
     for process in of.processes:
         seen = {(name, key) for _, name, key, _ in secret_references(process)}

@@ -51,19 +51,46 @@ def test_a_role_answers_gateways_and_only_for_itself(asker: Role, answerer: str)
     assert may_answer == ({answerer} if asker is Role.GATEWAY and answerer in _ANSWERING else set())
 
 
-_ANSWERING = {Role.GATEWAY, Role.PRESENCE, Role.METRICS}
+_ANSWERING = {Role.GATEWAY, Role.PRESENCE, Role.METRICS, Role.APP}
 
 
 def test_which_role_answers_a_request() -> None:
     subjects = Settings(prefix="p").subjects
-    assert answerer_of(subjects.rpc("presence", "list"), "p") == Role.PRESENCE
+    assert answerer_of(subjects.service("presence", "list"), "p") == Role.PRESENCE
     assert answerer_of(subjects.roster, "p") == Role.GATEWAY
     assert answerer_of(subjects.control, "p") == Role.GATEWAY
     assert answerer_of("$JS.API.STREAM.INFO.p-inbox", "p") == "server"
-    assert answerer_of("p2.rpc.presence.list", "p") == "server"
+    assert answerer_of("p2.service.presence.list", "p") == "server"
+    assert answerer_of(subjects.service_before("presence", "list"), "p") == Role.PRESENCE
+    assert answerer_of(subjects.rpc("orders.create"), "p") == Role.APP
+    assert answerer_of(subjects.rpc("presence-list"), "p") == Role.APP
 
 
-@pytest.mark.parametrize("role", Role)
+def test_an_application_answers_calls_and_does_nothing_else() -> None:
+    settings = Settings(prefix="p")
+    own = subjects_of(Role.APP, settings)
+    assert set(own.subscribe) == {"p.rpc.>", "$SRV.>", "p.probe.app.*", "_INBOX.app.>"}
+    assert set(own.publish) == {"p.probe.app.*", "_INBOX.gateway.app.*.*", "_INBOX.*", "_INBOX.*.*"}
+    services = ("gateway", "presence", "metrics")
+    for service in services:
+        assert not any(overlaps(subject, f"p.service.{service}.x") for subject in own.subscribe)
+        assert any(
+            matches(subject, f"p.service.{service}.x")
+            for subject in subjects_of(Role(service), settings).subscribe
+        )
+    # Where the version before asks services, these answer and the application hears nothing.
+    rolling = subjects_of(Role.APP, settings, rolling=True)
+    assert set(rolling.unsubscribable) == {f"p.rpc.{service}.>" for service in services}
+    for service in services:
+        both = subjects_of(Role(service), settings, rolling=True)
+        assert f"p.rpc.{service}.*" in both.subscribe
+        assert f"p.rpc.{service}.*" not in subjects_of(Role(service), settings).subscribe
+        assert any(
+            matches(subject, f"p.rpc.{service}.x") for subject in subjects_of(Role.GATEWAY, settings).publish
+        )
+
+
+@pytest.mark.parametrize("role", [role for role in Role if role is not Role.APP])  # no part of the version before
 def test_while_versions_roll_a_role_may_do_what_both_need(role: Role) -> None:
     now, both = subjects_of(role, Settings()), subjects_of(role, Settings(), rolling=True)
     assert set(now.publish) < set(both.publish)

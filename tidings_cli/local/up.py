@@ -114,6 +114,7 @@ SECRETS = {
     Role.PRESENCE: frozenset({"redis_sentinel_login", "presence_webhook_urls", "presence_webhook_secrets"}),
     Role.METRICS: frozenset({"redis_sentinel_login", "webhook_urls", "alertmanager_urls", "notify_urls"}),
     Role.AGENT: frozenset(),
+    Role.APP: frozenset(),
 }
 
 
@@ -163,6 +164,8 @@ async def _brokers(settings: Settings, data_dir: Path, console: Console) -> Brok
         binary = server.binary()
         console.say(f"  {server.name} {spell_version(binary.version)} from {binary.origin}", "dim")
         server.fix_port()
+    if brokers.nats is not None:  # for services that answer calls
+        write_private(data_dir / "app_nats_url", brokers.nats.url_of(Role.APP) + "\n")
     return brokers
 
 

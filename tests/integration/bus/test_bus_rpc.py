@@ -73,7 +73,7 @@ async def test_refusal_carries_code_and_message(
     with pytest.raises(RequestRefused) as refused:
         await call(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery())
     assert (refused.value.code, refused.value.message) == ("forbidden", "not: for  you é")
-    raw = await asker.request(settings.subjects.rpc("presence", "rooms"), b"{}", timeout_s=PATIENCE_S)
+    raw = await asker.request(settings.subjects.service("presence", "rooms"), b"{}", timeout_s=PATIENCE_S)
     assert raw.header("Nats-Service-Error-Code") == "403"
     await service.stop()
 
@@ -101,7 +101,9 @@ async def test_bad_request_is_invalid_field(
     service = Service(await connect_bus(), settings, "presence")
     service.endpoint(PRESENCE_ROOMS, _empty_page)
     await service.start()
-    answer = await asker.request(settings.subjects.rpc("presence", "rooms"), payload, timeout_s=PATIENCE_S)
+    answer = await asker.request(
+        settings.subjects.service("presence", "rooms"), payload, timeout_s=PATIENCE_S
+    )
     assert answer.header("Tidings-Error-Code") == "invalid_field"
     assert answer.header("Nats-Service-Error-Code") == "400"
     await service.stop()
@@ -109,7 +111,7 @@ async def test_bad_request_is_invalid_field(
 
 async def test_answer_that_is_not_understood(connect_bus: ConnectBus, asker: Bus, settings: Settings) -> None:
     other = await connect_bus()
-    other.subscribe(settings.subjects.rpc("presence", "rooms"), lambda m: other.publish(m.reply, b"[]"))
+    other.subscribe(settings.subjects.service("presence", "rooms"), lambda m: other.publish(m.reply, b"[]"))
     await other.flush()
     with pytest.raises(RequestRefused) as refused:
         await call(asker, settings.subjects, PRESENCE_ROOMS, RoomsQuery())
@@ -246,7 +248,7 @@ async def test_micro_protocol_sees_the_service_and_its_true_counts(
     info = only((await asker.request(f"$SRV.INFO.tidings-{name}", b"", timeout_s=PATIENCE_S)).data)
     stats = only((await asker.request(f"$SRV.STATS.tidings-{name}", b"", timeout_s=PATIENCE_S)).data)
     assert (ping["name"], ping["version"]) == (f"tidings-{name}", __version__)
-    assert info["endpoints"][0]["subject"] == settings.subjects.rpc(name, "rooms")  # type: ignore[index]
+    assert info["endpoints"][0]["subject"] == settings.subjects.service(name, "rooms")  # type: ignore[index]
     counted = stats["endpoints"][0]  # type: ignore[index]
     assert (counted["num_requests"], counted["num_errors"]) == (3, 1)
     assert counted["last_error"] == "conflict: no"
