@@ -11,6 +11,7 @@ import structlog
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.revocation_log import RevocationLog
 from gateway.auth.tickets import TicketStore
+from gateway.calls import Calls
 from gateway.channels.broadcast import Broadcasts
 from gateway.channels.channels import Channels
 from gateway.client.commands import HttpSenders
@@ -75,6 +76,7 @@ class Gateway:
         self.inboxes = Inboxes(parts)
         self.history = History(parts)
         self.set_publisher(Publisher(bus, streams, settings, self.on_limit))
+        self.calls = Calls(bus, settings, tasks, self.on_limit)
         self.service_client = ServiceClient(bus, settings.subjects)
         boot = secrets.token_hex(8)
         self.presence = PresenceReporter(

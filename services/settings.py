@@ -181,6 +181,19 @@ class Settings(BaseSettings):
     room_linger_s: float = Field(
         5.0, ge=0, description="A room's subscription ends this long after its last member left."
     )
+    rpc_timeout_s: float = Field(
+        5.0, gt=0, le=60, description="Seconds until a call of a client without an answer fails."
+    )
+    rpc_per_connection: int = Field(
+        16,
+        ge=1,
+        description="Most calls of one connection that wait for their answers; over HTTP, of one user on one gateway.",
+    )
+    rpc_concurrency: int = Field(
+        1000,
+        ge=4,
+        description="Most calls of one gateway that wait for their answers. One method may have a quarter of them.",
+    )
     drain_s: float = Field(6.0, ge=0, description="Time over which a stopping gateway disconnects clients.")
     recovery_limit: int = Field(
         300,

@@ -200,6 +200,20 @@ class MetricName(Enum):
     HOOK_WAITING = _gauge(
         "tidings_hook_waiting", "Requests to the application that wait for a free connection."
     )
+    RPC_REQUESTS = _counter(
+        "tidings_rpc_requests_total",
+        "Calls of clients, by outcome: `ok`, `refused` by the application, or why there is no answer.",
+        "outcome",
+    )
+    RPC_DURATION = _histogram(
+        "tidings_rpc_duration_seconds",
+        "Time from a client's call to the application's answer.",
+        *_FAST_S,
+        0.5,
+        1.0,
+        2.5,
+        5.0,
+    )
     PRESENCE_STORE_FAULTS = _counter(
         "tidings_presence_store_faults_total", "Store operations without an answer."
     )

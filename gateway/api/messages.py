@@ -8,8 +8,8 @@ instead of membership.
 import asyncio
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import msgspec
 
@@ -27,9 +27,10 @@ from gateway.api.responses import ApiError
 from gateway.auth.identity import Identity
 from gateway.delivery.publisher import Sender
 from gateway.gateway import Gateway
+from gateway.http.request_metrics import exclude_from_latency
 from gateway.limits import Limit
 from services.wire import client
-from services.wire.client import MessageId
+from services.wire.client import MessageId, Method
 from services.wire.codes import ErrorCode
 from services.wire.content import BadMessage, ContentTooLarge, TooDeep, content_from_json
 from services.wire.events import SetPresence
@@ -64,6 +65,19 @@ class CustomDataPut(Record, frozen=True, kw_only=True):
     """Replaces the user's custom data."""
 
     custom_data: msgspec.Raw
+
+
+class CallPost(Record, frozen=True, kw_only=True):
+    """A call of a method of the application. `data` is any JSON; unset, the application receives `null`."""
+
+    method: Method
+    data: msgspec.Raw | UnsetType = UNSET
+
+
+class CallResult(Record, frozen=True, kw_only=True):
+    """What the application returned."""
+
+    data: Any
 
 
 def _as_oneself(
@@ -140,6 +154,20 @@ async def set_custom_data(call: Call) -> Ack:
     max_bytes = call.gateway.settings.max_custom_data_bytes
     data = poster.content(asked.custom_data, max_bytes, Limit.CUSTOM_DATA_BYTES)
     return await poster.set_presence(custom_data=data)
+
+
+@_as_oneself("POST", "/api/rpc", CallPost)
+async def rpc(call: Call) -> CallResult:
+    """Call a method of the application as oneself."""
+    exclude_from_latency(call.request.scope)  # the time is the application's
+    poster = await _Poster.of(call)
+    asked = await call.json(CallPost)
+    poster.check(client.RpcCommand(method=asked.method, data=asked.data))
+    data = msgspec.Raw(b"null") if isinstance(asked.data, UnsetType) else poster.content(asked.data)
+    sender = poster.sender
+    if poster.connection_id not in call.gateway.connections:  # not known to be this user's
+        sender = replace(sender, connection_id="")
+    return CallResult(data=await call.gateway.calls.call(sender, asked.method, data))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from gateway.delivery.streams import RoomRoute
 from gateway.limits import FloodDetector, Limit, Recent, TokenBucket, refill_s
 from services.settings import Settings
 from services.wire import client, server
+from services.wire.calls import is_method
 from services.wire.codes import ErrorCode, ErrorSpec
 from services.wire.names import InvalidName, normalize_name
 from services.wire.records import UNSET, UnsetType
@@ -122,6 +123,10 @@ class ClientState:
                     raise CommandError(ErrorCode.FORBIDDEN, "broadcasting is not allowed")
             case client.StatusChange() | client.PresenceUpdate():
                 self._check_presence_rate(now)
+            case client.RpcCommand(method=method):
+                if not is_method(method):
+                    text = "`method` is of letters, digits, `_`, `-` and dots between them, 64 at most"
+                    raise CommandError(ErrorCode.INVALID_FIELD, text)
             case client.Subscribe():
                 names = self.subscribe(_channel_list(message))
                 return msgspec.structs.replace(message, channel=UNSET, channels=names)

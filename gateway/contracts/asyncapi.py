@@ -30,10 +30,18 @@ REPLIES: dict[type[client.ClientMessage], type[server.ServerMessage]] = {
     client.Heartbeat: server.HeartbeatAck,
     client.Subscribe: server.Subscribed,
     client.Unsubscribe: server.Unsubscribed,
+    client.RpcCommand: server.RpcResult,
 }
 
 # Messages that no stream carries: replies to requests that only a WebSocket can send, and `welcome`.
-_WEBSOCKET_ONLY = {server.Welcome, server.Ack, server.HeartbeatAck, server.LeftRoom, server.Unsubscribed}
+_WEBSOCKET_ONLY = {
+    server.Welcome,
+    server.Ack,
+    server.RpcResult,
+    server.HeartbeatAck,
+    server.LeftRoom,
+    server.Unsubscribed,
+}
 
 _WS_QUERY = {
     "username": "Display name under `TIDINGS_AUTH=open`.",

@@ -8,8 +8,14 @@ from typing import Annotated
 
 import msgspec
 
+from services.wire.calls import MAX_METHOD_LENGTH, METHOD_NAME
 from services.wire.records import UNSET, Position, Status, UnsetType
 
+# The check of the name is `calls.is_method`.
+Method = Annotated[
+    str,
+    msgspec.Meta(extra_json_schema={"pattern": f"^{METHOD_NAME.pattern}$", "maxLength": MAX_METHOD_LENGTH}),
+]
 MessageId = Annotated[str, msgspec.Meta(max_length=64)]
 
 
@@ -106,6 +112,13 @@ class Refresh(ClientMessage, frozen=True, kw_only=True):
     ticket: str | UnsetType = UNSET
 
 
+class RpcCommand(ClientMessage, frozen=True, kw_only=True, tag="rpc"):
+    """Call a method of the application. `data` is any JSON; unset, the application receives `null`."""
+
+    method: Method
+    data: msgspec.Raw | UnsetType = UNSET
+
+
 AnyClientMessage = (
     JoinRoom
     | LeaveRoom
@@ -118,4 +131,5 @@ AnyClientMessage = (
     | Subscribe
     | Unsubscribe
     | Refresh
+    | RpcCommand
 )

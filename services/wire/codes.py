@@ -46,6 +46,7 @@ class ErrorCode(Enum):
     FORBIDDEN = ErrorSpec("forbidden", False, 403, "not allowed, or no such thing: both answer alike")
     REFUSED = ErrorSpec("refused", False, 403, "the application refused; it may use codes of its own instead")
     NOT_FOUND = ErrorSpec("not_found", False, 404, "no such resource")
+    UNKNOWN_METHOD = ErrorSpec("unknown_method", False, 404, "nothing answers a call of that method")
     CONFLICT = ErrorSpec("conflict", False, 409, "the request contradicts the present state")
     UNAVAILABLE = ErrorSpec(
         "unavailable",

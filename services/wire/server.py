@@ -90,6 +90,12 @@ class Ack(Reply, frozen=True, kw_only=True):
     answers: "list[Ack | Error] | UnsetType" = UNSET
 
 
+class RpcResult(Reply, frozen=True, kw_only=True):
+    """Answers `rpc`, with what the application returned."""
+
+    data: Any
+
+
 class HeartbeatAck(Reply, frozen=True, kw_only=True):
     """Answers `heartbeat`."""
 

@@ -22,7 +22,7 @@ GUARDS = (
         edits=[
             (
                 "services/permissions/render.py",
-                "subscribe: {{ allow: {_listed(subjects.subscribe)} }}",
+                "subscribe: {{ allow: {_listed(subjects.subscribe)}{denied} }}",
                 "subscribe: {{ allow: ['>'] }}",
             )
         ],
@@ -33,8 +33,8 @@ GUARDS = (
         edits=[
             (
                 "services/permissions/render.py",
-                "      subscribe: {{ allow: {_listed(subjects.subscribe)} }}\\n",
-                "      subscribe: {{ allow: {_listed(subjects.subscribe)} }}\\n      allow_responses: true\\n",
+                "      subscribe: {{ allow: {_listed(subjects.subscribe)}{denied} }}\\n",
+                "      subscribe: {{ allow: {_listed(subjects.subscribe)}{denied} }}\\n      allow_responses: true\\n",
             )
         ],
     ),

@@ -114,7 +114,6 @@ SHORT = {
     "gateway/delivery/fd_table.py": "one decision of its own (ADR 0008)",
     "services/backoff.py": "imported by every retry loop",
     "services/bus/connect.py": "pure",
-    "services/bus/errors.py": "caught without loading the client",
     "services/bus/stats.py": "read without loading the client",
     "services/clock.py": "imported by every part",
     "services/settings_sources.py": "where settings come from, beside what they are",

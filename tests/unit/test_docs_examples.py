@@ -15,6 +15,7 @@ from gateway.api.pushes import LabelSets, ReportNumbers
 from gateway.auth.tokens import identity_of
 from gateway.hooks.messages import ConnectAnswer, JoinAnswer, MayRefuse, PublishAnswer
 from services.wire import codec, server
+from services.wire.calls import ServiceCall
 from services.wire.client import AnyClientMessage
 from services.wire.codes import CloseCode, ErrorCode
 from services.wire.records import ErrorBody
@@ -73,6 +74,7 @@ def _claim(text: bytes) -> object:
 KINDS: dict[str, Callable[[bytes], object]] = {
     "client": codec.JSON.decode,
     "server": _server_message,
+    "call": _typed(ServiceCall),
     "error": _typed(ErrorBody),
     "publish": _typed(PublishRequest),
     "push": _pushed,

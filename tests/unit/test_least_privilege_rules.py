@@ -90,7 +90,9 @@ def test_an_application_answers_calls_and_does_nothing_else() -> None:
         )
 
 
-@pytest.mark.parametrize("role", [role for role in Role if role is not Role.APP])  # no part of the version before
+@pytest.mark.parametrize(
+    "role", [role for role in Role if role is not Role.APP]
+)  # no part of the version before
 def test_while_versions_roll_a_role_may_do_what_both_need(role: Role) -> None:
     now, both = subjects_of(role, Settings()), subjects_of(role, Settings(), rolling=True)
     assert set(now.publish) < set(both.publish)

@@ -34,6 +34,7 @@ RAW_MESSAGES: list[tuple[dict[str, Any], str]] = [
     ({"type": "broadcast", "content": [1], "echo": False}, "content"),
     ({"type": "direct_message", "targetUserId": "u", "content": "hi"}, "content"),
     ({"type": "presence_update", "customData": {"mood": 1}}, "customData"),
+    ({"type": "rpc", "method": "prices.quote", "data": {"symbol": "X"}}, "data"),
 ]
 
 USER = User(user_id="u", username="U", status=Status.AWAY, last_seen=5)
@@ -71,6 +72,7 @@ SERVER_MESSAGES: list[tuple[server.ServerMessage, dict[str, Any]]] = [
         server.Error(code="rate_limited", message="m", retryable=True, retry_after_ms=10, id="1"),
         {"type": "error", "code": "rate_limited", "message": "m", "retryable": True, "retryAfterMs": 10, "id": "1"},
     ),
+    (server.RpcResult(data=[1], id="1"), {"type": "rpc_result", "data": [1], "id": "1"}),
     (
         server.Disconnect(code=1012, reason="service restart", reconnect=True, retry_after_ms=5),
         {"type": "disconnect", "code": 1012, "reason": "service restart", "reconnect": True, "retryAfterMs": 5},

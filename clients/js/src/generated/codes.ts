@@ -15,6 +15,7 @@ export type ErrorCode =
   | "forbidden"
   | "refused"
   | "not_found"
+  | "unknown_method"
   | "conflict"
   | "unavailable"
   | "internal";

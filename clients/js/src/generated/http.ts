@@ -7,6 +7,8 @@ import type {
   AlertLogEntry,
   AlertRule,
   AlertTransition,
+  CallPost,
+  CallResult,
   CustomDataPut,
   ErrorMessage,
   GatewayStats,
@@ -211,6 +213,12 @@ export interface Operations {
     query: { username?: string; session?: string };
     body: CustomDataPut;
     answer: Ack;
+  };
+  "POST /api/rpc": {
+    path: Record<string, never>;
+    query: { username?: string; session?: string };
+    body: CallPost;
+    answer: CallResult;
   };
   "GET /api/rooms": {
     path: Record<string, never>;

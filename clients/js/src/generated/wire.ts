@@ -112,6 +112,17 @@ export interface Broadcast {
   timestamp: number;
 }
 
+/** A call of a method of the application. `data` is any JSON; unset, the application receives `null`. */
+export interface CallPost {
+  method: string;
+  data?: unknown;
+}
+
+/** What the application returned. */
+export interface CallResult {
+  data: unknown;
+}
+
 /** Publish to every connection. */
 export interface ClientBroadcast {
   type: "broadcast";
@@ -172,6 +183,14 @@ export interface ClientRoomMessage {
   room: string;
   content: unknown;
   echo?: boolean;
+}
+
+/** Call a method of the application. `data` is any JSON; unset, the application receives `null`. */
+export interface ClientRpc {
+  type: "rpc";
+  id?: string;
+  method: string;
+  data?: unknown;
 }
 
 /** Set the user's availability. */
@@ -526,6 +545,13 @@ export interface RoomSummary {
   connections: number;
 }
 
+/** Answers `rpc`, with what the application returned. */
+export interface RpcResult {
+  type: "rpc_result";
+  id?: string;
+  data: unknown;
+}
+
 /** All rules; `error` says why the newest version of the rules file does not hold, empty when it does. */
 export interface RuleList {
   rules: AlertRule[];
@@ -734,11 +760,13 @@ export type ClientMessage =
   | ClientPresenceUpdate
   | ClientSubscribe
   | ClientUnsubscribe
-  | ClientRefresh;
+  | ClientRefresh
+  | ClientRpc;
 
 export type ServerMessage =
   | ErrorMessage
   | Ack
+  | RpcResult
   | HeartbeatAck
   | JoinedRoom
   | LeftRoom

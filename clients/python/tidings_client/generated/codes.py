@@ -18,6 +18,7 @@ ErrorCode = Literal[
     "forbidden",
     "refused",
     "not_found",
+    "unknown_method",
     "conflict",
     "unavailable",
     "internal",

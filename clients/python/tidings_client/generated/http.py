@@ -38,6 +38,7 @@ ANSWERS: dict[str, Any] = {
     "POST /api/broadcast": wire.Ack,
     "PUT /api/me/status": wire.Ack,
     "PUT /api/me/data": wire.Ack,
+    "POST /api/rpc": wire.CallResult,
     "GET /api/rooms": list[wire.RoomSummary],
     "GET /api/rooms/{room}/history": wire.RoomPast,
     "DELETE /api/users/{id}/connections": wire.Ordered,
@@ -138,6 +139,9 @@ class Operations:
 
     @overload
     async def request(self, operation: Literal["PUT /api/me/data"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.Ack: ...
+
+    @overload
+    async def request(self, operation: Literal["POST /api/rpc"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.CallResult: ...
 
     @overload
     async def request(self, operation: Literal["GET /api/rooms"], *, path: Path = {}, query: Query = {}, body: object = None) -> list[wire.RoomSummary]: ...

@@ -127,6 +127,19 @@ class Broadcast(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, t
     timestamp: int
 
 
+class CallPost(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A call of a method of the application. `data` is any JSON; unset, the application receives `null`."""
+
+    method: str
+    data: Any = None
+
+
+class CallResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the application returned."""
+
+    data: Any
+
+
 class ClientBroadcast(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="broadcast"):
     """Publish to every connection."""
 
@@ -186,6 +199,14 @@ class ClientRoomMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     room: str
     content: Any
     echo: bool | None = None
+    id: str | None = None
+
+
+class ClientRpc(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="rpc"):
+    """Call a method of the application. `data` is any JSON; unset, the application receives `null`."""
+
+    method: str
+    data: Any = None
     id: str | None = None
 
 
@@ -568,6 +589,13 @@ class RoomSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     connections: int
 
 
+class RpcResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="rpc_result"):
+    """Answers `rpc`, with what the application returned."""
+
+    id: str | None = None
+    data: Any
+
+
 class RuleList(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All rules; `error` says why the newest version of the rules file does not hold, empty when it does."""
 
@@ -783,6 +811,7 @@ ClientMessage = (
     | ClientPresenceUpdate
     | ClientRefresh
     | ClientRoomMessage
+    | ClientRpc
     | ClientStatusChange
     | ClientSubscribe
     | ClientUnsubscribe
@@ -806,6 +835,7 @@ ServerMessage = (
     | PresenceList
     | PresenceUpdated
     | RoomMessage
+    | RpcResult
     | StatusChanged
     | Subscribed
     | TokenExpiring

@@ -1,0 +1,192 @@
+"""Calls of clients: answered by the application's services on the bus, NATS micro services of role `app`.
+
+A method without a service is `unknown_method`. Calls run beside each other: a slow method, a broken answer or a client that
+has left concerns no other call. What bounds them: calls of one connection, of one method, and of the gateway.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import msgspec
+import structlog
+
+from gateway.client.commands import CommandError
+from gateway.delivery.publisher import Sender
+from gateway.limits import Limit
+from services.bus.client import Bus
+from services.bus.errors import BusError, NoAnswer, NoResponders, PayloadTooLarge
+from services.settings import Settings
+from services.tasks import TaskSet
+from services.telemetry import MetricName, counter, histogram
+from services.wire.calls import (
+    CallAnswerInvalid,
+    CallRefused,
+    ServiceCall,
+    ServiceFailed,
+    read_answer,
+    read_error,
+)
+from services.wire.codes import ErrorCode
+from services.wire.subjects import SERVICES
+
+log = structlog.get_logger(__name__)
+
+_ERROR = "Nats-Service-Error"
+_ERROR_CODE = "Nats-Service-Error-Code"
+_RETRY_MS = 1000
+_METHOD_SHARE = 4  # one method has at most this part of the gateway's calls
+
+# Called once per call.
+OnAnswer = Callable[[msgspec.Raw | CommandError], None]
+
+
+class CallFailed(CommandError):
+    """A call without an answer. `outcome` is its label in the metric."""
+
+    def __init__(
+        self, outcome: str, code: ErrorCode, message: str, retry_after_ms: int | None = None
+    ) -> None:
+        super().__init__(code, message, msgspec.UNSET if retry_after_ms is None else retry_after_ms)
+        self.outcome = outcome
+
+
+class Calls:
+    """Passes calls on, and bounds those under way."""
+
+    def __init__(
+        self, bus: Bus, settings: Settings, tasks: TaskSet, on_limit: Callable[[Limit], object]
+    ) -> None:
+        self._bus = bus
+        self._settings = settings
+        self._tasks = tasks
+        self._on_limit = on_limit
+        self._running = 0
+        # Of what is under way only: a connection that calls nothing costs nothing.
+        self._by_caller: Counter[str] = Counter()
+        self._by_method: Counter[str] = Counter()
+
+    def start(self, sender: Sender, method: str, data: msgspec.Raw, on_answer: OnAnswer) -> None:
+        """Call a method for a connection, and call back with the answer, maybe after the connection has closed.
+
+        Raises:
+            CommandError: too many calls are under way.
+        """
+        self._admit(sender.connection_id, method)
+
+        async def call() -> None:
+            try:
+                on_answer(await self._answer(sender, method, data))
+            except CommandError as error:
+                on_answer(error)
+
+        task = self._tasks.spawn(call(), "call")
+        task.add_done_callback(lambda _: self._end(sender.connection_id, method))
+
+    async def call(self, sender: Sender, method: str, data: msgspec.Raw) -> msgspec.Raw:
+        """Call a method for a user without a connection, whose calls under way are counted as one connection's.
+
+        Raises:
+            CommandError: too many calls are under way, the application refused, or there is no answer.
+        """
+        caller = f"user {sender.user_id}"  # no connection id has a blank
+        self._admit(caller, method)
+        try:
+            return await self._answer(sender, method, data)
+        finally:
+            self._end(caller, method)
+
+    # --- bounds ---
+
+    def _admit(self, caller: str, method: str) -> None:
+        settings = self._settings
+        if self._by_caller[caller] >= settings.rpc_per_connection:
+            text = f"{settings.rpc_per_connection} calls of this connection are under way"
+            raise self._limited(Limit.CONNECTION_CALLS, ErrorCode.RATE_LIMITED, text)
+        if self._by_method[method] >= max(1, settings.rpc_concurrency // _METHOD_SHARE):
+            text = "too many calls of this method are under way"
+            raise self._limited(Limit.METHOD_CALLS, ErrorCode.UNAVAILABLE, text)
+        if self._running >= settings.rpc_concurrency:
+            raise self._limited(Limit.CALLS, ErrorCode.UNAVAILABLE, "too many calls are under way")
+        self._running += 1
+        self._by_caller[caller] += 1
+        self._by_method[method] += 1
+
+    def _end(self, caller: str, method: str) -> None:
+        self._running -= 1
+        for counts, key in ((self._by_caller, caller), (self._by_method, method)):
+            counts[key] -= 1
+            if not counts[key]:
+                del counts[key]
+
+    def _limited(self, limit: Limit, code: ErrorCode, text: str) -> CallFailed:
+        self._on_limit(limit)
+        counter(MetricName.RPC_REQUESTS).labels("limited").inc()
+        return CallFailed("limited", code, text, _RETRY_MS)
+
+    # --- asking ---
+
+    async def _answer(self, sender: Sender, method: str, data: msgspec.Raw) -> msgspec.Raw:
+        """Return the answer, and count the call. Raises CommandError."""
+        began, outcome = time.perf_counter(), "cancelled"
+        try:
+            answer = await self._ask(sender, method, data)
+        except CallFailed as failure:
+            outcome = failure.outcome
+            raise
+        except CallRefused as refusal:
+            outcome = "refused"
+            spec = replace(ErrorCode.REFUSED.value, code=refusal.code)
+            raise CommandError(spec, refusal.message) from None
+        else:
+            outcome = "ok"
+            return answer
+        finally:
+            counter(MetricName.RPC_REQUESTS).labels(outcome).inc()
+            histogram(MetricName.RPC_DURATION).observe(time.perf_counter() - began)
+
+    async def _ask(self, sender: Sender, method: str, data: msgspec.Raw) -> msgspec.Raw:
+        """Return the answer of a service. Raises CallFailed, CallRefused."""
+        if method.partition(".")[0] in SERVICES:  # where version 0.1 asks our own services
+            raise _unknown(method)
+        settings = self._settings
+        call = ServiceCall(
+            user_id=sender.user_id,
+            username=sender.username,
+            connection_id=sender.connection_id,
+            method=method,
+            data=data,
+        )
+        try:
+            answer = await self._bus.request(
+                settings.subjects.rpc(method), msgspec.json.encode(call), timeout_s=settings.rpc_timeout_s
+            )
+        except NoResponders:
+            raise _unknown(method) from None
+        except NoAnswer:
+            text = f"no answer within {settings.rpc_timeout_s:g} s; the call may have been carried out"
+            raise CallFailed("timeout", ErrorCode.UNAVAILABLE, text) from None
+        except PayloadTooLarge as fault:
+            text = f"the call is larger than {fault.limit} bytes"
+            raise CallFailed("too_large", ErrorCode.TOO_LARGE, text) from None
+        except BusError as fault:
+            log.warning("call failed", method=method, reason=str(fault))
+            text = "calls cannot be passed on now; the call may have been carried out"
+            raise CallFailed("unavailable", ErrorCode.UNAVAILABLE, text, _RETRY_MS) from None
+        try:
+            code, description = answer.header(_ERROR_CODE), answer.header(_ERROR)
+            if code is not None or description is not None:
+                raise read_error(code, description)
+            return read_answer(answer.data, settings.max_json_depth)
+        except ServiceFailed as fault:
+            log.warning("call failed in the service", method=method, reason=str(fault))
+            raise CallFailed("failed", ErrorCode.UNAVAILABLE, "the application failed") from None
+        except CallAnswerInvalid as fault:
+            log.warning("call answered with no answer", method=method, reason=str(fault))
+            text = "the application's answer cannot be passed on"
+            raise CallFailed("invalid", ErrorCode.UNAVAILABLE, text) from None
+
+
+def _unknown(method: str) -> CallFailed:
+    return CallFailed("unknown_method", ErrorCode.UNKNOWN_METHOD, f"nothing answers {method}")
