@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from gateway.client.commands import CommandError
+from gateway.delivery.counters import Counters
 from gateway.delivery.publisher import Sender
 from gateway.limits import Limit
 from services.bus.client import Bus
@@ -28,7 +29,10 @@ from services.wire.calls import (
     read_answer,
     read_error,
 )
+from services.wire.client import RpcCommand
+from services.wire.codec import ContentReader
 from services.wire.codes import ErrorCode
+from services.wire.records import UnsetType
 from services.wire.subjects import SERVICES
 
 log = structlog.get_logger(__name__)
@@ -37,6 +41,8 @@ _ERROR = "Nats-Service-Error"
 _ERROR_CODE = "Nats-Service-Error-Code"
 _RETRY_MS = 1000
 _METHOD_SHARE = 4  # one method has at most this part of the gateway's calls
+
+NO_DATA = msgspec.Raw(b"null")
 
 # Called once per call.
 OnAnswer = Callable[[msgspec.Raw | CommandError], None]
@@ -55,31 +61,36 @@ class CallFailed(CommandError):
 class Calls:
     """Passes calls on, and bounds those under way."""
 
-    def __init__(
-        self, bus: Bus, settings: Settings, tasks: TaskSet, on_limit: Callable[[Limit], object]
-    ) -> None:
+    def __init__(self, bus: Bus, settings: Settings, tasks: TaskSet, counters: Counters) -> None:
         self._bus = bus
         self._settings = settings
         self._tasks = tasks
-        self._on_limit = on_limit
+        self._counters = counters
         self._running = 0
         # Of what is under way only: a connection that calls nothing costs nothing.
         self._by_caller: Counter[str] = Counter()
         self._by_method: Counter[str] = Counter()
 
-    def start(self, sender: Sender, method: str, data: msgspec.Raw, on_answer: OnAnswer) -> None:
+    def start(self, sender: Sender, command: RpcCommand, read: ContentReader, on_answer: OnAnswer) -> None:
         """Call a method for a connection, and call back with the answer, maybe after the connection has closed.
 
         Raises:
+            BadMessage: as `read`, the codec's.
             CommandError: too many calls are under way.
         """
+        method, data, settings = command.method, NO_DATA, self._settings
+        if not isinstance(command.data, UnsetType):
+            data = read(command.data, settings.max_json_depth, settings.max_message_bytes)
         self._admit(sender.connection_id, method)
 
         async def call() -> None:
+            outcome: msgspec.Raw | CommandError
             try:
-                on_answer(await self._answer(sender, method, data))
+                outcome = await self._answer(sender, method, data)
+                self._counters.request_untimed()  # the time is the application's
             except CommandError as error:
-                on_answer(error)
+                outcome = error
+            on_answer(outcome)
 
         task = self._tasks.spawn(call(), "call")
         task.add_done_callback(lambda _: self._end(sender.connection_id, method))
@@ -121,7 +132,7 @@ class Calls:
                 del counts[key]
 
     def _limited(self, limit: Limit, code: ErrorCode, text: str) -> CallFailed:
-        self._on_limit(limit)
+        self._counters.limit_hit(limit)
         counter(MetricName.RPC_REQUESTS).labels("limited").inc()
         return CallFailed("limited", code, text, _RETRY_MS)
 

@@ -25,6 +25,7 @@ from gateway.api.endpoint import (
 )
 from gateway.api.responses import ApiError
 from gateway.auth.identity import Identity
+from gateway.calls import NO_DATA
 from gateway.delivery.publisher import Sender
 from gateway.gateway import Gateway
 from gateway.http.request_metrics import exclude_from_latency
@@ -163,7 +164,7 @@ async def rpc(call: Call) -> CallResult:
     poster = await _Poster.of(call)
     asked = await call.json(CallPost)
     poster.check(client.RpcCommand(method=asked.method, data=asked.data))
-    data = msgspec.Raw(b"null") if isinstance(asked.data, UnsetType) else poster.content(asked.data)
+    data = NO_DATA if isinstance(asked.data, UnsetType) else poster.content(asked.data)
     sender = poster.sender
     if poster.connection_id not in call.gateway.connections:  # not known to be this user's
         sender = replace(sender, connection_id="")

@@ -126,8 +126,9 @@ class Connection(WebSocketClient):
                     self.reply(server.Unsubscribed(channels=names, id=id), now)
                 case client.Refresh():
                     self._refresh(command, now)
-                case client.RpcCommand():
-                    self._call(command, now)
+                case client.RpcCommand(id=id):
+                    on_answer = partial(self._on_answer, id, now)
+                    gateway.calls.start(self._sender, command, self._codec.content, on_answer)
         except CommandError as error:
             self._refuse(error, message.id, now)
         except BadMessage as fault:
@@ -173,6 +174,12 @@ class Connection(WebSocketClient):
         elif isinstance(fault, ContentTooLarge):
             self._gateway.counters.limit_hit(limit)
         self._refuse(CommandError(fault.code, fault.message), id, started)
+
+    def _on_answer(self, id: str | UnsetType, started: float, outcome: msgspec.Raw | CommandError) -> None:
+        if isinstance(outcome, CommandError):
+            self._refuse(outcome, id, started)
+        else:
+            self.notify(server.RpcResult(data=outcome, id=id))
 
     # --- publishing ---
 
@@ -223,23 +230,6 @@ class Connection(WebSocketClient):
             self._refuse(CommandError(outcome.code, outcome.message, retry_after_ms), id, started)
         else:
             self.reply(outcome, started)
-
-    # --- calls ---
-
-    def _call(self, command: client.RpcCommand, started: float) -> None:
-        data = msgspec.Raw(b"null")
-        if not isinstance(command.data, UnsetType):
-            settings = self._gateway.settings
-            data = self._codec.content(command.data, settings.max_json_depth, settings.max_message_bytes)
-        on_answer = partial(self._on_answer, command.id, started)
-        self._gateway.calls.start(self._sender, command.method, data, on_answer)
-
-    def _on_answer(self, id: str | UnsetType, started: float, outcome: msgspec.Raw | CommandError) -> None:
-        if isinstance(outcome, CommandError):
-            self._refuse(outcome, id, started)
-        else:
-            self._gateway.counters.request_untimed()  # the time is the application's
-            self.notify(server.RpcResult(data=outcome, id=id))
 
     # --- rooms ---
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import nats
 from nats.micro import add_service
-from nats.micro.request import Request
-from nats.micro.service import ServiceError
+from nats.micro.request import Request, ServiceError
 
 _SLOW_S = 30.0
 

@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 
 from gateway.calls import Calls
 from gateway.client.commands import CommandError
+from gateway.delivery.counters import Counters
 from gateway.delivery.publisher import Sender
 from gateway.limits import Limit
 from services.bus.errors import BusError, NoAnswer, NoResponders, PayloadTooLarge, Unavailable
@@ -17,6 +18,8 @@ from services.bus.message import BusMessage, encode_headers
 from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire.calls import CallRefused, ServiceFailed, read_error
+from services.wire.client import RpcCommand
+from services.wire.codec import JSON
 from tests.support.deadline import eventually
 
 ADA = Sender("ada", "Ada", "c1")
@@ -40,11 +43,19 @@ class FakeBus:
 
 
 def calls_over(
-    reply: Callable[[str], Any], limited: list[Limit] | None = None, **settings: Any
+    reply: Callable[[str], Any],
+    counters: Counters | None = None,
+    tasks: TaskSet | None = None,
+    **settings: Any,
 ) -> tuple[Calls, FakeBus]:
     bus = FakeBus(reply)
-    seen: list[Limit] = [] if limited is None else limited
-    return Calls(bus, Settings(prefix="p", **settings), TaskSet(), seen.append), bus  # type: ignore[arg-type]
+    chosen = Settings(prefix="p", **settings)
+    return Calls(bus, chosen, tasks if tasks is not None else TaskSet(), counters or Counters()), bus  # type: ignore[arg-type]
+
+
+def start(calls: Calls, connection: str, method: str, answers: list[object]) -> None:
+    read = JSON.content
+    calls.start(Sender("u", "U", connection), RpcCommand(method=method), read, answers.append)
 
 
 def outcomes() -> dict[str, float]:
@@ -131,7 +142,7 @@ async def test_refusals(answer: Any, code: str, message: str) -> None:
         message,
         False,
         403,
-    )  # type: ignore[union-attr]
+    )
 
 
 async def test_a_fault_in_the_service_is_not_shown() -> None:
@@ -156,36 +167,33 @@ async def test_where_the_version_before_asks_our_services_nothing_is_called(meth
 
 
 async def test_bounds_of_calls_under_way() -> None:
-    limited: list[Limit] = []
+    counters = Counters()
     released = asyncio.Event()
 
     async def late() -> bytes:
         await released.wait()
         return b'{"data": 1}'
 
-    calls, _bus = calls_over(lambda _: late(), limited, rpc_per_connection=2, rpc_concurrency=8)
+    calls, _bus = calls_over(lambda _: late(), counters, rpc_per_connection=2, rpc_concurrency=8)
     answers: list[object] = []
-
-    def start(connection: str, method: str) -> None:
-        calls.start(Sender("u", "U", connection), method, NULL, answers.append)
 
     def refused(connection: str, method: str) -> tuple[str, bool]:
         with pytest.raises(CommandError) as error:
-            start(connection, method)
+            start(calls, connection, method, answers)
         assert error.value.retry_after_ms == 1000
         return error.value.code.code, error.value.code.retryable
 
-    start("a", "slow")
-    start("a", "slow")
+    start(calls, "a", "slow", answers)
+    start(calls, "a", "slow", answers)
     assert refused("a", "other") == ("rate_limited", True)
     assert refused("b", "slow") == ("unavailable", True)  # a quarter of eight
     for number in range(6):
-        start("b" if number < 2 else f"c{number}", f"other{number}")
+        start(calls, "b" if number < 2 else f"c{number}", f"other{number}", answers)
     assert refused("d", "another") == ("unavailable", True)
-    assert limited == [Limit.CONNECTION_CALLS, Limit.METHOD_CALLS, Limit.CALLS]
+    assert counters.limited == {Limit.CONNECTION_CALLS: 1, Limit.METHOD_CALLS: 1, Limit.CALLS: 1}
     released.set()
     await eventually(lambda: len(answers) == 8, "answers")
-    start("a", "slow")
+    start(calls, "a", "slow", answers)
     await eventually(lambda: len(answers) == 9, "one more answer")
     assert not calls._by_caller
     assert not calls._by_method
@@ -197,12 +205,12 @@ async def test_a_slow_method_leaves_room_for_the_others() -> None:
         return b""
 
     tasks = TaskSet()
-    bus = FakeBus(lambda subject: never() if subject.endswith("slow") else b'{"data": 1}')
-    calls = Calls(bus, Settings(rpc_concurrency=8), tasks, lambda _: None)  # type: ignore[arg-type]
+    reply = lambda subject: never() if subject.endswith("slow") else b'{"data": 1}'  # noqa: E731
+    calls, _bus = calls_over(reply, tasks=tasks, rpc_concurrency=8)
     started = 0
     for number in range(20):
         try:
-            calls.start(Sender("u", "U", f"c{number}"), "slow", NULL, lambda _: None)
+            start(calls, f"c{number}", "slow", [])
         except CommandError:
             continue
         started += 1
