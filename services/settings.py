@@ -178,22 +178,10 @@ class Settings(BaseSettings):
     write_buffer_bytes: int = Field(
         1_048_576, ge=65_536, description="A client with more unsent bytes than this is disconnected."
     )
-    room_linger_s: float = Field(
-        5.0, ge=0, description="A room's subscription ends this long after its last member left."
-    )
-    rpc_timeout_s: float = Field(
-        5.0, gt=0, le=60, description="Seconds until a call of a client without an answer fails."
-    )
-    rpc_per_connection: int = Field(
-        16,
-        ge=1,
-        description="Most calls of one connection that wait for their answers; over HTTP, of one user on one gateway.",
-    )
-    rpc_concurrency: int = Field(
-        1000,
-        ge=4,
-        description="Most calls of one gateway that wait for their answers. One method may have a quarter of them.",
-    )
+    room_linger_s: float = Field(5.0, ge=0, description="Time that an empty room keeps its subscription.")
+    rpc_timeout_s: float = Field(5.0, gt=0, le=60, description="Time until an unanswered call fails.")
+    rpc_per_connection: int = Field(16, ge=1, description="Most unanswered calls of one connection.")
+    rpc_concurrency: int = Field(1000, ge=4, description="Most unanswered calls of one gateway.")
     drain_s: float = Field(6.0, ge=0, description="Time over which a stopping gateway disconnects clients.")
     recovery_limit: int = Field(
         300,
