@@ -1,13 +1,15 @@
 """Calls of clients: answered by the application's services on the bus, NATS micro services of role `app`.
 
-A method without a service is `unknown_method`. Calls run beside each other: a slow method, a broken answer or a client that
+A method without a service is asked by the `rpc` hook, and without that `unknown_method`. Calls run beside each other: a slow method, a broken answer or a client that
 has left concerns no other call. What bounds them: calls of one connection, of one method, and of the gateway.
 """
 
+import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -15,30 +17,39 @@ import structlog
 from gateway.client.commands import CommandError
 from gateway.delivery.counters import Counters
 from gateway.delivery.publisher import Sender
+from gateway.hooks.messages import (
+    MAX_MESSAGE_LENGTH,
+    HookAnswerInvalid,
+    HookRefused,
+    HookUnavailable,
+    Refusal,
+    RpcAnswer,
+    decode_answer,
+)
 from gateway.limits import Limit
 from services.bus.client import Bus
 from services.bus.errors import BusError, NoAnswer, NoResponders, PayloadTooLarge
+from services.bus.message import BusMessage
 from services.settings import Settings
 from services.tasks import TaskSet
 from services.telemetry import MetricName, counter, histogram
-from services.wire.calls import (
-    CallAnswerInvalid,
-    CallRefused,
-    ServiceCall,
-    ServiceFailed,
-    read_answer,
-    read_error,
-)
 from services.wire.client import RpcCommand
 from services.wire.codec import ContentReader
 from services.wire.codes import ErrorCode
+from services.wire.content import BadMessage, content_from_json
 from services.wire.records import UnsetType
+from services.wire.rpc import ServiceCall
 from services.wire.subjects import SERVICES
+
+if TYPE_CHECKING:
+    from gateway.hooks.hooks import Hooks
 
 log = structlog.get_logger(__name__)
 
 _ERROR = "Nats-Service-Error"
 _ERROR_CODE = "Nats-Service-Error-Code"
+_FAILURE = re.compile(r"[5-9]\d\d")  # status codes of faults of the service, as in HTTP
+MAX_ANSWER_BYTES = 65_536
 _RETRY_MS = 1000
 _METHOD_SHARE = 4  # one method has at most this part of the gateway's calls
 
@@ -58,11 +69,18 @@ class CallFailed(CommandError):
         self.outcome = outcome
 
 
+class ServiceFailed(Exception):
+    """The service reports a fault of its own. Its text is for the log: it may be that of an exception."""
+
+
 class Calls:
     """Passes calls on, and bounds those under way."""
 
-    def __init__(self, bus: Bus, settings: Settings, tasks: TaskSet, counters: Counters) -> None:
+    def __init__(
+        self, bus: Bus, settings: Settings, tasks: TaskSet, counters: Counters, hooks: "Hooks | None" = None
+    ) -> None:
         self._bus = bus
+        self._hooks = hooks if hooks is not None and "rpc" in hooks.asks else None
         self._settings = settings
         self._tasks = tasks
         self._counters = counters
@@ -146,10 +164,9 @@ class Calls:
         except CallFailed as failure:
             outcome = failure.outcome
             raise
-        except CallRefused as refusal:
+        except HookRefused as refusal:
             outcome = "refused"
-            spec = replace(ErrorCode.REFUSED.value, code=refusal.code)
-            raise CommandError(spec, refusal.message) from None
+            raise CommandError(refusal.spec, refusal.message) from None
         else:
             outcome = "ok"
             return answer
@@ -158,7 +175,7 @@ class Calls:
             histogram(MetricName.RPC_DURATION).observe(time.perf_counter() - began)
 
     async def _ask(self, sender: Sender, method: str, data: msgspec.Raw) -> msgspec.Raw:
-        """Return the answer of a service. Raises CallFailed, CallRefused."""
+        """Return the answer of a service, else of the hook. Raises CallFailed, HookRefused."""
         if method.partition(".")[0] in SERVICES:  # where version 0.1 asks our own services
             raise _unknown(method)
         settings = self._settings
@@ -174,10 +191,9 @@ class Calls:
                 settings.subjects.rpc(method), msgspec.json.encode(call), timeout_s=settings.rpc_timeout_s
             )
         except NoResponders:
-            raise _unknown(method) from None
+            return await self._ask_hook(sender, method, data)
         except NoAnswer:
-            text = f"no answer within {settings.rpc_timeout_s:g} s; the call may have been carried out"
-            raise CallFailed("timeout", ErrorCode.UNAVAILABLE, text) from None
+            raise self._timeout() from None
         except PayloadTooLarge as fault:
             text = f"the call is larger than {fault.limit} bytes"
             raise CallFailed("too_large", ErrorCode.TOO_LARGE, text) from None
@@ -186,17 +202,60 @@ class Calls:
             text = "calls cannot be passed on now; the call may have been carried out"
             raise CallFailed("unavailable", ErrorCode.UNAVAILABLE, text, _RETRY_MS) from None
         try:
-            code, description = answer.header(_ERROR_CODE), answer.header(_ERROR)
-            if code is not None or description is not None:
-                raise read_error(code, description)
-            return read_answer(answer.data, settings.max_json_depth)
+            return _read_answer(answer, settings.max_json_depth)
         except ServiceFailed as fault:
             log.warning("call failed in the service", method=method, reason=str(fault))
             raise CallFailed("failed", ErrorCode.UNAVAILABLE, "the application failed") from None
-        except CallAnswerInvalid as fault:
+        except HookAnswerInvalid as fault:
             log.warning("call answered with no answer", method=method, reason=str(fault))
             text = "the application's answer cannot be passed on"
             raise CallFailed("invalid", ErrorCode.UNAVAILABLE, text) from None
+
+    async def _ask_hook(self, sender: Sender, method: str, data: msgspec.Raw) -> msgspec.Raw:
+        """Return the answer of the hook. Raises CallFailed, HookRefused."""
+        if self._hooks is None:
+            raise _unknown(method)
+        try:
+            async with asyncio.timeout(self._settings.rpc_timeout_s):
+                return await self._hooks.rpc(sender, method, data)
+        except TimeoutError:
+            raise self._timeout() from None
+        except HookUnavailable as fault:
+            raise CallFailed(
+                "hook_failed", ErrorCode.UNAVAILABLE, fault.message, fault.retry_after_ms
+            ) from None
+
+    def _timeout(self) -> CallFailed:
+        text = f"no answer within {self._settings.rpc_timeout_s:g} s; the call may have been carried out"
+        return CallFailed("timeout", ErrorCode.UNAVAILABLE, text)
+
+
+def _read_answer(answer: BusMessage, max_depth: int) -> msgspec.Raw:
+    """Return `data` of a service's answer, as JSON that every client can be sent.
+
+    The error headers of micro services (ADR-32): a number of 500 or more is a fault of the service, another one or none a
+    refusal, and a word is the client's code.
+
+    Raises:
+        HookRefused: the service refused.
+        HookAnswerInvalid: over 64 KiB, no JSON object with `data`, or nested deeper than `max_depth`.
+        ServiceFailed: the service reports a fault.
+    """
+    code, description = answer.header(_ERROR_CODE), answer.header(_ERROR)
+    if code is not None or description is not None:
+        if code is not None and _FAILURE.fullmatch(code):
+            raise ServiceFailed(f"{code}: {(description or '')[:MAX_MESSAGE_LENGTH]}")
+        word = None if code is None or code.isdigit() else code
+        raise Refusal(message=description, code=word).as_error()
+    if len(answer.data) > MAX_ANSWER_BYTES:
+        raise HookAnswerInvalid(f"it has {len(answer.data)} bytes, the limit is {MAX_ANSWER_BYTES}")
+    said, _ = decode_answer(answer.data, RpcAnswer)
+    if isinstance(said, HookRefused):
+        raise said
+    try:
+        return content_from_json(said.data, max_depth)
+    except BadMessage as fault:
+        raise HookAnswerInvalid(fault.message, "data") from None
 
 
 def _unknown(method: str) -> CallFailed:

@@ -76,7 +76,7 @@ class Gateway:
         self.inboxes = Inboxes(parts)
         self.history = History(parts)
         self.set_publisher(Publisher(bus, streams, settings, self.on_limit))
-        self.calls = Calls(bus, settings, tasks, counters)
+        self.calls = Calls(bus, settings, tasks, counters, self.hooks)
         self.service_client = ServiceClient(bus, settings.subjects)
         boot = secrets.token_hex(8)
         self.presence = PresenceReporter(

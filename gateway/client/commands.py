@@ -14,9 +14,8 @@ from gateway.delivery.streams import RoomRoute
 from gateway.limits import FloodDetector, Limit, Recent, TokenBucket, refill_s
 from services.settings import Settings
 from services.wire import client, server
-from services.wire.calls import is_method
 from services.wire.codes import ErrorCode, ErrorSpec
-from services.wire.names import InvalidName, normalize_name
+from services.wire.names import InvalidName, is_method, normalize_name
 from services.wire.records import UNSET, UnsetType
 
 

@@ -8,7 +8,6 @@
 - `content`   what clients send each other: checked once, where it enters; how it is refused
 - `codec`     JSON and MessagePack
 - `events`    what processes publish to each other
-- `calls`     calls of clients, as services of the application receive and answer them
 - `rpc`       requests between processes; `alerting` those about alert rules, windows and receivers
 - `subjects`  where on the bus each of those goes
 

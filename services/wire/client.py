@@ -8,10 +8,10 @@ from typing import Annotated
 
 import msgspec
 
-from services.wire.calls import MAX_METHOD_LENGTH, METHOD_NAME
+from services.wire.names import MAX_METHOD_LENGTH, METHOD_NAME
 from services.wire.records import UNSET, Position, Status, UnsetType
 
-# The check of the name is `calls.is_method`.
+# The check of the name is `names.is_method`.
 Method = Annotated[
     str,
     msgspec.Meta(extra_json_schema={"pattern": f"^{METHOD_NAME.pattern}$", "maxLength": MAX_METHOD_LENGTH}),

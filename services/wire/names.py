@@ -20,6 +20,9 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 # `checkout.total.p95`.
 METRIC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
 METRIC_OR_PERCENTILE = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,67}")
+# Of a method that clients call: also a subject of the bus, without wildcards, as it stands.
+METHOD_NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+MAX_METHOD_LENGTH = 64
 
 
 class InvalidName(ValueError):
@@ -48,6 +51,11 @@ def normalize_name(text: str, what: str = "name") -> str:
     if any(unicodedata.category(c) == "Cc" for c in text):
         raise InvalidName(f"{what} contains a control character")
     return text
+
+
+def is_method(name: str) -> bool:
+    """Whether this is the name of a method: words of letters, digits, `_` and `-`, with dots between them."""
+    return len(name) <= MAX_METHOD_LENGTH and METHOD_NAME.fullmatch(name) is not None
 
 
 def to_token(name: str) -> str:

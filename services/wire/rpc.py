@@ -325,6 +325,22 @@ SILENCES_SET = RpcEndpoint("metrics", "silence", Silence, Silence)
 SILENCES_END = RpcEndpoint("metrics", "unsilence", ById, Empty)
 LOGS_RECENT = RpcEndpoint("metrics", "logs", LogQuery, LogPage)
 
+# --- calls of clients, answered by services of the application -------------------------------------------------
+
+
+class ServiceCall(Message, frozen=True, kw_only=True):
+    """A call of a user, on `Subjects.rpc(method)`; the answer is one of the `rpc` hook (`gateway.hooks.messages`).
+
+    `connection_id` is empty where it came over HTTP and names no connection of this user.
+    """
+
+    user_id: str
+    username: str
+    connection_id: str
+    method: str
+    data: msgspec.Raw
+
+
 # --- gateways (asked all at once: every gateway answers for itself) ------------------------------------------
 
 GATEWAY_STATS = RpcEndpoint("gateway", "stats", Empty, GatewayStats, timeout_s=0.5)

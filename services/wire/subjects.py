@@ -126,7 +126,7 @@ class Subjects:
         return f"{self.prefix}.rpc.{service}.{endpoint}"
 
     def rpc(self, method: str) -> str:
-        """`method` is a checked name (`calls.METHOD_NAME`)."""
+        """`method` is a checked name (`names.is_method`)."""
         return f"{self.prefix}.rpc.{method}"
 
     def probe(self, role: str, instance: str) -> str:

@@ -11,10 +11,10 @@ from services.bus.message import check_publishable
 from services.permissions import Role
 from services.permissions.nats import answerer_of, subjects_of
 from services.settings import Settings
-from services.wire.calls import is_method
 from services.wire.client import RpcCommand
 from services.wire.codes import ErrorCode
 from services.wire.grants import ALL
+from services.wire.names import is_method
 from services.wire.subjects import SERVICES
 from tests.support.nats_subjects import matches
 from tests.support.properties import examples

@@ -117,7 +117,6 @@ SHORT = {
     "services/bus/stats.py": "read without loading the client",
     "services/clock.py": "imported by every part",
     "services/settings_sources.py": "where settings come from, beside what they are",
-    "services/wire/names.py": "imported by every part of the wire",
     "tidings_cli/local/die_with_parent.py": "runs as a script",
 }
 

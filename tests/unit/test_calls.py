@@ -12,14 +12,16 @@ from gateway.calls import Calls
 from gateway.client.commands import CommandError
 from gateway.delivery.counters import Counters
 from gateway.delivery.publisher import Sender
+from gateway.hooks.messages import HookRefused, HookUnavailable
 from gateway.limits import Limit
 from services.bus.errors import BusError, NoAnswer, NoResponders, PayloadTooLarge, Unavailable
 from services.bus.message import BusMessage, encode_headers
 from services.settings import Settings
 from services.tasks import TaskSet
-from services.wire.calls import CallRefused, ServiceFailed, read_error
 from services.wire.client import RpcCommand
 from services.wire.codec import JSON
+from services.wire.codes import ErrorCode
+from services.wire.records import UNSET
 from tests.support.deadline import eventually
 
 ADA = Sender("ada", "Ada", "c1")
@@ -46,11 +48,12 @@ def calls_over(
     reply: Callable[[str], Any],
     counters: Counters | None = None,
     tasks: TaskSet | None = None,
+    hooks: Any = None,
     **settings: Any,
 ) -> tuple[Calls, FakeBus]:
     bus = FakeBus(reply)
     chosen = Settings(prefix="p", **settings)
-    return Calls(bus, chosen, tasks if tasks is not None else TaskSet(), counters or Counters()), bus  # type: ignore[arg-type]
+    return Calls(bus, chosen, tasks if tasks is not None else TaskSet(), counters or Counters(), hooks), bus  # type: ignore[arg-type]
 
 
 def start(calls: Calls, connection: str, method: str, answers: list[object]) -> None:
@@ -113,8 +116,8 @@ async def test_faults_of_the_bus(fault: BusError, code: str, outcome: str, retry
 @pytest.mark.parametrize(
     "answer",
     [b"", b"no", b"[]", b"{}", b'{"data": 1', b'{"data": "\xff"}', b'{"data": 1e999}', b"[" * 5000,
-     b'{"data": ' + b"[" * 65 + b"]" * 65 + b"}", b'{"data": "' + b"x" * 65_536 + b'"}', b'{"refuse": 1}'],
-    ids=range(11),
+     b'{"data": ' + b"[" * 65 + b"]" * 65 + b"}", b'{"data": "' + b"x" * 65_536 + b'"}'],
+    ids=range(10),
 )  # fmt: skip
 async def test_an_answer_that_is_none(answer: bytes) -> None:
     before = outcomes().get("invalid", 0)
@@ -130,6 +133,8 @@ async def test_an_answer_that_is_none(answer: bytes) -> None:
         (b'{"refuse": {"code": "Sold Out", "message": "none left"}}', "refused", "none left"),
         (b'{"refuse": {"message": "none left"}, "data": 1}', "refused", "none left"),
         (b'{"refuse": {}}', "refused", "the application refused"),
+        (b'{"refuse": 1}', "refused", "the application refused"),
+        ((b"", {"Nats-Service-Error": "x" * 2000, "Nats-Service-Error-Code": "a" * 65}), "refused", "x" * 1024),
         ((b"", {"Nats-Service-Error": "none left", "Nats-Service-Error-Code": "sold_out"}), "sold_out", "none left"),
         ((b"", {"Nats-Service-Error": "none left", "Nats-Service-Error-Code": "409"}), "refused", "none left"),
         ((b"", {"Nats-Service-Error": "none left"}), "refused", "none left"),
@@ -150,13 +155,6 @@ async def test_a_fault_in_the_service_is_not_shown() -> None:
     error = await refusal(calls_over(lambda _: (b"", headers))[0])
     assert error.code.code == "unavailable"
     assert "secret" not in error.message
-
-
-def test_meanings_of_error_headers() -> None:
-    assert isinstance(read_error("500", "x"), ServiceFailed)
-    assert isinstance(read_error("503", None), ServiceFailed)
-    assert read_error("404", "x") == CallRefused("refused", "x")
-    assert read_error("a" * 65, "x" * 2000) == CallRefused("refused", "x" * 1024)
 
 
 @pytest.mark.parametrize("method", ["presence.list", "gateway.stats", "metrics", "metrics.a.b"])
@@ -235,3 +233,59 @@ async def test_users_over_http_are_counted_as_one_connection_each() -> None:
     other = asyncio.create_task(calls.call(Sender("bob", "Bob"), "m", NULL))
     released.set()
     assert [bytes(one) for one in await asyncio.gather(first, other)] == [b"1", b"1"]
+
+
+class FakeHooks:
+    """The `rpc` hook, with one answer or fault."""
+
+    def __init__(self, answer: Any, asks: tuple[str, ...] = ("rpc",)) -> None:
+        self.asks = frozenset(asks)
+        self.answer = answer
+        self.asked: list[tuple[Sender, str, bytes]] = []
+
+    async def rpc(self, sender: Sender, method: str, data: msgspec.Raw) -> msgspec.Raw:
+        self.asked.append((sender, method, bytes(data)))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        if self.answer is None:
+            await asyncio.Event().wait()
+        return msgspec.Raw(self.answer)
+
+
+def unanswered(_subject: str) -> Any:
+    raise NoResponders("s")
+
+
+async def test_without_a_service_the_hook_is_asked() -> None:
+    hooks = FakeHooks(b"7")
+    calls, bus = calls_over(unanswered, hooks=hooks)
+    assert bytes(await calls.call(ADA, "orders", msgspec.Raw(b"[1]"))) == b"7"
+    assert len(bus.asked) == 1
+    assert hooks.asked == [(ADA, "orders", b"[1]")]
+    assert bytes(await calls_over(lambda _: b'{"data": 1}', hooks=hooks)[0].call(ADA, "orders", NULL)) == b"1"
+    assert len(hooks.asked) == 1
+    assert (await refusal(calls, "presence.list")).code is ErrorCode.UNKNOWN_METHOD
+    assert len(hooks.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "outcome", "retry_after_ms"),
+    [
+        (HookRefused("sold_out", "none left"), "sold_out", "refused", UNSET),
+        (HookUnavailable("timeout", 700), "unavailable", "hook_failed", 700),
+        (None, "unavailable", "timeout", UNSET),
+    ],
+)
+async def test_faults_of_the_hook(
+    fault: Exception | None, code: str, outcome: str, retry_after_ms: Any
+) -> None:
+    before = outcomes().get(outcome, 0)
+    error = await refusal(calls_over(unanswered, hooks=FakeHooks(fault), rpc_timeout_s=0.05)[0])
+    assert (error.code.code, error.retry_after_ms) == (code, retry_after_ms)
+    assert outcomes()[outcome] == before + 1
+
+
+async def test_a_hook_that_is_not_for_calls_is_not_asked() -> None:
+    hooks = FakeHooks(b"7", asks=("publish",))
+    assert (await refusal(calls_over(unanswered, hooks=hooks)[0])).code is ErrorCode.UNKNOWN_METHOD
+    assert hooks.asked == []

@@ -13,12 +13,12 @@ from gateway.api.metric_items import PushedItem, report_of
 from gateway.api.publish import PublishRequest
 from gateway.api.pushes import LabelSets, ReportNumbers
 from gateway.auth.tokens import identity_of
-from gateway.hooks.messages import ConnectAnswer, JoinAnswer, MayRefuse, PublishAnswer
+from gateway.hooks.messages import ConnectAnswer, JoinAnswer, MayRefuse, PublishAnswer, RpcAnswer
 from services.wire import codec, server
-from services.wire.calls import ServiceCall
 from services.wire.client import AnyClientMessage
 from services.wire.codes import CloseCode, ErrorCode
 from services.wire.records import ErrorBody
+from services.wire.rpc import ServiceCall
 from tests.support.docs import Block, blocks, pages
 
 NOW_MS = 1_795_996_800_000
@@ -86,6 +86,7 @@ KINDS: dict[str, Callable[[bytes], object]] = {
     "connect-answer": _typed(ConnectAnswer),
     "join-answer": _typed(JoinAnswer),
     "publish-answer": _typed(PublishAnswer),
+    "rpc-answer": _typed(RpcAnswer),
     "refusal": _typed(MayRefuse),
 }
 

@@ -38,7 +38,7 @@ def deployment(
         prefix=f"h{secrets.token_hex(4)}",
         auth="jwt",
         api_keys="the-servers-key",
-        hooks="connect,join,publish",
+        hooks="connect,join,publish,rpc",
         presence_grace_s=0.5,
         **running_application.settings,  # type: ignore[arg-type]
     ) as running:
