@@ -84,7 +84,7 @@ def asyncapi() -> Schema:
         },
         "components": {
             "messages": {component_name(kind): _message(kind) for kind in [*commands, *answers]},
-            "schemas": schemas,
+            "schemas": _plain_discriminators(schemas),
         },
         "x-error-codes": [
             {"code": it.code, "retryable": it.retryable, "httpStatus": it.http_status, "meaning": it.meaning}
@@ -94,6 +94,18 @@ def asyncapi() -> Schema:
             {"code": it.number, "reason": it.reason, "reconnect": it.reconnect, "meaning": it.meaning}
             for it in (member.value for member in CloseCode)
         ],
+    }
+
+
+def _plain_discriminators(schema: Any) -> Any:
+    """Return schemas whose discriminators are names of properties: in AsyncAPI they have no mapping of values."""
+    if isinstance(schema, list):
+        return [_plain_discriminators(value) for value in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: value["propertyName"] if key == "discriminator" else _plain_discriminators(value)
+        for key, value in schema.items()
     }
 
 
