@@ -43,7 +43,9 @@ async def main(settings: Settings, life: Lifecycle) -> None:
         return gateway.reporter.stats()
 
     service.endpoint(GATEWAY_STATS, stats, queue=False)
+    gateway.control.serve(service)
     await service.start()
+    gateway.tasks.spawn(gateway.control.peers.announce(), "announcements", critical=True)
     life.on_stop("micro service", service.stop, timeout_s=0.5)
 
     checks = {name: partial(_passes, gateway, name) for name in gateway.readiness()}

@@ -6,6 +6,7 @@ costs nothing on a gateway that it does not concern, however many connections th
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -26,9 +27,9 @@ from services.clock import now_ms
 from services.settings import Settings
 from services.tasks import TaskSet
 from services.wire import server
-from services.wire.codes import CloseCode
+from services.wire.codes import CloseCode, ErrorCode
 from services.wire.events import CloseConnections, Revoked, RosterQuery, UserConnections
-from services.wire.records import UNSET
+from services.wire.records import UNSET, UnsetType
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +53,20 @@ def disconnect_message(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a connection knows of itself. Times are seconds of the monotonic clock; UNSET is not known."""
+
+    transport: str
+    opened_at: float
+    seen_at: float
+    address: str
+    channels: Collection[str]
+    messages_in: int
+    bytes_in: int | UnsetType
+    bytes_out: int | UnsetType
+
+
 class Client(Member, Announced, Protocol):
     """A connection as the gateway's parts see it."""
 
@@ -71,6 +86,15 @@ class Client(Member, Announced, Protocol):
 
     def abort(self) -> None:
         """Close at once, with nothing more sent."""
+
+    def add_to_room(self, room: str, on_done: Callable[[ErrorCode | None], None]) -> None:
+        """Join a room, whatever the grants say, and send `joined_room`. `on_done` gets None, or why it was refused."""
+
+    def remove_from_room(self, room: str) -> bool:
+        """Leave a room, and send `left_room`; return whether it was in it. The client may join again."""
+
+    def figures(self) -> Figures:
+        """Return what it knows of itself."""
 
     def chosen(self) -> Chosen | None:
         """Return the status and custom data set by this connection; None where presence does not know it."""
@@ -105,6 +129,11 @@ class Connections:
 
     def __contains__(self, connection_id: str) -> bool:
         return connection_id in self._by_id
+
+    @property
+    def ids(self) -> Collection[str]:
+        """The ids of all connections."""
+        return self._by_id.keys()
 
     def get(self, connection_id: str) -> Client | None:
         """Return a connection, if it is here."""

@@ -16,6 +16,8 @@ from gateway.channels.broadcast import Broadcasts
 from gateway.channels.channels import Channels
 from gateway.client.commands import HttpSenders
 from gateway.connections import Connections
+from gateway.control.control import Control
+from gateway.control.listing import ConnectionListing
 from gateway.delivery.counters import Counters
 from gateway.delivery.history import History
 from gateway.delivery.inbox import Inboxes
@@ -103,6 +105,10 @@ class Gateway:
             streams=lambda: [*streams.all, self.revocation_log.durable_log],
             draining=lambda: self.connections.draining,
         )
+        listing = ConnectionListing(
+            bus, instance, self.connections, self.rooms, self.inboxes, self.broadcasts
+        )
+        self.control = Control(bus, settings, instance, self.connections, listing)
         self._returns = 0
         self._closed = False
         self._elections = LeaderWatch(bus, settings, self._on_elected)
@@ -159,6 +165,7 @@ class Gateway:
             return
         self._closed = True
         await self.tasks.close()
+        self.control.peers.leave()
         await self.presence.close()
         if self.hooks is not None:
             self.hooks.close()
@@ -201,6 +208,7 @@ class Gateway:
 
         The durable logs may be others than before, or not ready yet; until they are open, rooms and inboxes wait.
         """
+        self.control.peers.bus_returned()
         self.channels.resync()
         self._returns += 1
         this_return = self._returns

@@ -84,7 +84,7 @@ class Scope(StrEnum):
     METRICS = "metrics"  # POST /api/metrics
     LOGS = "logs"  # reading /api/logs
     ALERTS = "alerts"  # acknowledging and silencing
-    USERS = "users"  # ending connections, revoking
+    USERS = "users"  # ending connections, memberships, revoking
     READ = "read"  # every GET that shows users, rooms, metrics or alerts
 
 

@@ -98,6 +98,11 @@ class MetricName(Enum):
         "tidings_gateway_unexpected_messages_total",
         "Messages dropped because they do not belong on their subject on the bus, such as one that no stream stored.",
     )
+    GATEWAY_CONTROL_ORDERS = _counter(
+        "tidings_gateway_control_orders_total",
+        "Orders of the server API about connections: `join`, `remove`, `disconnect`, `trace`.",
+        "order",
+    )
     METRICS_REPORTS = _counter(
         "tidings_metrics_reports_total", "Metrics reports accepted, at least in part.", "kind"
     )

@@ -29,6 +29,7 @@ from starlette.routing import Route
 from gateway.api.body import decode, read_body
 from gateway.api.pushes import Pushes
 from gateway.api.responses import ApiError, JsonResponse
+from gateway.auth.authenticator import ServerCaller
 from gateway.channels.channel_names import presence_room
 from gateway.delivery.publisher import Sender
 from gateway.gateway import Gateway
@@ -127,6 +128,10 @@ class Call:
         """Return the user that reads, one without an id for an API key. Raises as `Admitter.admit_reader`."""
         return await self.gateway.admitter.admit_reader(self.client_request)
 
+    async def server(self) -> ServerCaller:
+        """Return the server that calls, or the administrator. Raises AuthRefused."""
+        return await self.gateway.authenticator.server_caller(self.request.headers)
+
     async def json(self, type_: type[T]) -> T:
         """Return the body as `type_`; an empty body is an empty object. Raises ApiError."""
         return decode(await self.text() or b"{}", type_)
@@ -188,12 +193,16 @@ def reads(channel: str) -> Access:
     return Access(READER.rule, READER.security, partial(require_channel, channel=channel))
 
 
-def server(scope: Scope) -> Access:
-    """Access for servers with an API key of that scope, and for administrators."""
+def server(*scopes: Scope) -> Access:
+    """Access for servers with an API key of one of the scopes, and for administrators."""
+
+    async def check(call: Call) -> None:
+        await call.gateway.authenticator.require_api_key(call.request.headers, *scopes)
+
     return Access(
         "Needs an API key or a token with `admin`; nothing under `TIDINGS_AUTH=open`.",
         ({}, {"apiKey": []}, {"token": []}),
-        lambda call: call.gateway.authenticator.require_api_key(call.request.headers, scope),
+        check,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 
+from gateway.api.connections import reason_of
 from gateway.api.endpoint import BEARER, Call, Query, endpoint, server
 from gateway.api.responses import ApiError
 from gateway.auth.tokens import CLOCK_SKEW_S
@@ -16,13 +17,11 @@ from gateway.client.commands import CommandError
 from gateway.gateway import Gateway
 from gateway.limits import Limit
 from services.settings_values import Scope
-from services.wire.codes import ErrorCode
+from services.wire.codes import MAX_REASON_BYTES, ErrorCode
 from services.wire.events import DisconnectUser, Revoked
 from services.wire.names import normalize_name
 from services.wire.records import UNSET, Record, UnsetType
 
-# A close frame has room for 123 bytes of reason (RFC 6455 §5.5).
-_MAX_REASON_BYTES = 120
 _MAX_BODY_BYTES = 4096
 _MAX_LISTED = 1000
 _MAX_ORIGIN_LENGTH = 300
@@ -42,7 +41,7 @@ class Ordered(Record, frozen=True, kw_only=True):
     "/api/users/{id:path}/connections",
     server(Scope.USERS),
     query=(
-        Query("reason", str, f"Sent to the client; at most {_MAX_REASON_BYTES} bytes."),
+        Query("reason", str, f"Sent to the client; at most {MAX_REASON_BYTES} bytes."),
         Query("revoke", bool, "Refuse the tokens issued to the user until now, too."),
     ),
     status=202,
@@ -54,9 +53,7 @@ async def disconnect_user(call: Call) -> Ordered:
     """
     gateway = call.gateway
     user_id = normalize_name(call.path["id"], "user id")
-    reason = call.query.get("reason", "")
-    if len(reason.encode("utf-8", "replace")) > _MAX_REASON_BYTES:
-        raise ApiError(ErrorCode.INVALID_FIELD, f"`reason` is longer than {_MAX_REASON_BYTES} bytes")
+    reason = reason_of(call)
     revoke = call.query.get("revoke", "false")
     if revoke not in ("true", "false"):
         raise ApiError(ErrorCode.INVALID_FIELD, "`revoke` must be true or false")

@@ -12,6 +12,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from gateway.auth.identity import AuthRefused, Identity, SessionSigner
@@ -20,12 +21,26 @@ from gateway.auth.revocations import Revocations
 from gateway.auth.tickets import TicketStore
 from gateway.auth.tokens import ConfiguredKeys, KeySource, TokenVerifier
 from services.settings import Settings
-from services.settings_values import Scope, digest_of_key, parse_api_key
+from services.settings_values import EVERY_SCOPE, Scope, digest_of_key, parse_api_key
 from services.wire.codes import ErrorCode
 from services.wire.grants import ALL, NOTHING
 from services.wire.names import InvalidName, normalize_name
 
 _TOKEN_PARAMETERS = ("token", "access_token", "jwt")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCaller:
+    """The caller of the server API: its name in the log (`key 2`, `user ada`), and what it may do."""
+
+    name: str
+    scopes: frozenset[Scope]
+
+    def require(self, *scopes: Scope) -> None:
+        """Raise AuthRefused `forbidden` unless the caller has one of the scopes."""
+        if self.scopes.isdisjoint(scopes):
+            wanted = " or ".join(f"`{scope}`" for scope in scopes)
+            raise AuthRefused(ErrorCode.FORBIDDEN, f"this key is not for {wanted}")
 
 
 class Authenticator:
@@ -152,23 +167,27 @@ class Authenticator:
         """
         if self.open:
             return Identity("", "", ALL)
-        if (scopes := self._scopes(headers)) is None:
+        if (key := self._key(headers)) is None:
             return await self.authenticate(headers, query)
-        return Identity("", "", ALL if Scope.READ in scopes else NOTHING)
+        return Identity("", "", ALL if Scope.READ in key.scopes else NOTHING)
 
-    async def require_api_key(self, headers: Mapping[str, str], scope: Scope) -> None:
-        """Require an API key with the scope, or a token with `admin`. Under `open` nothing is required.
+    async def require_api_key(self, headers: Mapping[str, str], *scopes: Scope) -> ServerCaller:
+        """Require an API key with one of the scopes, or a token with `admin`. Under `open` nothing is required.
 
         Raises:
             AuthRefused: `unauthorized` without valid credentials, `forbidden` with a key of other scopes or a token
                 without `admin`.
         """
+        caller = await self.server_caller(headers)
+        caller.require(*scopes)
+        return caller
+
+    async def server_caller(self, headers: Mapping[str, str]) -> ServerCaller:
+        """Return the caller of the server API. Raises AuthRefused, as `require_api_key`."""
         if self.open:
-            return
-        if (scopes := self._scopes(headers)) is not None:
-            if scope not in scopes:
-                raise AuthRefused(ErrorCode.FORBIDDEN, f"this key is not for `{scope}`")
-            return
+            return ServerCaller("anyone", EVERY_SCOPE)
+        if (key := self._key(headers)) is not None:
+            return key
         if not (token := bearer(headers)):
             text = "send an API key: `X-API-Key: KEY` or `Authorization: Bearer KEY`"
             raise AuthRefused(ErrorCode.UNAUTHORIZED, text)
@@ -176,18 +195,19 @@ class Authenticator:
         self.require_current(identity)
         if not identity.grants.admin:
             raise AuthRefused(ErrorCode.FORBIDDEN, "the server API needs an API key or an admin token")
+        return ServerCaller(f"user {identity.user_id}", EVERY_SCOPE)
 
     def has_api_key(self, headers: Mapping[str, str]) -> bool:
         """Return True for a request with an API key of any scope."""
-        return self._scopes(headers) is not None
+        return self._key(headers) is not None
 
     def is_operator(self, headers: Mapping[str, str]) -> bool:
         """Return True for a request with an API key, and for any under `open`."""
         return self.open or self.has_api_key(headers)
 
-    def _scopes(self, headers: Mapping[str, str]) -> frozenset[Scope] | None:
+    def _key(self, headers: Mapping[str, str]) -> ServerCaller | None:
         offered = headers.get("x-api-key") or bearer(headers)
-        return self._keys.scopes_of(offered) if offered else None
+        return self._keys.find(offered) if offered else None
 
     async def _redeem(self, ticket: str, origin: str | None) -> Identity:
         identity = await self._tickets.redeem(ticket, origin) if self._tickets is not None else None
@@ -222,16 +242,18 @@ class ApiKeys:
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
-        self._keys = [_parse_key(number, key) for number, key in enumerate(keys, 1) if key]
+        self._keys = [(number, *_parse_key(number, key)) for number, key in enumerate(keys, 1) if key]
 
-    def scopes_of(self, key: str) -> frozenset[Scope] | None:
-        """Return the scopes of a key; None if it is unknown."""
+    def find(self, key: str) -> ServerCaller | None:
+        """Return a key, by its number in the setting, with its scopes; None if it is unknown."""
         offered = digest_of_key(key)
-        found: frozenset[Scope] | None = None
-        for digest, scopes in self._keys:
+        numbers: list[int] = []
+        found: frozenset[Scope] = frozenset()
+        for number, digest, scopes in self._keys:
             if hmac.compare_digest(digest, offered):
-                found = scopes if found is None else found | scopes
-        return found
+                numbers.append(number)
+                found |= scopes
+        return ServerCaller(f"key {numbers[0]}", found) if numbers else None
 
 
 def _parse_key(number: int, text: str) -> tuple[bytes, frozenset[Scope]]:

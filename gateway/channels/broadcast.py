@@ -29,7 +29,7 @@ class Broadcasts:
         counters: Counters,
         on_control: Callable[[ControlEvent, str], None],
     ) -> None:
-        self.fanout = Fanout(counters)
+        self.fanout = Fanout(counters, counts=True)
         self._on_order = on_control
         self._subscriptions = [
             bus.subscribe(settings.subjects.broadcast, self._on_broadcast),

@@ -52,7 +52,7 @@ class ClientState:
 
     __slots__ = (
         "_bucket", "_byte_bucket", "_namespace_buckets", "_on_limit", "_presence_bucket", "_read_only", "_route_of", "_settings",
-        "_strikes", "channels", "identity", "rooms",
+        "_strikes", "channels", "identity", "rooms", "server_rooms",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +71,7 @@ class ClientState:
         self._read_only: frozenset[str] = frozenset()  # rooms that the client may not publish to
         self.identity = identity
         self.rooms: dict[str, RoomRoute] = {}
+        self.server_rooms: frozenset[str] = frozenset()  # joined by the server API, whatever the grants say
         self.channels: set[str] = set()
         self._settings = settings
         self._route_of = route_of
@@ -109,7 +110,7 @@ class ClientState:
                 return self._join(message)
             case client.LeaveRoom():
                 room = _name(message.room, "room")
-                self.rooms.pop(room, None)
+                self.leave(room)
                 return msgspec.structs.replace(message, room=room)
             case client.PublishDirectCommand():
                 if not self.identity.grants.direct:
@@ -175,13 +176,24 @@ class ClientState:
         self.channels.update(parsed)
         return parsed
 
+    def join_by_server(self, room: str) -> None:
+        """Join a room whatever the grants say, until it is left. Raises CommandError."""
+        self._add_within_limit(room)
+        self.server_rooms |= {room}
+
+    def leave(self, room: str) -> bool:
+        """Leave a room; return whether the connection was in it."""
+        if room in self.server_rooms:
+            self.server_rooms -= {room}
+        return self.rooms.pop(room, None) is not None
+
     def update_grants(self, identity: Identity) -> tuple[list[str], list[str]]:
         """Replace the identity by one of the same user with other grants.
 
         Return the rooms and channels that the connection has to leave. They count as left from here on.
         """
         grants = identity.grants
-        rooms = [room for room in self.rooms if not grants.may_join(room)]
+        rooms = [room for room in self.rooms if not grants.may_join(room) and room not in self.server_rooms]
         names = [name for name in self.channels if not grants.may_follow(name)]
         self.restore(identity, self.rooms.keys() - rooms)
         self.channels.difference_update(names)
@@ -202,9 +214,12 @@ class ClientState:
     def _join(self, message: client.JoinRoom) -> client.JoinRoom:
         room = _name(message.room, "room")
         check_history(message.history, self._settings)
-        grants = self.identity.grants
-        if room not in self.rooms and not grants.may_join(room):
+        if room not in self.rooms and not self.identity.grants.may_join(room):
             raise CommandError(ErrorCode.FORBIDDEN, "no such room, or not for this user")
+        self._add_within_limit(room)
+        return msgspec.structs.replace(message, room=room)
+
+    def _add_within_limit(self, room: str) -> None:
         limit = self._settings.max_rooms_per_connection
         if limit and room not in self.rooms and len(self.rooms) >= limit:
             self._on_limit(Limit.ROOMS)
@@ -212,7 +227,6 @@ class ClientState:
                 ErrorCode.TOO_MANY_ROOMS, f"a connection may be in {limit} rooms; leave one first"
             )
         self.add_room(room)
-        return msgspec.structs.replace(message, room=room)
 
     def _check_presence_rate(self, now: float) -> None:
         rate = self._settings.presence_rate

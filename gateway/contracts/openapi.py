@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.api import alerts, health, logs, messages, metrics, presence, publish, rooms, users
+from gateway.api import alerts, connections, health, logs, messages, metrics, presence, publish, rooms, users
 from gateway.api.endpoint import ANYONE, Call, HttpEndpoint, IntegerQuery, Query, endpoint, endpoints_of
 from gateway.api.otlp import export
 from gateway.contracts import asyncapi
@@ -23,7 +23,9 @@ async def serve_openapi(_call: Call) -> dict[str, Any]:
 
 # All that a gateway serves over HTTP but for the page, in the order of the document.
 ENDPOINTS: tuple[HttpEndpoint, ...] = (
-    *endpoints_of(presence, metrics, export, alerts, logs, publish, messages, rooms, users, health, sse),
+    *endpoints_of(
+        presence, metrics, export, alerts, logs, publish, messages, rooms, connections, users, health, sse
+    ),
     serve_openapi,
     *endpoints_of(asyncapi),
 )

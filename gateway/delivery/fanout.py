@@ -28,6 +28,8 @@ class Member(Protocol):
     user_id: str
     encoding: Encoding
     write: Callable[[bytes], None]
+    # What the counting fan-outs of which it is a member sent before it joined, less what it got of those it has left.
+    sent_before: int
 
     @property
     def fd_ref(self) -> FdRef:
@@ -70,10 +72,15 @@ def _fd_tables_of(members: Iterable[Member]) -> list[_FdTable]:
 class Fanout:
     """A set of members and the messages queued for them."""
 
-    __slots__ = ("_counters", "_fd_tables", "_flush_due", "_members", "_pending", "_skips")
+    __slots__ = (
+        "_counters", "_counts", "_fd_tables", "_flush_due", "_members", "_pending", "_skips", "sent",
+    )  # fmt: skip
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, *, counts: bool = False) -> None:
         self._counters = counters
+        # With `counts`, the messages of a member are `sent` less its `sent_before`: nothing is counted for each.
+        self._counts = counts
+        self.sent = 0
         self._members: dict[str, Member] = {}
         # Lists are made when a message is sent: most inboxes never have one.
         self._pending: list[EncodedMessage] | None = None
@@ -95,6 +102,8 @@ class Fanout:
         """Add a member; it receives only later messages."""
         if self._pending:
             self.flush()
+        if self._counts and member.connection_id not in self._members:
+            member.sent_before += self.sent
         self._members[member.connection_id] = member
         self._fd_tables = None
 
@@ -102,7 +111,9 @@ class Fanout:
         """Remove a member, if there; earlier messages still reach it."""
         if self._pending:
             self.flush()
-        self._members.pop(connection_id, None)
+        member = self._members.pop(connection_id, None)
+        if self._counts and member is not None:
+            member.sent_before -= self.sent
         self._fd_tables = None
 
     def send(self, message: EncodedMessage, skip: str = "", sender: str | None = "") -> None:
@@ -137,6 +148,8 @@ class Fanout:
         if self._skips is None:
             self._skips = []
         self._skips.append((len(self._pending or ()), connection_id))
+        if self._counts:
+            self._members[connection_id].sent_before += 1
 
     def flush(self) -> None:
         """Write the queued messages, with one write per member."""
@@ -146,6 +159,7 @@ class Fanout:
             self._skips = None
             return
         self._pending = self._skips = None
+        self.sent += len(pending)
         exceptions = self._without_skipped(pending, skips) if skips else {}
         shared: dict[Encoding, bytes] = {}
         if len(self._members) >= DIRECT_WRITE_MIN_MEMBERS:

@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.delivery.catch_up import CatchUp, recover
 from gateway.delivery.encoded_message import EncodedMessage
-from gateway.delivery.fanout import Member
+from gateway.delivery.fanout import Fanout, Member
 from gateway.delivery.stream_subscription import Delivery, DeliveryParts, StreamSubscription
 from services.bus.errors import BusError, Unavailable
 from services.wire import server
@@ -109,6 +109,11 @@ class Inboxes:
         if position is None:
             raise RuntimeError("an inbox without a log")  # inboxes are durable by construction
         return position
+
+    def fanout(self, user_id: str) -> Fanout | None:
+        """Return the fan-out of a user's inbox, if the user has connections here."""
+        subscription = self._by_user.get(user_id)
+        return None if subscription is None else subscription.fanout
 
     def leave(self, member: Member) -> None:
         """Stop sending to a connection; the last one of a user ends the subscription."""

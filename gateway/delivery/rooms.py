@@ -15,7 +15,7 @@ import structlog
 
 from gateway.delivery.catch_up import CatchUp, JoinHistory, read_history, recover
 from gateway.delivery.encoded_message import EncodedMessage
-from gateway.delivery.fanout import Member
+from gateway.delivery.fanout import Fanout, Member
 from gateway.delivery.recovery import RecoveryVerdict
 from gateway.delivery.stream_subscription import Delivery, DeliveryParts, StreamSubscription
 from gateway.delivery.streams import RoomRoute
@@ -167,6 +167,15 @@ class Rooms:
     def has(self, connection_id: str, name: str) -> bool:
         room = self._rooms.get(name)
         return room is not None and connection_id in room.subscription.fanout
+
+    def fanout(self, name: str) -> Fanout | None:
+        """Return the fan-out of a room, if it has any here."""
+        room = self._rooms.get(name)
+        return None if room is None else room.subscription.fanout
+
+    def member_ids(self, name: str) -> list[str]:
+        """Return the ids of a room's connections here."""
+        return [member.connection_id for member in self.fanout(name) or ()]
 
     @property
     def subscriptions(self) -> Iterator[StreamSubscription]:

@@ -111,7 +111,7 @@ class StreamSubscription:
         self._fill_task: asyncio.Task[None] | None = None
         self._paused = False
         self._away_since: float | None = None  # loop time since when messages may be missing unnoticed
-        self.fanout = Fanout(parts.counters)
+        self.fanout = Fanout(parts.counters, counts=True)
         self.is_open = False
         self._subscription = parts.bus.subscribe(live_subject, self)
 

@@ -17,25 +17,21 @@ from gateway.api.endpoint import IDENTITY_QUERY, READER, Call, Query, endpoint
 from gateway.api.responses import ApiError, too_many, too_many_from_there
 from gateway.channels import channel_names
 from gateway.client.commands import CommandError, check_history
-from gateway.delivery.catch_up import CatchUp
 from gateway.delivery.encoded_message import EncodedMessage, sse_event
 from gateway.delivery.inbox import INBOX_TOPIC
-from gateway.delivery.recovery import RecoveryVerdict
-from gateway.delivery.rooms import RoomJoin
 from gateway.gateway import Gateway
 from gateway.hooks.admission import Admission
 from gateway.http.client_address import peer_of
 from gateway.http.request_metrics import already_counted
 from gateway.sse.event_id import MAX_ID_LENGTH, BadPosition, decode_id, longest_id
 from gateway.sse.stream import EventStream, MetricsStream, Stream
-from services.bus.errors import BusError
+from gateway.sse.subscriptions import EventSubscriptions
 from services.settings import Settings
 from services.wire import server
 from services.wire.codes import ErrorCode
 from services.wire.grants import Grants
 from services.wire.names import normalize_name
-from services.wire.records import UNSET, Position, Record, UnsetType
-from services.wire.rpc import Connected, Disconnected, Joined
+from services.wire.records import UNSET, Record, UnsetType
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +41,6 @@ _HEADERS = [
     (b"x-accel-buffering", b"no"),  # nginx would otherwise collect events before it passes them on
 ]
 _LAST_BYTES_S = 5.0
-_RETRY_MS = 1000
 _MAX_DIGITS = 9
 _HEAD_SPARE_BYTES = 128  # the request line's words, and the name of the header with the id
 
@@ -61,7 +56,6 @@ class StreamResponse(Response):
         self._stream = stream
         self._start = start
         self._leave = leave
-        self._bytes_out = 0
         self._left_by_client = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,6 +67,8 @@ class StreamResponse(Response):
             await too_many_from_there()(scope, receive, send)
             return
         stream.ip_key = ip_key
+        proxies = gateway.connections.proxies
+        stream.address = proxies.client_ip(peer_of(scope), Headers(scope=scope).getlist(proxies.header))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             if scope["method"] == "HEAD":
@@ -110,7 +106,7 @@ class StreamResponse(Response):
                 connection=stream.connection_id,
                 user=stream.user_id,
                 by_client=self._left_by_client,
-                bytes_out=self._bytes_out,
+                bytes_out=stream.bytes_out,
                 seconds=round(time.monotonic() - opened_at, 1),
             )
 
@@ -125,7 +121,7 @@ class StreamResponse(Response):
                 data += stream.keepalive()
                 keepalive_at = now() + stream.keepalive_s
             if data:
-                self._bytes_out += len(data)
+                stream.bytes_out += len(data)
                 await send({"type": "http.response.body", "body": data, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -195,7 +191,7 @@ async def events(call: Call) -> Response:
             stream.positions = decode_id(last, topics)
         except BadPosition as fault:
             stream.reset([topic or channel_names.INBOX for topic in topics], str(fault))
-    subscriptions = _EventSubscriptions(gateway, stream, joins, names, admission.custom_data)
+    subscriptions = EventSubscriptions(gateway, stream, joins, names, admission.custom_data)
     return StreamResponse(gateway, stream, subscriptions.start, subscriptions.leave)
 
 
@@ -271,129 +267,3 @@ def _require_resumable(topics: list[str], settings: Settings, scope: Scope) -> N
             f"with these rooms the stream could not be resumed: its id may take {longest} bytes, and the head of "
             f"this request leaves {max(0, room)}; name fewer rooms, or open several streams",
         )
-
-
-class _EventSubscriptions:
-    """The rooms and channels of one `/events` stream."""
-
-    def __init__(
-        self,
-        gateway: Gateway,
-        stream: EventStream,
-        joins: dict[str, int | UnsetType],
-        names: list[str],
-        custom_data: msgspec.Raw | UnsetType,
-    ) -> None:
-        self._gateway = gateway
-        self._events = stream
-        self._joins = joins  # with how much of each room's history
-        self._names = names
-        self._custom_data = custom_data
-        # Until a topic is resumed, ids carry the client's own position: it may be cut off before.
-        self._since = dict(stream.positions)
-
-    def start(self) -> None:
-        """Join the rooms, subscribe to the channels and open the inbox, as far as each was asked for."""
-        gateway, stream = self._gateway, self._events
-        if self._joins or channel_names.INBOX in self._names:
-            stream.announced = True
-            user_id, username = stream.user_id, stream.identity.username
-            gateway.presence.report(
-                Connected(connection_id=stream.connection_id, user_id=user_id, username=username)
-            )
-            if not isinstance(self._custom_data, UnsetType):
-                gateway.user_presence.choose(stream, custom_data=self._custom_data)
-        if self._joins or self._names:
-            gateway.broadcasts.fanout.add(stream)
-        gateway.channels.follow(stream, self._names)
-        for room, history in self._joins.items():
-            stream.rooms.add(room)
-            since = self._since.get(room, history)
-            gateway.rooms.join(stream, room, since, self._is_running, partial(self._on_joined, room))
-        if channel_names.INBOX in self._names:
-            gateway.inboxes.open(stream, self._on_inbox)
-
-    def _is_running(self) -> bool:
-        return not self._events.buffer.ended
-
-    def _on_joined(self, room: str, outcome: RoomJoin | BusError | None) -> None:
-        stream = self._events
-        if outcome is None:
-            return
-        if isinstance(outcome, BusError):
-            stream.rooms.discard(room)
-            self._try_later()
-            return
-        position = outcome.position
-        recovered, missed = self._recovery(room, outcome.catch_up)
-        if outcome.history is not None:
-            missed = outcome.history.messages
-        notice = EncodedMessage(
-            server.JoinedRoom(
-                room=room,
-                epoch=position.epoch if position else UNSET,
-                seq=position.seq if position else UNSET,
-                recovered=recovered,
-            )
-        )
-        if position is None:
-            stream.positions.pop(room, None)
-            stream.send(notice)
-        else:
-            stream.start_topic(room, position, missed, notice)
-        self._gateway.presence.report(Joined(connection_id=stream.connection_id, room=room))
-
-    def _recovery(
-        self, topic: str, catch_up: CatchUp | None
-    ) -> tuple[bool | UnsetType, list[EncodedMessage]]:
-        """Return whether a topic was recovered (unset: from no position), and what was missed."""
-        if catch_up is None:
-            return UNSET, []
-        recovered = catch_up.verdict is RecoveryVerdict.RECOVERED
-        if not recovered:
-            self._events.reset([topic], catch_up.verdict)
-        return recovered, catch_up.missed
-
-    def _on_inbox(self, position: Position | BusError) -> None:
-        if not self._is_running():
-            self._gateway.inboxes.leave(self._events)
-        elif isinstance(position, BusError):
-            self._try_later()
-        else:
-            self._events.hold_inbox()
-            since = self._since.get(INBOX_TOPIC)
-            if since is None:
-                self._start_inbox(position, None)
-            else:
-                self._gateway.tasks.spawn(self._catch_up(since, position), "catch up with an inbox")
-
-    async def _catch_up(self, since: Position, position: Position) -> None:
-        try:
-            self._start_inbox(position, await self._gateway.inboxes.catch_up(self._events, since))
-        except BusError:
-            self._try_later()
-
-    def _start_inbox(self, position: Position, catch_up: CatchUp | None) -> None:
-        stream = self._events
-        recovered, missed = self._recovery(channel_names.INBOX, catch_up)
-        missed = [message for message in missed if message.seq <= position.seq]
-        notice = EncodedMessage(server.Subscribed(channels=[channel_names.INBOX], recovered=recovered))
-        stream.start_topic(INBOX_TOPIC, position, missed, notice)
-        stream.release_inbox()
-
-    def _try_later(self) -> None:
-        """End the stream, to be resumed: in band there is no other way to ask for another attempt."""
-        error = CommandError(ErrorCode.UNAVAILABLE, "the stream cannot be resumed now")
-        self._events.notify(error.reply())
-        self._events.buffer.end(b"retry: %d\n\n" % _RETRY_MS)
-
-    def leave(self) -> None:
-        """Leave everything again."""
-        gateway, stream = self._gateway, self._events
-        for room in stream.rooms:
-            gateway.rooms.leave(stream.connection_id, room)
-        gateway.broadcasts.fanout.discard(stream.connection_id)
-        gateway.channels.unfollow(stream.connection_id, self._names)
-        gateway.inboxes.leave(stream)
-        if stream.announced:
-            gateway.presence.report(Disconnected(connection_id=stream.connection_id, clean=False))

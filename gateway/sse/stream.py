@@ -8,12 +8,13 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable
+from typing import Protocol
 
 import msgspec
 
 from gateway.auth.expiry import CredentialTimer
 from gateway.auth.identity import Identity
-from gateway.connections import disconnect_message
+from gateway.connections import Figures, disconnect_message
 from gateway.delivery.counters import Counters
 from gateway.delivery.encoded_message import EncodedMessage, Encoding, sse_event
 from gateway.delivery.fd_table import NO_FD
@@ -23,8 +24,8 @@ from gateway.presence.batch_queue import Chosen
 from gateway.sse.event_id import encode_id
 from services.clock import now_ms
 from services.wire import server
-from services.wire.codes import CloseCode
-from services.wire.records import Position
+from services.wire.codes import CloseCode, ErrorCode
+from services.wire.records import UNSET, Position
 from services.wire.rpc import AnyPresenceOp, Connected, Joined
 
 _encode = msgspec.json.Encoder().encode
@@ -103,6 +104,11 @@ class Stream(ABC):
         self.user_id = identity.user_id
         self.identity = identity
         self.ip_key = ""
+        self.address = ""
+        self.opened_at = time.monotonic()
+        self.bytes_out = 0
+        self.sent_before = 0
+        self.channels: Collection[str] = ()
         self.expiry: CredentialTimer | None = None
         self.buffer = Buffer(limit)
         self._counters = counters
@@ -128,6 +134,27 @@ class Stream(ABC):
     def chosen(self) -> Chosen | None:
         """See `Client`."""
         return None
+
+    def add_to_room(self, room: str, on_done: Callable[[ErrorCode | None], None]) -> None:  # noqa: ARG002  # a stream of bare records has none
+        """See `Client`."""
+        on_done(ErrorCode.CONFLICT)
+
+    def remove_from_room(self, room: str) -> bool:  # noqa: ARG002  # as above
+        """See `Client`."""
+        return False
+
+    def figures(self) -> Figures:
+        """See `Client`. A stream's client sends nothing after its request."""
+        return Figures(
+            transport="sse",
+            opened_at=self.opened_at,
+            seen_at=self.opened_at,
+            address=self.address,
+            channels=self.channels,
+            messages_in=0,
+            bytes_in=UNSET,
+            bytes_out=self.bytes_out,
+        )
 
     def notify(self, message: server.ServerMessage) -> None:  # noqa: B027  # a stream of bare records carries none
         """See `Client`."""
@@ -169,6 +196,16 @@ class MetricsStream(Stream):
         self.buffer.end(b"" if retry_after_ms is None else b"retry: %d\n\n" % retry_after_ms)
 
 
+class Membership(Protocol):
+    """The rooms of a stream, as the server API changes them."""
+
+    def add(self, room: str, on_done: Callable[[ErrorCode | None], None]) -> None:
+        """See `Client.add_to_room`."""
+
+    def remove(self, room: str) -> bool:
+        """See `Client.remove_from_room`."""
+
+
 class EventStream(Stream):
     """`/events`: the messages of channels and rooms as `event: TYPE`, resumable by id."""
 
@@ -186,6 +223,7 @@ class EventStream(Stream):
         self.positions: dict[str, Position] = {}
         self.rooms: set[str] = set()
         self.announced = False  # present: with rooms or an inbox
+        self.membership: Membership | None = None  # once the stream runs
         self._chosen = Chosen()
         self._held: list[EncodedMessage] | None = None
         self._now_ms = now_ms
@@ -215,7 +253,12 @@ class EventStream(Stream):
     def send(self, outbound: EncodedMessage) -> None:
         """Send one message, with an id if it moves this stream's position."""
         message = outbound.message
-        if isinstance(message, server.JoinedRoom) and isinstance(message.epoch, str):
+        # A room that the server API joined has no position here: the stream cannot be resumed in it.
+        if (
+            isinstance(message, server.JoinedRoom)
+            and isinstance(message.epoch, str)
+            and message.room in self.positions
+        ):
             # This gateway lost messages of a room, which are in the log no more.
             self.reset([message.room], "lost")
             self.positions[message.room] = Position(message.epoch, message.seq or 0)
@@ -260,6 +303,17 @@ class EventStream(Stream):
             for room in self.rooms:
                 yield Joined(connection_id=self.connection_id, room=room)
             yield from self._chosen.ops(self.connection_id, time.monotonic())
+
+    def add_to_room(self, room: str, on_done: Callable[[ErrorCode | None], None]) -> None:
+        """See `Client`."""
+        if self.membership is None:
+            on_done(ErrorCode.CONFLICT)
+        else:
+            self.membership.add(room, on_done)
+
+    def remove_from_room(self, room: str) -> bool:
+        """See `Client`."""
+        return self.membership is not None and self.membership.remove(room)
 
     def chosen(self) -> Chosen | None:
         """See `Client`."""

@@ -2,23 +2,27 @@
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from gateway.auth.expiry import CredentialTimer
 from gateway.auth.identity import Identity
-from gateway.client.commands import ClientState
-from gateway.connections import disconnect_message
+from gateway.client.commands import ClientState, CommandError
+from gateway.connections import Figures, disconnect_message
 from gateway.delivery.encoded_message import EncodedMessage, Encoding
 from gateway.delivery.fd_table import FdRef
 from gateway.delivery.publisher import Sender
+from gateway.delivery.rooms import RoomJoin
 from gateway.delivery.streams import RoomRoute
 from gateway.presence.batch_queue import Chosen
 from gateway.ws.protocol import WebSocketProtocol, discard
+from services.bus.errors import BusError
 from services.wire import server
-from services.wire.codes import CloseCode
-from services.wire.rpc import AnyPresenceOp, Connected, Disconnected, Joined
+from services.wire.codes import CloseCode, ErrorCode
+from services.wire.records import UNSET
+from services.wire.rpc import AnyPresenceOp, Connected, Disconnected, Joined, Left
 
 if TYPE_CHECKING:
     from gateway.gateway import Gateway
@@ -34,8 +38,8 @@ class WebSocketClient:
     """A `Client` of the connection registry, and a member of its rooms and channels."""
 
     __slots__ = (
-        "_chosen", "_gateway", "_messages_in", "_opened_at", "_protocol", "_seen_at", "_sender", "_state", "connection_id",
-        "encoding", "expiry", "identity", "ip_key", "user_id", "write",
+        "_chosen", "_gateway", "_messages_in", "_opened_at", "_protocol", "_seen_at", "_sender", "_state", "address",
+        "connection_id", "encoding", "expiry", "identity", "ip_key", "sent_before", "user_id", "write",
     )  # fmt: skip
 
     _protocol: WebSocketProtocol  # set by `register`
@@ -49,6 +53,8 @@ class WebSocketClient:
         self.user_id = identity.user_id
         self.identity = identity
         self.ip_key = ip_key
+        self.address = ""  # of the client, where it is not the socket's
+        self.sent_before = 0
         self.expiry: CredentialTimer | None = None
         self.encoding = encoding
         self.write: Callable[[bytes], None] = discard
@@ -150,6 +156,63 @@ class WebSocketClient:
                 yield Joined(connection_id=self.connection_id, room=room)
         if self._chosen is not None:
             yield from self._chosen.ops(self.connection_id, now)
+
+    def add_to_room(self, room: str, on_done: Callable[[ErrorCode | None], None]) -> None:
+        """See `Client`."""
+        gateway, state = self._gateway, self._state
+        try:
+            state.join_by_server(room)
+        except CommandError:
+            on_done(ErrorCode.TOO_MANY_ROOMS)
+            return
+        if gateway.rooms.has(self.connection_id, room):
+            on_done(None)
+        else:
+            on_joined = partial(self._on_added, room, on_done)
+            gateway.rooms.join(self, room, UNSET, partial(self.still_joining, room), on_joined)
+
+    def still_joining(self, room: str) -> bool:
+        """Whether a join is still wanted."""
+        return room in self._state.rooms and not self._protocol.closing
+
+    def _on_added(
+        self, room: str, on_done: Callable[[ErrorCode | None], None], outcome: RoomJoin | BusError | None
+    ) -> None:
+        if isinstance(outcome, RoomJoin):
+            if not self._gateway.rooms.has(self.connection_id, room):  # else its own join was faster
+                position = outcome.position
+                epoch, seq = (position.epoch, position.seq) if position else (UNSET, UNSET)
+                self.notify(server.JoinedRoom(room=room, epoch=epoch, seq=seq))
+                self._gateway.presence.report(Joined(connection_id=self.connection_id, room=room))
+            on_done(None)
+            return
+        if outcome is not None and not self._gateway.rooms.has(self.connection_id, room):
+            self._state.leave(room)
+        on_done(ErrorCode.UNAVAILABLE if outcome is not None else ErrorCode.CONFLICT)
+
+    def remove_from_room(self, room: str) -> bool:
+        """See `Client`."""
+        if not self._state.leave(room):
+            return False
+        if self._gateway.rooms.leave(self.connection_id, room):
+            self._gateway.presence.report(Left(connection_id=self.connection_id, room=room))
+        self.notify(server.LeftRoom(room=room, reason="removed"))
+        return True
+
+    def figures(self) -> Figures:
+        """See `Client`."""
+        counted = self._protocol.bytes_counted()
+        received, sent = (UNSET, UNSET) if counted is None else counted
+        return Figures(
+            transport="websocket",
+            opened_at=self._opened_at,
+            seen_at=max(self._seen_at, self._protocol.last_received),
+            address=self.address or self._protocol.peer_address,
+            channels=self._state.channels,
+            messages_in=self._messages_in,
+            bytes_in=received,
+            bytes_out=sent,
+        )
 
     def chosen(self) -> Chosen:
         """See `Client`."""

@@ -239,10 +239,7 @@ class Connection(WebSocketClient):
             self._held.setdefault(room, [])
         on_joined = partial(self._on_joined, room, command.id, started)
         since = command.history if command.since is UNSET else command.since
-        rooms.join(self, room, since, partial(self._still_joining, room), on_joined)
-
-    def _still_joining(self, room: str) -> bool:
-        return room in self._state.rooms and not self._protocol.closing
+        rooms.join(self, room, since, partial(self.still_joining, room), on_joined)
 
     def _on_joined(
         self,
@@ -268,7 +265,7 @@ class Connection(WebSocketClient):
             error = CommandError(ErrorCode.UNAVAILABLE, "the room cannot be joined now; try again")
             error = outcome if isinstance(outcome, CommandError) else error
             if not self._gateway.rooms.has(self.connection_id, room):  # a member that asks again stays one
-                self._state.rooms.pop(room, None)
+                self._state.leave(room)
         self._refuse(error, id, started)
         for command, _, began in held:
             self._refuse(error, command.id, began)

@@ -257,6 +257,8 @@ class UpgradeHandler:
 
             make = partial(HookedConnection, gateway, gateway.hooks, admission)
         connection = make(codec, connection_id, ip_key, origin, deflate=deflate)
+        address = proxies.client_ip(upgrade.client_address, request.all(proxies.header))
+        connection.address = "" if address == upgrade.client_address else address
         wanted = [name for name in query.get("channels", "").split(",") if name]
         gateway.inboxes.open(connection, partial(self._welcome, upgrade, connection, wanted))
         return True

@@ -58,7 +58,7 @@ class HookedConnection(Connection):
             self._state.add_room(room)
             self._held.setdefault(room, [])
             on_joined = partial(self._on_admitted, room, time.monotonic())
-            self._gateway.rooms.join(self, room, UNSET, partial(self._still_joining, room), on_joined)
+            self._gateway.rooms.join(self, room, UNSET, partial(self.still_joining, room), on_joined)
 
     def _on_admitted(self, room: str, started: float, outcome: RoomJoin | BusError | None) -> None:
         if isinstance(outcome, BusError):  # the client did not ask, so it cannot ask again
@@ -82,7 +82,7 @@ class HookedConnection(Connection):
         else:
             if decision.history is not UNSET:
                 command = msgspec.structs.replace(command, history=decision.history)
-            if self._still_joining(room):
+            if self.still_joining(room):
                 super()._join(command, started)
             else:
                 self._on_joined(room, command.id, started, None)

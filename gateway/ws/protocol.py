@@ -13,8 +13,10 @@ from typing import Any, Protocol
 from websockets.protocol import State
 
 from gateway.delivery.fd_table import NO_FD, acquire, direct_generation
+from gateway.http.client_address import UNKNOWN
 from gateway.limits import Limit, TokenBucket
 from gateway.ws.frames import BINARY, PING, PING_FRAME, PONG, TEXT, FrameReader, frame, message_frame
+from gateway.ws.tcp import bytes_of
 from gateway.ws.timers import Keepalive
 from services.settings import Settings
 from services.wire.codes import CloseCode
@@ -95,6 +97,16 @@ class FrameWriter(asyncio.Protocol):
             self._transport.write(data)
         else:
             self.write(data)
+
+    def bytes_counted(self) -> tuple[int, int] | None:
+        """Return the bytes received and sent, of the TCP connection (`gateway.ws.tcp`)."""
+        return bytes_of(self._transport.get_extra_info("socket"))
+
+    @property
+    def peer_address(self) -> str:
+        """The address of the socket's other end."""
+        peer = self._transport.get_extra_info("peername")
+        return peer[0] if isinstance(peer, tuple) else UNKNOWN
 
     def pause_writing(self) -> None:
         """Check every write from here on: the client reads slower than we write (ADR 0004).

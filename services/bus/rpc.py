@@ -88,11 +88,16 @@ async def _first_answer(bus: Bus, subject: str, payload: bytes, within_s: float,
 
 
 async def call_all(
-    bus: Bus, subjects: Subjects, endpoint: RpcEndpoint[RequestT, ReplyT], request: RequestT
+    bus: Bus,
+    subjects: Subjects,
+    endpoint: RpcEndpoint[RequestT, ReplyT],
+    request: RequestT,
+    *,
+    until: Callable[[BusMessage], bool] | None = None,
 ) -> list[ReplyT]:
     """Send a request to every replica of an endpoint with `queue=False`; return the replies within `endpoint.timeout_s`.
 
-    It always takes that time, since the number of replicas is unknown. Refusals are logged and left out; with no
+    It always takes that time, since the number of replicas is unknown, unless `until` returns True for a reply. Refusals are logged and left out; with no
     replica the list is empty.
 
     Raises:
@@ -100,7 +105,9 @@ async def call_all(
     """
     subject = subjects.service(endpoint.service, endpoint.name)
     try:
-        answers = await bus.request_many(subject, msgspec.json.encode(request), timeout_s=endpoint.timeout_s)
+        answers = await bus.request_many(
+            subject, msgspec.json.encode(request), timeout_s=endpoint.timeout_s, until=until
+        )
     except NoAnswer:
         return []
     replies = []

@@ -75,6 +75,10 @@ class ErrorCode(Enum):
 OUR_CODES = frozenset(each.code for each in ErrorCode)
 
 
+# A close frame has room for 123 bytes of reason (RFC 6455 §5.5).
+MAX_REASON_BYTES = 120
+
+
 @dataclass(frozen=True, slots=True)
 class CloseSpec:
     """One close code: its number, the reason sent with it, and whether the client should reconnect."""

@@ -127,9 +127,10 @@ class JoinedRoom(Reply, frozen=True, kw_only=True):
 
 
 class LeftRoom(Reply, frozen=True, kw_only=True):
-    """Answers `leave_room`."""
+    """Answers `leave_room`. Without a request, `reason` says why: `removed` by the server API."""
 
     room: str
+    reason: str | UnsetType = UNSET
 
 
 class UserJoined(ServerMessage, frozen=True, kw_only=True):

@@ -31,6 +31,7 @@ class Recorder:
         self.write: Callable[[bytes], None] = self.writes.append
 
     backlog = 0
+    sent_before = 0
 
     def accept_messages(self, messages: list[EncodedMessage]) -> bool:
         return False

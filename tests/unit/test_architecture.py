@@ -112,6 +112,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 SHORT = {
     "gateway/channels/channel_names.py": "checked without loading the channels",
     "gateway/delivery/fd_table.py": "one decision of its own (ADR 0008)",
+    "gateway/ws/tcp.py": "the only module that knows a structure of the kernel",
     "services/backoff.py": "imported by every retry loop",
     "services/bus/connect.py": "pure",
     "services/bus/stats.py": "read without loading the client",

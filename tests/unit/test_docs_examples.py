@@ -17,6 +17,7 @@ from gateway.hooks.messages import ConnectAnswer, JoinAnswer, MayRefuse, Publish
 from services.wire import codec, server
 from services.wire.client import AnyClientMessage
 from services.wire.codes import CloseCode, ErrorCode
+from services.wire.control import ConnectionInfo
 from services.wire.records import ErrorBody
 from services.wire.rpc import ServiceCall
 from tests.support.docs import Block, blocks, pages
@@ -77,6 +78,7 @@ KINDS: dict[str, Callable[[bytes], object]] = {
     "call": _typed(ServiceCall),
     "error": _typed(ErrorBody),
     "publish": _typed(PublishRequest),
+    "connection": _typed(ConnectionInfo),
     "push": _pushed,
     "silence": _silence,
     "window": _typed(WindowRequest),

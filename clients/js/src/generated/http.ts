@@ -9,11 +9,15 @@ import type {
   AlertTransition,
   CallPost,
   CallResult,
+  ConnectionInfo,
+  ConnectionList,
   CustomDataPut,
+  EndedConnection,
   ErrorMessage,
   GatewayStats,
   Liveness,
   LogEntry,
+  MembershipChange,
   MessagePost,
   MetricPoint,
   MetricsRecord,
@@ -231,6 +235,36 @@ export interface Operations {
     query: { limit?: number; before?: number; since?: number };
     body: undefined;
     answer: RoomPast;
+  };
+  "GET /api/connections": {
+    path: Record<string, never>;
+    query: { user?: string; room?: string; gateway?: string; limit?: number; cursor?: string };
+    body: undefined;
+    answer: ConnectionList;
+  };
+  "GET /api/connections/{id}": {
+    path: { id: string };
+    query: Record<string, never>;
+    body: undefined;
+    answer: ConnectionInfo;
+  };
+  "DELETE /api/connections/{id}": {
+    path: { id: string };
+    query: { reason?: string };
+    body: undefined;
+    answer: EndedConnection;
+  };
+  "PUT /api/rooms/{room}/users/{userId}": {
+    path: { room: string; userId: string };
+    query: Record<string, never>;
+    body: undefined;
+    answer: MembershipChange;
+  };
+  "DELETE /api/rooms/{room}/users/{userId}": {
+    path: { room: string; userId: string };
+    query: Record<string, never>;
+    body: undefined;
+    answer: MembershipChange;
   };
   "DELETE /api/users/{id}/connections": {
     path: { id: string };

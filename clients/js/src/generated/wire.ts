@@ -217,6 +217,33 @@ export interface ClientUnsubscribe {
   channels?: string[];
 }
 
+/** One connection. Times are ms since 1970; what the transport does not tell is absent. `messagesIn` are messages of the client, `messagesOut` those of its rooms, its inbox and broadcasts, without answers. `bytesIn` and `bytesOut` are of the TCP connection, of a stream those of its events. `bufferedBytes` wait in the gateway. `lastSeen` is when anything last came from the client. */
+export interface ConnectionInfo {
+  connectionId: string;
+  userId: string;
+  username: string;
+  gateway: string;
+  dialect: string;
+  transport: string;
+  since: number;
+  address: string;
+  rooms: string[];
+  channels: string[];
+  messagesIn: number;
+  messagesOut: number;
+  bytesIn?: number;
+  bytesOut?: number;
+  bufferedBytes: number;
+  lastSeen: number;
+}
+
+/** Connections by id. `cursor` leads to the rest, if there is more. `unanswered` are gateways that did not answer. */
+export interface ConnectionList {
+  connections: ConnectionInfo[];
+  cursor?: string;
+  unanswered: string[];
+}
+
 /** Replaces the user's custom data. */
 export interface CustomDataPut {
   customData: unknown;
@@ -239,6 +266,13 @@ export interface Disconnect {
   reason: string;
   reconnect: boolean;
   retryAfterMs?: number;
+}
+
+/** A connection that was disconnected, and where it was. */
+export interface EndedConnection {
+  connectionId: string;
+  userId: string;
+  gateway: string;
 }
 
 /** What a failed HTTP request is answered with. */
@@ -303,11 +337,12 @@ export interface JoinedRoom {
   history?: RoomMessage[];
 }
 
-/** Answers `leave_room`. */
+/** Answers `leave_room`. Without a request, `reason` says why: `removed` by the server API. */
 export interface LeftRoom {
   type: "left_room";
   id?: string;
   room: string;
+  reason?: string;
 }
 
 /** That the process answers is the whole answer. */
@@ -342,6 +377,14 @@ export interface MatcherRequest {
   name: string;
   value: string;
   op?: "!=" | "!~" | "=" | "~";
+}
+
+/** How many connections of the user were joined or removed. `unanswered` are gateways that did not answer. */
+export interface MembershipChange {
+  room: string;
+  userId: string;
+  connections: number;
+  unanswered: string[];
 }
 
 /** `id` makes a retry no second message, on whatever transport the first try went. */

@@ -41,6 +41,11 @@ ANSWERS: dict[str, Any] = {
     "POST /api/rpc": wire.CallResult,
     "GET /api/rooms": list[wire.RoomSummary],
     "GET /api/rooms/{room}/history": wire.RoomPast,
+    "GET /api/connections": wire.ConnectionList,
+    "GET /api/connections/{id}": wire.ConnectionInfo,
+    "DELETE /api/connections/{id}": wire.EndedConnection,
+    "PUT /api/rooms/{room}/users/{userId}": wire.MembershipChange,
+    "DELETE /api/rooms/{room}/users/{userId}": wire.MembershipChange,
     "DELETE /api/users/{id}/connections": wire.Ordered,
     "GET /api/revocations": list[wire.Revocation],
     "POST /api/revocations": wire.Revocation,
@@ -148,6 +153,21 @@ class Operations:
 
     @overload
     async def request(self, operation: Literal["GET /api/rooms/{room}/history"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.RoomPast: ...
+
+    @overload
+    async def request(self, operation: Literal["GET /api/connections"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.ConnectionList: ...
+
+    @overload
+    async def request(self, operation: Literal["GET /api/connections/{id}"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.ConnectionInfo: ...
+
+    @overload
+    async def request(self, operation: Literal["DELETE /api/connections/{id}"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.EndedConnection: ...
+
+    @overload
+    async def request(self, operation: Literal["PUT /api/rooms/{room}/users/{userId}"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.MembershipChange: ...
+
+    @overload
+    async def request(self, operation: Literal["DELETE /api/rooms/{room}/users/{userId}"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.MembershipChange: ...
 
     @overload
     async def request(self, operation: Literal["DELETE /api/users/{id}/connections"], *, path: Path = {}, query: Query = {}, body: object = None) -> wire.Ordered: ...

@@ -234,6 +234,35 @@ class ClientUnsubscribe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     id: str | None = None
 
 
+class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One connection. Times are ms since 1970; what the transport does not tell is absent. `messagesIn` are messages of the client, `messagesOut` those of its rooms, its inbox and broadcasts, without answers. `bytesIn` and `bytesOut` are of the TCP connection, of a stream those of its events. `bufferedBytes` wait in the gateway. `lastSeen` is when anything last came from the client."""
+
+    connection_id: str = field(name="connectionId")
+    user_id: str = field(name="userId")
+    username: str
+    gateway: str
+    dialect: str
+    transport: str
+    since: int
+    address: str
+    rooms: list[str]
+    channels: list[str]
+    messages_in: int = field(name="messagesIn")
+    messages_out: int = field(name="messagesOut")
+    bytes_in: int | None = field(default=None, name="bytesIn")
+    bytes_out: int | None = field(default=None, name="bytesOut")
+    buffered_bytes: int = field(name="bufferedBytes")
+    last_seen: int = field(name="lastSeen")
+
+
+class ConnectionList(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Connections by id. `cursor` leads to the rest, if there is more. `unanswered` are gateways that did not answer."""
+
+    connections: list[ConnectionInfo]
+    cursor: str | None = None
+    unanswered: list[str]
+
+
 class CustomDataPut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Replaces the user's custom data."""
 
@@ -257,6 +286,14 @@ class Disconnect(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     reason: str
     reconnect: bool
     retry_after_ms: int | None = field(default=None, name="retryAfterMs")
+
+
+class EndedConnection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A connection that was disconnected, and where it was."""
+
+    connection_id: str = field(name="connectionId")
+    user_id: str = field(name="userId")
+    gateway: str
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -324,10 +361,11 @@ class JoinedRoom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
 
 class LeftRoom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="left_room"):
-    """Answers `leave_room`."""
+    """Answers `leave_room`. Without a request, `reason` says why: `removed` by the server API."""
 
     id: str | None = None
     room: str
+    reason: str | None = None
 
 
 class Liveness(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -366,6 +404,15 @@ class MatcherRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     name: str
     value: str
     op: str | None = None
+
+
+class MembershipChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How many connections of the user were joined or removed. `unanswered` are gateways that did not answer."""
+
+    room: str
+    user_id: str = field(name="userId")
+    connections: int
+    unanswered: list[str]
 
 
 class MessagePost(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
