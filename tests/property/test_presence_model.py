@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import msgspec
 import pytest
@@ -148,7 +147,7 @@ class Run:
         lease = await self.store.claim_events("t", "h", 1000, 1000)
         if lease.events:
             await self.store.ack_events("t", lease.events[-1])
-        events = [replace(event, number=0) for event in lease.events]
+        events = [msgspec.structs.replace(event, number=0) for event in lease.events]
         return announced, sorted(events, key=lambda event: (event.kind, event.subject))
 
     async def check(self) -> None:

@@ -48,7 +48,7 @@ async def test_a_stored_message_is_acknowledged(answer: Any, online: Any) -> Non
         counters=Counters(),
         presence=SimpleNamespace(active=lambda _user_id: None),
         streams=SimpleNamespace(route=partial(route_of, settings, {})),
-        publisher=SimpleNamespace(to_user=to_user),
+        user_publisher=SimpleNamespace(to_user=to_user),
     )
     connection = Connection(gateway, Identity("ada", "Ada", DEFAULT), JSON, "c1")
     connection._protocol = SimpleNamespace(write_soon=written.append)  # type: ignore[assignment]
