@@ -85,6 +85,8 @@ class Scope(StrEnum):
     LOGS = "logs"  # reading /api/logs
     ALERTS = "alerts"  # acknowledging and silencing
     USERS = "users"  # ending connections, memberships, revoking
+    TICKETS = "tickets"  # POST /api/tickets for any user
+    IMPERSONATE = "impersonate"  # POST /api/publish as any user
     READ = "read"  # every GET that shows users, rooms, metrics or alerts
 
 

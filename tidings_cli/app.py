@@ -157,7 +157,7 @@ def token(
 
 @_command(_OPERATING)
 def key(
-    scopes: Annotated[str, typer.Option(help="publish+metrics+logs+alerts+users+read; empty: all.")] = "",
+    scopes: Annotated[str, typer.Option(help="Scopes, as publish+read (docs/security.md); empty: all.")] = "",
 ) -> None:
     """Make a key for the server API: the key for the caller, and its hash for TIDINGS_API_KEYS."""
     from tidings_cli import credentials

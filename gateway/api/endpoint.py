@@ -182,6 +182,10 @@ READER = Access(
     ({}, {"token": []}, {"ticket": []}, {"apiKey": []}),
 )
 BEARER = Access("Needs a token.", ({}, {"token": []}))
+TICKETS = Access(
+    "Needs a token; with `userId` an API key of scope `tickets`, or a token with `admin`.",
+    ({}, {"token": []}, {"apiKey": []}),
+)
 USER = Access(
     "Needs a token or ticket, and the grant; under `TIDINGS_AUTH=open` a `session` says which user it is.",
     ({}, {"token": []}, {"ticket": []}),

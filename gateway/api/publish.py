@@ -18,7 +18,8 @@ import msgspec
 from gateway.api.body import decode
 from gateway.api.endpoint import Call, endpoint, server
 from gateway.api.responses import UNAVAILABLE_RETRY_MS, ApiError
-from gateway.auth.identity import SERVER_USER_ID
+from gateway.auth.authenticator import ServerCaller
+from gateway.auth.identity import SERVER_USER_ID, AuthRefused
 from gateway.delivery.publisher import OnDone, PublishRefused, Sender
 from gateway.gateway import Gateway
 from gateway.limits import Limit
@@ -48,10 +49,18 @@ _PENDING = PublishRefused(ErrorCode.INTERNAL, "an internal error occurred")
 Targets = Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_TARGETS)]
 
 
+class PublishedAs(Record, frozen=True, kw_only=True):
+    """The user of a message; the `username` is the id where it is absent."""
+
+    user_id: str
+    username: str | UnsetType = UNSET
+
+
 class PublishRequest(Record, frozen=True, kw_only=True):
     """Exactly one of `room`, `rooms`, `user_id`, `user_ids` and `broadcast` says where to. `id` makes a retry no duplicate.
 
-    `exclude` names a connection that gets no copy, whichever user it belongs to.
+    `exclude` names a connection that gets no copy, whichever user it belongs to. With `as` the message is that user's,
+    and not that of user `server`.
     """
 
     content: msgspec.Raw
@@ -63,6 +72,7 @@ class PublishRequest(Record, frozen=True, kw_only=True):
     username: str = "server"
     id: MessageId | UnsetType = UNSET
     exclude: Annotated[str, msgspec.Meta(max_length=_MAX_CONNECTION_ID)] = ""
+    as_: PublishedAs | UnsetType = msgspec.field(name="as", default=UNSET)
 
 
 # An array of raw members. A list would be decoded to its end, however long, before its length is checked.
@@ -75,21 +85,26 @@ _Members: Any = msgspec.defstruct(
 _decode_members = msgspec.json.Decoder(_Members).decode
 
 
-@endpoint("POST", "/api/publish", server(Scope.PUBLISH), body=PublishRequest | list[PublishRequest])
+@endpoint(
+    "POST",
+    "/api/publish",
+    server(Scope.PUBLISH, Scope.IMPERSONATE),
+    body=PublishRequest | list[PublishRequest],
+)
 async def publish(call: Call) -> Ack | list[Ack | Error]:
     """Publish to rooms, to users or to everyone, as user `server`: one message, or an array of up to 1,000.
 
     Several targets have one `answer` each in the ack, an `ack` or an `error`; if none was accepted, the first error is
     the answer. An array is answered by an array.
     """
-    batch, data = _PublishBatch(call.gateway), await call.text()
+    batch, data = _PublishBatch(call.gateway, await call.server()), await call.text()
     if data.lstrip()[:1] != b"[":
         await batch.add(data or b"{}")
         return await batch.answer()
     for member in split_members(data):
         try:
             await batch.add(member)
-        except (ApiError, InvalidName) as fault:
+        except (ApiError, AuthRefused, InvalidName) as fault:
             batch.add_error(fault)
     return await batch.answers()
 
@@ -125,8 +140,9 @@ class _Publication:
 class _PublishBatch:
     """Publishes members one after the other, and keeps the answers."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, caller: ServerCaller) -> None:
         self._gateway = gateway
+        self._caller = caller
         self._members: list[_Publication | Error] = []
         self._messages = 0  # so far
         self._turn_messages = self._turn_bytes = 0
@@ -135,7 +151,7 @@ class _PublishBatch:
         self._resume: asyncio.Future[None] | None = None
 
     async def add(self, data: bytes | msgspec.Raw) -> None:
-        """Publish one member. Raises ApiError, InvalidName."""
+        """Publish one member. Raises ApiError, AuthRefused, InvalidName."""
         await self._give_way(len(data))
         member = self._checked(data)
         self._members.append(member)
@@ -147,12 +163,12 @@ class _PublishBatch:
             self._open_bytes += size
             self._start(member, target, partial(self._done, member.outcomes, number, size))
 
-    def add_error(self, fault: ApiError | InvalidName) -> None:
+    def add_error(self, fault: ApiError | AuthRefused | InvalidName) -> None:
         """Answer a member that cannot be published."""
         if isinstance(fault, InvalidName):
             self._members.append(_error(ErrorCode.INVALID_NAME, str(fault)))
             return
-        if fault.limit is not None:
+        if isinstance(fault, ApiError) and fault.limit is not None:
             self._gateway.on_limit(fault.limit)
         self._members.append(_error(fault.code, fault.message))
 
@@ -189,10 +205,21 @@ class _PublishBatch:
         except BadMessage as fault:
             limit = Limit.JSON_DEPTH if isinstance(fault, TooDeep) else None
             raise ApiError(fault.code, fault.message, limit) from None
-        sender = Sender(SERVER_USER_ID, normalize_name(asked.username, "username"))
+        sender = self._sender(asked)
         self._messages += len(targets)
         outcomes: list[Ack | PublishRefused] = [_PENDING] * len(targets)
         return _Publication(sender, content, asked.id, asked.exclude, kind, targets, several, outcomes)
+
+    def _sender(self, asked: PublishRequest) -> Sender:
+        if isinstance(asked.as_, UnsetType):
+            self._caller.require(Scope.PUBLISH)
+            return Sender(SERVER_USER_ID, normalize_name(asked.username, "username"))
+        self._caller.require(Scope.IMPERSONATE)
+        user_id = normalize_name(asked.as_.user_id, "userId")
+        username = asked.as_.username
+        return Sender(
+            user_id, user_id if isinstance(username, UnsetType) else normalize_name(username, "username")
+        )
 
     def _start(self, member: _Publication, target: str, done: OnDone) -> None:
         gateway, sender, content = self._gateway, member.sender, member.content

@@ -5,24 +5,28 @@ All tickets are in one store of limited size, so each user has a rate: none can 
 
 import math
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from gateway.api.connections import reason_of
-from gateway.api.endpoint import BEARER, Call, Query, endpoint, server
+from gateway.api.endpoint import TICKETS, Call, Query, endpoint, server
 from gateway.api.responses import ApiError
+from gateway.auth.authenticator import ServerCaller
+from gateway.auth.identity import SERVER_USER_ID, Identity
 from gateway.auth.tokens import CLOCK_SKEW_S
 from gateway.client.commands import CommandError
 from gateway.gateway import Gateway
 from gateway.limits import Limit
-from services.settings_values import Scope
+from services.settings_values import EVERY_SCOPE, Scope
 from services.wire.codes import MAX_REASON_BYTES, ErrorCode
 from services.wire.events import DisconnectUser, Revoked
+from services.wire.grants import Grants
 from services.wire.names import normalize_name
 from services.wire.records import UNSET, Record, UnsetType
 
 _MAX_BODY_BYTES = 4096
+_MAX_TICKET_BYTES = 65_536  # with grants as long as a token's may be, and longer
 _MAX_LISTED = 1000
 _MAX_ORIGIN_LENGTH = 300
 
@@ -139,9 +143,15 @@ def _to_answer(revoked: Revoked) -> Revocation:
 
 
 class TicketRequest(Record, frozen=True, kw_only=True):
-    """`origin` binds a ticket that a server fetches for a page; a page's own is bound by its header."""
+    """`origin` binds a ticket that a server fetches for a page; a page's own is bound by its header.
+
+    A server names the user by `user_id`, with a display `name` and `grants` as in a token (absent: the default ones).
+    """
 
     origin: str = ""
+    user_id: str | UnsetType = UNSET
+    name: str = ""
+    grants: dict[str, Any] | UnsetType = UNSET
 
 
 class Ticket(Record, frozen=True, kw_only=True):
@@ -154,26 +164,48 @@ class Ticket(Record, frozen=True, kw_only=True):
 @endpoint(
     "POST",
     "/api/tickets",
-    BEARER,
+    TICKETS,
     body=TicketRequest,
     body_required=False,
-    max_body_bytes=_MAX_BODY_BYTES,
+    max_body_bytes=_MAX_TICKET_BYTES,
     status=201,
 )
 async def issue_ticket(call: Call) -> Ticket:
-    """A one-time ticket with the rights of the token shown."""
+    """A one-time ticket with the rights of the token shown, or for the user that a server names."""
     gateway, headers = call.gateway, call.request.headers
     if "ticket" in call.query:
         # A ticket that could beget tickets would never end.
         raise ApiError(ErrorCode.UNAUTHORIZED, "a ticket is issued for a token, not for a ticket")
-    identity = await gateway.authenticator.authenticate(headers, call.query)
+    asked = await call.json(TicketRequest)
+    if isinstance(asked.user_id, UnsetType):
+        identity = await gateway.authenticator.authenticate(headers, call.query)
+    else:
+        caller = await gateway.authenticator.require_api_key(headers, Scope.TICKETS)
+        identity = _named_user(gateway, caller, asked.user_id, asked)
     if wait_s := gateway.tickets.wait_s(identity.user_id):
         gateway.on_limit(Limit.TICKET_RATE)
         text = f"more than {gateway.settings.ticket_rate:g} tickets per second for this user"
         raise CommandError(ErrorCode.RATE_LIMITED, text, math.ceil(wait_s * 1000))
-    asked = await call.json(TicketRequest)
     origin = headers.get("origin") or asked.origin
     if len(origin) > _MAX_ORIGIN_LENGTH:
         raise ApiError(ErrorCode.INVALID_FIELD, "`origin` is too long")
     ticket, expires_at = await gateway.tickets.issue(identity, origin)
     return Ticket(ticket=ticket, expires_at=int(expires_at * 1000))
+
+
+def _named_user(gateway: Gateway, caller: ServerCaller, user_id: str, asked: TicketRequest) -> Identity:
+    """Return the user that a server names. Raises ApiError, InvalidName."""
+    user_id = normalize_name(user_id, "userId")
+    if user_id == SERVER_USER_ID:
+        raise ApiError(ErrorCode.INVALID_NAME, f"`{SERVER_USER_ID}` is no user")
+    grants = gateway.settings.default_grants
+    if not isinstance(asked.grants, UnsetType):
+        try:
+            grants = Grants.parse(asked.grants)
+        except ValueError as fault:
+            raise ApiError(ErrorCode.INVALID_FIELD, f"`grants`: {fault}") from None
+    if grants.admin and caller.scopes != EVERY_SCOPE:
+        # It would be the whole server API for a key that is not for all of it.
+        raise ApiError(ErrorCode.FORBIDDEN, "a ticket with `admin` needs a key of every scope")
+    username = normalize_name(asked.name, "name") if asked.name else user_id
+    return Identity(user_id, username, grants, issued_at=float(int(time.time())))

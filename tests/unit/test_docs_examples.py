@@ -12,6 +12,7 @@ from gateway.api.logs import PushedLine
 from gateway.api.metric_items import PushedItem, report_of
 from gateway.api.publish import PublishRequest
 from gateway.api.pushes import LabelSets, ReportNumbers
+from gateway.api.users import TicketRequest
 from gateway.auth.tokens import identity_of
 from gateway.hooks.messages import ConnectAnswer, JoinAnswer, MayRefuse, PublishAnswer, RpcAnswer
 from services.wire import codec, server
@@ -79,6 +80,7 @@ KINDS: dict[str, Callable[[bytes], object]] = {
     "error": _typed(ErrorBody),
     "publish": _typed(PublishRequest),
     "connection": _typed(ConnectionInfo),
+    "ticket": _typed(TicketRequest),
     "push": _pushed,
     "silence": _silence,
     "window": _typed(WindowRequest),

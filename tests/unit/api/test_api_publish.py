@@ -11,6 +11,7 @@ from gateway.limits import Limit
 from services.bus.errors import Unavailable
 from services.settings import Settings
 from services.wire.codes import ErrorCode
+from services.wire.grants import Grants, Patterns
 from services.wire.records import UNSET
 from tests.support.api import FakeDeps, api_client
 
@@ -280,3 +281,58 @@ async def test_a_request_has_limited_messages_and_few_wait_at_a_time() -> None:
         large = {"rooms": [f"r{number}" for number in range(40)], "content": "x" * 60_000}
         assert (await client.post("/api/publish", json=large)).json()["type"] == "ack"
         assert 1 < deps.publisher.most_open <= 17
+
+
+KEYS = "p;scopes=publish,i;scopes=impersonate,t;scopes=tickets,all"
+SECURED = Settings(auth="jwt", jwt_secrets=["s" * 32], api_keys=KEYS.split(","))
+
+
+@pytest.mark.parametrize(
+    ("key", "plain", "as_user"), [("p", "ack", "forbidden"), ("i", "forbidden", "ack"), ("all", "ack", "ack")]
+)
+async def test_a_message_of_another_user_needs_a_scope(key: str, plain: str, as_user: str) -> None:
+    deps = FakeDeps(SECURED)
+    body = [
+        {"room": "r", "content": 1},
+        {"room": "r", "content": 1, "as": {"userId": "ada", "username": "Ada"}},
+        {"room": "r", "content": 1, "as": {"userId": "ada"}},
+    ]
+    async with api_client(deps, headers={"x-api-key": key}) as client:
+        answers = (await client.post("/api/publish", json=body)).json()
+        assert [each.get("code", each["type"]) for each in answers] == [plain, as_user, as_user]
+        alone = await client.post("/api/publish", json=body[1])
+        assert alone.status_code == (200 if as_user == "ack" else 403)
+    senders = [published[1] for published in deps.publisher.published]
+    expected = [Sender("server", "server")] if plain == "ack" else []
+    if as_user == "ack":
+        expected += [Sender("ada", "Ada"), Sender("ada", "ada"), Sender("ada", "Ada")]
+    assert senders == expected
+
+
+async def test_a_server_makes_a_ticket_for_a_user() -> None:
+    deps = FakeDeps(SECURED)
+    body: dict[str, Any] = {
+        "userId": "ada", "name": "Ada", "grants": {"join": ["a:*"]}, "origin": "https://app.example",
+    }  # fmt: skip
+    async with api_client(deps, headers={"x-api-key": "t"}) as client:
+        assert (await client.post("/api/tickets", json=body)).status_code == 201
+        identity, origin = deps.tickets.kept["ticket-0"]
+        assert (identity.user_id, identity.username, origin) == ("ada", "Ada", "https://app.example")
+        assert identity.grants.to_dict() == Grants(join=Patterns(["a:*"])).to_dict()
+        assert identity.issued_at is not None
+        await client.post("/api/tickets", json={"userId": "bob"})
+        assert deps.tickets.kept["ticket-1"][0].grants == SECURED.default_grants
+        for refused, code in (
+            (body | {"userId": "server"}, "invalid_name"),
+            (body | {"userId": ""}, "invalid_name"),
+            (body | {"grants": {"jion": []}}, "invalid_field"),
+            (body | {"grants": {"admin": True}}, "forbidden"),
+            ({"name": "without a user"}, "unauthorized"),
+        ):
+            assert (await client.post("/api/tickets", json=refused)).json()["code"] == code
+    async with api_client(deps, headers={"x-api-key": "all"}) as client:
+        assert (await client.post("/api/tickets", json=body | {"grants": {"admin": True}})).status_code == 201
+    async with api_client(deps, headers={"x-api-key": "p"}) as client:
+        assert (await client.post("/api/tickets", json=body)).json()["code"] == "forbidden"
+    async with api_client(deps) as client:
+        assert (await client.post("/api/tickets", json=body)).json()["code"] == "unauthorized"

@@ -467,7 +467,7 @@ export interface PresenceUpdated {
   customData: unknown;
 }
 
-/** Exactly one of `room`, `rooms`, `userId`, `userIds` and `broadcast` says where to. `id` makes a retry no duplicate. `exclude` names a connection that gets no copy, whichever user it belongs to. */
+/** Exactly one of `room`, `rooms`, `userId`, `userIds` and `broadcast` says where to. `id` makes a retry no duplicate. `exclude` names a connection that gets no copy, whichever user it belongs to. With `as` the message is that user's, and not that of user `server`. */
 export interface PublishRequest {
   content: unknown;
   room?: string;
@@ -478,6 +478,13 @@ export interface PublishRequest {
   username?: string;
   id?: string;
   exclude?: string;
+  as?: PublishedAs;
+}
+
+/** The user of a message; the `username` is the id where it is absent. */
+export interface PublishedAs {
+  userId: string;
+  username?: string;
 }
 
 /** What became of a push. */
@@ -696,9 +703,12 @@ export interface Ticket {
   expiresAt: number;
 }
 
-/** `origin` binds a ticket that a server fetches for a page; a page's own is bound by its header. */
+/** `origin` binds a ticket that a server fetches for a page; a page's own is bound by its header. A server names the user by `userId`, with a display `name` and `grants` as in a token (absent: the default ones). */
 export interface TicketRequest {
   origin?: string;
+  userId?: string;
+  name?: string;
+  grants?: Record<string, unknown>;
 }
 
 /** The connection's token ends soon (`expiresAt`, ms since 1970), and the connection with it: `refresh`. */

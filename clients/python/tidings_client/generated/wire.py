@@ -503,7 +503,7 @@ class PresenceUpdated(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class PublishRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Exactly one of `room`, `rooms`, `userId`, `userIds` and `broadcast` says where to. `id` makes a retry no duplicate. `exclude` names a connection that gets no copy, whichever user it belongs to."""
+    """Exactly one of `room`, `rooms`, `userId`, `userIds` and `broadcast` says where to. `id` makes a retry no duplicate. `exclude` names a connection that gets no copy, whichever user it belongs to. With `as` the message is that user's, and not that of user `server`."""
 
     content: Any
     room: str | None = None
@@ -514,6 +514,14 @@ class PublishRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     username: str | None = None
     id: str | None = None
     exclude: str | None = None
+    as_: PublishedAs | None = field(default=None, name="as")
+
+
+class PublishedAs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The user of a message; the `username` is the id where it is absent."""
+
+    user_id: str = field(name="userId")
+    username: str | None = None
 
 
 class PushResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -750,9 +758,12 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class TicketRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`origin` binds a ticket that a server fetches for a page; a page's own is bound by its header."""
+    """`origin` binds a ticket that a server fetches for a page; a page's own is bound by its header. A server names the user by `userId`, with a display `name` and `grants` as in a token (absent: the default ones)."""
 
     origin: str | None = None
+    user_id: str | None = field(default=None, name="userId")
+    name: str | None = None
+    grants: dict[str, Any] | None = None
 
 
 class TokenExpiring(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="token_expiring"):
