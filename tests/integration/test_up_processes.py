@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.support.deadline import PATIENCE_S, wait_until
+from tests.support.docs import ROOT, blocks
 from tests.support.requires import need
 from tests.support.running import RunningTidings
 from tidings_cli.local.servers import NatsServer, RedisServer
@@ -53,6 +54,25 @@ def test_all_children_run(running: RunningTidings) -> None:
     lines = running.output.splitlines()
     for name in CHILDREN:
         assert any(line.lstrip().startswith(f"✓ {name}") for line in lines), name
+
+
+def test_a_service_as_documented_answers_calls(running: RunningTidings, data_dir: Path) -> None:
+    address = data_dir / "app_nats_url"
+    assert address.stat().st_mode & 0o777 == 0o600
+    code = next(block.body for block in blocks(ROOT / "docs" / "calls.md") if block.info == "python")
+    environment = os.environ | {"NATS_URL": address.read_text().strip()}
+    body = {"method": "prices.quote", "data": {"symbol": "X"}}
+
+    def answer() -> httpx.Response:
+        return httpx.post(f"{running.url}/api/rpc", json=body, timeout=PATIENCE_S)
+
+    with subprocess.Popen([sys.executable, "-c", code], env=environment) as service:
+        try:
+            wait_until(lambda: answer().status_code == 200, "the service to answer")
+            assert answer().json()["data"]["price"] == 42.5
+        finally:
+            service.kill()
+    wait_until(lambda: answer().json().get("code") == "unknown_method", "the service to be gone")
 
 
 def test_the_address_answers(running: RunningTidings) -> None:
