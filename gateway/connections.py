@@ -81,6 +81,9 @@ class Client(Member, Announced, Protocol):
     def notify(self, message: server.ServerMessage) -> None:
         """Send a message."""
 
+    def end_room_tokens(self, revoked: Revoked) -> None:
+        """Leave the rooms whose tokens were revoked."""
+
     def disconnect(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:
         """Send `disconnect`, with that reason or the code's own, and close."""
 
@@ -114,6 +117,7 @@ class Connections:
         self._by_id: dict[str, Client] = {}
         self._by_user = _Index()
         self._by_token = _Index()
+        self._by_room_token = _Index()
         self._counters = counters
         self._accept_rate = AcceptRateLimiter(settings.accept_rate, time.monotonic())
         self._expiry_notice_s = settings.expiry_notice_s
@@ -216,6 +220,20 @@ class Connections:
         """Return the connections whose credentials were revoked."""
         near = self._by_token.of(revoked.token_id) if revoked.token_id else self.of_user(revoked.user_id)
         return [client for client in near if applies_to(revoked, client.identity)]
+
+    def watch_token(self, token_id: str, client: Client) -> None:
+        """Note that a room token of this client may be revoked."""
+        self._by_room_token.add(token_id, client)
+
+    def unwatch_token(self, token_id: str, client: Client) -> None:
+        """Forget a room token of this client."""
+        self._by_room_token.discard(token_id, client.connection_id)
+
+    def end_room_tokens(self, revoked: Revoked) -> None:
+        """End the memberships whose tokens were revoked."""
+        near = self._by_room_token.of(revoked.token_id) if revoked.token_id else self.of_user(revoked.user_id)
+        for client in near:
+            client.end_room_tokens(revoked)
 
     def close_surplus(self, connection_ids: Iterable[str]) -> None:
         """Close connections that a gateway found to be too many for their user."""

@@ -248,6 +248,7 @@ class Gateway:
     def _on_revoked(self, revoked: Revoked) -> None:
         for client in self.connections.concerned_by(revoked):
             client.disconnect(CloseCode.BAD_TOKEN)
+        self.connections.end_room_tokens(revoked)
 
 
 def _hooks(settings: Settings) -> "Hooks | None":

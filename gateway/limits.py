@@ -31,6 +31,7 @@ class Limit(StrEnum):
     HANDSHAKE_TIME = "handshake_time"
     MESSAGE_BYTES = "message_bytes"
     CUSTOM_DATA_BYTES = "custom_data_bytes"
+    MEMBER_DATA_BYTES = "member_data_bytes"
     MESSAGE_RATE = "message_rate"
     MESSAGE_BYTES_RATE = "message_bytes_rate"
     PRESENCE_RATE = "presence_rate"

@@ -90,12 +90,15 @@ class EventKind(IntFlag):
     USER_OFFLINE = 2
     ROOM_OCCUPIED = 4
     ROOM_VACATED = 8
+    MEMBER_JOINED = 16
+    MEMBER_LEFT = 32
 
 
 class QueuedEvent(msgspec.Struct, frozen=True, array_like=True):
     """One webhook event as `lua/commit.lua` packs it.
 
-    Numbers rise by one within an epoch; `subject` is a user id or a room, `username` the user's.
+    Numbers rise by one within an epoch; `subject` is a user id or a room, `username` the user's. `room` is that of a
+    member.
     """
 
     number: int
@@ -103,6 +106,7 @@ class QueuedEvent(msgspec.Struct, frozen=True, array_like=True):
     subject: str
     username: str
     at_ms: int
+    room: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,20 @@ class DeliveryLease:
     events: list[QueuedEvent] = field(default_factory=list)
 
 
-def user_record(user_id: str, username: str, status: Status, last_seen: int, data: str) -> User:
-    """Return a user as on the wire. `data` is JSON text, which is not parsed; empty when there is none."""
-    custom = msgspec.Raw(data.encode()) if data else UNSET
-    return User(user_id=user_id, username=username, status=status, last_seen=last_seen, custom_data=custom)
+def raw_data(text: str) -> msgspec.Raw | UnsetType:
+    """Return data of a user as on the wire: JSON text, which is not parsed; unset where it is empty."""
+    return msgspec.Raw(text.encode()) if text else UNSET
+
+
+def user_record(
+    user_id: str, username: str, status: Status, last_seen: int, data: str, member_data: str = ""
+) -> User:
+    """Return a user as on the wire; `data` and `member_data` are JSON text."""
+    return User(
+        user_id=user_id,
+        username=username,
+        status=status,
+        last_seen=last_seen,
+        custom_data=raw_data(data),
+        member_data=raw_data(member_data),
+    )

@@ -8,7 +8,7 @@ connections.
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from presence_svc.changes import (
     DeliveryLease,
     QueuedEvent,
     Sweep,
+    raw_data,
     user_record,
 )
 from presence_svc.policy import AnnouncePolicy, LeaseTimings
@@ -91,11 +92,13 @@ class _PackedChange(msgspec.Struct, array_like=True, frozen=True):
     rank: int
     seen: int
     data: str
+    member_data: str = ""
 
     def to_change(self, room: str | None = None) -> PresenceChange:
         in_room = UNSET if room is None else room
         if self.kind == ONLINE:
-            user = user_record(self.user_id, self.username, STATUS_OF_RANK[self.rank], self.seen, self.data)
+            status = STATUS_OF_RANK[self.rank]
+            user = user_record(self.user_id, self.username, status, self.seen, self.data, self.member_data)
             return UserOnline(user=user, room=in_room)
         if self.kind == OFFLINE:
             return UserOffline(user_id=self.user_id, room=in_room)
@@ -117,6 +120,7 @@ class _CommitResult(msgspec.Struct, array_like=True, frozen=True):
     count: int
     commit_id: int
     mark: int = 0
+    shown: list[tuple[str, str, str]] = []
 
     def to_changes(self) -> Changes:
         return Changes(
@@ -135,11 +139,17 @@ class _CommitResult(msgspec.Struct, array_like=True, frozen=True):
             ],
             count=UNSET if self.count < 0 else self.count,
             commit_id=self.commit_id,
-            notices=[
-                (UserJoined if joined else UserLeft)(user_id=user_id, username=username, room=room)
-                for joined, user_id, username, room in self.notices
-            ],
+            notices=list(self._notices()),
         )
+
+    def _notices(self) -> Iterator[UserJoined | UserLeft]:
+        shown = {(user_id, room): raw_data(data) for user_id, room, data in self.shown}
+        for joined, user_id, username, room in self.notices:
+            if joined:
+                member_data = shown.get((user_id, room), UNSET)
+                yield UserJoined(user_id=user_id, username=username, room=room, member_data=member_data)
+            else:
+                yield UserLeft(user_id=user_id, username=username, room=room)
 
     def _change(self, one: "int | _PackedChange") -> _PackedChange:
         return self.changes[one - 1] if isinstance(one, int) else one
@@ -149,6 +159,7 @@ _COMMIT_RESULT = msgspec.msgpack.Decoder(_CommitResult)
 # A user's record as in `lua/state.lua`: name, data, rank, and fields that others do not see.
 _RECORDS = msgspec.msgpack.Decoder(list[tuple[str, str, int, int, int, int, int, int]])
 _IDS = msgspec.msgpack.Decoder(list[str])
+_MEMBER_DATA = msgspec.msgpack.Decoder(list[str | bool])
 _EVENT = msgspec.msgpack.Decoder(QueuedEvent)
 
 _BEYOND_EVERY_MARK = 2**53
@@ -301,7 +312,7 @@ class PresenceStore:
     async def _page(
         self, room: str, cursor: str, limit: int, *, wanted: bytes = b"", for_follower: bool = False
     ) -> PresencePage:
-        epoch, version, ids, records, seen, more, count, counts_only = await self._read(
+        epoch, version, ids, records, seen, more, count, counts_only, member_data = await self._read(
             PAGE,
             room,
             cursor,
@@ -313,10 +324,12 @@ class PresenceStore:
             self._policy.room_limit if room else self._policy.online_limit,
             int(for_follower),
         )
-        rows = zip(_IDS.decode(ids), _RECORDS.decode(records), map(int, seen.split()), strict=True)
+        user_ids = _IDS.decode(ids)
+        shown = _MEMBER_DATA.decode(member_data) or [False] * len(user_ids)
+        rows = zip(user_ids, _RECORDS.decode(records), map(int, seen.split()), shown, strict=True)
         users = [
-            user_record(user_id, username, STATUS_OF_RANK[rank], last_seen, data)
-            for user_id, (username, data, rank, *_), last_seen in rows
+            user_record(user_id, username, STATUS_OF_RANK[rank], last_seen, data, _without_time(value))
+            for user_id, (username, data, rank, *_), last_seen, value in rows
         ]
         return PresencePage(
             epoch=epoch.decode(),
@@ -326,6 +339,11 @@ class PresenceStore:
             count=count,
             counts_only=bool(counts_only),
         )
+
+
+def _without_time(value: str | bool) -> str:
+    """Return the JSON text of a value of member data (see `lua/state.lua`)."""
+    return value.partition(" ")[2] if isinstance(value, str) else ""
 
 
 def _pack(batch: PresenceBatch) -> bytes:
@@ -340,7 +358,9 @@ def _pack_op(op: AnyPresenceOp) -> tuple[str | bool | int, ...]:
     if isinstance(op, Disconnected):
         return DISCONNECT, op.connection_id, op.clean
     if isinstance(op, Joined):
-        return JOIN, op.connection_id, op.room
+        if op.data is UNSET:
+            return JOIN, op.connection_id, op.room
+        return JOIN, op.connection_id, op.room, msgspec.json.encode(op.data).decode(), op.age_ms
     if isinstance(op, Left):
         return LEAVE, op.connection_id, op.room
     if isinstance(op, DataSet):

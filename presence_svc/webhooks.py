@@ -64,7 +64,10 @@ def event_id(event: QueuedEvent) -> str:
 
     The number alone is not enough: a Redis that lost its last writes gives numbers again.
     """
-    return f"{hashlib.sha256(msgspec.json.encode(event)).hexdigest()[:16]}-{event.number}"
+    fields = [event.number, event.kind, event.subject, event.username, event.at_ms]
+    if event.room:  # events without one have had their ids before there were others
+        fields.append(event.room)
+    return f"{hashlib.sha256(msgspec.json.encode(fields)).hexdigest()[:16]}-{event.number}"
 
 
 def _event(event: QueuedEvent) -> WebhookEvent:
@@ -75,7 +78,7 @@ def _event(event: QueuedEvent) -> WebhookEvent:
         timestamp=event.at_ms,
         user_id=UNSET if about_room else event.subject,
         username=UNSET if about_room else event.username,
-        room=event.subject if about_room else UNSET,
+        room=event.subject if about_room else event.room or UNSET,
     )
 
 

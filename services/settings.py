@@ -10,7 +10,7 @@ import secrets
 import socket
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field, PlainValidator, SecretStr, field_validator
 from pydantic_settings import (
@@ -298,7 +298,8 @@ class Settings(BaseSettings):
         description="Each of these signs every presence webhook; give two while one is replaced. Required with URLs.",
     )
     presence_webhook_events: CommaList[PresenceEvent] = Field(
-        list(get_args(PresenceEvent)), description="Presence events that are posted."
+        ["user_online", "user_offline", "room_occupied", "room_vacated"],
+        description="Presence events that are posted. `member_joined` and `member_left` come only if they are named.",
     )
     presence_webhook_queue: int = Field(
         10_000, ge=1, description="Events kept for webhooks that do not answer; then the oldest are dropped."

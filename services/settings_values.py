@@ -18,7 +18,9 @@ MIN_SECRET_BYTES = 32  # RFC 7518 §3.2: a key as long as the hash
 
 _ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#@\s]+)")
 DEFAULT_PORT = {"http": ":80", "https": ":443"}
-PresenceEvent = Literal["user_online", "user_offline", "room_occupied", "room_vacated"]
+PresenceEvent = Literal[
+    "user_online", "user_offline", "room_occupied", "room_vacated", "member_joined", "member_left"
+]
 HookName = Literal["connect", "join", "publish", "rpc"]
 PLAIN_WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 

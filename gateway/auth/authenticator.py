@@ -19,7 +19,7 @@ from gateway.auth.identity import AuthRefused, Identity, SessionSigner
 from gateway.auth.origins import OriginPolicy
 from gateway.auth.revocations import Revocations
 from gateway.auth.tickets import TicketStore
-from gateway.auth.tokens import ConfiguredKeys, KeySource, TokenVerifier
+from gateway.auth.tokens import ConfiguredKeys, KeySource, RoomToken, TokenVerifier
 from services.settings import Settings
 from services.settings_values import EVERY_SCOPE, Scope, digest_of_key, parse_api_key
 from services.wire.codes import ErrorCode
@@ -85,6 +85,18 @@ class Authenticator:
         identity = await self._identify(headers, query)
         self.require_current(identity)
         return identity
+
+    async def verify_room_token(self, token: str, room: str, user_id: str) -> RoomToken:
+        """Return what a token allows a user in a room.
+
+        Raises:
+            AuthRefused: `unauthorized`, `unavailable`, or `forbidden` for a token of another user or room.
+        """
+        found = await self._tokens.verify_room(token)
+        if found.identity.user_id != user_id or found.room != room:
+            raise AuthRefused(ErrorCode.FORBIDDEN, "the token is for another user or another room")
+        self.require_current(found.identity)
+        return found
 
     def require_current(self, identity: Identity) -> None:
         """Raise AuthRefused for credentials that were revoked or have expired since they were verified.

@@ -4,6 +4,8 @@ The algorithm belongs to the key, never to the token (RFC 8725 §3.1): a key com
 verify, so neither `alg: none` nor a public key used as an HMAC secret verifies anything. `crit` is always refused: no
 extension is supported (RFC 7515 §4.1.11).
 
+A room token has the claim `room`: it makes its user a member of that room, and is refused wherever a user authenticates.
+
 Claims: `exp` and `sub` always, `aud` and `iss` when configured; `name` is the display name; `tidings` the user's grants
 (`services.wire.grants`), instead of the configured default. A token is revoked by `jti`, or `sub` and `iat`.
 """
@@ -11,7 +13,7 @@ Claims: `exp` and `sub` always, `aud` and `iss` when configured; `name` is the d
 import binascii
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import jwt
@@ -19,7 +21,7 @@ import jwt
 from gateway.auth.identity import SERVER_USER_ID, AuthRefused, Identity
 from services.settings_values import MIN_SECRET_BYTES
 from services.wire.codes import ErrorCode
-from services.wire.grants import DEFAULT, Grants
+from services.wire.grants import DEFAULT, NOTHING, Grants
 from services.wire.names import InvalidName, normalize_name
 
 MAX_TOKEN_BYTES = 8192
@@ -74,6 +76,15 @@ class ConfiguredKeys:
         return () if self._public is None else await self._public.keys_for(header, issuer)
 
 
+@dataclass(frozen=True, slots=True)
+class RoomToken:
+    """What a verified room token allows: membership until `identity.expires_at`, and maybe publishing."""
+
+    room: str
+    publish: bool
+    identity: Identity  # without grants: what a revocation goes by
+
+
 class TokenVerifier:
     """Verifies tokens and returns their identities. `aud` and `iss` are only checked when configured.
 
@@ -104,16 +115,26 @@ class TokenVerifier:
         Raises:
             AuthRefused: `unauthorized`, with a reason that helps the token's owner and no one else.
         """
+        claims = await self._verified(token)
+        if "room" in claims:
+            raise _refused("a token for one room is no login: send it with `join_room`")
+        return identity_of(claims, self._default)
+
+    async def verify_room(self, token: str) -> RoomToken:
+        """Return what a room token allows. Raises AuthRefused as `verify`."""
+        return room_token_of(await self._verified(token))
+
+    async def _verified(self, token: str) -> Mapping[str, Any]:
         if len(token) > MAX_TOKEN_BYTES:
             raise _refused(f"the token is longer than {MAX_TOKEN_BYTES} bytes")
         header, issuer = self._unverified(token)
         candidates = await self._source.keys_for(header, issuer)
-        identity = identity_of(self._claims(token, candidates), self._default)
-        ends = identity.expires_at
-        if self._longest_life_s and ends is not None and ends - time.time() > self._longest_life_s + _SLACK_S:
+        claims = self._claims(token, candidates)
+        ends = int(claims["exp"]) + CLOCK_SKEW_S
+        if self._longest_life_s and ends - time.time() > self._longest_life_s + _SLACK_S:
             limit = f"{self._longest_life_s:g} s of TIDINGS_REVOCATION_S"
             raise _refused(f"the token lives longer than the {limit}")
-        return identity
+        return claims
 
     def _unverified(self, token: str) -> tuple[Mapping[str, Any], object]:
         """Return the parts that may choose the key: the header, and `iss`."""
@@ -188,6 +209,24 @@ def identity_of(claims: Mapping[str, Any], default: Grants = DEFAULT) -> Identit
         # In whole seconds, as it was compared with our clock: with a fraction it could be later than its revocation.
         issued_at=float(int(issued_at)) if isinstance(issued_at, int | float) else None,
     )
+
+
+def room_token_of(claims: Mapping[str, Any]) -> RoomToken:
+    """Return what verified claims allow in a room.
+
+    Raises:
+        AuthRefused: `room` or `sub` is no valid name, or `publish` no boolean.
+    """
+    room, publish = claims.get("room"), claims.get("publish", False)
+    if not isinstance(room, str) or not isinstance(publish, bool):
+        raise _refused("a room token needs `room`, a text, and may have `publish`, a boolean")
+    try:
+        room = normalize_name(room, "the token's `room`")
+    except InvalidName as fault:
+        raise _refused(str(fault)) from None
+    # Its end removes a member, and costs no connection: no clock skew is added.
+    identity = replace(identity_of(claims), grants=NOTHING, expires_at=float(int(claims["exp"])))
+    return RoomToken(room, publish, identity)
 
 
 def _refused(message: str) -> AuthRefused:

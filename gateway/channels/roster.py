@@ -86,6 +86,10 @@ class Roster:
                 self.users[user_id] = msgspec.structs.replace(self.users[user_id], custom_data=data)
 
 
+def _shown_by(user: User) -> tuple[str, object]:
+    return user.username, user.member_data
+
+
 def changes_between(old: dict[str, User], new: dict[str, User]) -> Iterator[PresenceChange]:
     """Yield the changes from one roster to another. `lastSeen` alone is no change."""
     for user_id in old:
@@ -94,7 +98,8 @@ def changes_between(old: dict[str, User], new: dict[str, User]) -> Iterator[Pres
     for user_id, user in new.items():
         before = old.get(user_id)
         lost_data = before is not None and before.custom_data is not UNSET and user.custom_data is UNSET
-        if before is None or before.username != user.username or lost_data:
+        # There is no message for a change of `memberData` alone.
+        if before is None or _shown_by(before) != _shown_by(user) or lost_data:
             yield UserOnline(user=user)
             continue
         if before.status != user.status:

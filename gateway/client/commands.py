@@ -52,7 +52,7 @@ class ClientState:
 
     __slots__ = (
         "_bucket", "_byte_bucket", "_namespace_buckets", "_on_limit", "_presence_bucket", "_read_only", "_route_of", "_settings",
-        "_strikes", "channels", "identity", "rooms", "server_rooms",
+        "_strikes", "_tokens", "channels", "identity", "rooms", "server_rooms",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +69,7 @@ class ClientState:
         self._strikes: FloodDetector | None = None
         self._namespace_buckets: dict[str, TokenBucket] | None = None
         self._read_only: frozenset[str] = frozenset()  # rooms that the client may not publish to
+        self._tokens: dict[str, bool] | None = None  # rooms by token: whether the client may publish there
         self.identity = identity
         self.rooms: dict[str, RoomRoute] = {}
         self.server_rooms: frozenset[str] = frozenset()  # joined by the server API, whatever the grants say
@@ -96,7 +97,7 @@ class ClientState:
             if route is None:
                 raise CommandError(ErrorCode.NOT_IN_ROOM, "join the room before sending to it")
         if message.room in self._read_only:
-            raise CommandError(ErrorCode.FORBIDDEN, "publishing to this room is not allowed")
+            raise _publishing_forbidden()
         options = route.options
         if options.publish == "server":
             raise CommandError(ErrorCode.FORBIDDEN, "only the server publishes to this room")
@@ -107,7 +108,7 @@ class ClientState:
     def _check_command(self, message: client.AnyClientMessage, now: float) -> client.AnyClientMessage:
         match message:
             case client.JoinRoom():
-                return self._join(message)
+                return self._join(message, now)
             case client.LeaveRoom():
                 room = _name(message.room, "room")
                 self.leave(room)
@@ -185,6 +186,8 @@ class ClientState:
         """Leave a room; return whether the connection was in it."""
         if room in self.server_rooms:
             self.server_rooms -= {room}
+        if self._tokens is not None:
+            self._tokens.pop(room, None)
         return self.rooms.pop(room, None) is not None
 
     def update_grants(self, identity: Identity) -> tuple[list[str], list[str]]:
@@ -193,7 +196,7 @@ class ClientState:
         Return the rooms and channels that the connection has to leave. They count as left from here on.
         """
         grants = identity.grants
-        rooms = [room for room in self.rooms if not grants.may_join(room) and room not in self.server_rooms]
+        rooms = [room for room in self.rooms if not (grants.may_join(room) or self._is_granted(room))]
         names = [name for name in self.channels if not grants.may_follow(name)]
         self.restore(identity, self.rooms.keys() - rooms)
         self.channels.difference_update(names)
@@ -203,20 +206,57 @@ class ClientState:
         """Be `identity`, a member of exactly these rooms."""
         self.identity = identity
         self.rooms = {room: self.rooms.get(room) or self._route_of(room) for room in rooms}
-        self._read_only = frozenset(room for room in rooms if not identity.grants.may_publish(room))
+        self._read_only = frozenset(room for room in rooms if not self._may_publish(room))
+
+    # --- rooms that something else than the grants allows ---
+
+    def grant_room(self, room: str, *, publish: bool) -> None:
+        """Be a member of a room by a token."""
+        self._tokens = (self._tokens or {}) | {room: publish}
+        self.add_room(room)
+
+    def withdraw_room(self, room: str) -> bool:
+        """Withdraw what a token allows; return whether the client may stay a member."""
+        if self._tokens is not None:
+            self._tokens.pop(room, None)
+        if room in self.rooms:
+            self.add_room(room)
+        return room in self.server_rooms or self.identity.grants.may_join(room)
+
+    def check_publishing(self, room: str) -> None:
+        """Raise CommandError if the client must not publish to a room."""
+        if room in self._read_only:
+            raise _publishing_forbidden()
 
     def add_room(self, room: str) -> None:
         """Be a member of a room. The application may name one that the grants do not allow to join."""
         self.rooms[room] = self._route_of(room)
-        if not self.identity.grants.may_publish(room):
+        if self._may_publish(room):
+            self._read_only -= {room}
+        else:
             self._read_only |= {room}
 
-    def _join(self, message: client.JoinRoom) -> client.JoinRoom:
+    def _is_granted(self, room: str) -> bool:
+        return room in self.server_rooms or (self._tokens is not None and room in self._tokens)
+
+    def _may_publish(self, room: str) -> bool:
+        by_token = self._tokens is not None and self._tokens.get(room, False)
+        return by_token or self.identity.grants.may_publish(room)
+
+    # --- checks ---
+
+    def _join(self, message: client.JoinRoom, now: float) -> client.JoinRoom:
         room = _name(message.room, "room")
         check_history(message.history, self._settings)
-        if room not in self.rooms and not self.identity.grants.may_join(room):
+        is_new, has_token = room not in self.rooms, message.token is not UNSET
+        # Being in `rooms` is no right: another join may still wait for its token.
+        if not (has_token or self._is_granted(room) or self.identity.grants.may_join(room)):
             raise CommandError(ErrorCode.FORBIDDEN, "no such room, or not for this user")
+        if not is_new and message.member_data is not UNSET:
+            self._check_presence_rate(now)
         self._add_within_limit(room)
+        if has_token and is_new:
+            self._read_only -= {room}  # messages wait until the token says whether they are allowed
         return msgspec.structs.replace(message, room=room)
 
     def _add_within_limit(self, room: str) -> None:
@@ -301,6 +341,10 @@ class HttpSenders:
         )
         state.restore(identity, rooms)
         return state
+
+
+def _publishing_forbidden() -> CommandError:
+    return CommandError(ErrorCode.FORBIDDEN, "publishing to this room is not allowed")
 
 
 def check_history(number: int | UnsetType, settings: Settings) -> None:

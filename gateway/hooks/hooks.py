@@ -37,6 +37,7 @@ from gateway.hooks.messages import (
 from services.clock import now_ms
 from services.settings import Settings
 from services.telemetry import MetricName, counter
+from services.wire.client import MAX_MEMBER_DATA_BYTES
 from services.wire.content import BadMessage, content_from_json
 from services.wire.grants import Grants
 from services.wire.names import InvalidName, normalize_name
@@ -44,7 +45,6 @@ from services.wire.records import UNSET, UnsetType
 
 T = TypeVar("T")
 
-MAX_MEMBER_DATA_BYTES = 1024
 # Parameters of ours: secrets that the application has no use for, and a place in our streams.
 _OWN_PARAMETERS = ("ticket", "session", "last_event_id")
 # Different for each request, and no reason to decide differently.

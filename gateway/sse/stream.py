@@ -25,6 +25,7 @@ from gateway.sse.event_id import encode_id
 from services.clock import now_ms
 from services.wire import server
 from services.wire.codes import CloseCode, ErrorCode
+from services.wire.events import Revoked
 from services.wire.records import UNSET, Position
 from services.wire.rpc import AnyPresenceOp, Connected, Joined
 
@@ -158,6 +159,9 @@ class Stream(ABC):
 
     def notify(self, message: server.ServerMessage) -> None:  # noqa: B027  # a stream of bare records carries none
         """See `Client`."""
+
+    def end_room_tokens(self, revoked: Revoked) -> None:  # noqa: B027
+        """See `Client`. Streams have none: tokens must not travel in URLs."""
 
     @abstractmethod
     def disconnect(self, code: CloseCode, *, retry_after_ms: int | None = None, reason: str = "") -> None:

@@ -6,6 +6,7 @@
 - `protocol`    the asyncio protocol of one open WebSocket: reads, writes, pings, closes
 - `frames`      frames read, directly or by the `websockets` parser, and frames built
 - `client`      one client as the gateway's parts see it
+- `room_client` one client as a member of rooms
 - `connection`  one client's messages, decoded and carried out
 - `timers`      pings, idle time-outs and other time-outs, with one timer each
 """

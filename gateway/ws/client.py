@@ -1,10 +1,12 @@
 """One WebSocket client as the gateway's parts see it: a member, present, and disconnected by orders."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 
 from gateway.auth.expiry import CredentialTimer
@@ -16,12 +18,15 @@ from gateway.delivery.fd_table import FdRef
 from gateway.delivery.publisher import Sender
 from gateway.delivery.rooms import RoomJoin
 from gateway.delivery.streams import RoomRoute
+from gateway.limits import Limit
 from gateway.presence.batch_queue import Chosen
 from gateway.ws.protocol import WebSocketProtocol, discard
 from services.bus.errors import BusError
 from services.wire import server
-from services.wire.codes import CloseCode, ErrorCode
-from services.wire.records import UNSET
+from services.wire.codes import OUR_CODES, CloseCode, ErrorCode
+from services.wire.content import BadMessage, ContentTooLarge, TooDeep
+from services.wire.events import Revoked
+from services.wire.records import UNSET, UnsetType
 from services.wire.rpc import AnyPresenceOp, Connected, Disconnected, Joined, Left
 
 if TYPE_CHECKING:
@@ -34,11 +39,11 @@ _monotonic = time.monotonic
 _REASONS = {1005: "no code", 1006: "connection lost"} | {code.number: code.value.reason for code in CloseCode}
 
 
-class WebSocketClient:
+class WebSocketClient(ABC):
     """A `Client` of the connection registry, and a member of its rooms and channels."""
 
     __slots__ = (
-        "_chosen", "_gateway", "_messages_in", "_opened_at", "_protocol", "_seen_at", "_sender", "_state", "address",
+        "_chosen", "_gateway", "_member_data", "_messages_in", "_opened_at", "_protocol", "_seen_at", "_sender", "_state", "address",
         "connection_id", "encoding", "expiry", "identity", "ip_key", "sent_before", "user_id", "write",
     )  # fmt: skip
 
@@ -64,6 +69,8 @@ class WebSocketClient:
         self._sender = Sender(identity.user_id, identity.username, connection_id)
         self._chosen: Chosen | None = None  # most never choose anything
         self._messages_in = 0
+        # What the user shows in rooms, kept to be announced again, and when it was set (monotonic seconds).
+        self._member_data: dict[str, tuple[msgspec.Raw, float]] | None = None
 
     @property
     def fd_ref(self) -> FdRef:
@@ -116,6 +123,10 @@ class WebSocketClient:
             seconds=round(_monotonic() - self._opened_at, 1),
         )
 
+    @abstractmethod
+    def end_room_tokens(self, revoked: Revoked) -> None:
+        """See `Client`."""
+
     def on_slow(self) -> None:
         """Disconnect the client: it reads slower than its rooms send, and no other client waits for it (ADR 0004)."""
         self._gateway.counters.slow_clients += 1
@@ -125,6 +136,33 @@ class WebSocketClient:
     def notify(self, message: server.ServerMessage) -> None:
         """Send a message to this connection alone."""
         self._protocol.write_soon(self.encode(message))
+
+    def reply(
+        self, message: server.ServerMessage, started: float, encoded: EncodedMessage | None = None
+    ) -> None:
+        """Answer a request, and count it. `encoded` is the message, where parts of it are encoded already."""
+        if isinstance(message, server.Error):
+            our_fault = message.code in (ErrorCode.UNAVAILABLE.code, ErrorCode.INTERNAL.code)
+            code = (
+                message.code if message.code in OUR_CODES else ErrorCode.REFUSED.code
+            )  # an application's own
+            self._gateway.counters.request_failed(code, our_fault=our_fault)
+        else:
+            self._gateway.counters.request_ok(started, _monotonic())
+        self._protocol.write_soon((encoded or EncodedMessage(message)).encode(self.encoding))
+
+    def _refuse(self, error: CommandError, id: str | UnsetType, started: float) -> None:
+        self.reply(error.reply(id), started)
+        if error.flood:
+            self._gateway.counters.limit_hit(Limit.FLOODING)
+            self.disconnect(CloseCode.FLOODING)
+
+    def _refuse_content(self, fault: BadMessage, limit: Limit, id: str | UnsetType, started: float) -> None:
+        if isinstance(fault, TooDeep):
+            self._gateway.counters.limit_hit(Limit.JSON_DEPTH)
+        elif isinstance(fault, ContentTooLarge):
+            self._gateway.counters.limit_hit(limit)
+        self._refuse(CommandError(fault.code, fault.message), id, started)
 
     def encode(self, message: server.ServerMessage) -> bytes:
         """Return a message as this client reads it."""
@@ -153,7 +191,7 @@ class WebSocketClient:
         )
         for room in self._state.rooms:
             if self._gateway.rooms.has(self.connection_id, room):
-                yield Joined(connection_id=self.connection_id, room=room)
+                yield self._joined(room, now)
         if self._chosen is not None:
             yield from self._chosen.ops(self.connection_id, now)
 
@@ -192,12 +230,22 @@ class WebSocketClient:
 
     def remove_from_room(self, room: str) -> bool:
         """See `Client`."""
-        if not self._state.leave(room):
+        return self.leave_room(room, "removed")
+
+    def leave_room(self, room: str, reason: str) -> bool:
+        """Leave a room, and send `left_room`; return whether it was in it."""
+        if room not in self._state.rooms:
             return False
+        self._leave(room)
+        self.notify(server.LeftRoom(room=room, reason=reason))
+        return True
+
+    def _leave(self, room: str) -> None:
+        self._state.leave(room)
+        if self._member_data is not None:
+            self._member_data.pop(room, None)
         if self._gateway.rooms.leave(self.connection_id, room):
             self._gateway.presence.report(Left(connection_id=self.connection_id, room=room))
-        self.notify(server.LeftRoom(room=room, reason="removed"))
-        return True
 
     def figures(self) -> Figures:
         """See `Client`."""
@@ -213,6 +261,13 @@ class WebSocketClient:
             bytes_in=received,
             bytes_out=sent,
         )
+
+    def _joined(self, room: str, now: float) -> Joined:
+        if self._member_data is None or room not in self._member_data:
+            return Joined(connection_id=self.connection_id, room=room)
+        data, set_at = self._member_data[room]
+        age_ms = round((now - set_at) * 1000)
+        return Joined(connection_id=self.connection_id, room=room, data=data, age_ms=age_ms)
 
     def chosen(self) -> Chosen:
         """See `Client`."""

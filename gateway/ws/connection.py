@@ -6,7 +6,7 @@ Nothing here waits. What takes time (storing, opening a room) calls back.
 import asyncio
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,37 +14,36 @@ from gateway.auth.expiry import to_ms
 from gateway.auth.identity import AuthRefused, Identity
 from gateway.channels import channel_names
 from gateway.client.commands import CommandError
-from gateway.delivery.catch_up import CatchUp
-from gateway.delivery.encoded_message import EncodedMessage, Encoding, RecoveryAnswer
+from gateway.delivery.encoded_message import RecoveryAnswer
 from gateway.delivery.publisher import PublishRefused
-from gateway.delivery.recovery import RecoveryVerdict
-from gateway.delivery.rooms import RoomJoin
 from gateway.delivery.streams import RoomRoute
 from gateway.limits import Limit
-from gateway.ws.client import WebSocketClient
 from gateway.ws.protocol import WebSocketProtocol
+from gateway.ws.room_client import RoomClient, recovery_fields
 from services.bus.errors import BusError
 from services.wire import client, server
 from services.wire.codec import Codec
-from services.wire.codes import OUR_CODES, CloseCode, ErrorCode
-from services.wire.content import BadMessage, ContentTooLarge, TooDeep
+from services.wire.codes import CloseCode, ErrorCode
+from services.wire.content import BadMessage, TooDeep
 from services.wire.records import UNSET, Position, UnsetType
-from services.wire.rpc import Joined, Left
 
 if TYPE_CHECKING:
     from gateway.gateway import Gateway
 
 _monotonic = time.monotonic
-# A join takes milliseconds; only an outage makes more messages than this wait for it.
-MAX_HELD = 100
+
+_DATA_LIMITS = {
+    client.PresenceUpdate: Limit.CUSTOM_DATA_BYTES,
+    client.JoinRoom: Limit.MEMBER_DATA_BYTES,
+}
 
 _PublishCommand = client.PublishRoomCommand | client.PublishDirectCommand | client.PublishBroadcastCommand
 
 
-class Connection(WebSocketClient):
+class Connection(RoomClient):
     """The handler of one client's WebSocket."""
 
-    __slots__ = ("_codec", "_held", "_inbox_from", "_origin", "_refreshing")
+    __slots__ = ("_inbox_from", "_origin", "_refreshing")
 
     def __init__(
         self,
@@ -57,12 +56,9 @@ class Connection(WebSocketClient):
         *,
         deflate: bool = False,
     ) -> None:
-        super().__init__(gateway, identity, _encoding_of(codec, deflate=deflate), connection_id, ip_key)
-        self._codec = codec
+        super().__init__(gateway, identity, codec, connection_id, ip_key, deflate=deflate)
         self._origin = origin  # of the page that opened the connection
         self._refreshing = False
-        # Messages for rooms that are still being joined, so that none overtakes its join: its echo would find no member.
-        self._held: dict[str, list[tuple[client.PublishRoomCommand, RoomRoute, float]]] = {}
         self._inbox_from = 0  # personal messages after this sequence reach the connection live
 
     def start(self, protocol: WebSocketProtocol, inbox: Position, wanted: list[str]) -> None:
@@ -102,10 +98,9 @@ class Connection(WebSocketClient):
                 case client.Heartbeat(id=id):
                     self.reply(server.HeartbeatAck(id=id), now)
                 case client.JoinRoom():
-                    self._join(command, now)
+                    self._start_join(command, now)
                 case client.LeaveRoom(room=room, id=id):
-                    if gateway.rooms.leave(self.connection_id, room):
-                        gateway.presence.report(Left(connection_id=self.connection_id, room=room))
+                    self._leave(room)
                     self.reply(server.LeftRoom(room=room, id=id), now)
                 case client.PublishDirectCommand():
                     self._publish_to_user(command, now)
@@ -132,31 +127,8 @@ class Connection(WebSocketClient):
         except CommandError as error:
             self._refuse(error, message.id, now)
         except BadMessage as fault:
-            is_data = isinstance(message, client.PresenceUpdate)
-            limit = Limit.CUSTOM_DATA_BYTES if is_data else Limit.MESSAGE_BYTES
+            limit = _DATA_LIMITS.get(type(message), Limit.MESSAGE_BYTES)
             self._refuse_content(fault, limit, message.id, now)
-
-    # --- replies ---
-
-    def reply(
-        self, message: server.ServerMessage, started: float, encoded: EncodedMessage | None = None
-    ) -> None:
-        """Answer a request, and count it. `encoded` is the message, where parts of it are encoded already."""
-        if isinstance(message, server.Error):
-            our_fault = message.code in (ErrorCode.UNAVAILABLE.code, ErrorCode.INTERNAL.code)
-            code = (
-                message.code if message.code in OUR_CODES else ErrorCode.REFUSED.code
-            )  # an application's own
-            self._gateway.counters.request_failed(code, our_fault=our_fault)
-        else:
-            self._gateway.counters.request_ok(started, _monotonic())
-        self._protocol.write_soon((encoded or EncodedMessage(message)).encode(self.encoding))
-
-    def _refuse(self, error: CommandError, id: str | UnsetType, started: float) -> None:
-        self.reply(error.reply(id), started)
-        if error.flood:
-            self._gateway.counters.limit_hit(Limit.FLOODING)
-            self.disconnect(CloseCode.FLOODING)
 
     def _refuse_malformed(self, fault: BadMessage, started: float, size: int) -> None:
         if isinstance(fault, TooDeep):
@@ -167,13 +139,6 @@ class Connection(WebSocketClient):
         except CommandError as error:
             refusal = error
         self._refuse(refusal, UNSET if fault.id is None else fault.id, started)
-
-    def _refuse_content(self, fault: BadMessage, limit: Limit, id: str | UnsetType, started: float) -> None:
-        if isinstance(fault, TooDeep):
-            self._gateway.counters.limit_hit(Limit.JSON_DEPTH)
-        elif isinstance(fault, ContentTooLarge):
-            self._gateway.counters.limit_hit(limit)
-        self._refuse(CommandError(fault.code, fault.message), id, started)
 
     def _on_answer(self, id: str | UnsetType, started: float, outcome: msgspec.Raw | CommandError) -> None:
         if isinstance(outcome, CommandError):
@@ -192,14 +157,6 @@ class Connection(WebSocketClient):
         content = self._codec.content(command.content, settings.max_json_depth, settings.max_message_bytes)
         done = partial(self._on_published, command.id, started)
         gateway.user_publisher.to_room(self._sender, route, content, done, id=command.id, echo=command.echo)
-
-    def _hold(self, command: client.PublishRoomCommand, route: RoomRoute, started: float) -> None:
-        held = self._held[command.room]
-        if len(held) >= MAX_HELD:
-            text = "too many messages wait for this room to be joined"
-            self._refuse(CommandError(ErrorCode.UNAVAILABLE, text), command.id, started)
-        else:
-            held.append((command, route, started))
 
     def _publish_to_user(self, command: client.PublishDirectCommand, started: float) -> None:
         """Store the message and look the receiver up at the same time; the answer waits for both."""
@@ -230,67 +187,6 @@ class Connection(WebSocketClient):
             self._refuse(CommandError(outcome.code, outcome.message, retry_after_ms), id, started)
         else:
             self.reply(outcome, started)
-
-    # --- rooms ---
-
-    def _join(self, command: client.JoinRoom, started: float) -> None:
-        room, rooms = command.room, self._gateway.rooms
-        if not rooms.has(self.connection_id, room):
-            self._held.setdefault(room, [])
-        on_joined = partial(self._on_joined, room, command.id, started)
-        since = command.history if command.since is UNSET else command.since
-        rooms.join(self, room, since, partial(self.still_joining, room), on_joined)
-
-    def _on_joined(
-        self,
-        room: str,
-        id: str | UnsetType,
-        started: float,
-        outcome: RoomJoin | BusError | CommandError | None,
-    ) -> None:
-        held = self._held.pop(room, [])
-        if isinstance(outcome, RoomJoin):
-            self._answer_join(room, id, started, outcome)
-            for command, route, began in held:
-                try:
-                    self._publish_to_room(command, route, began)
-                except BadMessage as fault:
-                    self._refuse_content(fault, Limit.MESSAGE_BYTES, command.id, began)
-            return
-        if self._protocol.closing:
-            return
-        if outcome is None:
-            error = CommandError(ErrorCode.CONFLICT, "the room was left before it was joined")
-        else:
-            error = CommandError(ErrorCode.UNAVAILABLE, "the room cannot be joined now; try again")
-            error = outcome if isinstance(outcome, CommandError) else error
-            if not self._gateway.rooms.has(self.connection_id, room):  # a member that asks again stays one
-                self._state.leave(room)
-        self._refuse(error, id, started)
-        for command, _, began in held:
-            self._refuse(error, command.id, began)
-
-    def _answer_join(self, room: str, id: str | UnsetType, started: float, outcome: RoomJoin) -> None:
-        position, catch_up, history = outcome.position, outcome.catch_up, outcome.history
-        if (read := catch_up or history) is not None:
-            self._state.charge_read(read.size, _monotonic())
-        recovered, missed = _recovery(catch_up)
-        answer = server.JoinedRoom(
-            room=room,
-            epoch=position.epoch if position else UNSET,
-            seq=position.seq if position else UNSET,
-            recovered=recovered,
-            missed=missed,
-            history=UNSET if history is None else _messages_of(history.messages),
-            id=id,
-        )
-        encoded = None
-        if catch_up is not None:
-            encoded = RecoveryAnswer(answer, stored=catch_up.missed)
-        elif history is not None:
-            encoded = RecoveryAnswer(answer, stored=history.messages, field="history")
-        self.reply(answer, started, encoded)
-        self._gateway.presence.report(Joined(connection_id=self.connection_id, room=room))
 
     # --- presence and credentials ---
 
@@ -341,9 +237,8 @@ class Connection(WebSocketClient):
         gateway = self._gateway
         rooms, names = self._state.update_grants(identity)
         for room in rooms:
-            if gateway.rooms.leave(self.connection_id, room):
-                gateway.presence.report(Left(connection_id=self.connection_id, room=room))
-            self.notify(server.LeftRoom(room=room))
+            self._leave(room)
+            self.notify(server.LeftRoom(room=room, reason="removed"))
         if names:
             gateway.channels.unfollow(self.connection_id, names)
             self.notify(server.Unsubscribed(channels=names))
@@ -372,26 +267,9 @@ class Connection(WebSocketClient):
         self._state.charge_read(catch_up.size, _monotonic())
         # What arrived after the connection was opened has reached it already.
         catch_up.missed = [message for message in catch_up.missed if message.seq <= self._inbox_from]
-        recovered, missed = _recovery(catch_up)
+        recovered, missed = recovery_fields(catch_up)
         reply = server.Subscribed(channels=names, recovered=recovered, missed=missed, id=id)
         self.reply(reply, started, RecoveryAnswer(reply, stored=catch_up.missed))
         if not self._protocol.closing:
             wanted = [name for name in names if name in self._state.channels]
             self._gateway.channels.follow(self, wanted)
-
-
-def _encoding_of(codec: Codec, *, deflate: bool) -> Encoding:
-    if codec.binary:
-        return Encoding.MSGPACK_DEFLATE if deflate else Encoding.MSGPACK
-    return Encoding.JSON_DEFLATE if deflate else Encoding.JSON
-
-
-def _recovery(catch_up: CatchUp | None) -> tuple[bool | UnsetType, list[Any] | UnsetType]:
-    """Return `recovered` and `missed` as replies carry them: both unset where no position was given."""
-    if catch_up is None:
-        return UNSET, UNSET
-    return catch_up.verdict is RecoveryVerdict.RECOVERED, _messages_of(catch_up.missed)
-
-
-def _messages_of(stored: list[EncodedMessage]) -> list[Any]:
-    return [each.message for each in stored]

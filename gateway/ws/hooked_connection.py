@@ -55,6 +55,7 @@ class HookedConnection(Connection):
         if not isinstance(self._admission.custom_data, UnsetType):
             self._gateway.user_presence.choose(self, custom_data=self._admission.custom_data)
         for room in self._admission.rooms:
+            self._state.server_rooms |= {room}
             self._state.add_room(room)
             self._held.setdefault(room, [])
             on_joined = partial(self._on_admitted, room, time.monotonic())
@@ -64,10 +65,11 @@ class HookedConnection(Connection):
         if isinstance(outcome, BusError):  # the client did not ask, so it cannot ask again
             self.disconnect(CloseCode.OVERLOADED)
         else:
-            self._on_joined(room, UNSET, started, outcome)
+            self._on_joined(client.JoinRoom(room=room), started, outcome)
 
     def _join(self, command: client.JoinRoom, started: float) -> None:
-        if not self._hooks.asks_join or self._gateway.rooms.has(self.connection_id, command.room):
+        is_member = self._gateway.rooms.has(self.connection_id, command.room)
+        if not self._hooks.asks_join or (is_member and command.member_data is UNSET):
             super()._join(command, started)
             return
         self._held.setdefault(command.room, [])
@@ -76,16 +78,18 @@ class HookedConnection(Connection):
     async def _request_join(self, command: client.JoinRoom, started: float) -> None:
         room = command.room
         try:
-            decision = await self._hooks.join(self._sender, room)
+            decision = await self._hooks.join(self._sender, room, command.member_data)
         except (HookRefused, HookUnavailable) as fault:
-            self._on_joined(room, command.id, started, _error(fault))
+            self._on_joined(command, started, _error(fault))
         else:
             if decision.history is not UNSET:
                 command = msgspec.structs.replace(command, history=decision.history)
+            if decision.member_data is not UNSET:
+                command = msgspec.structs.replace(command, member_data=decision.member_data)
             if self.still_joining(room):
                 super()._join(command, started)
             else:
-                self._on_joined(room, command.id, started, None)
+                self._on_joined(command, started, None)
 
     def _subscribe(self, command: client.Subscribe, started: float) -> None:
         rooms = self._rooms_shown(command) if self._hooks.asks_join else []

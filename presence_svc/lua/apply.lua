@@ -3,7 +3,8 @@
 -- KEYS[1]  base (see state.lua)
 -- ARGV[1]  policy, ARGV[2] new epoch, ARGV[3] fixed time, ARGV[4] to ARGV[7] the replica (see change_set.lua)
 -- ARGV[8]  the batch: pack{gateway, incarnation, batch, full, ops, active}, with ops as
---          {CONNECT, connection, user, name, idle ms}  {DISCONNECT, connection, clean}  {JOIN, connection, room}
+--          {CONNECT, connection, user, name, idle ms}  {DISCONNECT, connection, clean}  {JOIN, connection, room,
+--          data, age ms}
 --          {LEAVE, connection, room}  {SET_STATUS, connection, rank}  {SET_DATA, connection, data, age ms}
 --
 -- Returns the answer of commit() (see commit.lua); results are those of changes.py. On PARTIAL a part has been done: the
@@ -106,14 +107,23 @@ operations[DISCONNECT] = function(id, connection, clean)
   disconnect(connection, grace_due, write_now)
 end
 
-operations[JOIN] = function(_, connection, room)
-  if not connection or position(connection[ROOMS], room) then return end
+operations[JOIN] = function(_, connection, room, data, age_ms)
+  if not connection then return end
   local user = track(connection[USER_ID])
-  table.insert(connection[ROOMS], room)
-  local rooms = rooms_to_change(user, room)
-  rooms[room] = (rooms[room] or 0) + 1
-  count_connections(room, 1)
-  redis.call('ZREM', keys.room_graces, room_grace(user.id, room))
+  if not position(connection[ROOMS], room) then
+    table.insert(connection[ROOMS], room)
+    local rooms = rooms_to_change(user, room)
+    rooms[room] = (rooms[room] or 0) + 1
+    count_connections(room, 1)
+    redis.call('ZREM', keys.room_graces, room_grace(user.id, room))
+  end
+  if data and data ~= '' then
+    rooms_to_change(user, room)
+    -- As for SET_DATA.
+    if age_ms > 0 and now - age_ms < member_data(user, room)[2] then return end
+    show_member_data(user, room, data, now - age_ms)
+    rooms_with_data[room] = true
+  end
 end
 
 operations[LEAVE] = function(_, connection, room)
@@ -125,7 +135,7 @@ operations[LEAVE] = function(_, connection, room)
   rooms[room] = rooms[room] - 1
   count_connections(room, -1)
   if rooms[room] == 0 then  -- the user left on purpose: the grace of a lost connection ends
-    rooms[room] = nil
+    end_membership(user, room)
     redis.call('ZREM', keys.room_graces, room_grace(user.id, room))
   end
 end

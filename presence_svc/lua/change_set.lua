@@ -101,6 +101,42 @@ local function rooms_to_change(user, room)
   return rooms
 end
 
+-- Member data is read once, and only where its room has any.
+local rooms_with_data = {}
+local function has_member_data(room)
+  if rooms_with_data[room] == nil then
+    rooms_with_data[room] = redis.call('EXISTS', member_data_key(room)) == 1
+  end
+  return rooms_with_data[room]
+end
+
+-- What a user shows in a room: {data, when it was set, data before this call, whether to write it}.
+local function member_data(user, room)
+  user.member_data = user.member_data or {}
+  local shown = user.member_data[room]
+  if not shown then
+    local value = has_member_data(room) and redis.call('HGET', member_data_key(room), user.id)
+    local data, at = parse_member_data(value)
+    -- An earlier version leaves data behind where a membership ends: it is not that of the next one.
+    local left_behind = data ~= '' and user.room_before[room] == false
+    if left_behind then data, at = '', 0 end
+    shown = {data, at, data, left_behind}
+    user.member_data[room] = shown
+  end
+  return shown
+end
+
+local function show_member_data(user, room, data, at)
+  local shown = member_data(user, room)
+  shown[1], shown[2], shown[4] = data, at, true
+end
+
+-- End a membership, and what was shown with it.
+local function end_membership(user, room)
+  rooms_to_change(user, room)[room] = nil
+  if has_member_data(room) then show_member_data(user, room, '', 0) end
+end
+
 -- A change of this user is announced in all their rooms: that is work, counted once.
 local function count_announcement(user)
   if user.counted or not user.before then return end
@@ -142,7 +178,7 @@ local function disconnect(connection, grace_due, writer)
     if grace_due then
       writer('ZADD GT', keys.room_graces, grace_due, room_grace(user.id, room))
     elseif rooms[room] == 0 and not redis.call('ZSCORE', keys.room_graces, room_grace(user.id, room)) then
-      rooms[room] = nil
+      end_membership(user, room)
     end
   end
   local record = user.record
@@ -179,7 +215,7 @@ local function drop_if_gone(user)
   local record = user.record
   if not record or record[LINGERING] > 0 or live_connections(record) > 0 then return end
   for _, room in ipairs(sorted_names(rooms_of(user))) do
-    rooms_to_change(user, room)[room] = nil
+    end_membership(user, room)
     work = work + 1
     gather('ZREM', keys.room_graces, room_grace(user.id, room))
   end
@@ -188,6 +224,16 @@ local function drop_if_gone(user)
   gather('ZREM', keys.index, user.id)
   gather('ZREM', keys.seen, user.id)
   gather('ZREM', keys.user_graces, user.id)
+end
+
+local function write_member_data(user)
+  for room, shown in pairs(user.member_data or {}) do
+    if shown[4] and shown[1] ~= '' then
+      gather('HSET', member_data_key(room), user.id, string.format('%.0f %s', shown[2], shown[1]))
+    elseif shown[4] then
+      gather('HDEL', member_data_key(room), user.id)
+    end
+  end
 end
 
 local function write(user)

@@ -1,11 +1,11 @@
 -- Net changes of a change set, before and after; their versions; the outbox and the webhook queue. Follows
 -- change_set.lua.
 
--- Kinds of change, as store.py reads them: {kind, user, name, rank, seen, data}
+-- Kinds of change, as store.py reads them: {kind, user, name, rank, seen, data, member data}, the last in rooms alone
 local ONLINE_CHANGE, OFFLINE_CHANGE, STATUS, UPDATED = 1, 2, 3, 4
 
 -- Kinds of webhook events; policy.events is the sum of those that are kept.
-local USER_ONLINE, USER_OFFLINE, ROOM_OCCUPIED, ROOM_VACATED = 1, 2, 4, 8
+local USER_ONLINE, USER_OFFLINE, ROOM_OCCUPIED, ROOM_VACATED, MEMBER_JOINED, MEMBER_LEFT = 1, 2, 4, 8, 16, 32
 
 local function change(kind, user)
   local record = user.record
@@ -30,8 +30,8 @@ local function diff(user)
 end
 
 local events = {}
-local function note_event(kind, subject, name)
-  if bit.band(policy.events, kind) ~= 0 then events[#events + 1] = {kind, subject, name} end
+local function note_event(kind, subject, name, room)
+  if bit.band(policy.events, kind) ~= 0 then events[#events + 1] = {kind, subject, name, room} end
 end
 
 local function queue_events()
@@ -39,7 +39,7 @@ local function queue_events()
   local number = redis.call('HINCRBY', keys.meta, 'hook', #events) - #events
   for i, event in ipairs(events) do
     redis.call('ZADD', keys.hooks, number + i,
-               cmsgpack.pack({number + i, event[1], event[2], event[3], now}))
+               cmsgpack.pack({number + i, event[1], event[2], event[3], now, event[4]}))
   end
   local excess = redis.call('ZCARD', keys.hooks) - policy.events_kept
   if excess > 0 then redis.call('ZREMRANGEBYRANK', keys.hooks, 0, excess - 1) end
@@ -74,15 +74,17 @@ local function keep_commit(id, packed)
   end
 end
 
--- Write the change set; return {result, epoch, version, changes, rooms, notices, more, count, commit id, mark} packed:
+-- Write the change set; return {result, epoch, version, changes, rooms, notices, more, count, commit id, mark, shown}
+-- packed:
 -- rooms      {room, version, changes, count}, where a change that is in `changes` too is its index there
 -- notices    {joined, user, name, room}
 -- more       true where the same call is to be repeated
 -- count      users of a scope over its limit: its changes are left out then; else -1
 -- commit id  by which to acknowledge that this was published, 0 where there is nothing to publish
 -- mark       of the calling replica (see change_set.lua)
+-- shown      {user, room, member data}, of notices of joins
 local function commit(result, more)
-  local changes, notices = {}, {}
+  local changes, notices, shown_data = {}, {}, {}
   local room_changes, room_names, users_delta = {}, {}, {}
 
   local function in_room(room, one, index)
@@ -93,12 +95,20 @@ local function commit(result, more)
     table.insert(room_changes[room], {one, index})
   end
 
+  -- The user as members of the room see them.
+  local function online_in(user, room, data)
+    local one = change(ONLINE_CHANGE, user)
+    one[7] = data
+    in_room(room, one)
+  end
+
   for _, user in ipairs(dirty) do
     drop_if_gone(user)
     write(user)
     local name = user.record and user.record[NAME] or user.before and user.before[1]
     local user_changes = diff(user)
     local first = user_changes[1]
+    if user.record and not user.before then note_event(USER_ONLINE, user.id, name) end
     for _, room in ipairs(sorted_names(user.room_before)) do
       local after = user.rooms[room] ~= nil
       if user.room_before[room] ~= after then
@@ -109,7 +119,11 @@ local function commit(result, more)
         end
         users_delta[room] = (users_delta[room] or 0) + (after and 1 or -1)
         local kind = after and ONLINE_CHANGE or OFFLINE_CHANGE
-        if first and first[1] == kind then
+        local data = after and has_member_data(room) and member_data(user, room)[1] or ''
+        if data ~= '' then
+          online_in(user, room, data)
+          shown_data[#shown_data + 1] = {user.id, room, data}
+        elseif first and first[1] == kind then
           in_room(room, first, #changes + 1)
         elseif after then
           in_room(room, change(ONLINE_CHANGE, user))
@@ -117,17 +131,27 @@ local function commit(result, more)
           in_room(room, {OFFLINE_CHANGE, user.id, '', 0, 0, ''})
         end
         notices[#notices + 1] = {after, user.id, name, room}
+        note_event(after and MEMBER_JOINED or MEMBER_LEFT, user.id, name, room)
+      elseif after and user.member_data and user.member_data[room] then
+        local shown = user.member_data[room]
+        if shown[1] ~= shown[3] then online_in(user, room, shown[1]) end
       end
     end
     if user.record and first then
       for _, room in ipairs(sorted_names(rooms_of(user))) do
-        if user.room_before[room] ~= false then
-          for i, one in ipairs(user_changes) do in_room(room, one, #changes + i) end
+        local shown = user.member_data and user.member_data[room]
+        if user.room_before[room] ~= false and not (shown and shown[1] ~= shown[3]) then
+          local data = first[1] == ONLINE_CHANGE and has_member_data(room) and member_data(user, room)[1] or ''
+          if data ~= '' then
+            online_in(user, room, data)
+          else
+            for i, one in ipairs(user_changes) do in_room(room, one, #changes + i) end
+          end
         end
       end
     end
+    write_member_data(user)
     for _, one in ipairs(user_changes) do changes[#changes + 1] = one end
-    if user.record and not user.before then note_event(USER_ONLINE, user.id, name) end
     if user.before and not user.record then note_event(USER_OFFLINE, user.id, name) end
   end
   write_gathered()
@@ -194,7 +218,7 @@ local function commit(result, more)
     redis.call('SET', mark_key, mark, 'PX', MARK_KEPT_MS)
   end
   local packed = cmsgpack.pack({result, epoch, version, count < 0 and changes or {}, rooms, notices, more, count,
-                                id, mark})
+                                id, mark, shown_data})
   if id > 0 then keep_commit(id, packed) end
   return packed
 end

@@ -11,8 +11,8 @@
 -- ARGV[8]  the limit above which only counts are announced (see commit.lua), or 0
 -- ARGV[9]  '1' for a follower of the scope from here: no users where only counts are announced
 --
--- Returns {epoch, version, pack{user, ...}, pack{record, ...}, seen, more, count, counts_only}, with records as in
--- state.lua; `seen` is the times, separated by blanks; more is 1 if users follow; count is the scope's size; counts_only
+-- Returns {epoch, version, pack{user, ...}, pack{record, ...}, seen, more, count, counts_only, pack{member data, ...}},
+-- with records and member data as in state.lua, of member data none or those of all users (false where there is none); `seen` is the times, separated by blanks; more is 1 if users follow; count is the scope's size; counts_only
 -- is 1 where only counts are announced.
 -- Packed, because a client parses three replies far sooner than 3,000.
 --
@@ -60,7 +60,11 @@ if #ids > 0 then
   records = redis.call('HMGET', keys.users, unpack(ids))
   seen = redis.call('ZMSCORE', keys.seen, unpack(ids))
 end
+local member_data = {}
+if #ids > 0 and room ~= '' and redis.call('EXISTS', member_data_key(room)) == 1 then
+  member_data = redis.call('HMGET', member_data_key(room), unpack(ids))
+end
 -- The records are packed already: an array of them is its head (MessagePack array 32) and they, one after the other.
 local packed_records = string.char(0xdd) .. struct.pack('>I4', #records) .. table.concat(records)
 return {epoch, tonumber(version), cmsgpack.pack(ids), packed_records, table.concat(seen, ' '), more,
-        redis.call('ZCARD', scope), counts_only}
+        redis.call('ZCARD', scope), counts_only, cmsgpack.pack(member_data)}

@@ -22,6 +22,8 @@
 -- base:memberships       hash    user -> pack{room -> live connections there}; 0 while only a grace holds it
 -- base:room_graces       zset    LENGTH:user..room by ms
 -- base:members:ROOM      zset    user by 0
+-- base:member_data:ROOM  hash    user -> MS DATA: what the user showed with a join of the room, as JSON, and when it was
+--                                set; only of members, and only where there is such data
 -- base:rooms             zset    room by number of users
 -- base:room_connections  hash    room -> live connections
 -- base:room_versions     hash    room -> version
@@ -30,7 +32,8 @@
 -- base:outbox            hash    commit id -> its changes, until their publication is acknowledged
 -- base:outbox_due        zset    commit id by ms: when another replica publishes it
 -- base:mark:REPLICA      string  commits of this replica (see change_set.lua); for a day after the last
--- base:hooks             zset    pack{number, kind, user or room, name, ms} by number: events for webhooks
+-- base:hooks             zset    pack{number, kind, user or room, name, ms, room} by number: events for webhooks; the
+--                                last only where the third is the user
 -- base:hook_targets      hash    target -> pack{last number delivered, owner, ms until which it may deliver}
 
 local keys = {}
@@ -42,6 +45,7 @@ end
 
 local function connections_key(generation) return KEYS[1] .. ':connections:' .. generation end
 local function members_key(room) return KEYS[1] .. ':members:' .. room end
+local function member_data_key(room) return KEYS[1] .. ':member_data:' .. room end
 
 -- One clock for everything: the server's. Tests pass a fixed time instead.
 local function read_clock(fixed)
@@ -64,6 +68,13 @@ local function room_grace(user, room) return #user .. ':' .. user .. room end
 local function parse_room_grace(member)
   local length, rest = string.match(member, '^(%d+):(.*)$')
   return string.sub(rest, 1, tonumber(length)), string.sub(rest, tonumber(length) + 1)
+end
+
+-- Return what a value of member_data has: the data, and when it was set; '' and 0 of none.
+local function parse_member_data(value)
+  if not value then return '', 0 end
+  local at, data = string.match(value, '^(%d+) (.*)$')
+  return data, tonumber(at)
 end
 
 -- Forget a commit whose changes have been published.

@@ -62,7 +62,7 @@ for _, member in ipairs(due(keys.room_graces)) do
   local user_id, room = parse_room_grace(member)
   redis.call('ZREM', keys.room_graces, member)
   local user = track(user_id)
-  if rooms_of(user)[room] == 0 then rooms_to_change(user, room)[room] = nil end
+  if rooms_of(user)[room] == 0 then end_membership(user, room) end
 end
 
 for _, room in ipairs(due(keys.idle_rooms)) do
@@ -70,6 +70,7 @@ for _, room in ipairs(due(keys.idle_rooms)) do
   redis.call('ZREM', keys.idle_rooms, room)
   redis.call('HDEL', keys.room_versions, room)
   redis.call('SREM', keys.large, room)
+  redis.call('DEL', member_data_key(room))  -- of memberships that an earlier version ended
 end
 
 -- Only notices that are still true are published late, and no diff of an earlier epoch: followers have a snapshot since.

@@ -11,6 +11,8 @@ import msgspec
 from services.wire.names import MAX_METHOD_LENGTH, METHOD_NAME
 from services.wire.records import UNSET, Position, Status, UnsetType
 
+MAX_MEMBER_DATA_BYTES = 1024
+
 # The check of the name is `names.is_method`.
 Method = Annotated[
     str,
@@ -35,12 +37,15 @@ class ClientMessage(
 class JoinRoom(ClientMessage, frozen=True, kw_only=True):
     """Become a member; with `since`, also receive what came after that position.
 
-    `history` asks for so many of the newest stored messages; `since` wins over it.
+    `history` asks for so many of the newest stored messages; `since` wins over it. `member_data` is what the user shows
+    in the room. `token` is a room token: it allows what the grants do not.
     """
 
     room: str
     since: Position | UnsetType = UNSET
     history: int | UnsetType = UNSET
+    member_data: msgspec.Raw | UnsetType = UNSET
+    token: str | UnsetType = UNSET
 
 
 class LeaveRoom(ClientMessage, frozen=True, kw_only=True):

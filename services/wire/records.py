@@ -35,13 +35,17 @@ class Status(StrEnum):
 
 
 class User(Record, frozen=True, kw_only=True):
-    """One online user. `custom_data` is whatever the user's client last sent, never interpreted."""
+    """One online user. `custom_data` is whatever the user's client last sent, never interpreted.
+
+    `member_data` is what the user shows in the room, where users are those of a room.
+    """
 
     user_id: str
     username: str
     status: Status
     last_seen: int
     custom_data: Any | UnsetType = UNSET
+    member_data: Any | UnsetType = UNSET
 
 
 # What no stream reaches; a larger one is a mistake of the client's, and NATS could not read it.

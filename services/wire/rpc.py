@@ -86,9 +86,14 @@ class Disconnected(PresenceOp, frozen=True, kw_only=True, tag="disconnected"):
 
 
 class Joined(PresenceOp, frozen=True, kw_only=True, tag="joined"):
-    """A connection became a member of a room."""
+    """A connection became a member of a room.
+
+    `data` is what its user shows there, set `age_ms` ago: what was set later holds. Said again, it may differ.
+    """
 
     room: str
+    data: Any | UnsetType = UNSET
+    age_ms: int = 0
 
 
 class Left(PresenceOp, frozen=True, kw_only=True, tag="left"):

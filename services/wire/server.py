@@ -127,18 +127,19 @@ class JoinedRoom(Reply, frozen=True, kw_only=True):
 
 
 class LeftRoom(Reply, frozen=True, kw_only=True):
-    """Answers `leave_room`. Without a request, `reason` says why: `removed` by the server API."""
+    """Answers `leave_room`. Without `id` the server ended the membership, for a `reason`: `removed` or `expired`."""
 
     room: str
     reason: str | UnsetType = UNSET
 
 
 class UserJoined(ServerMessage, frozen=True, kw_only=True):
-    """A user's first connection came into a room."""
+    """A user's first connection came into a room. `member_data` is what the user shows there."""
 
     user_id: str
     username: str
     room: str
+    member_data: Any | UnsetType = UNSET
 
 
 class UserLeft(ServerMessage, frozen=True, kw_only=True):

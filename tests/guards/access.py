@@ -276,8 +276,8 @@ GUARDS = (
         edits=[
             (
                 "gateway/client/commands.py",
-                "room for room in self.rooms if not grants.may_join(room) and room not in self.server_rooms",
-                "room for room in self.rooms if False",
+                "if not (grants.may_join(room) or self._is_granted(room))",
+                "if False",
             )
         ],
     ),

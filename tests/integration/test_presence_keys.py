@@ -2,17 +2,21 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
 from presence_svc.changes import EventKind
 from presence_svc.policy import AnnouncePolicy
 from presence_svc.store import AUDITED_MEMBERSHIPS, PresenceStore
+from services.wire.records import UNSET
+from services.wire.server import UserJoined
 from tests.support.deadline import eventually
 from tests.support.presence import (
     TIMINGS,
     ManualClock,
     SimulatedGateway,
+    batch,
     connected,
     disconnected,
     joined,
@@ -131,3 +135,45 @@ async def test_events_of_lost_writes_are_not_acknowledged_for_others(
     await store.ack_events("t", lease.events[1])  # and this number is another's
     again = await store.claim_events("t", "h", 1000, 100)
     assert [event.subject for event in again.events] == ["ann", "zed", "max"]
+
+
+async def test_member_data_that_an_earlier_version_left_behind(
+    store: PresenceStore, redis: Redis, base: str, clock: ManualClock
+):
+    gateway = SimulatedGateway(store)
+    await gateway.send(connected("c1", "ann"), connected("c2", "bob"), joined("c2", "lobby", 1))
+    # An earlier version ends memberships without their data.
+    await redis.hset(f"{base}:member_data:lobby", "ann", f"{clock()} 7")
+    applied = await gateway.send(joined("c1", "lobby"))
+    (notice,) = applied.changes.notices
+    assert isinstance(notice, UserJoined)
+    assert notice.member_data is UNSET
+    assert [user.member_data for user in (await store.page("lobby")).users] == [UNSET, msgspec.Raw(b"1")]
+    await redis.hset(f"{base}:member_data:lobby", "eve", f"{clock()} 7")
+    await gateway.send(disconnected("c1", clean=True), disconnected("c2", clean=True))
+    clock.advance(TIMINGS.idle_room_ms / 1000)
+    await sweep_all(store)
+    assert await redis.keys(f"{base}:member_data:*") == []
+
+
+async def test_a_step_that_an_earlier_version_left_to_publish(
+    store: PresenceStore, redis: Redis, base: str, clock: ManualClock
+):
+    await SimulatedGateway(store).send(connected("c1", "ann"), joined("c1", "lobby"))
+    page = await store.page()
+    user = [1, "ann", "Ann", 2, clock(), ""]
+    step = [0, page.epoch, page.version, [user], [["lobby", 9, [1], -1]], [[True, "ann", "Ann", "lobby"]]]
+    await redis.hset(f"{base}:outbox", "77", msgspec.msgpack.encode([*step, False, -1, 77, 1]))
+    await redis.zadd(f"{base}:outbox_due", {"77": clock()})
+    swept = await store.sweep()
+    (earlier,) = [one for one in swept.unacked if one.commit_id == 77]
+    assert [notice.user_id for notice in earlier.notices] == ["ann"]
+    # What this version stores is read by an earlier one: all it knows is where it was.
+    shown = await SimulatedGateway(store, "g2").store.apply(
+        batch(connected("c2", "bob"), joined("c2", "lobby", {"seat": 1}), number=2)
+    )
+    stored = await redis.hget(f"{base}:outbox", str(shown.changes.commit_id))
+    assert stored is not None
+    before = msgspec.msgpack.decode(stored)
+    assert before[5] == [[True, "bob", "Bob", "lobby"]]
+    assert before[3][0][:6] == [1, "bob", "Bob", 2, clock(), ""]

@@ -32,6 +32,7 @@ from presence_svc.sweeper import Sweeper
 from presence_svc.webhooks import event_id
 from services.settings import Settings
 from services.tasks import TaskSet
+from services.wire.records import UNSET
 from services.wire.rpc import AnyPresenceOp, PresencePage, PresenceQuery
 from tests.support.presence import (
     TIMINGS,
@@ -61,13 +62,15 @@ class Connection:
 
     connection_id: str
     user: str
-    rooms: list[str] = field(default_factory=list)
+    now: Callable[[], int]
+    rooms: dict[str, tuple[Any, int]] = field(default_factory=dict)
     status: str = "online"
     data: Any = None
 
     def presence_ops(self) -> Iterable[AnyPresenceOp]:
         yield connected(self.connection_id, self.user)
-        yield from (joined(self.connection_id, room) for room in self.rooms)
+        for room, (shown, at) in self.rooms.items():
+            yield joined(self.connection_id, room, shown, self.now() - at)
         if self.status != "online":
             yield status(self.connection_id, self.status)
 
@@ -164,15 +167,19 @@ class Gateway:
         key = f"{self.name}-{user}"
         connection = self.connections.get(key)
         if what == "connect" and connection is None:
-            self.connections[key] = Connection(key, user)
+            self.connections[key] = Connection(key, user, self.world.clock)
             self.batches.add(connected(key, user))
         if connection is None:
             return
         if what == "join" and room not in connection.rooms:
-            connection.rooms.append(room)
+            connection.rooms[room] = (UNSET, 0)
             self.batches.add(joined(key, room))
+        elif what == "show":
+            now = self.world.clock()
+            connection.rooms[room] = (now % 10, now)
+            self.batches.add(joined(key, room, now % 10))
         elif what == "leave" and room in connection.rooms:
-            connection.rooms.remove(room)
+            del connection.rooms[room]
             self.batches.add(left(key, room))
         elif what in ("close", "lose"):
             del self.connections[key]
@@ -323,7 +330,9 @@ async def run(url: str, plan: list[tuple[Any, ...]], choices: list[int]) -> None
 does = st.tuples(
     st.just("do"),
     st.integers(0, 1),
-    st.sampled_from(["connect"] * 4 + ["join"] * 3 + ["leave", "lose", "lose", "close", "busy", "data"]),
+    st.sampled_from(
+        ["connect"] * 4 + ["join"] * 2 + ["show", "show", "leave", "lose", "lose", "close", "busy", "data"]
+    ),
     st.sampled_from(USERS),
     st.sampled_from(ROOMS),
 )

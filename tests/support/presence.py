@@ -10,7 +10,7 @@ from presence_svc.changes import AppliedBatch, BatchResult, Changes, Sweep
 from presence_svc.policy import LeaseTimings
 from presence_svc.store import PresenceStore
 from services.wire.events import PresenceChange
-from services.wire.records import Status
+from services.wire.records import UNSET, Status
 from services.wire.rpc import (
     AnyPresenceOp,
     Connected,
@@ -52,8 +52,8 @@ def disconnected(connection: str, *, clean: bool = False) -> Disconnected:
     return Disconnected(connection_id=connection, clean=clean)
 
 
-def joined(connection: str, room: str) -> Joined:
-    return Joined(connection_id=connection, room=room)
+def joined(connection: str, room: str, data: Any = UNSET, age_ms: int = 0) -> Joined:
+    return Joined(connection_id=connection, room=room, data=data, age_ms=age_ms)
 
 
 def left(connection: str, room: str) -> Left:

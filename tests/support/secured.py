@@ -52,6 +52,13 @@ class Client:
                 if message["type"] == type:
                     return message
 
+    async def receive_any(self) -> dict[str, Any]:
+        """Return the next message."""
+        async with asyncio.timeout(PATIENCE_S):
+            message: dict[str, Any] = json.loads(await self.socket.recv())
+        self.seen.append(message)
+        return message
+
     async def ask(self, type: str, **fields: object) -> dict[str, Any]:
         """Send a request and return what answers it."""
         id = f"{type}-{len(self.seen)}-{time.monotonic_ns()}"

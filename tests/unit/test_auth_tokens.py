@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from gateway.auth.identity import AuthRefused
 from gateway.auth.tokens import CLOCK_SKEW_S, MAX_TOKEN_BYTES, ConfiguredKeys, TokenVerifier, VerificationKey
 from services.wire.codes import ErrorCode
-from services.wire.grants import DEFAULT, Grants, Patterns
+from services.wire.grants import DEFAULT, NOTHING, Grants, Patterns
 
 SECRET = "first-secret-of-32-bytes-or-more-"
 OLD_SECRET = "older-secret-of-32-bytes-or-more-"
@@ -264,3 +264,26 @@ def sign(signing_input: str, secret: str | bytes = SECRET) -> str:
     key = secret if isinstance(secret, bytes) else secret.encode()
     signature = hmac.digest(key, signing_input.encode(), "sha256")
     return f"{signing_input}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+
+
+async def test_a_room_token() -> None:
+    end = int(time.time()) + 30
+    found = await verifier.verify_room(token(room="Cafe\u0301", exp=end, jti="j", iat=5, publish=True))
+    assert (found.room, found.publish) == ("Caf\u00e9", True)  # normalized as a name of a room is
+    identity = found.identity
+    assert (identity.user_id, identity.token_id, identity.issued_at) == ("ada", "j", 5.0)
+    assert (identity.expires_at, identity.grants) == (end, NOTHING)
+    assert (await verifier.verify_room(token(room="r"))).publish is False
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"room": 1}, {"room": ""}, {"room": "r", "publish": 1}, {"room": "r", "sub": None}]
+)
+async def test_what_is_no_room_token(wrong: dict[str, Any]) -> None:
+    with pytest.raises(AuthRefused):
+        await verifier.verify_room(token(**wrong))
+
+
+async def test_a_room_token_is_no_login() -> None:
+    assert "no login" in await refusal_of(token(room="r"))
+    assert "no login" in await refusal_of(token(room=["r"], tidings={"admin": True}))

@@ -116,6 +116,68 @@ def test_without_grants_nothing_is_allowed() -> None:
     assert one.rooms == {}
 
 
+READER = Grants(join=Patterns(["own"]), publish=Patterns([]))
+
+
+def test_a_room_by_token() -> None:
+    one = state(READER)
+    assert refusal(one, type="join_room", room="r").code is ErrorCode.FORBIDDEN
+    say(one, type="join_room", room="r", token="t")
+    say(one, type="room_message", room="r", content=1)  # waits for what the token says
+    one.grant_room("r", publish=False)
+    assert refusal(one, type="room_message", room="r", content=1).code is ErrorCode.FORBIDDEN
+    one.grant_room("r", publish=True)
+    say(one, type="room_message", room="r", content=1)
+    say(one, type="join_room", room="r")  # again, to recover
+    assert one.update_grants(one.identity) == ([], [])
+    assert one.rooms.keys() == {"r"}
+    assert not one.withdraw_room("r")
+    say(one, type="leave_room", room="r")
+    assert refusal(one, type="join_room", room="r").code is ErrorCode.FORBIDDEN
+
+
+def test_a_join_that_waits_for_its_token_gives_no_right() -> None:
+    one = state(READER)
+    say(one, type="join_room", room="r", token="not verified yet")
+    assert refusal(one, type="join_room", room="r").code is ErrorCode.FORBIDDEN
+
+
+def test_a_room_by_token_that_the_grants_allow_too() -> None:
+    one = state(READER)
+    say(one, type="join_room", room="own")
+    one.grant_room("own", publish=True)
+    say(one, type="room_message", room="own", content=1)
+    assert one.withdraw_room("own")
+    assert refusal(one, type="room_message", room="own", content=1).code is ErrorCode.FORBIDDEN
+
+
+def test_a_room_that_the_application_names() -> None:
+    one = state(READER)
+    one.join_by_server("r")
+    one.grant_room("r", publish=True)
+    assert one.withdraw_room("r")  # stays by the application's word
+    assert one.update_grants(one.identity) == ([], [])
+    one.leave("r")
+    assert one.update_grants(one.identity) == ([], [])
+    assert refusal(one, type="join_room", room="r").code is ErrorCode.FORBIDDEN
+
+
+def test_history_has_a_range() -> None:
+    one = state(recovery_limit=10)
+    assert say(one, type="join_room", room="r", history=10).history == 10
+    for wrong in (-1, 11):
+        assert refusal(one, type="join_room", room="s", history=wrong).code is ErrorCode.INVALID_FIELD
+    assert one.rooms.keys() == {"r"}
+
+
+def test_member_data_of_a_member_has_the_rate_of_presence() -> None:
+    one = state(presence_rate=1)
+    for number in range(3):
+        say(one, type="join_room", room="r", memberData=number)
+    assert refusal(one, type="join_room", room="r", memberData=3).code is ErrorCode.RATE_LIMITED
+    say(one, type="join_room", room="r")
+
+
 def test_presence() -> None:
     one = state()
     assert say(one, type="status_change", status="away", id="1").status is Status.AWAY

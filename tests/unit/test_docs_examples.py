@@ -13,7 +13,7 @@ from gateway.api.metric_items import PushedItem, report_of
 from gateway.api.publish import PublishRequest
 from gateway.api.pushes import LabelSets, ReportNumbers
 from gateway.api.users import TicketRequest
-from gateway.auth.tokens import identity_of
+from gateway.auth.tokens import identity_of, room_token_of
 from gateway.hooks.messages import ConnectAnswer, JoinAnswer, MayRefuse, PublishAnswer, RpcAnswer
 from services.wire import codec, server
 from services.wire.client import AnyClientMessage
@@ -72,6 +72,12 @@ def _claim(text: bytes) -> object:
     return claim
 
 
+def _room_token(text: bytes) -> object:
+    claims = json.loads(text)
+    room_token_of(claims)
+    return claims
+
+
 # What may stand after ```json, and how such a block is read.
 KINDS: dict[str, Callable[[bytes], object]] = {
     "client": codec.JSON.decode,
@@ -87,6 +93,7 @@ KINDS: dict[str, Callable[[bytes], object]] = {
     "log": _typed(PushedLine),
     "alert-ack": _typed(AckRequest),
     "claim": _claim,
+    "room-token": _room_token,
     "connect-answer": _typed(ConnectAnswer),
     "join-answer": _typed(JoinAnswer),
     "publish-answer": _typed(PublishAnswer),

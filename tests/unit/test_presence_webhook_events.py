@@ -31,6 +31,7 @@ def test_users_and_rooms_have_their_own_fields():
         [
             QueuedEvent(4, EventKind.USER_OFFLINE, "ann", "Ann", 11),
             QueuedEvent(5, EventKind.ROOM_VACATED, "lobby", "", 12),
+            QueuedEvent(6, EventKind.MEMBER_JOINED, "ann", "Ann", 13, "lobby"),
         ],
     )
     assert json.loads(body_of(lease)) == {
@@ -45,6 +46,14 @@ def test_users_and_rooms_have_their_own_fields():
                 "username": "Ann",
             },
             {"id": event_id(lease.events[1]), "type": "room_vacated", "timestamp": 12, "room": "lobby"},
+            {
+                "id": event_id(lease.events[2]),
+                "type": "member_joined",
+                "timestamp": 13,
+                "userId": "ann",
+                "username": "Ann",
+                "room": "lobby",
+            },
         ],
     }
 
@@ -119,7 +128,17 @@ async def test_retry_after_of_a_receiver_holds_for_every_replica():
 
 def test_event_names_of_the_configuration_are_kinds():
     configured = Settings(presence_webhook_urls=["https://example.org"], presence_webhook_secrets=["x"])
-    assert AnnouncePolicy.of(configured).events == ~EventKind(0)
+    members = EventKind.MEMBER_JOINED | EventKind.MEMBER_LEFT
+    assert AnnouncePolicy.of(configured).events == ~members
+    named = configured.model_copy(update={"presence_webhook_events": ["member_joined", "member_left"]})
+    assert AnnouncePolicy.of(named).events == members
     assert AnnouncePolicy.of(Settings()).events == EventKind(0)  # no target
     with pytest.raises(ValueError, match="presence_webhook_events"):
         Settings(presence_webhook_events=["user_sneezed"])
+
+
+def test_ids_of_events_without_a_room_stay_what_they_were():
+    event = QueuedEvent(4, EventKind.USER_OFFLINE, "ann", "Ann", 11)
+    before = msgspec.msgpack.decode(msgspec.msgpack.encode((4, 2, "ann", "Ann", 11)), type=QueuedEvent)
+    assert event_id(event) == event_id(before) == "c1d1882e8a875dd4-4"
+    assert event_id(msgspec.structs.replace(event, room="lobby")) != event_id(event)

@@ -13,7 +13,8 @@ from tests.support.presence import (
     users,
 )
 
-ALL_EVENTS = ~EventKind(0)
+MEMBERS = EventKind.MEMBER_JOINED | EventKind.MEMBER_LEFT
+ALL_EVENTS = ~EventKind(0) & ~MEMBERS  # those that are posted by default
 
 
 async def claim(store: AnyStore, target: str = "t", owner: str = "h", limit: int = 100) -> list[str]:
@@ -45,6 +46,31 @@ async def test_a_short_disconnect_is_no_event(make_store, clock):
     clock.advance(3)
     await gateway.send(*users(0, 1), connected("c1", "u00", "Renamed"))
     assert await claim(store) == ["1 USER_ONLINE u00", "2 ROOM_OCCUPIED hall"]
+
+
+async def test_members_of_each_room_are_events(make_store, clock):
+    store = await make_store(AnnouncePolicy(room_limit=1, events=~EventKind(0)))
+    gateway = SimulatedGateway(store)
+    await gateway.send(*users(0, 1), joined("c0", "attic"), connected("c9", "u00"), joined("c9", "hall"))
+    await gateway.send(disconnected("c0"))
+    clock.advance(5.1)
+    await sweep_all(store)
+    await gateway.send(left("c9", "hall"), joined("c9", "hall"))  # nothing in sum
+    await gateway.send(disconnected("c9", clean=True))
+    lease = await store.claim_events("t", "h", 15_000, 100)
+    assert [f"{event.kind.name} {event.subject} {event.room}".strip() for event in lease.events] == [
+        "USER_ONLINE u00",
+        "MEMBER_JOINED u00 attic",
+        "MEMBER_JOINED u00 hall",
+        "ROOM_OCCUPIED attic",
+        "ROOM_OCCUPIED hall",
+        "MEMBER_LEFT u00 attic",
+        "ROOM_VACATED attic",
+        "MEMBER_LEFT u00 hall",
+        "USER_OFFLINE u00",
+        "ROOM_VACATED hall",
+    ]
+    assert {event.username for event in lease.events if event.kind in MEMBERS} == {"U00"}
 
 
 async def test_only_configured_kinds_are_kept(make_store):

@@ -224,6 +224,27 @@ async def test_messages_wait_for_a_join_that_waits_for_the_application(
     assert [message["content"] for message in got if message["type"] == "room_message"] == [0, 1, 2]
 
 
+async def test_the_application_sees_and_replaces_member_data(
+    gateways: Gateways, application: HookApplication, room: str
+) -> None:
+    async with connected(gateways[0], "ann") as ann, connected(gateways[1], "bob") as bob:
+        await ann.join(room)
+        await bob.join(room, memberData={"seat": 1})
+        assert application.asked("join")[-1]["memberData"] == {"seat": 1}
+        assert (await ann.expect("user_joined"))["memberData"] == {"seat": 1}
+        count = len(application.asked("join"))
+        await bob.join(room)  # to recover
+        assert len(application.asked("join")) == count
+        await ann.ask("subscribe", channel=f"presence:{room}")
+        await ann.expect("presence_list")
+        application.misbehave(answers={"join": {"memberData": {"seat": 2}}})
+        await bob.join(room, memberData={"seat": 7})
+        assert (await ann.expect("user_online"))["user"]["memberData"] == {"seat": 2}
+        application.misbehave(answers={"join": {"refuse": {}}})
+        assert (await bob.ask("join_room", room=room, memberData=8))["code"] == "refused"
+        assert (await bob.ask("room_message", room=room, content=1))["type"] == "ack"  # still a member
+
+
 async def test_a_room_left_before_the_answer_is_not_joined(
     gateways: Gateways, application: HookApplication, room: str
 ) -> None:

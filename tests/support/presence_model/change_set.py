@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from presence_svc.changes import Changes, EventKind, user_record
+from presence_svc.changes import Changes, EventKind, raw_data, user_record
 from presence_svc.policy import AnnouncePolicy
 from services.wire.events import PresenceChange, PresenceDiff
 from services.wire.records import UNSET, RoomSummary, Status, UnsetType
@@ -28,6 +28,12 @@ from tests.support.presence_model.queues import WebhookQueue
 EVERYONE = ""
 
 
+class Shown(Protocol):
+    """A membership: the JSON text that the user shows in the room."""
+
+    data: str
+
+
 class VisibleUser(Protocol):
     """The part of a user that changes are made of."""
 
@@ -39,7 +45,7 @@ class VisibleUser(Protocol):
     def status(self) -> Status: ...
 
     @property
-    def rooms(self) -> Mapping[str, object]: ...
+    def rooms(self) -> Mapping[str, Shown]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +55,10 @@ class Snapshot:
     username: str
     status: Status
     data: str
-    rooms: frozenset[str]
+    rooms: Mapping[str, str]  # room to what the user shows there
 
 
-NO_USER = Snapshot("", Status.ONLINE, "", frozenset())
+NO_USER = Snapshot("", Status.ONLINE, "", {})
 
 
 class ChangeSet:
@@ -97,21 +103,31 @@ class ChangeSet:
             after = self._snapshot(user_id)
             username = (after or before or NO_USER).username
             rooms_before, rooms_after = (before or NO_USER).rooms, (after or NO_USER).rooms
-            for room in sorted(rooms_before ^ rooms_after):
+            if before is None and after is not None:
+                self._queue.add(EventKind.USER_ONLINE, user_id, username, now)
+            for room in sorted(rooms_before.keys() ^ rooms_after.keys()):
                 joins = room in rooms_after
                 offline = UserOffline(user_id=user_id, room=room)
                 rooms.setdefault(room, []).append(self._online(user_id, room) if joins else offline)
-                notice = UserJoined if joins else UserLeft
-                notices.append(notice(user_id=user_id, username=username, room=room))
+                if joins:
+                    shown_data = raw_data(rooms_after[room])
+                    notices.append(
+                        UserJoined(user_id=user_id, username=username, room=room, member_data=shown_data)
+                    )
+                else:
+                    notices.append(UserLeft(user_id=user_id, username=username, room=room))
+                kind = EventKind.MEMBER_JOINED if joins else EventKind.MEMBER_LEFT
+                self._queue.add(kind, user_id, username, now, room)
                 self.room_users[room] += 1 if joins else -1
             changes = self._diff(user_id, before, after)
             users += changes
-            for room in sorted(rooms_before & rooms_after):
+            for room in sorted(rooms_before.keys() & rooms_after.keys()):
+                if rooms_before[room] != rooms_after[room]:
+                    rooms.setdefault(room, []).append(self._online(user_id, room))
+                    continue
                 for change in changes:
                     in_room = self._online(user_id, room) if isinstance(change, UserOnline) else change
                     rooms.setdefault(room, []).append(in_room)
-            if before is None and after is not None:
-                self._queue.add(EventKind.USER_ONLINE, user_id, username, now)
             if before is not None and after is None:
                 self._queue.add(EventKind.USER_OFFLINE, user_id, username, now)
         self.dirty.clear()
@@ -200,11 +216,13 @@ class ChangeSet:
 
     def _online(self, user_id: str, room: str | None = None) -> UserOnline:
         shown = self._users[user_id]
-        user = user_record(user_id, shown.username, shown.status, shown.last_seen, shown.data)
+        member_data = "" if room is None else shown.rooms[room].data
+        user = user_record(user_id, shown.username, shown.status, shown.last_seen, shown.data, member_data)
         return UserOnline(user=user) if room is None else UserOnline(user=user, room=room)
 
     def _snapshot(self, user_id: str) -> Snapshot | None:
         user = self._users.get(user_id)
-        return (
-            None if user is None else Snapshot(user.username, user.status, user.data, frozenset(user.rooms))
-        )
+        if user is None:
+            return None
+        rooms = {room: membership.data for room, membership in user.rooms.items()}
+        return Snapshot(user.username, user.status, user.data, rooms)

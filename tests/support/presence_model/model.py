@@ -33,7 +33,7 @@ from presence_svc.changes import (
     user_record,
 )
 from presence_svc.policy import AnnouncePolicy, LeaseTimings
-from services.wire.records import RoomSummary, Status, User
+from services.wire.records import UNSET, RoomSummary, Status, User
 from services.wire.rpc import (
     AnyPresenceOp,
     Connected,
@@ -75,10 +75,12 @@ class GatewayLease:
 
 @dataclass(slots=True)
 class Membership:
-    """A user in a room: live connections there, and the end (ms) of a lost one's grace."""
+    """A user in a room: live connections there, the end (ms) of a lost one's grace, and what the user shows there."""
 
     connections: int = 0
     grace_due: int | None = None
+    data: str = ""
+    data_at: int = 0
 
     @property
     def is_present(self) -> bool:
@@ -255,6 +257,9 @@ class MemoryPresenceStore:
                 membership.connections += 1
                 membership.grace_due = None
                 self._set.count_connections(op.room, +1)
+            shown = user.rooms[op.room]
+            if op.data is not UNSET and (not op.age_ms or now - op.age_ms >= shown.data_at):
+                shown.data, shown.data_at = msgspec.json.encode(op.data).decode(), now - op.age_ms
         elif isinstance(op, Left):
             if op.room in connection.rooms:
                 connection.rooms.remove(op.room)
@@ -337,7 +342,7 @@ class MemoryPresenceStore:
             users, cursor = [], ""
         else:
             rest = [user_id for user_id in ids if user_id > cursor]
-            users = [self._user(user_id) for user_id in rest[:limit]]
+            users = [self._user(user_id, room) for user_id in rest[:limit]]
             cursor = users[-1].user_id if users and len(rest) > limit else ""
         return self._page(scope, version, users, len(ids), cursor)
 
@@ -346,7 +351,7 @@ class MemoryPresenceStore:
         found = {u for u in users if (p := self._users.get(u)) and (room is None or room in p.rooms)}
         version = self._set.version if room is None else self._set.room_version(room)
         size = len(self._users) if room is None else self._set.room_users[room]
-        records = [self._user(user_id) for user_id in sorted(found)]
+        records = [self._user(user_id, room) for user_id in sorted(found)]
         return self._page(room or EVERYONE, version, records, size)
 
     def _page(
@@ -378,9 +383,10 @@ class MemoryPresenceStore:
         """Correct nothing: the model has no counts beside what they count."""
         return 0
 
-    def _user(self, user_id: str) -> User:
+    def _user(self, user_id: str, room: str | None = None) -> User:
         user = self._users[user_id]
-        return user_record(user_id, user.username, user.status, user.last_seen, user.data)
+        member_data = "" if room is None else user.rooms[room].data
+        return user_record(user_id, user.username, user.status, user.last_seen, user.data, member_data)
 
 
 def strongest(statuses: Iterable[Status]) -> Status | None:

@@ -72,12 +72,12 @@ class WebhookQueue:
         self._targets: dict[str, _Target] = {}
         self._last = 0
 
-    def add(self, kind: EventKind, subject: str, username: str, now: int) -> None:
+    def add(self, kind: EventKind, subject: str, username: str, now: int, room: str = "") -> None:
         """Keep an event, if its kind is kept."""
         if kind not in self._policy.events:
             return
         self._last += 1
-        self._events.append(QueuedEvent(self._last, kind, subject, username, now))
+        self._events.append(QueuedEvent(self._last, kind, subject, username, now, room))
         del self._events[: -self._policy.events_kept]
 
     def claim(

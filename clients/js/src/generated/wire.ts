@@ -145,13 +145,15 @@ export interface ClientHeartbeat {
   id?: string;
 }
 
-/** Become a member; with `since`, also receive what came after that position. `history` asks for so many of the newest stored messages; `since` wins over it. */
+/** Become a member; with `since`, also receive what came after that position. `history` asks for so many of the newest stored messages; `since` wins over it. `memberData` is what the user shows in the room. `token` is a room token: it allows what the grants do not. */
 export interface ClientJoinRoom {
   type: "join_room";
   id?: string;
   room: string;
   since?: Position;
   history?: number;
+  memberData?: unknown;
+  token?: string;
 }
 
 /** Stop being a member, at once and without grace. */
@@ -337,7 +339,7 @@ export interface JoinedRoom {
   history?: RoomMessage[];
 }
 
-/** Answers `leave_room`. Without a request, `reason` says why: `removed` by the server API. */
+/** Answers `leave_room`. Without `id` the server ended the membership, for a `reason`: `removed` or `expired`. */
 export interface LeftRoom {
   type: "left_room";
   id?: string;
@@ -724,21 +726,23 @@ export interface Unsubscribed {
   channels: string[];
 }
 
-/** One online user. `customData` is whatever the user's client last sent, never interpreted. */
+/** One online user. `customData` is whatever the user's client last sent, never interpreted. `memberData` is what the user shows in the room, where users are those of a room. */
 export interface User {
   userId: string;
   username: string;
   status: Status;
   lastSeen: number;
   customData?: unknown;
+  memberData?: unknown;
 }
 
-/** A user's first connection came into a room. */
+/** A user's first connection came into a room. `memberData` is what the user shows there. */
 export interface UserJoined {
   type: "user_joined";
   userId: string;
   username: string;
   room: string;
+  memberData?: unknown;
 }
 
 /** A user's last connection is gone from a room. */

@@ -163,11 +163,13 @@ class ClientHeartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class ClientJoinRoom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="join_room"):
-    """Become a member; with `since`, also receive what came after that position. `history` asks for so many of the newest stored messages; `since` wins over it."""
+    """Become a member; with `since`, also receive what came after that position. `history` asks for so many of the newest stored messages; `since` wins over it. `memberData` is what the user shows in the room. `token` is a room token: it allows what the grants do not."""
 
     room: str
     since: Position | None = None
     history: int | None = None
+    member_data: Any = field(default=None, name="memberData")
+    token: str | None = None
     id: str | None = None
 
 
@@ -361,7 +363,7 @@ class JoinedRoom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
 
 class LeftRoom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="left_room"):
-    """Answers `leave_room`. Without a request, `reason` says why: `removed` by the server API."""
+    """Answers `leave_room`. Without `id` the server ended the membership, for a `reason`: `removed` or `expired`."""
 
     id: str | None = None
     room: str
@@ -780,21 +782,23 @@ class Unsubscribed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One online user. `customData` is whatever the user's client last sent, never interpreted."""
+    """One online user. `customData` is whatever the user's client last sent, never interpreted. `memberData` is what the user shows in the room, where users are those of a room."""
 
     user_id: str = field(name="userId")
     username: str
     status: str
     last_seen: int = field(name="lastSeen")
     custom_data: Any = field(default=None, name="customData")
+    member_data: Any = field(default=None, name="memberData")
 
 
 class UserJoined(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="user_joined"):
-    """A user's first connection came into a room."""
+    """A user's first connection came into a room. `memberData` is what the user shows there."""
 
     user_id: str = field(name="userId")
     username: str
     room: str
+    member_data: Any = field(default=None, name="memberData")
 
 
 class UserLeft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="user_left"):
