@@ -8,10 +8,11 @@ import { Endpoint } from "./endpoint.js";
 import { watchEnvironment } from "./environment.js";
 import { localError, TidingsError } from "./errors.js";
 import { Alerts, Logs, Metrics } from "./feeds.js";
-import type { Ack, Broadcast, ClientMessage, ServerMessage, Status, Welcome } from "./generated/wire.js";
+import type { Ack, Broadcast, ClientMessage, RpcResult, ServerMessage, Status, Welcome } from "./generated/wire.js";
 import { Http, type Answer, type Asked, type OperationName } from "./http.js";
 import { Inbox } from "./inbox.js";
 import { check, DEFAULTS, type TidingsOptions } from "./options.js";
+import type { JoinRequest } from "./joining.js";
 import { Presence } from "./presence.js";
 import { Requests, type RequestOptions, type Sending } from "./requests.js";
 import { Room } from "./room.js";
@@ -38,6 +39,11 @@ const ANSWER_MS = 5000;
 const LINGER_MS = 100;
 const IN_ORDER: Sending = { queued: true, repeatable: () => true, ready: () => true };
 const ONCE: Sending = { queued: true, repeatable: () => false, ready: () => true };
+
+export interface CallOptions extends RequestOptions {
+  /** Time limit of the answer, from when the call is sent. Default: the option `ackTimeoutMs`, 10 s. */
+  timeoutMs?: number;
+}
 
 /**
  * A client with one connection to a Tidings server. It reconnects by itself, recovers missed messages and restores
@@ -231,6 +237,17 @@ export class TidingsClient extends Emitter<ClientEvents> {
     return (await this.#requests.submit(message, options, ONCE)) as Ack;
   }
 
+  /**
+   * Calls a method of the application behind the server. Resolves with its answer; rejects with its error, whose code may
+   * be the application's own, or with `unknown_method`. Waits for a connection. A call is never sent twice: where its
+   * answer is lost, it rejects with `connection_lost` or `timeout`, and the method may have been carried out.
+   */
+  async call<T = unknown>(method: string, data?: unknown, { signal, timeoutMs }: CallOptions = {}): Promise<T> {
+    const message = { type: "rpc", method, data: data ?? null } as const;
+    const sending = { ...ONCE, once: true, answerMs: timeoutMs };
+    return ((await this.#requests.submit(message, { signal }, sending)) as RpcResult).data as T;
+  }
+
   /** Sets this user's status, now and on every later connection. */
   async setStatus(status: Status, options: RequestOptions = {}): Promise<void> {
     await this.#say({ type: "status_change", status }, options);
@@ -302,9 +319,10 @@ export class TidingsClient extends Emitter<ClientEvents> {
   }
 
   get #interest(): Interest {
-    const rooms = [...this.#rooms.values()].filter((room) => room.expected);
+    const rooms = new Map<string, JoinRequest>();
+    for (const { name, request } of this.#rooms.values()) if (request) rooms.set(name, request);
     return {
-      rooms: new Map(rooms.map((room) => [room.name, room.position])),
+      rooms,
       channels: this.#channels.wanted,
       inbox: this.inbox.position,
     };
@@ -356,7 +374,11 @@ export class TidingsClient extends Emitter<ClientEvents> {
         this.#rooms.get(message.room)?.onMessage(message);
         break;
       case "joined_room":
-        this.#rooms.get(message.room)?.onJoined(message);
+        // Without an id, the server may have joined a room that the application does not know yet.
+        (message.id === undefined ? this.room(message.room) : this.#rooms.get(message.room))?.onJoined(message);
+        break;
+      case "left_room":
+        if (message.reason !== undefined) this.#rooms.get(message.room)?.onRemoved(message.reason);
         break;
       case "user_joined":
         this.#rooms.get(message.room)?.emit("userJoined", message);

@@ -7,7 +7,9 @@ export type LocalErrorCode =
   | "queue_full" // not connected, and the queue is full
   | "connection_lost" // sent but not answered; it may have arrived, and repeating it is not safe
   | "blocked" // a proxy or firewall answered instead of the server
-  | "unsupported"; // this transport cannot carry it
+  | "unsupported" // this transport cannot carry it
+  | "removed" // the server ended the membership of a room
+  | "expired"; // so did the end of the room's token
 
 interface Fault {
   code: string;

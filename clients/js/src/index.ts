@@ -1,4 +1,4 @@
-export { TidingsClient, type ClientEvents } from "./client.js";
+export { TidingsClient, type CallOptions, type ClientEvents } from "./client.js";
 export type { Clock } from "./clock.js";
 export type { Codec } from "./codec.js";
 export type { ConnectionStatus } from "./connection/connection.js";
@@ -32,6 +32,7 @@ export type {
   Welcome,
 } from "./generated/wire.js";
 export type { Inbox, InboxEvents } from "./inbox.js";
+export type { JoinOptions } from "./joining.js";
 export type { TidingsOptions } from "./options.js";
 export type { Presence, PresenceEvents, Users } from "./presence.js";
 export type { RequestOptions } from "./requests.js";

@@ -18,6 +18,10 @@ export interface Sending {
   ready: () => boolean;
   /** The room it belongs to. */
   topic?: string;
+  /** Sent once at most, also if the answer says that it may succeed later. */
+  once?: boolean;
+  /** Time limit of the answer, if it has its own. */
+  answerMs?: number | undefined;
 }
 
 export interface RequestSetup {
@@ -132,7 +136,7 @@ export class Requests {
       const sent = entry.waiting;
       entry.waiting = false;
       if (!entry.queued || (sent && !entry.repeatable())) {
-        this.#settle(entry, () => entry.reject(lost("the connection was lost before the answer came")));
+        this.#settle(entry, () => entry.reject(lost("the connection was lost before the answer came; the message may have arrived")));
       }
     }
   }
@@ -154,7 +158,7 @@ export class Requests {
     const entry = answer.id === undefined ? undefined : this.#entries.get(answer.id);
     if (!entry) return undefined;
     if (answer.type !== "error") this.#settle(entry, () => entry.resolve(answer));
-    else if (answer.retryable && entry.queued && entry.tries < this.setup.tries) {
+    else if (answer.retryable && entry.queued && !entry.once && entry.tries < this.setup.tries) {
       this.#later(entry, answer.retryAfterMs ?? RETRY_MS);
     } else this.#settle(entry, () => entry.reject(new TidingsError(answer)));
     return entry.message;
@@ -190,7 +194,7 @@ export class Requests {
     entry.waiting = true;
     entry.tries++;
     clock.clearTimeout(entry.timer);
-    entry.timer = clock.setTimeout(() => this.#unanswered(entry), ackMs);
+    entry.timer = clock.setTimeout(() => this.#unanswered(entry), entry.answerMs ?? ackMs);
     try {
       this.setup.send(entry.message);
     } catch (fault) {

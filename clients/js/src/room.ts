@@ -1,7 +1,17 @@
 import type { Clock } from "./clock.js";
 import { Emitter } from "./emitter.js";
-import { localError, TidingsError } from "./errors.js";
-import type { Ack, ClientMessage, JoinedRoom, Position, RoomMessage, RoomPast, UserJoined, UserLeft } from "./generated/wire.js";
+import { localError, TidingsError, type LocalErrorCode } from "./errors.js";
+import type {
+  Ack,
+  ClientMessage,
+  JoinedRoom,
+  Position,
+  RoomMessage,
+  RoomPast,
+  UserJoined,
+  UserLeft,
+} from "./generated/wire.js";
+import { Joining, type JoinOptions, type JoinRequest } from "./joining.js";
 import { RoomLog } from "./roomlog.js";
 import type { Presence } from "./presence.js";
 import type { RequestOptions, Sending } from "./requests.js";
@@ -11,7 +21,8 @@ export type RoomState =
   | "left"
   | "joining" // not a member yet, or not connected
   | "joined"
-  | "refused"; // the server refused; only another `join` tries again
+  | "refused" // the server refused; only another `join` tries again
+  | "removed"; // the server ended the membership; only another `join` tries again
 
 export interface RoomEvents {
   message: RoomMessage;
@@ -24,6 +35,8 @@ export interface RoomEvents {
   /** The last connection of a user left. */
   userLeft: UserLeft;
   refused: TidingsError;
+  /** The server ended the membership: `removed` by an administrator, or `expired` with the room's token. */
+  removed: { reason: string };
 }
 
 export interface PublishOptions extends RequestOptions {
@@ -65,7 +78,7 @@ const LINGER_MS = 100;
 const HELD_MS = 5000;
 
 interface Waiter {
-  resolve: () => void;
+  resolve: (history: RoomMessage[]) => void;
   reject: (fault: unknown) => void;
 }
 
@@ -74,7 +87,13 @@ export class Room extends Emitter<RoomEvents> {
   readonly state = new Store<RoomState>("left");
   #log = new RoomLog();
   #holders = 0;
+  /** The server joined the room for this user: until the connection ends. */
+  #invited = false;
   #durable = false;
+  #joining = new Joining();
+  /** Number of the current attempt to join: a token that comes later is of no use. */
+  #attempt = 0;
+  #gone = new AbortController();
   #refusal: TidingsError | undefined;
   readonly #waiters = new Set<Waiter>();
   /** Live messages that wait until it is known which of the missed messages are our own. */
@@ -99,31 +118,44 @@ export class Room extends Emitter<RoomEvents> {
     return this.setup.presence(this.name);
   }
 
+  /** Why the server refused the room, or ended the membership, if it did. */
+  get refusal(): TidingsError | undefined {
+    return this.#refusal;
+  }
+
   /** @internal */
   get wanted(): boolean {
-    return this.#holders > 0;
+    return (this.#holders > 0 || this.#invited) && this.state.get() !== "removed";
   }
 
-  /** @internal Whether this client is a member, or is about to be. */
-  get expected(): boolean {
-    return this.wanted && this.state.get() !== "refused";
+  /** @internal The request to join, if this client is a member or is about to be. */
+  get request(): JoinRequest | undefined {
+    if (!this.wanted || this.state.get() === "refused" || this.#joining.lacksToken) return undefined;
+    return this.#joining.request(this.position);
   }
 
-  /** Joins the room on this and every later connection, until `leave`. Resolves when joined; rejects if refused. */
-  join({ signal }: { signal?: AbortSignal } = {}): Promise<void> {
+  /**
+   * Joins the room on this and every later connection, with the same options, until `leave`. Resolves when joined, with
+   * the `history` requested; rejects if refused. In a room that is already joined, new `data` replaces the old.
+   */
+  join({ signal, ...options }: JoinOptions & RequestOptions = {}): Promise<RoomMessage[]> {
     if (signal?.aborted) return Promise.reject(signal.reason as Error);
-    this.#holders ||= 1;
-    this.#want();
+    try {
+      const renewed = this.#want(1, options, signal);
+      if (renewed) return renewed;
+    } catch (fault) {
+      return Promise.reject(fault); // `data` is no JSON
+    }
     const over = this.setup.over();
     if (over) return Promise.reject(over);
+    if (this.state.get() === "joined") return Promise.resolve([]);
     return new Promise((resolve, reject) => {
-      if (this.state.get() === "joined") return resolve();
       const abort = (): void => {
         if (this.#waiters.delete(waiter)) reject(signal?.reason as Error);
       };
       const unlisten = (): void => signal?.removeEventListener("abort", abort); // a signal may live much longer
       const waiter = {
-        resolve: () => (unlisten(), resolve()),
+        resolve: (history: RoomMessage[]) => (unlisten(), resolve(history)),
         reject: (fault: unknown) => (unlisten(), reject(fault)),
       };
       this.#waiters.add(waiter);
@@ -137,10 +169,9 @@ export class Room extends Emitter<RoomEvents> {
     this.#exit();
   }
 
-  /** Stays a member until the returned function is called. Holders are counted. */
-  hold(): () => void {
-    this.#holders++;
-    this.#want();
+  /** Stays a member until the returned function is called. Holders are counted, and share the options. */
+  hold(options: JoinOptions = {}): () => void {
+    this.#want(this.#holders + 1, options)?.catch(() => undefined); // the data before stays
     let held = true;
     return () => {
       if (!held) return;
@@ -157,8 +188,8 @@ export class Room extends Emitter<RoomEvents> {
    * which for durable rooms means stored. Repeated with the same id in durable rooms, never in ephemeral ones.
    */
   async publish(content: unknown, { echo, id, signal }: PublishOptions = {}): Promise<Ack> {
-    if (!this.wanted) throw new TidingsError({ code: "not_in_room", message: "join the room first" });
     if (this.#refusal) throw this.#refusal;
+    if (!this.wanted) throw new TidingsError({ code: "not_in_room", message: "join the room first" });
     const sending: Sending = {
       queued: true,
       repeatable: () => this.#durable, // an ephemeral room would receive it twice
@@ -182,7 +213,9 @@ export class Room extends Emitter<RoomEvents> {
   /** @internal */
   onDown(): void {
     this.setup.clock.clearTimeout(this.#timer);
-    if (this.state.get() === "joined") this.state.set("joining");
+    this.#attempt++;
+    this.#invited = false;
+    if (this.state.get() === "joined") this.state.set(this.wanted ? "joining" : "left");
   }
 
   /** @internal There will be no connection. */
@@ -192,9 +225,16 @@ export class Room extends Emitter<RoomEvents> {
 
   /** @internal Handles the answer to a join, or the server's report of lost messages. */
   onJoined(message: JoinedRoom): void {
-    if (!this.wanted) return;
+    if (!this.wanted) {
+      // Without an id and a recovery the server joined by itself; else it is late, and the room was left meanwhile.
+      if (message.id !== undefined || message.recovered !== undefined) return;
+      this.#invited = true;
+    }
+    this.#joining.succeeded();
+    this.#refusal = undefined;
     this.#durable = message.epoch !== undefined;
     this.setup.clock.clearTimeout(this.#timer);
+    const log = this.#log;
     const missed = message.missed ?? [];
     // Own messages without an answer are sent again now. They may be among the missed ones, and are not delivered to
     // their sender; their acks tell them apart.
@@ -207,11 +247,20 @@ export class Room extends Emitter<RoomEvents> {
       this.#timer = this.setup.clock.setTimeout(release, HELD_MS);
       void unsettled.then(release);
     } else this.#deliver(message);
+    if (this.#log !== log) return; // a listener left the room
     const entered = this.state.get() !== "joined";
     this.state.set("joined");
-    for (const { resolve } of this.#drainWaiters()) resolve();
+    for (const { resolve } of this.#drainWaiters()) resolve(message.history ?? []);
     if (entered) this.emit("joined", { recovered: message.recovered });
     this.setup.flush();
+  }
+
+  /** @internal The server ended the membership. With an expired token, it is joined again with a new one. */
+  onRemoved(reason: string): void {
+    if (!this.wanted) return;
+    if (reason === "expired" && this.#holders > 0 && this.#joining.expire()) return this.#enter();
+    this.#reset("removed", localError(reason as LocalErrorCode, `the server ended the membership: ${reason}`));
+    this.emit("removed", { reason });
   }
 
   /** @internal */
@@ -227,33 +276,74 @@ export class Room extends Emitter<RoomEvents> {
 
   #deliver(message: JoinedRoom): void {
     const held = this.#held ?? [];
+    const log = this.#log;
     this.#held = undefined;
     for (const missed of message.missed ?? []) this.onMessage(missed);
-    if (this.wanted && this.#log.joined(message)) this.emit("gap", { position: this.position });
-    for (const live of held) this.onMessage(live);
+    if (this.#log !== log) return; // a listener left the room
+    const past = log.past(message);
+    if (log.joined(message)) this.emit("gap", { position: this.position });
+    for (const each of past) if (this.#log === log) this.emit("message", each);
+    for (const live of held) if (this.#log === log) this.onMessage(live);
   }
 
-  #want(): void {
-    if (this.state.get() === "joined" || this.state.get() === "joining") return;
+  /** Requests the membership. Returns a promise if the room is joined already, and the options change it. */
+  #want(holders: number, options: JoinOptions, signal?: AbortSignal): Promise<RoomMessage[]> | undefined {
+    const before = this.#joining;
+    const state = this.state.get();
+    this.#joining = before.with(options);
+    this.#holders = Math.max(holders, this.#holders);
+    if (state === "joined") return this.#joining.isForMember(before) ? undefined : this.#renew(before, signal);
+    if (state === "joining" && this.#joining === before) return undefined;
+    this.#joining.succeeded();
     this.#refusal = undefined;
     this.state.set("joining");
     if (this.setup.isUp()) this.#enter();
+    return undefined;
+  }
+
+  /** Joins again as a member, with other data or another token. */
+  async #renew(before: Joining, signal?: AbortSignal): Promise<RoomMessage[]> {
+    const given = this.#joining;
+    try {
+      await this.#ask(signal);
+    } catch (fault) {
+      // What was refused is not asked for on the next connection; what was lost is.
+      const refused = fault instanceof TidingsError && !fault.retryable && fault.code !== "connection_lost";
+      if (refused && this.#joining === given) {
+        this.#joining = before;
+        if (this.state.get() === "joined") this.#enter(); // a stream that was refused has lost the room
+      }
+      throw fault;
+    }
+    return [];
   }
 
   #enter(): void {
     this.#refusal = undefined;
     this.state.set("joining");
     this.#held = undefined;
-    const since = this.#log.since(this.setup.heardAt());
-    this.setup.submit({ type: "join_room", room: this.name, since }).catch((fault: unknown) => this.#failed(fault));
+    const attempt = ++this.#attempt;
+    this.#ask().catch((fault: unknown) => this.#attempt === attempt && this.#failed(fault));
+  }
+
+  /** Sends a join, when there is a token if the room needs one. */
+  async #ask(signal?: AbortSignal): Promise<void> {
+    const attempt = this.#attempt;
+    if (this.#joining.lacksToken) await this.#joining.getToken(this.#gone.signal);
+    if (this.#attempt !== attempt) throw localError("connection_lost", "the connection was lost meanwhile");
+    const request = this.#joining.request(this.#log.since(this.setup.heardAt()));
+    await this.setup.submit({ type: "join_room", room: this.name, ...request }, { signal });
   }
 
   #failed(fault: unknown): void {
-    if (!(fault instanceof TidingsError) || fault.code === "connection_lost" || !this.wanted) return;
-    if (fault.retryable) {
-      this.#timer = this.setup.clock.setTimeout(() => this.#again(), fault.retryAfterMs ?? RETRY_MS);
+    if (!this.wanted) return;
+    if (!(fault instanceof TidingsError) || fault.retryable) {
+      const after = fault instanceof TidingsError ? fault.retryAfterMs : undefined;
+      this.#timer = this.setup.clock.setTimeout(() => this.#again(), after ?? RETRY_MS);
       return;
     }
+    if (fault.code === "connection_lost") return;
+    if (this.#joining.mayRefresh(fault)) return this.#enter();
     this.#refusal = fault;
     this.state.set("refused");
     this.#giveUp(fault);
@@ -267,16 +357,27 @@ export class Room extends Emitter<RoomEvents> {
   #exit(): void {
     const wasThere = this.state.get();
     if (wasThere === "left") return;
-    this.setup.clock.clearTimeout(this.#timer);
-    this.state.set("left");
-    this.#log = new RoomLog();
-    this.#held = undefined;
+    this.#reset("left", localError("closed", "the room was left"));
     this.#refusal = undefined;
-    this.#giveUp(localError("closed", "the room was left"));
-    if (wasThere !== "refused" && this.setup.isUp()) {
+    this.#joining = new Joining();
+    if (wasThere !== "refused" && wasThere !== "removed" && this.setup.isUp()) {
       // It may be lost with its connection, which ends the membership as well.
       this.setup.submit({ type: "leave_room", room: this.name }).catch(() => undefined);
     }
+  }
+
+  /** The membership is over. */
+  #reset(state: RoomState, fault: TidingsError): void {
+    this.setup.clock.clearTimeout(this.#timer);
+    this.#attempt++;
+    this.#gone.abort(fault);
+    this.#gone = new AbortController();
+    this.#invited = false;
+    this.#refusal = fault;
+    this.#log = new RoomLog();
+    this.#held = undefined;
+    this.state.set(state);
+    this.#giveUp(fault);
   }
 
   /** Rejects everything that waits for the join. */

@@ -41,6 +41,12 @@ export class RoomLog {
     return this.#position;
   }
 
+  /** Returns the stored messages of an answer to a join that were not delivered before, after the missed ones. */
+  past({ epoch, history = [] }: JoinedRoom): readonly RoomMessage[] {
+    const { epoch: known, seq: before = 0 } = this.#position ?? {};
+    return epoch === known ? history.filter(({ seq = 0 }) => seq > before) : history;
+  }
+
   /** Handles the answer to a join, after the missed messages. Returns whether messages may be missing. */
   joined({ epoch, seq, recovered }: JoinedRoom): boolean {
     const before = this.#position;

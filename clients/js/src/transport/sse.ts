@@ -8,7 +8,7 @@
 import type { Clock } from "../clock.js";
 import { localError, TidingsError } from "../errors.js";
 import type { Operations } from "../generated/http.js";
-import type { Ack, ClientMessage, Disconnect, RoomMessage, ServerMessage, Welcome } from "../generated/wire.js";
+import type { Ack, ClientJoinRoom, ClientMessage, Disconnect, Position, RoomMessage, RpcResult, ServerMessage, Welcome } from "../generated/wire.js";
 import { encodeEventId, INBOX_TOPIC, positionIn } from "./eventid.js";
 import { EventStreamParser, type StreamEvent } from "./eventstream.js";
 import { endOf } from "./ending.js";
@@ -20,24 +20,25 @@ export interface StreamSetup {
   /** Opens `/events` as this user; rejects with a TidingsError if that is refused. */
   open(query: Record<string, string>, headers: Record<string, string>, signal: AbortSignal): Promise<Response>;
   /** Sends as this user; the stream `connectionId` gets no copy. */
-  post(request: Post, connectionId: string, signal: AbortSignal): Promise<Ack>;
+  post(request: Post, connectionId: string, signal: AbortSignal): Promise<object>;
   interest(): Interest;
 }
 
 type Sent = Extract<
   ClientMessage,
-  { type: "room_message" | "direct_message" | "broadcast" | "status_change" | "presence_update" }
+  { type: "room_message" | "direct_message" | "broadcast" | "status_change" | "presence_update" | "rpc" }
 >;
 
 /** One message as a request: the operation and its arguments. */
 export type Post = {
   [Name in keyof Operations]: [name: Name, given: Pick<Operations[Name], "body"> & { path?: Operations[Name]["path"] }];
-}[Extract<keyof Operations, `POST /api/${"rooms/{room}" | "users/{userId}"}/messages` | "POST /api/broadcast" | `PUT /api/me/${string}`>];
+}[Extract<keyof Operations, `POST /api/${"rooms/{room}" | "users/{userId}"}/messages` | `POST /api/${"broadcast" | "rpc"}` | `PUT /api/me/${string}`>];
 
 const INBOX = "inbox";
 const REOPEN_MS = 20; // a page joins several rooms at once
 const HEARTBEAT_MS = 5000;
 const SEND_MS = 10_000;
+const CALL_MS = 60_000; // the application's time limit ends most calls before
 
 export class EventStreamTransport implements Transport {
   readonly kind = "sse";
@@ -63,6 +64,8 @@ export class EventStreamTransport implements Transport {
   #waiting: Sent[] = [];
   #due = false;
   #working: Promise<void> | undefined;
+  /** Calls under way. They are sent in order, but the messages behind them do not wait for their answers. */
+  readonly #calls = new Set<Promise<void>>();
   #opened = (): void => undefined;
   #follows: (ClientMessage & { type: "subscribe" })[] = [];
 
@@ -76,7 +79,7 @@ export class EventStreamTransport implements Transport {
   send(message: ClientMessage): void {
     switch (message.type) {
       case "join_room":
-        return this.#join(message.room, message.id);
+        return this.#join(message);
       case "leave_room":
         this.#joined.delete(message.room);
         this.#later();
@@ -96,12 +99,13 @@ export class EventStreamTransport implements Transport {
       case "room_message":
       case "direct_message":
       case "broadcast":
+      case "rpc":
         return this.#send(message);
     }
   }
 
   settled(): Promise<unknown> {
-    return this.#working ?? Promise.resolve();
+    return Promise.all([this.#working, ...this.#calls]);
   }
 
   close(): void {
@@ -111,13 +115,14 @@ export class EventStreamTransport implements Transport {
     this.#opened();
   }
 
-  #join(room: string, id: string | undefined): void {
+  #join({ room, id, memberData, token }: ClientJoinRoom): void {
     if (room.includes(",")) {
       return this.#refuse(id, localError("unsupported", "a room with a comma in its name needs a WebSocket"));
     }
+    const asked = this.#asked.rooms.get(room);
     this.#joins.set(room, id);
     this.#trial.pardon(room);
-    if (!this.#asked.rooms.has(room) || this.#joined.has(room)) this.#later();
+    if (asked?.memberData !== memberData || asked?.token !== token || !asked || this.#joined.has(room)) this.#later();
   }
 
   #follow(message: ClientMessage & { type: "subscribe" }): void {
@@ -161,7 +166,8 @@ export class EventStreamTransport implements Transport {
     this.#working ??= (async () => {
       while (!this.#gone.signal.aborted) {
         const message = this.#due ? undefined : this.#waiting.shift();
-        if (message) await this.#post(message);
+        if (message?.type === "rpc") await this.#start(message);
+        else if (message) await this.#post(message);
         else if (!this.#due) break;
         else {
           this.#due = false;
@@ -176,13 +182,21 @@ export class EventStreamTransport implements Transport {
     })();
   }
 
-  async #post(message: Sent): Promise<void> {
+  /** Sends a call. Resolves at once, and not with its answer. */
+  #start(message: Sent): Promise<void> {
+    const call = this.#post(message, CALL_MS).finally(() => this.#calls.delete(call));
+    this.#calls.add(call);
+    return Promise.resolve();
+  }
+
+  async #post(message: Sent, limitMs = SEND_MS): Promise<void> {
     const connectionId = "echo" in message && message.echo && message.type === "broadcast" ? "" : this.#connectionId;
     try {
-      const ack = await this.setup.post(postOf(message), connectionId, AbortSignal.timeout(SEND_MS));
-      this.#reply({ ...ack, type: "ack", id: message.id });
+      const answer = await this.setup.post(postOf(message), connectionId, AbortSignal.timeout(limitMs));
+      this.#reply({ ...answer, type: message.type === "rpc" ? "rpc_result" : "ack", id: message.id } as Ack | RpcResult);
     } catch (fault) {
-      this.#refuse(message.id, fault);
+      const lost = message.type === "rpc" && !(fault instanceof TidingsError);
+      this.#refuse(message.id, lost ? localError("connection_lost", "the call was lost; it may have been carried out") : fault);
     }
   }
 
@@ -247,11 +261,17 @@ export class EventStreamTransport implements Transport {
       return;
     }
     if (message.type === "joined_room") {
+      const asked = this.#asked.rooms.get(message.room);
+      const stored = this.#missed.get(message.room) ?? [];
       this.#joined.add(message.room);
-      message.missed ??= this.#missed.get(message.room) ?? [];
       this.#missed.delete(message.room);
-      message.id = this.#joins.get(message.room);
+      if (message.recovered !== undefined) message.missed ??= stored;
+      else if (asked?.history) message.history ??= stored.slice(-asked.history); // the stream names one number for all rooms
+      message.id = this.#joins.get(message.room) ?? (asked && ""); // without an id, the server joined by itself
       this.#joins.delete(message.room);
+    } else if (message.type === "left_room") {
+      this.#joined.delete(message.room);
+      this.#asked.rooms.delete(message.room);
     } else if (message.type === "subscribed") {
       const asked = this.#follows.find((request) => namesIn(request).includes(INBOX));
       this.#follows = this.#follows.filter((request) => request !== asked);
@@ -316,6 +336,8 @@ function postOf(message: Sent): Post {
     }
     case "broadcast":
       return ["POST /api/broadcast", { body: { content: message.content } }];
+    case "rpc":
+      return ["POST /api/rpc", { body: { method: message.method, data: message.data } }];
     case "status_change":
       return ["PUT /api/me/status", { body: { status: message.status } }];
     case "presence_update":
@@ -332,12 +354,14 @@ const channelsIn = (message: ClientMessage & { channel?: string; channels?: stri
 
 function questionOf(interest: Interest): [query: Record<string, string>, headers: Record<string, string>] {
   const rooms = [...interest.rooms].filter(([room]) => !room.includes(","));
-  const positions = [...rooms, [INBOX_TOPIC, interest.inbox] as const].filter(
-    (entry): entry is [string, NonNullable<(typeof entry)[1]>] => entry[1] !== undefined,
+  const positions = [...rooms.map(([room, { since }]) => [room, since] as const), [INBOX_TOPIC, interest.inbox] as const].filter(
+    (entry): entry is [string, Position] => entry[1] !== undefined,
   );
+  const history = Math.max(...rooms.map(([, request]) => (request.since ? 0 : (request.history ?? 0))));
   const query = {
     rooms: rooms.map(([room]) => room).join(","),
     channels: [...interest.channels, INBOX].join(","),
+    ...(history > 0 && { history: String(history) }),
   };
   return [query, positions.length > 0 ? { "Last-Event-ID": encodeEventId(positions) } : {}];
 }

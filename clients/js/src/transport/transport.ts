@@ -1,5 +1,6 @@
 import type { ClientMessage, Position, ServerMessage, Welcome } from "../generated/wire.js";
 import type { TidingsError } from "../errors.js";
+import type { JoinRequest } from "../joining.js";
 
 export type TransportKind = "websocket" | "sse";
 
@@ -38,7 +39,7 @@ export interface Transport {
 
 /** The client's rooms, channels and inbox position: an SSE stream requests them when it opens. */
 export interface Interest {
-  rooms: ReadonlyMap<string, Position | undefined>;
+  rooms: Map<string, JoinRequest>;
   channels: readonly string[];
   inbox: Position | undefined;
 }

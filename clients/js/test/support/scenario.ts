@@ -1,7 +1,7 @@
 /** Carries out the rows of tests/fixtures/scenarios/faked.json; the README beside it describes the steps. */
 import { readFileSync } from "node:fs";
 import { vi } from "vitest";
-import type { TidingsClient } from "../../src/client.js";
+import type { CallOptions, TidingsClient } from "../../src/client.js";
 import type { CredentialRequest } from "../../src/credentials.js";
 import { TidingsError } from "../../src/errors.js";
 import type { ClientMessage, ServerMessage, Status } from "../../src/generated/wire.js";
@@ -132,6 +132,9 @@ export class Faked {
   readonly #presenceSeen = new Map<string, string[]>();
   readonly #alertsSeen: string[] = [];
   readonly #errors: string[] = [];
+  readonly #removals = new Map<string, string[]>();
+  readonly #arrivals = new Map<string, unknown[]>();
+  readonly #askedForRooms: boolean[] = [];
   readonly #inbox: unknown[] = [];
   readonly #following = new Map<string, () => void>();
   #shown = "";
@@ -184,14 +187,29 @@ export class Faked {
     return room === undefined ? this.#client.presence : this.#client.room(room).presence;
   }
 
-  #want(name: string): void {
+  #listen(name: string): Room {
     const room = this.#client.room(name);
     if (!this.#seen.has(name)) {
-      const seen: unknown[] = [];
+      const [seen, removals, arrivals]: [unknown[], string[], unknown[]] = [[], [], []];
       this.#seen.set(name, seen);
+      this.#removals.set(name, removals);
+      this.#arrivals.set(name, arrivals);
       collect(seen, room);
+      room.on("removed", ({ reason }) => removals.push(reason));
+      room.on("userJoined", ({ userId, memberData }) => arrivals.push({ [userId]: memberData ?? null }));
     }
-    this.#results.keep(`join ${name}`, room.join());
+    return room;
+  }
+
+  #want(name: string, { token, ...options }: { token?: unknown; history?: number; data?: unknown } = {}): void {
+    const getToken = ({ refresh }: CredentialRequest): string => {
+      this.#askedForRooms.push(refresh);
+      if (token === "fails once" && this.#askedForRooms.length === 1) throw new Error("the application's server is away");
+      return `room token ${this.#askedForRooms.length}`;
+    };
+    const given = { ...options, token: token === true || token === "fails once" ? getToken : (token as string | undefined) };
+    const joined = this.#listen(name).join(given);
+    this.#results.keep(`join ${name}`, joined.then((history) => ({ history: history.map(({ content }) => content) })));
   }
 
   #follow(channel: string): void {
@@ -215,12 +233,15 @@ export class Faked {
     wake: () => this.#client.wake(),
     hide: () => this.#turnPage(true),
     show: () => this.#turnPage(false),
-    join: async (name: string) => {
-      this.#want(name);
+    join: async (name: string, options?: object) => {
+      this.#want(name, options);
       await pass();
       must(this.#client.room(name).state.get() === "joined", "it is not joined");
     },
-    want: (name: string) => this.#want(name),
+    want: (name: string, options?: object) => this.#want(name, options),
+    listen: (name: string) => void this.#listen(name),
+    call: (name: string, method: string, data: unknown, options?: CallOptions) =>
+      this.#results.keep(name, this.#client.call(method, data, options)),
     leave: (name: string) => this.#client.room(name).leave(),
     publish: (name: string, room: string, content: unknown, options?: PublishOptions) =>
       this.#results.keep(name, this.#client.room(room).publish(content, options)),
@@ -288,6 +309,9 @@ export class Faked {
     inboxPosition: () => this.#client.inbox.position,
     position: (expected: Record<string, unknown>) => forEachOf(expected, (room) => this.#client.room(room).position),
     rooms: (expected: Record<string, unknown>) => forEachOf(expected, (room) => this.#client.room(room).state.get()),
+    removals: (expected: Record<string, unknown>) => forEachOf(expected, (room) => this.#removals.get(room)),
+    arrivals: (expected: Record<string, unknown>) => forEachOf(expected, (room) => this.#arrivals.get(room)),
+    askedForRooms: () => this.#askedForRooms,
     results: (expected: Record<string, unknown>) =>
       forEachOf(expected, (name) => {
         const found = this.#results.get(name);
@@ -299,6 +323,7 @@ export class Faked {
         const { users, synced, count } = this.#presence(channel);
         const all: Record<string, unknown> = {
           users: Object.fromEntries([...users.get()].map(([userId, { status }]) => [userId, status])),
+          memberData: Object.fromEntries([...users.get()].map(([userId, { memberData }]) => [userId, memberData ?? null])),
           synced: synced.get(),
           count: count.get(),
         };

@@ -1,5 +1,5 @@
 /** A server without a network: rooms with a log, inboxes, and faults. Its sockets are what the client is given. */
-import type { Ack, ClientMessage, JoinedRoom, Position, RoomMessage, ServerMessage } from "../../src/generated/wire.js";
+import type { Ack, ClientJoinRoom, ClientMessage, JoinedRoom, RoomMessage, ServerMessage } from "../../src/generated/wire.js";
 import { encodeEventId, INBOX_TOPIC, positionIn } from "../../src/transport/eventid.js";
 import type { WebSocketLike } from "../../src/transport/websocket.js";
 
@@ -31,6 +31,8 @@ export class FakeServer {
   refusesChannels: string[] = [];
   /** Number of further tokens that get `unauthorized`. */
   refuseCredentials = 0;
+  /** Number of further joins that get `unauthorized`. */
+  refuseJoins = 0;
   /** What is answered to a type of message, instead of what would be. */
   answers: Record<string, ServerMessage> = {};
   userId = "u-me";
@@ -95,8 +97,9 @@ export class FakeServer {
       write("subscribed", { type: "subscribed", channels: ["inbox"] }, encodeEventId([[INBOX_TOPIC, { epoch: "i1", seq: this.inboxSeq }]]));
       for (const room of list("rooms")) {
         connection.rooms.add(room);
-        const { missed = [], ...joined } = this.#joined(room, positionIn(last, room), undefined);
-        for (const message of missed) write(message.type, message);
+        const since = positionIn(last, room);
+        const { missed = [], history = [], ...joined } = this.#joined({ room, since, history: Number(url.searchParams.get("history") ?? 0) });
+        for (const message of [...missed, ...history]) write(message.type, message);
         write("joined_room", joined);
       }
     });
@@ -153,8 +156,11 @@ export class FakeServer {
     if (instead) return reply({ ...instead, id } as ServerMessage);
     switch (message.type) {
       case "join_room":
+        if (this.refuseJoins-- > 0) return reply({ type: "error", id, code: "unauthorized", message: "no", retryable: false });
         connection.rooms.add(message.room);
-        return reply(this.#joined(message.room, message.since, id));
+        return reply(this.#joined(message));
+      case "rpc":
+        return reply({ type: "rpc_result", id, data: [message.method, message.data] });
       case "leave_room":
         connection.rooms.delete(message.room);
         return reply({ type: "left_room", room: message.room, id });
@@ -171,13 +177,16 @@ export class FakeServer {
     }
   }
 
-  #joined(room: string, since: Position | undefined, id: string | undefined): JoinedRoom {
-    if (room.startsWith("live:")) return { type: "joined_room", room, id, ...(since && { recovered: false, missed: [] }) };
+  #joined({ room, since, history, id }: Pick<ClientJoinRoom, "room" | "since" | "history" | "id">): JoinedRoom {
+    const log = this.rooms.get(room) ?? [];
+    const past = !since && history !== undefined && { history: history ? log.slice(-history) : [] };
+    if (room.startsWith("live:")) {
+      return { type: "joined_room", room, id, ...(since && { recovered: false, missed: [] }), ...past };
+    }
     const head = { type: "joined_room", room, epoch: this.epoch, seq: this.seq, id } as const;
-    if (!since) return head;
+    if (!since) return { ...head, ...past };
     if (since.epoch !== this.epoch) return { ...head, recovered: false, missed: [] };
-    const missed = (this.rooms.get(room) ?? []).filter((message) => (message.seq ?? 0) > since.seq);
-    return { ...head, recovered: true, missed };
+    return { ...head, recovered: true, missed: log.filter((message) => (message.seq ?? 0) > since.seq) };
   }
 
   #publish(connection: FakeConnection, message: ClientMessage & { type: "room_message" }, reply: (answer: ServerMessage) => void): void {
@@ -325,6 +334,7 @@ function messageOf(path: string, body: object): ClientMessage | undefined {
     rooms: { type: "room_message", room: name },
     users: { type: "direct_message", targetUserId: name },
     broadcast: { type: "broadcast" },
+    rpc: { type: "rpc" },
     me: { type: name === "status" ? "status_change" : "presence_update" },
   };
   return types[kind ?? ""] && ({ ...types[kind ?? ""], ...body } as ClientMessage);
