@@ -20,6 +20,7 @@ from tidings_client.errors import (
     ConnectionLost,
     LocalError,
     QueueFull,
+    Removed,
     ServerError,
     TidingsError,
     Unsupported,
@@ -46,7 +47,7 @@ from tidings_client.generated.wire import (
 from tidings_client.inbox import Inbox
 from tidings_client.options import CredentialRequest, Options
 from tidings_client.presence import Presence
-from tidings_client.room import Gap, Joined, Room
+from tidings_client.room import Gap, Joined, Removal, Room
 
 __all__ = [
     "Ack",
@@ -74,6 +75,8 @@ __all__ = [
     "Position",
     "Presence",
     "QueueFull",
+    "Removal",
+    "Removed",
     "Room",
     "RoomMessage",
     "RoomPast",

@@ -27,13 +27,16 @@ from tidings_client.generated.wire import (
     ClientPresenceUpdate,
     ClientRefresh,
     ClientRoomMessage,
+    ClientRpc,
     ClientStatusChange,
     DirectMessage,
     ErrorMessage,
     JoinedRoom,
+    LeftRoom,
     Position,
     RoomMessage,
     RoomPast,
+    RpcResult,
     ServerMessage,
     Status,
     Subscribed,
@@ -201,6 +204,17 @@ class TidingsClient(Operations):
         answer: Ack = await self.submit(ClientBroadcast(content=content, echo=echo), ONCE)
         return answer
 
+    async def call(self, method: str, data: Any = None, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - of the answer alone
+        """Call a method of the application behind the server, and return its answer.
+
+        Waits for a connection. `timeout` is the time limit of the answer in seconds, from when the call is sent; without
+        it, the option `ack_timeout`. Raises a ServerError with the application's code, or `unknown_method`. A call is never
+        sent twice: if its answer is lost it raises ConnectionLost or AckTimeout, and the method may have been carried out.
+        """
+        sending = Sending(queued=True, once=True, answer_timeout=timeout)
+        answer: RpcResult = await self.submit(ClientRpc(method=method, data=data), sending)
+        return answer.data
+
     async def set_status(self, status: Status) -> None:
         """Set this user's status, now and on every later connection."""
         await self._say(ClientStatusChange(status=status))
@@ -267,7 +281,7 @@ class TidingsClient(Operations):
         query = {"limit": limit, "before": before, "since": since}
         return await self.request("GET /api/rooms/{room}/history", path={"room": room}, query=query)
 
-    def spawn(self, work: Awaitable[object]) -> None:
+    def spawn(self, work: Awaitable[object]) -> asyncio.Task[None]:
         """Run a task until it is done or the client is closed."""
 
         async def run() -> None:
@@ -276,6 +290,7 @@ class TidingsClient(Operations):
         task = asyncio.create_task(run(), name="tidings client")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def open(self, kind: TransportKind, events: TransportEvents) -> Transport:
         """Open a transport."""
@@ -348,8 +363,12 @@ class TidingsClient(Operations):
                 self.session = message.session or self.session
             case RoomMessage():
                 self._in_room(message.room, lambda room: room.on_message(message))
+            case JoinedRoom(id=None):
+                self.room(message.room).on_joined(message)  # the server may have joined it by itself
             case JoinedRoom():
                 self._in_room(message.room, lambda room: room.on_joined(message))
+            case LeftRoom(reason=str(reason)):
+                self._in_room(message.room, lambda room: room.on_removed(reason))
             case UserJoined():
                 self._in_room(message.room, lambda room: room.user_joins.emit(message))
             case UserLeft():
@@ -402,10 +421,11 @@ class TidingsClient(Operations):
         self._shown = self._credentials.kept
         return response
 
-    async def _post(self, post: Post) -> Ack:
+    async def _post(self, post: Post) -> Any:
         headers = {"Tidings-Connection": post.connection_id} if post.connection_id else {}
-        ack: Ack = await self._http.request(post.operation, post.path, self._names, post.body, headers)
-        return ack
+        return await self._http.request(
+            post.operation, post.path, self._names, post.body, headers, post.timeout
+        )
 
     async def _carry_out(self, operation: str, path: Path, query: Query, body: object) -> Any:
         self._take_loop()
@@ -444,7 +464,7 @@ class TidingsClient(Operations):
         return {name: value for name, value in known.items() if value is not None}
 
     def _interest(self) -> Interest:
-        rooms = {room.name: room.position for room in self._rooms.values() if room.expected}
+        rooms = {room.name: request for room in self._rooms.values() if (request := room.request)}
         return Interest(rooms, self._channels.wanted, self.inbox.position)
 
     def _all_presences(self) -> tuple[Presence, ...]:

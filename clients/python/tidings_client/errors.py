@@ -7,6 +7,7 @@ TidingsError                 base of all; has `code`, `retryable`, `retry_after`
     ├── ConnectionLost       sent but not answered; it may have arrived, and repeating it is not safe
     ├── QueueFull            not connected, and the queue is full; or a stream is not read fast enough
     ├── Closed               the client was closed, or the room was left
+    ├── Removed              the server ended the membership of a room
     ├── Blocked              a proxy, firewall or portal answered instead of the server
     └── Unsupported          the current transport cannot carry it
 """
@@ -77,6 +78,16 @@ class Closed(LocalError):
     """The client was closed, or the room was left."""
 
     own_code = "closed"
+
+
+class Removed(LocalError):
+    """The server ended the membership of a room: `code` is `removed`, or `expired` with the room's token."""
+
+    own_code = "removed"
+
+    def __init__(self, reason: str = own_code) -> None:
+        super().__init__(f"the server ended the membership: {reason}")
+        self.code = reason
 
 
 class Blocked(LocalError):

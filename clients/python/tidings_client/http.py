@@ -15,10 +15,8 @@ from tidings_client.errors import ServerError
 from tidings_client.generated.http import ANSWERS
 from tidings_client.refusal import UNREADABLE, blocked, refusal
 
-_TIMEOUT = httpx.Timeout(10.0)
+_TIMEOUT_S = 10.0
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-# A stream has no end. The watchdog detects its silence.
-_STREAM_TIMEOUT = httpx.Timeout(10.0, read=None)
 
 
 class Http:
@@ -37,6 +35,7 @@ class Http:
         query: Mapping[str, QueryValue],
         body: object,
         headers: Mapping[str, str] = NO_HEADERS,
+        read_timeout: float = _TIMEOUT_S,
     ) -> Any:
         """Carry out one operation and return its answer, typed.
 
@@ -53,7 +52,7 @@ class Http:
         filled = re.sub(r"\{(\w+)\}", lambda part: quote(path[part[1]], safe=""), template)
         content = None if body is None else msgspec.json.encode(body)
         kind = {} if content is None else {"Content-Type": "application/json"}
-        response = await self._send(method, filled, query, {**headers, **kind}, content, stream=False)
+        response = await self._send(method, filled, query, {**headers, **kind}, content, read_timeout)
         if response.status_code == httpx.codes.NO_CONTENT:
             return None
         try:
@@ -65,7 +64,8 @@ class Http:
         self, path: str, query: Mapping[str, QueryValue], headers: Mapping[str, str]
     ) -> httpx.Response:
         """Open a stream, which the caller closes. Raises a TidingsError if it is refused."""
-        return await self._send("GET", path, query, headers, None, stream=True)
+        # A stream has no end. The watchdog detects its silence.
+        return await self._send("GET", path, query, headers, None, None)
 
     async def close(self) -> None:
         """Close all connections. The next request opens a new one."""
@@ -80,16 +80,18 @@ class Http:
         query: Mapping[str, QueryValue],
         headers: Mapping[str, str],
         content: bytes | None,
-        *,
-        stream: bool,
+        read_timeout: float | None,
     ) -> httpx.Response:
+        """Send a request. Without a time limit for its answer, that is a stream."""
+        stream = read_timeout is None
+
         async def attempt(shown: Shown) -> httpx.Response:
             request = self._client.build_request(
                 method,
                 self._endpoint.http(path, {**query, **shown.query}),
                 headers={**headers, **shown.headers},
                 content=content,
-                timeout=_STREAM_TIMEOUT if stream else _TIMEOUT,
+                timeout=httpx.Timeout(_TIMEOUT_S, read=read_timeout),
             )
             try:
                 response = await self._client.send(request, stream=True)

@@ -24,6 +24,7 @@ from tidings_client.generated.wire import (
 # The server's window is 120 s by default; clocks and queues need a margin.
 DUPLICATE_S = 110.0
 _RETRY_S = 0.5
+_LOST = "the connection was lost before the answer came; the message may have arrived"
 
 
 def _never() -> bool:
@@ -46,6 +47,10 @@ class Sending:
     """Whether it may be sent now: a room's message waits for the join."""
     topic: str | None = None
     """The room it belongs to."""
+    once: bool = False
+    """Sent once at most, also if the answer says that it may succeed later."""
+    answer_timeout: float | None = None
+    """Time limit of the answer in seconds, if it has its own."""
 
 
 AT_ONCE = Sending()
@@ -186,7 +191,7 @@ class Requests:
             entry.cancel_timer()
             sent, entry.waiting = entry.waiting, False
             if not entry.sending.queued or (sent and not entry.sending.repeatable()):
-                self._fail(entry, ConnectionLost("the connection was lost before the answer came"))
+                self._fail(entry, ConnectionLost(_LOST))
 
     def end(self, fault: TidingsError) -> None:
         """There will be no connection: all messages fail, and later ones, until `begin`."""
@@ -203,7 +208,9 @@ class Requests:
         if not isinstance(answer, ErrorMessage):
             self._forget(entry)
             entry.resolve(answer)
-        elif answer.retryable and entry.sending.queued and entry.tries < self._tries:
+        elif (
+            answer.retryable and entry.sending.queued and not entry.sending.once and entry.tries < self._tries
+        ):
             after = _RETRY_S if answer.retry_after_ms is None else answer.retry_after_ms / 1000
             self._later(entry, after)
         else:
@@ -232,7 +239,9 @@ class Requests:
         entry.waiting = True
         entry.tries += 1
         entry.cancel_timer()
-        entry.timer = self._clock.call_later(self._ack_timeout, lambda: self._unanswered(entry))
+        limit = entry.sending.answer_timeout
+        limit = self._ack_timeout if limit is None else limit
+        entry.timer = self._clock.call_later(limit, lambda: self._unanswered(entry))
         try:
             self._link.send(entry.message)
         except (TidingsError, *UNENCODABLE) as fault:

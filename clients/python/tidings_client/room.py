@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
 
 from tidings_client.clock import Clock, Timer
-from tidings_client.errors import Closed, ConnectionLost, ServerError, TidingsError
+from tidings_client.errors import Closed, ConnectionLost, Removed, ServerError, TidingsError
 from tidings_client.events import STREAM_LIMIT, Event, Stream
 from tidings_client.generated.wire import (
     Ack,
@@ -21,6 +21,8 @@ from tidings_client.generated.wire import (
     UserJoined,
     UserLeft,
 )
+from tidings_client.joining import Joining
+from tidings_client.options import CredentialCallback
 from tidings_client.presence import Presence
 from tidings_client.requests import AT_ONCE, Sending
 from tidings_client.roomlog import RoomLog
@@ -30,6 +32,7 @@ RoomState = Literal[
     "joining",  # not a member yet, or not connected
     "joined",
     "refused",  # the server refused; only another `join` tries again
+    "removed",  # the server ended the membership; only another `join` tries again
 ]
 
 _RETRY_S = 1.0
@@ -51,6 +54,14 @@ class Gap:
 
     position: Position | None
     """The position after the gap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """The server ended the membership."""
+
+    reason: str
+    """`removed` by an administrator, or `expired` with the room's token."""
 
 
 class RoomLink(Protocol):
@@ -83,7 +94,7 @@ class RoomLink(Protocol):
         self, room: str, limit: int | None, before: int | None, since: int | None
     ) -> RoomPast: ...
 
-    def spawn(self, work: Awaitable[object]) -> None: ...
+    def spawn(self, work: Awaitable[object]) -> asyncio.Task[None]: ...
 
 
 class Room:
@@ -101,12 +112,18 @@ class Room:
         self.user_leaves: Event[UserLeft] = Event()
         """The last connection of a user left."""
         self.refusals: Event[TidingsError] = Event()
+        self.removals: Event[Removal] = Event()
+        """The server ended the membership."""
         self._link = link
         self._log = RoomLog()
         self._wanted = False
+        self._invited = False  # the server joined the room for this user: until the connection ends
         self._durable = False
+        self._joining = Joining()
+        self._attempt = 0  # number of the current attempt to join: a token that comes later is of no use
+        self._token_task: asyncio.Task[None] | None = None
         self._refusal: TidingsError | None = None
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: set[asyncio.Future[list[RoomMessage]]] = set()
         # The answer to a join, and live messages after it, until it is known which missed messages are our own.
         self._undelivered: JoinedRoom | None = None
         self._held: list[RoomMessage] = []
@@ -116,14 +133,22 @@ class Room:
         return f"<Room {self.name!r} {self.state}>"
 
     @property
-    def wanted(self) -> bool:
-        """Whether it was joined, and not left since."""
-        return self._wanted
+    def refusal(self) -> TidingsError | None:
+        """Why the server refused the room, or ended the membership, if it did."""
+        return self._refusal
 
     @property
-    def expected(self) -> bool:
-        """Whether this client is a member, or is about to be."""
-        return self._wanted and self.state != "refused"
+    def wanted(self) -> bool:
+        """Whether this client is a member, or has requested it, and was not removed."""
+        return (self._wanted or self._invited) and self.state != "removed"
+
+    @property
+    def request(self) -> ClientJoinRoom | None:
+        """The request to join, if this client is a member or is about to be."""
+        # Without its token, the room is requested later.
+        if not self.wanted or self.state == "refused" or self._joining.lacks_token:
+            return None
+        return self._joining.request(self.name, self.position)
 
     @property
     def position(self) -> Position | None:
@@ -135,21 +160,35 @@ class Room:
         """The users in the room, while it is followed."""
         return self._link.presence_of(self.name)
 
-    async def join(self) -> None:
-        """Join the room on this and every later connection, until `leave`. Returns when joined.
+    async def join(
+        self,
+        *,
+        history: int | None = None,
+        data: Any = None,
+        token: str | CredentialCallback | None = None,
+    ) -> list[RoomMessage]:
+        """Join the room on this and every later connection, with the same options, until `leave`. Returns when joined.
+
+        `history`: number of stored messages to begin with; they come as messages before the live ones, and are
+        returned. `data`: what other members see of this one, any JSON of at most 1 KiB; in a room that is already
+        joined, it replaces the earlier data. `token`: a token for this room alone, or a function that returns one and is
+        called again when the token has expired or is refused.
 
         Raises a TidingsError if the room is refused, or if the client has failed or was closed. Cancellation ends the
         wait; the room is joined all the same.
         """
-        self._want()
+        before = self._joining
+        is_renewed = self._want(history, data, token)
         if self._link.over is not None:
             raise self._link.over
+        if is_renewed:
+            await self._renew(before)
         if self.state == "joined":
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            return []
+        waiter: asyncio.Future[list[RoomMessage]] = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
         try:
-            await waiter
+            return await waiter
         finally:
             self._waiters.discard(waiter)
 
@@ -157,24 +196,34 @@ class Room:
         """Leave the room. Messages that wait to be sent to it fail with Closed."""
         self._link.check_loop()
         self._wanted = False
-        if self.state == "left":
+        state = self.state
+        if state == "left":
             return
-        was_there = self.state != "refused"
-        self._cancel_timer()
-        self.state = "left"
-        self._log = RoomLog()
-        self._undelivered = None
+        self._reset("left", Closed("the room was left"))
         self._refusal = None
-        self._give_up(Closed("the room was left"))
+        self._joining = Joining()
         self.messages.end()
-        if was_there and self._link.is_up:
+        if state not in ("refused", "removed") and self._link.is_up:
             # It may be lost with its connection, which ends the membership as well.
             self._link.submit(ClientLeaveRoom(room=self.name))
 
-    def stream(self, limit: int = STREAM_LIMIT) -> Stream[RoomMessage]:
-        """Join, and return an iterator over the messages from now on. `async with` ends it at the end of the block."""
+    def stream(
+        self,
+        limit: int = STREAM_LIMIT,
+        *,
+        history: int | None = None,
+        data: Any = None,
+        token: str | CredentialCallback | None = None,
+    ) -> Stream[RoomMessage]:
+        """Join as `join` does, and return an iterator over the messages from now on.
+
+        `async with` ends it at the end of the block.
+        """
         stream = self.messages.stream(limit)
-        self._want()
+        before = self._joining
+        if self._want(history, data, token):
+            renewing = self._link.spawn(self._renew(before))
+            renewing.add_done_callback(lambda task: task.cancelled() or task.exception())
         return stream
 
     def __aiter__(self) -> Stream[RoomMessage]:
@@ -194,10 +243,10 @@ class Room:
         every other member. `id`: message id, unique per user and room; a repeated one is not stored again within two
         minutes. Repeated with the same id in durable rooms, never in ephemeral ones.
         """
-        if not self._wanted:
-            raise ServerError("join the room first", code="not_in_room")
         if self._refusal is not None:
             raise self._refusal
+        if not self.wanted:
+            raise ServerError("join the room first", code="not_in_room")
         sending = Sending(
             queued=True,
             repeatable=lambda: self._durable,  # an ephemeral room would receive it twice
@@ -219,14 +268,16 @@ class Room:
 
     def on_up(self) -> None:
         """A connection opened: join on it."""
-        if self._wanted:
+        if self._wanted and self.state != "removed":
             self._enter()
 
     def on_down(self) -> None:
         """The connection ended."""
         self._cancel_timer()
+        self._attempt += 1
+        self._invited = False
         if self.state == "joined":
-            self.state = "joining"
+            self.state = "joining" if self._wanted else "left"
 
     def on_end(self, fault: TidingsError) -> None:
         """There will be no connection until `connect` is called."""
@@ -234,30 +285,50 @@ class Room:
 
     def on_joined(self, answer: JoinedRoom) -> None:
         """Handle the answer to a join, or the server's report of lost messages."""
-        if not self._wanted:
-            return
+        if not self.wanted:
+            # Without an id and a recovery the server joined by itself; else it is late, and the room was left meanwhile.
+            if answer.id is not None or answer.recovered is not None:
+                return
+            self._invited = True
         if self._undelivered is not None:
             self._deliver(self._undelivered)
+        self._joining.succeeded()
+        self._refusal = None
         self._durable = answer.seq is not None
         unsettled = self._link.unsettled(self.name) if answer.missed else None
         entered = self.state != "joined"
+        log = self._log
         if unsettled is not None:
             # Own messages without an answer may be among the missed ones; the acks of their repeats tell them apart.
             self._undelivered, self._held = answer, []
             self._link.spawn(self._deliver_later(answer, unsettled))
         else:
             self._deliver(answer)
+        if self._log is not log:
+            return  # a callback left the room
         self.state = "joined"
-        self._settle(None)
+        self._settle(answer.history or [])
         if entered:
             self.joins.emit(Joined(answer.recovered))
         self._link.flush()
+
+    def on_removed(self, reason: str) -> None:
+        """The server ended the membership. With an expired token, the room is joined again with a new one."""
+        if not self.wanted:
+            return
+        if reason == "expired" and self._wanted and self._joining.expire():
+            self._enter()
+            return
+        fault = Removed(reason)
+        self._reset("removed", fault)
+        self.messages.end(fault)
+        self.removals.emit(Removal(reason))
 
     def on_message(self, message: RoomMessage) -> None:
         """Handle a message of this room."""
         if self._undelivered is not None:
             self._held.append(message)
-        elif self._wanted and self._log.accept(message):
+        elif self.wanted and self._log.accept(message):
             self.messages.emit(message)
 
     def on_stored(self, ack: Ack, echo: bool | None) -> None:
@@ -281,36 +352,95 @@ class Room:
     def _deliver(self, answer: JoinedRoom) -> None:
         self._undelivered = None
         held, self._held = self._held, []
+        log = self._log
         for missed in answer.missed or ():
             self.on_message(missed)
-        if self._wanted and self._log.on_joined(answer):  # else a callback left it
+        if self._log is not log:
+            return  # a callback left the room
+        past = log.past(answer)
+        if log.on_joined(answer):
             self.gaps.emit(Gap(self.position))
+        for stored in past:
+            if self._log is log:
+                self.messages.emit(stored)
         for live in held:
-            self.on_message(live)
+            if self._log is log:
+                self.on_message(live)
 
-    def _want(self) -> None:
+    def _want(self, history: int | None, data: Any, token: str | CredentialCallback | None) -> bool:
+        """Request the membership. Returns whether the room is joined already, and the options change it."""
         self._link.check_loop()
+        before = self._joining
+        self._joining = before.extended(history, data, token)
         self._wanted = True
-        if self.state not in ("joined", "joining"):
-            self._refusal = None
-            self.state = "joining"
-            if self._link.is_up:
-                self._enter()
+        if self.state == "joined":
+            return not self._joining.is_for_member(before)
+        if self.state == "joining" and self._joining is before:
+            return False
+        self._joining.succeeded()
+        self._refusal = None
+        self.state = "joining"
+        if self._link.is_up:
+            self._enter()
+        return False
+
+    async def _renew(self, before: Joining) -> None:
+        """Join again as a member, with other data or another token."""
+        joining = self._joining
+        try:
+            if joining.lacks_token:
+                await joining.get_token()
+            await self._link.submit(joining.request(self.name, self._log.since(self._link.heard_at)))
+        except TidingsError as fault:
+            # What was refused is not asked for on the next connection; what was lost is.
+            lost = fault.retryable or isinstance(fault, ConnectionLost)
+            if not lost and self._joining is joining:
+                self._joining = before
+                if self.state == "joined":
+                    self._enter()  # a stream that was refused has lost the room
+            raise
 
     def _enter(self) -> None:
         self._refusal = None
         self.state = "joining"
         self._undelivered = None
-        message = ClientJoinRoom(room=self.name, since=self._log.since(self._link.heard_at))
+        self._attempt += 1
+        if self._joining.lacks_token:
+            self._token_task = self._link.spawn(self._enter_with_token(self._attempt))
+        else:
+            self._submit()
+
+    async def _enter_with_token(self, attempt: int) -> None:
+        fault: Exception | None = None
+        try:
+            await self._joining.get_token()
+        except Exception as raised:  # noqa: BLE001 - of the application's function
+            fault = raised
+        if attempt != self._attempt:
+            return
+        if fault is None:
+            self._submit()
+        else:
+            self._failed(fault)
+
+    def _submit(self) -> None:
+        message = self._joining.request(self.name, self._log.since(self._link.heard_at))
         self._link.submit(message).add_done_callback(self._on_answer)
 
     def _on_answer(self, answer: "asyncio.Future[Any]") -> None:
         fault = None if answer.cancelled() else answer.exception()
-        if not isinstance(fault, TidingsError) or isinstance(fault, ConnectionLost) or not self._wanted:
+        if isinstance(fault, TidingsError) and not isinstance(fault, ConnectionLost):
+            self._failed(fault)
+
+    def _failed(self, fault: Exception) -> None:
+        if not self.wanted:
             return
-        if fault.retryable:
-            delay = _RETRY_S if fault.retry_after is None else fault.retry_after
-            self._timer = self._link.clock.call_later(delay, self._again)
+        if not isinstance(fault, TidingsError) or fault.retryable:
+            after = fault.retry_after if isinstance(fault, TidingsError) else None
+            self._timer = self._link.clock.call_later(_RETRY_S if after is None else after, self._again)
+            return
+        if self._joining.may_refresh(fault):
+            self._enter()
             return
         self._refusal = fault
         self.state = "refused"
@@ -319,8 +449,21 @@ class Room:
         self.refusals.emit(fault)
 
     def _again(self) -> None:
-        if self._wanted and self._link.is_up and self.state == "joining":
+        if self.wanted and self._link.is_up and self.state == "joining":
             self._enter()
+
+    def _reset(self, state: RoomState, fault: TidingsError) -> None:
+        """The membership is over."""
+        self._cancel_timer()
+        self._attempt += 1
+        if self._token_task is not None:
+            self._token_task.cancel()
+        self._invited = False
+        self._refusal = fault
+        self._log = RoomLog()
+        self._undelivered = None
+        self.state = state
+        self._give_up(fault)
 
     def _give_up(self, fault: TidingsError) -> None:
         """Fail everything that waits for the room."""
@@ -331,12 +474,12 @@ class Room:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _settle(self, fault: TidingsError | None) -> None:
+    def _settle(self, outcome: list[RoomMessage] | TidingsError) -> None:
         waiters, self._waiters = self._waiters, set()
         for waiter in waiters:
             if waiter.done():
                 continue
-            if fault is None:
-                waiter.set_result(None)
+            if isinstance(outcome, TidingsError):
+                waiter.set_exception(outcome)
             else:
-                waiter.set_exception(fault)
+                waiter.set_result(outcome)

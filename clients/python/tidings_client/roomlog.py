@@ -40,6 +40,14 @@ class RoomLog:
                 self._move_to(seq)
         return self.position
 
+    def past(self, answer: JoinedRoom) -> list[RoomMessage]:
+        """Return the stored messages of an answer to a join that were not delivered before, after the missed ones."""
+        stored = answer.history or []
+        if self.position is None or answer.epoch != self.position.epoch:
+            return stored
+        before = self.position.seq
+        return [message for message in stored if message.seq is not None and message.seq > before]
+
     def on_joined(self, answer: JoinedRoom) -> bool:
         """Handle the answer to a join, after the missed messages. Returns whether messages may be missing."""
         before = self.position

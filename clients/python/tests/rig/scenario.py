@@ -8,7 +8,7 @@ from typing import Any
 
 from rig.clock import FakeClock
 from rig.server import FakeServer
-from tidings_client import Backoff, CredentialRequest, TidingsClient, TidingsError
+from tidings_client import Ack, Backoff, CredentialRequest, Room, TidingsClient, TidingsError
 
 TABLES = Path(__file__).resolve().parents[4] / "tests" / "fixtures" / "scenarios"
 WHO = "python"
@@ -55,6 +55,9 @@ class Faked:
         self.presence_seen: dict[str, list[str]] = {}
         self.alerts_seen: list[str] = []
         self.errors: list[str] = []
+        self.removals: dict[str, list[str]] = {}
+        self.arrivals: dict[str, list[Any]] = {}
+        self.asked_for_rooms: list[bool] = []
         self.following: dict[str, Any] = {}
         self.client = TidingsClient(
             "http://server",
@@ -130,16 +133,42 @@ class Faked:
     def do_wake(self) -> None:
         self.client.wake()
 
-    async def do_join(self, name: str) -> None:
-        self.do_want(name)
+    async def do_join(self, name: str, options: Any = None) -> None:
+        self.do_want(name, options)
         await self.clock.pass_()
         assert self.client.room(name).state == "joined"
 
-    def do_want(self, name: str) -> None:
+    def do_want(self, name: str, options: Any = None) -> None:
+        given = dict(options or {})
+        if given.get("token") in (True, "fails once"):
+            given["token"] = self._room_token_giver(given["token"])
+        self._begin(f"join {name}", self._join(self.do_listen(name), given))
+
+    async def _join(self, room: Room, options: dict[str, Any]) -> dict[str, Any]:
+        return {"history": [message.content for message in await room.join(**options)]}
+
+    def _room_token_giver(self, kind: Any) -> Callable[[CredentialRequest], str]:
+        def give(request: CredentialRequest) -> str:
+            self.asked_for_rooms.append(request.refresh)
+            if kind == "fails once" and len(self.asked_for_rooms) == 1:
+                raise OSError("the application's server is away")
+            return f"room token {len(self.asked_for_rooms)}"
+
+        return give
+
+    def do_listen(self, name: str) -> Room:
         room = self.client.room(name)
         if name not in self.seen:
             self.seen[name] = self._collect(room.messages, room.gaps)
-        self._begin(f"join {name}", room.join())
+            removals = self.removals.setdefault(name, [])
+            arrivals = self.arrivals.setdefault(name, [])
+            room.removals.listen(lambda removal: removals.append(removal.reason))
+            room.user_joins.listen(lambda user: arrivals.append({user.user_id: user.member_data}))
+        return room
+
+    def do_call(self, name: str, method: str, data: Any, options: Any = None) -> None:
+        given = {"timeout": options["timeoutMs"] / _MS} if options else {}
+        self._begin(name, self.client.call(method, data, **given))
 
     def do_leave(self, name: str) -> None:
         self.client.room(name).leave()
@@ -196,6 +225,7 @@ class Faked:
             "refuseCredentials": "refuse_credentials",
             "refusesChannels": "refuses_channels",
             "proxyStatus": "proxy_status",
+            "refuseJoins": "refuse_joins",
         }
         for name, value in changes.items():
             assert hasattr(self.server, names.get(name, name)), name
@@ -282,6 +312,15 @@ class Faked:
     def see_rooms(self, expected: Any) -> Any:
         return {room: self.client.room(room).state for room in expected}
 
+    def see_removals(self, expected: Any) -> Any:
+        return {room: self.removals[room] for room in expected}
+
+    def see_arrivals(self, expected: Any) -> Any:
+        return {room: self.arrivals[room] for room in expected}
+
+    def see_askedForRooms(self, _: Any) -> Any:  # noqa: N802
+        return self.asked_for_rooms
+
     def see_results(self, expected: Any) -> Any:
         return {name: self._result(name, value) for name, value in expected.items()}
 
@@ -293,8 +332,10 @@ class Faked:
         if fault is not None:
             found: Any = {"error": error_of(fault)}
         else:
-            ack = task.result()
-            found = {"ok": {} if ack is None else {"id": ack.id, "epoch": ack.epoch, "seq": ack.seq}}
+            ok = task.result()
+            if isinstance(ok, Ack):
+                ok = {"id": ok.id, "epoch": ok.epoch, "seq": ok.seq}
+            found = {"ok": {} if ok is None else ok}
         return expected if is_part(expected, found) else found
 
     def see_errors(self, _: Any) -> Any:
@@ -306,6 +347,7 @@ class Faked:
             presence = self._presence(channel)
             every = {
                 "users": {user_id: user.status for user_id, user in presence.items()},
+                "memberData": {user_id: user.member_data for user_id, user in presence.items()},
                 "synced": presence.synced,
                 "count": presence.count,
             }

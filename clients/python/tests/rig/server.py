@@ -46,6 +46,8 @@ class FakeServer:
         """Publishes are answered `unavailable` while True."""
         self.refuse_credentials = 0
         """Number of further connections that get `unauthorized`."""
+        self.refuse_joins = 0
+        """Number of further joins that get `unauthorized`."""
         self.ignores: list[str] = []
         """Types of messages that are not answered."""
         self.refuses_channels: list[str] = []
@@ -113,9 +115,10 @@ class FakeServer:
         for room in filter(None, connection.query.get("rooms", "").split(",")):
             connection.rooms.add(room)
             at = position_in(last, room)
-            joined = self._joined(room, None if at is None else {"epoch": at.epoch, "seq": at.seq})
-            for missed in joined.pop("missed", []):
-                connection.send_out(missed)
+            since = None if at is None else {"epoch": at.epoch, "seq": at.seq}
+            joined = self._joined(room, since, int(connection.query.get("history", "0")))
+            for stored in (*joined.pop("missed", []), *joined.pop("history", [])):
+                connection.send_out(stored)
             connection.send_out(joined)
         kind = {"Content-Type": "text/event-stream"}
         return httpx.Response(200, headers=kind, stream=FakeEventStream(connection))
@@ -181,9 +184,16 @@ class FakeServer:
             reply({**self.answers[kind], **of})
             return
         match kind:
+            case "join_room" if self.refuse_joins > 0:
+                self.refuse_joins -= 1
+                fault = {"type": "error", "code": "unauthorized", "message": "no", "retryable": False}
+                connection.send_out({**fault, **of})
             case "join_room":
                 connection.rooms.add(message["room"])
-                connection.send_out({**self._joined(message["room"], message.get("since")), **of})
+                joined = self._joined(message["room"], message.get("since"), message.get("history"))
+                connection.send_out({**joined, **of})
+            case "rpc":
+                reply({"type": "rpc_result", "data": [message["method"], message["data"]], **of})
             case "leave_room":
                 connection.rooms.discard(message["room"])
                 connection.send_out({"type": "left_room", "room": message["room"], **of})
@@ -211,8 +221,10 @@ class FakeServer:
         }
         return stored
 
-    def _joined(self, room: str, since: Message | None) -> Message:
-        head = {"type": "joined_room", "room": room}
+    def _joined(self, room: str, since: Message | None, history: int | None = None) -> Message:
+        head: Message = {"type": "joined_room", "room": room}
+        if since is None and history is not None:
+            head["history"] = self.rooms.get(room, [])[-history:] if history else []
         if room.startswith("live:"):
             return {**head, **({"recovered": False, "missed": []} if since else {})}
         head |= {"epoch": self.epoch, "seq": self.seq}
@@ -366,6 +378,7 @@ def _message_of(request: httpx.Request) -> Message | None:
         "rooms": {"type": "room_message", "room": name},
         "users": {"type": "direct_message", "targetUserId": name},
         "broadcast": {"type": "broadcast"},
+        "rpc": {"type": "rpc"},
         "me": {"type": "status_change" if name == "status" else "presence_update"},
     }
     return {**types[kind], **json.loads(request.content)} if kind in types else None

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from tidings_client.connection.fallback import TransportKind
 from tidings_client.errors import TidingsError
-from tidings_client.generated.wire import ClientMessage, Position, ServerMessage
+from tidings_client.generated.wire import ClientJoinRoom, ClientMessage, Position, ServerMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class End:
 class Interest:
     """The client's rooms, channels and inbox position: an SSE stream requests them when it opens."""
 
-    rooms: Mapping[str, Position | None]
+    rooms: Mapping[str, ClientJoinRoom]
     channels: Sequence[str]
     inbox: Position | None
 
@@ -59,7 +59,7 @@ class Transport(Protocol):
         """Send, or raise a TidingsError for what the server would not accept."""
         ...
 
-    def settled(self) -> "asyncio.Future[None] | None":
+    def settled(self) -> "asyncio.Future[Any] | None":
         """Return a future that is done when all that was sent is answered; None if nothing is open."""
         ...
 

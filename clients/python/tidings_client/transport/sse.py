@@ -8,6 +8,7 @@ the old one's position. A server that refuses one of them refuses the stream: th
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import msgspec
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 from tidings_client.clock import Clock, Timer
 from tidings_client.codec import JSON, Unreadable
 from tidings_client.connection.fallback import TransportKind
-from tidings_client.errors import ServerError, Unsupported
+from tidings_client.errors import ConnectionLost, ServerError, TidingsError, Unsupported
 from tidings_client.generated.wire import (
     Ack,
     ClientBroadcast,
@@ -27,6 +28,7 @@ from tidings_client.generated.wire import (
     ClientPresenceUpdate,
     ClientRefresh,
     ClientRoomMessage,
+    ClientRpc,
     ClientStatusChange,
     ClientSubscribe,
     ClientUnsubscribe,
@@ -38,6 +40,7 @@ from tidings_client.generated.wire import (
     MessagePost,
     RoomMessage,
     RoomMessagePost,
+    RpcResult,
     ServerMessage,
     StatusPut,
     Subscribed,
@@ -53,9 +56,18 @@ _INBOX = "inbox"
 _REOPEN_S = 0.02  # a program joins several rooms at once
 _HEARTBEAT_MS = 5000
 _NO_LIMIT = 2**53
+_SEND_S = 10.0
+_CALL_S = 60.0  # the application's time limit ends most calls before
 
 # Messages that are sent over HTTP, one request each.
-Sent = ClientRoomMessage | ClientDirectMessage | ClientBroadcast | ClientStatusChange | ClientPresenceUpdate
+Sent = (
+    ClientRoomMessage
+    | ClientDirectMessage
+    | ClientBroadcast
+    | ClientStatusChange
+    | ClientPresenceUpdate
+    | ClientRpc
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +79,8 @@ class Post:
     path: Mapping[str, str]
     connection_id: str
     """The connection that gets no copy, and whose status and custom data are set; "" for none."""
+    timeout: float
+    """Time limit of the answer, in seconds."""
 
 
 class _Greeting(msgspec.Struct, frozen=True, rename="camel"):
@@ -85,8 +99,8 @@ class StreamSetup:
     clock: Clock
     open: Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[httpx.Response]]
     """Opens `/events` as this user, with a query and headers; raises a TidingsError if that is refused."""
-    post: Callable[[Post], Awaitable[Ack]]
-    """Sends as this user; raises a TidingsError if that is refused."""
+    post: Callable[[Post], Awaitable[Any]]
+    """Sends as this user, and returns the answer; raises a TidingsError if that is refused."""
     interest: Callable[[], Interest]
 
 
@@ -120,6 +134,8 @@ class EventStreamTransport:
         self._due = False
         self._waiting: dict[str | None, Sent] = {}
         self._worker: asyncio.Task[None] | None = None
+        # Calls under way. They are sent in order, but the messages behind them do not wait for their answers.
+        self._calls: set[asyncio.Task[None]] = set()
         self._stream: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()  # the stream is open, or will not be
         self._reopen()
@@ -128,7 +144,7 @@ class EventStreamTransport:
         """Carry out a message as a server would."""
         match message:
             case ClientJoinRoom():
-                self._join(message.room, message.id)
+                self._join(message)
             case ClientLeaveRoom():
                 self._joined.discard(message.room)
                 self._later()
@@ -144,12 +160,17 @@ class EventStreamTransport:
             case ClientStatusChange() | ClientPresenceUpdate():
                 self._send(message)
                 self._said[type(message)] = message
-            case ClientRoomMessage() | ClientDirectMessage() | ClientBroadcast():
+            case ClientRoomMessage() | ClientDirectMessage() | ClientBroadcast() | ClientRpc():
                 self._send(message)
 
-    def settled(self) -> "asyncio.Future[None] | None":
-        """Return a task that is done when all that was sent is answered; None if nothing is open."""
-        return None if self._worker is None or self._worker.done() else self._worker
+    def settled(self) -> "asyncio.Future[Any] | None":
+        """Return a future that is done when all that was sent is answered; None if nothing is open."""
+        open_ = {*self._calls, *((self._worker,) if self._is_working else ())}
+        return asyncio.gather(*open_, return_exceptions=True) if open_ else None
+
+    @property
+    def _is_working(self) -> bool:
+        return self._worker is not None and not self._worker.done()
 
     def close(self, *, left: bool) -> None:  # noqa: ARG002 - a stream cannot send a close code
         """Close the stream."""
@@ -173,14 +194,20 @@ class EventStreamTransport:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _join(self, room: str, request_id: str | None) -> None:
+    def _join(self, message: ClientJoinRoom) -> None:
+        room = message.room
         if "," in room:
             fault = Unsupported("a room with a comma in its name needs a WebSocket")
-            self._refuse(request_id, fault)
+            self._refuse(message.id, fault)
             return
-        self._joins[room] = request_id
+        self._joins[room] = message.id
         self._trial.pardon(room)
-        if room not in self._asked.rooms or room in self._joined:
+        asked = self._asked.rooms.get(room)
+        is_asked = asked is not None and (asked.member_data, asked.token) == (
+            message.member_data,
+            message.token,
+        )
+        if not is_asked or room in self._joined:
             self._later()
 
     def _follow(self, message: ClientSubscribe) -> None:
@@ -219,7 +246,7 @@ class EventStreamTransport:
 
     def _work(self) -> None:
         """Start the worker, if it is not running."""
-        if not self._is_over and self.settled() is None:
+        if not self._is_over and not self._is_working:
             self._worker = self._spawn(self._do_in_order())
 
     async def _do_in_order(self) -> None:
@@ -233,7 +260,13 @@ class EventStreamTransport:
                 self._stream = self._spawn(self._read(self._setup.interest()))
                 await self._opened.wait()
             else:
-                await self._post(self._waiting.pop(next(iter(self._waiting))))
+                message = self._waiting.pop(next(iter(self._waiting)))
+                if isinstance(message, ClientRpc):
+                    call = self._spawn(self._call(message))
+                    self._calls.add(call)
+                    call.add_done_callback(self._calls.discard)
+                else:
+                    await self._post(message)
 
     async def _post(self, message: Sent) -> None:
         try:
@@ -242,6 +275,16 @@ class EventStreamTransport:
             self._refuse(message.id, fault)
         else:
             self._reply(replace(ack, id=message.id))
+
+    async def _call(self, message: ClientRpc) -> None:
+        try:
+            answer = await self._setup.post(_post_of(message, self._connection_id))
+        except Exception as fault:  # noqa: BLE001 - any exception is the answer
+            unknown = not isinstance(fault, TidingsError) or isinstance(fault.__cause__, httpx.HTTPError)
+            lost = ConnectionLost("the call was lost; it may have been carried out")
+            self._refuse(message.id, lost if unknown else fault)
+        else:
+            self._reply(RpcResult(id=message.id, data=answer.data))
 
     async def _read(self, wanted: Interest) -> None:
         self._asked = self._trial.choose(wanted)
@@ -321,9 +364,11 @@ class EventStreamTransport:
             self._missed.setdefault(message.room, []).append(message)
             return None
         if isinstance(message, JoinedRoom):
-            self._joined.add(message.room)
-            missed = self._missed.pop(message.room, []) if message.missed is None else message.missed
-            message = replace(message, id=self._joins.pop(message.room, None), missed=missed)
+            message = self._joined_by(message)
+        elif isinstance(message, LeftRoom):
+            self._joined.discard(message.room)
+            rooms = {name: each for name, each in self._asked.rooms.items() if name != message.room}
+            self._asked = Interest(rooms, self._asked.channels, self._asked.inbox)
         elif isinstance(message, Subscribed):
             asked = next((each for each in self._follows if _INBOX in _names_in(each)), None)
             if asked is not None:
@@ -332,6 +377,20 @@ class EventStreamTransport:
         if message is not None:
             self._events.message(message)
         return message
+
+    def _joined_by(self, message: JoinedRoom) -> JoinedRoom:
+        """Return the answer to a join as on a WebSocket: with its id, and with the messages before it."""
+        self._joined.add(message.room)
+        asked = self._asked.rooms.get(message.room)
+        stored = self._missed.pop(message.room, [])
+        # Without an id, the server joined by itself.
+        message = replace(message, id=self._joins.pop(message.room, None if asked is None else ""))
+        if message.recovered is not None:
+            return message if message.missed is not None else replace(message, missed=stored)
+        if asked is None or not asked.history:
+            return message
+        # The stream names one number for all rooms.
+        return replace(message, history=stored[-asked.history :])
 
     def _greet(self, data: str) -> None:
         try:
@@ -382,6 +441,7 @@ class EventStreamTransport:
 
 def _post_of(message: Sent, connection_id: str) -> Post:
     path: dict[str, str] = {}
+    timeout = _SEND_S
     match message:
         case ClientRoomMessage():
             operation, path = "POST /api/rooms/{room}/messages", {"room": message.room}
@@ -393,11 +453,14 @@ def _post_of(message: Sent, connection_id: str) -> Post:
             operation, body = "POST /api/broadcast", MessagePost(content=message.content)
             if message.echo:
                 connection_id = ""  # an unnamed connection gets a copy
+        case ClientRpc():
+            operation, body = "POST /api/rpc", {"method": message.method, "data": message.data}
+            timeout = _CALL_S
         case ClientStatusChange():
             operation, body = "PUT /api/me/status", StatusPut(status=message.status)
         case ClientPresenceUpdate():
             operation, body = "PUT /api/me/data", CustomDataPut(custom_data=message.custom_data)
-    return Post(operation, body, path, connection_id)
+    return Post(operation, body, path, connection_id, timeout)
 
 
 def _names_in(message: ClientSubscribe | ClientUnsubscribe) -> list[str]:
@@ -410,9 +473,11 @@ def _channels_in(message: ClientSubscribe) -> list[str]:
 
 def _question_of(interest: Interest) -> tuple[dict[str, str], dict[str, str]]:
     """Return the query and headers of a stream."""
-    rooms = {name: position for name, position in interest.rooms.items() if "," not in name}
-    positions = [
-        (topic, at) for topic, at in (*rooms.items(), (INBOX_TOPIC, interest.inbox)) if at is not None
-    ]
+    rooms = {name: request for name, request in interest.rooms.items() if "," not in name}
+    topics = [*((name, request.since) for name, request in rooms.items()), (INBOX_TOPIC, interest.inbox)]
+    positions = [(topic, at) for topic, at in topics if at is not None]
     query = {"rooms": ",".join(rooms), "channels": ",".join((*interest.channels, _INBOX))}
+    history = max((each.history or 0 for each in rooms.values() if each.since is None), default=0)
+    if history > 0:
+        query["history"] = str(history)
     return query, {"Last-Event-ID": encode_event_id(positions)} if positions else {}
