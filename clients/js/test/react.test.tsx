@@ -110,6 +110,46 @@ describe("rooms", () => {
     expect(result.current.messages.map(({ content }) => content)).toEqual(["NEW one", "NEW two"]);
   });
 
+  it("show data and tokens of this member, and replace data without leaving", async () => {
+    let asked = 0;
+    const { result, rerender } = renderHook(
+      ({ page }) => useRoom("lobby", { data: { page }, token: () => `room token ${++asked}` }),
+      { wrapper, initialProps: { page: 1 } },
+    );
+    await pass(200);
+    rerender({ page: 1 });
+    await pass(200);
+    rerender({ page: 2 });
+    await pass(200);
+    expect(result.current.state).toBe("joined");
+    expect(asked).toBe(1);
+    expect(server.last.received).toMatchObject([
+      { type: "join_room", memberData: { page: 1 }, token: "room token 1" },
+      { type: "join_room", memberData: { page: 2 }, token: "room token 1" },
+    ]);
+  });
+
+  it("say why they are refused, or that the user was removed, and try again when mounted again", async () => {
+    server.answers = { join_room: { type: "error", code: "refused", message: "for members only", retryable: false } };
+    const { result, rerender, unmount } = renderHook(({ name }) => useRoom(name), { wrapper, initialProps: { name: "club" } });
+    await pass(200);
+    expect(result.current).toMatchObject({ state: "refused", error: { code: "refused", message: "for members only" } });
+    server.answers = {};
+    rerender({ name: "lobby" });
+    await pass(200);
+    expect(result.current).toMatchObject({ state: "joined", error: undefined });
+    act(() => server.last.send({ type: "left_room", room: "lobby", reason: "removed" }));
+    await pass(50);
+    expect(result.current).toMatchObject({ state: "removed", error: { code: "removed" } });
+    await expect(result.current.publish("x")).rejects.toMatchObject({ code: "removed" });
+    rerender({ name: "club" });
+    await pass(200);
+    rerender({ name: "lobby" });
+    await pass(200);
+    expect(result.current).toMatchObject({ state: "joined", error: undefined });
+    unmount();
+  });
+
   it("render once a frame, not once a message", async () => {
     let renders = 0;
     const { result } = renderHook(() => (renders++, useRoom("lobby")), {

@@ -1,6 +1,9 @@
-import { useCallback, useEffect, useMemo } from "react";
+import { useCallback, useEffect, useMemo, useRef } from "react";
 import type { ConnectionStatus } from "../connection/connection.js";
+import type { CredentialRequest } from "../credentials.js";
+import type { TidingsError } from "../errors.js";
 import type { Ack, Alert, MetricsRecord, RoomMessage, User } from "../generated/wire.js";
+import type { JoinOptions } from "../joining.js";
 import type { PublishOptions, Room, RoomState } from "../room.js";
 import { Messages } from "./messages.js";
 import { useTidings } from "./provider.js";
@@ -14,27 +17,62 @@ export function useConnection(): ConnectionStatus & { connected: boolean } {
 
 export interface RoomView {
   room: Room;
+  /** `removed`: the server ended the membership. Mounting again, or `room.join()`, tries again. */
   state: RoomState;
+  /** Why the room is `refused` or `removed`. */
+  error: TidingsError | undefined;
   /** Newest last. */
   messages: readonly RoomMessage[];
   /** Publishes; the message appears in `messages`, in order. The same function in every rendering. */
   publish: (content: unknown, options?: PublishOptions) => Promise<Ack>;
 }
 
-/** Joins a room while mounted. `limit`: number of messages kept. `history`: begin with the stored messages. */
-export function useRoom(name: string, { limit = 200, history = false } = {}): RoomView {
+export interface UseRoomOptions extends Pick<JoinOptions, "data" | "token"> {
+  /** Number of messages kept. Default 200. */
+  limit?: number;
+  /** Begin with the stored messages. */
+  history?: boolean;
+}
+
+/** Joins a room while mounted. Other `data` in a later rendering replaces the earlier; `token` may be a new function each time. */
+export function useRoom(name: string, { limit = 200, history = false, data, token }: UseRoomOptions = {}): RoomView {
   const client = useTidings();
   const room = client.room(name);
   const messages = useMemo(() => new Messages(room, limit, history), [room, limit, history]);
   useEffect(() => messages.follow(), [messages]);
-  useEffect(() => room.hold(), [room]);
+  const given = useLatest(token);
+  const text = typeof token === "string" ? token : undefined;
+  const isAsked = typeof token === "function";
+  // One function for all renderings, since another token is another join.
+  const getToken = useCallback(
+    (request: CredentialRequest) => (typeof given.current === "function" ? given.current(request) : (given.current ?? "")),
+    [given],
+  );
+  const shown = useLatest(data);
+  const dataKey = JSON.stringify(data);
+  useEffect(
+    () => room.hold({ data: shown.current, token: isAsked ? getToken : text }),
+    [room, dataKey, text, isAsked, getToken, shown],
+  );
   const state = useStore(room.state);
-  const shown = useStore(messages.shown);
+  const list = useStore(messages.shown);
   const publish = useCallback(
     (content: unknown, options?: PublishOptions) => room.publish(content, { echo: true, ...options }),
     [room],
   );
-  return useMemo(() => ({ room, state, messages: shown, publish }), [room, state, shown, publish]);
+  return useMemo(
+    () => ({ room, state, error: room.refusal, messages: list, publish }),
+    [room, state, list, publish],
+  );
+}
+
+/** Returns a reference to the value of the last rendering, for what is called later. */
+function useLatest<T>(value: T): { readonly current: T } {
+  const latest = useRef(value);
+  useEffect(() => {
+    latest.current = value;
+  });
+  return latest;
 }
 
 /** Follows the users who are online, or in a room. `synced` is false while the list may be out of date. */
