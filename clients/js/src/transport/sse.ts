@@ -7,6 +7,7 @@
  */
 import type { Clock } from "../clock.js";
 import { localError, TidingsError } from "../errors.js";
+import type { JoinRequest } from "../joining.js";
 import type { Operations } from "../generated/http.js";
 import type { Ack, ClientJoinRoom, ClientMessage, Disconnect, Position, RoomMessage, RpcResult, ServerMessage, Welcome } from "../generated/wire.js";
 import { encodeEventId, INBOX_TOPIC, positionIn } from "./eventid.js";
@@ -266,7 +267,7 @@ export class EventStreamTransport implements Transport {
       this.#joined.add(message.room);
       this.#missed.delete(message.room);
       if (message.recovered !== undefined) message.missed ??= stored;
-      else if (asked?.history) message.history ??= stored.slice(-asked.history); // the stream names one number for all rooms
+      else message.history ??= historyOf(stored, asked, this.#asked);
       message.id = this.#joins.get(message.room) ?? (asked && ""); // without an id, the server joined by itself
       this.#joins.delete(message.room);
     } else if (message.type === "left_room") {
@@ -352,12 +353,22 @@ function namesIn(message: ClientMessage & { channel?: string; channels?: string[
 const channelsIn = (message: ClientMessage & { channel?: string; channels?: string[] }): string[] =>
   namesIn(message).filter((name) => name !== INBOX);
 
+/** Returns the number of stored messages that a stream asks for: one number, for all rooms without a position. */
+function mostHistory({ rooms }: Interest): number {
+  return Math.max(0, ...[...rooms.values()].map(({ since, history = 0 }) => (since ? 0 : history)));
+}
+
+/** Returns those that this room asked for. There are more than any room did where the application's hook says so. */
+function historyOf(stored: RoomMessage[], { history = 0 }: JoinRequest = {}, asked: Interest): RoomMessage[] {
+  return stored.length > mostHistory(asked) ? stored : stored.slice(stored.length - Math.min(history, stored.length));
+}
+
 function questionOf(interest: Interest): [query: Record<string, string>, headers: Record<string, string>] {
   const rooms = [...interest.rooms].filter(([room]) => !room.includes(","));
   const positions = [...rooms.map(([room, { since }]) => [room, since] as const), [INBOX_TOPIC, interest.inbox] as const].filter(
     (entry): entry is [string, Position] => entry[1] !== undefined,
   );
-  const history = Math.max(...rooms.map(([, request]) => (request.since ? 0 : (request.history ?? 0))));
+  const history = mostHistory(interest);
   const query = {
     rooms: rooms.map(([room]) => room).join(","),
     channels: [...interest.channels, INBOX].join(","),

@@ -387,10 +387,11 @@ class EventStreamTransport:
         message = replace(message, id=self._joins.pop(message.room, None if asked is None else ""))
         if message.recovered is not None:
             return message if message.missed is not None else replace(message, missed=stored)
-        if asked is None or not asked.history:
-            return message
-        # The stream names one number for all rooms.
-        return replace(message, history=stored[-asked.history :])
+        # The stream asked for one number of all rooms. There are more where the application's hook says so.
+        if len(stored) <= _most_history(self._asked):
+            own = 0 if asked is None else asked.history or 0
+            stored = stored[max(0, len(stored) - own) :]
+        return replace(message, history=stored)
 
     def _greet(self, data: str) -> None:
         try:
@@ -471,13 +472,17 @@ def _channels_in(message: ClientSubscribe) -> list[str]:
     return [name for name in _names_in(message) if name != _INBOX]
 
 
+def _most_history(interest: Interest) -> int:
+    """Return the number of stored messages that a stream asks for, in all rooms without a position."""
+    return max((each.history or 0 for each in interest.rooms.values() if each.since is None), default=0)
+
+
 def _question_of(interest: Interest) -> tuple[dict[str, str], dict[str, str]]:
     """Return the query and headers of a stream."""
     rooms = {name: request for name, request in interest.rooms.items() if "," not in name}
     topics = [*((name, request.since) for name, request in rooms.items()), (INBOX_TOPIC, interest.inbox)]
     positions = [(topic, at) for topic, at in topics if at is not None]
     query = {"rooms": ",".join(rooms), "channels": ",".join((*interest.channels, _INBOX))}
-    history = max((each.history or 0 for each in rooms.values() if each.since is None), default=0)
-    if history > 0:
+    if history := _most_history(interest):
         query["history"] = str(history)
     return query, {"Last-Event-ID": encode_event_id(positions)} if positions else {}
