@@ -1,4 +1,6 @@
-"""`tidings up` for suites that are not Python: `python -m tests.support.fleet DIRECTORY`.
+"""`tidings up` for suites that are not Python: `python -m tests.support.fleet DIRECTORY [application]`.
+
+With `application` it runs with an application, which answers hooks (`hook_application`) and calls (`call_service`).
 
 Prints one JSON object when it is ready, `{"url": …}`, and one for each line of its input:
 
@@ -10,10 +12,17 @@ Ends, and everything with it, when its input ends. Settings are taken from the e
 """
 
 import json
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from services.settings import Settings
+from tests.support.hook_application import HookApplication
 from tests.support.running import RunningTidings
+from tidings_cli.local.die_with_parent import die_with_parent
+from tidings_cli.local.servers import with_local_servers
 
 
 def _say(**fields: object) -> None:
@@ -36,10 +45,33 @@ def _obey(tidings: RunningTidings, order: str, name: str) -> None:
             raise ValueError(f"no such order: {order}")
 
 
-def main(directory: str) -> None:
+@contextmanager
+def _call_service(directory: Path) -> Iterator[None]:
+    """Run a service of the application on the bus of the deployment with this data."""
+    settings = with_local_servers(Settings(data_dir=directory))
+    command = [sys.executable, "-m", "tests.support.call_service", settings.nats_url, settings.prefix]
+    process = subprocess.Popen(die_with_parent(command), stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def main(directory: str, *parts: str) -> None:
     """Run until the input ends."""
-    with RunningTidings(Path(directory)) as tidings:
+    path, settings = Path(directory), {}
+    with ExitStack() as stack:
+        if "application" in parts:
+            hooks = stack.enter_context(HookApplication(path / "application.log"))
+            settings = {f"TIDINGS_{name.upper()}": value for name, value in hooks.settings.items()}
+            settings["TIDINGS_HOOKS"] = "join,publish"
+        tidings = stack.enter_context(RunningTidings(path, **settings))
         tidings.wait_ready()
+        if "application" in parts:
+            stack.enter_context(_call_service(path))
         _say(url=tidings.url)
         for line in sys.stdin:
             order, _, name = line.strip().partition(" ")
@@ -53,4 +85,4 @@ def main(directory: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -10,6 +10,7 @@ from tests.support.requires import need
 
 SETTINGS = {
     "open": {"TIDINGS_HEARTBEAT_INTERVAL_MS": "2000"},
+    "application": {},
     "tokens": {"TIDINGS_AUTH": "jwt", "TIDINGS_JWT_SECRETS": SECRET},
 }
 
@@ -24,7 +25,7 @@ def fleet_of() -> Iterator[Callable[[str], Fleet]]:
             need("nats-server")
             need("redis-server")
             stop()
-            running[kind] = Fleet(**SETTINGS[kind])
+            running[kind] = Fleet(application=kind == "application", **SETTINGS[kind])
         return running[kind]
 
     def stop() -> None:

@@ -12,7 +12,7 @@ from rig.scenario import rows
 from tidings_client import Backoff, TidingsClient
 from tidings_client.transport.socket import Socket, SocketClosed, connect
 
-KINDS = ("open", "tokens")
+KINDS = ("open", "tokens", "application")
 ROWS = rows("real")
 CASES = [
     # One deployment for all rows of a kind, in one worker where there are several.

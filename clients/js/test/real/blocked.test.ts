@@ -35,7 +35,7 @@ describe.each(Object.entries(SETTINGS))("%s", (auth, settings) => {
   });
 
   function clientOf(name: string, at: string, options: TidingsOptions = {}): TidingsClient {
-    const credentials = { getToken: () => tokenFor(name, 600, { join: ["*"], publish: ["*"] }) };
+    const credentials = { getToken: () => tokenFor(name, 600, { tidings: { join: ["*"], publish: ["*"] } }) };
     const client = new TidingsClient(at, {
       WebSocket: WebSocket as unknown as WebSocketConstructor,
       storage: null,

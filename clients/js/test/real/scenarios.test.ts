@@ -6,6 +6,7 @@ import { rows } from "../support/scenario.js";
 
 const SETTINGS = {
   open: { TIDINGS_HEARTBEAT_INTERVAL_MS: "2000" },
+  application: {},
   tokens: { TIDINGS_AUTH: "jwt", TIDINGS_JWT_SECRETS: SECRET },
 };
 
@@ -13,7 +14,7 @@ describe.each(Object.entries(SETTINGS))("%s", (server, settings) => {
   let fleet: Fleet;
 
   beforeAll(async () => {
-    fleet = await startFleet(settings);
+    fleet = await startFleet(settings, ...(server === "application" ? [server] : []));
   });
 
   afterAll(() => (fleet as Fleet | undefined)?.end()); // undefined where it did not start

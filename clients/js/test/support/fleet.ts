@@ -15,10 +15,11 @@ export interface Fleet {
   end(): Promise<void>;
 }
 
-export async function startFleet(settings: Record<string, string> = {}): Promise<Fleet> {
+/** With an application, if it is named. */
+export async function startFleet(settings: Record<string, string> = {}, ...parts: string[]): Promise<Fleet> {
   const python = process.env.TIDINGS_PYTHON ?? join(ROOT, ".venv/bin/python");
   const directory = await mkdtemp(join(tmpdir(), "tidings-js-"));
-  const child = spawn(python, ["-m", "tests.support.fleet", directory], {
+  const child = spawn(python, ["-m", "tests.support.fleet", directory, ...parts], {
     cwd: ROOT,
     env: { ...process.env, ...settings },
     stdio: ["pipe", "pipe", "inherit"],

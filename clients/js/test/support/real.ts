@@ -2,7 +2,9 @@
 import { createHmac } from "node:crypto";
 import { WebSocket } from "ws";
 import { TidingsClient } from "../../src/client.js";
+import type { CredentialCallback } from "../../src/credentials.js";
 import type { TidingsError } from "../../src/errors.js";
+import type { RoomMessage } from "../../src/generated/wire.js";
 import { msgpack } from "../../src/msgpack.js";
 import type { TidingsOptions } from "../../src/options.js";
 import type { PublishOptions, Room } from "../../src/room.js";
@@ -22,6 +24,8 @@ let rooms = 0;
 
 interface ActorOptions {
   way?: boolean;
+  /** Before the room's name. */
+  prefix?: string;
   tokens?: number[];
   limited?: boolean;
 }
@@ -36,28 +40,42 @@ class Actor {
   readonly seen: unknown[] = [];
   readonly inbox: unknown[] = [];
   readonly states: string[] = [];
+  readonly arrivals: Record<string, unknown> = {};
+  readonly removals: string[] = [];
+  readonly askedForRoom: boolean[] = [];
   userId: string | undefined;
   gateway: string | undefined;
 
-  constructor(url: string, name: string, room: string, { tokens, limited }: ActorOptions, way: TidingsOptions) {
-    const getToken: TidingsOptions["getToken"] = ({ refresh }) => {
-      const seconds = tokens?.[Math.min(this.asked.length, tokens.length - 1)] ?? 0;
-      this.asked.push(refresh);
-      return tokenFor(name, seconds, limited ? LIMITED : ALL);
-    };
+  constructor(
+    url: string,
+    private readonly name: string,
+    room: string,
+    { tokens, limited, prefix = "" }: ActorOptions,
+    way: TidingsOptions,
+  ) {
+    const getToken = tokens && givesTokens(name, tokens, this.asked, { tidings: limited ? LIMITED : ALL });
     this.client = new TidingsClient(url, {
       username: name,
       WebSocket: WebSocket as unknown as WebSocketConstructor,
       storage: null,
       backoff: { firstMs: 200, longestMs: 1000 },
       connectTimeoutMs: 2000,
-      ...(tokens && { getToken }),
+      ...(getToken && { getToken }),
       ...way,
     });
-    this.room = this.client.room(room);
+    this.room = this.client.room(prefix + room);
     collect(this.seen, this.room);
     collect(this.inbox, this.client.inbox);
+    this.room.on("removed", ({ reason }) => this.removals.push(reason));
+    this.room.on("userJoined", ({ username, memberData }) => (this.arrivals[username] = memberData ?? null));
     this.client.on("status", ({ state }) => this.states.push(state));
+  }
+
+  /** Joins; `tokens`: the validity of each token of the room in seconds, in turn. */
+  join({ tokens, ...options }: { tokens?: number[]; history?: number; data?: unknown } = {}): Promise<RoomMessage[]> {
+    const claims = { room: this.room.name, publish: true };
+    const token = tokens && givesTokens(this.name, tokens, this.askedForRoom, claims);
+    return this.room.join({ ...options, token });
   }
 
   async connect(): Promise<void> {
@@ -136,11 +154,21 @@ export class Real {
       );
       must(!letIn, "it was let in");
     },
-    join: (name: string) => this.#actor(name).room.join(),
-    refused: async (name: string, room: string) => {
-      const fault = await this.#actor(name).client.room(room).join().then(() => undefined, errorOf);
-      must(isPart({ code: "forbidden" }, fault), `it was answered ${JSON.stringify(fault)}`);
+    join: async (name: string, options?: object) => {
+      const joined = this.#actor(name).join(options);
+      this.#results.keep(`join ${name}`, joined.then((past) => past.map(({ content }) => content)));
+      await joined;
     },
+    refused: async (name: string, room: string, expected: object = { code: "forbidden" }) => {
+      const fault = await this.#actor(name).client.room(room).join().then(() => undefined, errorOf);
+      must(isPart(expected, fault), `it was answered ${JSON.stringify(fault)}`);
+    },
+    remove: (name: string, by: string) => {
+      const { room, userId = "" } = this.#actor(name);
+      return this.#actor(by).client.request("DELETE /api/rooms/{room}/users/{userId}", { path: { room: room.name, userId } });
+    },
+    call: (result: string, name: string, method: string, data: unknown) =>
+      this.#results.keep(result, this.#actor(name).client.call(method, data).then((answer) => [answer])),
     follow: (name: string) => {
       this.#actor(name).room.presence.watch();
       this.#actor(name).client.metrics.watch();
@@ -195,6 +223,15 @@ export class Real {
         const names = new Set([...room.presence.users.get().values()].map(({ username }) => username));
         return isPart([...expected].sort(), [...names].sort()) ? expected : [...names];
       },
+      memberData: (expected: object) => {
+        const users = [...room.presence.users.get().values()];
+        const found = Object.fromEntries(users.map(({ username, memberData }) => [username, memberData ?? null]));
+        return isPart(expected, found) ? expected : found;
+      },
+      arrivals: (expected: object) => (isPart(expected, actor.arrivals) ? expected : actor.arrivals),
+      room: () => room.state.get(),
+      removals: () => actor.removals,
+      askedForRoom: () => actor.askedForRoom,
       metrics: () => client.metrics.latest.get() !== undefined,
       stored: async () => (await room.history()).messages.length,
       results: (expected: object) =>
@@ -212,16 +249,29 @@ function allOf(seen: readonly unknown[], expected: string): unknown {
   return isPart(numbers, shown) ? expected : seen;
 }
 
-const said = (result: ReturnType<Results["get"]>): unknown =>
-  typeof result === "object" && "ok" in result ? "ok" : typeof result === "object" ? (result.error as TidingsError).code : result;
+/** Returns the contents of a join, the answer of a call, "ok", the code of an error, or "open". */
+function said(result: ReturnType<Results["get"]>): unknown {
+  if (typeof result !== "object") return result;
+  if ("error" in result) return (result.error as TidingsError).code;
+  return Array.isArray(result.ok) ? result.ok : "ok";
+}
 
 const ALL = { join: ["*"], publish: ["*"], admin: true };
 const LIMITED = { join: ["js-*"], publish: ["js-*"], channels: [] };
 
-export function tokenFor(sub: string, seconds: number, grants: object): string {
+/** Returns a function that gives tokens, valid for these seconds in turn, and notes how it was asked. */
+function givesTokens(name: string, seconds: number[], asked: boolean[], claims: object): CredentialCallback {
+  return ({ refresh }) => {
+    const valid = seconds[Math.min(asked.length, seconds.length - 1)] ?? 0;
+    asked.push(refresh);
+    return tokenFor(name, valid, claims);
+  };
+}
+
+export function tokenFor(sub: string, seconds: number, more: object): string {
   const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString("base64url");
   const exp = Math.floor(Date.now() / 1000) + seconds;
-  const claims = { sub, exp, aud: "tidings", tidings: grants };
+  const claims = { sub, exp, aud: "tidings", ...more };
   const head = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
   return `${head}.${createHmac("sha256", SECRET).update(head).digest("base64url")}`;
 }

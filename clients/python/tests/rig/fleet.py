@@ -13,15 +13,16 @@ ROOT = Path(__file__).resolve().parents[4]
 
 
 class Fleet:
-    """A deployment on this machine. `order("kill", "gateway-1")`: see tests/support/fleet.py."""
+    """A deployment on this machine, maybe with an application. `order("kill", "gateway-1")`: see tests/support/fleet.py."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, *, application: bool = False, **settings: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="tidings-python-")
         empty = Path(self._folder.name) / "tidings.toml"
         empty.touch()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
+        command = [sys.executable, "-m", "tests.support.fleet", self._folder.name]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fleet", self._folder.name],
+            [*command, "application"] if application else command,
             cwd=ROOT,
             env={**inherited, "TIDINGS_CONFIG": str(empty), **settings},
             stdin=subprocess.PIPE,

@@ -11,8 +11,8 @@ import jwt
 import pytest
 
 from rig.fleet import Fleet
-from rig.scenario import is_part
-from tidings_client import Backoff, CredentialRequest, TidingsClient, TidingsError
+from rig.scenario import error_of, is_part
+from tidings_client import Backoff, CredentialRequest, RoomMessage, TidingsClient, TidingsError
 
 SECRET = "0123456789abcdef0123456789abcdef"
 WAYS: dict[str, dict[str, Any]] = {
@@ -30,23 +30,32 @@ class Actor:
     """One client of a row, and what it saw."""
 
     def __init__(self, url: str, name: str, room: str, options: dict[str, Any], way: str) -> None:
+        self._name = name
         self.asked: list[bool] = []
         given: dict[str, Any] = {"username": name, "backoff": Backoff(0.2, 1.0), "connect_timeout": 2.0}
         if "tokens" in options:
-            given["token"] = _token_giver(
-                name, options["tokens"], self.asked, LIMITED if options.get("limited") else ALL
-            )
+            grants = LIMITED if options.get("limited") else ALL
+            given["token"] = _token_giver(name, options["tokens"], self.asked, tidings=grants)
         self.client = TidingsClient(url, **given, **WAYS[way if options.get("way") else "json"])
-        self.room = self.client.room(room)
+        self.room = self.client.room(options.get("prefix", "") + room)
         self.seen: list[Any] = []
         self.inbox: list[Any] = []
         self.states: list[str] = []
+        self.arrivals: dict[str, Any] = {}
+        self.removals: list[str] = []
+        self.asked_for_room: list[bool] = []
         self.user_id: str | None = None
         self.gateway: str | None = None
         for into, of in ((self.seen, self.room), (self.inbox, self.client.inbox)):
             of.messages.listen(lambda message, into=into: into.append(message.content))
             of.gaps.listen(lambda _, into=into: into.append("gap"))
+        self.room.removals.listen(lambda removal: self.removals.append(removal.reason))
+        self.room.user_joins.listen(lambda user: self.arrivals.update({user.username: user.member_data}))
         self.client.statuses.listen(lambda status: self.states.append(status.state))
+
+    def room_tokens(self, seconds: list[int]) -> Callable[[CredentialRequest], str]:
+        """Return a function that gives tokens for the room, valid for these times in turn."""
+        return _token_giver(self._name, seconds, self.asked_for_room, room=self.room.name, publish=True)
 
     async def connect(self) -> None:
         await self.client.connect()
@@ -91,14 +100,30 @@ class Real:
         with pytest.raises(TidingsError):
             await self.do_connect(name, options)
 
-    async def do_join(self, name: str) -> None:
-        await self._actors[name].room.join()
+    async def do_join(self, name: str, options: Any = None) -> None:
+        given = dict(options or {})
+        if "tokens" in given:
+            given["token"] = self._actors[name].room_tokens(given.pop("tokens"))
+        joining = self._results[f"join {name}"] = asyncio.create_task(self._actors[name].room.join(**given))
+        await asyncio.shield(joining)
 
-    async def do_refused(self, name: str, room: str) -> None:
+    async def do_refused(self, name: str, room: str, expected: Any = None) -> None:
         with pytest.raises(TidingsError) as refusal:
             async with asyncio.timeout(_WAIT_S):
                 await self._actors[name].client.room(room).join()
-        assert refusal.value.code == "forbidden"
+        assert is_part(expected or {"code": "forbidden"}, error_of(refusal.value)), refusal.value
+
+    async def do_remove(self, name: str, by: str) -> None:
+        actor = self._actors[name]
+        assert actor.user_id is not None
+        path = {"room": actor.room.name, "userId": actor.user_id}
+        await self._actors[by].client.request("DELETE /api/rooms/{room}/users/{userId}", path=path)
+
+    async def do_call(self, result: str, name: str, method: str, data: Any) -> None:
+        async def call() -> list[Any]:
+            return [await self._actors[name].client.call(method, data)]
+
+        self._results[result] = asyncio.create_task(call())
 
     async def do_follow(self, name: str) -> None:
         self._actors[name].room.presence.follow()
@@ -228,9 +253,30 @@ class Real:
     def _see_results(self, _: Actor, expected: Any) -> Any:
         return {name: "open" if not self._results[name].done() else self._outcome(name) for name in expected}
 
-    def _outcome(self, name: str) -> str:
+    def _outcome(self, name: str) -> Any:
         fault = self._results[name].exception()
-        return "ok" if fault is None else str(fault)
+        if isinstance(fault, TidingsError):
+            return fault.code
+        ok = self._results[name].result()
+        if not isinstance(ok, list):
+            return "ok"
+        return [each.content if isinstance(each, RoomMessage) else each for each in ok]
+
+    def _see_memberData(self, actor: Actor, expected: Any) -> Any:  # noqa: N802
+        found = {user.username: user.member_data for user in actor.room.presence.values()}
+        return expected if is_part(expected, found) else found
+
+    def _see_arrivals(self, actor: Actor, expected: Any) -> Any:
+        return expected if is_part(expected, actor.arrivals) else actor.arrivals
+
+    def _see_room(self, actor: Actor, _: Any) -> Any:
+        return actor.room.state
+
+    def _see_removals(self, actor: Actor, _: Any) -> Any:
+        return actor.removals
+
+    def _see_askedForRoom(self, actor: Actor, _: Any) -> Any:  # noqa: N802
+        return actor.asked_for_room
 
     def _see_sameUser(self, actor: Actor, _: Any) -> Any:  # noqa: N802
         return actor.client.user_id == actor.user_id
@@ -241,12 +287,12 @@ class Real:
 
 
 def _token_giver(
-    name: str, seconds: list[int], asked: list[bool], grants: dict[str, Any]
+    name: str, seconds: list[int], asked: list[bool], **more: Any
 ) -> Callable[[CredentialRequest], str]:
     def give(request: CredentialRequest) -> str:
         valid = seconds[min(len(asked), len(seconds) - 1)]
         asked.append(request.refresh)
         claims = {"sub": name, "exp": int(time.time()) + valid, "aud": "tidings"}
-        return jwt.encode({**claims, "tidings": grants}, SECRET, algorithm="HS256")
+        return jwt.encode({**claims, **more}, SECRET, algorithm="HS256")
 
     return give
