@@ -52,8 +52,9 @@ from tidings_client.presence import Presence
 from tidings_client.requests import AT_ONCE, IN_ORDER, ONCE, Requests, Sending
 from tidings_client.room import Room
 from tidings_client.transport.base import Interest, Transport, TransportEvents
+from tidings_client.transport.post import Post
 from tidings_client.transport.socket import Socket
-from tidings_client.transport.sse import EventStreamTransport, Post, StreamSetup
+from tidings_client.transport.sse import EventStreamTransport, StreamSetup
 from tidings_client.transport.websocket import WebSocketSetup, WebSocketTransport
 
 _log = logging.getLogger("tidings_client")

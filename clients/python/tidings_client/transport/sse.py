@@ -32,17 +32,13 @@ from tidings_client.generated.wire import (
     ClientStatusChange,
     ClientSubscribe,
     ClientUnsubscribe,
-    CustomDataPut,
     Disconnect,
     ErrorMessage,
     JoinedRoom,
     LeftRoom,
-    MessagePost,
     RoomMessage,
-    RoomMessagePost,
     RpcResult,
     ServerMessage,
-    StatusPut,
     Subscribed,
     Unsubscribed,
     Welcome,
@@ -50,37 +46,13 @@ from tidings_client.generated.wire import (
 from tidings_client.transport.base import End, Interest, TransportEvents, end_of
 from tidings_client.transport.eventid import INBOX_TOPIC, encode_event_id, position_in
 from tidings_client.transport.eventstream import EventStreamParser, StreamEvent
+from tidings_client.transport.post import Post, Sent, post_of
 from tidings_client.transport.trial import Trial
 
 _INBOX = "inbox"
 _REOPEN_S = 0.02  # a program joins several rooms at once
 _HEARTBEAT_MS = 5000
 _NO_LIMIT = 2**53
-_SEND_S = 10.0
-_CALL_S = 60.0  # the application's time limit ends most calls before
-
-# Messages that are sent over HTTP, one request each.
-Sent = (
-    ClientRoomMessage
-    | ClientDirectMessage
-    | ClientBroadcast
-    | ClientStatusChange
-    | ClientPresenceUpdate
-    | ClientRpc
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Post:
-    """One message as a request."""
-
-    operation: str
-    body: object
-    path: Mapping[str, str]
-    connection_id: str
-    """The connection that gets no copy, and whose status and custom data are set; "" for none."""
-    timeout: float
-    """Time limit of the answer, in seconds."""
 
 
 class _Greeting(msgspec.Struct, frozen=True, rename="camel"):
@@ -270,7 +242,7 @@ class EventStreamTransport:
 
     async def _post(self, message: Sent) -> None:
         try:
-            ack = await self._setup.post(_post_of(message, self._connection_id))
+            ack = await self._setup.post(post_of(message, self._connection_id))
         except Exception as fault:  # noqa: BLE001 - any exception is the answer
             self._refuse(message.id, fault)
         else:
@@ -278,7 +250,7 @@ class EventStreamTransport:
 
     async def _call(self, message: ClientRpc) -> None:
         try:
-            answer = await self._setup.post(_post_of(message, self._connection_id))
+            answer = await self._setup.post(post_of(message, self._connection_id))
         except Exception as fault:  # noqa: BLE001 - any exception is the answer
             unknown = not isinstance(fault, TidingsError) or isinstance(fault.__cause__, httpx.HTTPError)
             lost = ConnectionLost("the call was lost; it may have been carried out")
@@ -438,30 +410,6 @@ class EventStreamTransport:
     def _reply_now(self, message: ServerMessage) -> None:
         if not self._is_over:
             self._events.message(message)
-
-
-def _post_of(message: Sent, connection_id: str) -> Post:
-    path: dict[str, str] = {}
-    timeout = _SEND_S
-    match message:
-        case ClientRoomMessage():
-            operation, path = "POST /api/rooms/{room}/messages", {"room": message.room}
-            body: object = RoomMessagePost(content=message.content, id=message.id, echo=message.echo)
-        case ClientDirectMessage():
-            operation, path = "POST /api/users/{userId}/messages", {"userId": message.target_user_id}
-            body = MessagePost(content=message.content, id=message.id)
-        case ClientBroadcast():
-            operation, body = "POST /api/broadcast", MessagePost(content=message.content)
-            if message.echo:
-                connection_id = ""  # an unnamed connection gets a copy
-        case ClientRpc():
-            operation, body = "POST /api/rpc", {"method": message.method, "data": message.data}
-            timeout = _CALL_S
-        case ClientStatusChange():
-            operation, body = "PUT /api/me/status", StatusPut(status=message.status)
-        case ClientPresenceUpdate():
-            operation, body = "PUT /api/me/data", CustomDataPut(custom_data=message.custom_data)
-    return Post(operation, body, path, connection_id, timeout)
 
 
 def _names_in(message: ClientSubscribe | ClientUnsubscribe) -> list[str]:
