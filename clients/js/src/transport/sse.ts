@@ -116,14 +116,19 @@ export class EventStreamTransport implements Transport {
     this.#opened();
   }
 
+  get #wanted(): Interest {
+    return carriedBy(this.setup.interest());
+  }
+
   #join({ room, id, memberData, token }: ClientJoinRoom): void {
     if (room.includes(",")) {
       return this.#refuse(id, localError("unsupported", "a room with a comma in its name needs a WebSocket"));
     }
+    if (token !== undefined) return this.#refuse(id, localError("unsupported", "a room's token needs a WebSocket"));
     const asked = this.#asked.rooms.get(room);
     this.#joins.set(room, id);
     this.#trial.pardon(room);
-    if (asked?.memberData !== memberData || asked?.token !== token || !asked || this.#joined.has(room)) this.#later();
+    if (asked?.memberData !== memberData || !asked || this.#joined.has(room)) this.#later();
   }
 
   #follow(message: ClientMessage & { type: "subscribe" }): void {
@@ -175,7 +180,7 @@ export class EventStreamTransport implements Transport {
           this.#request.abort();
           await new Promise<void>((resolve) => {
             this.#opened = resolve;
-            void this.#stream(this.setup.interest());
+            void this.#stream(this.#wanted);
           });
         }
       }
@@ -300,7 +305,7 @@ export class EventStreamTransport implements Transport {
     }
     this.#opened();
     this.#carried = this.#asked.channels;
-    if (this.#trial.onAdmitted(this.#asked, this.setup.interest())) this.#later();
+    if (this.#trial.onAdmitted(this.#asked, this.#wanted)) this.#later();
     this.#answerFollows();
   }
 
@@ -353,6 +358,12 @@ function namesIn(message: ClientMessage & { channel?: string; channels?: string[
 const channelsIn = (message: ClientMessage & { channel?: string; channels?: string[] }): string[] =>
   namesIn(message).filter((name) => name !== INBOX);
 
+/** Returns what a stream can carry: its URL separates rooms by commas, and no token may stand in a URL. */
+function carriedBy(interest: Interest): Interest {
+  const rooms = [...interest.rooms].filter(([room, { token }]) => !room.includes(",") && token === undefined);
+  return { ...interest, rooms: new Map(rooms) };
+}
+
 /** Returns the number of stored messages that a stream asks for: one number, for all rooms without a position. */
 function mostHistory({ rooms }: Interest): number {
   return Math.max(0, ...[...rooms.values()].map(({ since, history = 0 }) => (since ? 0 : history)));
@@ -364,7 +375,7 @@ function historyOf(stored: RoomMessage[], { history = 0 }: JoinRequest = {}, ask
 }
 
 function questionOf(interest: Interest): [query: Record<string, string>, headers: Record<string, string>] {
-  const rooms = [...interest.rooms].filter(([room]) => !room.includes(","));
+  const rooms = [...interest.rooms];
   const positions = [...rooms.map(([room, { since }]) => [room, since] as const), [INBOX_TOPIC, interest.inbox] as const].filter(
     (entry): entry is [string, Position] => entry[1] !== undefined,
   );

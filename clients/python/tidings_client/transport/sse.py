@@ -166,19 +166,23 @@ class EventStreamTransport:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    @property
+    def _wanted(self) -> Interest:
+        return _carried(self._setup.interest())
+
     def _join(self, message: ClientJoinRoom) -> None:
         room = message.room
         if "," in room:
             fault = Unsupported("a room with a comma in its name needs a WebSocket")
             self._refuse(message.id, fault)
             return
+        if message.token is not None:
+            self._refuse(message.id, Unsupported("a room's token needs a WebSocket"))
+            return
         self._joins[room] = message.id
         self._trial.pardon(room)
         asked = self._asked.rooms.get(room)
-        is_asked = asked is not None and (asked.member_data, asked.token) == (
-            message.member_data,
-            message.token,
-        )
+        is_asked = asked is not None and asked.member_data == message.member_data
         if not is_asked or room in self._joined:
             self._later()
 
@@ -229,7 +233,7 @@ class EventStreamTransport:
                 if self._stream is not None:
                     self._stream.cancel()
                 self._opened.clear()
-                self._stream = self._spawn(self._read(self._setup.interest()))
+                self._stream = self._spawn(self._read(self._wanted))
                 await self._opened.wait()
             else:
                 message = self._waiting.pop(next(iter(self._waiting)))
@@ -389,7 +393,7 @@ class EventStreamTransport:
             )
         self._opened.set()
         self._carried = set(self._asked.channels)
-        if self._trial.on_admitted(self._asked, self._setup.interest()):
+        if self._trial.on_admitted(self._asked, self._wanted):
             self._later()
         self._answer_follows()
 
@@ -420,6 +424,12 @@ def _channels_in(message: ClientSubscribe) -> list[str]:
     return [name for name in _names_in(message) if name != _INBOX]
 
 
+def _carried(interest: Interest) -> Interest:
+    """Return what a stream can carry: its URL separates rooms by commas, and no token may stand in a URL."""
+    rooms = {name: each for name, each in interest.rooms.items() if "," not in name and each.token is None}
+    return Interest(rooms, interest.channels, interest.inbox)
+
+
 def _most_history(interest: Interest) -> int:
     """Return the number of stored messages that a stream asks for, in all rooms without a position."""
     return max((each.history or 0 for each in interest.rooms.values() if each.since is None), default=0)
@@ -427,7 +437,7 @@ def _most_history(interest: Interest) -> int:
 
 def _question_of(interest: Interest) -> tuple[dict[str, str], dict[str, str]]:
     """Return the query and headers of a stream."""
-    rooms = {name: request for name, request in interest.rooms.items() if "," not in name}
+    rooms = interest.rooms
     topics = [*((name, request.since) for name, request in rooms.items()), (INBOX_TOPIC, interest.inbox)]
     positions = [(topic, at) for topic, at in topics if at is not None]
     query = {"rooms": ",".join(rooms), "channels": ",".join((*interest.channels, _INBOX))}
