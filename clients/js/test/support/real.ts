@@ -78,6 +78,11 @@ class Actor {
     return this.room.join({ ...options, token });
   }
 
+  /** Its room and user, as in the paths of the server's API. */
+  get membership(): { room: string; userId: string } {
+    return { room: this.room.name, userId: this.userId ?? "" };
+  }
+
   async connect(): Promise<void> {
     await this.client.connect();
     this.userId = this.client.userId;
@@ -163,10 +168,10 @@ export class Real {
       const fault = await this.#actor(name).client.room(room).join().then(() => undefined, errorOf);
       must(isPart(expected, fault), `it was answered ${JSON.stringify(fault)}`);
     },
-    remove: (name: string, by: string) => {
-      const { room, userId = "" } = this.#actor(name);
-      return this.#actor(by).client.request("DELETE /api/rooms/{room}/users/{userId}", { path: { room: room.name, userId } });
-    },
+    admit: (name: string, by: string) =>
+      this.#actor(by).client.request("PUT /api/rooms/{room}/users/{userId}", { path: this.#actor(name).membership }),
+    remove: (name: string, by: string) =>
+      this.#actor(by).client.request("DELETE /api/rooms/{room}/users/{userId}", { path: this.#actor(name).membership }),
     call: (result: string, name: string, method: string, data: unknown) =>
       this.#results.keep(result, this.#actor(name).client.call(method, data).then((answer) => [answer])),
     follow: (name: string) => {

@@ -57,6 +57,11 @@ class Actor:
         """Return a function that gives tokens for the room, valid for these times in turn."""
         return _token_giver(self._name, seconds, self.asked_for_room, room=self.room.name, publish=True)
 
+    @property
+    def membership(self) -> dict[str, str]:
+        """Its room and user, as in the paths of the server's API."""
+        return {"room": self.room.name, "userId": self.user_id or ""}
+
     async def connect(self) -> None:
         await self.client.connect()
         assert self.client.welcome is not None
@@ -113,10 +118,12 @@ class Real:
                 await self._actors[name].client.room(room).join()
         assert is_part(expected or {"code": "forbidden"}, error_of(refusal.value)), refusal.value
 
+    async def do_admit(self, name: str, by: str) -> None:
+        path = self._actors[name].membership
+        await self._actors[by].client.request("PUT /api/rooms/{room}/users/{userId}", path=path)
+
     async def do_remove(self, name: str, by: str) -> None:
-        actor = self._actors[name]
-        assert actor.user_id is not None
-        path = {"room": actor.room.name, "userId": actor.user_id}
+        path = self._actors[name].membership
         await self._actors[by].client.request("DELETE /api/rooms/{room}/users/{userId}", path=path)
 
     async def do_call(self, result: str, name: str, method: str, data: Any) -> None:
