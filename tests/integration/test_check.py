@@ -428,6 +428,16 @@ async def test_public_keys_out_of_reach(make_settings: Make) -> None:
     _is(await _found(settings, "public keys of https://i"), Verdict.FAIL, "cannot be reached", "503")
 
 
+async def test_the_application_of_hooks(make_settings: Make) -> None:
+    with _serving() as url:
+        settings = make_settings(hooks=["connect"], hooks_secrets=["s"], hooks_url=url)
+        assert (await _found(settings, "hooks")).ok
+    settings = make_settings(
+        hooks=["join"], hooks_secrets=["s"], hooks_url=f"http://127.0.0.1:{free_port()}/"
+    )
+    _is(await _found(settings, "hooks"), Verdict.FAIL, "cannot be reached", "TIDINGS_HOOKS_ON_FAILURE")
+
+
 async def test_receivers_are_connected_to_and_sent_nothing(make_settings: Make) -> None:
     seen: list[str] = []
     away = f"http://user:topsecret@127.0.0.1:{free_port()}/capability"

@@ -345,6 +345,19 @@ async def test_clients_are_told_while_the_application_fails(
         assert (await ann.ask("room_message", room=room, content=1))["type"] == "ack"
 
 
+async def test_no_cookie_reaches_a_log(gateways: Gateways, application: HookApplication) -> None:
+    secret = f"s3cret-{time.time_ns()}"
+    for fault in ({}, {"body": "{"}, {"status": 500}, {"fault": "huge"}):
+        application.misbehave(**fault)
+        async with http(gateways[0], secret, Authorization=f"Bearer {secret}") as user:
+            await user.get("/api/presence", params={"page": secret})
+        application.behave()
+    log = gateways[0].log_text()
+    assert "a hook failed" in log
+    assert secret not in log
+    assert application.settings["hooks_secrets"] not in log
+
+
 async def test_under_allow_a_failing_application_is_passed_over(
     deployment: Deployment, application: HookApplication, room: str
 ) -> None:
