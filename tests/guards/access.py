@@ -8,6 +8,7 @@ from tests.guards.guard import (
     HOOKS,
     JWKS,
     LIVE,
+    ROOM_TOKENS,
     TOKENS,
     guard,
 )
@@ -280,6 +281,43 @@ GUARDS = (
                 "if False",
             )
         ],
+    ),
+    guard(
+        "a token for one room is no login",
+        f"{ROOM_TOKENS}::test_a_room_token_is_no_login",
+        edits=[("gateway/auth/tokens.py", 'if "room" in claims:', "if False:")],
+    ),
+    guard(
+        "a token for one room is its user's, and for that room",
+        f"{ROOM_TOKENS}::test_a_refused_room_token_joins_nothing",
+        edits=[
+            (
+                "gateway/auth/authenticator.py",
+                "if found.identity.user_id != user_id or found.room != room:",
+                "if False:",
+            )
+        ],
+    ),
+    guard(
+        "a join that waits for its token gives no right",
+        "tests/unit/test_client_commands.py::test_a_join_that_waits_for_its_token_gives_no_right",
+        edits=[
+            (
+                "gateway/client/commands.py",
+                "if not (has_token or self._is_granted(room) or self.identity.grants.may_join(room)):",
+                "if is_new and not (has_token or self.identity.grants.may_join(room)):",
+            )
+        ],
+    ),
+    guard(
+        "the end of a room token ends the membership",
+        f"{ROOM_TOKENS}::test_a_member_is_removed_when_its_token_expires",
+        edits=[("gateway/ws/room_client.py", "timer.start(verified.identity.expires_at)", "pass")],
+    ),
+    guard(
+        "revocations of room tokens end memberships",
+        f"{ROOM_TOKENS}::test_a_revoked_room_token_ends_the_membership",
+        edits=[("gateway/gateway.py", "self.connections.end_room_tokens(revoked)", "pass")],
     ),
     guard(
         "a renewal is for the same user",
