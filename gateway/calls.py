@@ -26,7 +26,7 @@ from gateway.hooks.messages import (
     RpcAnswer,
     decode_answer,
 )
-from gateway.limits import Limit
+from gateway.limits import KeyedBuckets, Limit
 from services.bus.client import Bus
 from services.bus.errors import BusError, NoAnswer, NoResponders, PayloadTooLarge
 from services.bus.message import BusMessage
@@ -51,6 +51,7 @@ _ERROR_CODE = "Nats-Service-Error-Code"
 _FAILURE = re.compile(r"[5-9]\d\d")  # status codes of faults of the service, as in HTTP
 MAX_ANSWER_BYTES = 65_536
 _RETRY_MS = 1000
+_LOGS_PER_S = 1.0
 _METHOD_SHARE = 4  # one method has at most this part of the gateway's calls
 
 NO_DATA = msgspec.Raw(b"null")
@@ -84,6 +85,9 @@ class Calls:
         self._settings = settings
         self._tasks = tasks
         self._counters = counters
+        self._log_rates = KeyedBuckets(
+            _LOGS_PER_S, time.monotonic()
+        )  # by method: clients call what fails at any rate
         self._running = 0
         # Of what is under way only: a connection that calls nothing costs nothing.
         self._by_caller: Counter[str] = Counter()
@@ -198,16 +202,16 @@ class Calls:
             text = f"the call is larger than {fault.limit} bytes"
             raise CallFailed("too_large", ErrorCode.TOO_LARGE, text) from None
         except BusError as fault:
-            log.warning("call failed", method=method, reason=str(fault))
+            self._log("call failed", method, fault)
             text = "calls cannot be passed on now; the call may have been carried out"
             raise CallFailed("unavailable", ErrorCode.UNAVAILABLE, text, _RETRY_MS) from None
         try:
             return _read_answer(answer, settings.max_json_depth)
         except ServiceFailed as fault:
-            log.warning("call failed in the service", method=method, reason=str(fault))
+            self._log("call failed in the service", method, fault)
             raise CallFailed("failed", ErrorCode.UNAVAILABLE, "the application failed") from None
         except HookAnswerInvalid as fault:
-            log.warning("call answered with no answer", method=method, reason=str(fault))
+            self._log("call answered with no answer", method, fault)
             text = "the application's answer cannot be passed on"
             raise CallFailed("invalid", ErrorCode.UNAVAILABLE, text) from None
 
@@ -224,6 +228,10 @@ class Calls:
             raise CallFailed(
                 "hook_failed", ErrorCode.UNAVAILABLE, fault.message, fault.retry_after_ms
             ) from None
+
+    def _log(self, event: str, method: str, fault: Exception) -> None:
+        if not self._log_rates.consume(method, time.monotonic()):
+            log.warning(event, method=method, reason=str(fault))
 
     def _timeout(self) -> CallFailed:
         text = f"no answer within {self._settings.rpc_timeout_s:g} s; the call may have been carried out"

@@ -31,7 +31,7 @@ MAX_LINES_PER_REPORT = 1000
 MAX_EVENT_CHARS = 4096
 MAX_FIELDS_BYTES = 8192
 _FIRST_WORD = re.compile(r"[-:]")
-_ROLES = frozenset(Role)
+_ROLES = frozenset(Role) - {Role.APP}  # what sends lines itself
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 _decode = msgspec.json.Decoder(LogReport).decode

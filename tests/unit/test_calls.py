@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from gateway.calls import Calls
 from gateway.client.commands import CommandError
@@ -289,3 +290,13 @@ async def test_a_hook_that_is_not_for_calls_is_not_asked() -> None:
     hooks = FakeHooks(b"7", asks=("publish",))
     assert (await refusal(calls_over(unanswered, hooks=hooks)[0])).code is ErrorCode.UNKNOWN_METHOD
     assert hooks.asked == []
+
+
+async def test_a_method_that_always_fails_does_not_fill_the_log() -> None:
+    calls, _bus = calls_over(lambda _: b"no JSON")
+    with capture_logs() as lines:
+        for _ in range(50):
+            await refusal(calls, "orders")
+        await refusal(calls, "prices")
+    methods = [line["method"] for line in lines if line["event"] == "call answered with no answer"]
+    assert methods == ["orders", "orders", "prices"]

@@ -110,6 +110,7 @@ async def test_a_report_has_a_most_of_lines(bus: RecordingBus) -> None:
         ("agent", "agent", "agent"),
         ("app", "shop", "shop"),
         ("app", "agents-of-change", "agents-of-change"),
+        ("app", "app-1", "app-1"),
         ("agent", "gateway-1", "agent:gateway-1"),
         ("agent", "shop", "agent:shop"),
         ("presence", "metrics:x", "presence:metrics:x"),
