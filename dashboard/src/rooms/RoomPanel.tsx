@@ -12,7 +12,7 @@ import { Messages } from "./Messages.js";
 import { ResumeReport } from "./ResumeReport.js";
 import { useResume } from "./useResume.js";
 
-const STATES = { left: "left", joining: "joining …", joined: "joined", refused: "refused" };
+const STATES = { left: "left", joining: "joining …", joined: "joined", refused: "refused", removed: "removed" };
 const MOST_SHOWN = 300;
 const MOST_MEMBERS = 100;
 
@@ -20,12 +20,13 @@ export function RoomPanel({ name }: { name: string }): ReactElement {
   const { room, state, messages, publish } = useRoom(name, { history: true, limit: MOST_SHOWN });
   const watch = useResume(room);
   const [cutting, setCutting] = useState(false);
+  const ended = state === "refused" || state === "removed";
   return (
     <section className="panel room" aria-label={`Room ${name}`}>
       <div className="panel-head">
         <h2>{name}</h2>
         <div className="row">
-          <span className={`tag ${state === "joined" ? "good" : state === "refused" ? "critical" : "warning"}`}>{STATES[state]}</span>
+          <span className={`tag ${state === "joined" ? "good" : ended ? "critical" : "warning"}`}>{STATES[state]}</span>
           <button type="button" onClick={() => setCutting(true)} disabled={state !== "joined"}>
             Cut the connection
           </button>
@@ -35,6 +36,7 @@ export function RoomPanel({ name }: { name: string }): ReactElement {
         </div>
       </div>
       {state === "refused" && <Notice tone="critical">There is no such room, or it is not for you.</Notice>}
+      {state === "removed" && <Notice tone="critical">The server removed you from this room.</Notice>}
       <ResumeReport watch={watch} />
       <div className="room-body">
         <div className="room-talk">
