@@ -16,9 +16,10 @@ __all__ = ["connect_bus"]
 class Member:
     """A receiver."""
 
-    wire = Encoding.SSE
+    encoding = Encoding.SSE
     connection_id = "c1"
     user_id = "ada"
+    sent_before = 0
 
     def write(self, _data: bytes) -> None: ...
 
