@@ -1,7 +1,8 @@
 """Calls of clients: answered by the application's services on the bus, NATS micro services of role `app`.
 
-A method without a service is asked by the `rpc` hook, and without that `unknown_method`. Calls run beside each other: a slow method, a broken answer or a client that
-has left concerns no other call. What bounds them: calls of one connection, of one method, and of the gateway.
+A method without a service goes to the `rpc` hook; without that hook it is `unknown_method`. Calls run beside each other: a
+slow method, a broken answer or a client that has left concerns no other call. Calls under way are limited by connection, by
+method and by gateway.
 """
 
 import asyncio
@@ -85,9 +86,8 @@ class Calls:
         self._settings = settings
         self._tasks = tasks
         self._counters = counters
-        self._log_rates = KeyedBuckets(
-            _LOGS_PER_S, time.monotonic()
-        )  # by method: clients call what fails at any rate
+        # By method: clients call what fails at any rate.
+        self._log_rates = KeyedBuckets(_LOGS_PER_S, time.monotonic())
         self._running = 0
         # Of what is under way only: a connection that calls nothing costs nothing.
         self._by_caller: Counter[str] = Counter()
